@@ -1,0 +1,123 @@
+"""Anomaly maps and scores: what a trained network's reconstructions are judged by.
+
+The measures are plain, not amplified: a monotone transform of a final score cannot change
+which image scores higher, so amplification belongs into training.
+"""
+
+import math
+from numbers import Integral
+from typing import Literal
+
+from torch import Tensor
+
+from lamp_kernels import dispatch, reference
+from lamp_kernels.options import METRICS, LossOptions, Metric, check_choice, check_positive
+from lamp_kernels.tensors import check_float_tensor
+
+ChannelReduction = Literal["mean", "max"]
+Pooling = Literal["mean", "max", "topk"]
+
+
+def anomaly_map(
+    input: Tensor,
+    target: Tensor,
+    *,
+    metric: Metric = "ssim",
+    channel_reduction: ChannelReduction = "mean",
+    smooth_sigma: float = 0.0,
+    data_range: float = 1.0,
+    window_size: int = 11,
+    sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    backend: str | None = None,
+) -> Tensor:
+    """Per-pixel reconstruction error: the higher, the more anomalous.
+
+    Args:
+        input, target: images (N, C, H, W), reconstruction and original, in [0, data_range].
+        metric: "ssim" for (1 - SSIM)/2, "mse" for ((x - y)/R)^2, "l1" for |x - y|/R.
+        channel_reduction: "mean" or "max" over the channels.
+        smooth_sigma: standard deviation in pixels of a Gaussian that smooths the map, cut off
+            at 4 sigma, borders reflected; 0 for none.
+        data_range, window_size, sigma, k1, k2, backend: as in `AmplifiedSSIMLoss`; the border is
+            always "reflect", so that the map has the size of the image.
+
+    Returns:
+        (N, H, W) without unit, in [0, 1] for values within [0, data_range]; float32, or float64
+        for float64 images.
+
+    Raises:
+        TypeError, ValueError: as the losses; also where the image is too small for the smoothing.
+    """
+    check_choice("metric", metric, METRICS)
+    check_choice("channel_reduction", channel_reduction, ("mean", "max"))
+    options = LossOptions(data_range, window_size, sigma, k1, k2, amplification="none").checked()
+    if check_float_tensor("input", input).dim() != 4:
+        raise ValueError(f"input must be (N, C, H, W), got {tuple(input.shape)}")
+    spread = _check_smoothing(smooth_sigma, input)
+    errors = dispatch.loss_map(input, target, None, {metric: 1.0}, options, backend)
+    per_pixel = errors.mean(dim=1) if channel_reduction == "mean" else errors.amax(dim=1)
+    if spread == 0.0:
+        return per_pixel
+    return reference.smooth(per_pixel.unsqueeze(1), spread).squeeze(1)
+
+
+def anomaly_score(
+    map: Tensor,
+    *,
+    pooling: Pooling = "max",
+    k: int | float = 0.01,
+) -> Tensor:
+    """One score an image from its anomaly map.
+
+    Args:
+        map: (N, ...) floating tensor, such as `anomaly_map` returns.
+        pooling: "max", "mean", or "topk" for the mean of the k greatest values.
+        k: for "topk": a number of pixels if an int, a share of all pixels (0 < k <= 1, rounded
+            up) if a float.
+
+    Returns:
+        (N,) in the unit of the map. A NaN in an image's map gives NaN.
+
+    Raises:
+        TypeError: map is not a floating tensor, k is not a number.
+        ValueError: map has no pixels, k is out of range, pooling is unknown.
+    """
+    check_float_tensor("map", map)
+    check_choice("pooling", pooling, ("mean", "max", "topk"))
+    if map.dim() < 2 or map.shape[1:].numel() == 0:
+        raise ValueError(f"map must be (N, ...) with at least one pixel, got {tuple(map.shape)}")
+    pixels = map.flatten(1)
+    if pooling == "mean":
+        return pixels.mean(dim=1)
+    if pooling == "max":
+        return pixels.amax(dim=1)
+    return pixels.topk(_check_k(k, pixels.shape[1]), dim=1).values.mean(dim=1)
+
+
+def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
+    """The standard deviation as a float, 0 for none, if the image's sides admit it."""
+    if not isinstance(smooth_sigma, bool) and smooth_sigma == 0:
+        return 0.0
+    spread = check_positive("smooth_sigma", smooth_sigma)
+    least = reference.smoothing_radius(spread) + 1
+    if min(input.shape[-2:]) < least:
+        raise ValueError(
+            f"smooth_sigma={smooth_sigma} needs sides of at least {least} pixels, "
+            f"got {tuple(input.shape[-2:])}"
+        )
+    return spread
+
+
+def _check_k(k: int | float, pixels: int) -> int:
+    """The number of pixels that `k` means among `pixels`."""
+    if isinstance(k, Integral) and not isinstance(k, bool):
+        count = int(k)
+    else:
+        share = check_positive("k", k)
+        # ceil, forgiving a rounding error: 0.07 * 100 is 7.000000000000001
+        count = math.ceil(share * pixels - 1e-9)
+    if not 1 <= count <= pixels:
+        raise ValueError(f"k must name 1 to {pixels} pixels, or a share of them, got {k!r}")
+    return count

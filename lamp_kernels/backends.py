@@ -1,0 +1,104 @@
+"""Which implementation computes: "native" (C++ and CUDA C++), "triton", or "reference".
+
+An explicit request, by argument or by the environment variable LAMP_KERNELS_BACKEND (read at
+import), is met or is a ValueError with the reason. The automatic choice takes the fastest that
+serves the input and may fall through: native, then Triton on CUDA tensors, then the reference.
+"""
+
+import os
+import platform
+import warnings
+
+import torch
+from torch import Tensor
+
+from lamp_kernels._version import __version__
+from lamp_kernels.options import check_choice
+
+BACKENDS = ("native", "triton", "reference")  # in the order of the automatic choice
+ENVIRONMENT_VARIABLE = "LAMP_KERNELS_BACKEND"
+
+_from_environment = os.environ.get(ENVIRONMENT_VARIABLE) or None
+_warned_of_cuda = False
+
+
+def unavailable(name: str) -> str | None:
+    """Why this installation lacks the backend, or None where it has it."""
+    if name == "reference":
+        return None
+    return f"lamp_kernels {__version__} contains no {name} kernels"
+
+
+def available() -> tuple[str, ...]:
+    """The names of the backends of this installation, fastest first."""
+    return tuple(name for name in BACKENDS if unavailable(name) is None)
+
+
+def resolve(requested: str | None, input: Tensor, *, window_size: int = 11) -> str:
+    """The backend that will compute a loss of `input`.
+
+    Args:
+        requested: a name, or None for LAMP_KERNELS_BACKEND and, without it, the automatic choice.
+        input: a tensor of the device and dtype in question; its values are not read.
+        window_size: the SSIM window, in pixels.
+
+    Returns:
+        "native", "triton" or "reference".
+
+    Raises:
+        ValueError: an explicit request names no backend, or one that cannot serve this input.
+        TypeError: `requested` is neither a string nor None.
+    """
+    name = check_request(requested) or check_request(_from_environment, ENVIRONMENT_VARIABLE)
+    if name is not None:
+        return name
+    _warn_of_slow_cuda(input)
+    return "reference"
+
+
+def check_request(name: str | None, source: str = "backend") -> str | None:
+    """`name` if it is None or a backend of this installation, else an error naming `source`."""
+    if name is None:
+        return None
+    check_choice(source, name, BACKENDS)
+    reason = unavailable(name)
+    if reason is not None:
+        raise ValueError(
+            f"{source}={name!r} is not available: {reason}. Available: {', '.join(available())}"
+        )
+    return name
+
+
+def report() -> str:
+    """Versions, devices, the backends and why others are not available, as text."""
+    lines = [
+        f"lamp_kernels {__version__}",
+        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}",
+        f"devices: {', '.join(_devices())}",
+        "backends:",
+    ]
+    for name in BACKENDS:
+        lines.append(f"  {name:<10} {unavailable(name) or 'available'}")
+    if _from_environment is not None:
+        lines.append(f"  {ENVIRONMENT_VARIABLE}={_from_environment}")
+    return "\n".join(lines)
+
+
+def _devices() -> list[str]:
+    names = [f"cpu ({torch.get_num_threads()} threads)"]
+    for index in range(torch.cuda.device_count()):
+        names.append(f"cuda:{index} ({torch.cuda.get_device_name(index)})")
+    return names
+
+
+def _warn_of_slow_cuda(input: Tensor) -> None:
+    """Say once that a CUDA tensor is served by plain PyTorch; silent in a compiled graph."""
+    global _warned_of_cuda
+    if input.is_cuda and not torch.compiler.is_compiling() and not _warned_of_cuda:
+        _warned_of_cuda = True
+        warnings.warn(
+            "lamp_kernels computes this CUDA tensor by its plain PyTorch reference: "
+            + "; ".join(f"{unavailable(name)}" for name in BACKENDS if unavailable(name))
+            + ". backend='reference' asks for it without this warning.",
+            stacklevel=2,
+        )

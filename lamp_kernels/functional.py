@@ -1,0 +1,247 @@
+"""The losses and their evaluation counterparts as functions; modules are thin wrappers of them.
+
+The data's way: options are checked here, tensors in `dispatch`, which resolves the backend and
+computes sums per image (or the map) that `levels` combines. Images are (N, C, H, W) for SSIM
+and any (N, ...) for the pointwise losses; values are meant to lie in [0, data_range].
+
+Every function raises TypeError or ValueError naming the argument and its value before any work:
+for tensors that differ in shape, device or (outside autocast) dtype, images smaller than the
+window admits, options out of range, and weights that do not broadcast or that require grad.
+NaN and infinity in the data reach the result.
+"""
+
+from typing import Literal
+
+from torch import Tensor
+
+from lamp_kernels import dispatch, reference
+from lamp_kernels.anomaly import anomaly_map, anomaly_score
+from lamp_kernels.options import (
+    AMPLIFICATIONS,
+    METRICS,
+    Amplification,
+    Dissimilarity,
+    Level,
+    LossOptions,
+    Metric,
+    Padding,
+    Reduction,
+    check_choice,
+    check_coefficient,
+    check_eps,
+    check_reduction,
+)
+from lamp_kernels.tensors import check_float_tensor
+
+__all__ = [
+    "amplified_l1_loss",
+    "amplified_mse_loss",
+    "amplified_reconstruction_loss",
+    "amplified_ssim_loss",
+    "amplify",
+    "anomaly_map",
+    "anomaly_score",
+    "ssim",
+]
+
+
+def amplify(loss: Tensor, amplification: Amplification = "log", eps: float = 1e-2) -> Tensor:
+    """Amplify any elementwise loss: A(L) = -log1p(-L), continued by its tangent above 1 - eps.
+
+    The way to LAMP for a metric of your own: compute its loss element by element, scaled so
+    that 1 is a wholly wrong element, amplify, then take the mean. Differentiable.
+
+    Args:
+        loss: floating tensor of any shape, no unit; 0 is perfect, 1 wholly wrong. Values above
+            1 are legal and continue on the tangent.
+        amplification: "log", or "none" for A(L) = L.
+        eps: where the tangent starts; 1/eps is the greatest slope. 1e-6 <= eps < 1.
+
+    Returns:
+        Tensor of the same shape; float32 for half types.
+
+    Raises:
+        TypeError: loss is not a floating tensor, an option is of the wrong type.
+        ValueError: an option is out of range.
+
+    Source: the idea is the paper's (arXiv 2308.14595), which amplifies "any reconstruction error
+    metric"; its equation was not available to us. The form -log(1 - L) is that of the first
+    author's earlier public code for anomaly detection. The tangent and eps are ours.
+
+    Example:
+        >>> amplify(torch.tensor([0.0, 0.5]))
+        tensor([0.0000, 0.6931])
+    """
+    check_float_tensor("loss", loss)
+    check_choice("amplification", amplification, AMPLIFICATIONS)
+    return reference.amplify(loss, amplification, check_eps(eps))
+
+
+def amplified_ssim_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    data_range: float = 1.0,
+    window_size: int = 11,
+    sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: Padding = "reflect",
+    dissimilarity: Dissimilarity = "half",
+    amplification: Amplification = "log",
+    amplify_over: Level = "element",
+    eps: float = 1e-2,
+    reduction: Reduction = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    """Amplified SSIM loss. See `AmplifiedSSIMLoss` for formula, options, shapes and errors."""
+    options = LossOptions(
+        data_range, window_size, sigma, k1, k2, padding, dissimilarity, amplification, eps
+    )
+    terms: dispatch.Terms = {"ssim": 1.0}
+    return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
+
+
+def amplified_mse_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    data_range: float = 1.0,
+    amplification: Amplification = "log",
+    amplify_over: Level = "element",
+    eps: float = 1e-2,
+    reduction: Reduction = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    """Amplified squared error. See `AmplifiedMSELoss` for formula, options, shapes and errors."""
+    options = LossOptions(data_range, amplification=amplification, eps=eps)
+    terms: dispatch.Terms = {"mse": 1.0}
+    return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
+
+
+def amplified_l1_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    data_range: float = 1.0,
+    amplification: Amplification = "log",
+    amplify_over: Level = "element",
+    eps: float = 1e-2,
+    reduction: Reduction = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    """Amplified absolute error. See `AmplifiedL1Loss` for formula, options, shapes and errors."""
+    options = LossOptions(data_range, amplification=amplification, eps=eps)
+    terms: dispatch.Terms = {"l1": 1.0}
+    return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
+
+
+def amplified_reconstruction_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ssim: float = 1.0,
+    mse: float = 1.0,
+    l1: float = 0.0,
+    data_range: float = 1.0,
+    window_size: int = 11,
+    sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: Padding = "reflect",
+    dissimilarity: Dissimilarity = "half",
+    amplification: Amplification = "log",
+    amplify_over: Level = "element",
+    eps: float = 1e-2,
+    reduction: Reduction = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    """Weighted sum of amplified terms. See `AmplifiedReconstructionLoss` for all else."""
+    options = LossOptions(
+        data_range, window_size, sigma, k1, k2, padding, dissimilarity, amplification, eps
+    )
+    terms = check_terms(ssim, mse, l1)
+    return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
+
+
+def ssim(
+    input: Tensor,
+    target: Tensor,
+    *,
+    data_range: float = 1.0,
+    window_size: int = 11,
+    sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: Padding = "valid",
+    reduction: Literal["mean", "image", "none"] = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    """Structural similarity itself, 1 for equal images, never above 1. Differentiable.
+
+    The defaults are those of scikit-image's Gaussian SSIM with population covariance, of
+    pytorch-msssim and of kornia's `padding="valid"`.
+
+    Args:
+        input, target: images (N, C, H, W) with values meant to lie in [0, data_range].
+        data_range: R, the distance between the least and the greatest possible value.
+        window_size: side of the Gaussian window in pixels, odd, 1 to 31.
+        sigma: its standard deviation in pixels.
+        k1, k2: the constants in C1 = (k1 R)^2 and C2 = (k2 R)^2.
+        padding: "valid", "reflect" or "zeros", as in `AmplifiedSSIMLoss`.
+        reduction: "mean" over everything, "image" for (N,), "none" for the map (N, C, H', W').
+        backend: see `lamp_kernels.backends.resolve`.
+
+    Returns:
+        Tensor without unit in [-1, 1]; float32, or float64 for float64 images. The mean of an
+        empty batch is 1.
+
+    Raises:
+        TypeError, ValueError: as all functions of this module.
+
+    Source: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004, in the difference form of
+    `lamp_kernels.reference`.
+    """
+    check_choice("reduction", reduction, ("mean", "image", "none"))
+    options = LossOptions(
+        data_range, window_size, sigma, k1, k2, padding, "full", amplification="none"
+    )
+    terms: dispatch.Terms = {"ssim": 1.0}
+    return 1.0 - _loss(input, target, None, terms, options, "element", reduction, backend)
+
+
+def check_terms(ssim: float, mse: float, l1: float) -> dispatch.Terms:
+    """The terms that count, or an error naming the coefficient that is wrong."""
+    terms: dict[Metric, float] = {}
+    for metric, value in zip(METRICS, (ssim, mse, l1), strict=True):
+        coefficient = check_coefficient(metric, value)
+        if coefficient > 0.0:
+            terms[metric] = coefficient
+    if not terms:
+        raise ValueError(
+            f"one of ssim, mse and l1 must be positive, got ssim={ssim}, mse={mse}, l1={l1}"
+        )
+    return terms
+
+
+def _loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    terms: dispatch.Terms,
+    options: LossOptions,
+    amplify_over: Level,
+    reduction: Reduction,
+    backend: str | None,
+) -> Tensor:
+    check_reduction(amplify_over, reduction)
+    options = options.checked()
+    if reduction == "none":
+        return dispatch.loss_map(input, target, weight, terms, options, backend)
+    return dispatch.reduced_loss(
+        input, target, weight, terms, options, amplify_over, reduction, backend
+    )

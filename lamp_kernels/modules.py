@@ -1,0 +1,256 @@
+"""The losses as `torch.nn` modules: options in the constructor, tensors in the call.
+
+They follow the conventions of `torch.nn.MSELoss`: a `reduction`, no parameters, no buffers,
+nothing in the `state_dict`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+from lamp_kernels import functional
+from lamp_kernels.backends import check_request
+from lamp_kernels.options import (
+    Amplification,
+    Dissimilarity,
+    Level,
+    LossOptions,
+    Padding,
+    Reduction,
+    check_reduction,
+)
+
+__all__ = [
+    "AmplifiedL1Loss",
+    "AmplifiedMSELoss",
+    "AmplifiedReconstructionLoss",
+    "AmplifiedSSIMLoss",
+]
+
+
+class _AmplifiedLoss(_Loss):
+    """Holds the options as attributes of the same names, checked once here and in each call."""
+
+    _function: Callable[..., Tensor]
+    _names: tuple[str, ...]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(reduction=options["reduction"])
+        check_reduction(options["amplify_over"], options["reduction"])
+        check_request(options["backend"])
+        LossOptions(**{k: v for k, v in options.items() if k in LossOptions._fields}).checked()
+        self._names = tuple(options)
+        for name, value in options.items():
+            setattr(self, name, value)
+
+    def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        options = {name: getattr(self, name) for name in self._names}
+        return type(self)._function(input, target, weight, **options)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._names)
+
+
+class AmplifiedSSIMLoss(_AmplifiedLoss):
+    r"""Amplified structural dissimilarity; stands where `torch.nn.MSELoss()` stood.
+
+    Per pixel L = a (1 - SSIM), computed as a (p + q - p q) (see `lamp_kernels.reference`), then
+    A(L) = -log1p(-L) up to L = 1 - eps and its tangent above, then the mean.
+
+    Args:
+        data_range: R, the distance between the least and the greatest possible value. SSIM
+            takes images in [0, R]; for others (normalised inputs, no sigmoid) rescale first,
+            see README.md, and `check_range`.
+        window_size: side of the Gaussian window in pixels, odd, 1 to 31.
+        sigma: standard deviation of the window in pixels, positive.
+        k1, k2: positive constants without unit; C1 = (k1 R)^2 and C2 = (k2 R)^2.
+        padding: the border. "reflect" mirrors without repeating the edge pixel, and the map has
+            the image's size (sides > window_size // 2); "valid" takes only the window positions
+            that fit (sides >= window_size), where a corner pixel weighs a millionth of an inner
+            one; "zeros" sees black outside.
+        dissimilarity: "half" for a = 1/2, L in [0, 1]; "full" for a = 1, L in [0, 2].
+        amplification: "log", or "none" for A(L) = L, the plain SSIM loss.
+        amplify_over: what A is applied to: each "element", the mean of each "image", or the
+            mean of the "batch" (under data parallelism the local one). At small losses
+            amplifying a mean does next to nothing.
+        eps: 1/eps is the greatest slope of A, reached at L = 1 - eps; 1e-6 <= eps < 1.
+        reduction: "mean", "sum", "image" for (N,), or "none" for the map. Level "image" has no
+            "none", level "batch" only "mean".
+        backend: None for the automatic choice, or "native", "triton", "reference"; see
+            `lamp_kernels.backends.resolve`.
+
+    Call: ``loss(input, target, weight=None)``
+        input: the reconstruction, (N, C, H, W), float16, bfloat16, float32 or float64.
+        target: the original, of the same shape, device and dtype; under autocast the floating
+            dtypes may differ.
+        weight: m >= 0 without unit (documented, not checked), any real or boolean dtype,
+            broadcasting to `input`: an (N, 1, H, W) mask counts for every channel. Means divide
+            by the sum of the weights. For "valid" the weight at the window's centre counts. A
+            weight of 0 does not hide NaN. An all-zero weight or an empty batch gives 0.
+
+    Returns: a scalar, (N,) or the map, without unit, float32 (float64 for float64 images).
+
+    Raises:
+        TypeError: a tensor is no tensor or of a wrong dtype, an option is of the wrong type.
+        ValueError: shapes or devices differ, the image is smaller than the border rule admits,
+            an option is out of range, a weight does not broadcast or requires grad, a backend
+            asked for is not available.
+
+    Source: SSIM by Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004. Amplification by LAMP
+    (arXiv 2308.14595), known to us by its abstract: amplifying the reconstruction loss, whatever
+    the metric, sharpens the loss landscape. Its equation was not available; -log(1 - L) is the
+    form of the first author's earlier public code; tangent and eps are ours.
+
+    Example:
+        >>> loss_function = AmplifiedSSIMLoss()
+        >>> image = torch.rand(2, 3, 32, 32)
+        >>> loss_function(image, image).item()
+        0.0
+    """
+
+    _function = staticmethod(functional.amplified_ssim_loss)
+
+    def __init__(
+        self,
+        data_range: float = 1.0,
+        window_size: int = 11,
+        sigma: float = 1.5,
+        k1: float = 0.01,
+        k2: float = 0.03,
+        padding: Padding = "reflect",
+        dissimilarity: Dissimilarity = "half",
+        amplification: Amplification = "log",
+        amplify_over: Level = "element",
+        eps: float = 1e-2,
+        reduction: Reduction = "mean",
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(
+            data_range=data_range,
+            window_size=window_size,
+            sigma=sigma,
+            k1=k1,
+            k2=k2,
+            padding=padding,
+            dissimilarity=dissimilarity,
+            amplification=amplification,
+            amplify_over=amplify_over,
+            eps=eps,
+            reduction=reduction,
+            backend=backend,
+        )
+
+
+class AmplifiedMSELoss(_AmplifiedLoss):
+    """Amplified squared error: L = ((x - y)/R)^2 per element, then A(L), then the mean.
+
+    With `amplification="none"` and `data_range=1.0` it equals `torch.nn.MSELoss()`.
+
+    Args:
+        data_range, amplification, amplify_over, eps, reduction, backend: as in
+            `AmplifiedSSIMLoss`.
+
+    Call: ``loss(input, target, weight=None)`` as in `AmplifiedSSIMLoss`, with images of any
+    shape (N, ...).
+
+    Returns, Raises, Source: as in `AmplifiedSSIMLoss`.
+
+    Example:
+        >>> AmplifiedMSELoss()(torch.tensor([0.5]), torch.tensor([0.0]))  # -log(1 - 0.25)
+        tensor(0.2877)
+    """
+
+    _function = staticmethod(functional.amplified_mse_loss)
+
+    def __init__(
+        self,
+        data_range: float = 1.0,
+        amplification: Amplification = "log",
+        amplify_over: Level = "element",
+        eps: float = 1e-2,
+        reduction: Reduction = "mean",
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(
+            data_range=data_range,
+            amplification=amplification,
+            amplify_over=amplify_over,
+            eps=eps,
+            reduction=reduction,
+            backend=backend,
+        )
+
+
+class AmplifiedL1Loss(AmplifiedMSELoss):
+    """Amplified absolute error: L = |x - y|/R per element, then A(L), then the mean.
+
+    Against binary targets this is binary cross-entropy. With `amplification="none"` and
+    `data_range=1.0` it equals `torch.nn.L1Loss()`. Everything else as in `AmplifiedMSELoss`.
+
+    Example:
+        >>> AmplifiedL1Loss()(torch.tensor([0.5]), torch.tensor([0.0]))  # -log(1 - 0.5)
+        tensor(0.6931)
+    """
+
+    _function = staticmethod(functional.amplified_l1_loss)
+
+
+class AmplifiedReconstructionLoss(_AmplifiedLoss):
+    """Weighted sum of terms, each amplified on its own: ssim A(L_ssim) + mse A(L_mse) + l1 A(L_l1).
+
+    Args:
+        ssim, mse, l1: coefficients of the terms, >= 0, at least one positive; a term of
+            coefficient 0 is not computed.
+        others: as in `AmplifiedSSIMLoss`.
+
+    Call, Returns, Raises, Source: as in `AmplifiedSSIMLoss`. Images are (N, C, H, W) if the SSIM
+    term counts. With padding="valid" and several terms there is no map (reduction="none" is a
+    ValueError): the map of SSIM is smaller than the others.
+
+    Example:
+        >>> loss_function = AmplifiedReconstructionLoss(ssim=1.0, mse=0.0, l1=0.5)
+        >>> image = torch.rand(2, 3, 32, 32)
+        >>> loss_function(image, image).item()
+        0.0
+    """
+
+    _function = staticmethod(functional.amplified_reconstruction_loss)
+
+    def __init__(
+        self,
+        ssim: float = 1.0,
+        mse: float = 1.0,
+        l1: float = 0.0,
+        data_range: float = 1.0,
+        window_size: int = 11,
+        sigma: float = 1.5,
+        k1: float = 0.01,
+        k2: float = 0.03,
+        padding: Padding = "reflect",
+        dissimilarity: Dissimilarity = "half",
+        amplification: Amplification = "log",
+        amplify_over: Level = "element",
+        eps: float = 1e-2,
+        reduction: Reduction = "mean",
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(
+            ssim=ssim,
+            mse=mse,
+            l1=l1,
+            data_range=data_range,
+            window_size=window_size,
+            sigma=sigma,
+            k1=k1,
+            k2=k2,
+            padding=padding,
+            dissimilarity=dissimilarity,
+            amplification=amplification,
+            amplify_over=amplify_over,
+            eps=eps,
+            reduction=reduction,
+            backend=backend,
+        )
+        functional.check_terms(ssim, mse, l1)

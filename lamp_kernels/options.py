@@ -1,0 +1,122 @@
+"""The options of a loss: their names, their valid values, and the errors for all others.
+
+Everything here looks at Python numbers and strings only, so it costs no synchronisation with a
+device and leaves no trace in a compiled graph.
+"""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Literal, NamedTuple
+
+Padding = Literal["reflect", "valid", "zeros"]
+Dissimilarity = Literal["half", "full"]
+Amplification = Literal["log", "none"]
+Level = Literal["element", "image", "batch"]
+Reduction = Literal["mean", "sum", "image", "none"]
+Metric = Literal["ssim", "mse", "l1"]
+
+PADDINGS: tuple[Padding, ...] = ("reflect", "valid", "zeros")
+DISSIMILARITIES: tuple[Dissimilarity, ...] = ("half", "full")
+AMPLIFICATIONS: tuple[Amplification, ...] = ("log", "none")
+METRICS: tuple[Metric, ...] = ("ssim", "mse", "l1")
+
+# Which reductions exist at each level of amplification. Amplifying an image's mean leaves no
+# per-pixel value, and amplifying the batch's mean leaves one number only.
+REDUCTIONS: dict[Level, tuple[Reduction, ...]] = {
+    "element": ("mean", "sum", "image", "none"),
+    "image": ("mean", "sum", "image"),
+    "batch": ("mean",),
+}
+
+MAX_WINDOW_SIZE = 31
+MIN_EPS = 1e-6  # a slope of 1e6; nearer to 1 the float32 spacing of 1 - eps itself shows
+
+
+class LossOptions(NamedTuple):
+    """What defines the elementwise loss of every term; the pointwise ones read a part of it."""
+
+    data_range: float = 1.0
+    window_size: int = 11
+    sigma: float = 1.5
+    k1: float = 0.01
+    k2: float = 0.03
+    padding: Padding = "reflect"
+    dissimilarity: Dissimilarity = "half"
+    amplification: Amplification = "log"
+    eps: float = 1e-2
+
+    def checked(self) -> "LossOptions":
+        """The same options as plain floats and ints, or an error naming the one that is wrong."""
+        check_choice("padding", self.padding, PADDINGS)
+        check_choice("dissimilarity", self.dissimilarity, DISSIMILARITIES)
+        check_choice("amplification", self.amplification, AMPLIFICATIONS)
+        return LossOptions(
+            check_positive("data_range", self.data_range),
+            check_window_size(self.window_size),
+            check_positive("sigma", self.sigma),
+            check_positive("k1", self.k1),
+            check_positive("k2", self.k2),
+            self.padding,
+            self.dissimilarity,
+            self.amplification,
+            check_eps(self.eps),
+        )
+
+
+def check_positive(name: str, value: object) -> float:
+    """`value` as a float if it is a positive finite real number, else an error naming it."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {_shown(value)}")
+    number = float(value)
+    if not (0.0 < number < math.inf):
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return number
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Nothing if `value` is one of `choices`, else an error naming it and them."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {_shown(value)}")
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def check_window_size(value: object) -> int:
+    """`value` as an int if it is odd and within 1 to `MAX_WINDOW_SIZE`, else an error."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"window_size must be an integer, got {_shown(value)}")
+    size = int(value)
+    if size % 2 == 0 or not 1 <= size <= MAX_WINDOW_SIZE:
+        raise ValueError(f"window_size must be odd and within 1 to {MAX_WINDOW_SIZE}, got {size}")
+    return size
+
+
+def check_eps(value: object) -> float:
+    """`value` as a float if 1e-6 <= value < 1, else an error."""
+    eps = check_positive("eps", value)
+    if not MIN_EPS <= eps < 1.0:
+        raise ValueError(f"eps must satisfy {MIN_EPS:g} <= eps < 1, got {value!r}")
+    return eps
+
+
+def check_reduction(amplify_over: Level, reduction: Reduction) -> None:
+    """Nothing if the reduction exists at this level of amplification, else a ValueError."""
+    check_choice("amplify_over", amplify_over, tuple(REDUCTIONS))
+    check_choice("reduction", reduction, REDUCTIONS["element"])
+    if reduction not in REDUCTIONS[amplify_over]:
+        raise ValueError(
+            f"reduction={reduction!r} does not exist for amplify_over={amplify_over!r}; "
+            f"choose from {', '.join(REDUCTIONS[amplify_over])}"
+        )
+
+
+def check_coefficient(name: str, value: object) -> float:
+    """The factor of one term as a float if it is finite and not negative, else an error."""
+    if not isinstance(value, bool) and isinstance(value, Real) and float(value) == 0.0:
+        return 0.0
+    return check_positive(name, value)
+
+
+def _shown(value: object) -> str:
+    return f"{value!r} ({type(value).__name__})"

@@ -1,0 +1,207 @@
+"""The mathematics in plain PyTorch: oracle of every kernel, and fallback where none is built.
+
+Written to be read beside the formulas; autograd takes the derivative. Half types are computed
+in float32. `input` is x, the reconstruction; `target` is y; R is `data_range`.
+
+SSIM in difference form. With d = (x - y)/R, s = (x + y)/R, windowed means mu and variances var
+under the normalised Gaussian window G*, C1 = k1^2 and C2 = k2^2:
+
+    M = (mu_d^2 + mu_s^2)/2 + C1      p = mu_d^2 / M     (1 - p is SSIM's luminance term)
+    V = (var_d  + var_s )/2 + C2      q = var_d  / V     (1 - q its contrast-structure term)
+    T = p + q - p q = 1 - SSIM
+
+No step subtracts two nearly equal numbers: the textbook's sigma_x^2 + sigma_y^2 - 2 sigma_xy
+loses 15 % of the loss between nearly equal images in float32, this form 1e-7.
+Source of SSIM: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004.
+"""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from lamp_kernels.options import Amplification, LossOptions, Metric, Padding
+
+# ---- Amplification -----------------------------------------------------------------------------
+
+
+def amplify(loss: Tensor, amplification: Amplification, eps: float) -> Tensor:
+    """A(L) = -log1p(-L) up to L = 1 - eps, continued above by its tangent there.
+
+    The slope 1/(1 - L) grows from 1 at L = 0 to 1/eps and stays there, so a finite loss has a
+    finite value and a gradient that never dies. NaN gives NaN.
+    """
+    loss = loss.to(_compute_dtype(loss.dtype))
+    if amplification == "none":
+        return loss
+    below = loss.clamp(max=1.0 - eps)
+    return (loss - below) / eps - torch.log1p(-below)
+
+
+# ---- Pointwise losses --------------------------------------------------------------------------
+
+
+def squared_error(input: Tensor, target: Tensor, data_range: float) -> Tensor:
+    """((x - y)/R)^2, element by element."""
+    return _in_units_of(data_range, input - target).square()
+
+
+def absolute_error(input: Tensor, target: Tensor, data_range: float) -> Tensor:
+    """|x - y|/R, element by element; its derivative at x = y is 0."""
+    return _in_units_of(data_range, input - target).abs()
+
+
+def _in_units_of(data_range: float, value: Tensor) -> Tensor:
+    return value if data_range == 1.0 else value / data_range
+
+
+# ---- SSIM --------------------------------------------------------------------------------------
+
+
+def ssim_dissimilarity(input: Tensor, target: Tensor, options: LossOptions) -> Tensor:
+    """T = 1 - SSIM at each window position: (N, C, H, W) -> (N, C, H', W'), T >= 0."""
+    planes = torch.cat([input - target, input + target], dim=1)
+    mean, variance = _window_moments(_in_units_of(options.data_range, planes), options)
+    mu_d2, mu_s2 = mean.square().chunk(2, dim=1)
+    var_d, var_s = variance.chunk(2, dim=1)
+
+    p = mu_d2 / (torch.lerp(mu_d2, mu_s2, 0.5) + options.k1**2)
+    q = var_d / (torch.lerp(var_d, var_s, 0.5) + options.k2**2)
+    return _at_least_zero(torch.addcmul(p, q, 1.0 - p))
+
+
+def _window_moments(planes: Tensor, options: LossOptions) -> tuple[Tensor, Tensor]:
+    """Windowed mean and variance of each plane (N, P, H, W).
+
+    var v = G*(v - c)^2 - (G*(v - c))^2 for any constant c. Rounding grows with (v - c)^2, so c
+    is about the plane's mean: on an evenly bright plane nothing cancels. The derivative treats
+    c as the constant that it is.
+    """
+    taps = gaussian(options.window_size, options.sigma)
+    level = _level(planes)
+    centred = _pad(planes, len(taps) // 2, options.padding) - level
+    moments = _window_mean(torch.cat([centred, centred.square()], dim=1), taps)
+    mean, square = moments.chunk(2, dim=1)
+    return mean + level, _at_least_zero(square - mean.square())
+
+
+@torch.no_grad()
+def _level(planes: Tensor) -> Tensor:
+    """About the mean of each plane, (N, P, 1, 1): every fourth row and column is enough.
+
+    What is not finite counts as 0, so that a NaN reaches the windows that see it and no other.
+    """
+    sample = planes[..., ::4, ::4].nan_to_num(0.0, 0.0, 0.0)
+    return sample.mean(dim=(-2, -1), keepdim=True)
+
+
+def _at_least_zero(value: Tensor) -> Tensor:
+    """max(value, 0) with the derivative of `value`.
+
+    What falls below 0 is the rounding of a small number, whose derivative is not 0: a clamp
+    would lose percents of the gradient. NaN stays NaN.
+    """
+    return value - value.detach().clamp(max=0.0)
+
+
+def _pad(planes: Tensor, radius: int, padding: Padding) -> Tensor:
+    """The planes with the border that the window needs, `radius` pixels on each side."""
+    if radius == 0 or padding == "valid":
+        return planes
+    if padding == "zeros":
+        return torch.nn.functional.pad(planes, (radius,) * 4)
+    # Flips rather than pad(mode="reflect"), whose backward on CUDA adds in random order.
+    for dim in (-2, -1):
+        size = planes.shape[dim]
+        before = planes.narrow(dim, 1, radius).flip(dim)
+        after = planes.narrow(dim, size - 1 - radius, radius).flip(dim)
+        planes = torch.cat([before, planes, after], dim=dim)
+    return planes
+
+
+def _window_mean(planes: Tensor, taps: list[float]) -> Tensor:
+    """G* of each plane: one separable convolution, a group a plane, where the window fits.
+
+    PyTorch's depthwise convolutions in float32 use neither TF32 nor bfloat16, whatever the
+    precision settings. On the CPU channels_last is several times faster; on CUDA contiguous
+    planes are what keeps the convolution out of cuDNN and so out of TF32.
+    """
+    count, size = planes.shape[1], len(taps)
+    on_cpu = planes.device.type == "cpu"
+    planes = planes.contiguous(
+        memory_format=torch.channels_last if on_cpu else torch.contiguous_format
+    )
+    along_x = planes.new_tensor(taps).expand(count, 1, 1, size)
+    along_y = along_x.transpose(-2, -1)
+    rows = torch.nn.functional.conv2d(planes, along_x, groups=count)
+    return torch.nn.functional.conv2d(rows, along_y, groups=count).contiguous()
+
+
+def gaussian(size: int, sigma: float) -> list[float]:
+    """The taps exp(-k^2 / (2 sigma^2)), k = -(size//2) .. size//2, normalised to sum 1."""
+    # k/sigma before the square: sigma^2 alone may underflow to zero.
+    scaled = [(k - size // 2) / sigma for k in range(size)]
+    taps = [math.exp(-0.5 * z * z) for z in scaled]
+    return [tap / math.fsum(taps) for tap in taps]
+
+
+# ---- Smoothing of anomaly maps -----------------------------------------------------------------
+
+
+def smoothing_radius(sigma: float) -> int:
+    """Pixels on each side that `smooth` looks at: the Gaussian is cut off at 4 sigma."""
+    return math.ceil(4.0 * sigma)
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Maps (N, P, H, W) under a normalised Gaussian of `sigma` pixels, borders reflected."""
+    radius = smoothing_radius(sigma)
+    with _without_autocast(maps.device.type):
+        return _window_mean(_pad(maps, radius, "reflect"), gaussian(2 * radius + 1, sigma))
+
+
+# ---- What the public functions call ------------------------------------------------------------
+
+
+def loss_map(
+    metric: Metric, input: Tensor, target: Tensor, options: LossOptions, *, amplified: bool
+) -> Tensor:
+    """The elementwise loss L, or A(L), on the loss's own grid, in float32 or float64."""
+    with _without_autocast(input.device.type):
+        dtype = _compute_dtype(torch.promote_types(input.dtype, target.dtype))
+        x, y = input.to(dtype), target.to(dtype)
+        if metric == "ssim":
+            dissimilarity = ssim_dissimilarity(x, y, options)
+            loss = dissimilarity * 0.5 if options.dissimilarity == "half" else dissimilarity
+        elif metric == "mse":
+            loss = squared_error(x, y, options.data_range)
+        else:
+            loss = absolute_error(x, y, options.data_range)
+        return amplify(loss, options.amplification if amplified else "none", options.eps)
+
+
+def image_sums(
+    metric: Metric,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: LossOptions,
+    *,
+    amplified: bool,
+) -> Tensor:
+    """Sum over each image of m L or m A(L), (N,); `weight` m broadcasts to the loss's grid."""
+    loss = loss_map(metric, input, target, options, amplified=amplified)
+    with _without_autocast(input.device.type):
+        weighted = loss if weight is None else loss * weight.to(loss.dtype)
+        return weighted.flatten(1).sum(dim=1) if weighted.dim() > 1 else weighted
+
+
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()

@@ -1,0 +1,99 @@
+"""Checks of tensors: shape, dtype, device and `requires_grad`, never their values.
+
+A check of values would wait for a device and break a compiled graph. NaN and infinity in the
+data go through to the result; `check_range` is the explicit, synchronising check of values.
+"""
+
+import torch
+from torch import Tensor
+
+from lamp_kernels.options import LossOptions, Padding
+
+FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_float_tensor(name: str, value: object) -> Tensor:
+    """`value` if it is a tensor of a supported floating dtype, else a TypeError."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.dtype not in FLOAT_DTYPES:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
+        raise TypeError(f"{name} must have one of the dtypes {names}; got {value.dtype}")
+    return value
+
+
+def check_pair(input: Tensor, target: Tensor) -> None:
+    """Raise unless `input` and `target` are comparable images (N, ...).
+
+    Mixed floating dtypes are legal under autocast only: there the network's output is of a
+    half type and the target is not, and neither is a mistake.
+    """
+    check_float_tensor("input", input)
+    check_float_tensor("target", target)
+    if input.shape != target.shape:
+        raise ValueError(
+            "input and target must have the same shape, "
+            f"got {tuple(input.shape)} and {tuple(target.shape)}"
+        )
+    if input.dim() == 0:
+        raise ValueError("input must have a batch dimension (N, ...), got a 0-dimensional tensor")
+    if input.device != target.device:
+        raise ValueError(
+            f"input and target must be on the same device, got {input.device} and {target.device}"
+        )
+    if input.dtype != target.dtype and not torch.is_autocast_enabled(input.device.type):
+        raise TypeError(
+            "input and target must have the same dtype outside autocast, "
+            f"got {input.dtype} and {target.dtype}"
+        )
+
+
+def check_image_shape(input: Tensor, options: LossOptions) -> None:
+    """Raise unless `input` is (N, C, H, W) with sides that the window and its border allow."""
+    if input.dim() != 4:
+        raise ValueError(
+            f"input must be (N, C, H, W) for SSIM, got {input.dim()} dimensions: "
+            f"{tuple(input.shape)}"
+        )
+    if input.shape[1] == 0:
+        raise ValueError(f"input must have at least one channel, got {tuple(input.shape)}")
+    least = smallest_side(options.window_size, options.padding)
+    height, width = input.shape[2], input.shape[3]
+    if height < least or width < least:
+        raise ValueError(
+            f"input is too small: window_size={options.window_size} with "
+            f"padding={options.padding!r} needs sides of at least {least}, got height {height} "
+            f"and width {width}"
+        )
+
+
+def smallest_side(window_size: int, padding: Padding) -> int:
+    """The smallest height or width, in pixels, that the border rule admits."""
+    if padding == "valid":
+        return window_size
+    # Reflection does not repeat the edge pixel, so it needs one pixel more than it mirrors.
+    return window_size // 2 + 1 if padding == "reflect" else 1
+
+
+def check_weight(weight: Tensor | None, input: Tensor) -> None:
+    """Raise unless `weight` is None or a map that broadcasts to `input` and wants no gradient."""
+    if weight is None:
+        return
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a torch.Tensor or None, got {type(weight).__name__}")
+    if weight.dtype.is_complex:
+        raise TypeError(f"weight must be real, got {weight.dtype}")
+    if weight.requires_grad:
+        raise ValueError("weight must not require grad: the loss has no gradient for it")
+    if weight.device != input.device:
+        raise ValueError(
+            f"weight must be on the device of input, got {weight.device} and {input.device}"
+        )
+    trailing = input.shape[input.dim() - weight.dim() :] if weight.dim() <= input.dim() else ()
+    if weight.dim() > input.dim() or any(
+        own != 1 and own != full for own, full in zip(weight.shape, trailing, strict=True)
+    ):
+        raise ValueError(
+            f"weight of shape {tuple(weight.shape)} does not broadcast to input of shape "
+            f"{tuple(input.shape)}"
+        )
