@@ -115,4 +115,4 @@ def _weight_sums(
     """The sum of the weight over each image's loss grid, (N,), of the dtype of `like`."""
     if mask is None:
         return like.new_full((shape[0],), _grid(shape, metric, options)[1:].numel())
-    return mask.to(like.dtype).reshape(shape[0], -1).sum(dim=1)
+    return reference.sum_images(mask.to(like.dtype))

@@ -194,7 +194,12 @@ def image_sums(
     loss = loss_map(metric, input, target, options, amplified=amplified)
     with _without_autocast(input.device.type):
         weighted = loss if weight is None else loss * weight.to(loss.dtype)
-        return weighted.flatten(1).sum(dim=1) if weighted.dim() > 1 else weighted
+        return sum_images(weighted)
+
+
+def sum_images(values: Tensor) -> Tensor:
+    """The sum over each image: (N, ...) -> (N,)."""
+    return values.flatten(1).sum(dim=1) if values.dim() > 1 else values
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:

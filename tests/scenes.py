@@ -1,0 +1,54 @@
+"""Image pairs on which a careless SSIM loses digits, float64, (2, 1, 96, 96) each.
+
+A scene is a base image; a pair is the base with a little noise as target, and the target with
+`apart` times normal noise, plus `offset`, as input. Values may leave [0, 1] by the noise.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+SIDE = 96
+SHAPE = (2, 1, SIDE, SIDE)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(20230814)
+
+
+def _uniform() -> Tensor:
+    return torch.rand(SHAPE, generator=_generator(), dtype=torch.float64)
+
+
+def _halves(dim: int) -> Tensor:
+    """0.05 in the first half along `dim`, 0.95 in the second."""
+    ramp = torch.arange(SIDE).view(-1, 1) if dim == -2 else torch.arange(SIDE)
+    return torch.where(ramp < SIDE // 2, 0.05, 0.95).double().expand(SHAPE)
+
+
+def _texture_beside_white() -> Tensor:
+    return torch.where(_halves(-1) < 0.5, 0.05 + 0.02 * _uniform(), 0.95)
+
+
+EVEN: dict[str, Callable[[], Tensor]] = {
+    "texture": _uniform,
+    "dark": lambda: 0.02 * _uniform(),
+    "flat": lambda: torch.full(SHAPE, 0.95, dtype=torch.float64),
+}
+UNEVEN: dict[str, Callable[[], Tensor]] = {
+    "dark beside bright": lambda: _halves(-1),
+    "dark rows above bright ones": lambda: _halves(-2),
+    "dark texture beside white": _texture_beside_white,
+}
+SCENES = EVEN | UNEVEN
+
+
+def pair(scene: str, apart: float, offset: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Input and target of a scene, rounded to float32 so that both precisions see one image."""
+    generator = _generator()
+    target = SCENES[scene]() + 0.1 * apart * torch.randn(
+        SHAPE, generator=generator, dtype=torch.float64
+    )
+    noise = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
+    return (target + apart * noise + offset).float().double(), target.float().double()

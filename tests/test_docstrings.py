@@ -1,0 +1,37 @@
+"""The examples in the docstrings run, and the public docstrings say what they have to."""
+
+import doctest
+import inspect
+
+import pytest
+import torch
+
+import lamp_kernels
+from lamp_kernels import functional
+
+PUBLIC = [
+    getattr(module, name)
+    for module in (lamp_kernels, functional)
+    for name in module.__all__
+    if callable(getattr(module, name))
+]
+
+
+@pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.__qualname__)
+def test_examples(item):
+    names = {name: getattr(lamp_kernels, name) for name in lamp_kernels.__all__}
+    runner = doctest.DocTestRunner()
+    for test in doctest.DocTestFinder(recurse=False).find(item, globs={**names, "torch": torch}):
+        runner.run(test)
+    assert runner.summarize().failed == 0
+
+
+@pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.__qualname__)
+def test_every_public_name_is_documented(item):
+    text = inspect.getdoc(item)
+    assert text
+    if inspect.isfunction(item) and "See `Amplified" not in text:
+        for name in inspect.signature(item).parameters:
+            assert name in text, f"{item.__qualname__} does not document {name}"
+        for heading in ("Args:", "Returns:", "Raises:"):
+            assert heading in text

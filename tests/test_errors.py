@@ -1,0 +1,221 @@
+"""Bad input is a TypeError or ValueError that names the argument and its value, before any work."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+import lamp_kernels
+from lamp_kernels import (
+    AmplifiedL1Loss,
+    AmplifiedMSELoss,
+    AmplifiedReconstructionLoss,
+    AmplifiedSSIMLoss,
+    amplify,
+    functional,
+)
+
+MODULES = [AmplifiedSSIMLoss, AmplifiedMSELoss, AmplifiedL1Loss, AmplifiedReconstructionLoss]
+FUNCTIONS = [
+    functional.amplified_ssim_loss,
+    functional.amplified_mse_loss,
+    functional.amplified_l1_loss,
+    functional.amplified_reconstruction_loss,
+]
+IMAGE = torch.rand(2, 3, 16, 16)
+
+# option, value, error, what the message must contain; for all losses that have the option
+OPTIONS = [
+    ("data_range", 0.0, ValueError, "data_range.*0.0"),
+    ("data_range", -1.0, ValueError, "data_range.*-1.0"),
+    ("data_range", math.inf, ValueError, "data_range.*inf"),
+    ("data_range", math.nan, ValueError, "data_range.*nan"),
+    ("data_range", "1", TypeError, "data_range.*'1'"),
+    ("data_range", True, TypeError, "data_range.*True"),
+    ("data_range", torch.tensor(1.0), TypeError, "data_range.*Tensor"),
+    ("window_size", 10, ValueError, "window_size.*10"),
+    ("window_size", 0, ValueError, "window_size.*0"),
+    ("window_size", -3, ValueError, "window_size.*-3"),
+    ("window_size", 33, ValueError, "window_size.*33"),
+    ("window_size", 11.0, TypeError, "window_size.*11.0"),
+    ("sigma", 0.0, ValueError, "sigma.*0.0"),
+    ("sigma", None, TypeError, "sigma.*None"),
+    ("k1", 0.0, ValueError, "k1.*0.0"),
+    ("k2", -0.03, ValueError, "k2.*-0.03"),
+    ("eps", 0.0, ValueError, "eps.*0.0"),
+    ("eps", 1.0, ValueError, "eps.*1.0"),
+    ("eps", 1e-7, ValueError, "eps.*1e-07"),
+    ("padding", "same", ValueError, "padding.*'same'"),
+    ("padding", None, TypeError, "padding.*None"),
+    ("dissimilarity", "third", ValueError, "dissimilarity.*'third'"),
+    ("amplification", "exp", ValueError, "amplification.*'exp'"),
+    ("amplify_over", "pixel", ValueError, "amplify_over.*'pixel'"),
+    ("reduction", "max", ValueError, "reduction.*'max'"),
+    ("backend", "cuda", ValueError, "backend.*'cuda'"),
+    ("backend", 1, TypeError, "backend.*1"),
+    ("ssim", -1.0, ValueError, "ssim.*-1.0"),
+    ("mse", math.inf, ValueError, "mse.*inf"),
+    ("l1", "0", TypeError, "l1.*'0'"),
+]
+
+
+def option_ids(case):
+    return f"{case[0]}={case[1]!r}"
+
+
+@pytest.mark.parametrize("case", OPTIONS, ids=option_ids)
+@pytest.mark.parametrize(("module", "function"), list(zip(MODULES, FUNCTIONS, strict=True)))
+def test_option(module, function, case):
+    name, value, error, message = case
+    if not hasattr(module(), name):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            module(**{name: value})
+        return
+    with pytest.raises(error, match=message):
+        module(**{name: value})
+    with pytest.raises(error, match=message):
+        function(IMAGE, IMAGE, **{name: value})
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize(
+    ("level", "reduction"),
+    [("image", "none"), ("batch", "none"), ("batch", "sum"), ("batch", "image")],
+)
+def test_reduction_that_the_level_does_not_have(module, level, reduction):
+    with pytest.raises(ValueError, match=f"reduction='{reduction}'.*amplify_over='{level}'"):
+        module(amplify_over=level, reduction=reduction)
+
+
+def test_an_option_changed_later_is_checked_too():
+    loss_function = AmplifiedSSIMLoss()
+    loss_function.eps = 2.0
+    with pytest.raises(ValueError, match=r"eps.*2\.0"):
+        loss_function(IMAGE, IMAGE)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+class TestTensors:
+    def test_shapes_differ(self, function):
+        with pytest.raises(ValueError, match=r"\(2, 3, 16, 16\) and \(2, 1, 16, 16\)"):
+            function(IMAGE, IMAGE[:, :1])
+
+    def test_no_tensor(self, function):
+        with pytest.raises(TypeError, match=r"input must be a torch\.Tensor, got ndarray"):
+            function(IMAGE.numpy(), IMAGE)
+        with pytest.raises(TypeError, match=r"target must be a torch\.Tensor, got float"):
+            function(IMAGE, 0.5)
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.complex64])
+    def test_dtype(self, function, dtype):
+        with pytest.raises(TypeError, match=f"target.*{dtype}"):
+            function(IMAGE, IMAGE.to(dtype))
+
+    def test_dtypes_differ_outside_autocast(self, function):
+        with pytest.raises(TypeError, match=r"torch\.float32 and torch\.bfloat16"):
+            function(IMAGE, IMAGE.bfloat16())
+
+    def test_devices_differ(self, function):
+        with pytest.raises(ValueError, match="same device, got cpu and meta"):
+            function(IMAGE, IMAGE.to("meta"))
+
+    def test_weight_on_another_device(self, function):
+        with pytest.raises(ValueError, match=r"weight must be on the device.*meta and cpu"):
+            function(IMAGE, IMAGE, torch.ones(1, device="meta"))
+
+    @pytest.mark.parametrize("shape", [(3, 16), (2, 2, 16, 16), (1, 2, 3, 16, 16), (0,)])
+    def test_weight_does_not_broadcast(self, function, shape):
+        with pytest.raises(ValueError, match=r"weight of shape .* does not broadcast"):
+            function(IMAGE, IMAGE, torch.ones(shape))
+
+    def test_weight_requires_grad(self, function):
+        with pytest.raises(ValueError, match="weight must not require grad"):
+            function(IMAGE, IMAGE, torch.ones(1, requires_grad=True))
+
+    def test_weight_is_no_real_tensor(self, function):
+        with pytest.raises(TypeError, match=r"weight must be a torch\.Tensor or None, got float"):
+            function(IMAGE, IMAGE, 1.0)
+        with pytest.raises(TypeError, match="weight must be real"):
+            function(IMAGE, IMAGE, torch.ones(1, dtype=torch.complex64))
+
+
+def test_pointwise_losses_need_a_batch_dimension():
+    for function in FUNCTIONS[1:3]:
+        with pytest.raises(ValueError, match="0-dimensional"):
+            function(torch.tensor(0.5), torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (3, 16, 16), (1, 2, 3, 16, 16)])
+def test_ssim_needs_four_dimensions(shape):
+    image = torch.rand(shape)
+    for function in (functional.amplified_ssim_loss, functional.ssim, functional.anomaly_map):
+        with pytest.raises(ValueError, match=rf"\(N, C, H, W\).*{shape[0]}"):
+            function(image, image)
+
+
+def test_ssim_needs_a_channel():
+    with pytest.raises(ValueError, match="channel"):
+        functional.amplified_ssim_loss(torch.rand(1, 0, 16, 16), torch.rand(1, 0, 16, 16))
+
+
+@pytest.mark.parametrize("window_size", [1, 3, 11])
+@pytest.mark.parametrize(
+    ("padding", "least"),
+    [("valid", lambda w: w), ("reflect", lambda w: w // 2 + 1), ("zeros", lambda w: 1)],
+)
+def test_smallest_image(padding, least, window_size):
+    side = least(window_size)
+    loss = partial(functional.amplified_ssim_loss, padding=padding, window_size=window_size)
+    for shape in [(1, 1, side, 20), (1, 1, 20, side), (1, 1, side, side)]:
+        assert loss(torch.rand(shape), torch.rand(shape)).isfinite()
+    for shape in [(1, 1, side - 1, 20), (1, 1, 20, side - 1)]:
+        with pytest.raises(ValueError, match=f"too small.*window_size={window_size}.*{side}"):
+            loss(torch.rand(shape), torch.rand(shape))
+
+
+def test_map_of_terms_on_different_grids():
+    loss = partial(functional.amplified_reconstruction_loss, padding="valid", reduction="none")
+    with pytest.raises(ValueError, match="padding='valid'"):
+        loss(IMAGE, IMAGE)
+    assert loss(IMAGE, IMAGE, ssim=0.0).shape == IMAGE.shape
+    assert loss(IMAGE, IMAGE, mse=0.0).shape == (2, 3, 6, 6)
+
+
+def test_no_term_at_all():
+    with pytest.raises(ValueError, match=r"ssim=0.*mse=0.*l1=0"):
+        AmplifiedReconstructionLoss(ssim=0, mse=0, l1=0)
+
+
+def test_amplify():
+    with pytest.raises(TypeError, match=r"loss must be a torch\.Tensor, got float"):
+        amplify(0.5)
+    with pytest.raises(TypeError, match=r"torch\.int64"):
+        amplify(torch.tensor([1]))
+    with pytest.raises(ValueError, match="eps"):
+        amplify(torch.tensor([0.5]), eps=1.0)
+    with pytest.raises(ValueError, match="amplification"):
+        amplify(torch.tensor([0.5]), amplification="exp")
+
+
+def test_an_error_leaves_the_inputs_as_they_were():
+    x = torch.rand(1, 1, 16, 16, requires_grad=True)
+    before = x.detach().clone()
+    with pytest.raises(ValueError, match="eps"):
+        functional.amplified_ssim_loss(x, x, eps=3.0)
+    assert torch.equal(x.detach(), before)
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_values_are_never_read(function):
+    """On the meta device there are no values: any check of one would raise."""
+    image = torch.rand(2, 3, 16, 16, device="meta", requires_grad=True)
+    loss = function(image, image.detach(), torch.ones(16, 16, device="meta"))
+    assert loss.shape == ()
+    loss.backward()
+    assert image.grad.shape == image.shape
+
+
+def test_public_names_are_there():
+    assert all(hasattr(lamp_kernels, name) for name in lamp_kernels.__all__)

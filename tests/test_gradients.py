@@ -1,0 +1,109 @@
+"""Gradients: by finite differences for both inputs, and what they are promised to be."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from lamp_kernels import amplify, functional
+from lamp_kernels.options import REDUCTIONS
+
+CELLS = [(level, reduction) for level, row in REDUCTIONS.items() for reduction in row]
+
+
+def images(*shape):
+    """Two images without a kink of |x - y| or of A within the step of a finite difference."""
+    x = torch.rand(shape, dtype=torch.float64)
+    return x.requires_grad_(), (1.0 - x.detach() + 0.03).requires_grad_()
+
+
+@pytest.mark.parametrize("dissimilarity", ["half", "full"])
+@pytest.mark.parametrize("padding", ["reflect", "valid", "zeros"])
+@pytest.mark.parametrize(("level", "reduction"), CELLS)
+def test_ssim(level, reduction, padding, dissimilarity):
+    def loss(x, y):
+        return functional.amplified_ssim_loss(
+            x,
+            y,
+            window_size=5,
+            padding=padding,
+            dissimilarity=dissimilarity,
+            amplify_over=level,
+            reduction=reduction,
+        )
+
+    assert gradcheck(loss, images(2, 1, 6, 7))
+
+
+@pytest.mark.parametrize(("level", "reduction"), CELLS)
+def test_all_terms_with_weight(level, reduction):
+    weight = torch.rand(2, 1, 5, 6)
+
+    def loss(x, y):
+        return functional.amplified_reconstruction_loss(
+            x,
+            y,
+            weight,
+            ssim=0.7,
+            mse=1.3,
+            l1=0.4,
+            window_size=3,
+            data_range=1.5,
+            amplify_over=level,
+            reduction=reduction,
+        )
+
+    assert gradcheck(loss, images(2, 2, 5, 6))
+
+
+def test_second_derivative_of_the_reference():
+    def loss(x, y):
+        return functional.amplified_ssim_loss(x, y, window_size=3, backend="reference")
+
+    assert gradgradcheck(loss, images(1, 1, 5, 5))
+
+
+def test_functional_transforms_work_on_the_reference():
+    x, y = (image.detach().float() for image in images(2, 1, 8, 8))
+
+    def loss(x):
+        return functional.amplified_ssim_loss(x, y, window_size=3, backend="reference")
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
+
+
+def test_slope_of_amplification_is_one_over_one_minus_loss_then_constant():
+    eps = 0.05
+    loss = torch.linspace(0.0, 2.0, 401, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(amplify(loss, eps=eps).sum(), loss)
+    expected = torch.where(loss <= 1 - eps, 1 / (1 - loss), torch.tensor(1 / eps).double())
+    torch.testing.assert_close(slope, expected.detach())
+
+
+def test_a_clamped_variance_keeps_its_derivative():
+    """Rounding puts variances of nearly flat images below 0; their gradient must survive."""
+    generator = torch.Generator().manual_seed(1)
+    y = torch.full((1, 1, 64, 64), 0.3, dtype=torch.float64)
+    # One bright pixel sets the plane's level off the background's, so rounding shows there.
+    y[..., 5, 5] = 200.0
+    x = y + 1e-4 * torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    x = x.float().double()
+    y = y.float().double()
+    gradients = []
+    for dtype in (torch.float64, torch.float32):
+        leaf = x.to(dtype).requires_grad_()
+        losses = functional.amplified_ssim_loss(leaf, y.to(dtype), reduction="none")
+        (gradient,) = torch.autograd.grad(losses[..., 30:, 30:].sum(), leaf)
+        gradients.append(gradient.double())
+    relative = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+    assert relative.item() <= 1e-4
+
+
+def test_only_what_requires_grad_gets_a_gradient():
+    x, y = torch.rand(2, 1, 1, 12, 12)
+    loss = functional.amplified_ssim_loss(x, y.requires_grad_())
+    loss.backward()
+    assert y.grad is not None
+    assert x.grad is None
+    assert not functional.amplified_ssim_loss(x, x).requires_grad

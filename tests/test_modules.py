@@ -1,0 +1,123 @@
+"""The modules follow the conventions of PyTorch's losses."""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import torch
+
+from lamp_kernels import (
+    AmplifiedL1Loss,
+    AmplifiedMSELoss,
+    AmplifiedReconstructionLoss,
+    AmplifiedSSIMLoss,
+    functional,
+)
+
+CASES = [
+    (AmplifiedSSIMLoss, functional.amplified_ssim_loss),
+    (AmplifiedMSELoss, functional.amplified_mse_loss),
+    (AmplifiedL1Loss, functional.amplified_l1_loss),
+    (AmplifiedReconstructionLoss, functional.amplified_reconstruction_loss),
+]
+MODULES = [module for module, _ in CASES]
+
+
+@pytest.mark.parametrize(("module", "function"), CASES)
+def test_module_and_function_have_the_same_options_and_defaults(module, function):
+    of_module = inspect.signature(module.__init__).parameters
+    of_function = inspect.signature(function).parameters
+    options = [name for name in of_function if name not in ("input", "target", "weight")]
+    assert options == [name for name in of_module if name != "self"]
+    for name in options:
+        assert of_module[name].default == of_function[name].default
+        assert of_function[name].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize(("module", "function"), CASES)
+def test_every_option_of_the_module_reaches_the_function(module, function):
+    x, y = torch.rand(2, 2, 3, 16, 16)
+    weight = torch.rand(2, 1, 16, 16)
+    others = {
+        "data_range": 1.5,
+        "window_size": 5,
+        "sigma": 0.8,
+        "k1": 0.2,
+        "k2": 0.3,
+        "padding": "zeros",
+        "dissimilarity": "full",
+        "amplification": "none",
+        "amplify_over": "image",
+        "eps": 0.7,
+        "reduction": "sum",
+        "ssim": 0.3,
+        "mse": 0.4,
+        "l1": 0.5,
+        "backend": "reference",
+    }
+    defaults = {
+        name: parameter.default for name, parameter in inspect.signature(module).parameters.items()
+    }
+    for name in defaults:
+        options = {name: others[name]}
+        found = module(**options)(x, y, weight)
+        assert torch.equal(found, function(x, y, weight, **options))
+        if name not in ("backend", "amplify_over"):
+            assert not torch.equal(found, function(x, y, weight)), name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_conventions(module):
+    loss_function = module(reduction="sum", eps=0.05)
+    assert isinstance(loss_function, torch.nn.modules.loss._Loss)
+    assert loss_function.reduction == "sum"
+    assert loss_function.state_dict() == {}
+    assert list(loss_function.parameters()) == []
+    assert repr(loss_function).startswith(f"{module.__name__}(")
+    assert "eps=0.05" in repr(loss_function)
+    assert "reduction='sum'" in repr(loss_function)
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies(module, clone):
+    original = module(eps=0.2, amplify_over="image")
+    twin = clone(original)
+    x, y = torch.rand(2, 2, 3, 16, 16)
+    assert repr(twin) == repr(original)
+    assert torch.equal(twin(x, y), original(x, y))
+
+
+def train(loss_function):
+    """A training loop as its author wrote it for MSELoss, untouched."""
+    torch.manual_seed(0)
+    images = torch.rand(8, 1, 16, 16)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Conv2d(4, 1, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    history = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = loss_function(model(images), images)
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    return history
+
+
+@pytest.mark.parametrize("loss_function", [torch.nn.MSELoss(), *(module() for module in MODULES)])
+def test_stands_where_mse_loss_stood(loss_function):
+    history = train(loss_function)
+    assert history[-1] < 0.8 * history[0]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(AmplifiedMSELoss, torch.nn.MSELoss), (AmplifiedL1Loss, torch.nn.L1Loss)],
+)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 4, 5, 6)])
+def test_without_amplification_it_is_the_loss_of_pytorch(ours, theirs, reduction, shape):
+    x, y = torch.rand(2, *shape)
+    found = ours(amplification="none", reduction=reduction)(x, y)
+    torch.testing.assert_close(found, theirs(reduction=reduction)(x, y))

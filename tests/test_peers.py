@@ -1,0 +1,106 @@
+"""SSIM and its gradient against packages that compute the same thing, live, in float64."""
+
+import kornia
+import numpy as np
+import pytest
+import pytorch_msssim
+import torch
+import torchmetrics
+from skimage.data import camera
+from skimage.metrics import structural_similarity
+from textbook import ssim_map
+
+from lamp_kernels import AmplifiedSSIMLoss, functional
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(7)
+    x = torch.rand((2, 3, 48, 60), generator=generator, dtype=torch.float64)
+    y = (x + 0.2 * torch.randn(x.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
+    return x, y
+
+
+def test_known_answer_of_scikit_image():
+    clean = camera()
+    noisy = clean + 20.0 * np.random.RandomState(5).randn(*clean.shape)
+    noisy = noisy.clip(0, 255).astype(clean.dtype)
+    x, y = (torch.from_numpy(i.astype(np.float64))[None, None] for i in (clean, noisy))
+    found = functional.ssim(x, y, data_range=255.0)
+    assert found.item() == pytest.approx(0.3579642362365813, abs=1e-12)
+
+
+def test_scikit_image(images):
+    x, y = images
+    options = {"gaussian_weights": True, "use_sample_covariance": False, "channel_axis": 0}
+    for image, other, found in zip(x, y, functional.ssim(x, y, reduction="image"), strict=True):
+        expected = structural_similarity(image.numpy(), other.numpy(), data_range=1.0, **options)
+        assert found.item() == pytest.approx(expected, abs=1e-13)
+
+
+def test_gradient_of_scikit_image(images):
+    # scikit-image differentiates the mean of the uncropped map, reflected with the edge
+    # repeated, with respect to the second image: inside, two windows from the border, that
+    # is our gradient of the sum over the map divided by the number of pixels.
+    x, y = images
+    image, other = x[0, 0], y[0, 0].clone().requires_grad_()
+    _, expected = structural_similarity(
+        image.numpy(),
+        other.detach().numpy(),
+        data_range=1.0,
+        gaussian_weights=True,
+        use_sample_covariance=False,
+        gradient=True,
+    )
+    total = functional.ssim(image[None, None], other[None, None], reduction="none").sum()
+    (gradient,) = torch.autograd.grad(total / other.numel(), other)
+    inner = (slice(10, -10), slice(10, -10))
+    assert gradient[inner].numpy() == pytest.approx(expected[inner], abs=1e-15)
+
+
+@pytest.mark.parametrize(("padding", "theirs"), [("reflect", "same"), ("valid", "valid")])
+def test_kornia_value_and_gradient(images, padding, theirs):
+    # kornia adds 1e-12 to its denominators and clamps (1 - S)/2 at 0 and 1.
+    x, y = images
+    x.requires_grad_()
+    ours = AmplifiedSSIMLoss(padding=padding, amplification="none")(x, y)
+    other = kornia.losses.ssim_loss(x, y, window_size=11, padding=theirs)
+    assert ours.item() == pytest.approx(other.item(), abs=1e-9)
+    (gradient,) = torch.autograd.grad(ours, x)
+    (expected,) = torch.autograd.grad(other, x)
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_torchmetrics(images):
+    x, y = images
+    expected = torchmetrics.functional.image.structural_similarity_index_measure(
+        x, y, data_range=1.0
+    )
+    found = functional.ssim(x, y, padding="reflect")
+    assert found.item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+def test_pytorch_msssim(images):
+    # Its taps are rounded to float32, which leaves 7e-7.
+    x, y = images
+    expected = pytorch_msssim.ssim(x, y, data_range=1.0)
+    assert functional.ssim(x, y).item() == pytest.approx(expected.item(), abs=2e-6)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "valid", "zeros"])
+@pytest.mark.parametrize(
+    ("window_size", "sigma"), [(1, 1.5), (3, 0.5), (7, 1.0), (11, 1.5), (31, 9.0), (5, 1e-3)]
+)
+def test_textbook(images, padding, window_size, sigma):
+    x, y = images
+    options = {
+        "data_range": 1.7,
+        "window_size": window_size,
+        "sigma": sigma,
+        "k1": 0.02,
+        "k2": 0.05,
+        "padding": padding,
+    }
+    found = functional.ssim(x, y, reduction="none", **options)
+    expected = ssim_map(x.numpy(), y.numpy(), **options)
+    assert found.numpy() == pytest.approx(expected, abs=1e-12)

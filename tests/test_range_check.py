@@ -1,0 +1,41 @@
+"""The explicit check of values."""
+
+import pytest
+import torch
+
+from lamp_kernels import check_range
+
+
+def test_what_fits():
+    found = check_range(torch.tensor([0.0, 1.0]), torch.tensor([0.25]))
+    assert found
+    assert (found.minimum, found.maximum, found.nonfinite) == (0.0, 1.0, 0)
+    assert str(found).startswith("within [0, 1]")
+    assert check_range(torch.tensor([255.0]), torch.tensor([0.0]), data_range=255)
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [([-0.1, 1.0], "-0.1"), ([0.0, 1.1], "1.1"), ([float("nan")], "1 not finite")],
+)
+def test_what_does_not(values, word):
+    good = torch.tensor([0.5])
+    for pair in [(torch.tensor(values), good), (good, torch.tensor(values))]:
+        found = check_range(*pair)
+        assert not found
+        assert str(found).startswith("not within [0, 1]")
+        assert word in str(found)
+
+
+def test_empty_and_half():
+    assert check_range(torch.zeros(0), torch.zeros(0))
+    assert check_range(torch.ones(2).half(), torch.zeros(2).bfloat16())
+
+
+def test_errors():
+    with pytest.raises(TypeError, match="input"):
+        check_range([0.5], torch.zeros(1))
+    with pytest.raises(TypeError, match=r"target.*int64"):
+        check_range(torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="data_range"):
+        check_range(torch.zeros(1), torch.zeros(1), data_range=0)

@@ -1,0 +1,38 @@
+"""The self-check's known answers are those of other packages, and it can fail."""
+
+import kornia
+import pytest
+from skimage.metrics import structural_similarity
+
+from lamp_kernels import __main__ as program
+from lamp_kernels import functional, self_check
+
+
+def test_known_answers_are_those_of_other_packages():
+    image, other = self_check.pattern()
+    valid = structural_similarity(
+        image[0, 0].numpy(),
+        other[0, 0].numpy(),
+        data_range=1.0,
+        gaussian_weights=True,
+        use_sample_covariance=False,
+    )
+    same = kornia.metrics.ssim(image, other, 11, padding="same").mean()
+    assert self_check.SSIM_OF_PATTERN["valid"] == pytest.approx(valid, rel=1e-12)
+    assert self_check.SSIM_OF_PATTERN["reflect"] == pytest.approx(same.item(), rel=1e-9)
+
+
+def test_program_prints_the_report_and_passes(capsys):
+    assert program.main() == 0
+    output = capsys.readouterr().out
+    assert "backends:" in output
+    assert "all checks passed" in output
+
+
+def test_program_fails_where_an_answer_is_wrong(monkeypatch, capsys):
+    right = functional.ssim
+    monkeypatch.setattr(functional, "ssim", lambda *a, **k: 0.999 * right(*a, **k))
+    assert program.main() == 1
+    output = capsys.readouterr().out
+    assert "FAILED, expected 0.8581078" in output
+    assert "checks failed" in output
