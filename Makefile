@@ -23,8 +23,8 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
-train: $(READY) ## train four losses on textures and write $(RUN)/report.html
-	$(BIN)/python python/train.py $(TRAIN_FLAGS) --out $(RUN)
+train: $(READY) ## train four losses on textures, write runs/textures/report.html; a stopped run goes on
+	$(BIN)/python python/train.py $(TRAIN_FLAGS) --out $(RUN) --resume
 
 # Two processes of one thread each beat one process of two threads on many small tests.
 test: $(READY) ## run the test suite

@@ -82,22 +82,20 @@ def test_slope_of_amplification_is_one_over_one_minus_loss_then_constant():
 
 
 def test_a_clamped_variance_keeps_its_derivative():
-    """Rounding puts variances of nearly flat images below 0; their gradient must survive."""
+    """Rounding puts variances of nearly equal images below 0; their gradient must survive."""
     generator = torch.Generator().manual_seed(1)
     y = torch.full((1, 1, 64, 64), 0.3, dtype=torch.float64)
-    # One bright pixel sets the plane's level off the background's, so rounding shows there.
-    y[..., 5, 5] = 200.0
-    x = y + 1e-4 * torch.randn(y.shape, generator=generator, dtype=torch.float64)
-    x = x.float().double()
-    y = y.float().double()
+    x = y + 2e-5 * torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    x[..., :20] += 0.5  # sets the level of x - y off the noise elsewhere, so rounding shows there
+    x, y = x.float().double(), y.float().double()
     gradients = []
     for dtype in (torch.float64, torch.float32):
         leaf = x.to(dtype).requires_grad_()
         losses = functional.amplified_ssim_loss(leaf, y.to(dtype), reduction="none")
-        (gradient,) = torch.autograd.grad(losses[..., 30:, 30:].sum(), leaf)
+        (gradient,) = torch.autograd.grad(losses[..., 30:].sum(), leaf)
         gradients.append(gradient.double())
     relative = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
-    assert relative.item() <= 1e-4
+    assert relative.item() <= 1e-2  # 0.4 with a plain clamp
 
 
 def test_only_what_requires_grad_gets_a_gradient():
