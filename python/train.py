@@ -1,0 +1,13 @@
+#!/usr/bin/env python
+"""Train reconstruction networks on normal images, find anomalies with them, compare the losses.
+
+python python/train.py --data textures --compare mse,amplified-mse
+torchrun --nproc-per-node=2 python/train.py --data textures
+"""
+
+import sys
+
+from uad.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Image folders in the layout of MVTec AD.
+
+<root>/<category>/train/good/*.png
+<root>/<category>/test/good/*.png, test/<defect>/*.png
+<root>/<category>/ground_truth/<defect>/<stem>_mask.png      optional as a whole
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from uad.data.base import GOOD, AnomalyData, DataError
+
+NAME = "folder"
+DEFAULT_SIZE = 256
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+MASK_THRESHOLD = 127  # grey levels above it are defective
+
+# what Pillow raises for files that are damaged, or no images at all
+UNREADABLE = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    IndexError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+def read_image(path: Path) -> Image.Image:
+    """The picture in `path` in mode "L" (grey) or "RGB"."""
+    try:
+        with Image.open(path) as file:
+            file.load()
+            if file.mode.startswith("I"):  # grey with 16 bits, which convert("L") would clip
+                levels = np.asarray(file).astype(np.int64) >> 8
+                return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+            if file.mode == "F":
+                raise DataError(f"{path}: floating-point pixels; save it with 8 or 16 bits")
+            picture: Image.Image = file.convert("L" if file.mode in ("1", "L", "LA") else "RGB")
+            return picture
+    except UNREADABLE as error:
+        raise DataError(f"{path}: not an image that can be read: {error}") from error
+
+
+def read_mask(path: Path, image_path: Path, image_size: tuple[int, int], size: int) -> Tensor:
+    """bool (size, size): True where any defective pixel falls.
+
+    Resized by the box filter, in which every source pixel has a share: a defect of one pixel
+    survives any reduction.
+    """
+    mask = read_image(path).convert("L")
+    if mask.size != image_size:
+        raise DataError(
+            f"{path}: the mask has {mask.width}x{mask.height} pixels, its image {image_path} "
+            f"has {image_size[0]}x{image_size[1]}"
+        )
+    levels = np.asarray(mask)
+    if 0 < levels.max() <= MASK_THRESHOLD:
+        raise DataError(
+            f"{path}: the greatest value is {levels.max()}; defective pixels must be above "
+            f"{MASK_THRESHOLD} (use 0 and 255)"
+        )
+    defective = Image.fromarray((levels > MASK_THRESHOLD).astype(np.float32))
+    resized = defective.resize((size, size), Image.Resampling.BOX)
+    return torch.from_numpy(np.asarray(resized) > 0)
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise DataError(f"{folder}: no images ({', '.join(SUFFIXES)})")
+    return found
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _category_folders(root: Path, category: Sequence[str] | None) -> list[Path]:
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    names = [path.name for path in _subfolders(root) if (path / "train").is_dir()]
+    if category is None:
+        if not (root / "train").is_dir():
+            choices = f"; choose a category: {', '.join(names)}" if names else ""
+            raise DataError(f"{root}: has no folder train/good{choices}")
+        return [root]
+    for unknown in (name for name in category if name not in names):
+        choices = f"choose from {', '.join(names)}" if names else "none has a folder train/good"
+        raise DataError(f"{root / unknown}: no such category; {choices}")
+    return [root / name for name in dict.fromkeys(category)]
+
+
+def load(
+    *, root: Path, category: Sequence[str] | None, size: int | None, channels: int | None
+) -> AnomalyData:
+    """The data set; see `uad.data.load`."""
+    size = DEFAULT_SIZE if size is None else size
+    folders = _category_folders(root, category)
+
+    def resize(image: Image.Image) -> Image.Image:
+        """To (size, size); Pillow's bilinear filter averages where it reduces."""
+        return image.resize((size, size), Image.Resampling.BILINEAR)
+
+    train_paths = [path for folder in folders for path in _images(folder / "train" / GOOD)]
+    train = [resize(read_image(path)) for path in train_paths]
+    if channels is None:
+        channels = 1 if all(image.mode == "L" for image in train) else 3
+
+    def to_tensor(image: Image.Image) -> Tensor:
+        """uint8 (channels, size, size)."""
+        pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
+        return torch.from_numpy(pixels).reshape(size, size, channels).permute(2, 0, 1)
+
+    annotated = any((folder / "ground_truth").is_dir() for folder in folders)
+    test: list[Tensor] = []
+    kinds: list[str] = []
+    masks: list[Tensor] = []
+    for folder in folders:
+        defects = [path for path in _subfolders(folder / "test") if path.name != GOOD]
+        if not defects:
+            raise DataError(f"{folder / 'test'}: no folder of defects beside {GOOD}")
+        for kind_folder in (folder / "test" / GOOD, *defects):
+            for path in _images(kind_folder):
+                image = read_image(path)
+                test.append(to_tensor(resize(image)))
+                kinds.append(kind_folder.name)
+                if annotated and kind_folder.name == GOOD:
+                    masks.append(torch.zeros(size, size, dtype=torch.bool))
+                elif annotated:
+                    truth = folder / "ground_truth" / kind_folder.name / f"{path.stem}_mask.png"
+                    if not truth.is_file():
+                        raise DataError(f"{truth}: no such file, the mask of {path}")
+                    masks.append(read_mask(truth, path, image.size, size))
+
+    return AnomalyData(
+        name=NAME,
+        title=f"{', '.join(folder.resolve().name for folder in folders)}, {size}x{size} pixels",
+        note=(
+            "Images of the user's own folder, training on its normal images only. "
+            + ("Ground truth from its masks." if annotated else "It has no ground-truth masks.")
+        ),
+        train=torch.stack([to_tensor(image) for image in train]),
+        test=torch.stack(test),
+        kinds=tuple(kinds),
+        masks=torch.stack(masks) if annotated else None,
+    )

@@ -1,0 +1,260 @@
+"""The figures of a report, as matplotlib objects without any global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score, roc_curve
+
+# One colour an arm, the same in every report: hues that a colour-blind person can tell apart
+# (after Okabe and Ito), light and dashed for the plain loss, dark and solid for the amplified.
+STYLES: dict[str, tuple[str, str]] = {
+    "mse": ("#56b4e9", "--"),
+    "amplified-mse": ("#0072b2", "-"),
+    "l1": ("#74c7a5", "--"),
+    "amplified-l1": ("#007a5a", "-"),
+    "ssim": ("#e69f00", "--"),
+    "amplified-ssim": ("#d55e00", "-"),
+    "ssim+mse": ("#cc79a7", "--"),
+    "amplified-ssim+mse": ("#7b3a6c", "-"),
+}
+OTHER_STYLE = ("#555555", "-")
+NORMAL_COLOUR = "#9a9a9a"
+TRUTH_COLOUR = "#00e5ff"  # seen on dark as on bright grey
+
+APPEARANCE: dict[Any, Any] = {
+    "font.size": 10.0,
+    "axes.titlesize": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+    "svg.hashsalt": "uad",  # the same figure gives the same file
+}
+
+MAP_COLOURS = "magma"
+MAP_LIMIT = 99.5
+"""Percentile of the values of all maps at which their colours end."""
+
+GRID_WIDTH = 14.0  # inches, at 100 pixels each
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def colour(arm: str) -> str:
+    """The colour of an arm in every figure."""
+    return STYLES.get(arm, OTHER_STYLE)[0]
+
+
+def encode(figure: Figure, kind: str) -> bytes:
+    """The figure as a file of `kind`, "svg" or "png"."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {}
+    with rc_context(APPEARANCE):
+        figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
+
+
+def loss_curves(histories: Mapping[str, Any]) -> Figure:
+    """Loss of each arm over the epochs, relative to its first."""
+    with rc_context(APPEARANCE):
+        figure, axes = _plot("epoch", "training loss / that of epoch 1")
+        for arm, history in histories.items():
+            _line(axes, arm, history["epoch"], np.divide(history["loss"], history["loss"][0]))
+        _logarithmic(axes, axes.yaxis)
+        _legend(axes)
+    return figure
+
+
+def tangent_curves(histories: Mapping[str, Any]) -> Figure:
+    """Share of elements on the tangent of the amplification over the epochs."""
+    with rc_context(APPEARANCE):
+        figure, axes = _plot("epoch", "elements on the tangent")
+        for arm, history in histories.items():
+            _line(axes, arm, history["epoch"], np.array(history["tangent_share"]))
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.set_ylim(bottom=0)
+        _legend(axes)
+    return figure
+
+
+def roc_curves(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
+    """ROC curves of all arms. scores: (M,) of each arm; anomalous: (M,)."""
+    with rc_context(APPEARANCE):
+        figure, axes = _plot("false-positive rate", "true-positive rate", size=(5.0, 4.6))
+        axes.plot([0, 1], [0, 1], color="#b0b0b0", linewidth=1, linestyle=":")
+        for arm, values in scores.items():
+            rate, recall, _ = roc_curve(anomalous, values)
+            label = f"{arm}  ({roc_auc_score(anomalous, values):.3f})"
+            _line(axes, arm, rate, recall, label=label)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        axes.legend(loc="lower right", title="image AUROC", alignment="right")
+    return figure
+
+
+def score_histograms(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
+    """Scores of normal and anomalous images, one panel an arm with bins in common."""
+    everything = np.concatenate(list(scores.values()))
+    low, high = float(everything.min()), float(everything.max())
+    spread = low > 0 and high > 10 * low
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    bins = (np.geomspace if spread else np.linspace)(low, high, 33)
+    with rc_context(APPEARANCE):
+        figure = Figure(figsize=(5.0, 1.1 * len(scores) + 0.6), layout="constrained")
+        panels = figure.subplots(len(scores), sharex=True, sharey=True, squeeze=False).flatten()
+        for axes, (arm, values) in zip(panels, scores.items(), strict=True):
+            for name, chosen, shade in (
+                ("normal", ~anomalous, NORMAL_COLOUR),
+                ("anomalous", anomalous, colour(arm)),
+            ):
+                if chosen.any():
+                    style = {"bins": bins, "weights": np.full(chosen.sum(), 1 / chosen.sum())}
+                    axes.hist(values[chosen], color=shade, alpha=0.45, label=name, **style)
+                    axes.hist(values[chosen], color=shade, histtype="step", **style)
+            axes.set_title(arm, loc="left", fontweight="bold")
+            axes.legend(
+                loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0.1,
+                borderaxespad=0.2, fontsize=9,
+            )  # fmt: skip
+            axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+            axes.grid(visible=False, axis="x")
+        if spread:
+            _logarithmic(panels[-1], panels[-1].xaxis)
+        panels[-1].set_xlabel("anomaly score" + (", logarithmic" if spread else ""))
+        figure.supylabel("share of the images", fontsize=10)
+    return figure
+
+
+def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:
+    """Originals, ground truth, and each arm's reconstructions and maps; a row an image.
+
+    examples: as in examples.npz; evaluations: as in each evaluation.npz.
+    """
+    originals = examples["originals"]
+    masks = examples.get("masks")
+    count, _, height, width = originals.shape
+    aspect = height / width
+    norm = Normalize(vmin=0, vmax=map_limit(evaluations))
+
+    # columns of width 1, a gap before each group: original (and truth), then two for each arm
+    gap, side = 0.12, 0.97
+    lead = 1 if masks is None else 2
+    starts = {arm: lead + gap + index * (2 + gap) for index, arm in enumerate(evaluations)}
+    left = 0.15 + 0.075 * max(map(len, examples["kinds"]))  # room for the longest name
+    right, bottom = max(starts.values()) + 2, count * aspect
+    header, footer = 0.62, 0.75
+    inch = min(GRID_WIDTH / (left + right), 1.6)
+    total_width, total_height = (left + right) * inch, (header + bottom + footer) * inch
+    font = min(11.0, 8.8 * inch)
+    with rc_context(APPEARANCE | {"axes.grid": False, "font.size": font}):
+        figure = Figure(figsize=(total_width, total_height), dpi=100)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.axis("off")
+
+        def show(x: float, row: int, image: NDArray[Any], **style: Any) -> None:
+            place = (x, x + side, (row + side) * aspect, row * aspect)
+            axes.imshow(image, extent=place, **style)
+
+        def head(x: float, text: str) -> None:
+            axes.text(x + side / 2, -0.07, text, ha="center", va="bottom", color="#444444")
+
+        head(0, "original")
+        if masks is not None:
+            head(1, "ground truth")
+        for arm, start in starts.items():
+            middle = start + (1 + side) / 2
+            axes.text(middle, -0.37, arm, ha="center", va="bottom", weight="bold")
+            axes.plot([start, start + 1 + side], [-0.31, -0.31], color=colour(arm), linewidth=2.5)
+            head(start, "reconstruction")
+            head(start + 1, "anomaly map")
+        for row in range(count):
+            kind = examples["kinds"][row]
+            axes.text(-0.08, (row + side / 2) * aspect, kind, ha="right", va="center")
+            show(0, row, **_picture(originals[row]))
+            if masks is not None:
+                show(1, row, **_picture(originals[row]))
+                _outline(axes, masks[row], 1, row * aspect, side)
+            for arm, start in starts.items():
+                show(start, row, **_picture(evaluations[arm]["reconstructions"][row]))
+                show(start + 1, row, evaluations[arm]["maps"][row], cmap=MAP_COLOURS, norm=norm)
+        axes.set(xlim=(-left, right), ylim=(bottom + footer, -header), aspect="equal")
+
+        bar = axes.inset_axes(
+            (right - 2.03, bottom + 0.3, 2.0, 0.12), transform=axes.transData, ylim=(0, 1)
+        )
+        figure.colorbar(ScalarMappable(norm, MAP_COLOURS), bar, orientation="horizontal")
+        bar.xaxis.set_major_locator(MaxNLocator(4))
+        bar.set_title("anomaly map", pad=4, fontsize=font)
+    return figure
+
+
+def map_limit(evaluations: Mapping[str, Arrays]) -> float:
+    """The value at which the colours of all maps end."""
+    values = np.concatenate([arrays["maps"].ravel() for arrays in evaluations.values()])
+    return float(np.percentile(values, MAP_LIMIT)) or 1.0  # any scale shows maps of zeros
+
+
+def _plot(x: str, y: str, size: tuple[float, float] = (5.0, 3.6)) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def _line(
+    axes: Axes, arm: str, x: Sequence[float], y: NDArray[Any], label: str | None = None
+) -> None:
+    shade, dash = STYLES.get(arm, OTHER_STYLE)
+    marker = "o" if len(x) == 1 else None  # a line of one point cannot be seen
+    axes.plot(x, y, color=shade, linestyle=dash, marker=marker, linewidth=1.8, label=label or arm)
+
+
+def _legend(axes: Axes) -> None:
+    """Of a figure over epochs: above it, where no curve can be."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, handlelength=2.4
+    )
+
+
+def _logarithmic(axes: Axes, axis: Axis) -> None:
+    """A logarithmic axis with numbers that can be read, however little it spans."""
+    (axes.set_yscale if axis is axes.yaxis else axes.set_xscale)("log")
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 10 * low else MaxNLocator(5))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def _picture(image: NDArray[np.uint8]) -> dict[str, Any]:
+    """(C, H, W) as the arguments of imshow."""
+    if len(image) == 1:
+        return {"image": image[0], "cmap": "gray", "vmin": 0, "vmax": 255}
+    return {"image": image.transpose(1, 2, 0)}
+
+
+def _outline(axes: Axes, mask: NDArray[np.bool_], x: float, y: float, size: float) -> None:
+    """The rim of the mask in a picture of width `size` at (x, y)."""
+    if not mask.any():
+        return
+    pixel = size / mask.shape[1]
+    framed = np.pad(mask, 1).astype(float)  # so that the rim closes at the picture's border
+    columns = x + (np.arange(framed.shape[1]) - 0.5) * pixel
+    rows = y + (np.arange(framed.shape[0]) - 0.5) * pixel
+    axes.contour(columns, rows, framed, levels=[0.5], colors=TRUTH_COLOUR, linewidths=1.2)

@@ -1,0 +1,338 @@
+"""report.html of a run: one file that needs no other, made from the files of the run folder.
+
+`python -m uad.report RUN`, called in the folder `python/`, writes it anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from uad import figures
+from uad.checkpoint import atomic_write
+from uad.data import GOOD
+from uad.report_tables import MERITS, definitions, kind_table, leaders, result_table
+
+Arrays = dict[str, NDArray[Any]]
+
+STYLE = Path(__file__).with_name("report.css")
+
+
+class ReportError(Exception):
+    """A run folder of which no report can be made. The message names the file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds."""
+
+    metrics: dict[str, Any]
+    examples: Arrays
+    evaluations: dict[str, Arrays]
+
+    @property
+    def arms(self) -> dict[str, Any]:
+        """The results of each training loss."""
+        arms: dict[str, Any] = self.metrics["arms"]
+        return arms
+
+    @property
+    def scores(self) -> Arrays:
+        """The scores of the test images, (M,) of each arm."""
+        return {arm: arrays["scores"] for arm, arrays in self.evaluations.items()}
+
+    @property
+    def anomalous(self) -> NDArray[np.bool_]:
+        """Which of the test images are, (M,)."""
+        marks: NDArray[np.bool_] = next(iter(self.evaluations.values()))["kinds"] != GOOD
+        return marks
+
+
+def read_run(folder: Path) -> Run:
+    """All files of the run folder that a report needs."""
+    path = folder / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: cannot be read: {error}") from error
+    if not metrics["arms"]:
+        raise ReportError(f"{path}: no loss has been trained to its end yet")
+    return Run(
+        metrics,
+        _read_arrays(folder / "examples.npz"),
+        {arm: _read_arrays(folder / arm / "evaluation.npz") for arm in metrics["arms"]},
+    )
+
+
+def _read_arrays(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: cannot be read: {error}") from error
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write report.html and examples.png into the run folder, and return the report's path."""
+    run = read_run(run_folder)
+    grid = figures.encode(figures.example_grid(run.examples, run.evaluations), "png")
+    with atomic_write(run_folder / "examples.png") as file:
+        file.write(grid)
+    path = run_folder / "report.html"
+    with atomic_write(path) as file:
+        file.write(page(run, grid).encode())
+    return path
+
+
+def page(run: Run, grid: bytes) -> str:
+    """The whole document. grid: the picture grid as a PNG."""
+    title = f"Anomalies by reconstruction: {escape(run.metrics['data']['title'])}"
+    by_kind = "".join(
+        kind_table(run.arms, *figure)
+        for figure in (("image_auroc", "Image AUROC"), ("aupro", "AUPRO"))
+    )
+    sections = {
+        "Results": findings(run.arms) + result_table(run.arms),
+        "By kind of defect": by_kind,
+        "Pictures": pictures(run, grid),
+        "Scores": score_figures(run),
+        "Training": training_figures(run.arms),
+        "How to repeat it": settings(run.metrics),
+    }
+    body = "\n".join(
+        f"<section>\n<h2>{name}</h2>\n{content}</section>"
+        for name, content in sections.items()
+        if content
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{STYLE.read_text(encoding="utf-8")}</style>
+</head>
+<body>
+<h1>{title}</h1>
+{summary(run.metrics)}{body}
+</body>
+</html>
+"""
+
+
+# --- in words -----------------------------------------------------------------------------------
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """What was trained on what, and what differs between the arms."""
+    data, config, arms = metrics["data"], metrics["config"], metrics["arms"]
+    channels, height, width = data["size"]
+    parameters = next(iter(arms.values()))["parameters"]
+    names = _listing([_bold(arm) for arm in arms])
+    losses = f"once with each of {len(arms)} training losses, {names}. Only the training loss "
+    losses += "differs: initial weights, the order of the images and the way test images are "
+    losses += "scored are the same every time."
+    if len(arms) == 1:
+        losses = f"with the training loss {names}."
+    kinds = _listing([escape(kind) for kind in data["kinds"] if kind != GOOD])
+    text = (
+        f'<p class="lead">A convolutional autoencoder of {parameters:,} parameters learnt to '
+        f"reconstruct {data['train']:,} normal {'grey' if channels == 1 else 'colour'} images of "
+        f"{width}&times;{height} pixels, {losses} It was tested on {data['test_normal']:,} other "
+        f"normal images and {data['test_anomalous']:,} anomalous ones ({kinds}).</p>\n"
+        f"<p>{escape(data['note'])}</p>\n<p>{scoring(metrics['scoring'])}</p>\n"
+    )
+    if any(arm.startswith("amplified-") for arm in arms):
+        text += (
+            "<p>An amplified loss replaces the error <i>L</i> of each "
+            f"{escape(config['amplify_over'])} by &minus;log(1&nbsp;&minus;&nbsp;<i>L</i>), which "
+            "hardly changes small errors and makes large ones count ever more: the idea of LAMP "
+            "(arXiv 2308.14595).</p>\n"
+        )
+    missing = [arm for arm in config.get("compare") or () if arm not in arms]
+    if missing:
+        text += f"<p>Not finished yet: {_listing([_bold(arm) for arm in missing])}.</p>\n"
+    return text
+
+
+def scoring(options: Mapping[str, Any]) -> str:
+    """How maps and scores come about."""
+    error = {"mse": "squared error", "l1": "absolute error", "ssim": "SSIM dissimilarity"}
+    count = options["topk"]
+    top = f"{count} pixels" if isinstance(count, int) else f"{100 * count:.3g} % of the pixels"
+    pooled = {"max": "greatest value", "mean": "mean", "topk": f"mean over the worst {top}"}
+    sigma = options["smooth_sigma"]
+    smoothed = f", smoothed by a Gaussian of {sigma:g} pixels" if sigma else ""
+    return (
+        "An image counts as the more anomalous, the worse it is reconstructed. Its anomaly map is "
+        f"the {error[options['metric']]} of its reconstruction{smoothed}, and its score the map's "
+        f"{pooled[options['pooling']]}."
+    )
+
+
+def findings(arms: Mapping[str, Any]) -> str:
+    """Which arm is ahead in what, and what that is worth."""
+    items = []
+    for column in MERITS:
+        values = column.values(arms)
+        best = leaders(values, column.show, column.better)
+        if best:
+            others = [value for arm, value in values.items() if arm not in best]
+            low, high = column.show(min(others)), column.show(max(others))
+            items.append(
+                f"<li>{column.title}: {_listing([_bold(arm) for arm in values if arm in best])} "
+                f"with {column.show(max(values.values()))} "
+                f"(elsewhere {low if low == high else f'{low} to {high}'})</li>"
+            )
+    if not items:
+        return ""
+    return (
+        f"<p>Highest in this run:</p>\n<ul>{''.join(items)}</ul>\n"
+        "<p>This is <b>one run with one seed, without confidence intervals</b>: small differences "
+        "may be chance, and another seed may turn them round.</p>\n"
+    )
+
+
+def _bold(text: str) -> str:
+    return f"<b>{escape(text)}</b>"
+
+
+def _listing(items: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+def pictures(run: Run, grid: bytes) -> str:
+    """The picture grid, a PNG, with its caption."""
+    truth = "masks" in run.examples
+    caption = (
+        "Test images, chosen by their place in the test set and not by their scores"
+        f"{'; the ground truth is outlined in the second column' if truth else ''}. "
+        "All anomaly maps of all losses have one scale of colours, the brighter the worse "
+        f"reconstructed; it ends where {100 - figures.MAP_LIMIT:g} % of the pixels shown lie "
+        "above. A loss serves well where its maps of defects stand out from its own maps of "
+        "normal images."
+    )
+    return _figure(grid, "png", "Originals, reconstructions and anomaly maps", caption, "grid")
+
+
+def score_figures(run: Run) -> str:
+    """How the scores of normal and anomalous images lie."""
+    histograms = _drawing(
+        figures.score_histograms(run.scores, run.anomalous),
+        "Histograms of the anomaly scores of each loss",
+        "Scores of normal images (grey) and of anomalous ones (coloured): the less they overlap, "
+        "the better. All losses have the same bins.",
+    )
+    if run.anomalous.all() or not run.anomalous.any():
+        return histograms
+    curves = _drawing(
+        figures.roc_curves(run.scores, run.anomalous),
+        "ROC curves of all losses",
+        "Share of anomalous images that are found against share of normal images that are wrongly "
+        "reported, at every threshold of the score. The dotted line is guessing.",
+    )
+    return f'<div class="pair">{histograms}{curves}</div>\n'
+
+
+def training_figures(arms: Mapping[str, Any]) -> str:
+    """How the training went."""
+    histories = {arm: content["history"] for arm, content in arms.items()}
+    losses = _drawing(
+        figures.loss_curves(histories),
+        "Training losses over the epochs",
+        "Each training loss as a share of its own value in epoch 1, on a logarithmic axis. "
+        "Different losses measure different things: the curves tell whether a training has "
+        "settled, not which loss is the better one.",
+    )
+    if any(any(history["tangent_share"]) for history in histories.values()):
+        tangent = _drawing(
+            figures.tangent_curves(histories),
+            "Share of elements on the tangent over the epochs",
+            "Share of elements whose error exceeds 1&nbsp;&minus;&nbsp;eps, at the end of each "
+            "epoch. There the amplification goes on as a straight line, its tangent. Of a plain "
+            "loss: those that would be there.",
+        )
+    else:
+        tangent = (
+            "<p>At the end of no epoch was any element on the tangent of the amplification, that "
+            "is, wrong by more than 1&nbsp;&minus;&nbsp;eps.</p>\n"
+        )
+    return f'<div class="pair">{losses}{tangent}</div>\n'
+
+
+def _drawing(figure: Figure, alternative: str, caption: str) -> str:
+    return _figure(figures.encode(figure, "svg"), "svg+xml", alternative, caption)
+
+
+def _figure(content: bytes, subtype: str, alternative: str, caption: str, style: str = "") -> str:
+    encoded = base64.b64encode(content).decode()
+    return (
+        f'<figure class="{style}"><div class="wide"><img alt="{alternative}" '
+        f'src="data:image/{subtype};base64,{encoded}"></div>'
+        f"<figcaption>{caption}</figcaption></figure>\n"
+    )
+
+
+# --- settings -----------------------------------------------------------------------------------
+
+
+def settings(metrics: Mapping[str, Any]) -> str:
+    """Command line, configuration and environment."""
+    words = " ".join(
+        f"<span>{escape(shlex.join(group))}</span>" for group in command(metrics["config"])
+    )
+    lists = "".join(
+        definitions(title, metrics[title.lower()]) for title in ("Config", "Scoring", "Environment")
+    )
+    return f'<pre>{words}</pre>\n<div class="settings">{lists}</div>\n'
+
+
+def command(config: Mapping[str, Any]) -> list[list[str]]:
+    """The command line that makes this run again, in groups of an option and its values."""
+    processes = config.get("nproc_per_node", 1)
+    groups = [["torchrun", f"--nproc-per-node={processes}"] if processes > 1 else ["python"]]
+    groups.append(["python/train.py"])
+    for name, value in config.items():
+        if value is None or value is False or name == "nproc_per_node":
+            continue
+        option = "--" + name.replace("_", "-")
+        if value is True:
+            groups.append([option])
+        elif name == "compare":
+            groups.append([option, ",".join(value)])
+        else:
+            groups.append([option, *map(str, value if isinstance(value, list) else [value])])
+    return groups
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the report of the run folder that is the one argument."""
+    if len(arguments) != 1:
+        print("usage: python -m uad.report RUN", file=sys.stderr)
+        return 2
+    try:
+        print(write_report(Path(arguments[0])))
+    except ReportError as error:
+        print(f"uad.report: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

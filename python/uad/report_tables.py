@@ -1,0 +1,176 @@
+"""The tables of a report as HTML. `arms` is always that of metrics.json, by training loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from uad.figures import colour
+
+Arms = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of every arm."""
+
+    title: str
+    value: Callable[[dict[str, Any]], float | None]
+    """Of an arm."""
+    show: Callable[[float], str]
+    better: int
+    """1 if higher is better, -1 if lower is, 0 if neither."""
+    meaning: str
+
+    def values(self, arms: Arms) -> dict[str, float]:
+        """The figure of each arm that has it."""
+        found = {arm: self.value(content) for arm, content in arms.items()}
+        return {arm: value for arm, value in found.items() if value is not None}
+
+
+def _merit(key: str) -> Callable[[dict[str, Any]], float | None]:
+    return lambda arm: arm["evaluation"][key]
+
+
+def three_digits(value: float) -> str:
+    """0.123."""
+    return f"{value:.3f}"
+
+
+def percent(value: float) -> str:
+    """12.3%, with nothing told from little."""
+    if value == 0:
+        return "0"
+    return "< 0.1%" if value < 0.001 else f"{value:.1%}"
+
+
+MERITS = (
+    Column(
+        "image AUROC", _merit("image_auroc"), three_digits, 1,
+        "how often an anomalous image scores above a normal one; 0.5 is guessing",
+    ),
+    Column(
+        "image AP", _merit("image_ap"), three_digits, 1,
+        "average precision of the image scores; guessing gives the share of anomalous images",
+    ),
+    Column(
+        "pixel AUROC", _merit("pixel_auroc"), three_digits, 1,
+        "the same as image AUROC, for the pixels of the anomaly maps",
+    ),
+    Column(
+        "AUPRO", _merit("aupro"), three_digits, 1,
+        "share of a defective region that is found, averaged over all regions and over "
+        "false-positive rates of pixels from 0 to 0.3; 0.15 is guessing",
+    ),
+)  # fmt: skip
+"""How well anomalies are found."""
+
+COLUMNS = (
+    *MERITS,
+    Column(
+        "PSNR normal", _merit("psnr_normal"), "{:.1f} dB".format, 1,
+        "how well normal test images are reconstructed, which need not make a good detector",
+    ),
+    Column(
+        "time per step", lambda arm: arm["seconds_per_step"], lambda s: f"{1000 * s:.1f} ms", -1,
+        "median over the training steps",
+    ),
+    Column(
+        "loss in step", lambda arm: arm["loss_share"], percent, -1,
+        "share of a step's time spent in the loss, forward and backward",
+    ),
+    Column(
+        "on tangent", lambda arm: arm["history"]["tangent_share"][-1], percent, 0,
+        "share of elements in the last epoch whose error exceeds 1 - eps, where the amplification "
+        "goes on as a straight line; of a plain loss, those that would be there",
+    ),
+)  # fmt: skip
+
+
+def leaders(values: Mapping[str, float], show: Callable[[float], str], better: int) -> set[str]:
+    """Whose value is the best, as far as the digits shown tell; nobody where all look alike."""
+    shown = {name: show(value) for name, value in values.items()}
+    if not better or len(set(shown.values())) < 2:
+        return set()
+    winner = max(values, key=lambda name: better * values[name])
+    return {name for name in values if shown[name] == shown[winner]}
+
+
+def result_table(arms: Arms) -> str:
+    """One row an arm, with what the columns mean."""
+    columns = [column for column in COLUMNS if column.values(arms)]
+    cells: dict[str, list[str]] = {arm: [] for arm in arms}
+    for column in columns:
+        values = column.values(arms)
+        best = leaders(values, column.show, column.better)
+        for arm, row in cells.items():
+            row.append(_cell(column.show(values[arm]) if arm in values else None, arm in best))
+    arrows = {1: "\u00a0↑", -1: "\u00a0↓", 0: ""}
+    heads = [column.title + arrows[column.better] for column in columns]
+    rows = [_row_head(arm, _swatch(arm)) + "".join(row) for arm, row in cells.items()]
+    bold = "Bold: the best of its column. " if len(arms) > 1 else ""
+    meanings = "".join(
+        f"<dt>{column.title}</dt><dd>{escape(column.meaning)}</dd>" for column in columns
+    )
+    return (
+        _table(["training loss", *heads], rows)
+        + f'<p class="note">{bold}↑ higher is better, ↓ lower.</p>\n<dl>{meanings}</dl>\n'
+    )
+
+
+def kind_table(arms: Arms, key: str, title: str) -> str:
+    """One figure of merit, defect kinds by arms; empty where it is defined for no kind."""
+    per_kind = {arm: content["evaluation"]["per_kind"] for arm, content in arms.items()}
+    rows = []
+    for kind, first in next(iter(per_kind.values())).items():
+        found = {arm: kinds[kind][key] for arm, kinds in per_kind.items()}
+        values = {arm: value for arm, value in found.items() if value is not None}
+        best = leaders(values, three_digits, 1)
+        cells = [
+            _cell(three_digits(values[arm]) if arm in values else None, arm in best) for arm in arms
+        ]
+        if values:
+            rows.append(_row_head(kind) + _cell(str(first["count"])) + "".join(cells))
+    caption = f"{title} of each kind against all normal test images"
+    return _table(["defect", "images", *arms], rows, caption) if rows else ""
+
+
+def definitions(title: str, entries: Mapping[str, Any]) -> str:
+    """Names and values of settings."""
+    items = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(_plain(value))}</dd>"
+        for name, value in entries.items()
+    )
+    return f"<h3>{title}</h3>\n<dl>{items}</dl>\n"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _table(heads: Sequence[str], rows: Sequence[str], caption: str = "") -> str:
+    """heads: text; rows: HTML."""
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    caption = caption and f"<caption>{escape(caption)}</caption>"
+    return (
+        f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def _row_head(text: str, mark: str = "") -> str:
+    return f'<th scope="row">{mark}{escape(text)}</th>'
+
+
+def _swatch(arm: str) -> str:
+    return f'<i class="swatch" style="background:{colour(arm)}"></i>'
+
+
+def _cell(text: str | None, strong: bool = False) -> str:
+    text = "-" if text is None else escape(text)
+    return f"<td><b>{text}</b></td>" if strong else f"<td>{text}</td>"

@@ -1,0 +1,200 @@
+"""A run: several losses trained alike, evaluated alike, in a folder that can be continued."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lamp_kernels
+from uad import evaluation
+from uad.checkpoint import atomic_write
+from uad.data import GOOD, AnomalyData, to_unit
+from uad.distributed import Processes
+from uad.evaluation import Scoring
+from uad.losses import LossOptions, build_loss, tangent_share
+from uad.model import ConvAutoencoder
+from uad.training import Trainer, TrainingError, TrainingOptions
+
+METRICS = "metrics.json"
+CHECKPOINT = "checkpoint.pt"
+
+
+class RunError(Exception):
+    """A run that cannot begin or continue. The message says why."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What defines a run, its data apart."""
+
+    losses: tuple[str, ...]
+    width: int
+    latent: int
+    loss: LossOptions
+    training: TrainingOptions
+    scoring: Scoring
+
+
+def read_metrics(folder: Path, config: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """metrics.json of the run to continue, None where a run begins; RunError for neither."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"--out {folder} is not a folder")
+    # a run that ended while it began leaves an unfinished file at most
+    if not folder.exists() or all(path.suffix == ".tmp" for path in folder.iterdir()):
+        return None
+    path = folder / METRICS
+    if not path.exists():
+        raise RunError(f"--out {folder} exists and holds no run: choose another folder")
+    if not resume:
+        raise RunError(f"--out {folder} holds a run: choose another folder, or --resume that run")
+    metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in config.items():
+        before = metrics["config"].get(name)
+        if before != value:
+            flag = "--" + name.replace("_", "-")
+            raise RunError(f"--resume: the run was started with {flag} {before}, not {value}")
+    return metrics
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write metrics.json."""
+    with atomic_write(folder / METRICS) as file:
+        file.write(json.dumps(metrics, indent=2, allow_nan=False).encode())
+
+
+def begin(
+    folder: Path, metrics: dict[str, Any] | None, config: dict[str, Any], data: AnomalyData,
+    options: RunOptions, processes: Processes,
+) -> dict[str, Any]:  # fmt: skip
+    """The metrics of a run that begins or continues: everything but the arms to come."""
+    summary = describe_data(data)
+    if metrics is not None:
+        if metrics["data"] != summary:
+            raise RunError("--resume: the data are not those that the run was started with")
+        return metrics
+    metrics = {
+        "config": config,
+        "environment": describe_environment(processes),
+        "data": summary,
+        "scoring": asdict(options.scoring),
+        "arms": {},
+    }
+    if processes.first:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_metrics(folder, metrics)
+        except OSError as error:
+            raise RunError(f"--out {folder} cannot be written: {error}") from error
+    return metrics
+
+
+def rehearse(data: AnomalyData, options: RunOptions, device: torch.device) -> None:
+    """Everything once on one image, so that a bad option is an error before any work."""
+    image = data.test[:1]
+    with torch.no_grad():
+        unit = to_unit(image).to(device)
+        for name in options.losses:
+            build_loss(name, **asdict(options.loss))(unit, unit)
+            tangent_share(name, unit, unit, options.loss)
+    network = ConvAutoencoder(image.shape[1], width=options.width, latent=options.latent)
+    _, maps = evaluation.anomaly_maps(
+        network.to(device), image, options.scoring, batch_size=1, device=device
+    )
+    evaluation.image_scores(maps, options.scoring)
+
+
+def train_losses(
+    folder: Path, metrics: dict[str, Any], data: AnomalyData, options: RunOptions,
+    processes: Processes,
+) -> None:  # fmt: skip
+    """Train and evaluate each loss that `metrics` does not have yet, and add it there."""
+    for name in options.losses:
+        if name in metrics["arms"]:
+            continue
+        torch.manual_seed(options.training.seed)  # the same initial weights for every loss
+        trainer = Trainer(
+            name,
+            ConvAutoencoder(data.train.shape[1], width=options.width, latent=options.latent),
+            build_loss(name, **asdict(options.loss)),
+            options.training,
+            processes,
+            partial(tangent_share, name, options=options.loss),
+        )
+        if processes.first:
+            (folder / name).mkdir(exist_ok=True)
+        trainer.fit(data.train, folder / name / CHECKPOINT)
+        if processes.first:
+            evaluated = evaluate_loss(folder / name, trainer, data, options)
+        loss_share = trainer.measure_loss_share(data.train)  # the last use of the network
+        if processes.first:
+            steps = len(data.train) // options.training.batch_size * options.training.epochs
+            metrics["arms"][name] = {
+                "evaluation": evaluated,
+                "history": trainer.history,
+                "seconds_per_step": statistics.median(trainer.step_seconds),
+                "loss_share": loss_share,
+                "steps": steps,
+                "parameters": sum(p.numel() for p in trainer.network.parameters()),
+            }
+            write_metrics(folder, metrics)
+
+
+def evaluate_loss(
+    folder: Path, trainer: Trainer, data: AnomalyData, options: RunOptions
+) -> dict[str, Any]:
+    """Score the test images with the trained network, write what the report shows of them."""
+    where: dict[str, Any] = {"batch_size": options.training.batch_size, "device": trainer.device}
+    reconstructions, maps = evaluation.anomaly_maps(
+        trainer.network, data.test, options.scoring, **where
+    )
+    scores = evaluation.image_scores(maps, options.scoring)
+    normal = data.test[torch.tensor([kind == GOOD for kind in data.kinds])]
+    psnr_normal = evaluation.psnr(trainer.network, normal, **where)
+    try:
+        figures = evaluation.evaluate(maps, scores, psnr_normal, data)
+    except ValueError as error:
+        raise TrainingError(f"the loss {trainer.name}: {error}") from error
+    examples = evaluation.choose_examples(data.kinds)
+    evaluation.save_examples(folder.parent / "examples.npz", data, examples)
+    evaluation.save_evaluation(
+        folder / "evaluation.npz", reconstructions, maps, scores, data, examples
+    )
+    return figures
+
+
+def describe_data(data: AnomalyData) -> dict[str, Any]:
+    """How many images of which size and kind, for metrics.json."""
+    kinds = Counter(data.kinds)
+    return {
+        "name": data.name,
+        "title": data.title,
+        "note": data.note,
+        "train": len(data.train),
+        "test_normal": kinds[GOOD],
+        "test_anomalous": len(data.kinds) - kinds[GOOD],
+        "size": list(data.train.shape[1:]),
+        "kinds": dict(sorted(kinds.items())),
+    }
+
+
+def describe_environment(processes: Processes) -> dict[str, Any]:
+    """What a run depends on beside its options, for metrics.json."""
+    device = processes.device
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lamp_kernels": lamp_kernels.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,70 @@
+"""The results of a run as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+COLUMNS = (
+    "loss",
+    "image AUROC",
+    "pixel AUROC",
+    "AUPRO",
+    "AP",
+    "PSNR normal",
+    "s/step",
+    "loss share",
+)
+
+
+def results_table(metrics: dict[str, Any]) -> str:
+    """metrics: the content of metrics.json. One row a loss, then one a defect kind."""
+    arms: dict[str, Any] = metrics["arms"]
+    rows = []
+    for name, arm in arms.items():
+        evaluation = arm["evaluation"]
+        rows.append(
+            (
+                name,
+                number(evaluation["image_auroc"], ".4f"),
+                number(evaluation["pixel_auroc"], ".4f"),
+                number(evaluation["aupro"], ".4f"),
+                number(evaluation["image_ap"], ".4f"),
+                number(evaluation["psnr_normal"], ".2f"),
+                number(arm["seconds_per_step"], ".4f"),
+                number(arm["loss_share"], ".1%"),
+            )
+        )
+    kinds = next(iter(arms.values()))["evaluation"]["per_kind"]
+    kind_rows = [
+        (
+            kind,
+            *(
+                number(arm["evaluation"]["per_kind"][kind]["image_auroc"], ".4f")
+                for arm in arms.values()
+            ),
+        )
+        for kind in kinds
+    ]
+    return (
+        f"{align(COLUMNS, rows)}\n\nimage AUROC of each defect kind\n"
+        f"{align(('kind', *arms), kind_rows)}"
+    )
+
+
+def number(value: float | None, form: str) -> str:
+    """`value` formatted, a dash for None."""
+    return "-" if value is None else format(value, form)
+
+
+def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for row in (header, *rows):
+        first, *others = (
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join((first, *others)).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,51 @@
+"""What the tests of the training program share: python/ on the path, and tiny data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+PYTHON_FOLDER = Path(__file__).resolve().parents[2] / "python"
+sys.path.insert(0, str(PYTHON_FOLDER))
+
+torch.set_num_threads(1)  # bitwise comparisons need one number of threads, whichever process runs
+
+
+@pytest.fixture
+def program() -> Path:
+    return PYTHON_FOLDER / "train.py"
+
+
+@pytest.fixture(scope="session")
+def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A category in the layout of MVTec AD: 32x32 grey stripes, bright squares as defects."""
+    root = tmp_path_factory.mktemp("stripes")
+    rng = np.random.default_rng(0)
+    columns = np.arange(32)
+
+    def stripes() -> np.ndarray:
+        phase, noise = rng.uniform(0, 6), rng.normal(0, 8, (32, 32))
+        return (128 + 60 * np.sin(columns / 2 + phase) + noise).clip(0, 255).astype(np.uint8)
+
+    def write(array: np.ndarray, *parts: str) -> None:
+        path = root.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+
+    for index in range(20):
+        write(stripes(), "train", "good", f"{index:02}.png")
+    for index in range(4):
+        write(stripes(), "test", "good", f"{index:02}.png")
+        for kind, side in (("dot", 4), ("block", 10)):
+            image, mask = stripes(), np.zeros((32, 32), np.uint8)
+            top, left = rng.integers(0, 32 - side, 2)
+            image[top : top + side, left : left + side] = 255
+            mask[top : top + side, left : left + side] = 255
+            write(image, "test", kind, f"{index:02}.png")
+            write(mask, "ground_truth", kind, f"{index:02}_mask.png")
+    return root

@@ -1,0 +1,350 @@
+"""The program from its options to its run folder: errors, comparison, resumption."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from uad import cli
+from uad.training import Trainer
+
+
+@pytest.fixture
+def options(image_root, tmp_path):
+    """A run of seconds. Options that follow override these."""
+    return [
+        *("--data", "folder", "--root", str(image_root), "--size", "32"),
+        *("--epochs", "2", "--batch-size", "8", "--width", "4", "--latent", "2"),
+        *("--device", "cpu", "--threads", "1", "--out", str(tmp_path / "run")),
+    ]
+
+
+@pytest.fixture
+def without_report(monkeypatch):
+    """Spare the figures where a test is about something else."""
+    monkeypatch.setattr(cli, "write_report", lambda folder: None)
+
+
+def read_metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def results(folder: Path) -> dict:
+    """metrics.json without what differs between equal runs: timings and date."""
+    metrics = read_metrics(folder)
+    del metrics["environment"]["date"]
+    for arm in metrics["arms"].values():
+        del arm["seconds_per_step"], arm["loss_share"]
+    return metrics
+
+
+def weights(folder: Path, loss: str) -> dict[str, torch.Tensor]:
+    return torch.load(folder / loss / "checkpoint.pt", weights_only=True)["model"]
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    assert results(folder) == results(other)
+    for loss in read_metrics(folder)["arms"]:
+        for key, value in weights(folder, loss).items():
+            assert torch.equal(value, weights(other, loss)[key]), (loss, key)
+
+
+# --- a whole run --------------------------------------------------------------------------------
+
+
+def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, capsys, monkeypatch):
+    first_steps: dict[str, tuple] = {}
+    batches: dict[str, list[torch.Tensor]] = {}
+    step = Trainer.step
+
+    def spy(trainer, images):
+        if trainer.name not in first_steps:
+            first_steps[trainer.name] = [p.detach().clone() for p in trainer.network.parameters()]
+        batches.setdefault(trainer.name, []).append(images)
+        return step(trainer, images)
+
+    monkeypatch.setattr(Trainer, "step", spy)
+    losses = ["mse", "amplified-mse", "amplified-ssim"]
+    assert cli.main([*options, "--compare", ",".join(losses)]) == 0
+
+    for loss in losses[1:]:
+        for one, other in zip(first_steps["mse"], first_steps[loss], strict=True):
+            assert torch.equal(one, other)
+        for one, other in zip(batches["mse"], batches[loss], strict=True):
+            assert torch.equal(one, other)
+    assert not torch.equal(batches["mse"][0], batches["mse"][2])  # another order in each epoch
+
+    folder = tmp_path / "run"
+    metrics = read_metrics(folder)
+    assert list(metrics["arms"]) == losses
+    assert metrics["config"]["eps"] == 0.01
+    assert metrics["config"]["compare"] == losses
+    assert metrics["data"]["size"] == [1, 32, 32]
+    assert metrics["data"]["train"] == 20
+    assert metrics["data"]["test_normal"] == 4
+    assert metrics["data"]["test_anomalous"] == 8
+    assert metrics["data"]["kinds"] == {"block": 4, "dot": 4, "good": 4}
+    assert metrics["environment"]["torch"] == torch.__version__
+    assert metrics["environment"]["threads"] == 1
+    for loss, arm in metrics["arms"].items():
+        assert arm["steps"] == 4
+        assert arm["parameters"] == sum(p.numel() for p in weights(folder, loss).values())
+        assert arm["history"]["epoch"] == [1, 2]
+        assert len(arm["history"]["loss"]) == 2
+        assert all(0 <= share <= 1 for share in arm["history"]["tangent_share"])
+        assert set(arm["evaluation"]["per_kind"]) == {"dot", "block"}
+        assert arm["seconds_per_step"] > 0
+        assert 0 < arm["loss_share"] < 1
+        assert (folder / loss / "evaluation.npz").exists()
+    assert (folder / "examples.npz").exists()
+    assert not list(folder.rglob("*.tmp"))
+    assert "</html>" in (folder / "report.html").read_text()
+
+    captured = capsys.readouterr()
+    assert "mse: epoch 2/2, loss " in captured.err
+    lines = captured.out.splitlines()
+    header, *rows = (line for line in lines if line)
+    assert " ".join(header.split()) == (
+        "loss image AUROC pixel AUROC AUPRO AP PSNR normal s/step loss share"
+    )
+    for row, (loss, arm) in zip(rows, metrics["arms"].items(), strict=False):
+        assert row.split()[:2] == [loss, f"{arm['evaluation']['image_auroc']:.4f}"]
+    assert ["kind", *losses] in [line.split() for line in lines]
+    assert any(line.split()[:1] == ["block"] and len(line.split()) == 4 for line in lines)
+    assert lines[-1] == f"report: {folder / 'report.html'}"
+
+
+def test_help_warns_of_the_local_batch():
+    text = " ".join(cli.build_parser().format_help().split())
+    assert "the mean of the batch, which under torchrun is the local one" in text
+
+
+@pytest.mark.usefixtures("without_report")
+def test_amp_and_scoring_options_reach_the_run(options, tmp_path):
+    scoring = ["--score-metric", "l1", "--smooth-sigma", "1", "--pooling", "max"]
+    assert cli.main([*options, "--loss", "ssim+mse", "--amp", "bfloat16", *scoring]) == 0
+    metrics = read_metrics(tmp_path / "run")
+    assert metrics["scoring"]["metric"] == "l1"
+    assert metrics["scoring"]["smooth_sigma"] == 1.0
+    assert metrics["scoring"]["pooling"] == "max"
+    assert list(metrics["arms"]) == ["ssim+mse"]
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--loss", "psnr"], "--loss: invalid choice: 'psnr'"),
+        (["--compare", "mse,psnr"], "--compare: 'psnr' is no loss"),
+        (["--compare", "mse,mse"], "--compare: 'mse,mse' names a loss twice"),
+        (["--compare", "mse", "--loss", "l1"], "--loss: not allowed with argument --compare"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        (["--epochs", "0"], "--epochs: must be a positive integer, got '0'"),
+        (["--batch-size", "1.5"], "--batch-size: must be a positive integer, got '1.5'"),
+        (["--batch-size", "21"], "--batch-size 21 is more than the 20 training images"),
+        (["--lr", "0"], "--lr: must be positive, got '0'"),
+        (["--lr", "nan"], "--lr: must be a finite number"),
+        (["--grad-clip", "-1"], "--grad-clip: must be a finite number, 0 or more, got '-1'"),
+        (["--seed", "-1"], "--seed: must be an integer from 0"),
+        (["--eps", "0"], "eps must be positive and finite, got 0.0"),
+        (["--eps", "1.5"], "eps must satisfy 1e-06 <= eps < 1, got 1.5"),
+        (["--window-size", "10"], "window_size must be odd and within 1 to 31, got 10"),
+        (["--size", "16", "--window-size", "31", "--padding", "valid"], "16"),
+        (["--smooth-sigma", "inf"], "--smooth-sigma: must be a finite number"),
+        (["--topk", "1.5"], "1.5"),
+        (["--topk", "2000"], "2000"),
+        (["--topk", "0.1", "--pooling", "max"], "--topk has no meaning with --pooling max"),
+        (["--normal-class", "3"], "--normal-class is of fashion-mnist, not of --data folder"),
+        (["--size", "8"], "size is 8: it must be at least 16 pixels"),
+        (["--category", "bottle"], "bottle"),
+        (["--root", "nowhere"], "nowhere"),
+        (["--width", "1"], "width at least 2"),
+        (["--device", "warp"], "--device warp: cpu, cuda or cuda:<index> is possible"),
+        (["--device", "meta"], "--device meta: cpu, cuda or cuda:<index> is possible"),
+        (["--backend", "fast"], "--backend: invalid choice: 'fast'"),
+    ],
+)
+def test_wrong_options_are_one_line_before_any_work(more, message, options, tmp_path, capsys):
+    assert cli.main([*options, *more]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("train.py: error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_without_root_is_an_error(capsys):
+    assert cli.main(["--data", "folder"]) == 2
+    assert "folder needs a root (--root)" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_image_is_named(options, image_root, tmp_path, capsys):
+    root = tmp_path / "images"
+    shutil.copytree(image_root, root)
+    (root / "train" / "good" / "03.png").write_text("no image")
+    assert cli.main([*options, "--root", str(root)]) == 2
+    error = capsys.readouterr().err
+    assert "03.png: not an image" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about its absence")
+def test_missing_cuda_is_an_error(options, capsys):
+    assert cli.main([*options, "--device", "cuda"]) == 2
+    assert "--device cuda: this PyTorch finds no CUDA device" in capsys.readouterr().err
+
+
+def test_missing_backend_is_an_error(options, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "lamp_kernels.backends.unavailable",
+        lambda name: None if name == "reference" else "not in this test",
+    )
+    assert cli.main([*options, "--backend", "triton"]) == 2
+    assert "backend='triton' is not available: not in this test" in capsys.readouterr().err
+
+
+def test_batch_must_divide_by_the_processes(options, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    assert cli.main(options) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train.py (process 1): error: ")
+    assert "--batch-size 8 does not divide by the 3 processes" in error
+
+
+def test_folder_that_cannot_be_made_is_an_error(options, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main([*options, "--out", str(tmp_path / "file")]) == 2
+    assert "file is not a folder" in capsys.readouterr().err
+    assert cli.main([*options, "--out", str(tmp_path / "file" / "run")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_divergence_is_one_line(options, capsys, monkeypatch):
+    def step(trainer, images):
+        return images, torch.tensor(float("nan"))
+
+    monkeypatch.setattr(Trainer, "step", step)
+    assert cli.main([*options, "--loss", "l1"]) == 1
+    assert "error: the loss l1 is nan in epoch 1" in capsys.readouterr().err
+
+
+# --- continuing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("without_report")
+def test_a_run_is_neither_overwritten_nor_mixed(options, image_root, tmp_path, capsys):
+    options += ["--loss", "mse", "--epochs", "1"]
+    assert cli.main(options) == 0
+    before = read_metrics(tmp_path / "run")
+    capsys.readouterr()
+
+    assert cli.main(options) == 2
+    assert "holds a run: choose another folder, or --resume" in capsys.readouterr().err
+    for more, message in (
+        (["--epochs", "3"], "--epochs 1, not 3"),
+        (["--lr", "0.1"], "--lr 0.001, not 0.1"),
+        (["--grad-clip", "2"], "--grad-clip None, not 2.0"),
+    ):
+        assert cli.main([*options, "--resume", *more]) == 2
+        assert f"the run was started with {message}" in capsys.readouterr().err
+
+    root = tmp_path / "images"
+    shutil.copytree(image_root, root)
+    moved = tmp_path / "moved"
+    assert cli.main([*options, "--root", str(root), "--out", str(moved)]) == 0
+    Image.new("L", (32, 32)).save(root / "train" / "good" / "more.png")
+    assert cli.main([*options, "--root", str(root), "--out", str(moved), "--resume"]) == 2
+    assert "the data are not those" in capsys.readouterr().err
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    assert cli.main([*options, "--out", str(tmp_path / "other"), "--resume"]) == 2
+    assert "exists and holds no run" in capsys.readouterr().err
+
+    assert cli.main([*options, "--resume"]) == 0  # nothing is left to train
+    assert "image AUROC" in capsys.readouterr().out
+    assert read_metrics(tmp_path / "run") == before
+
+
+class Crash(BaseException):
+    """Is caught nowhere, as a kill is not."""
+
+
+@pytest.mark.usefixtures("without_report")
+def test_a_crash_at_any_write_changes_no_number(options, tmp_path, monkeypatch):
+    options += ["--compare", "mse,amplified-ssim"]
+    assert cli.main(options) == 0
+
+    replace = os.replace
+    done = False
+    crashes = 0
+    while not done:
+        remaining = iter(range(crashes))
+
+        def replace_or_crash(source, target, remaining=remaining):
+            if next(remaining, None) is None:
+                raise Crash
+            replace(source, target)
+
+        folder = tmp_path / f"crash-{crashes}"
+        monkeypatch.setattr(os, "replace", replace_or_crash)
+        try:
+            cli.main([*options, "--out", str(folder)])
+            done = True
+        except Crash:
+            crashes += 1
+            monkeypatch.setattr(os, "replace", replace)
+            assert cli.main([*options, "--out", str(folder), "--resume"]) == 0
+        assert_same_run(tmp_path / "run", folder)
+    # metrics.json at the beginning; for each loss two checkpoints and metrics.json
+    assert crashes >= 7
+
+
+@pytest.mark.usefixtures("without_report")
+def test_a_killed_run_continues_with_the_same_numbers(options, tmp_path, program):
+    options += ["--compare", "amplified-mse,amplified-ssim", "--epochs", "40"]
+    begun = time.monotonic()
+    assert cli.main(options) == 0
+    duration = time.monotonic() - begun
+
+    killed = tmp_path / "killed"
+    options += ["--out", str(killed)]
+    process = subprocess.Popen(
+        [sys.executable, str(program), *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not (killed / "metrics.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    delay = random.uniform(0.0, 0.6 * duration)
+    print(f"killed {delay:.3f} s after the run began")
+    time.sleep(delay)
+    process.kill()
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+
+    assert len(read_metrics(killed)["arms"]) < 2
+    assert cli.main([*options, "--resume"]) == 0
+    assert_same_run(tmp_path / "run", killed)
+
+
+def test_interruption_says_how_to_continue(options, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "step", interrupt)
+    assert cli.main(options) == 130
+    assert "--resume" in capsys.readouterr().err

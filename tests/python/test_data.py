@@ -1,0 +1,517 @@
+"""The three data sets, on images the tests write and on those that come with packages."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from uad.data import NAMES, DataError, defects, fashion_mnist, folder, load, textures, to_unit
+
+# --- common -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("mvtec", {}, "textures, fashion-mnist, folder"),
+        ("textures", {"size": 15}, "size is 15.*at least 16"),
+        ("textures", {"size": 257}, "size is 257.*at most 256"),
+        ("textures", {"channels": 2}, "channels is 2.*1 or 3"),
+        ("textures", {"seed": -1}, "seed is -1"),
+        ("textures", {"category": []}, "category is empty"),
+        ("textures", {"category": ["sand"]}, "'sand'.*brick, grass, gravel"),
+        ("textures", {"root": Path()}, "take no root"),
+        ("fashion-mnist", {"category": ["bag"]}, "no categories"),
+        ("fashion-mnist", {"normal_class": 10}, r"normal_class is 10.*0 \(t-shirt\).*9 \(ankle"),
+        ("fashion-mnist", {"normal_class": -1}, "normal_class is -1"),
+        ("folder", {}, "needs a root"),
+    ],
+)
+def test_wrong_argument_is_named_with_the_choices(name, arguments, message):
+    with pytest.raises(DataError, match=message):
+        load(name, **arguments)
+
+
+def test_to_unit():
+    values = to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8))
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(values, torch.tensor([0.0, 0.2, 1.0]))
+
+
+def assert_consistent(data):
+    assert data.name in NAMES
+    assert data.title
+    assert data.note
+    assert "\n" not in data.title
+    assert data.train.dtype == data.test.dtype == torch.uint8
+    assert data.train.dim() == 4
+    assert data.train.shape[1:] == data.test.shape[1:]
+    assert len(data.kinds) == len(data.test)
+    if data.masks is not None:
+        assert data.masks.dtype == torch.bool
+        assert data.masks.shape == (len(data.test), *data.test.shape[2:])
+        for kind, mask in zip(data.kinds, data.masks, strict=True):
+            assert bool(mask.any()) == (kind != "good")
+
+
+# --- textures -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def texture_data():
+    return load("textures", seed=5)
+
+
+def test_textures_pool_all_categories_by_default(texture_data):
+    assert_consistent(texture_data)
+    assert texture_data.train.shape == (1200, 1, 64, 64)
+    assert texture_data.test.shape == (480, 1, 64, 64)
+    assert texture_data.kinds.count("good") == 180
+    assert {texture_data.kinds.count(kind) for kind in defects.KINDS} == {60}
+    assert "synthetic" in texture_data.note
+    assert "CC0" in texture_data.note
+
+
+@pytest.mark.parametrize("size", [16, 51, 256])
+def test_textures_of_one_category_of_any_size(size):
+    data = load("textures", category=["gravel"], size=size, channels=3)
+    assert_consistent(data)
+    assert data.train.shape == (1200, 3, size, size)
+    assert data.test.shape == (160, 3, size, size)
+    assert torch.equal(data.test[:, 0], data.test[:, 2])
+
+
+def test_textures_depend_on_the_seed_alone(texture_data):
+    same, other = load("textures", seed=5), load("textures", seed=6)
+    assert torch.equal(same.train, texture_data.train)
+    assert torch.equal(same.test, texture_data.test)
+    assert torch.equal(same.masks, texture_data.masks)
+    assert same.kinds == texture_data.kinds == other.kinds
+    assert not torch.equal(other.train, texture_data.train)
+    assert not torch.equal(other.test, texture_data.test)
+    assert not torch.equal(other.masks, texture_data.masks)
+
+
+def test_a_category_has_the_same_test_images_alone_and_pooled(texture_data):
+    alone = load("textures", category=["grass"], seed=5)
+    assert torch.equal(alone.test, texture_data.test[160:320])
+    twice = load("textures", category=["grass", "grass"], seed=5)
+    assert torch.equal(alone.test, twice.test)
+
+
+def test_training_and_test_crops_share_no_pixel(monkeypatch):
+    """In these pictures the grey level tells the half: even above, odd below."""
+    rng = np.random.default_rng(0)
+    for name in textures.CATEGORIES:
+        picture = 2 * rng.integers(0, 128, (512, 512), dtype=np.uint8)
+        picture[256:] += 1
+        monkeypatch.setattr(skimage.data, name, lambda picture=picture: picture)
+    data = load("textures")
+    assert (data.train % 2 == 0).all()
+    clean = ~data.masks.unsqueeze(1)
+    assert (data.test[clean] % 2 == 1).all()
+    # and so is what is swapped in, where nothing of the crop shines through
+    swap = torch.tensor([kind == "swap" for kind in data.kinds])
+    swapped = data.test[swap, 0][data.masks[swap]]
+    assert (swapped % 2 == 1).float().mean() > 0.8
+
+
+def test_training_crops_hold_no_defect(monkeypatch):
+    def forbidden(*arguments):
+        raise AssertionError("a defect is drawn")
+
+    clean = load("textures", seed=5).train
+    monkeypatch.setattr(defects, "KINDS", ())
+    monkeypatch.setattr(defects, "paint", forbidden)
+    data = load("textures", seed=5)
+    assert torch.equal(data.train, clean)
+    assert set(data.kinds) == {"good"}
+    assert not data.masks.any()
+
+
+@pytest.mark.parametrize("size", [16, 64, 101])
+@pytest.mark.parametrize("kind", defects.KINDS)
+def test_mask_is_where_the_pixels_changed(kind, size):
+    """Nothing changes outside the mask; inside, all but chance coincidences do."""
+    picture, other = skimage.data.gravel(), skimage.data.brick()
+    changed_inside, inside = 0, 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        crop, foreign = picture[seed : seed + size, :size], other[:size, seed : seed + size]
+        before = crop.copy()
+        painted, mask = defects.paint(kind, crop, foreign, rng)
+        assert np.array_equal(crop, before), "the crop itself must stay as it was"
+        assert painted.dtype == np.uint8
+        assert mask.dtype == np.bool_
+        assert np.array_equal(painted[~mask], crop[~mask])
+        assert 1 <= mask.sum() < 0.5 * mask.size
+        changed_inside += (painted != crop)[mask].sum()
+        inside += mask.sum()
+    assert changed_inside > 0.95 * inside
+
+
+@pytest.mark.parametrize("kind", defects.KINDS)
+def test_defects_differ_in_place_and_form(kind):
+    crop, other = skimage.data.grass()[:64, :64], skimage.data.gravel()[:64, :64]
+    masks = {
+        defects.paint(kind, crop, other, np.random.default_rng(s))[1].tobytes() for s in range(9)
+    }
+    assert len(masks) == 9
+
+
+# --- fashion-mnist ------------------------------------------------------------------------------
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    header = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def idx_root(tmp_path):
+    """Ten images a split, one of each class, each filled with 10 times its class."""
+    labels = np.arange(10)
+    images = np.broadcast_to(10 * labels[:, None, None], (10, 28, 28))
+    for split in ("train", "t10k"):
+        path = tmp_path / f"{split}-images-idx3-ubyte.gz"
+        path.write_bytes(gzip.compress(idx_bytes(images)))
+        (tmp_path / f"{split}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    return tmp_path
+
+
+def test_fashion_mnist_from_a_root(idx_root):
+    data = load("fashion-mnist", root=idx_root, normal_class=3)
+    assert_consistent(data)
+    assert data.train.shape == (1, 1, 28, 28)
+    assert data.test.shape == (10, 1, 28, 28)
+    assert (data.train == 30).all()
+    assert data.test[:, 0, 5, 7].tolist() == list(range(0, 100, 10))
+    assert data.kinds[3] == "good"
+    assert data.kinds[0] == "t-shirt"
+    assert data.kinds[9] == "ankle-boot"
+    assert data.masks is None
+    assert "dress" in data.title
+
+
+def test_fashion_mnist_resized_with_three_channels(idx_root):
+    data = load("fashion-mnist", root=idx_root, size=32, channels=3)
+    assert data.test.shape == (10, 3, 32, 32)
+    assert (data.test[7] == 70).all()
+
+
+def test_idx_keeps_order_and_shape(tmp_path):
+    array = np.arange(24).reshape(2, 3, 4)
+    path = tmp_path / "x"
+    path.write_bytes(idx_bytes(array))
+    assert torch.equal(fashion_mnist.read_idx(path, 3), torch.from_numpy(array).to(torch.uint8))
+
+
+GOOD_IDX = idx_bytes(np.arange(24).reshape(2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "nothing"),
+        (b"\x89PNG\r\n", "89 50 4e 47"),
+        (b"\0\0\x0d\x03" + GOOD_IDX[4:], "00 00 0d 03"),  # floats
+        (idx_bytes(np.arange(3)), "in 3 dimensions"),
+        (GOOD_IDX[:10], "truncated within the header"),
+        (GOOD_IDX[:-1], "23 bytes.*needs 24"),
+        (GOOD_IDX + b"\0", "25 bytes.*needs 24"),
+    ],
+)
+def test_damaged_idx_file_is_named(tmp_path, content, message):
+    path = tmp_path / "damaged-idx"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"damaged-idx.*{message}"):
+        fashion_mnist.read_idx(path, 3)
+
+
+@pytest.mark.parametrize("damage", ["cut", "no gzip", "flipped"])
+def test_damaged_gzip_is_named(tmp_path, damage):
+    path = tmp_path / "damaged-idx.gz"
+    compressed = bytearray(gzip.compress(GOOD_IDX))
+    if damage == "flipped":
+        compressed[14] ^= 0xFF
+    content = {"cut": compressed[:-9], "no gzip": GOOD_IDX, "flipped": compressed}[damage]
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged-idx\.gz: cannot be read"):
+        fashion_mnist.read_idx(path, 3)
+
+
+def test_missing_idx_file_tells_what_to_do(tmp_path):
+    with pytest.raises(DataError, match=r"train-images.*dataset-fashion-mnist.*--root"):
+        load("fashion-mnist", root=tmp_path)
+
+
+def test_fewer_labels_than_images(idx_root):
+    path = idx_root / "t10k-labels-idx1-ubyte"
+    path.write_bytes(idx_bytes(np.arange(9)))
+    with pytest.raises(DataError, match=r"t10k-labels.*9 labels for 10 images"):
+        load("fashion-mnist", root=idx_root)
+
+
+def test_label_out_of_range(idx_root):
+    path = idx_root / "train-labels-idx1-ubyte"
+    path.write_bytes(idx_bytes(np.arange(1, 11)))
+    with pytest.raises(DataError, match=r"train-labels.*label 10"):
+        load("fashion-mnist", root=idx_root)
+
+
+def test_images_of_another_size(idx_root):
+    path = idx_root / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((10, 28, 27)))))
+    with pytest.raises(DataError, match=r"train-images.*\(28, 27\)"):
+        load("fashion-mnist", root=idx_root)
+
+
+@pytest.mark.parametrize("labels", [np.full(10, 3), np.full(10, 4)])
+def test_test_split_without_normal_or_without_other_images(idx_root, labels):
+    (idx_root / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    with pytest.raises(DataError, match="images of class 3"):
+        load("fashion-mnist", root=idx_root, normal_class=3)
+
+
+@pytest.mark.skipif(
+    not fashion_mnist.PACKAGE_ROOT.is_dir(),
+    reason=f"the Debian package {fashion_mnist.PACKAGE} is not installed",
+)
+def test_fashion_mnist_of_the_package():
+    data = load("fashion-mnist", normal_class=9)
+    assert_consistent(data)
+    assert data.train.shape == (6000, 1, 28, 28)
+    assert data.test.shape == (10000, 1, 28, 28)
+    assert data.kinds[0] == "good"
+    assert data.kinds.count("good") == 1000
+    assert set(data.kinds) == {"good", *fashion_mnist.CLASSES[:9]}
+
+
+# --- folder -------------------------------------------------------------------------------------
+
+
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def grey(value: int, height: int = 20, width: int = 24) -> np.ndarray:
+    return np.full((height, width), value, dtype=np.uint8)
+
+
+def write_category(root: Path, *, ground_truth: bool = True) -> Path:
+    """3 training images, 2 good and 2 + 1 defective test images, all grey 20x24."""
+    for index in range(3):
+        write_image(root / f"train/good/{index:03}.png", grey(10 + index))
+    for index in range(2):
+        write_image(root / f"test/good/{index:03}.png", grey(20 + index))
+    for kind, index in (("crack", 0), ("crack", 1), ("hole", 0)):
+        write_image(root / f"test/{kind}/{index:03}.png", grey(30 + index))
+        mask = grey(0)
+        mask[:10, :12] = 255
+        if ground_truth:
+            write_image(root / f"ground_truth/{kind}/{index:03}_mask.png", mask)
+    return root
+
+
+def test_folder_that_is_itself_a_category(tmp_path):
+    data = load("folder", root=write_category(tmp_path / "nut"), size=16)
+    assert_consistent(data)
+    assert data.train.shape == (3, 1, 16, 16)
+    assert data.train[:, 0, 4, 4].tolist() == [10, 11, 12]
+    assert data.test[:, 0, 4, 4].tolist() == [20, 21, 30, 31, 30]
+    assert data.kinds == ("good", "good", "crack", "crack", "hole")
+    assert data.masks[2, :8, :8].all()
+    assert not data.masks[2, 8:].any()
+    assert not data.masks[2, :, 8:].any()
+    assert "nut" in data.title
+
+
+def test_folder_default_size_is_256(tmp_path):
+    data = load("folder", root=write_category(tmp_path))
+    assert data.test.shape == (5, 1, 256, 256)
+    assert data.masks.shape == (5, 256, 256)
+
+
+def test_folder_pools_categories_in_the_order_given(tmp_path):
+    for name in ("bolt", "nut", "washer"):
+        write_category(tmp_path / name)
+    write_image(tmp_path / "nut/train/good/zzz.png", grey(99))
+    data = load("folder", root=tmp_path, category=["washer", "nut"], size=16)
+    assert_consistent(data)
+    assert data.train[:, 0, 0, 0].tolist() == [10, 11, 12, 10, 11, 12, 99]
+    assert len(data.test) == 10
+    assert data.kinds.count("crack") == 4
+    assert "washer, nut" in data.title
+
+
+def test_folder_without_ground_truth_has_no_masks(tmp_path):
+    data = load("folder", root=write_category(tmp_path, ground_truth=False), size=16)
+    assert_consistent(data)
+    assert data.masks is None
+    assert len(data.kinds) == 5
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "PNG", "JPG"])
+def test_folder_reads_every_suffix(tmp_path, suffix):
+    write_category(tmp_path)
+    write_image(tmp_path / f"train/good/zzz.{suffix}", grey(77))
+    (tmp_path / "train/good/readme.txt").write_text("no image, and not taken for one")
+    data = load("folder", root=tmp_path, size=16)
+    assert data.train[:, 0, 0, 0].tolist() == [10, 11, 12, 77]
+
+
+def test_folder_channels(tmp_path):
+    write_category(tmp_path)
+    assert load("folder", root=tmp_path, size=16).train.shape[1] == 1
+    assert load("folder", root=tmp_path, size=16, channels=3).train.shape[1] == 3
+    colour = np.dstack([grey(200), grey(100), grey(50)])
+    write_image(tmp_path / "train/good/zzz.png", colour)
+    data = load("folder", root=tmp_path, size=16)
+    assert data.train[:, :, 3, 3].tolist() == [[10] * 3, [11] * 3, [12] * 3, [200, 100, 50]]
+    assert data.test.shape[1] == 3
+    assert load("folder", root=tmp_path, size=16, channels=1).train.shape == (4, 1, 16, 16)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+    levels = np.full((20, 24), 100 * 256, dtype=np.uint16)
+    write_image(tmp_path / "deep.png", levels)
+    image = folder.read_image(tmp_path / "deep.png")
+    assert image.mode == "L"
+    assert set(np.asarray(image).ravel()) == {100}
+
+
+def test_reduction_averages(tmp_path):
+    """A fine checkerboard becomes grey, not black or white by chance."""
+    write_category(tmp_path, ground_truth=False)
+    board = (255 * (np.indices((160, 160)).sum(0) % 2)).astype(np.uint8)
+    write_image(tmp_path / "train/good/zzz.png", board)
+    reduced = load("folder", root=tmp_path, size=16).train[3]
+    assert reduced.min() > 118
+    assert reduced.max() < 137
+
+
+@pytest.mark.parametrize("side", [16, 33, 250])
+def test_a_defect_of_one_pixel_survives_the_reduction(tmp_path, side):
+    for row, column in ((0, 0), (123, 77), (249, 300)):
+        mask = grey(0, 250, 301)
+        mask[row, column] = 255
+        write_image(tmp_path / "mask.png", mask)
+        resized = folder.read_mask(tmp_path / "mask.png", tmp_path / "image.png", (301, 250), side)
+        assert resized.dtype == torch.bool
+        assert resized.sum() == 1
+        ((y, x),) = resized.nonzero().tolist()
+        assert abs((y + 0.5) / side - (row + 0.5) / 250) <= 0.51 / side + 0.002
+        assert abs((x + 0.5) / side - (column + 0.5) / 301) <= 0.51 / side + 0.002
+
+
+def test_mask_of_the_image_s_own_size_is_exact(tmp_path):
+    expected = np.random.default_rng(0).random((32, 32)) > 0.8
+    write_image(tmp_path / "mask.png", np.where(expected, 128, 127).astype(np.uint8))
+    read = folder.read_mask(tmp_path / "mask.png", tmp_path / "image.png", (32, 32), 32)
+    assert np.array_equal(read.numpy(), expected)
+
+
+def remove_tree(path: Path) -> None:
+    for child in sorted(path.rglob("*"), reverse=True):
+        child.rmdir() if child.is_dir() else child.unlink()
+    path.rmdir()
+
+
+def truncate(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 24), dtype=np.uint8)
+    write_image(path, noise)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+DAMAGE = {
+    "text named png": (
+        lambda root: (root / "train/good/001.png").write_text("hello"),
+        r"train/good/001\.png: not an image",
+    ),
+    "empty file": (
+        lambda root: (root / "test/hole/000.png").write_bytes(b""),
+        r"test/hole/000\.png: not an image",
+    ),
+    "truncated image": (
+        lambda root: truncate(root / "test/good/001.png"),
+        r"test/good/001\.png: not an image",
+    ),
+    "truncated mask": (
+        lambda root: truncate(root / "ground_truth/crack/001_mask.png"),
+        r"ground_truth/crack/001_mask\.png: not an image",
+    ),
+    "floating-point image": (
+        lambda root: write_image(root / "test/good/x.tif", grey(1).astype(np.float32)),
+        r"test/good/x\.tif: floating-point",
+    ),
+    "no training images": (
+        lambda root: [path.unlink() for path in (root / "train/good").iterdir()],
+        r"train/good: no images",
+    ),
+    "no train/good": (
+        lambda root: remove_tree(root / "train/good"),
+        r"train/good: no such folder",
+    ),
+    "no good test images": (
+        lambda root: [path.unlink() for path in (root / "test/good").iterdir()],
+        r"test/good: no images",
+    ),
+    "no test/good": (lambda root: remove_tree(root / "test/good"), "test/good: no such folder"),
+    "empty defect folder": (lambda root: (root / "test/dent").mkdir(), "test/dent: no images"),
+    "no defects": (
+        lambda root: [remove_tree(root / "test" / kind) for kind in ("crack", "hole")],
+        "test: no folder of defects",
+    ),
+    "missing mask": (
+        lambda root: (root / "ground_truth/crack/001_mask.png").unlink(),
+        r"ground_truth/crack/001_mask\.png: no such file.*test/crack/001\.png",
+    ),
+    "missing mask folder": (
+        lambda root: remove_tree(root / "ground_truth/hole"),
+        r"ground_truth/hole/000_mask\.png: no such file",
+    ),
+    "mask of another size": (
+        lambda root: write_image(root / "ground_truth/hole/000_mask.png", grey(255, 24, 20)),
+        r"hole/000_mask\.png: the mask has 20x24 pixels.*hole/000\.png has 24x20",
+    ),
+    "mask of 0 and 1": (
+        lambda root: write_image(root / "ground_truth/hole/000_mask.png", grey(1)),
+        r"hole/000_mask\.png: the greatest value is 1; .*above 127",
+    ),
+    "no train": (lambda root: remove_tree(root / "train"), "has no folder train/good"),
+    "nothing at all": (remove_tree, "no such folder"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_folder_is_a_data_error_naming_the_file(tmp_path, damage):
+    root = write_category(tmp_path / "nut")
+    spoil, message = DAMAGE[damage]
+    load("folder", root=root, size=16)
+    spoil(root)
+    with pytest.raises(DataError, match=message):
+        load("folder", root=root, size=16)
+
+
+def test_unknown_and_unnamed_category_list_the_choices(tmp_path):
+    for name in ("nut", "bolt"):
+        write_category(tmp_path / name)
+    with pytest.raises(DataError, match="nail: no such category; choose from bolt, nut"):
+        load("folder", root=tmp_path, category=["nut", "nail"], size=16)
+    with pytest.raises(DataError, match="choose a category: bolt, nut"):
+        load("folder", root=tmp_path, size=16)
+
+
+def test_pooled_categories_must_agree_about_ground_truth(tmp_path):
+    write_category(tmp_path / "nut")
+    write_category(tmp_path / "bolt", ground_truth=False)
+    with pytest.raises(DataError, match=r"bolt/ground_truth/crack/000_mask\.png: no such file"):
+        load("folder", root=tmp_path, category=["nut", "bolt"], size=16)

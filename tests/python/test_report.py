@@ -1,0 +1,357 @@
+"""The report of a run folder, from real picture crops and made-up networks."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data as pictures
+from torch.nn import functional
+from uad import evaluation, figures, report
+from uad.data import GOOD, AnomalyData, to_unit
+from uad.report_tables import leaders, three_digits
+
+KINDS = (GOOD, "hole", "stain")
+LOSSES = ("mse", "amplified-mse")
+
+
+def make_run(folder, losses=LOSSES, kinds=KINDS, masks=True, channels=1, tangent=0.01):
+    """A run folder as the program leaves it, of crops of a brick wall with squares in them."""
+    rng = np.random.default_rng(0)
+    size, names = 32, [kind for kind in kinds for _ in range(6)]
+    images, truth = [], []
+    for name in names:
+        top, left = rng.integers(0, 512 - size, 2)
+        image = pictures.brick()[top : top + size, left : left + size].copy()
+        mask = np.zeros((size, size), dtype=bool)
+        if name != GOOD:
+            mask[8:18, 20:32] = True  # up to the border
+            image[mask] = image[mask] // 4
+        images.append(np.stack([image] * channels))
+        truth.append(mask)
+    test = torch.from_numpy(np.stack(images))
+    data = AnomalyData(
+        "textures", "Crops of a brick wall", "All defects are synthetic.", test[:6], test,
+        tuple(names), torch.from_numpy(np.stack(truth)) if masks else None,
+    )  # fmt: skip
+
+    scoring = evaluation.Scoring()
+    arms = {}
+    folder.mkdir()
+    examples = evaluation.choose_examples(data.kinds)
+    evaluation.save_examples(folder / "examples.npz", data, examples)
+    for number, loss in enumerate(losses, start=1):
+        original = to_unit(data.test)
+        blurred = functional.avg_pool2d(original, 2 * number + 1, 1, number)
+        maps = (blurred - original).square().mean(dim=1)
+        scores = evaluation.image_scores(maps, scoring)
+        (folder / loss).mkdir()
+        evaluation.save_evaluation(
+            folder / loss / "evaluation.npz", (blurred * 255).byte(), maps, scores, data, examples
+        )
+        arms[loss] = {
+            "evaluation": evaluation.evaluate(maps, scores, torch.tensor([20.0 + number]), data),
+            "history": {
+                "epoch": [1, 2, 3],
+                "loss": [0.1 * number, 0.05, 0.01],
+                "tangent_share": [tangent, tangent / 2, 0.0],
+            },
+            "seconds_per_step": 0.0123 * number,
+            "loss_share": 0.25 / number,
+            "steps": 12,
+            "parameters": 84721,
+        }
+    metrics = {
+        "config": {
+            "data": "textures", "root": "my pictures", "category": ["brick", "grass"], "loss": None,
+            "compare": list(losses), "amplify_over": "element", "epochs": 3, "compile": True,
+            "resume": False, "nproc_per_node": 1,
+        },
+        "environment": {"python": "3.11", "device": "cpu"},
+        "data": {
+            "name": data.name, "title": data.title, "note": data.note, "train": 1200,
+            "test_normal": names.count(GOOD), "test_anomalous": len(names) - names.count(GOOD),
+            "size": [channels, size, size], "kinds": {kind: names.count(kind) for kind in kinds},
+        },
+        "scoring": {"metric": "mse", "smooth_sigma": 2.0, "pooling": "topk", "topk": 0.01},
+        "arms": arms,
+    }  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+def change_metrics(folder, change):
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text())
+    change(metrics)
+    path.write_text(json.dumps(metrics))
+
+
+class Reader(HTMLParser):
+    """Text and tags of a page, and whether each tag is closed."""
+
+    VOID = ("meta", "img", "br", "hr")
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.tags, self.words = [], [], []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def files(self, subtype):
+        prefix = f"data:image/{subtype};base64,"
+        sources = [attrs["src"] for tag, attrs in self.tags if tag == "img"]
+        return [
+            base64.b64decode(source.removeprefix(prefix), validate=True)
+            for source in sources
+            if source.startswith(prefix)
+        ]
+
+
+def read_report(folder):
+    path = report.write_report(folder)
+    assert path == folder / "report.html"
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("report") / "run")
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return read_report(folder)
+
+
+def test_the_report_tells_what_was_run_and_how_it_went(page, folder):
+    for word in (*LOSSES, *KINDS[1:], "Crops of a brick wall", "All defects are synthetic."):
+        assert word in page.text
+    assert "one run with one seed" in page.text
+    assert "84,721 parameters" in page.text
+    arms = json.loads((folder / "metrics.json").read_text())["arms"]
+    for arm in arms.values():
+        for name in ("image_auroc", "image_ap", "pixel_auroc", "aupro"):
+            assert f" {arm['evaluation'][name]:.3f} " in page.text
+        for kind in arm["evaluation"]["per_kind"].values():
+            assert f" {kind['image_auroc']:.3f} " in page.text
+    for cell in ("21.0 dB", "22.0 dB", "12.3 ms", "24.6 ms", "25.0%", "12.5%", "on tangent"):
+        assert cell in page.text
+
+
+def test_the_report_needs_no_other_file(page):
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe")
+        for name in ("src", "href"):
+            assert attributes.get(name, "data:").startswith("data:")
+    css = report.STYLE.read_text()
+    assert "@import" not in css
+    assert "url(" not in css
+
+
+def test_its_figures_are_pictures(page):
+    assert len(page.files("svg+xml")) == 4  # histograms, ROC, losses, tangent
+    for content in page.files("svg+xml"):
+        assert content.count(b"<path") > 20
+    (grid,) = page.files("png")
+    assert np.asarray(Image.open(io.BytesIO(grid)).convert("L")).std() > 30
+
+
+def test_the_picture_grid_is_a_file_of_its_own(page, folder):
+    with Image.open(folder / "examples.png") as image:
+        assert 900 < image.width <= 1400
+    assert page.files("png") == [(folder / "examples.png").read_bytes()]
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_the_same_run_gives_the_same_report(page, folder):
+    before = (folder / "report.html").read_bytes()
+    report.write_report(folder)
+    assert (folder / "report.html").read_bytes() == before
+
+
+def test_the_best_value_is_bold(page):
+    bold = re.findall(r"<b>(.*?)</b>", report.result_table(arms_with(0.8, 0.9)))
+    assert "0.900" in bold
+    assert "0.800" not in bold
+    assert "0.900" not in re.findall(r"<b>(.*?)</b>", report.result_table(arms_with(0.9, 0.9)))
+
+
+def arms_with(*image_auroc):
+    names = ("image_ap", "pixel_auroc", "aupro", "psnr_normal")
+    return {
+        loss: {
+            "evaluation": {"image_auroc": value} | dict.fromkeys(names),
+            "history": {"tangent_share": [0.0]},
+            "seconds_per_step": 0.01,
+            "loss_share": 0.1,
+        }
+        for loss, value in zip(LOSSES, image_auroc, strict=True)
+    }
+
+
+def test_leaders_go_by_the_digits_shown():
+    assert leaders({"a": 0.8, "b": 0.9}, three_digits, 1) == {"b"}
+    assert leaders({"a": 0.8, "b": 0.9}, three_digits, -1) == {"a"}
+    assert leaders({"a": 0.9001, "b": 0.9002, "c": 0.1}, three_digits, 1) == {"a", "b"}
+    assert leaders({"a": 0.9001, "b": 0.9002}, three_digits, 1) == set()
+    assert leaders({"a": 0.8, "b": 0.9}, three_digits, 0) == set()
+    assert leaders({"a": 0.8}, three_digits, 1) == set()
+
+
+def test_data_without_masks(tmp_path):
+    page = read_report(make_run(tmp_path / "run", masks=False, channels=3))
+    assert "image AUROC" in page.text
+    for absent in ("pixel AUROC", "AUPRO", "ground truth"):
+        assert absent not in page.text
+
+
+def test_one_loss_alone(tmp_path):
+    page = read_report(make_run(tmp_path / "run", losses=["mse"], tangent=0.0))
+    for absent in ("Highest", "one seed", "Bold", "Only the training loss", "amplified loss"):
+        assert absent not in page.text
+    assert "no epoch was any element on the tangent" in page.text
+    assert len(page.files("svg+xml")) == 3
+
+
+@pytest.mark.parametrize("kind", [GOOD, "hole"])
+def test_one_class_of_test_images(kind, tmp_path):
+    page = read_report(make_run(tmp_path / "run", kinds=[kind]))
+    assert "image AUROC" not in page.text
+    assert "ROC curves" not in str(page.tags)
+    assert "12.3 ms" in page.text
+
+
+def test_names_are_not_markup(tmp_path):
+    evil = '<img src=x onerror="alert(1)">&amp;'
+    folder = make_run(tmp_path / "run", losses=["<b>loss"], kinds=[GOOD, "<i>kind"])
+
+    def poison(metrics):
+        metrics["data"]["title"] = metrics["data"]["note"] = evil
+        metrics["config"]["root"] = metrics["environment"]["device"] = evil
+
+    change_metrics(folder, poison)
+    page = read_report(folder)
+    assert page.text.count(evil) >= 5  # title, heading, note, command line, settings
+    assert "<b>loss" in page.text
+    assert "<i>kind" in page.text
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+
+
+def test_a_run_that_is_not_finished_says_so(tmp_path):
+    folder = make_run(tmp_path / "run")
+    change_metrics(folder, lambda metrics: metrics["config"]["compare"].append("l1"))
+    assert "Not finished yet: l1 ." in read_report(folder).text
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"metric": "mse", "smooth_sigma": 2.0, "pooling": "topk", "topk": 0.01},
+            "squared error of its reconstruction, smoothed by a Gaussian of 2 pixels, and its "
+            "score the map's mean over the worst 1 % of the pixels.",
+        ),
+        (
+            {"metric": "ssim", "smooth_sigma": 0.0, "pooling": "topk", "topk": 7},
+            "SSIM dissimilarity of its reconstruction, and its score the map's mean over the "
+            "worst 7 pixels.",
+        ),
+        (
+            {"metric": "l1", "smooth_sigma": 0.0, "pooling": "max", "topk": 0.01},
+            "absolute error of its reconstruction, and its score the map's greatest value.",
+        ),
+    ],
+)
+def test_scoring_in_words(options, sentence):
+    assert report.scoring(options).endswith(sentence)
+
+
+def test_the_command_repeats_the_run(page):
+    assert (
+        "python python/train.py --data textures --root 'my pictures' --category brick grass "
+        "--compare mse,amplified-mse --amplify-over element --epochs 3 --compile"
+    ) in page.text
+    assert report.command({"loss": "l1", "nproc_per_node": 2}) == [
+        ["torchrun", "--nproc-per-node=2"],
+        ["python/train.py"],
+        ["--loss", "l1"],
+    ]
+
+
+def test_figures_of_short_and_flat_runs():
+    # whatever warns here fails, as warnings are errors
+    once = {"mse": {"epoch": [1], "loss": [0.5], "tangent_share": [0.0]}}
+    flat = np.full(4, 0.25, dtype=np.float32)
+    for figure in (
+        figures.loss_curves(once),
+        figures.tangent_curves(once),
+        figures.score_histograms({"mse": flat}, np.array([True, True, False, False])),
+        figures.score_histograms({"mse": flat}, np.ones(4, dtype=bool)),
+        figures.roc_curves({"mse": flat}, np.array([True, True, False, False])),
+    ):
+        assert len(figures.encode(figure, "svg")) > 5000
+
+
+def test_the_grid_takes_wide_images_and_blank_maps():
+    examples = {
+        "originals": np.zeros((2, 3, 16, 40), dtype=np.uint8),
+        "kinds": np.array([GOOD, "a defect of a rather long name"]),
+    }
+    blank = {
+        "reconstructions": np.zeros((2, 3, 16, 40), dtype=np.uint8),
+        "maps": np.zeros((2, 16, 40), dtype=np.float32),
+    }
+    content = figures.encode(figures.example_grid(examples, {"mse": blank}), "png")
+    image = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+    assert image[:, :4].min() == 255  # the name ends before the border
+    assert image.shape[0] < image.shape[1]
+
+
+def test_each_loss_has_a_colour_of_its_own():
+    from uad.losses import LOSSES as ALL
+
+    assert len({figures.colour(loss) for loss in ALL} - {figures.colour("no loss")}) == len(ALL)
+
+
+def test_missing_and_damaged_files_are_named(tmp_path, capsys):
+    assert report.main([str(tmp_path / "none")]) == 2
+    assert "metrics.json: cannot be read" in capsys.readouterr().err
+    assert report.main([]) == 2
+    assert "usage" in capsys.readouterr().err
+
+    folder = make_run(tmp_path / "run")
+    (folder / "mse" / "evaluation.npz").write_bytes(b"PK\x03\x04")
+    assert report.main([str(folder)]) == 2
+    assert "evaluation.npz: cannot be read" in capsys.readouterr().err
+    (folder / "mse" / "evaluation.npz").unlink()
+    assert report.main([str(folder)]) == 2
+    change_metrics(folder, lambda metrics: metrics["arms"].clear())
+    assert report.main([str(folder)]) == 2
+    assert "no loss has been trained" in capsys.readouterr().err
+
+
+def test_the_command_prints_where_the_report_is(folder, capsys):
+    assert report.main([str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
