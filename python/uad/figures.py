@@ -103,7 +103,10 @@ def roc_curves(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
             label = f"{arm}  ({roc_auc_score(anomalous, values):.3f})"
             _line(axes, arm, rate, recall, label=label)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        axes.legend(loc="lower right", title="image AUROC", alignment="right")
+        axes.legend(
+            loc="lower right", title="image AUROC", alignment="right", frameon=True,
+            edgecolor="none",
+        )  # fmt: skip
     return figure
 
 
@@ -195,10 +198,9 @@ def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:
                 show(start + 1, row, evaluations[arm]["maps"][row], cmap=MAP_COLOURS, norm=norm)
         axes.set(xlim=(-left, right), ylim=(bottom + footer, -header), aspect="equal")
 
-        bar = axes.inset_axes(
-            (right - 2.03, bottom + 0.3, 2.0, 0.12), transform=axes.transData, ylim=(0, 1)
-        )
-        figure.colorbar(ScalarMappable(norm, MAP_COLOURS), bar, orientation="horizontal")
+        bar = axes.inset_axes((right - 2.1, bottom + 0.3, 1.9, 0.12), transform=axes.transData)
+        colours = ScalarMappable(norm, MAP_COLOURS)
+        figure.colorbar(colours, bar, orientation="horizontal", extend="max")
         bar.xaxis.set_major_locator(MaxNLocator(4))
         bar.set_title("anomaly map", pad=4, fontsize=font)
     return figure

@@ -9,11 +9,13 @@ import base64
 import json
 import shlex
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -77,9 +79,9 @@ def read_run(folder: Path) -> Run:
 
 def _read_arrays(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, BadZipFile, zlib.error) as error:
         raise ReportError(f"{path}: cannot be read: {error}") from error
 
 
@@ -228,7 +230,8 @@ def pictures(run: Run, grid: bytes) -> str:
         "above. A loss serves well where its maps of defects stand out from its own maps of "
         "normal images."
     )
-    return _figure(grid, "png", "Originals, reconstructions and anomaly maps", caption, "grid")
+    style = "large" if len(run.arms) > 1 else ""
+    return _figure(grid, "png", "Originals, reconstructions and anomaly maps", caption, style)
 
 
 def score_figures(run: Run) -> str:

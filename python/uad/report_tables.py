@@ -57,7 +57,7 @@ MERITS = (
     ),
     Column(
         "pixel AUROC", _merit("pixel_auroc"), three_digits, 1,
-        "the same as image AUROC, for the pixels of the anomaly maps",
+        "how often a defective pixel lies above a normal one in the anomaly maps; 0.5 is guessing",
     ),
     Column(
         "AUPRO", _merit("aupro"), three_digits, 1,

@@ -273,9 +273,15 @@ def test_examples_show_every_kind_and_every_part_of_the_test_set():
     assert [kinds[index] for index in chosen] == [
         kind for kind in ("good", "dent", "scratch", "spot") for _ in range(3)
     ]
-    places = [index // 60 for index in chosen[:3]]
-    assert places == [0, 1, 2]
+    assert [index // 60 for index in chosen[:3]] == [0, 1, 2]
     assert choose_examples(kinds) == chosen
+
+
+def test_categories_take_turns_in_the_examples():
+    # three categories one after the other, and two examples a kind
+    kinds = 3 * (60 * ["good"] + [f"kind {number}" for number in range(5) for _ in range(20)])
+    categories = [index // 160 for index in choose_examples(kinds)]
+    assert all(categories.count(category) >= 3 for category in range(3))
 
 
 @pytest.mark.parametrize(

@@ -329,6 +329,16 @@ def test_the_grid_takes_wide_images_and_blank_maps():
     assert image.shape[0] < image.shape[1]
 
 
+def test_the_outline_closes_at_the_border():
+    pixels = np.zeros((1, 1, 16, 16), dtype=np.uint8)
+    wholly_defective = np.ones((1, 16, 16), dtype=bool)
+    examples = {"originals": pixels, "masks": wholly_defective, "kinds": np.array(["dent"])}
+    blank = {"reconstructions": pixels, "maps": np.zeros((1, 16, 16), dtype=np.float32)}
+    content = figures.encode(figures.example_grid(examples, {"mse": blank}), "png")
+    red, green, blue = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).T.astype(int)
+    assert ((green - red > 150) & (blue - red > 150)).sum() > 300
+
+
 def test_each_loss_has_a_colour_of_its_own():
     from uad.losses import LOSSES as ALL
 
