@@ -23,6 +23,8 @@ from torch import Tensor
 
 from lamp_kernels.options import Amplification, LossOptions, Metric, Padding
 
+SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one thread
+
 # ---- Amplification -----------------------------------------------------------------------------
 
 
@@ -198,8 +200,18 @@ def image_sums(
 
 
 def sum_images(values: Tensor) -> Tensor:
-    """The sum over each image: (N, ...) -> (N,)."""
-    return values.flatten(1).sum(dim=1) if values.dim() > 1 else values
+    """The sum over each image: (N, ...) -> (N,), bitwise the same for any number of threads.
+
+    PyTorch splits one long sum among the threads, and the rounding with it; short ones it does
+    not split.
+    """
+    if values.dim() == 1:
+        return values
+    values = values.flatten(1)
+    whole, rest = divmod(values.shape[1], SUMMED_AT_ONCE)
+    pieces, remainder = torch.split(values, [whole * SUMMED_AT_ONCE, rest], dim=1)
+    partial = pieces.unflatten(1, (whole, SUMMED_AT_ONCE)).sum(dim=2)
+    return partial.sum(dim=1) + remainder.sum(dim=1)
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
