@@ -210,7 +210,7 @@ def sum_images(values: Tensor) -> Tensor:
     values = values.flatten(1)
     whole, rest = divmod(values.shape[1], SUMMED_AT_ONCE)
     pieces, remainder = torch.split(values, [whole * SUMMED_AT_ONCE, rest], dim=1)
-    partial = pieces.unflatten(1, (whole, SUMMED_AT_ONCE)).sum(dim=2)
+    partial = pieces.reshape(values.shape[0], whole, SUMMED_AT_ONCE).sum(dim=2)
     return partial.sum(dim=1) + remainder.sum(dim=1)
 
 
