@@ -11,8 +11,15 @@ from typing import Literal
 from torch import Tensor
 
 from lamp_kernels import dispatch, reference
-from lamp_kernels.options import METRICS, LossOptions, Metric, check_choice, check_positive
-from lamp_kernels.tensors import check_float_tensor
+from lamp_kernels.options import (
+    METRICS,
+    LossOptions,
+    Metric,
+    check_choice,
+    check_not_negative,
+    check_positive,
+)
+from lamp_kernels.tensors import check_float_tensor, compute_dtype
 
 ChannelReduction = Literal["mean", "max"]
 Pooling = Literal["mean", "max", "topk"]
@@ -53,8 +60,8 @@ def anomaly_map(
     check_choice("metric", metric, METRICS)
     check_choice("channel_reduction", channel_reduction, ("mean", "max"))
     options = LossOptions(data_range, window_size, sigma, k1, k2, amplification="none").checked()
-    if check_float_tensor("input", input).dim() != 4:
-        raise ValueError(f"input must be (N, C, H, W), got {tuple(input.shape)}")
+    if check_float_tensor("input", input).dim() != 4 or input.shape[1] == 0:
+        raise ValueError(f"input must be (N, C, H, W) with C >= 1, got {tuple(input.shape)}")
     spread = _check_smoothing(smooth_sigma, input)
     errors = dispatch.loss_map(input, target, None, {metric: 1.0}, options, backend)
     per_pixel = errors.mean(dim=1) if channel_reduction == "mean" else errors.amax(dim=1)
@@ -78,7 +85,7 @@ def anomaly_score(
             up) if a float.
 
     Returns:
-        (N,) in the unit of the map. A NaN in an image's map gives NaN.
+        (N,) in the unit of the map, float32 or float64. A NaN in an image's map gives NaN.
 
     Raises:
         TypeError: map is not a floating tensor, k is not a number.
@@ -88,24 +95,23 @@ def anomaly_score(
     check_choice("pooling", pooling, ("mean", "max", "topk"))
     if map.dim() < 2 or map.shape[1:].numel() == 0:
         raise ValueError(f"map must be (N, ...) with at least one pixel, got {tuple(map.shape)}")
-    pixels = map.flatten(1)
+    pixels = map.flatten(1).to(compute_dtype(map.dtype))
+    count = _check_k(k, pixels.shape[1])
     if pooling == "mean":
-        return pixels.mean(dim=1)
+        return reference.sum_images(pixels) / pixels.shape[1]
     if pooling == "max":
         return pixels.amax(dim=1)
-    return pixels.topk(_check_k(k, pixels.shape[1]), dim=1).values.mean(dim=1)
+    return reference.sum_images(pixels.topk(count, dim=1).values) / count
 
 
 def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
     """The standard deviation as a float, 0 for none, if the image's sides admit it."""
-    if not isinstance(smooth_sigma, bool) and smooth_sigma == 0:
-        return 0.0
-    spread = check_positive("smooth_sigma", smooth_sigma)
-    least = reference.smoothing_radius(spread) + 1
-    if min(input.shape[-2:]) < least:
+    spread = check_not_negative("smooth_sigma", smooth_sigma)
+    side = min(input.shape[-2:])
+    if spread >= side or (spread > 0.0 and reference.smoothing_radius(spread) >= side):
         raise ValueError(
-            f"smooth_sigma={smooth_sigma} needs sides of at least {least} pixels, "
-            f"got {tuple(input.shape[-2:])}"
+            f"smooth_sigma={smooth_sigma} looks at {reference.SMOOTHING_REACH:g} sigma on each "
+            f"side and needs sides longer than that, got {tuple(input.shape[-2:])}"
         )
     return spread
 

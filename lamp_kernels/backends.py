@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels._version import __version__
-from lamp_kernels.options import check_choice
+from lamp_kernels.options import check_choice, check_window_size
 
 BACKENDS = ("native", "triton", "reference")  # in the order of the automatic choice
 ENVIRONMENT_VARIABLE = "LAMP_KERNELS_BACKEND"
@@ -47,8 +47,11 @@ def resolve(requested: str | None, input: Tensor, *, window_size: int = 11) -> s
 
     Raises:
         ValueError: an explicit request names no backend, or one that cannot serve this input.
-        TypeError: `requested` is neither a string nor None.
+        TypeError: `requested` is neither a string nor None, `input` no tensor.
     """
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
+    check_window_size(window_size)
     name = check_request(requested) or check_request(_from_environment, ENVIRONMENT_VARIABLE)
     if name is not None:
         return name

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from functools import partial
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from lamp_kernels import backends, levels, reference
 from lamp_kernels.options import Level, LossOptions, Metric, Reduction
-from lamp_kernels.tensors import check_image_shape, check_pair, check_weight
+from lamp_kernels.tensors import check_image_shape, check_pair, check_weight, compute_dtype
+
+# What `backends.resolve` names: modules with the functions `image_sums` and `loss_map`.
+IMPLEMENTATIONS: dict[str, ModuleType] = {"reference": reference}
 
 Terms = Mapping[Metric, float]  # metric -> coefficient, all positive, at least one
 
@@ -24,16 +28,16 @@ def reduced_loss(
     backend: str | None,
 ) -> Tensor:
     """The loss as a scalar, or (N,) for reduction="image"; float32, or float64 for float64."""
-    _prepare(input, target, weight, terms, options, backend)
-    shape = input.shape
+    implementation = _prepare(input, target, weight, terms, options, backend)
     sums, weights = [], []
     for metric in terms:
-        mask = _on_grid(weight, shape, metric, options)
-        total = reference.image_sums(
+        grid = _grid(input.shape, metric, options)
+        mask = _on_grid(weight, input, target, grid)
+        total = implementation.image_sums(
             metric, input, target, mask, options, amplified=amplify_over == "element"
         )
         sums.append(total)
-        weights.append(_weight_sums(mask, shape, metric, options, total))
+        weights.append(_weight_sums(mask, grid, total))
     coefficients = sums[0].new_tensor(list(terms.values()))
     image_weights = torch.stack(weights, dim=1)
     shares = torch.stack(sums, dim=1) * levels.factors(
@@ -57,13 +61,13 @@ def loss_map(
             "reduction='none' with padding='valid' needs a single term: the map of SSIM is "
             "smaller than those of the pointwise losses"
         )
-    _prepare(input, target, weight, terms, options, backend)
+    implementation = _prepare(input, target, weight, terms, options, backend)
     total: Tensor | None = None
     for metric, coefficient in terms.items():
-        values = reference.loss_map(metric, input, target, options, amplified=True)
-        mask = _on_grid(weight, input.shape, metric, options)
+        values = implementation.loss_map(metric, input, target, options, amplified=True)
+        mask = _on_grid(weight, input, target, _grid(input.shape, metric, options))
         if mask is not None:
-            values = values * mask.to(values.dtype)
+            values = values * mask
         if coefficient != 1.0:
             values = values * coefficient
         total = values if total is None else total + values
@@ -78,13 +82,13 @@ def _prepare(
     terms: Terms,
     options: LossOptions,
     backend: str | None,
-) -> str:
-    """Check the tensors and name the backend that will serve them."""
+) -> ModuleType:
+    """Check the tensors and choose the implementation that will serve them."""
     check_pair(input, target)
     if "ssim" in terms:
         check_image_shape(input, options)
     check_weight(weight, input)
-    return backends.resolve(backend, input, window_size=options.window_size)
+    return IMPLEMENTATIONS[backends.resolve(backend, input, window_size=options.window_size)]
 
 
 def _grid(shape: torch.Size, metric: Metric, options: LossOptions) -> torch.Size:
@@ -96,23 +100,26 @@ def _grid(shape: torch.Size, metric: Metric, options: LossOptions) -> torch.Size
 
 
 def _on_grid(
-    weight: Tensor | None, shape: torch.Size, metric: Metric, options: LossOptions
+    weight: Tensor | None, input: Tensor, target: Tensor, grid: torch.Size
 ) -> Tensor | None:
-    """The weight as a view on the loss grid: for "valid" its value at the window's centre."""
+    """The weight as it broadcasts to the loss grid: for "valid" its value at window centres.
+
+    Its own size is kept: a mask of one channel is never written out for every channel.
+    """
     if weight is None:
         return None
-    full = weight.expand(shape)
-    grid = _grid(shape, metric, options)
-    if grid == shape:
-        return full
-    radius = options.window_size // 2
-    return full.narrow(-2, radius, grid[-2]).narrow(-1, radius, grid[-1])
+    mask = weight.to(compute_dtype(input.dtype, target.dtype))
+    mask = mask.reshape((1,) * (input.dim() - mask.dim()) + mask.shape)
+    for dim in range(mask.dim()):
+        lost = input.shape[dim] - grid[dim]
+        if lost and mask.shape[dim] != 1:
+            mask = mask.narrow(dim, lost // 2, grid[dim])
+    return mask
 
 
-def _weight_sums(
-    mask: Tensor | None, shape: torch.Size, metric: Metric, options: LossOptions, like: Tensor
-) -> Tensor:
+def _weight_sums(mask: Tensor | None, grid: torch.Size, like: Tensor) -> Tensor:
     """The sum of the weight over each image's loss grid, (N,), of the dtype of `like`."""
     if mask is None:
-        return like.new_full((shape[0],), _grid(shape, metric, options)[1:].numel())
-    return reference.sum_images(mask.to(like.dtype))
+        return like.new_full((grid[0],), grid[1:].numel())
+    repeats = grid[1:].numel() // max(mask.shape[1:].numel(), 1)
+    return (reference.sum_images(mask) * repeats).expand(grid[0])

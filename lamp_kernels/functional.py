@@ -27,8 +27,8 @@ from lamp_kernels.options import (
     Padding,
     Reduction,
     check_choice,
-    check_coefficient,
     check_eps,
+    check_not_negative,
     check_reduction,
 )
 from lamp_kernels.tensors import check_float_tensor
@@ -218,7 +218,7 @@ def check_terms(ssim: float, mse: float, l1: float) -> dispatch.Terms:
     """The terms that count, or an error naming the coefficient that is wrong."""
     terms: dict[Metric, float] = {}
     for metric, value in zip(METRICS, (ssim, mse, l1), strict=True):
-        coefficient = check_coefficient(metric, value)
+        coefficient = check_not_negative(metric, value)
         if coefficient > 0.0:
             terms[metric] = coefficient
     if not terms:

@@ -30,6 +30,9 @@ REDUCTIONS: dict[Level, tuple[Reduction, ...]] = {
 }
 
 MAX_WINDOW_SIZE = 31
+# So that data_range, and the squares of k1 and k2, are normal numbers in float32.
+DATA_RANGES = (1e-37, 1e38)
+STABILISERS = (1e-18, 1e18)
 MIN_EPS = 1e-6  # a slope of 1e6; nearer to 1 the float32 spacing of 1 - eps itself shows
 
 
@@ -52,11 +55,11 @@ class LossOptions(NamedTuple):
         check_choice("dissimilarity", self.dissimilarity, DISSIMILARITIES)
         check_choice("amplification", self.amplification, AMPLIFICATIONS)
         return LossOptions(
-            check_positive("data_range", self.data_range),
+            check_within("data_range", self.data_range, DATA_RANGES),
             check_window_size(self.window_size),
             check_positive("sigma", self.sigma),
-            check_positive("k1", self.k1),
-            check_positive("k2", self.k2),
+            check_within("k1", self.k1, STABILISERS),
+            check_within("k2", self.k2, STABILISERS),
             self.padding,
             self.dissimilarity,
             self.amplification,
@@ -68,9 +71,21 @@ def check_positive(name: str, value: object) -> float:
     """`value` as a float if it is a positive finite real number, else an error naming it."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {_shown(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond float64
+        number = math.inf
     if not (0.0 < number < math.inf):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return number
+
+
+def check_within(name: str, value: object, limits: tuple[float, float]) -> float:
+    """`value` as a float if it is a real number within the limits, else an error naming it."""
+    number = check_positive(name, value)
+    low, high = limits
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be within {low:g} to {high:g}, got {value!r}")
     return number
 
 
@@ -111,9 +126,9 @@ def check_reduction(amplify_over: Level, reduction: Reduction) -> None:
         )
 
 
-def check_coefficient(name: str, value: object) -> float:
-    """The factor of one term as a float if it is finite and not negative, else an error."""
-    if not isinstance(value, bool) and isinstance(value, Real) and float(value) == 0.0:
+def check_not_negative(name: str, value: object) -> float:
+    """`value` as a float if it is a finite real number of at least 0, else an error naming it."""
+    if not isinstance(value, bool) and isinstance(value, Real) and value == 0:
         return 0.0
     return check_positive(name, value)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lamp_kernels.options import check_positive
+from lamp_kernels.options import DATA_RANGES, check_within
 from lamp_kernels.tensors import check_float_tensor
 
 
@@ -49,14 +49,14 @@ def check_range(input: Tensor, target: Tensor, data_range: float = 1.0) -> Range
 
     Raises:
         TypeError: a tensor is not a floating tensor, or data_range is not a number.
-        ValueError: data_range is not positive and finite.
+        ValueError: data_range is out of range.
 
     Example:
         >>> image = torch.tensor([0.0, 0.5, 2.0])
         >>> bool(check_range(image, image))
         False
     """
-    span = check_positive("data_range", data_range)
+    span = check_within("data_range", data_range, DATA_RANGES)
     least, greatest, nonfinite = float("inf"), float("-inf"), 0
     for name, tensor in (("input", input), ("target", target)):
         values = check_float_tensor(name, tensor).detach()

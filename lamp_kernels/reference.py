@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels.options import Amplification, LossOptions, Metric, Padding
+from lamp_kernels.tensors import compute_dtype
 
 SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one thread
 
@@ -32,13 +33,14 @@ def amplify(loss: Tensor, amplification: Amplification, eps: float) -> Tensor:
     """A(L) = -log1p(-L) up to L = 1 - eps, continued above by its tangent there.
 
     The slope 1/(1 - L) grows from 1 at L = 0 to 1/eps and stays there, so a finite loss has a
-    finite value and a gradient that never dies. NaN gives NaN.
+    finite value and a gradient that never dies. NaN gives NaN. The tangent's share is exactly 0
+    below the knee, its slope too: 1/eps - 1/eps would leave the rounding of 1/eps in a slope of 1.
     """
-    loss = loss.to(_compute_dtype(loss.dtype))
+    loss = loss.to(compute_dtype(loss.dtype))
     if amplification == "none":
         return loss
-    below = loss.clamp(max=1.0 - eps)
-    return (loss - below) / eps - torch.log1p(-below)
+    knee = 1.0 - eps
+    return torch.relu(loss - knee) / eps - torch.log1p(-loss.clamp(max=knee))
 
 
 # ---- Pointwise losses --------------------------------------------------------------------------
@@ -80,6 +82,8 @@ def _window_moments(planes: Tensor, options: LossOptions) -> tuple[Tensor, Tenso
     is about the plane's mean: on an evenly bright plane nothing cancels. The derivative treats
     c as the constant that it is.
     """
+    if options.window_size == 1:
+        return planes, torch.zeros_like(planes)
     taps = gaussian(options.window_size, options.sigma)
     level = _level(planes)
     centred = _pad(planes, len(taps) // 2, options.padding) - level
@@ -151,9 +155,12 @@ def gaussian(size: int, sigma: float) -> list[float]:
 # ---- Smoothing of anomaly maps -----------------------------------------------------------------
 
 
+SMOOTHING_REACH = 4.0  # standard deviations, where the Gaussian is cut off
+
+
 def smoothing_radius(sigma: float) -> int:
-    """Pixels on each side that `smooth` looks at: the Gaussian is cut off at 4 sigma."""
-    return math.ceil(4.0 * sigma)
+    """Pixels on each side that `smooth` looks at."""
+    return math.ceil(SMOOTHING_REACH * sigma)
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
@@ -171,7 +178,7 @@ def loss_map(
 ) -> Tensor:
     """The elementwise loss L, or A(L), on the loss's own grid, in float32 or float64."""
     with _without_autocast(input.device.type):
-        dtype = _compute_dtype(torch.promote_types(input.dtype, target.dtype))
+        dtype = compute_dtype(input.dtype, target.dtype)
         x, y = input.to(dtype), target.to(dtype)
         if metric == "ssim":
             dissimilarity = ssim_dissimilarity(x, y, options)
@@ -192,11 +199,13 @@ def image_sums(
     *,
     amplified: bool,
 ) -> Tensor:
-    """Sum over each image of m L or m A(L), (N,); `weight` m broadcasts to the loss's grid."""
+    """Sum over each image of m L or m A(L), (N,).
+
+    weight: m, of the dtype of the loss and broadcasting to its grid.
+    """
     loss = loss_map(metric, input, target, options, amplified=amplified)
     with _without_autocast(input.device.type):
-        weighted = loss if weight is None else loss * weight.to(loss.dtype)
-        return sum_images(weighted)
+        return sum_images(loss if weight is None else loss * weight)
 
 
 def sum_images(values: Tensor) -> Tensor:
@@ -208,14 +217,11 @@ def sum_images(values: Tensor) -> Tensor:
     if values.dim() == 1:
         return values
     values = values.flatten(1)
-    whole, rest = divmod(values.shape[1], SUMMED_AT_ONCE)
+    whole = values.shape[1] // SUMMED_AT_ONCE
+    rest = values.shape[1] - whole * SUMMED_AT_ONCE
     pieces, remainder = torch.split(values, [whole * SUMMED_AT_ONCE, rest], dim=1)
     partial = pieces.reshape(values.shape[0], whole, SUMMED_AT_ONCE).sum(dim=2)
     return partial.sum(dim=1) + remainder.sum(dim=1)
-
-
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:

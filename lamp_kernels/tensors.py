@@ -12,10 +12,16 @@ from lamp_kernels.options import LossOptions, Padding
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def compute_dtype(*dtypes: torch.dtype) -> torch.dtype:
+    """What a loss of these dtypes is computed in and returned as: float32, or float64."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
 def check_float_tensor(name: str, value: object) -> Tensor:
-    """`value` if it is a tensor of a supported floating dtype, else a TypeError."""
+    """`value` if it is a dense tensor of a supported floating dtype, else a TypeError."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    _check_dense(name, value)
     if value.dtype not in FLOAT_DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
         raise TypeError(f"{name} must have one of the dtypes {names}; got {value.dtype}")
@@ -41,7 +47,7 @@ def check_pair(input: Tensor, target: Tensor) -> None:
         raise ValueError(
             f"input and target must be on the same device, got {input.device} and {target.device}"
         )
-    if input.dtype != target.dtype and not torch.is_autocast_enabled(input.device.type):
+    if input.dtype != target.dtype and not _autocasting(input.device.type):
         raise TypeError(
             "input and target must have the same dtype outside autocast, "
             f"got {input.dtype} and {target.dtype}"
@@ -81,6 +87,7 @@ def check_weight(weight: Tensor | None, input: Tensor) -> None:
         return
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight must be a torch.Tensor or None, got {type(weight).__name__}")
+    _check_dense("weight", weight)
     if weight.dtype.is_complex:
         raise TypeError(f"weight must be real, got {weight.dtype}")
     if weight.requires_grad:
@@ -97,3 +104,13 @@ def check_weight(weight: Tensor | None, input: Tensor) -> None:
             f"weight of shape {tuple(weight.shape)} does not broadcast to input of shape "
             f"{tuple(input.shape)}"
         )
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got one of layout {tensor.layout}")
+
+
+def _autocasting(device_type: str) -> bool:
+    available = torch.amp.is_autocast_available(device_type)
+    return available and torch.is_autocast_enabled(device_type)

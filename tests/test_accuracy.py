@@ -4,7 +4,13 @@ import pytest
 import torch
 from scenes import EVEN, SCENES, UNEVEN, pair
 
-from lamp_kernels import AmplifiedReconstructionLoss, AmplifiedSSIMLoss, functional
+from lamp_kernels import (
+    AmplifiedL1Loss,
+    AmplifiedMSELoss,
+    AmplifiedReconstructionLoss,
+    AmplifiedSSIMLoss,
+    functional,
+)
 
 APART = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
 
@@ -47,6 +53,19 @@ def test_brightness_offset(scene, offset):
     # The promise speaks of L <= 0.9: on the dark scene an offset of 0.3 leaves L at 0.5.
     limit = 1e-5 if scene == "flat" else 1e-4
     assert max(errors(AmplifiedSSIMLoss(), *pair(scene, 1e-3, offset))) <= limit
+
+
+@pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("module", [AmplifiedMSELoss, AmplifiedL1Loss, AmplifiedSSIMLoss])
+def test_a_steep_tangent_costs_no_digits_below_it(module, eps):
+    assert max(errors(module(eps=eps), *pair("texture", 1e-2))) <= 1e-6
+
+
+@pytest.mark.parametrize("window_size", [1, 3, 31])
+@pytest.mark.parametrize("scene", EVEN)
+def test_other_windows(scene, window_size):
+    loss_function = AmplifiedSSIMLoss(window_size=window_size, sigma=max(0.5, window_size / 7))
+    assert max(errors(loss_function, *pair(scene, 1e-3))) <= 1e-5
 
 
 @pytest.mark.parametrize("apart", APART)

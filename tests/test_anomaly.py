@@ -56,7 +56,10 @@ def test_a_defect_shows_where_it_is():
         ({"channel_reduction": "sum"}, ValueError, "channel_reduction.*'sum'"),
         ({"smooth_sigma": -1.0}, ValueError, "smooth_sigma.*-1.0"),
         ({"smooth_sigma": True}, TypeError, "smooth_sigma.*True"),
-        ({"smooth_sigma": 6.0}, ValueError, "smooth_sigma=6.0.*25.*24, 31"),
+        ({"smooth_sigma": 6.0}, ValueError, "smooth_sigma=6.0.*24, 31"),
+        ({"smooth_sigma": 1e308}, ValueError, r"smooth_sigma=1e\+308"),
+        ({"smooth_sigma": np.zeros(2)}, TypeError, "smooth_sigma.*ndarray"),
+        ({"smooth_sigma": torch.tensor(0.0)}, TypeError, "smooth_sigma.*Tensor"),
         ({"data_range": 0}, ValueError, "data_range.*0"),
     ],
 )
@@ -78,6 +81,28 @@ def test_scores():
     assert anomaly_score(maps, pooling="topk", k=0.3).tolist() == [3.5, 4.0]  # rounded up
     assert anomaly_score(maps, pooling="topk", k=1.0).tolist() == [2.0, 4.0]
     assert anomaly_score(maps, pooling="topk").tolist() == [5.0, 4.0]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "max"])
+@pytest.mark.parametrize("metric", ["ssim", "mse", "l1"])
+def test_nan_reaches_the_map(images, metric, reduction):
+    x, y = images
+    x[1, 2, 12, 12] = float("nan")
+    maps = anomaly_map(x, y, metric=metric, channel_reduction=reduction)
+    assert maps[1, 12, 12].isnan()
+    assert maps[0].isfinite().all()
+
+
+def test_a_map_needs_a_channel():
+    image = torch.rand(1, 0, 16, 16)
+    for metric in ("ssim", "mse", "l1"):
+        with pytest.raises(ValueError, match="C >= 1"):
+            anomaly_map(image, image, metric=metric)
+
+
+def test_a_share_that_rounding_lifts_over_a_whole_number():
+    maps = torch.arange(100.0).view(1, 100)  # 0.07 * 100 is 7.000000000000001
+    assert anomaly_score(maps, pooling="topk", k=0.07).item() == 96.0
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean", "topk"])
@@ -103,6 +128,7 @@ def test_empty_batch(pooling):
         ({"pooling": "topk", "k": -0.5}, ValueError, "k .*-0.5"),
         ({"pooling": "topk", "k": True}, TypeError, "k .*True"),
         ({"pooling": "topk", "k": "1"}, TypeError, "k .*'1'"),
+        ({"pooling": "max", "k": "1"}, TypeError, "k .*'1'"),
     ],
 )
 def test_score_errors(options, error, message):

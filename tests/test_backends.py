@@ -17,11 +17,10 @@ def cuda_image(monkeypatch):
     """What `resolve` sees of a CUDA tensor; there is no GPU here."""
     monkeypatch.setattr(backends, "_warned_of_cuda", False)
 
-    class OnCuda:
+    class OnCuda(torch.Tensor):
         is_cuda = True
-        device = torch.device("cuda")
 
-    return OnCuda()
+    return torch.rand(1).as_subclass(OnCuda)
 
 
 def test_automatic_choice_is_the_fastest_available():
@@ -54,6 +53,10 @@ def test_unknown_name():
         backends.resolve("opencl", IMAGE)
     with pytest.raises(TypeError, match="backend"):
         backends.resolve(3, IMAGE)
+    with pytest.raises(TypeError, match=r"input must be a torch\.Tensor, got NoneType"):
+        backends.resolve(None, None)
+    with pytest.raises(ValueError, match="window_size"):
+        backends.resolve(None, IMAGE, window_size=10)
 
 
 def test_environment_variable_stands_between_argument_and_default(monkeypatch):

@@ -20,12 +20,12 @@ def fresh_compiler():
 
 
 @pytest.mark.parametrize("loss_function", MODULES, ids=str)
-def test_one_graph_for_every_batch_size(loss_function):
+def test_one_graph_for_every_size(loss_function):
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(loss_function, fullgraph=True, backend=counter)
-    for batch in (3, 5, 2, 7):
-        x, y = torch.rand(2, batch, 2, 16, 18)
-        weight = torch.rand(batch, 1, 16, 18)
+    for batch, height, width in [(3, 16, 18), (5, 16, 18), (2, 16, 18), (4, 70, 80), (4, 20, 33)]:
+        x, y = torch.rand(2, batch, 2, height, width)
+        weight = torch.rand(batch, 1, height, width)
         leaves = [x.clone().requires_grad_() for _ in range(2)]
         losses = [
             function(leaf, y, weight).sum()
@@ -34,8 +34,11 @@ def test_one_graph_for_every_batch_size(loss_function):
         torch.autograd.backward(losses)
         torch.testing.assert_close(losses[1], losses[0])
         torch.testing.assert_close(leaves[1].grad, leaves[0].grad)
-    # The first batch size is compiled as a constant, the second as a variable, then no more.
-    assert counter.frame_count <= 2
+        if height == 16:
+            # The first batch size is compiled as a constant, the second as a variable.
+            assert counter.frame_count <= 2
+    # Then the sides, once for images of less than 4,096 elements and once for larger ones.
+    assert counter.frame_count <= 4
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inside Inductor

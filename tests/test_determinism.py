@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from lamp_kernels import AmplifiedMSELoss, AmplifiedReconstructionLoss
+from lamp_kernels import AmplifiedMSELoss, AmplifiedReconstructionLoss, functional
 
 
 def loss_and_gradients(loss_function, x, y):
@@ -51,6 +51,16 @@ def test_a_long_vector(threads):
     assert_same(results)
     exact = AmplifiedMSELoss()(x.double(), y.double())
     assert results[0][0].item() == pytest.approx(exact.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean", "topk"])
+def test_scores(threads, pooling):
+    maps = torch.rand(1, 1024, 1024)
+    results = []
+    for count in (1, 2, 3, 4):
+        threads(count)
+        results.append([functional.anomaly_score(maps, pooling=pooling, k=0.5)])
+    assert_same(results)
 
 
 def test_several_python_threads_at_once():

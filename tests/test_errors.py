@@ -34,6 +34,10 @@ OPTIONS = [
     ("data_range", "1", TypeError, "data_range.*'1'"),
     ("data_range", True, TypeError, "data_range.*True"),
     ("data_range", torch.tensor(1.0), TypeError, "data_range.*Tensor"),
+    ("data_range", 10**400, ValueError, "data_range.*1000"),
+    ("data_range", 1e-40, ValueError, "data_range.*1e-40"),
+    ("data_range", 1e39, ValueError, r"data_range.*1e\+39"),
+    ("window_size", True, TypeError, "window_size.*True"),
     ("window_size", 10, ValueError, "window_size.*10"),
     ("window_size", 0, ValueError, "window_size.*0"),
     ("window_size", -3, ValueError, "window_size.*-3"),
@@ -42,6 +46,8 @@ OPTIONS = [
     ("sigma", 0.0, ValueError, "sigma.*0.0"),
     ("sigma", None, TypeError, "sigma.*None"),
     ("k1", 0.0, ValueError, "k1.*0.0"),
+    ("k1", 1e300, ValueError, r"k1.*1e\+300"),
+    ("k2", 1e-30, ValueError, "k2.*1e-30"),
     ("k2", -0.03, ValueError, "k2.*-0.03"),
     ("eps", 0.0, ValueError, "eps.*0.0"),
     ("eps", 1.0, ValueError, "eps.*1.0"),
@@ -56,6 +62,7 @@ OPTIONS = [
     ("backend", 1, TypeError, "backend.*1"),
     ("ssim", -1.0, ValueError, "ssim.*-1.0"),
     ("mse", math.inf, ValueError, "mse.*inf"),
+    ("ssim", 10**400, ValueError, "ssim.*1000"),
     ("l1", "0", TypeError, "l1.*'0'"),
 ]
 
@@ -132,6 +139,19 @@ class TestTensors:
     def test_weight_requires_grad(self, function):
         with pytest.raises(ValueError, match="weight must not require grad"):
             function(IMAGE, IMAGE, torch.ones(1, requires_grad=True))
+        with pytest.raises(ValueError, match="weight must not require grad"):
+            function(IMAGE, IMAGE, torch.ones(1, requires_grad=True) * 1)
+
+    def test_sparse(self, function):
+        with pytest.raises(TypeError, match=r"target must be a dense tensor.*sparse_coo"):
+            function(IMAGE, IMAGE.to_sparse())
+        with pytest.raises(TypeError, match=r"weight must be a dense tensor.*sparse_coo"):
+            function(IMAGE, IMAGE, torch.ones(16, 16).to_sparse())
+
+    def test_dtypes_differ_where_there_is_no_autocast(self, function):
+        meta = IMAGE.to("meta")
+        with pytest.raises(TypeError, match=r"torch\.float32 and torch\.float64"):
+            function(meta, meta.double())
 
     def test_weight_is_no_real_tensor(self, function):
         with pytest.raises(TypeError, match=r"weight must be a torch\.Tensor or None, got float"):
@@ -185,6 +205,18 @@ def test_map_of_terms_on_different_grids():
 def test_no_term_at_all():
     with pytest.raises(ValueError, match=r"ssim=0.*mse=0.*l1=0"):
         AmplifiedReconstructionLoss(ssim=0, mse=0, l1=0)
+
+
+def test_ssim_reductions():
+    for reduction in ("sum", "max"):
+        with pytest.raises(ValueError, match=f"reduction.*'{reduction}'"):
+            functional.ssim(IMAGE, IMAGE, reduction=reduction)
+
+
+def test_limits_of_eps_are_legal_up_to_one():
+    loss = torch.tensor([0.5])
+    assert amplify(loss, eps=1e-6).isfinite().all()
+    assert amplify(loss, eps=0.999999).isfinite().all()
 
 
 def test_amplify():

@@ -174,6 +174,31 @@ def test_nan_stays_within_the_windows_that_see_it():
     assert torch.equal(loss.isnan(), seen)
 
 
+@pytest.mark.parametrize(("level", "reduction"), CELLS)
+def test_weights_that_sum_to_less_than_one(level, reduction):
+    """A mean does not depend on the scale of the weight, however small."""
+    x, y = torch.rand(2, 2, 1, 12, 12)
+    weight = torch.rand(2, 1, 12, 12)
+    found = losses(x, y, 1e-20 * weight, level, reduction)
+    wanted = losses(x, y, weight, level, reduction)
+    if level == "element" and reduction in ("sum", "none"):
+        wanted = 1e-20 * wanted
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+
+
+def test_images_are_counted_term_by_term():
+    """Under "valid" a mask on the border reaches the squared error and no window centre."""
+    x, y = torch.rand(2, 2, 1, 16, 16)
+    weight = torch.ones(2, 1, 16, 16)
+    weight[1, :, 2:, :] = 0.0
+    found = functional.amplified_reconstruction_loss(
+        x, y, weight, padding="valid", amplify_over="image"
+    )
+    wanted = functional.amplified_ssim_loss(x[:1], y[:1], padding="valid", amplify_over="image")
+    wanted += functional.amplified_mse_loss(x, y, weight, amplify_over="image")
+    torch.testing.assert_close(found, wanted)
+
+
 def test_masks_of_different_size_weigh_by_pixel_or_by_image():
     x = torch.tensor([[0.5, 0.5], [0.1, 0.9]])
     mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])

@@ -87,6 +87,12 @@ def test_pytorch_msssim(images):
     assert functional.ssim(x, y).item() == pytest.approx(expected.item(), abs=2e-6)
 
 
+def test_textbook_with_many_channels():
+    x, y = torch.rand(2, 2, 17, 12, 13, dtype=torch.float64)
+    found = functional.ssim(x, y, padding="reflect", reduction="none")
+    assert found.numpy() == pytest.approx(ssim_map(x.numpy(), y.numpy()), abs=1e-12)
+
+
 @pytest.mark.parametrize("padding", ["reflect", "valid", "zeros"])
 @pytest.mark.parametrize(
     ("window_size", "sigma"), [(1, 1.5), (3, 0.5), (7, 1.0), (11, 1.5), (31, 9.0), (5, 1e-3)]

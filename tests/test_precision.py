@@ -97,6 +97,7 @@ def low_precision():
 
 
 def test_independent_of_precision_settings(low_precision):
+    """Nothing that these settings reach computes a loss: they do reach products of matrices."""
     x, y = torch.rand(2, 2, 3, 32, 32)
     square = torch.rand(256, 256)
 

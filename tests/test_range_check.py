@@ -14,6 +14,15 @@ def test_what_fits():
     assert check_range(torch.tensor([255.0]), torch.tensor([0.0]), data_range=255)
 
 
+def test_the_limits_are_sharp():
+    just_above = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
+    just_below = torch.nextafter(torch.tensor(0.0), torch.tensor(-1.0))
+    inside = torch.tensor([0.0, 1.0])
+    assert check_range(inside, inside)
+    assert not check_range(inside, just_above)
+    assert not check_range(just_below, inside)
+
+
 @pytest.mark.parametrize(
     ("values", "word"),
     [([-0.1, 1.0], "-0.1"), ([0.0, 1.1], "1.1"), ([float("nan")], "1 not finite")],
