@@ -1,13 +1,28 @@
 """`python -m lamp_kernels`: what is installed, what would compute, and does it compute right."""
 
+import argparse
 import sys
+from collections.abc import Sequence
+
+import torch
 
 from lamp_kernels import backends, self_check
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report and the self-check; 0 if every check passed, else 1."""
+    argparse.ArgumentParser(
+        prog="python -m lamp_kernels",
+        description="Say what is installed and what would compute, and check a few known answers.",
+    ).parse_args(arguments)
     print(backends.report())
+    try:
+        for device in self_check.devices():
+            choice = backends.resolve(None, torch.empty(0, device=device))
+            print(f"a loss of a {device} tensor is computed by: {choice}")
+    except ValueError as error:
+        print(f"every loss without a backend argument raises: {error}")
+        return 1
     print("self-check:")
     failures = 0
     for check in self_check.run():

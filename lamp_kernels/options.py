@@ -128,8 +128,10 @@ def check_reduction(amplify_over: Level, reduction: Reduction) -> None:
 
 def check_not_negative(name: str, value: object) -> float:
     """`value` as a float if it is a finite real number of at least 0, else an error naming it."""
-    if not isinstance(value, bool) and isinstance(value, Real) and value == 0:
-        return 0.0
+    if not isinstance(value, bool) and isinstance(value, Real) and value <= 0:
+        if value == 0:
+            return 0.0
+        raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
     return check_positive(name, value)
 
 

@@ -28,6 +28,8 @@ class RangeCheck(NamedTuple):
         found = f"values from {self.minimum:g} to {self.maximum:g}, {self.nonfinite} not finite"
         if self.fits:
             return f"within [0, {self.data_range:g}]: {found}"
+        if self.nonfinite:
+            return f"not within [0, {self.data_range:g}]: {found}. Look for their origin"
         return (
             f"not within [0, {self.data_range:g}]: {found}. Rescale the images (a sigmoid at the "
             "network's end, normalisation undone) or pass the data_range that they have"

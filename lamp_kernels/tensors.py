@@ -24,7 +24,11 @@ def check_float_tensor(name: str, value: object) -> Tensor:
     _check_dense(name, value)
     if value.dtype not in FLOAT_DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
-        raise TypeError(f"{name} must have one of the dtypes {names}; got {value.dtype}")
+        hint = "; divide by 255 first, as in image.float() / 255"
+        raise TypeError(
+            f"{name} must have one of the dtypes {names}; got {value.dtype}"
+            + (hint if value.dtype == torch.uint8 else "")
+        )
     return value
 
 
@@ -102,7 +106,7 @@ def check_weight(weight: Tensor | None, input: Tensor) -> None:
     ):
         raise ValueError(
             f"weight of shape {tuple(weight.shape)} does not broadcast to input of shape "
-            f"{tuple(input.shape)}"
+            f"{tuple(input.shape)}; dimensions are matched from the last to the first"
         )
 
 

@@ -119,6 +119,10 @@ class TestTensors:
         with pytest.raises(TypeError, match=f"target.*{dtype}"):
             function(IMAGE, IMAGE.to(dtype))
 
+    def test_bytes(self, function):
+        with pytest.raises(TypeError, match=r"input.*uint8; divide by 255"):
+            function((255 * IMAGE).byte(), IMAGE)
+
     def test_dtypes_differ_outside_autocast(self, function):
         with pytest.raises(TypeError, match=r"torch\.float32 and torch\.bfloat16"):
             function(IMAGE, IMAGE.bfloat16())

@@ -5,7 +5,7 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from lamp_kernels import __main__ as program
-from lamp_kernels import functional, self_check
+from lamp_kernels import backends, functional, self_check
 
 
 def test_known_answers_are_those_of_other_packages():
@@ -23,16 +23,32 @@ def test_known_answers_are_those_of_other_packages():
 
 
 def test_program_prints_the_report_and_passes(capsys):
-    assert program.main() == 0
+    assert program.main([]) == 0
     output = capsys.readouterr().out
     assert "backends:" in output
+    assert "a loss of a cpu tensor is computed by" in output
     assert "all checks passed" in output
+
+
+@pytest.mark.parametrize("name", ["native", "cuda"])
+def test_program_fails_where_the_environment_asks_for_what_is_not_there(monkeypatch, capsys, name):
+    if name in backends.available():
+        pytest.skip(f"{name} is available here")
+    monkeypatch.setattr(backends, "_from_environment", name)
+    assert program.main([]) == 1
+    assert "raises: LAMP_KERNELS_BACKEND" in capsys.readouterr().out
+
+
+def test_program_has_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        program.main(["--help"])
+    assert "usage: python -m lamp_kernels" in capsys.readouterr().out
 
 
 def test_program_fails_where_an_answer_is_wrong(monkeypatch, capsys):
     right = functional.ssim
     monkeypatch.setattr(functional, "ssim", lambda *a, **k: 0.999 * right(*a, **k))
-    assert program.main() == 1
+    assert program.main([]) == 1
     output = capsys.readouterr().out
     assert "FAILED, expected 0.8581078" in output
     assert "checks failed" in output

@@ -85,7 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="class of fashion-mnist that counts as normal (default: 0)",
     )
     group.add_argument(
-        "--size", type=positive_int, help="side of the images in pixels (default: the data's own)"
+        "--size",
+        type=positive_int,
+        help="side of the square images in pixels; those of folder are stretched to it "
+        "(default: textures 64, fashion-mnist 28, folder 256)",
     )
     group.add_argument(
         "--channels", type=int, choices=(1, 3), help="grey or colour (default: as the images are)"
@@ -261,7 +264,7 @@ def pixels(text: str) -> int | float:
 
 def loss_list(text: str) -> list[str]:
     """Type of an option: names of losses, separated by commas."""
-    names = text.split(",")
+    names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in LOSSES:
             raise argparse.ArgumentTypeError(
@@ -382,6 +385,12 @@ def run(arguments: argparse.Namespace) -> None:
         except ValueError as error:  # of the library: it names argument and value
             raise OptionError(str(error)) from error
         metrics = begin(folder, metrics, config, data, options, team)
+        if team.first and set(options.losses) <= set(metrics["arms"]):
+            print(
+                f"{PROGRAM}: {folder} holds this run, begun {metrics['environment']['date']} and "
+                "finished: nothing to train; choose another --out to train again",
+                file=sys.stderr,
+            )
         train_losses(folder, metrics, data, options, team)
         if team.first:
             write_report(folder)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from uad import figures
 from uad.checkpoint import atomic_write
 from uad.data import GOOD
-from uad.report_tables import MERITS, definitions, kind_table, leaders, result_table
+from uad.evaluation import auroc_resamples
+from uad.report_tables import definitions, kind_table, result_table
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -105,7 +106,7 @@ def page(run: Run, grid: bytes) -> str:
         for figure in (("image_auroc", "Image AUROC"), ("aupro", "AUPRO"))
     )
     sections = {
-        "Results": findings(run.arms) + result_table(run.arms),
+        "Results": findings(run) + result_table(run.arms),
         "By kind of defect": by_kind,
         "Pictures": pictures(run, grid),
         "Scores": score_figures(run),
@@ -184,26 +185,28 @@ def scoring(options: Mapping[str, Any]) -> str:
     )
 
 
-def findings(arms: Mapping[str, Any]) -> str:
-    """Which arm is ahead in what, and what that is worth."""
-    items = []
-    for column in MERITS:
-        values = column.values(arms)
-        best = leaders(values, column.show, column.better)
-        if best:
-            others = [value for arm, value in values.items() if arm not in best]
-            low, high = column.show(min(others)), column.show(max(others))
-            items.append(
-                f"<li>{column.title}: {_listing([_bold(arm) for arm in values if arm in best])} "
-                f"with {column.show(max(values.values()))} "
-                f"(elsewhere {low if low == high else f'{low} to {high}'})</li>"
-            )
-    if not items:
+def findings(run: Run) -> str:
+    """Which arm has the highest image AUROC, by how much, and what that is worth."""
+    aurocs = {arm: content["evaluation"]["image_auroc"] for arm, content in run.arms.items()}
+    if len(aurocs) < 2 or None in aurocs.values():
         return ""
+    best = max(aurocs, key=lambda arm: aurocs[arm])
+    resamples = {arm: auroc_resamples(run.anomalous, run.scores[arm]) for arm in aurocs}
+    leads, clear = [], True
+    for arm in aurocs.keys() - {best}:
+        low, high = np.quantile(resamples[best] - resamples[arm], (0.025, 0.975))
+        clear = clear and low > 0
+        leads.append(f"{_bold(arm)} by {aurocs[best] - aurocs[arm]:.3f} ({low:.3f} to {high:.3f})")
+    verdict = (
+        "It is ahead of all of them on these test images"
+        if clear
+        else "An interval that contains 0 leaves open which loss is better, on these very images"
+    )
     return (
-        f"<p>Highest in this run:</p>\n<ul>{''.join(items)}</ul>\n"
-        "<p>This is <b>one run with one seed, without confidence intervals</b>: small differences "
-        "may be chance, and another seed may turn them round.</p>\n"
+        f"<p>The highest image AUROC has {_bold(best)} with {aurocs[best]:.3f}. It leads "
+        f"{_listing(sorted(leads))}; in brackets the 95 % interval from drawing the test images "
+        f"anew. {verdict}; and this is <b>one run with one seed</b>, so another seed may turn "
+        "any order round.</p>\n"
     )
 
 
@@ -274,7 +277,8 @@ def training_figures(arms: Mapping[str, Any]) -> str:
     else:
         tangent = (
             "<p>At the end of no epoch was any element on the tangent of the amplification, that "
-            "is, wrong by more than 1&nbsp;&minus;&nbsp;eps.</p>\n"
+            "is, wrong by more than 1&nbsp;&minus;&nbsp;eps. Where all errors are small, "
+            "amplification leaves them nearly as they are.</p>\n"
         )
     return f'<div class="pair">{losses}{tangent}</div>\n'
 
@@ -307,7 +311,10 @@ def settings(metrics: Mapping[str, Any]) -> str:
 
 
 def command(config: Mapping[str, Any]) -> list[list[str]]:
-    """The command line that makes this run again, in groups of an option and its values."""
+    """The command line that makes this run again, in groups of an option and its values.
+
+    It names another folder, since a run is never overwritten.
+    """
     processes = config.get("nproc_per_node", 1)
     groups = [["torchrun", f"--nproc-per-node={processes}"] if processes > 1 else ["python"]]
     groups.append(["python/train.py"])
@@ -321,7 +328,7 @@ def command(config: Mapping[str, Any]) -> list[list[str]]:
             groups.append([option, ",".join(value)])
         else:
             groups.append([option, *map(str, value if isinstance(value, list) else [value])])
-    return groups
+    return [*groups, ["--out", "runs/again"]]
 
 
 def main(arguments: Sequence[str]) -> int:

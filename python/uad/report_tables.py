@@ -75,7 +75,8 @@ COLUMNS = (
     ),
     Column(
         "time per step", lambda arm: arm["seconds_per_step"], lambda s: f"{1000 * s:.1f} ms", -1,
-        "median over the training steps",
+        "median over the training steps; the losses are trained one after another, so that on a "
+        "busy machine this compares moments, not losses",
     ),
     Column(
         "loss in step", lambda arm: arm["loss_share"], percent, -1,
@@ -89,34 +90,23 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def leaders(values: Mapping[str, float], show: Callable[[float], str], better: int) -> set[str]:
-    """Whose value is the best, as far as the digits shown tell; nobody where all look alike."""
-    shown = {name: show(value) for name, value in values.items()}
-    if not better or len(set(shown.values())) < 2:
-        return set()
-    winner = max(values, key=lambda name: better * values[name])
-    return {name for name in values if shown[name] == shown[winner]}
-
-
 def result_table(arms: Arms) -> str:
     """One row an arm, with what the columns mean."""
     columns = [column for column in COLUMNS if column.values(arms)]
     cells: dict[str, list[str]] = {arm: [] for arm in arms}
     for column in columns:
         values = column.values(arms)
-        best = leaders(values, column.show, column.better)
         for arm, row in cells.items():
-            row.append(_cell(column.show(values[arm]) if arm in values else None, arm in best))
+            row.append(_cell(column.show(values[arm]) if arm in values else None))
     arrows = {1: "\u00a0↑", -1: "\u00a0↓", 0: ""}
     heads = [column.title + arrows[column.better] for column in columns]
     rows = [_row_head(arm, _swatch(arm)) + "".join(row) for arm, row in cells.items()]
-    bold = "Bold: the best of its column. " if len(arms) > 1 else ""
     meanings = "".join(
         f"<dt>{column.title}</dt><dd>{escape(column.meaning)}</dd>" for column in columns
     )
     return (
         _table(["training loss", *heads], rows)
-        + f'<p class="note">{bold}↑ higher is better, ↓ lower.</p>\n<dl>{meanings}</dl>\n'
+        + f'<p class="note">↑ higher is better, ↓ lower.</p>\n<dl>{meanings}</dl>\n'
     )
 
 
@@ -127,10 +117,7 @@ def kind_table(arms: Arms, key: str, title: str) -> str:
     for kind, first in next(iter(per_kind.values())).items():
         found = {arm: kinds[kind][key] for arm, kinds in per_kind.items()}
         values = {arm: value for arm, value in found.items() if value is not None}
-        best = leaders(values, three_digits, 1)
-        cells = [
-            _cell(three_digits(values[arm]) if arm in values else None, arm in best) for arm in arms
-        ]
+        cells = [_cell(three_digits(values[arm]) if arm in values else None) for arm in arms]
         if values:
             rows.append(_row_head(kind) + _cell(str(first["count"])) + "".join(cells))
     caption = f"{title} of each kind against all normal test images"
@@ -171,6 +158,5 @@ def _swatch(arm: str) -> str:
     return f'<i class="swatch" style="background:{colour(arm)}"></i>'
 
 
-def _cell(text: str | None, strong: bool = False) -> str:
-    text = "-" if text is None else escape(text)
-    return f"<td><b>{text}</b></td>" if strong else f"<td>{text}</td>"
+def _cell(text: str | None) -> str:
+    return f"<td>{'-' if text is None else escape(text)}</td>"

@@ -80,6 +80,14 @@ def begin(
     if metrics is not None:
         if metrics["data"] != summary:
             raise RunError("--resume: the data are not those that the run was started with")
+        now = describe_environment(processes)
+        for package in ("torch", "lamp_kernels"):  # others would end with other numbers
+            before = metrics["environment"][package]
+            if before != now[package]:
+                raise RunError(
+                    f"--resume: the run was started with {package} {before}, this is "
+                    f"{now[package]}: choose another folder"
+                )
         return metrics
     metrics = {
         "config": config,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -196,8 +196,8 @@ class Trainer:
                 loss = loss_function(reconstruction, images)
             loss.backward()
 
-        alone = median_seconds(loss_alone, self.device, repeats)
-        return alone / median_seconds(lambda: self.step(images), self.device, repeats)
+        alone, whole = median_seconds([loss_alone, lambda: self.step(images)], self.device, repeats)
+        return alone / whole
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
@@ -234,12 +234,20 @@ class StepClock:
         return [end - start for start, end in pairs]
 
 
-def median_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median time of `work` after a few calls that do not count."""
+def median_seconds(
+    works: Sequence[Callable[[], object]], device: torch.device, repeats: int
+) -> list[float]:
+    """Median time of each work, after a few calls that do not count.
+
+    The works take turns, so that a busy moment of the machine meets all of them.
+    """
     clock = StepClock(device)
     for call in range(WARM_UP_STEPS + repeats):
-        if call >= WARM_UP_STEPS:
+        if call == WARM_UP_STEPS:
             clock.tick()
-        work()
-    clock.tick()
-    return statistics.median(clock.seconds())
+        for work in works:
+            work()
+            if call >= WARM_UP_STEPS:
+                clock.tick()
+    seconds = clock.seconds()
+    return [statistics.median(seconds[index :: len(works)]) for index in range(len(works))]

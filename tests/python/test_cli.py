@@ -275,9 +275,25 @@ def test_a_run_is_neither_overwritten_nor_mixed(options, image_root, tmp_path, c
     assert cli.main([*options, "--out", str(tmp_path / "other"), "--resume"]) == 2
     assert "exists and holds no run" in capsys.readouterr().err
 
-    assert cli.main([*options, "--resume"]) == 0  # nothing is left to train
-    assert "image AUROC" in capsys.readouterr().out
+    assert cli.main([*options, "--resume"]) == 0
+    printed = capsys.readouterr()
+    assert "finished: nothing to train" in printed.err
+    assert "image AUROC" in printed.out
     assert read_metrics(tmp_path / "run") == before
+
+
+@pytest.mark.usefixtures("without_report")
+@pytest.mark.parametrize("package", ["torch", "lamp_kernels"])
+def test_a_run_of_another_version_is_not_continued(options, tmp_path, capsys, package):
+    options += ["--loss", "mse", "--epochs", "1"]
+    assert cli.main(options) == 0
+    path = tmp_path / "run" / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["environment"][package] = "0.0.1"
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main([*options, "--resume"]) == 2
+    assert f"started with {package} 0.0.1, this is" in capsys.readouterr().err
 
 
 class Crash(BaseException):

@@ -10,6 +10,7 @@ import torch
 from scipy import ndimage
 from sklearn import metrics
 from torch import nn
+from uad import evaluation
 from uad.data import AnomalyData
 from uad.evaluation import (
     EXAMPLES,
@@ -325,3 +326,19 @@ def test_files_hold_what_the_report_needs(with_masks, tmp_path):
         np.testing.assert_array_equal(file["maps"], maps[chosen])
         assert file["kinds"].tolist() == list(data.kinds)
         assert file["reconstructions"].shape == (3, 1, 8, 8)
+
+
+def test_resampled_auroc():
+    rng = np.random.default_rng(3)
+    anomalous = np.arange(90) % 3 == 0
+    scores = np.round(rng.normal(size=90) + anomalous, 1).astype(np.float32)  # with ties
+    found = evaluation.auroc_resamples(anomalous, scores, resamples=2000)
+    exact = evaluation.image_figures(anomalous, scores)["image_auroc"]
+    assert found.mean() == pytest.approx(exact, abs=0.005)
+    # the standard error of AUROC by Hanley and McNeil, 1982
+    q1, q2 = exact / (2 - exact), 2 * exact**2 / (1 + exact)
+    variance = exact * (1 - exact) + 29 * (q1 - exact**2) + 59 * (q2 - exact**2)
+    assert found.std() == pytest.approx((variance / (30 * 60)) ** 0.5, rel=0.25)
+    assert (evaluation.auroc_resamples(anomalous, scores, resamples=2000) == found).all()
+    perfect = evaluation.auroc_resamples(anomalous, anomalous.astype(np.float32))
+    assert (perfect == 1.0).all()

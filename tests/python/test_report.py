@@ -16,7 +16,6 @@ from skimage import data as pictures
 from torch.nn import functional
 from uad import evaluation, figures, report
 from uad.data import GOOD, AnomalyData, to_unit
-from uad.report_tables import leaders, three_digits
 
 KINDS = (GOOD, "hole", "stain")
 LOSSES = ("mse", "amplified-mse")
@@ -191,33 +190,32 @@ def test_the_same_run_gives_the_same_report(page, folder):
     assert (folder / "report.html").read_bytes() == before
 
 
-def test_the_best_value_is_bold(page):
-    bold = re.findall(r"<b>(.*?)</b>", report.result_table(arms_with(0.8, 0.9)))
-    assert "0.900" in bold
-    assert "0.800" not in bold
-    assert "0.900" not in re.findall(r"<b>(.*?)</b>", report.result_table(arms_with(0.9, 0.9)))
+def test_the_lead_and_its_interval(page):
+    assert re.search(
+        r"The highest image AUROC has \S+ with 0\.\d{3}\. It leads \S+ by 0\.\d{3} "
+        r"\(-?\d\.\d{3} to -?\d\.\d{3}\)",
+        page.text,
+    )
 
 
-def arms_with(*image_auroc):
-    names = ("image_ap", "pixel_auroc", "aupro", "psnr_normal")
-    return {
-        loss: {
-            "evaluation": {"image_auroc": value} | dict.fromkeys(names),
-            "history": {"tangent_share": [0.0]},
-            "seconds_per_step": 0.01,
-            "loss_share": 0.1,
-        }
-        for loss, value in zip(LOSSES, image_auroc, strict=True)
-    }
-
-
-def test_leaders_go_by_the_digits_shown():
-    assert leaders({"a": 0.8, "b": 0.9}, three_digits, 1) == {"b"}
-    assert leaders({"a": 0.8, "b": 0.9}, three_digits, -1) == {"a"}
-    assert leaders({"a": 0.9001, "b": 0.9002, "c": 0.1}, three_digits, 1) == {"a", "b"}
-    assert leaders({"a": 0.9001, "b": 0.9002}, three_digits, 1) == set()
-    assert leaders({"a": 0.8, "b": 0.9}, three_digits, 0) == set()
-    assert leaders({"a": 0.8}, three_digits, 1) == set()
+@pytest.mark.parametrize(("shift", "clear"), [(0.0, False), (3.0, True)])
+def test_a_lead_counts_where_its_interval_excludes_zero(tmp_path, shift, clear):
+    folder = make_run(tmp_path / "run", losses=["mse", "l1"])
+    rng = np.random.default_rng(0)
+    kinds = np.array([GOOD] * 40 + ["hole"] * 40)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for loss, distance in (("mse", 0.5), ("l1", 0.5 + shift)):
+        path = folder / loss / "evaluation.npz"
+        arrays = dict(np.load(path))
+        scores = rng.normal(size=80) + distance * (kinds != GOOD)
+        np.savez(path, **arrays | {"scores": scores.astype(np.float32), "kinds": kinds})
+        auroc = evaluation.image_figures(kinds != GOOD, scores)["image_auroc"]
+        metrics["arms"][loss]["evaluation"]["image_auroc"] = auroc
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    text = report.findings(report.read_run(folder))
+    assert ("ahead of all of them" in text) == clear
+    assert ("leaves open which loss is better" in text) != clear
+    assert not clear or "has <b>l1</b>" in text
 
 
 def test_data_without_masks(tmp_path):
@@ -229,7 +227,7 @@ def test_data_without_masks(tmp_path):
 
 def test_one_loss_alone(tmp_path):
     page = read_report(make_run(tmp_path / "run", losses=["mse"], tangent=0.0))
-    for absent in ("Highest", "one seed", "Bold", "Only the training loss", "amplified loss"):
+    for absent in ("highest", "one seed", "Only the training loss", "amplified loss"):
         assert absent not in page.text
     assert "no epoch was any element on the tangent" in page.text
     assert len(page.files("svg+xml")) == 3
@@ -291,12 +289,13 @@ def test_scoring_in_words(options, sentence):
 def test_the_command_repeats_the_run(page):
     assert (
         "python python/train.py --data textures --root 'my pictures' --category brick grass "
-        "--compare mse,amplified-mse --amplify-over element --epochs 3 --compile"
+        "--compare mse,amplified-mse --amplify-over element --epochs 3 --compile --out runs/again"
     ) in page.text
     assert report.command({"loss": "l1", "nproc_per_node": 2}) == [
         ["torchrun", "--nproc-per-node=2"],
         ["python/train.py"],
         ["--loss", "l1"],
+        ["--out", "runs/again"],
     ]
 
 

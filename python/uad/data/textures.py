@@ -91,7 +91,8 @@ def load(
         note=(
             "Photographs of scikit-image (CC0), training crops from the upper half of each and "
             "test crops from the lower half. All defects are synthetic: they are drawn into test "
-            f"crops by a program ({', '.join(defects.KINDS)})."
+            f"crops by a program ({', '.join(defects.KINDS)}). One threshold serves all textures, "
+            "some of which are reconstructed far better than others."
         ),
         train=torch.from_numpy(np.stack(train)).unsqueeze(1).repeat(repeat),
         test=torch.from_numpy(np.stack(test)).unsqueeze(1).repeat(repeat),
