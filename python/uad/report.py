@@ -203,7 +203,7 @@ def findings(run: Run) -> str:
         else "An interval that contains 0 leaves open which loss is better, on these very images"
     )
     return (
-        f"<p>The highest image AUROC has {_bold(best)} with {aurocs[best]:.3f}. It leads "
+        f"<p>Image AUROC is highest with {_bold(best)}: {aurocs[best]:.3f}. It leads "
         f"{_listing(sorted(leads))}; in brackets the 95 % interval from drawing the test images "
         f"anew. {verdict}; and this is <b>one run with one seed</b>, so another seed may turn "
         "any order round.</p>\n"
