@@ -96,7 +96,7 @@ class Trainer:
         self.optimizer.zero_grad()
         with self.autocast():
             reconstruction, loss = self.forward(images)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()
         if self.options.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.options.grad_clip)
@@ -219,7 +219,7 @@ class StepClock:
     def tick(self) -> None:
         """Mark this moment, on CUDA in the order of the device's work."""
         if self.cuda:
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event = torch.cuda.Event(enable_timing=True)
             event.record()
             self.ticks.append(event)
         else:
