@@ -1,0 +1,49 @@
+"""Float32 against float64: mean(1 - SSIM) of nearly equal images, here and in pytorch-msssim.
+
+python bench/accuracy.py
+"""
+
+import torch
+from pytorch_msssim import ssim
+from torch import Tensor
+
+from lamp_kernels import functional
+
+SHAPE = (2, 1, 96, 96)
+BRIGHTNESS = 0.95  # of the flat image
+APART = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # standard deviation of the difference
+
+
+def ours(input: Tensor, target: Tensor) -> float:
+    """1 - SSIM by this library, with the border of pytorch-msssim."""
+    loss = functional.amplified_ssim_loss(
+        input, target, padding="valid", dissimilarity="full", amplification="none"
+    )
+    return loss.item()
+
+
+def theirs(input: Tensor, target: Tensor) -> float:
+    """1 - SSIM by pytorch-msssim."""
+    return 1.0 - ssim(input, target, data_range=1.0).item()
+
+
+def main() -> None:
+    """Print the relative errors, one row a distance."""
+    generator = torch.Generator().manual_seed(0)
+    print(f"flat image of {BRIGHTNESS}, relative error of mean(1 - SSIM) in float32")
+    print(f"{'apart':>8}{'here':>12}{'pytorch-msssim':>18}")
+    for apart in APART:
+        noise = apart * torch.randn(SHAPE, generator=generator, dtype=torch.float64)
+        target = torch.full(SHAPE, BRIGHTNESS).double()
+        # Rounded first, so that both precisions see the same images.
+        input = (target + noise).float().double()
+        exact = ours(input, target)
+        errors = [
+            abs(function(input.float(), target.float()) - exact) / exact
+            for function in (ours, theirs)
+        ]
+        print(f"{apart:>8g}{errors[0]:>12.0e}{errors[1]:>18.0e}")
+
+
+if __name__ == "__main__":
+    main()
