@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ).parse_args(arguments)
     print(backends.report())
     try:
-        for device in self_check.devices():
+        for device in backends.devices():
             choice = backends.resolve(None, torch.empty(0, device=device))
             print(f"a loss of a {device} tensor is computed by: {choice}")
     except ValueError as error:

@@ -77,7 +77,7 @@ def report() -> str:
     lines = [
         f"lamp_kernels {__version__}",
         f"torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}",
-        f"devices: {', '.join(_devices())}",
+        "devices: " + ", ".join(f"{name} ({what})" for name, what in devices().items()),
         "backends:",
     ]
     for name in BACKENDS:
@@ -87,11 +87,12 @@ def report() -> str:
     return "\n".join(lines)
 
 
-def _devices() -> list[str]:
-    names = [f"cpu ({torch.get_num_threads()} threads)"]
+def devices() -> dict[str, str]:
+    """The devices of this machine that losses are computed on, each with what it is."""
+    found = {"cpu": f"{torch.get_num_threads()} threads"}
     for index in range(torch.cuda.device_count()):
-        names.append(f"cuda:{index} ({torch.cuda.get_device_name(index)})")
-    return names
+        found[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    return found
 
 
 def _warn_of_slow_cuda(input: Tensor) -> None:
@@ -99,9 +100,10 @@ def _warn_of_slow_cuda(input: Tensor) -> None:
     global _warned_of_cuda
     if input.is_cuda and not torch.compiler.is_compiling() and not _warned_of_cuda:
         _warned_of_cuda = True
+        reasons = [reason for name in BACKENDS if (reason := unavailable(name))]
         warnings.warn(
             "lamp_kernels computes this CUDA tensor by its plain PyTorch reference: "
-            + "; ".join(f"{unavailable(name)}" for name in BACKENDS if unavailable(name))
+            + "; ".join(reasons)
             + ". backend='reference' asks for it without this warning.",
             stacklevel=2,
         )

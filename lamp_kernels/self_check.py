@@ -39,14 +39,9 @@ def pattern() -> tuple[Tensor, Tensor]:
     return image.view(1, 1, 24, 40), other.view(1, 1, 24, 40)
 
 
-def devices() -> list[str]:
-    """The devices of this machine that are checked."""
-    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-
-
 def run() -> Iterator[Check]:
     """Every check on every device and available backend, float32."""
-    for device in devices():
+    for device in backends.devices():
         for backend in backends.available():
             for name, found, expected, tolerance in _answers(torch.device(device), backend):
                 yield Check(f"{backend} on {device}: {name}", found, expected, tolerance)

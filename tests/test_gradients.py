@@ -81,6 +81,22 @@ def test_slope_of_amplification_is_one_over_one_minus_loss_then_constant():
     torch.testing.assert_close(slope, expected.detach())
 
 
+@pytest.mark.parametrize(
+    ("amplification", "eps", "least", "most"),
+    [("none", 1e-2, 0.001, 0.002), ("log", 1e-2, 0.93, 0.95), ("log", 1e-4, 0.99999, 1.0)],
+)
+def test_what_one_wrong_pixel_holds_of_the_gradient(amplification, eps, least, most):
+    """The README's figures on eps: share of the squared gradient norm."""
+    x = torch.full((1, 1, 256, 256), 0.1, requires_grad=True)
+    with torch.no_grad():
+        x[..., 128, 128] = 1.0
+    functional.amplified_mse_loss(
+        x, torch.zeros_like(x), amplification=amplification, eps=eps
+    ).backward()
+    squares = x.grad.double().square()
+    assert least < (squares[..., 128, 128].sum() / squares.sum()).item() < most
+
+
 def test_a_clamped_variance_keeps_its_derivative():
     """Rounding puts variances of nearly equal images below 0; their gradient must survive."""
     generator = torch.Generator().manual_seed(1)

@@ -87,6 +87,33 @@ def test_pytorch_msssim(images):
     assert functional.ssim(x, y).item() == pytest.approx(expected.item(), abs=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("settings", "theirs"),
+    [
+        ({}, lambda x, y: kornia.losses.SSIMLoss(11, padding="same")(x, y)),
+        ({"padding": "valid"}, lambda x, y: kornia.losses.SSIMLoss(11, padding="valid")(x, y)),
+        (
+            {"dissimilarity": "full"},
+            lambda x, y: (
+                1 - torchmetrics.image.StructuralSimilarityIndexMeasure(data_range=1.0)(x, y)
+            ),
+        ),
+        (
+            {"dissimilarity": "full", "padding": "valid"},
+            lambda x, y: 1 - pytorch_msssim.ssim(x, y, data_range=1.0),
+        ),
+        (
+            {"dissimilarity": "full", "padding": "zeros"},
+            lambda x, y: 1 - ssim_map(x.numpy(), y.numpy(), padding="zeros").mean(),
+        ),
+    ],
+    ids=["kornia same", "kornia valid", "torchmetrics", "pytorch-msssim", "fused-ssim's formula"],
+)
+def test_the_readmes_settings(images, settings, theirs):
+    loss_function = AmplifiedSSIMLoss(amplification="none", **settings)
+    assert loss_function(*images).item() == pytest.approx(float(theirs(*images)), abs=2e-6)
+
+
 def test_textbook_with_many_channels():
     x, y = torch.rand(2, 2, 17, 12, 13, dtype=torch.float64)
     found = functional.ssim(x, y, padding="reflect", reduction="none")

@@ -36,15 +36,10 @@ class LossOptions:
     backend: str | None = None
 
 
-def build_loss(
-    name: str,
-    *,
-    amplify_over: str = "element",
-    eps: float = 1e-2,
-    padding: str = "reflect",
-    window_size: int = 11,
-    backend: str | None = None,
-) -> nn.Module:
+DEFAULTS = LossOptions()
+
+
+def build_loss(name: str, options: LossOptions = DEFAULTS) -> nn.Module:
     """The loss `name`, one of LOSSES, called as loss(reconstruction, image), images in [0, 1]."""
     if name not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {name!r}")
@@ -52,10 +47,14 @@ def build_loss(
         return nn.MSELoss()
     if name == "l1":
         return nn.L1Loss()
-    amplification: dict[str, Any] = {"amplification": "none", "backend": backend}
+    amplification: dict[str, Any] = {"amplification": "none", "backend": options.backend}
     if name.startswith("amplified-"):
-        amplification |= {"amplification": "log", "amplify_over": amplify_over, "eps": eps}
-    window: dict[str, Any] = {"padding": padding, "window_size": window_size}
+        amplification |= {
+            "amplification": "log",
+            "amplify_over": options.amplify_over,
+            "eps": options.eps,
+        }
+    window: dict[str, Any] = {"padding": options.padding, "window_size": options.window_size}
     match name.removeprefix("amplified-"):
         case "mse":
             return lamp_kernels.AmplifiedMSELoss(**amplification)

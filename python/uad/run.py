@@ -111,7 +111,7 @@ def rehearse(data: AnomalyData, options: RunOptions, device: torch.device) -> No
     with torch.no_grad():
         unit = to_unit(image).to(device)
         for name in options.losses:
-            build_loss(name, **asdict(options.loss))(unit, unit)
+            build_loss(name, options.loss)(unit, unit)
             tangent_share(name, unit, unit, options.loss)
     network = ConvAutoencoder(image.shape[1], width=options.width, latent=options.latent)
     _, maps = evaluation.anomaly_maps(
@@ -132,7 +132,7 @@ def train_losses(
         trainer = Trainer(
             name,
             ConvAutoencoder(data.train.shape[1], width=options.width, latent=options.latent),
-            build_loss(name, **asdict(options.loss)),
+            build_loss(name, options.loss),
             options.training,
             processes,
             partial(tangent_share, name, options=options.loss),

@@ -201,7 +201,7 @@ def test_a_file_that_is_no_image_is_named(options, image_root, tmp_path, capsys)
     assert error.count("\n") == 1
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="is about its absence")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there, the test is of none")
 def test_missing_cuda_is_an_error(options, capsys):
     assert cli.main([*options, "--device", "cuda"]) == 2
     assert "--device cuda: this PyTorch finds no CUDA device" in capsys.readouterr().err

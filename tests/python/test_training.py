@@ -86,7 +86,7 @@ def test_an_option_changes_the_losses_that_have_it(option, value, affected):
         name
         for name in LOSSES
         if build_loss(name)(reconstruction, image)
-        != build_loss(name, **{option: value})(reconstruction, image)
+        != build_loss(name, LossOptions(**{option: value}))(reconstruction, image)
     }
     assert changed == affected
 
@@ -94,7 +94,7 @@ def test_an_option_changes_the_losses_that_have_it(option, value, affected):
 def test_backend_reaches_every_loss_of_the_library():
     for name in set(LOSSES) - {"mse", "l1"}:
         with pytest.raises(ValueError, match="backend"):
-            build_loss(name, backend="none of them")(*torch.rand(2, 1, 1, 32, 32))
+            build_loss(name, LossOptions(backend="none of them"))(*torch.rand(2, 1, 1, 32, 32))
 
 
 def test_unknown_loss_is_named():
