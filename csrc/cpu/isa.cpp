@@ -1,0 +1,64 @@
+#include "isa.h"
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace lamp_kernels {
+
+namespace v4 {
+void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
+}
+namespace v3 {
+void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
+}
+namespace baseline {
+void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
+}
+
+namespace {
+
+constexpr const char* kVariable = "LAMP_KERNELS_CPU_ISA";
+
+Isa choose() {
+  const char* request = std::getenv(kVariable);
+  const bool any = !request || !*request;
+  auto wanted = [&](const char* name) { return any || std::string_view(request) == name; };
+#if defined(__x86_64__) && !defined(__clang__)
+  __builtin_cpu_init();
+  if (wanted("v4") && __builtin_cpu_supports("x86-64-v4")) return {"v4", v4::run_tiles};
+  if (wanted("v3") && __builtin_cpu_supports("x86-64-v3")) return {"v3", v3::run_tiles};
+#endif
+  if (wanted("baseline")) return {"baseline", baseline::run_tiles};
+  throw std::runtime_error(std::string(kVariable) + "=" + request +
+                           " names no instruction set of this machine; known are v4 and v3 (on "
+                           "x86-64) and baseline");
+}
+
+}  // namespace
+
+const Isa& isa() {
+  static const Isa chosen = choose();
+  return chosen;
+}
+
+void* workspace(std::size_t bytes) {
+  constexpr std::align_val_t kAlignment{64};
+  struct Free {
+    void operator()(void* memory) const { ::operator delete(memory, kAlignment); }
+  };
+  static thread_local std::unique_ptr<void, Free> memory;
+  static thread_local std::size_t size = 0;
+  if (size < bytes) {
+    memory.reset();
+    size = 0;
+    memory.reset(::operator new(bytes, kAlignment));
+    size = bytes;
+  }
+  return memory.get();
+}
+
+}  // namespace lamp_kernels

@@ -1,0 +1,63 @@
+// The kernel for one instruction set. Included in that set's namespace by kernel_*.cpp, which say
+//   LAMP_VECTOR_BYTES   the size of a vector
+//   LAMP_ROWS           rows that SSIM computes in one step
+// All standard headers are included before, so that no inline function of theirs is compiled for
+// an instruction set that the machine may lack.
+
+#include "vectors.h"
+
+#include "../formulas.h"
+
+#include "rows.h"
+
+#include "pixels.h"
+
+#include "ssim.h"
+
+template <class T, int radius, int gradients>
+static void run_tile(const Context<T>& c, double* sums) {
+  if constexpr (radius == 0) {
+    auto& rows = *static_cast<PixelRows<T>*>(workspace(sizeof(PixelRows<T>)));
+    pixel_tile<T, gradients>(c, rows, sums);
+  } else {
+    using Kernel = SsimTile<T, radius, gradients>;
+    using Workspace = typename Kernel::Workspace;
+    Kernel(c, *static_cast<Workspace*>(workspace(sizeof(Workspace)))).run(sums);
+  }
+}
+
+template <class T, int gradients>
+static void run_tile(const Context<T>& c, double* sums) {
+  switch (c.p.ssim ? c.p.radius : 0) {
+    case 0: return run_tile<T, 0, gradients>(c, sums);
+    case 1: return run_tile<T, 1, gradients>(c, sums);
+    case 2: return run_tile<T, 2, gradients>(c, sums);
+    case 3: return run_tile<T, 3, gradients>(c, sums);
+    case 4: return run_tile<T, 4, gradients>(c, sums);
+    case 5: return run_tile<T, 5, gradients>(c, sums);
+    case 6: return run_tile<T, 6, gradients>(c, sums);
+    case 7: return run_tile<T, 7, gradients>(c, sums);
+  }
+}
+
+template <class T>
+static void run_typed(const Params& p, const Tiling& tiling, int gradients, int64_t begin,
+                      int64_t end, double* partial) {
+  const int terms = p.terms();
+  for (int64_t i = begin; i < end; ++i) {
+    const Context<T> c(p, tiling.tile(i));
+    double* sums = partial + i * terms;
+    for (int k = 0; k < terms; ++k) sums[k] = 0;
+    if (gradients == 0) run_tile<T, 0>(c, sums);
+    if (gradients == 1) run_tile<T, 1>(c, sums);
+    if (gradients == 2) run_tile<T, 2>(c, sums);
+  }
+}
+
+void run_tiles(const Params& p, const Tiling& tiling, bool wide, int gradients, int64_t begin,
+               int64_t end, double* partial) {
+  if (wide)
+    run_typed<double>(p, tiling, gradients, begin, end, partial);
+  else
+    run_typed<float>(p, tiling, gradients, begin, end, partial);
+}

@@ -1,0 +1,16 @@
+// What every machine of the architecture has: SSE2 on x86-64, NEON on aarch64.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "isa.h"
+
+#define LAMP_VECTOR_BYTES 16
+#define LAMP_ROWS 8
+
+namespace lamp_kernels::baseline {
+
+#include "kernel.h"
+
+}  // namespace lamp_kernels::baseline

@@ -1,0 +1,52 @@
+// From what a kernel is told to its tiles and back: all that runs on the calling thread.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "isa.h"
+
+namespace lamp_kernels {
+
+// What a thread has to be worth waking up for, in pixels of SSIM; pointwise losses take a tenth.
+constexpr int64_t kPixelsWorthAThread = 4096;
+
+// Writes map and gradients as `p` says, and shares (N, T) = factors * sums over each image unless
+// `shares` is null. parallel_for(begin, end, grain, f) calls f(begin, end) on parts of the range.
+// Sums are added tile by tile in one order, whoever computed them.
+template <class T, class ParallelFor>
+void compute(Params p, T* shares, ParallelFor&& parallel_for) {
+  const bool for_input = p.input_gradient.data, for_target = p.target_gradient.data;
+  if (for_target && !for_input) {  // every term is symmetric in its images
+    std::swap(p.input, p.target);
+    std::swap(p.input_gradient, p.target_gradient);
+  }
+  const int gradients = int(for_input) + int(for_target);
+  const int64_t terms = p.terms();
+  const bool empty = p.batch * p.channels * p.height * p.width == 0;
+  const int64_t per_image = empty ? 0 : Tiling(p).tiles_per_plane() * p.channels;
+  std::unique_ptr<double[]> partial(new double[p.batch * per_image * terms]);
+  if (!empty) {
+    const Tiling tiling(p);
+    const RunTiles run = isa().run;
+    const int64_t worth = kPixelsWorthAThread * (p.ssim ? 1 : 10);
+    parallel_for(int64_t(0), tiling.tiles(), std::max<int64_t>(1, worth / tiling.pixels()),
+                 [&](int64_t begin, int64_t end) {
+                   run(p, tiling, sizeof(T) == sizeof(double), gradients, begin, end,
+                       partial.get());
+                 });
+  }
+  if (!shares) return;
+  const T* factors = static_cast<const T*>(p.factors);
+  for (int64_t image = 0; image < p.batch; ++image)
+    for (int64_t term = 0; term < terms; ++term) {
+      double sum = 0;
+      for (int64_t i = image * per_image; i < (image + 1) * per_image; ++i)
+        sum += partial[i * terms + term];
+      const int64_t at = image * terms + term;
+      shares[at] = T(double(factors[at]) * sum);
+    }
+}
+
+}  // namespace lamp_kernels

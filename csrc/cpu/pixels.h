@@ -1,0 +1,114 @@
+// One row of pixels: the pointwise terms, and the gradient from them and from SSIM's adjoint
+// planes. Included in the namespace of an instruction set.
+
+// Everything that is constant over a tile, in the type computed in.
+template <class T>
+struct Context {
+  const Params& p;
+  Tile tile;
+  int columns;  // of the tile
+  Amplification<T> a;
+  T scale;
+  T factor[kMaxTerms];  // of this image, by position among the terms present
+
+  Context(const Params& params, const Tile& t)
+      : p(params), tile(t), columns(int(t.end_column - t.column)),
+        a(amplification<T>(params.amplify, params.eps)), scale(T(params.scale)) {
+    const int terms = p.terms();
+    for (int k = 0; k < terms; ++k)
+      factor[k] = ((const T*)p.factors)[p.map.data ? k : tile.image * terms + k];
+  }
+
+  void read(const Source& s, int64_t row, int64_t column, int64_t count, T* to) const {
+    read_row(s, tile.image, tile.channel, row, column, count, to);
+  }
+  void write(const Sink& s, int64_t row, int64_t column, int64_t count, const T* from) const {
+    write_row(s, tile.image, tile.channel, row, column, count, from);
+  }
+};
+
+// Rows of pixels, a vector longer: the last vector may reach beyond them.
+template <class T>
+struct PixelRows {
+  static constexpr int kPixels = int(Tiling::kWidest), kLength = kPixels + kLanes<T>;
+  alignas(64) T x[kLength], y[kLength], weight[kLength];
+  alignas(64) T first[kLength], second[kLength];  // the gradients, or the map
+};
+
+// The planes of SSIM's adjoint at one row, and the levels that s' and d' are about.
+template <class T, int gradients>
+struct AdjointRow {
+  const T* plane[2 + gradients];  // ss, dd, s + d, s - d
+  T level_d, level_s;
+};
+
+// Pixels column .. column + count - 1 of a row. Adds the sums of the pointwise terms to `sums` (those after SSIM's, if it is a term).
+// gradients: 0 for values only, 1 for the input's, 2 for both.
+template <class T, int gradients>
+static void pixel_row(const Context<T>& c, int64_t row, int64_t column, int count,
+                      const AdjointRow<T, gradients>* ssim, PixelRows<T>& b, double* sums) {
+  using V = Vector<T>;
+  const Params& p = c.p;
+  const int first_term = p.ssim ? 1 : 0;
+  const bool pointwise = p.mse || p.l1;
+  c.read(p.input, row, column, count, b.x);
+  c.read(p.target, row, column, count, b.y);
+  if (pointwise && p.weight.data) c.read(p.weight, row, column, count, b.weight);
+  const bool add_to_map = p.map.data && p.ssim;
+  if (add_to_map) {
+    const Sink& m = p.map;
+    c.read({m.data, sizeof(T) == 4 ? Dtype::float32 : Dtype::float64, m.batch, m.channel, m.row,
+            m.column}, row, column, count, b.first);
+  }
+
+  WideVector<T> total[2] = {};
+  for (int j = 0; j < count; j += kLanes<T>) {
+    const V x = load(b.x + j), y = load(b.y + j);
+    const V d = (x - y) * c.scale;
+    V by_d = {}, by_x = {}, by_y = {}, map = {};
+    if (pointwise) {
+      const V weight = p.weight.data ? load(b.weight + j) : V{} + T(1);
+      int k = 0;
+      auto term = [&](const Pointwise<V>& l) {
+        const Amplified<V> amplified = amplify<T>(l.loss, c.a);
+        const T factor = c.factor[first_term + k];
+        const V value = weight * amplified.value;
+        total[k] += widen<T>(within<T>(value, j, 0, count));
+        map += amplified.value * factor;
+        by_d += weight * factor * amplified.slope * l.slope;
+        ++k;
+      };
+      if (p.mse) term(squared_error(d));
+      if (p.l1) term(absolute_error<T>(d));
+    }
+    if constexpr (gradients > 0) {
+      if (ssim) {
+        const V s = (x + y) * c.scale - ssim->level_s, centred = d - ssim->level_d;
+        const V by_s = T(2) * s * load(ssim->plane[0] + j);
+        const V by_dd = T(2) * centred * load(ssim->plane[1] + j);
+        by_x = load(ssim->plane[2] + j) + by_s + by_dd;
+        if constexpr (gradients == 2) by_y = load(ssim->plane[3] + j) + by_s - by_dd;
+      }
+      store(b.first + j, (by_x + by_d) * c.scale);
+      if constexpr (gradients == 2) store(b.second + j, (by_y - by_d) * c.scale);
+    } else if (p.map.data) {
+      store(b.first + j, add_to_map ? load(b.first + j) + map : map);
+    }
+  }
+  for (int k = 0; k < int(p.mse) + int(p.l1); ++k)
+    sums[first_term + k] += sum_of_lanes<T>(total[k]);
+  if (p.map.data) c.write(p.map, row, column, count, b.first);
+  if constexpr (gradients > 0) c.write(p.input_gradient, row, column, count, b.first);
+  if constexpr (gradients == 2) c.write(p.target_gradient, row, column, count, b.second);
+}
+
+// A tile without SSIM.
+template <class T, int gradients>
+static void pixel_tile(const Context<T>& c, PixelRows<T>& rows, double* sums) {
+  const Tile& t = c.tile;
+  for (int64_t row = t.row; row < t.end_row; ++row)
+    for (int64_t column = t.column; column < t.end_column; column += PixelRows<T>::kPixels) {
+      const int64_t count = std::min<int64_t>(PixelRows<T>::kPixels, t.end_column - column);
+      pixel_row<T, gradients>(c, row, column, int(count), nullptr, rows, sums);
+    }
+}

@@ -1,0 +1,53 @@
+// Rows of tensors of any dtype and strides, to and from contiguous rows of T. Included in the
+// namespace of an instruction set.
+
+// float16 and bfloat16 by their bits, so that no instruction set is asked for.
+LAMP_INLINE float from_bfloat16(uint16_t h) {
+  return as_value<float>(int32_t(uint32_t(h) << 16));
+}
+// Sign, exponent and fraction move to their places in a float32; times 2^112 puts the exponent
+// right, also that of subnormal numbers. All exponent bits set mean infinity or NaN in both.
+LAMP_INLINE float from_float16(uint16_t h) {
+  const uint32_t magnitude = uint32_t(h & 0x7fff) << 13;
+  const float finite = as_value<float>(int32_t(magnitude)) * 0x1p112f;
+  const uint32_t value = magnitude >= 0x0f800000 ? magnitude | 0x7f800000
+                                                 : uint32_t(as_bits(finite));
+  return as_value<float>(int32_t(value | uint32_t(h & 0x8000) << 16));
+}
+
+template <class T, class E, class F>
+LAMP_INLINE void copy_row(const E* from, int64_t stride, int64_t count, T* to, F convert) {
+  if (stride == 1)
+    for (int64_t j = 0; j < count; ++j) to[j] = convert(from[j]);
+  else
+    for (int64_t j = 0; j < count; ++j) to[j] = convert(from[j * stride]);
+}
+
+template <class T>
+static void read_row(const Source& s, int64_t image, int64_t channel, int64_t row, int64_t column,
+                     int64_t count, T* to) {
+  const int64_t at = image * s.batch + channel * s.channel + row * s.row + column * s.column;
+  switch (s.dtype) {
+    case Dtype::float32:
+      return copy_row((const float*)s.data + at, s.column, count, to, [](float v) { return T(v); });
+    case Dtype::float64:
+      return copy_row((const double*)s.data + at, s.column, count, to,
+                      [](double v) { return T(v); });
+    case Dtype::float16:
+      return copy_row((const uint16_t*)s.data + at, s.column, count, to,
+                      [](uint16_t v) { return T(from_float16(v)); });
+    case Dtype::bfloat16:
+      return copy_row((const uint16_t*)s.data + at, s.column, count, to,
+                      [](uint16_t v) { return T(from_bfloat16(v)); });
+  }
+}
+
+template <class T>
+static void write_row(const Sink& s, int64_t image, int64_t channel, int64_t row, int64_t column,
+                      int64_t count, const T* from) {
+  T* to = (T*)s.data + image * s.batch + channel * s.channel + row * s.row + column * s.column;
+  if (s.column == 1)
+    __builtin_memcpy(to, from, count * sizeof(T));
+  else
+    for (int64_t j = 0; j < count; ++j) to[j * s.column] = from[j];
+}

@@ -1,0 +1,329 @@
+// One tile of the SSIM loss, with the pointwise terms beside it, streamed from top to bottom.
+// Included in the namespace of an instruction set.
+//
+//   pixels (row)  --convolve_row-->  ring of moment rows     4 planes: G_x of d, s, d^2, s^2
+//   moment rows   --statistics-->    loss, h planes          kRows at a time: G_y, then pointwise
+//   h planes      --adjoint_x-->     ring of adjoint rows    3 or 4 planes
+//   adjoint rows  --adjoint_y-->     gradient                kRows at a time, radius rows later
+//
+// Rows are numbered as in the image. A row beyond the border is a pointer: to the mirrored row of
+// the ring ("reflect"), to the moments of black ("zeros"), to zeros where there is no loss.
+
+template <class T, int radius, int gradients>
+class SsimTile {
+  using V = Vector<T>;
+  static constexpr int kTaps = 2 * radius + 1;
+  static constexpr int kRows = LAMP_ROWS;  // computed in one step: their windows share loads
+  static constexpr int kRing = kRows + kTaps - 1;  // rows that kRows windows see
+  static constexpr int kPlanes = 2 + gradients;    // of the adjoint
+  static constexpr int N = kLanes<T>;
+
+  // Window positions reach `radius` beyond the strip, the pixels they see as much again; each
+  // a vector longer, because the last vector of a row may reach beyond it.
+  static constexpr int kPositions = int(Tiling::kWidest) + 2 * radius + N;
+  static constexpr int kPixels = kPositions + 2 * radius;
+
+ public:
+  // A few hundred kilobytes, one for each thread.
+  struct Workspace {
+    alignas(64) T x[kPixels], y[kPixels], d[kPixels], s[kPixels];
+    alignas(64) T moments[kRing][4][kPositions];
+    alignas(64) T outside[4][kPositions];
+    alignas(64) T weight[kRows][kPositions];
+    alignas(64) T map[kRows][kPositions];
+    alignas(64) T h[kRows][kPlanes][kPositions];
+    alignas(64) T adjoint[kRing][kPlanes][kPositions];
+    alignas(64) T zeros[kPlanes][kPositions];
+    alignas(64) T gradient[kRows][kPlanes][kPositions];
+    PixelRows<T> pixels;
+  };
+
+  SsimTile(const Context<T>& context, Workspace& workspace)
+      : c(context), p(c.p), w(workspace), left(c.tile.column - radius),
+        positions(c.columns + 2 * radius), first_grid_row(p.first_row()),
+        end_grid_row(p.end_row()) {
+    for (int k = 0; k <= radius; ++k) tap[k] = T(p.taps[k]);
+    constants.c1 = T(p.c1);
+    constants.c2 = T(p.c2);
+    constants.a = T(p.dissimilarity);
+    find_levels();
+  }
+
+  void run(double* sums) {
+    const Tile& t = c.tile;
+    const int reach = gradients ? radius : 0;  // rows of loss that the tile's gradient depends on
+    first = std::max(first_grid_row, t.row - reach);
+    end = std::min(end_grid_row, t.end_row + reach);
+    prepare();
+    int64_t next = std::max<int64_t>(0, first - radius);  // row to convolve
+    int64_t pixel = t.row;                                // row of pixels to finish
+    for (int64_t row = first; pixel < t.end_row; row += kRows) {
+      const int rows = int(std::clamp<int64_t>(end - row, 0, kRows));
+      if (rows > 0) {
+        for (; next < std::min(row + rows + radius, p.height); ++next) convolve_row(next);
+        sums[0] += statistics(row, rows);
+        if constexpr (gradients > 0)
+          for (int q = 0; q < rows; ++q) adjoint_x(row + q, w.h[q]);
+      }
+      // Rows before `complete` have seen every window that they are in.
+      const int64_t complete = std::min(row + kRows - reach, t.end_row);
+      if constexpr (gradients > 0) {
+        if (complete > pixel) adjoint_y(row - radius);
+      }
+      const bool touch_pixels = gradients > 0 || p.mse || p.l1;
+      for (; pixel < complete; ++pixel)
+        if (touch_pixels) finish_row(pixel, int(pixel - (row - radius)), sums);
+    }
+  }
+
+ private:
+  const Context<T>& c;
+  const Params& p;
+  Workspace& w;
+  const int64_t left;   // the column of window position 0
+  const int positions;  // window positions: the strip's and `radius` on each side
+  const int64_t first_grid_row, end_grid_row;
+  int64_t first, end;   // rows of loss to compute
+  T tap[radius + 1];
+  SsimConstants<T> constants;
+
+  // About the mean of d and s on this tile. Rounding of a variance grows with the square of the
+  // distance to the level. What is not finite counts as 0, so that a NaN stays in its windows.
+  void find_levels() {
+    const Tile& t = c.tile;
+    double sum_d = 0, sum_s = 0;
+    int64_t count = 0;
+    for (int64_t row = t.row; row < t.end_row; row += 8) {
+      c.read(p.input, row, t.column, c.columns, w.x);
+      c.read(p.target, row, t.column, c.columns, w.y);
+      V row_d = {}, row_s = {};
+      for (int j = 0; j + N <= c.columns; j += N) {
+        row_d += load(w.x + j) - load(w.y + j);
+        row_s += load(w.x + j) + load(w.y + j);
+      }
+      double d = 0, s = 0;
+      for (int l = 0; l < N; ++l) d += row_d[l], s += row_s[l];
+      for (int j = c.columns / N * N; j < c.columns; ++j) d += w.x[j] - w.y[j], s += w.x[j] + w.y[j];
+      if (__builtin_isfinite(d) && __builtin_isfinite(s)) {
+        sum_d += d;
+        sum_s += s;
+        count += c.columns;
+      }
+    }
+    constants.level_d = count ? T(sum_d / double(count) * p.scale) : T(0);
+    constants.level_s = count ? T(sum_s / double(count) * p.scale) : T(0);
+  }
+
+  // Constants of the tile: moments of black rows, rows without loss, and pixels never read.
+  void prepare() {
+    const T d = -constants.level_d, s = -constants.level_s;
+    std::fill(w.d, w.d + kPixels, d);
+    std::fill(w.s, w.s + kPixels, s);
+    convolve_pixels(w.outside);
+    std::fill(&w.zeros[0][0], &w.zeros[0][0] + kPlanes * kPositions, T(0));
+  }
+
+  void convolve_row(int64_t row) {
+    // Columns of the image that the strip's windows see; beyond them, what the border says.
+    const int64_t start = left - radius;
+    const int64_t low = std::max<int64_t>(start, 0);
+    const int64_t high = std::min<int64_t>(start + positions + 2 * radius, p.width);
+    T *d = w.d - start, *s = w.s - start;  // by column of the image
+    c.read(p.input, row, low, high - low, w.x);
+    c.read(p.target, row, low, high - low, w.y);
+    const T level_d = constants.level_d, level_s = constants.level_s;
+    for (int64_t j = low; j < high; ++j) {
+      const T x = w.x[j - low], y = w.y[j - low];
+      d[j] = (x - y) * c.scale - level_d;
+      s[j] = (x + y) * c.scale - level_s;
+    }
+    if (p.border == Border::reflect) {
+      for (int64_t k = 1; low == 0 && k <= radius && -k >= start; ++k) d[-k] = d[k], s[-k] = s[k];
+      const int64_t last = p.width - 1;
+      for (int64_t k = 1; high == p.width && k <= radius && last + k < start + kPixels; ++k)
+        d[last + k] = d[last - k], s[last + k] = s[last - k];
+    }
+    convolve_pixels(w.moments[row % kRing]);
+  }
+
+  // G_x of d, s, d^2, s^2. Symmetric taps: g_k meets the sum of what lies k to both sides.
+  void convolve_pixels(T (*out)[kPositions]) const {
+    for (int j = 0; j < positions; j += N) {
+      const V d0 = load(w.d + j + radius), s0 = load(w.s + j + radius);
+      V mean_d = tap[0] * d0, mean_s = tap[0] * s0;
+      V square_d = mean_d * d0, square_s = mean_s * s0;
+#pragma GCC unroll 8
+      for (int k = 1; k <= radius; ++k) {
+        const V da = load(w.d + j + radius - k), db = load(w.d + j + radius + k);
+        const V sa = load(w.s + j + radius - k), sb = load(w.s + j + radius + k);
+        mean_d += tap[k] * (da + db);
+        mean_s += tap[k] * (sa + sb);
+        square_d += tap[k] * (da * da + db * db);
+        square_s += tap[k] * (sa * sa + sb * sb);
+      }
+      store(out[0] + j, mean_d);
+      store(out[1] + j, mean_s);
+      store(out[2] + j, square_d);
+      store(out[3] + j, square_s);
+    }
+  }
+
+  // The moments of image row `row`, for windows centred on rows before `seen`.
+  const T (*moments_of(int64_t row, int64_t seen) const)[kPositions] {
+    if (row >= seen) return w.outside;  // of a window beyond the last: anything
+    if (row >= 0 && row < p.height) return w.moments[row % kRing];
+    if (p.border != Border::reflect) return w.outside;
+    return w.moments[(row < 0 ? -row : 2 * (p.height - 1) - row) % kRing];
+  }
+
+  // kRows windows one above the other from the kRing rows that they see, of one plane.
+  LAMP_INLINE void along_y(const T* const* rows, int j, const T* tap, V* out) {
+    V sum[kRows] = {};
+#pragma GCC unroll 32
+    for (int t = 0; t < kRing; ++t) {
+      const V v = load(rows[t] + j);
+#pragma GCC unroll 8
+      for (int q = 0; q < kRows; ++q) {
+        const int k = t - q - radius;
+        if (k >= -radius && k <= radius) sum[q] += v * tap[k < 0 ? -k : k];
+      }
+    }
+    for (int q = 0; q < kRows; ++q) out[q] = sum[q];
+  }
+
+  // Loss of rows row .. row + rows - 1 and, for the gradient, their h planes. Returns the sum of
+  // what lies in the tile.
+  double statistics(int64_t row, int rows) {
+    const T* source[4][kRing];
+    for (int t = 0; t < kRing; ++t) {
+      const T(*m)[kPositions] = moments_of(row - radius + t, row + rows + radius);
+      for (int k = 0; k < 4; ++k) source[k][t] = m[k];
+    }
+    // The window positions that have a loss, and those whose loss is this tile's.
+    const int low = int(std::max<int64_t>(0, first_grid_row - left));
+    const int high = int(std::min<int64_t>(positions, p.end_column() - left));
+    const int own = std::max(low, radius), own_end = std::min(high, radius + c.columns);
+    const bool weighted = p.weight.data;
+    if (weighted)
+      for (int q = 0; q < rows; ++q)
+        c.read(p.weight, row + q, left + low, high - low, w.weight[q] + low);
+
+    WideVector<T> total = {};
+    for (int j = 0; j < positions; j += N) {
+      V m[4][kRows];
+      for (int k = 0; k < 4; ++k) along_y(source[k], j, tap, m[k]);
+      V sum = {};
+      for (int q = 0; q < rows; ++q) {
+        const Moments<V> moments = {m[0][q], m[1][q], m[2][q], m[3][q]};
+        const Dissimilarity<V> dissimilarity = ssim(moments, constants);
+        const Amplified<V> amplified = amplify<T>(dissimilarity.loss, c.a);
+        const V weight = weighted ? load(w.weight[q] + j) : V{} + T(1);
+        const int64_t r = row + q;
+        if (r >= c.tile.row && r < c.tile.end_row)
+          sum += within<T>(weight * amplified.value, j, own, own_end);
+        if (gradients == 0 && p.map.data) store(w.map[q] + j, amplified.value * c.factor[0]);
+        if constexpr (gradients > 0) {
+          const V slope = weight * c.factor[0] * amplified.slope;
+          const Adjoint<V> h = ssim_adjoint(moments, dissimilarity, slope, constants);
+          store(w.h[q][0] + j, h.ss);
+          store(w.h[q][1] + j, h.dd);
+          store(w.h[q][2] + j, h.s + h.d);
+          if constexpr (gradients == 2) store(w.h[q][3] + j, h.s - h.d);
+        }
+      }
+      total += widen<T>(sum);
+    }
+    if constexpr (gradients > 0) {  // no loss, no gradient
+      for (int q = 0; q < rows; ++q)
+        for (int k = 0; k < kPlanes; ++k) {
+          std::fill(w.h[q][k], w.h[q][k] + low, T(0));
+          std::fill(w.h[q][k] + high, w.h[q][k] + positions, T(0));
+        }
+    } else if (p.map.data) {
+      for (int q = 0; q < rows; ++q)
+        write_row(p.map, c.tile.image, c.tile.channel, row + q, left + own, own_end - own,
+                  w.map[q] + own);
+    }
+    return sum_of_lanes<T>(total);
+  }
+
+  // G_x^T of one row of h.
+  void adjoint_x(int64_t row, const T (*h)[kPositions]) {
+    for (int k = 0; k < kPlanes; ++k) {
+      const T* in = h[k];
+      T* out = w.adjoint[row % kRing][k];
+      for (int j = 0; j < c.columns; j += N) {
+        V sum = tap[0] * load(in + j + radius);
+#pragma GCC unroll 8
+        for (int m = 1; m <= radius; ++m)
+          sum += tap[m] * (load(in + j + radius - m) + load(in + j + radius + m));
+        store(out + j, sum);
+      }
+      if (p.border == Border::reflect) fold_columns(in, out);
+    }
+  }
+
+  // What windows saw in the mirror belongs to the mirrored pixel. Column t is seen at -t by
+  // windows at 0 .. radius - t, and at 2 last - t by those at 2 last - t - radius .. last.
+  void fold_columns(const T* in, T* out) const {
+    const int64_t last = p.width - 1;
+    in -= left;  // by column of the image
+    out -= c.tile.column;
+    for (int64_t t = std::max<int64_t>(1, c.tile.column);
+         t <= radius && t < c.tile.end_column && t <= last; ++t)
+      for (int64_t j = 0; j <= std::min<int64_t>(radius - t, last); ++j) out[t] += tap[t + j] * in[j];
+    for (int64_t t = std::max<int64_t>({0, c.tile.column, last - radius});
+         t < std::min(last, c.tile.end_column); ++t)
+      for (int64_t j = std::max<int64_t>(0, 2 * last - t - radius); j <= last; ++j)
+        out[t] += tap[2 * last - t - j] * in[j];
+  }
+
+  const T (*adjoint_of(int64_t row) const)[kPositions] {
+    return row >= first && row < end ? w.adjoint[row % kRing] : w.zeros;
+  }
+
+  // G_y^T for pixel rows row .. row + kRows - 1.
+  void adjoint_y(int64_t row) {
+    for (int k = 0; k < kPlanes; ++k) {
+      const T* source[kRing];
+      for (int t = 0; t < kRing; ++t) source[t] = adjoint_of(row - radius + t)[k];
+      for (int j = 0; j < c.columns; j += N) {
+        V sum[kRows];
+        along_y(source, j, tap, sum);
+        for (int q = 0; q < kRows; ++q) store(w.gradient[q][k] + j, sum[q]);
+      }
+    }
+    if (p.border == Border::reflect)
+      for (int q = 0; q < kRows; ++q) fold_rows(row + q, w.gradient[q]);
+  }
+
+  // As fold_columns, for pixel row t.
+  void fold_rows(int64_t t, T (*out)[kPositions]) const {
+    const int64_t last = p.height - 1;
+    if (t < 0 || t > last) return;
+    if (t >= 1)
+      for (int64_t j = 0; j <= std::min<int64_t>(radius - t, last); ++j) add_row(j, tap[t + j], out);
+    if (t < last)
+      for (int64_t j = std::max<int64_t>(0, 2 * last - t - radius); j <= last; ++j)
+        add_row(j, tap[2 * last - t - j], out);
+  }
+
+  void add_row(int64_t row, T factor, T (*out)[kPositions]) const {
+    for (int k = 0; k < kPlanes; ++k) {
+      const T* in = adjoint_of(row)[k];
+      for (int j = 0; j < c.columns; ++j) out[k][j] += factor * in[j];
+    }
+  }
+
+  void finish_row(int64_t row, int q, double* sums) {
+    if constexpr (gradients > 0) {
+      AdjointRow<T, gradients> ssim;
+      for (int k = 0; k < kPlanes; ++k) ssim.plane[k] = w.gradient[q][k];
+      ssim.level_d = constants.level_d;
+      ssim.level_s = constants.level_s;
+      pixel_row<T, gradients>(c, row, c.tile.column, c.columns, &ssim, w.pixels, sums);
+    } else {
+      pixel_row<T, 0>(c, row, c.tile.column, c.columns, nullptr, w.pixels, sums);
+    }
+  }
+};

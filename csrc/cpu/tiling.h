@@ -1,0 +1,66 @@
+// How images are cut into the pieces that threads take: by the shape alone, so that sums are
+// added in the same order for any number of threads and every instruction set.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../params.h"
+
+namespace lamp_kernels {
+
+// A tile is a strip of columns of one plane, and a band of rows of that.
+struct Tile {
+  int64_t image, channel;
+  int64_t row, end_row, column, end_column;
+};
+
+struct Tiling {
+  // SSIM. Wide strips save halo (at window 11 a strip of 256 columns computes 266 window
+  // positions) until their rings, about 400 bytes a column, leave the L2 cache.
+  static constexpr int64_t kWidest = 256;
+  static constexpr int64_t kWidthStep = 16;    // floats in the widest vector
+  static constexpr int64_t kHighest = 1024;    // rows: the level follows the image a little
+  static constexpr int64_t kLowest = 64;       // rows: a seam costs the work of about 13
+  static constexpr int64_t kEnoughTiles = 16;  // so that several cores share one plane
+  // Pointwise losses have no halo: pieces large enough to hide what a piece costs.
+  static constexpr int64_t kPixels = 16384;
+
+  int64_t planes, channels, height, width;
+  int64_t strips, strip_width, bands, band_height;
+
+  explicit Tiling(const Params& p)
+      : planes(p.batch * p.channels), channels(p.channels), height(p.height), width(p.width) {
+    const int64_t widest = p.ssim ? kWidest : kPixels;
+    strip_width = round_up(ceil_div(width, ceil_div(width, widest)), kWidthStep);
+    strips = ceil_div(width, strip_width);
+    if (p.ssim) {
+      const int64_t wanted = ceil_div(kEnoughTiles, std::max<int64_t>(planes * strips, 1));
+      bands = std::max(std::min(wanted, height / kLowest), ceil_div(height, kHighest));
+    } else {
+      bands = ceil_div(height, std::max<int64_t>(kPixels / strip_width, 1));
+    }
+    band_height = ceil_div(height, bands);
+    bands = ceil_div(height, band_height);
+  }
+
+  // Pixels of a whole tile: what the work for one is measured by.
+  int64_t pixels() const { return strip_width * band_height; }
+  int64_t tiles_per_plane() const { return strips * bands; }
+  int64_t tiles() const { return planes * tiles_per_plane(); }
+
+  // Bands of one strip follow one another: the rows between them are still in the cache.
+  Tile tile(int64_t index) const {
+    const int64_t band = index % bands, strip = index / bands % strips;
+    const int64_t plane = index / tiles_per_plane();
+    const int64_t row = band * band_height, column = strip * strip_width;
+    return {plane / channels, plane % channels,
+            row, std::min(row + band_height, height),
+            column, std::min(column + strip_width, width)};
+  }
+
+  static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+  static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+};
+
+}  // namespace lamp_kernels

@@ -1,0 +1,87 @@
+// Vectors of LAMP_VECTOR_BYTES by GCC's vector extension, which clang has too. Included in the
+// namespace of an instruction set; see kernel_v3.cpp.
+
+#define LAMP_INLINE static inline __attribute__((always_inline))
+
+template <class T>
+struct vector_of;
+template <>
+struct vector_of<float> {
+  typedef float type __attribute__((vector_size(LAMP_VECTOR_BYTES)));
+  typedef double wide __attribute__((vector_size(2 * LAMP_VECTOR_BYTES)));
+};
+template <>
+struct vector_of<double> {
+  typedef double type __attribute__((vector_size(LAMP_VECTOR_BYTES)));
+  typedef double wide __attribute__((vector_size(LAMP_VECTOR_BYTES)));
+};
+template <class T>
+using Vector = typename vector_of<T>::type;
+template <class T>
+using WideVector = typename vector_of<T>::wide;  // as many doubles as a Vector<T> has lanes
+template <class T>
+constexpr int kLanes = LAMP_VECTOR_BYTES / sizeof(T);
+
+// The integers that a value's bits are.
+template <class V>
+struct bits {
+  typedef decltype(V{} < V{}) type;  // of a vector: signed integers of the same size
+};
+template <>
+struct bits<float> {
+  typedef int32_t type;
+};
+template <>
+struct bits<double> {
+  typedef int64_t type;
+};
+template <class V>
+LAMP_INLINE typename bits<V>::type as_bits(V v) {
+  typename bits<V>::type i;
+  static_assert(sizeof i == sizeof v);
+  __builtin_memcpy(&i, &v, sizeof v);
+  return i;
+}
+template <class V>
+LAMP_INLINE V as_value(typename bits<V>::type i) {
+  V v;
+  __builtin_memcpy(&v, &i, sizeof v);
+  return v;
+}
+template <class V>
+LAMP_INLINE V to_value(typename bits<V>::type i) {
+  if constexpr (sizeof(V) > sizeof(double)) {
+    return __builtin_convertvector(i, V);
+  } else {
+    return V(i);
+  }
+}
+
+template <class T>
+LAMP_INLINE Vector<T> load(const T* p) {
+  Vector<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LAMP_INLINE void store(T* p, Vector<T> v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+template <class T>
+LAMP_INLINE WideVector<T> widen(Vector<T> v) {
+  return __builtin_convertvector(v, WideVector<T>);
+}
+template <class T>
+LAMP_INLINE double sum_of_lanes(WideVector<T> v) {
+  double sum = 0;
+  for (int l = 0; l < kLanes<T>; ++l) sum += v[l];
+  return sum;
+}
+// The lanes that count among columns column .. column + lanes - 1 where columns first .. end - 1 do.
+template <class T>
+LAMP_INLINE Vector<T> within(Vector<T> v, int column, int first, int end) {
+  if (column >= first && column + kLanes<T> <= end) return v;
+  for (int l = 0; l < kLanes<T>; ++l)
+    if (column + l < first || column + l >= end) v[l] = 0;
+  return v;
+}

@@ -1,0 +1,161 @@
+// The mathematics of the losses, once, for CPU and CUDA: what lamp_kernels/reference.py says in
+// tensors, here for one number, or for a vector of them (`V` is float, double, or a GCC vector of
+// these; `S` is its element type). `c ? a : b` selects lane by lane.
+//
+// Not guarded against repeated inclusion: the CPU kernels include it once for each instruction
+// set, each time inside another namespace, so that every copy is compiled for its own.
+//
+// Needs: LAMP_INLINE (how a function is declared) and bits<V>::type, the integer of V's size.
+
+// ---- Amplification ------------------------------------------------------------------------------
+
+template <class S>
+struct Amplification {
+  bool log;
+  S knee, eps, steepest;  // 1 - eps, eps, 1/eps
+};
+
+template <class S>
+LAMP_INLINE Amplification<S> amplification(bool log, double eps) {
+  return {log, S(1.0 - eps), S(eps), S(1.0 / eps)};
+}
+
+// The number of terms of atanh(s)/s = 1 + s^2/3 + s^4/5 + ... that full precision takes at
+// |s| <= 3 - 2 sqrt(2) = 0.172: the first left out is s^10/11 = 2e-9 (float), s^22/23 = 7e-19.
+template <class S>
+struct LogSeries;
+template <>
+struct LogSeries<float> {
+  static constexpr int terms = 5, mantissa = 23;
+  static constexpr int32_t one = 0x3f800000, sqrt_half = 0x3f3504f3, fraction = 0x7fffff;
+};
+template <>
+struct LogSeries<double> {
+  static constexpr int terms = 11, mantissa = 52;
+  static constexpr int64_t one = 0x3ff0000000000000, sqrt_half = 0x3fe6a09e667f3bcd,
+                           fraction = 0xfffffffffffff;
+};
+
+// -log1p(-loss) for 0 <= loss < 1, to the last digits down to the smallest loss.
+//   1. u = 1 - loss is rounded; what it lost is (1 - u) - loss, exactly, so
+//      log(1 - loss) = log(u) + ((1 - u) - loss)/u to first order, and the second is below rounding.
+//   2. u = 2^k m with m in [sqrt(1/2), sqrt(2)), by the bits of u.
+//   3. log(m) = 2 atanh(s), s = (m - 1)/(m + 1). m - 1 is exact.
+// `inverse` is 1/u, which the caller has.
+template <class S, class V>
+LAMP_INLINE V minus_log1p_minus(V loss, V inverse) {
+  using Series = LogSeries<S>;
+  using I = typename bits<V>::type;
+  const V u = S(1) - loss;
+  const V lost = ((S(1) - u) - loss) * inverse;
+  I i = as_bits(u) + (Series::one - Series::sqrt_half);
+  const I k = (i >> Series::mantissa) - (Series::one >> Series::mantissa);
+  const V m = as_value<V>((i & Series::fraction) + Series::sqrt_half);
+  const V f = m - S(1), s = f / (f + S(2)), z = s * s;
+  V series = V{} + S(1.0 / (2 * Series::terms - 1));
+#pragma GCC unroll 16
+  for (int n = Series::terms - 2; n >= 1; --n) series = series * z + S(1.0 / (2 * n + 1));
+  const V log_m = S(2) * (s + s * (z * series));
+  return -(to_value<V>(k) * S(0.693147180559945309) + (log_m + lost));
+}
+
+template <class V>
+struct Amplified {
+  V value, slope;  // A(L), A'(L)
+};
+
+// NaN stays NaN: a comparison with it is false.
+template <class S, class V>
+LAMP_INLINE Amplified<V> amplify(V loss, const Amplification<S>& a) {
+  if (!a.log) return {loss, V{} + S(1)};
+  const auto steep = loss > a.knee;
+  const V below = steep ? V{} + a.knee : loss;
+  const V above = steep ? loss - a.knee : V{};
+  const V inverse = S(1) / (S(1) - below);
+  return {above * a.steepest + minus_log1p_minus<S>(below, inverse),
+          steep ? V{} + a.steepest : inverse};
+}
+
+// ---- Pointwise losses ---------------------------------------------------------------------------
+
+template <class V>
+struct Pointwise {
+  V loss, slope;  // L and dL/dd, d = (x - y)/data_range
+};
+
+template <class V>
+LAMP_INLINE Pointwise<V> squared_error(V d) {
+  return {d * d, d + d};
+}
+
+// The slope is 0 at d = 0, and NaN at NaN: there it is d.
+template <class S, class V>
+LAMP_INLINE Pointwise<V> absolute_error(V d) {
+  const V zero = V{}, one = zero + S(1);
+  return {d < zero ? -d : d, d > zero ? one : (d < zero ? -one : d)};
+}
+
+// ---- SSIM ---------------------------------------------------------------------------------------
+
+template <class S>
+struct SsimConstants {
+  S c1, c2, a;  // L = a (1 - SSIM)
+  S level_d, level_s;  // what the moments are taken about
+};
+
+// At one window position, about the levels: v is d = x - y or s = x + y in units of data_range.
+template <class V>
+struct Moments {
+  V mean_d, mean_s, square_d, square_s;  // G*(v - c), G*(v - c)^2
+};
+
+template <class V>
+struct Dissimilarity {
+  V loss;  // a T, T = p + q - p q = 1 - SSIM
+  V p, q, inverse_m, inverse_v, mu_d, mu_s;
+};
+
+template <class V>
+LAMP_INLINE V at_least_zero(V v) {
+  return v < V{} ? V{} : v;  // what is below is rounding; NaN stays
+}
+
+template <class S, class V>
+LAMP_INLINE Dissimilarity<V> ssim(const Moments<V>& m, const SsimConstants<S>& c) {
+  Dissimilarity<V> o;
+  const V var_d = at_least_zero(m.square_d - m.mean_d * m.mean_d);
+  const V var_s = at_least_zero(m.square_s - m.mean_s * m.mean_s);
+  o.mu_d = m.mean_d + c.level_d;
+  o.mu_s = m.mean_s + c.level_s;
+  const V mu_d2 = o.mu_d * o.mu_d;
+  o.inverse_m = S(1) / (S(0.5) * (mu_d2 + o.mu_s * o.mu_s) + c.c1);
+  o.inverse_v = S(1) / (S(0.5) * (var_d + var_s) + c.c2);
+  o.p = mu_d2 * o.inverse_m;
+  o.q = var_d * o.inverse_v;
+  o.loss = c.a * at_least_zero(o.p + o.q * (S(1) - o.p));
+  return o;
+}
+
+// What the window's adjoint takes: dx = G^T*(s + d) + 2 s' G^T*ss + 2 d' G^T*dd, and dy with the
+// signs of d and dd turned; s', d' are the pixel's sum and difference about the levels.
+template <class V>
+struct Adjoint {
+  V d, s, dd, ss;
+};
+
+// slope: the weight of this position times A'(L). The derivative is that of the variances before
+// they were kept at 0 or above.
+template <class S, class V>
+LAMP_INLINE Adjoint<V> ssim_adjoint(const Moments<V>& m, const Dissimilarity<V>& o, V slope,
+                                    const SsimConstants<S>& c) {
+  const V g = c.a * slope;
+  const V by_p = g * (S(1) - o.q), by_q = g * (S(1) - o.p);
+  const V half_q = S(0.5) * o.q, qv = by_q * o.inverse_v;
+  Adjoint<V> h;
+  h.dd = qv * (S(1) - half_q);
+  h.ss = -(qv * half_q);
+  const V pm = by_p * o.inverse_m;
+  h.d = pm * o.mu_d * (S(2) - o.p) - (m.mean_d + m.mean_d) * h.dd;
+  h.s = -(pm * o.p * o.mu_s) - (m.mean_s + m.mean_s) * h.ss;
+  return h;
+}

@@ -1,0 +1,55 @@
+// What a kernel is told: plain values, passed by value. No torch, no pointers but to data.
+#pragma once
+
+#include <cstdint>
+
+namespace lamp_kernels {
+
+constexpr int kMaxRadius = 7;  // windows 3 to 15
+constexpr int kMaxTerms = 3;   // ssim, mse, l1, in this order
+
+enum class Dtype : int { float32, float64, float16, bfloat16 };
+enum class Border : int { reflect, valid, zeros };
+
+// A tensor (N, C, H, W) of any strides, counted in elements; a stride of 0 repeats.
+struct Source {
+  const void* data = nullptr;
+  Dtype dtype = Dtype::float32;
+  int64_t batch = 0, channel = 0, row = 0, column = 0;
+};
+
+// The same to write to, always of the type that is computed in.
+struct Sink {
+  void* data = nullptr;
+  int64_t batch = 0, channel = 0, row = 0, column = 0;
+};
+
+struct Params {
+  int64_t batch, channels, height, width;
+
+  bool ssim, mse, l1;  // which terms there are
+  bool amplify;        // A(L) = -log1p(-L), or A(L) = L
+  double eps;          // A's tangent begins at L = 1 - eps
+  double scale;        // 1 / data_range
+
+  // SSIM
+  int radius;                     // the window is 2 radius + 1 wide
+  Border border;
+  double taps[kMaxRadius + 1];    // of the window, by the distance from its centre; their sum is 1
+  double c1, c2;                  // k1^2 and k2^2: images are in units of data_range
+  double dissimilarity;           // a in L = a (1 - SSIM)
+
+  // (N, C, H, W). The weight has the type computed in, and lies on the pixels of the image; where
+  // it was given on the grid of a "valid" SSIM its data points before that grid's corner.
+  Source input, target, weight;
+  const void* factors;  // (N, T) of the type computed in, T the number of terms
+  Sink input_gradient, target_gradient;  // of the sum over n, t of factors * sums
+  Sink map;             // factors[0, t] times A(L), summed over the terms
+
+  int terms() const { return int(ssim) + int(mse) + int(l1); }
+  int64_t first_row() const { return border == Border::valid ? radius : 0; }  // of SSIM's grid
+  int64_t end_row() const { return height - first_row(); }
+  int64_t end_column() const { return width - first_row(); }
+};
+
+}  // namespace lamp_kernels
