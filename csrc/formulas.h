@@ -146,7 +146,7 @@ struct Adjoint {
 // slope: the weight of this position times A'(L). The derivative is that of the variances before
 // they were kept at 0 or above.
 template <class S, class V>
-LAMP_INLINE Adjoint<V> ssim_adjoint(const Moments<V>& m, const Dissimilarity<V>& o, V slope,
+LAMP_INLINE Adjoint<V> ssim_adjoint(V mean_d, V mean_s, const Dissimilarity<V>& o, V slope,
                                     const SsimConstants<S>& c) {
   const V g = c.a * slope;
   const V by_p = g * (S(1) - o.q), by_q = g * (S(1) - o.p);
@@ -155,7 +155,7 @@ LAMP_INLINE Adjoint<V> ssim_adjoint(const Moments<V>& m, const Dissimilarity<V>&
   h.dd = qv * (S(1) - half_q);
   h.ss = -(qv * half_q);
   const V pm = by_p * o.inverse_m;
-  h.d = pm * o.mu_d * (S(2) - o.p) - (m.mean_d + m.mean_d) * h.dd;
-  h.s = -(pm * o.p * o.mu_s) - (m.mean_s + m.mean_s) * h.ss;
+  h.d = pm * o.mu_d * (S(2) - o.p) - (mean_d + mean_d) * h.dd;
+  h.s = -(pm * o.p * o.mu_s) - (mean_s + mean_s) * h.ss;
   return h;
 }

@@ -45,7 +45,7 @@ struct AdjointRow {
 // Pixels column .. column + count - 1 of a row. Adds the sums of the pointwise terms to `sums` (those after SSIM's, if it is a term).
 // gradients: 0 for values only, 1 for the input's, 2 for both.
 template <class T, int gradients>
-static void pixel_row(const Context<T>& c, int64_t row, int64_t column, int count,
+LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t column, int count,
                       const AdjointRow<T, gradients>* ssim, PixelRows<T>& b, double* sums) {
   using V = Vector<T>;
   const Params& p = c.p;

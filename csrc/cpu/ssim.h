@@ -18,22 +18,25 @@ class SsimTile {
   static constexpr int kPlanes = 2 + gradients;    // of the adjoint
   static constexpr int N = kLanes<T>;
 
+  // A ring holds kRing rows, and one row that stands for those beyond the border. What a step
+  // reads of one column of vectors lies together: [vector][plane][row][lane].
+  template <int planes>
+  using RingColumn = T[planes][kRing + 1][N];
+
   // Window positions reach `radius` beyond the strip, the pixels they see as much again; each
   // a vector longer, because the last vector of a row may reach beyond it.
-  static constexpr int kPositions = int(Tiling::kWidest) + 2 * radius + N;
+  static constexpr int kPositions = (int(Tiling::kWidest) + 2 * radius + N - 1) / N * N + N;
   static constexpr int kPixels = kPositions + 2 * radius;
 
  public:
   // A few hundred kilobytes, one for each thread.
   struct Workspace {
     alignas(64) T x[kPixels], y[kPixels], d[kPixels], s[kPixels];
-    alignas(64) T moments[kRing][4][kPositions];
-    alignas(64) T outside[4][kPositions];
+    alignas(64) RingColumn<4> moments[kPositions / N];
     alignas(64) T weight[kRows][kPositions];
     alignas(64) T map[kRows][kPositions];
     alignas(64) T h[kRows][kPlanes][kPositions];
-    alignas(64) T adjoint[kRing][kPlanes][kPositions];
-    alignas(64) T zeros[kPlanes][kPositions];
+    alignas(64) RingColumn<kPlanes> adjoint[kPositions / N];
     alignas(64) T gradient[kRows][kPlanes][kPositions];
     PixelRows<T> pixels;
   };
@@ -119,11 +122,12 @@ class SsimTile {
     const T d = -constants.level_d, s = -constants.level_s;
     std::fill(w.d, w.d + kPixels, d);
     std::fill(w.s, w.s + kPixels, s);
-    convolve_pixels(w.outside);
-    std::fill(&w.zeros[0][0], &w.zeros[0][0] + kPlanes * kPositions, T(0));
+    convolve_pixels(kRing);
+    for (auto& column : w.adjoint)
+      for (auto& plane : column) store(plane[kRing], V{});
   }
 
-  void convolve_row(int64_t row) {
+  LAMP_STAGE void convolve_row(int64_t row) {
     // Columns of the image that the strip's windows see; beyond them, what the border says.
     const int64_t start = left - radius;
     const int64_t low = std::max<int64_t>(start, 0);
@@ -143,11 +147,11 @@ class SsimTile {
       for (int64_t k = 1; high == p.width && k <= radius && last + k < start + kPixels; ++k)
         d[last + k] = d[last - k], s[last + k] = s[last - k];
     }
-    convolve_pixels(w.moments[row % kRing]);
+    convolve_pixels(int(row % kRing));
   }
 
-  // G_x of d, s, d^2, s^2. Symmetric taps: g_k meets the sum of what lies k to both sides.
-  void convolve_pixels(T (*out)[kPositions]) const {
+  // G_x of d, s, d^2, s^2, to row `slot` of the ring. Symmetric taps: g_k meets the sum of what lies k to both sides.
+  LAMP_STAGE void convolve_pixels(int slot) {
     for (int j = 0; j < positions; j += N) {
       const V d0 = load(w.d + j + radius), s0 = load(w.s + j + radius);
       V mean_d = tap[0] * d0, mean_s = tap[0] * s0;
@@ -161,27 +165,31 @@ class SsimTile {
         square_d += tap[k] * (da * da + db * db);
         square_s += tap[k] * (sa * sa + sb * sb);
       }
-      store(out[0] + j, mean_d);
-      store(out[1] + j, mean_s);
-      store(out[2] + j, square_d);
-      store(out[3] + j, square_s);
+      RingColumn<4>& out = w.moments[j / N];
+      store(out[0][slot], mean_d);
+      store(out[1][slot], mean_s);
+      store(out[2][slot], square_d);
+      store(out[3][slot], square_s);
     }
   }
 
-  // The moments of image row `row`, for windows centred on rows before `seen`.
-  const T (*moments_of(int64_t row, int64_t seen) const)[kPositions] {
-    if (row >= seen) return w.outside;  // of a window beyond the last: anything
-    if (row >= 0 && row < p.height) return w.moments[row % kRing];
-    if (p.border != Border::reflect) return w.outside;
-    return w.moments[(row < 0 ? -row : 2 * (p.height - 1) - row) % kRing];
+  // Where in the ring the moments of image row `row` are, for windows centred on rows before
+  // `seen`.
+  int moments_of(int64_t row, int64_t seen) const {
+    if (row >= seen) return kRing;  // for a window beyond the last: anything
+    if (row < 0 || row >= p.height) {
+      if (p.border != Border::reflect) return kRing;
+      row = row < 0 ? -row : 2 * (p.height - 1) - row;
+    }
+    return int(row % kRing);
   }
 
   // kRows windows one above the other from the kRing rows that they see, of one plane.
-  LAMP_INLINE void along_y(const T* const* rows, int j, const T* tap, V* out) {
+  LAMP_INLINE void along_y(const T (*ring)[N], const int* slot, const T* tap, V* out) {
     V sum[kRows] = {};
 #pragma GCC unroll 32
     for (int t = 0; t < kRing; ++t) {
-      const V v = load(rows[t] + j);
+      const V v = load(ring[slot[t]]);
 #pragma GCC unroll 8
       for (int q = 0; q < kRows; ++q) {
         const int k = t - q - radius;
@@ -193,12 +201,9 @@ class SsimTile {
 
   // Loss of rows row .. row + rows - 1 and, for the gradient, their h planes. Returns the sum of
   // what lies in the tile.
-  double statistics(int64_t row, int rows) {
-    const T* source[4][kRing];
-    for (int t = 0; t < kRing; ++t) {
-      const T(*m)[kPositions] = moments_of(row - radius + t, row + rows + radius);
-      for (int k = 0; k < 4; ++k) source[k][t] = m[k];
-    }
+  LAMP_STAGE double statistics(int64_t row, int rows) {
+    int slot[kRing];
+    for (int t = 0; t < kRing; ++t) slot[t] = moments_of(row - radius + t, row + rows + radius);
     // The window positions that have a loss, and those whose loss is this tile's.
     const int low = int(std::max<int64_t>(0, first_grid_row - left));
     const int high = int(std::min<int64_t>(positions, p.end_column() - left));
@@ -211,20 +216,23 @@ class SsimTile {
     WideVector<T> total = {};
     for (int j = 0; j < positions; j += N) {
       V m[4][kRows];
-      for (int k = 0; k < 4; ++k) along_y(source[k], j, tap, m[k]);
+      for (int k = 0; k < 4; ++k) along_y(w.moments[j / N][k], slot, tap, m[k]);
+      // One loop for each step: each is a long chain of operations, and the rows' chains
+      // overlap only where they are near one another.
+      Dissimilarity<V> at[kRows];
+      Amplified<V> amplified[kRows];
+      for (int q = 0; q < kRows; ++q)
+        at[q] = ssim(Moments<V>{m[0][q], m[1][q], m[2][q], m[3][q]}, constants);
+      for (int q = 0; q < kRows; ++q) amplified[q] = amplify<T>(at[q].loss, c.a);
       V sum = {};
       for (int q = 0; q < rows; ++q) {
-        const Moments<V> moments = {m[0][q], m[1][q], m[2][q], m[3][q]};
-        const Dissimilarity<V> dissimilarity = ssim(moments, constants);
-        const Amplified<V> amplified = amplify<T>(dissimilarity.loss, c.a);
         const V weight = weighted ? load(w.weight[q] + j) : V{} + T(1);
-        const int64_t r = row + q;
-        if (r >= c.tile.row && r < c.tile.end_row)
-          sum += within<T>(weight * amplified.value, j, own, own_end);
-        if (gradients == 0 && p.map.data) store(w.map[q] + j, amplified.value * c.factor[0]);
+        if (row + q >= c.tile.row && row + q < c.tile.end_row)
+          sum += within<T>(weight * amplified[q].value, j, own, own_end);
+        if (gradients == 0 && p.map.data) store(w.map[q] + j, amplified[q].value * c.factor[0]);
         if constexpr (gradients > 0) {
-          const V slope = weight * c.factor[0] * amplified.slope;
-          const Adjoint<V> h = ssim_adjoint(moments, dissimilarity, slope, constants);
+          const V slope = weight * c.factor[0] * amplified[q].slope;
+          const Adjoint<V> h = ssim_adjoint(m[0][q], m[1][q], at[q], slope, constants);
           store(w.h[q][0] + j, h.ss);
           store(w.h[q][1] + j, h.dd);
           store(w.h[q][2] + j, h.s + h.d);
@@ -248,51 +256,52 @@ class SsimTile {
   }
 
   // G_x^T of one row of h.
-  void adjoint_x(int64_t row, const T (*h)[kPositions]) {
+  LAMP_STAGE void adjoint_x(int64_t row, const T (*h)[kPositions]) {
     for (int k = 0; k < kPlanes; ++k) {
       const T* in = h[k];
-      T* out = w.adjoint[row % kRing][k];
       for (int j = 0; j < c.columns; j += N) {
         V sum = tap[0] * load(in + j + radius);
 #pragma GCC unroll 8
         for (int m = 1; m <= radius; ++m)
           sum += tap[m] * (load(in + j + radius - m) + load(in + j + radius + m));
-        store(out + j, sum);
+        store(w.adjoint[j / N][k][row % kRing], sum);
       }
-      if (p.border == Border::reflect) fold_columns(in, out);
+      if (p.border == Border::reflect) fold_columns(in, k, int(row % kRing));
     }
   }
 
   // What windows saw in the mirror belongs to the mirrored pixel. Column t is seen at -t by
   // windows at 0 .. radius - t, and at 2 last - t by those at 2 last - t - radius .. last.
-  void fold_columns(const T* in, T* out) const {
+  void fold_columns(const T* in, int plane, int slot) {
     const int64_t last = p.width - 1;
     in -= left;  // by column of the image
-    out -= c.tile.column;
+    auto out = [&](int64_t t) -> T& {
+      const int64_t j = t - c.tile.column;
+      return w.adjoint[j / N][plane][slot][j % N];
+    };
     for (int64_t t = std::max<int64_t>(1, c.tile.column);
          t <= radius && t < c.tile.end_column && t <= last; ++t)
-      for (int64_t j = 0; j <= std::min<int64_t>(radius - t, last); ++j) out[t] += tap[t + j] * in[j];
+      for (int64_t j = 0; j <= std::min<int64_t>(radius - t, last); ++j) out(t) += tap[t + j] * in[j];
     for (int64_t t = std::max<int64_t>({0, c.tile.column, last - radius});
          t < std::min(last, c.tile.end_column); ++t)
       for (int64_t j = std::max<int64_t>(0, 2 * last - t - radius); j <= last; ++j)
-        out[t] += tap[2 * last - t - j] * in[j];
+        out(t) += tap[2 * last - t - j] * in[j];
   }
 
-  const T (*adjoint_of(int64_t row) const)[kPositions] {
-    return row >= first && row < end ? w.adjoint[row % kRing] : w.zeros;
+  int adjoint_of(int64_t row) const {
+    return row >= first && row < end ? int(row % kRing) : kRing;
   }
 
   // G_y^T for pixel rows row .. row + kRows - 1.
-  void adjoint_y(int64_t row) {
-    for (int k = 0; k < kPlanes; ++k) {
-      const T* source[kRing];
-      for (int t = 0; t < kRing; ++t) source[t] = adjoint_of(row - radius + t)[k];
-      for (int j = 0; j < c.columns; j += N) {
+  LAMP_STAGE void adjoint_y(int64_t row) {
+    int slot[kRing];
+    for (int t = 0; t < kRing; ++t) slot[t] = adjoint_of(row - radius + t);
+    for (int j = 0; j < c.columns; j += N)
+      for (int k = 0; k < kPlanes; ++k) {
         V sum[kRows];
-        along_y(source, j, tap, sum);
+        along_y(w.adjoint[j / N][k], slot, tap, sum);
         for (int q = 0; q < kRows; ++q) store(w.gradient[q][k] + j, sum[q]);
       }
-    }
     if (p.border == Border::reflect)
       for (int q = 0; q < kRows; ++q) fold_rows(row + q, w.gradient[q]);
   }
@@ -309,10 +318,10 @@ class SsimTile {
   }
 
   void add_row(int64_t row, T factor, T (*out)[kPositions]) const {
-    for (int k = 0; k < kPlanes; ++k) {
-      const T* in = adjoint_of(row)[k];
-      for (int j = 0; j < c.columns; ++j) out[k][j] += factor * in[j];
-    }
+    const int slot = adjoint_of(row);
+    for (int j = 0; j < c.columns; j += N)
+      for (int k = 0; k < kPlanes; ++k)
+        store(out[k] + j, load(out[k] + j) + factor * load(w.adjoint[j / N][k][slot]));
   }
 
   void finish_row(int64_t row, int q, double* sums) {

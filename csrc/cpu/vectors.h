@@ -2,6 +2,7 @@
 // namespace of an instruction set; see kernel_v3.cpp.
 
 #define LAMP_INLINE static inline __attribute__((always_inline))
+#define LAMP_STAGE __attribute__((noinline))  // registers are allocated stage by stage
 
 template <class T>
 struct vector_of;
