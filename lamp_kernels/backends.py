@@ -12,6 +12,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from lamp_kernels import native
 from lamp_kernels._version import __version__
 from lamp_kernels.options import check_choice, check_window_size
 
@@ -26,6 +27,8 @@ def unavailable(name: str) -> str | None:
     """Why this installation lacks the backend, or None where it has it."""
     if name == "reference":
         return None
+    if name == "native":
+        return native.missing
     return f"lamp_kernels {__version__} contains no {name} kernels"
 
 
@@ -34,13 +37,13 @@ def available() -> tuple[str, ...]:
     return tuple(name for name in BACKENDS if unavailable(name) is None)
 
 
-def resolve(requested: str | None, input: Tensor, *, window_size: int = 11) -> str:
+def resolve(requested: str | None, input: Tensor, *, window_size: int | None = 11) -> str:
     """The backend that will compute a loss of `input`.
 
     Args:
         requested: a name, or None for LAMP_KERNELS_BACKEND and, without it, the automatic choice.
         input: a tensor of the device and dtype in question; its values are not read.
-        window_size: the SSIM window, in pixels.
+        window_size: the SSIM window, in pixels; None for a loss without SSIM.
 
     Returns:
         "native", "triton" or "reference".
@@ -51,12 +54,37 @@ def resolve(requested: str | None, input: Tensor, *, window_size: int = 11) -> s
     """
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
-    check_window_size(window_size)
-    name = check_request(requested) or check_request(_from_environment, ENVIRONMENT_VARIABLE)
+    if window_size is not None:
+        check_window_size(window_size)
+    source = "backend"
+    name = check_request(requested)
+    if name is None:
+        source = ENVIRONMENT_VARIABLE
+        name = check_request(_from_environment, source)
     if name is not None:
+        reason = unserved(name, input, window_size)
+        if reason is not None:
+            raise ValueError(f"{source}={name!r} cannot serve this input: {reason}")
         return name
-    _warn_of_slow_cuda(input)
-    return "reference"
+    chosen = next(
+        name
+        for name in BACKENDS
+        if unavailable(name) is None and unserved(name, input, window_size) is None
+    )
+    if chosen == "reference":
+        _warn_of_slow_cuda(input)
+    return chosen
+
+
+def unserved(name: str, input: Tensor, window_size: int | None) -> str | None:
+    """Why the backend, though there, cannot compute this, or None where it can."""
+    if name != "native":
+        return None
+    if input.device.type != "cpu":
+        return f"its kernels take CPU tensors, got one on {input.device}"
+    if window_size is not None and window_size not in native.WINDOW_SIZES:
+        return f"its kernels have odd windows of 3 to 15, got window_size={window_size}"
+    return None
 
 
 def check_request(name: str | None, source: str = "backend") -> str | None:
@@ -81,10 +109,14 @@ def report() -> str:
         "backends:",
     ]
     for name in BACKENDS:
-        lines.append(f"  {name:<10} {unavailable(name) or 'available'}")
+        lines.append(f"  {name:<10} {unavailable(name) or 'available' + _details(name)}")
     if _from_environment is not None:
         lines.append(f"  {ENVIRONMENT_VARIABLE}={_from_environment}")
     return "\n".join(lines)
+
+
+def _details(name: str) -> str:
+    return f" (CPU instruction set: {native.instruction_set()})" if name == "native" else ""
 
 
 def devices() -> dict[str, str]:

@@ -1,20 +1,17 @@
 """From checked arguments to a backend and back: the one way that every public function takes."""
 
-from collections.abc import Mapping
 from functools import partial
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from lamp_kernels import backends, levels, reference
-from lamp_kernels.options import Level, LossOptions, Metric, Reduction
+from lamp_kernels import backends, levels, native, reference
+from lamp_kernels.options import Level, LossOptions, Metric, Reduction, Terms
 from lamp_kernels.tensors import check_image_shape, check_pair, check_weight, compute_dtype
 
-# What `backends.resolve` names: modules with the functions `image_sums` and `loss_map`.
-IMPLEMENTATIONS: dict[str, ModuleType] = {"reference": reference}
-
-Terms = Mapping[Metric, float]  # metric -> coefficient, all positive, at least one
+# What `backends.resolve` names: modules with the functions `image_losses` and `loss_map`.
+IMPLEMENTATIONS: dict[str, ModuleType] = {"native": native, "reference": reference}
 
 
 def reduced_loss(
@@ -29,22 +26,22 @@ def reduced_loss(
 ) -> Tensor:
     """The loss as a scalar, or (N,) for reduction="image"; float32, or float64 for float64."""
     implementation = _prepare(input, target, weight, terms, options, backend)
-    sums, weights = [], []
-    for metric in terms:
-        grid = _grid(input.shape, metric, options)
-        mask = _on_grid(weight, input, target, grid)
-        total = implementation.image_sums(
-            metric, input, target, mask, options, amplified=amplify_over == "element"
-        )
-        sums.append(total)
-        weights.append(_weight_sums(mask, grid, total))
-    coefficients = sums[0].new_tensor(list(terms.values()))
-    image_weights = torch.stack(weights, dim=1)
-    shares = torch.stack(sums, dim=1) * levels.factors(
-        image_weights, coefficients, amplify_over, reduction
+    dtype = compute_dtype(input.dtype, target.dtype)
+    mask = _mask(weight, input, dtype)
+    weights = _weight_sums(mask, input, tuple(terms), options, dtype)
+    coefficients = input.new_tensor(list(terms.values()), dtype=dtype)
+    shares = implementation.image_losses(
+        tuple(terms),
+        input,
+        target,
+        mask,
+        levels.factors(weights, coefficients, amplify_over, reduction),
+        options,
+        amplified=amplify_over == "element",
+        per_term=levels.per_term(amplify_over, terms),
     )
     amplify = partial(reference.amplify, amplification=options.amplification, eps=options.eps)
-    return levels.finish(shares, image_weights, coefficients, amplify, amplify_over, reduction)
+    return levels.finish(shares, weights, coefficients, amplify, amplify_over, reduction)
 
 
 def loss_map(
@@ -62,17 +59,9 @@ def loss_map(
             "smaller than those of the pointwise losses"
         )
     implementation = _prepare(input, target, weight, terms, options, backend)
-    total: Tensor | None = None
-    for metric, coefficient in terms.items():
-        values = implementation.loss_map(metric, input, target, options, amplified=True)
-        mask = _on_grid(weight, input, target, _grid(input.shape, metric, options))
-        if mask is not None:
-            values = values * mask
-        if coefficient != 1.0:
-            values = values * coefficient
-        total = values if total is None else total + values
-    assert total is not None  # there is always a term
-    return total
+    values: Tensor = implementation.loss_map(terms, input, target, options)
+    mask = _mask(weight, input, values.dtype)
+    return values if mask is None else values * reference.on_grid(mask, input.shape, values.shape)
 
 
 def _prepare(
@@ -88,7 +77,8 @@ def _prepare(
     if "ssim" in terms:
         check_image_shape(input, options)
     check_weight(weight, input)
-    return IMPLEMENTATIONS[backends.resolve(backend, input, window_size=options.window_size)]
+    window_size = options.window_size if "ssim" in terms else None
+    return IMPLEMENTATIONS[backends.resolve(backend, input, window_size=window_size)]
 
 
 def _grid(shape: torch.Size, metric: Metric, options: LossOptions) -> torch.Size:
@@ -99,27 +89,30 @@ def _grid(shape: torch.Size, metric: Metric, options: LossOptions) -> torch.Size
     return torch.Size((*shape[:-2], shape[-2] - lost, shape[-1] - lost))
 
 
-def _on_grid(
-    weight: Tensor | None, input: Tensor, target: Tensor, grid: torch.Size
-) -> Tensor | None:
-    """The weight as it broadcasts to the loss grid: for "valid" its value at window centres.
-
-    Its own size is kept: a mask of one channel is never written out for every channel.
-    """
+def _mask(weight: Tensor | None, input: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """The weight in the type computed in, with as many dimensions as the images."""
     if weight is None:
         return None
-    mask = weight.to(compute_dtype(input.dtype, target.dtype))
-    mask = mask.reshape((1,) * (input.dim() - mask.dim()) + mask.shape)
-    for dim in range(mask.dim()):
-        lost = input.shape[dim] - grid[dim]
-        if lost and mask.shape[dim] != 1:
-            mask = mask.narrow(dim, lost // 2, grid[dim])
-    return mask
+    mask = weight.to(dtype)
+    return mask.reshape((1,) * (input.dim() - mask.dim()) + mask.shape)
 
 
-def _weight_sums(mask: Tensor | None, grid: torch.Size, like: Tensor) -> Tensor:
-    """The sum of the weight over each image's loss grid, (N,), of the dtype of `like`."""
-    if mask is None:
-        return like.new_full((grid[0],), grid[1:].numel())
-    repeats = grid[1:].numel() // max(mask.shape[1:].numel(), 1)
-    return (reference.sum_images(mask) * repeats).expand(grid[0])
+def _weight_sums(
+    mask: Tensor | None,
+    input: Tensor,
+    metrics: tuple[Metric, ...],
+    options: LossOptions,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The sum of the weight over each image's loss grid, term by term, (N, T)."""
+    batch = input.shape[0]
+    sums = []
+    for metric in metrics:
+        grid = _grid(input.shape, metric, options)
+        if mask is None:
+            sums.append(input.new_full((batch,), grid[1:].numel(), dtype=dtype))
+        else:
+            seen = reference.on_grid(mask, input.shape, grid)
+            repeats = grid[1:].numel() // max(seen.shape[1:].numel(), 1)
+            sums.append((reference.sum_images(seen) * repeats).expand(batch))
+    return torch.stack(sums, dim=1)

@@ -26,6 +26,7 @@ from lamp_kernels.options import (
     Metric,
     Padding,
     Reduction,
+    Terms,
     check_choice,
     check_eps,
     check_not_negative,
@@ -99,7 +100,7 @@ def amplified_ssim_loss(
     options = LossOptions(
         data_range, window_size, sigma, k1, k2, padding, dissimilarity, amplification, eps
     )
-    terms: dispatch.Terms = {"ssim": 1.0}
+    terms: Terms = {"ssim": 1.0}
     return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
 
 
@@ -117,7 +118,7 @@ def amplified_mse_loss(
 ) -> Tensor:
     """Amplified squared error. See `AmplifiedMSELoss` for formula, options, shapes and errors."""
     options = LossOptions(data_range, amplification=amplification, eps=eps)
-    terms: dispatch.Terms = {"mse": 1.0}
+    terms: Terms = {"mse": 1.0}
     return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
 
 
@@ -135,7 +136,7 @@ def amplified_l1_loss(
 ) -> Tensor:
     """Amplified absolute error. See `AmplifiedL1Loss` for formula, options, shapes and errors."""
     options = LossOptions(data_range, amplification=amplification, eps=eps)
-    terms: dispatch.Terms = {"l1": 1.0}
+    terms: Terms = {"l1": 1.0}
     return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
 
 
@@ -210,11 +211,11 @@ def ssim(
     options = LossOptions(
         data_range, window_size, sigma, k1, k2, padding, "full", amplification="none"
     )
-    terms: dispatch.Terms = {"ssim": 1.0}
+    terms: Terms = {"ssim": 1.0}
     return 1.0 - _loss(input, target, None, terms, options, "element", reduction, backend)
 
 
-def check_terms(ssim: float, mse: float, l1: float) -> dispatch.Terms:
+def check_terms(ssim: float, mse: float, l1: float) -> Terms:
     """The terms that count, or an error naming the coefficient that is wrong."""
     terms: dict[Metric, float] = {}
     for metric, value in zip(METRICS, (ssim, mse, l1), strict=True):
@@ -232,7 +233,7 @@ def _loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
-    terms: dispatch.Terms,
+    terms: Terms,
     options: LossOptions,
     amplify_over: Level,
     reduction: Reduction,

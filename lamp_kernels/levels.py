@@ -12,7 +12,9 @@ coefficient and added.
 | batch   | A(sum_n S / sum_n m)              | none             | none   |
 
 All of it is `finish(factors(...) * S)`: the factors are known before any pixel is read, so a
-kernel can compute the gradient of sum(factors * S) in the pass that computes S.
+kernel can compute the gradient of sum(factors * S) in the pass that computes S. It can so where
+`finish` treats the terms of an image alike, so that their sum is all it needs; at image and batch
+level several terms have a slope each (`per_term`).
 
 Where a sum of weights is 0 its quotient is S, and S is 0 unless the data holds NaN or infinity:
 a weight of 0 does not hide those.
@@ -22,19 +24,24 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lamp_kernels.options import Level, Reduction
+from lamp_kernels.options import Level, Reduction, Terms
+
+
+def per_term(amplify_over: Level, terms: Terms) -> bool:
+    """Whether `finish` needs the shares of each term, (N, T), and not their sum, (N,)."""
+    return amplify_over != "element" and len(terms) > 1
 
 
 def factors(
     weights: Tensor, coefficients: Tensor, amplify_over: Level, reduction: Reduction
 ) -> Tensor:
-    """What each S is multiplied by: broadcasts to (N, T), from m (N, T) and coefficients (T,)."""
+    """What each S is multiplied by, (N, T), from m (N, T) and coefficients (T,)."""
     if amplify_over == "image":
         return 1.0 / _nonzero(weights)
     if amplify_over == "batch":
-        return 1.0 / _nonzero(weights.sum(0)).expand_as(weights)
+        return (1.0 / _nonzero(weights.sum(0))).expand_as(weights)
     if reduction == "mean":
-        return coefficients / _nonzero(weights.sum(0)).expand_as(weights)
+        return (coefficients / _nonzero(weights.sum(0))).expand_as(weights)
     if reduction == "image":
         return coefficients / _nonzero(weights)
     return coefficients.expand_as(weights)
@@ -48,13 +55,15 @@ def finish(
     amplify_over: Level,
     reduction: Reduction,
 ) -> Tensor:
-    """The loss, a scalar or (N,) for reduction="image", from shares = factors * S (N, T)."""
+    """The loss, a scalar or (N,) for reduction="image", from shares = factors * S."""
+    if amplify_over == "element":  # the coefficients are in the factors
+        return shares if reduction == "image" else shares.sum()
+    shares = shares.view(weights.shape)
     if amplify_over == "batch":
         return (amplify(shares.sum(0)) * coefficients).sum()
-    if amplify_over == "image":
-        shares = amplify(shares) * coefficients
-        if reduction == "mean":
-            shares = shares / _nonzero((weights > 0).sum(0))
+    shares = amplify(shares) * coefficients
+    if reduction == "mean":
+        shares = shares / _nonzero((weights > 0).sum(0))
     return shares.sum(1) if reduction == "image" else shares.sum()
 
 

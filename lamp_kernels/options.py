@@ -5,7 +5,7 @@ device and leaves no trace in a compiled graph.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Literal, NamedTuple
 
@@ -15,6 +15,7 @@ Amplification = Literal["log", "none"]
 Level = Literal["element", "image", "batch"]
 Reduction = Literal["mean", "sum", "image", "none"]
 Metric = Literal["ssim", "mse", "l1"]
+Terms = Mapping[Metric, float]  # metric -> coefficient, all positive, in the order of METRICS
 
 PADDINGS: tuple[Padding, ...] = ("reflect", "valid", "zeros")
 DISSIMILARITIES: tuple[Dissimilarity, ...] = ("half", "full")

@@ -16,12 +16,13 @@ Source of SSIM: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
-from lamp_kernels.options import Amplification, LossOptions, Metric, Padding
+from lamp_kernels.options import Amplification, LossOptions, Metric, Padding, Terms
 from lamp_kernels.tensors import compute_dtype
 
 SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one thread
@@ -173,7 +174,74 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 # ---- What the public functions call ------------------------------------------------------------
 
 
-def loss_map(
+def loss_map(terms: Terms, input: Tensor, target: Tensor, options: LossOptions) -> Tensor:
+    """The sum of coefficient times A(L) over the terms, on their common grid."""
+    total: Tensor | None = None
+    for metric, coefficient in terms.items():
+        loss = elementwise_loss(metric, input, target, options, amplified=True)
+        if coefficient != 1.0:
+            loss = loss * coefficient
+        total = loss if total is None else total + loss
+    assert total is not None  # there is always a term
+    return total
+
+
+def image_losses(
+    metrics: Sequence[Metric],
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    factors: Tensor,
+    options: LossOptions,
+    *,
+    amplified: bool,
+    per_term: bool,
+) -> Tensor:
+    """For each image factors times the sum of m L or m A(L): (N,), or (N, T) `per_term`.
+
+    weight: m, of the dtype of the loss, as many dimensions as the images and broadcasting to them.
+    factors: (N, T), known before any pixel is read; the order of terms is that of `metrics`.
+    """
+    with _without_autocast(input.device.type):
+        shares = [
+            factors[:, column] * _image_sums(metric, input, target, weight, options, amplified)
+            for column, metric in enumerate(metrics)
+        ]
+        if per_term:
+            return torch.stack(shares, dim=1)
+        total = shares[0]
+        for share in shares[1:]:
+            total = total + share
+        return total
+
+
+def _image_sums(
+    metric: Metric,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: LossOptions,
+    amplified: bool,
+) -> Tensor:
+    loss = elementwise_loss(metric, input, target, options, amplified=amplified)
+    if weight is not None:
+        loss = loss * on_grid(weight, input.shape, loss.shape)
+    return sum_images(loss)
+
+
+def on_grid(weight: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
+    """The weight as it broadcasts to the loss's grid: for "valid" its value at window centres.
+
+    Its own size is kept: a mask of one channel is never written out for every channel.
+    """
+    for dim in range(weight.dim()):
+        lost = shape[dim] - grid[dim]
+        if lost and weight.shape[dim] != 1:
+            weight = weight.narrow(dim, lost // 2, grid[dim])
+    return weight
+
+
+def elementwise_loss(
     metric: Metric, input: Tensor, target: Tensor, options: LossOptions, *, amplified: bool
 ) -> Tensor:
     """The elementwise loss L, or A(L), on the loss's own grid, in float32 or float64."""
@@ -188,24 +256,6 @@ def loss_map(
         else:
             loss = absolute_error(x, y, options.data_range)
         return amplify(loss, options.amplification if amplified else "none", options.eps)
-
-
-def image_sums(
-    metric: Metric,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    options: LossOptions,
-    *,
-    amplified: bool,
-) -> Tensor:
-    """Sum over each image of m L or m A(L), (N,).
-
-    weight: m, of the dtype of the loss and broadcasting to its grid.
-    """
-    loss = loss_map(metric, input, target, options, amplified=amplified)
-    with _without_autocast(input.device.type):
-        return sum_images(loss if weight is None else loss * weight)
 
 
 def sum_images(values: Tensor) -> Tensor:

@@ -1,0 +1,218 @@
+"""The operators as PyTorch sees them: fake kernels for the compiler, derivatives for autograd.
+
+The kernels (C++) compute; what is here is about tensors only. Two operators of one schema make a
+backend, see csrc/bindings.cpp:
+
+    image_losses(input, target, weight, factors, <options>, per_term, input_gradient,
+                 target_gradient) -> losses, gradient of input, gradient of target
+    loss_map(input, target, coefficients, <options>) -> map
+
+`image_losses` computes the gradients in the pass that computes the losses, and backward only
+multiplies them. With `per_term` the upstream factors differ from term to term; then the forward
+computes values, and backward calls the operator again with those factors in `factors`. The
+backward of the map is `image_losses` with the upstream gradient as its weight.
+
+Autocast needs no rule: the kernels take mixed floating dtypes as they are, compute in float32 or
+float64, and return that.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lamp_kernels.tensors import compute_dtype
+
+NO_SECOND_DERIVATIVE = (
+    "the kernels of lamp_kernels have no second derivative; backend='reference' has"
+)
+
+
+class Options(NamedTuple):
+    """The options of an operator, in the order of its schema."""
+
+    ssim: bool
+    mse: bool
+    l1: bool
+    data_range: float
+    window_size: int
+    sigma: float
+    k1: float
+    k2: float
+    padding: str
+    dissimilarity: float
+    amplify: bool
+    eps: float
+
+
+class Operators(NamedTuple):
+    """The two operators of a backend."""
+
+    image_losses: Any
+    loss_map: Any
+
+
+def register(library: str, image_losses: str, loss_map: str) -> Operators:
+    """Give the operators of these names in `library` their fake kernels and derivatives."""
+    namespace = getattr(torch.ops, library)
+    operators = Operators(
+        getattr(namespace, image_losses).default, getattr(namespace, loss_map).default
+    )
+    torch.library.register_fake(f"{library}::{image_losses}", _fake_losses)
+    torch.library.register_fake(f"{library}::{loss_map}", _fake_map)
+    torch.library.register_autograd(
+        f"{library}::{image_losses}",
+        lambda ctx, *upstream: _backward_of_losses(operators, ctx, *upstream),
+        setup_context=_keep_losses,
+    )
+    torch.library.register_autograd(
+        f"{library}::{loss_map}",
+        lambda ctx, upstream: _backward_of_map(operators, ctx, upstream),
+        setup_context=_keep_map,
+    )
+    return operators
+
+
+def register_once(library: str) -> None:
+    """Give `once(factor, input, target)`, which returns its factor, a derivative that raises.
+
+    It stands before the multiplication of a stored gradient. Without it a second derivative would
+    be that of a multiplication by a constant: silently wrong.
+    """
+    torch.library.register_fake(f"{library}::once", _fake_once)
+    torch.library.register_autograd(f"{library}::once", _refuse)
+
+
+# ---- Fake kernels: shapes, dtypes and memory formats --------------------------------------------
+
+
+def _empty_in_format_of(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    channels_last = not like.is_contiguous() and like.is_contiguous(
+        memory_format=torch.channels_last
+    )
+    return torch.empty(
+        sizes,
+        dtype=dtype,
+        device=like.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+
+
+def _fake_losses(
+    input: Tensor, target: Tensor, weight: Tensor | None, factors: Tensor, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    per_term, *wanted = options[len(Options._fields) :]
+    dtype = compute_dtype(input.dtype, target.dtype)
+    losses = input.new_empty(factors.shape if per_term else factors.shape[:1], dtype=dtype)
+    by_input, by_target = (
+        _empty_in_format_of(image, tuple(image.shape), dtype)
+        if gradient
+        else image.new_empty(0, dtype=dtype)
+        for image, gradient in zip((input, target), wanted, strict=True)
+    )
+    return losses, by_input, by_target
+
+
+def _fake_map(input: Tensor, target: Tensor, coefficients: Tensor, *options: Any) -> Tensor:
+    given = Options(*options)
+    lost = given.window_size - 1 if given.ssim and given.padding == "valid" else 0
+    batch, channels, height, width = input.shape
+    sizes = (batch, channels, height - lost, width - lost)
+    return _empty_in_format_of(input, sizes, compute_dtype(input.dtype, target.dtype))
+
+
+def _fake_once(factor: Tensor, input: Tensor, target: Tensor) -> Tensor:
+    return torch.empty_like(factor)
+
+
+# ---- Derivatives --------------------------------------------------------------------------------
+
+
+def _refuse(ctx: Any, upstream: Tensor) -> None:
+    raise RuntimeError(NO_SECOND_DERIVATIVE)
+
+
+def _keep_losses(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    input, target, weight, factors, *options = inputs
+    _, by_input, by_target = output
+    ctx.save_for_backward(input, target, weight, factors, by_input, by_target)
+    *ctx.options, ctx.per_term, for_input, for_target = options
+    ctx.stored = (for_input, for_target)
+    ctx.mark_non_differentiable(by_input, by_target)
+    ctx.set_materialize_grads(False)
+
+
+def _backward_of_losses(
+    operators: Operators, ctx: Any, upstream: Tensor | None, *_: Any
+) -> tuple[Any, ...]:
+    nothing = (None,) * (len(Options._fields) + 3)
+    if upstream is None:
+        return (None, None, None, None, *nothing)
+    input, target, weight, factors, *stored = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:2]
+    if ctx.per_term:
+        _, *stored = operators.image_losses(
+            input.detach(),
+            target.detach(),
+            weight,
+            factors * upstream.detach(),
+            *ctx.options,
+            False,
+            *needed,
+        )
+        upstream = upstream.new_ones(upstream.shape[0])
+    elif any(need and not has for need, has in zip(needed, ctx.stored, strict=True)):
+        raise RuntimeError("image_losses was called without the gradient that is asked for now")
+    if torch.is_grad_enabled():  # create_graph=True
+        upstream = torch.ops.lamp_kernels.once(upstream, input, target)
+    elif _is_one(upstream):
+        upstream = None
+    gradients = (
+        _scaled(gradient, upstream, image.dtype) if need else None
+        for gradient, image, need in zip(stored, (input, target), needed, strict=True)
+    )
+    return (*gradients, None, None, *nothing)
+
+
+def _is_one(upstream: Tensor) -> bool:
+    """Whether the upstream factor is 1 everywhere, known without waiting for a device."""
+    return (
+        type(upstream) is Tensor  # and no tensor of a compiler
+        and upstream.device.type == "cpu"
+        and bool((upstream == 1).all())
+    )
+
+
+def _scaled(gradient: Tensor, factor: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The stored gradient times a factor for each image, rounded once; never in place."""
+    if factor is not None:
+        gradient = gradient * factor.view(-1, 1, 1, 1)
+    return gradient.to(dtype)
+
+
+def _keep_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, target, coefficients, *ctx.options = inputs
+    ctx.save_for_backward(input, target, coefficients)
+
+
+def _backward_of_map(operators: Operators, ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+    input, target, coefficients = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:2]
+    _, *gradients = operators.image_losses(
+        input.detach(),
+        target.detach(),
+        upstream.detach(),
+        coefficients.expand(input.shape[0], -1),
+        *ctx.options,
+        False,
+        *needed,
+    )
+    factor = None
+    if torch.is_grad_enabled():
+        ones = upstream.new_ones(upstream.shape[0])
+        factor = torch.ops.lamp_kernels.once(ones, input, target)
+    results = (
+        _scaled(gradient, factor, image.dtype) if need else None
+        for gradient, image, need in zip(gradients, (input, target), needed, strict=True)
+    )
+    return (*results, None, *(None,) * len(Options._fields))
