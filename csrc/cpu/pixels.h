@@ -22,6 +22,14 @@ struct Context {
   void read(const Source& s, int64_t row, int64_t column, int64_t count, T* to) const {
     read_row(s, tile.image, tile.channel, row, column, count, to);
   }
+  // The same without a copy where the row lies in memory as it is computed with; else in `buffer`.
+  const T* row_of(const Source& s, int64_t row, int64_t column, int64_t count, T* buffer) const {
+    if (s.column == 1 && s.dtype == dtype_of<T>)
+      return (const T*)s.data + tile.image * s.batch + tile.channel * s.channel + row * s.row +
+             column;
+    read(s, row, column, count, buffer);
+    return buffer;
+  }
   void write(const Sink& s, int64_t row, int64_t column, int64_t count, const T* from) const {
     write_row(s, tile.image, tile.channel, row, column, count, from);
   }
@@ -51,19 +59,25 @@ LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t colum
   const Params& p = c.p;
   const int first_term = p.ssim ? 1 : 0;
   const bool pointwise = p.mse || p.l1;
-  c.read(p.input, row, column, count, b.x);
-  c.read(p.target, row, column, count, b.y);
+  // Whole vectors of a row that is not copied must not reach beyond it.
+  const bool whole = count % kLanes<T> == 0;
+  if (!whole) {
+    c.read(p.input, row, column, count, b.x);
+    c.read(p.target, row, column, count, b.y);
+  }
+  const T* const row_x = whole ? c.row_of(p.input, row, column, count, b.x) : b.x;
+  const T* const row_y = whole ? c.row_of(p.target, row, column, count, b.y) : b.y;
   if (pointwise && p.weight.data) c.read(p.weight, row, column, count, b.weight);
   const bool add_to_map = p.map.data && p.ssim;
   if (add_to_map) {
     const Sink& m = p.map;
-    c.read({m.data, sizeof(T) == 4 ? Dtype::float32 : Dtype::float64, m.batch, m.channel, m.row,
+    c.read({m.data, dtype_of<T>, m.batch, m.channel, m.row,
             m.column}, row, column, count, b.first);
   }
 
-  WideVector<T> total[2] = {};
+  V total[2] = {};
   for (int j = 0; j < count; j += kLanes<T>) {
-    const V x = load(b.x + j), y = load(b.y + j);
+    const V x = load(row_x + j), y = load(row_y + j);
     const V d = (x - y) * c.scale;
     V by_d = {}, by_x = {}, by_y = {}, map = {};
     if (pointwise) {
@@ -73,7 +87,7 @@ LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t colum
         const Amplified<V> amplified = amplify<T>(l.loss, c.a);
         const T factor = c.factor[first_term + k];
         const V value = weight * amplified.value;
-        total[k] += widen<T>(within<T>(value, j, 0, count));
+        total[k] += within<T>(value, j, 0, count);
         map += amplified.value * factor;
         by_d += weight * factor * amplified.slope * l.slope;
         ++k;

@@ -15,6 +15,9 @@ LAMP_INLINE float from_float16(uint16_t h) {
   return as_value<float>(int32_t(value | uint32_t(h & 0x8000) << 16));
 }
 
+template <class T>
+constexpr Dtype dtype_of = sizeof(T) == sizeof(float) ? Dtype::float32 : Dtype::float64;
+
 template <class T, class E, class F>
 LAMP_INLINE void copy_row(const E* from, int64_t stride, int64_t count, T* to, F convert) {
   if (stride == 1)

@@ -90,6 +90,17 @@ class SsimTile {
   T tap[radius + 1];
   SsimConstants<T> constants;
 
+  // The taps where the compiler knows that no store changes them.
+  struct Taps {
+    T tap[radius + 1];
+    T operator[](int k) const { return tap[k]; }
+  };
+  Taps taps() const {
+    Taps g;
+    for (int k = 0; k <= radius; ++k) g.tap[k] = tap[k];
+    return g;
+  }
+
   // About the mean of d and s on this tile. Rounding of a variance grows with the square of the
   // distance to the level. What is not finite counts as 0, so that a NaN stays in its windows.
   void find_levels() {
@@ -133,14 +144,9 @@ class SsimTile {
     const int64_t low = std::max<int64_t>(start, 0);
     const int64_t high = std::min<int64_t>(start + positions + 2 * radius, p.width);
     T *d = w.d - start, *s = w.s - start;  // by column of the image
-    c.read(p.input, row, low, high - low, w.x);
-    c.read(p.target, row, low, high - low, w.y);
-    const T level_d = constants.level_d, level_s = constants.level_s;
-    for (int64_t j = low; j < high; ++j) {
-      const T x = w.x[j - low], y = w.y[j - low];
-      d[j] = (x - y) * c.scale - level_d;
-      s[j] = (x + y) * c.scale - level_s;
-    }
+    const T* x = c.row_of(p.input, row, low, high - low, w.x);
+    const T* y = c.row_of(p.target, row, low, high - low, w.y);
+    centre(x, y, high - low, d + low, s + low);
     if (p.border == Border::reflect) {
       for (int64_t k = 1; low == 0 && k <= radius && -k >= start; ++k) d[-k] = d[k], s[-k] = s[k];
       const int64_t last = p.width - 1;
@@ -150,22 +156,33 @@ class SsimTile {
     convolve_pixels(int(row % kRing));
   }
 
+  void centre(const T* __restrict x, const T* __restrict y, int64_t count, T* __restrict d,
+              T* __restrict s) const {
+    const T scale = c.scale, level_d = constants.level_d, level_s = constants.level_s;
+    for (int64_t j = 0; j < count; ++j) {
+      d[j] = (x[j] - y[j]) * scale - level_d;
+      s[j] = (x[j] + y[j]) * scale - level_s;
+    }
+  }
+
   // G_x of d, s, d^2, s^2, to row `slot` of the ring. Symmetric taps: g_k meets the sum of what lies k to both sides.
   LAMP_STAGE void convolve_pixels(int slot) {
-    for (int j = 0; j < positions; j += N) {
+    const Taps g = taps();
+    const int end = positions;
+    T(*out)[kRing + 1][N] = w.moments[0];
+    for (int j = 0; j < end; j += N, out += 4) {
       const V d0 = load(w.d + j + radius), s0 = load(w.s + j + radius);
-      V mean_d = tap[0] * d0, mean_s = tap[0] * s0;
+      V mean_d = g[0] * d0, mean_s = g[0] * s0;
       V square_d = mean_d * d0, square_s = mean_s * s0;
 #pragma GCC unroll 8
       for (int k = 1; k <= radius; ++k) {
         const V da = load(w.d + j + radius - k), db = load(w.d + j + radius + k);
         const V sa = load(w.s + j + radius - k), sb = load(w.s + j + radius + k);
-        mean_d += tap[k] * (da + db);
-        mean_s += tap[k] * (sa + sb);
-        square_d += tap[k] * (da * da + db * db);
-        square_s += tap[k] * (sa * sa + sb * sb);
+        mean_d += g[k] * (da + db);
+        mean_s += g[k] * (sa + sb);
+        square_d += g[k] * (da * da + db * db);
+        square_s += g[k] * (sa * sa + sb * sb);
       }
-      RingColumn<4>& out = w.moments[j / N];
       store(out[0][slot], mean_d);
       store(out[1][slot], mean_s);
       store(out[2][slot], square_d);
@@ -185,7 +202,7 @@ class SsimTile {
   }
 
   // kRows windows one above the other from the kRing rows that they see, of one plane.
-  LAMP_INLINE void along_y(const T (*ring)[N], const int* slot, const T* tap, V* out) {
+  LAMP_INLINE void along_y(const T (*ring)[N], const int* slot, const Taps& g, V* out) {
     V sum[kRows] = {};
 #pragma GCC unroll 32
     for (int t = 0; t < kRing; ++t) {
@@ -193,7 +210,7 @@ class SsimTile {
 #pragma GCC unroll 8
       for (int q = 0; q < kRows; ++q) {
         const int k = t - q - radius;
-        if (k >= -radius && k <= radius) sum[q] += v * tap[k < 0 ? -k : k];
+        if (k >= -radius && k <= radius) sum[q] += v * g[k < 0 ? -k : k];
       }
     }
     for (int q = 0; q < kRows; ++q) out[q] = sum[q];
@@ -202,6 +219,9 @@ class SsimTile {
   // Loss of rows row .. row + rows - 1 and, for the gradient, their h planes. Returns the sum of
   // what lies in the tile.
   LAMP_STAGE double statistics(int64_t row, int rows) {
+    const Taps g = taps();
+    const SsimConstants<T> constants = this->constants;
+    const Amplification<T> a = c.a;
     int slot[kRing];
     for (int t = 0; t < kRing; ++t) slot[t] = moments_of(row - radius + t, row + rows + radius);
     // The window positions that have a loss, and those whose loss is this tile's.
@@ -213,22 +233,22 @@ class SsimTile {
       for (int q = 0; q < rows; ++q)
         c.read(p.weight, row + q, left + low, high - low, w.weight[q] + low);
 
-    WideVector<T> total = {};
+    // In T over one step, in double from step to step.
+    V total = {};
     for (int j = 0; j < positions; j += N) {
       V m[4][kRows];
-      for (int k = 0; k < 4; ++k) along_y(w.moments[j / N][k], slot, tap, m[k]);
+      for (int k = 0; k < 4; ++k) along_y(w.moments[j / N][k], slot, g, m[k]);
       // One loop for each step: each is a long chain of operations, and the rows' chains
       // overlap only where they are near one another.
       Dissimilarity<V> at[kRows];
       Amplified<V> amplified[kRows];
       for (int q = 0; q < kRows; ++q)
         at[q] = ssim(Moments<V>{m[0][q], m[1][q], m[2][q], m[3][q]}, constants);
-      for (int q = 0; q < kRows; ++q) amplified[q] = amplify<T>(at[q].loss, c.a);
-      V sum = {};
+      for (int q = 0; q < kRows; ++q) amplified[q] = amplify<T>(at[q].loss, a);
       for (int q = 0; q < rows; ++q) {
         const V weight = weighted ? load(w.weight[q] + j) : V{} + T(1);
         if (row + q >= c.tile.row && row + q < c.tile.end_row)
-          sum += within<T>(weight * amplified[q].value, j, own, own_end);
+          total += within<T>(weight * amplified[q].value, j, own, own_end);
         if (gradients == 0 && p.map.data) store(w.map[q] + j, amplified[q].value * c.factor[0]);
         if constexpr (gradients > 0) {
           const V slope = weight * c.factor[0] * amplified[q].slope;
@@ -239,7 +259,6 @@ class SsimTile {
           if constexpr (gradients == 2) store(w.h[q][3] + j, h.s - h.d);
         }
       }
-      total += widen<T>(sum);
     }
     if constexpr (gradients > 0) {  // no loss, no gradient
       for (int q = 0; q < rows; ++q)
@@ -257,14 +276,17 @@ class SsimTile {
 
   // G_x^T of one row of h.
   LAMP_STAGE void adjoint_x(int64_t row, const T (*h)[kPositions]) {
+    const Taps g = taps();
+    const int columns = c.columns;
     for (int k = 0; k < kPlanes; ++k) {
       const T* in = h[k];
-      for (int j = 0; j < c.columns; j += N) {
-        V sum = tap[0] * load(in + j + radius);
+      T* out = w.adjoint[0][k][row % kRing];
+      for (int j = 0; j < columns; j += N, out += sizeof(RingColumn<kPlanes>) / sizeof(T)) {
+        V sum = g[0] * load(in + j + radius);
 #pragma GCC unroll 8
         for (int m = 1; m <= radius; ++m)
-          sum += tap[m] * (load(in + j + radius - m) + load(in + j + radius + m));
-        store(w.adjoint[j / N][k][row % kRing], sum);
+          sum += g[m] * (load(in + j + radius - m) + load(in + j + radius + m));
+        store(out, sum);
       }
       if (p.border == Border::reflect) fold_columns(in, k, int(row % kRing));
     }
@@ -294,12 +316,13 @@ class SsimTile {
 
   // G_y^T for pixel rows row .. row + kRows - 1.
   LAMP_STAGE void adjoint_y(int64_t row) {
+    const Taps g = taps();
     int slot[kRing];
     for (int t = 0; t < kRing; ++t) slot[t] = adjoint_of(row - radius + t);
     for (int j = 0; j < c.columns; j += N)
       for (int k = 0; k < kPlanes; ++k) {
         V sum[kRows];
-        along_y(w.adjoint[j / N][k], slot, tap, sum);
+        along_y(w.adjoint[j / N][k], slot, g, sum);
         for (int q = 0; q < kRows; ++q) store(w.gradient[q][k] + j, sum[q]);
       }
     if (p.border == Border::reflect)

@@ -9,17 +9,13 @@ struct vector_of;
 template <>
 struct vector_of<float> {
   typedef float type __attribute__((vector_size(LAMP_VECTOR_BYTES)));
-  typedef double wide __attribute__((vector_size(2 * LAMP_VECTOR_BYTES)));
 };
 template <>
 struct vector_of<double> {
   typedef double type __attribute__((vector_size(LAMP_VECTOR_BYTES)));
-  typedef double wide __attribute__((vector_size(LAMP_VECTOR_BYTES)));
 };
 template <class T>
 using Vector = typename vector_of<T>::type;
-template <class T>
-using WideVector = typename vector_of<T>::wide;  // as many doubles as a Vector<T> has lanes
 template <class T>
 constexpr int kLanes = LAMP_VECTOR_BYTES / sizeof(T);
 
@@ -69,20 +65,17 @@ LAMP_INLINE void store(T* p, Vector<T> v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 template <class T>
-LAMP_INLINE WideVector<T> widen(Vector<T> v) {
-  return __builtin_convertvector(v, WideVector<T>);
-}
-template <class T>
-LAMP_INLINE double sum_of_lanes(WideVector<T> v) {
+LAMP_INLINE double sum_of_lanes(Vector<T> v) {
   double sum = 0;
   for (int l = 0; l < kLanes<T>; ++l) sum += v[l];
   return sum;
 }
-// The lanes that count among columns column .. column + lanes - 1 where columns first .. end - 1 do.
+// v where its lanes, from `column` on, lie among columns first .. end - 1; 0 elsewhere.
 template <class T>
 LAMP_INLINE Vector<T> within(Vector<T> v, int column, int first, int end) {
   if (column >= first && column + kLanes<T> <= end) return v;
-  for (int l = 0; l < kLanes<T>; ++l)
-    if (column + l < first || column + l >= end) v[l] = 0;
-  return v;
+  using I = typename bits<Vector<T>>::type;
+  I lane;
+  for (int l = 0; l < kLanes<T>; ++l) lane[l] = l;
+  return (lane >= first - column) & (lane < end - column) ? v : Vector<T>{};
 }
