@@ -274,6 +274,13 @@ class SsimTile {
     return sum_of_lanes<T>(total);
   }
 
+  template <int... m>
+  LAMP_INLINE V symmetric(const V* v, const Taps& g, std::integer_sequence<int, m...>) {
+    V sum = g[0] * at_offset<T, radius>(v);
+    ((sum += g[m + 1] * (at_offset<T, radius - m - 1>(v) + at_offset<T, radius + m + 1>(v))), ...);
+    return sum;
+  }
+
   // G_x^T of one row of h.
   LAMP_STAGE void adjoint_x(int64_t row, const T (*h)[kPositions]) {
     const Taps g = taps();
@@ -282,11 +289,9 @@ class SsimTile {
       const T* in = h[k];
       T* out = w.adjoint[0][k][row % kRing];
       for (int j = 0; j < columns; j += N, out += sizeof(RingColumn<kPlanes>) / sizeof(T)) {
-        V sum = g[0] * load(in + j + radius);
-#pragma GCC unroll 8
-        for (int m = 1; m <= radius; ++m)
-          sum += g[m] * (load(in + j + radius - m) + load(in + j + radius + m));
-        store(out, sum);
+        V v[(2 * radius + N - 1) / N + 1];
+        for (int i = 0; i <= (2 * radius + N - 1) / N; ++i) v[i] = load(in + j + i * N);
+        store(out, symmetric(v, g, std::make_integer_sequence<int, radius>()));
       }
       if (p.border == Border::reflect) fold_columns(in, k, int(row % kRing));
     }
@@ -302,12 +307,18 @@ class SsimTile {
       return w.adjoint[j / N][plane][slot][j % N];
     };
     for (int64_t t = std::max<int64_t>(1, c.tile.column);
-         t <= radius && t < c.tile.end_column && t <= last; ++t)
-      for (int64_t j = 0; j <= std::min<int64_t>(radius - t, last); ++j) out(t) += tap[t + j] * in[j];
+         t <= radius && t < c.tile.end_column && t <= last; ++t) {
+      T sum = 0;
+      for (int64_t j = 0; j <= std::min<int64_t>(radius - t, last); ++j) sum += tap[t + j] * in[j];
+      out(t) += sum;
+    }
     for (int64_t t = std::max<int64_t>({0, c.tile.column, last - radius});
-         t < std::min(last, c.tile.end_column); ++t)
+         t < std::min(last, c.tile.end_column); ++t) {
+      T sum = 0;
       for (int64_t j = std::max<int64_t>(0, 2 * last - t - radius); j <= last; ++j)
-        out(t) += tap[2 * last - t - j] * in[j];
+        sum += tap[2 * last - t - j] * in[j];
+      out(t) += sum;
+    }
   }
 
   int adjoint_of(int64_t row) const {

@@ -79,3 +79,18 @@ LAMP_INLINE Vector<T> within(Vector<T> v, int column, int first, int end) {
   for (int l = 0; l < kLanes<T>; ++l) lane[l] = l;
   return (lane >= first - column) & (lane < end - column) ? v : Vector<T>{};
 }
+// Lanes k .. k + lanes - 1 of two vectors one after the other.
+template <int k, class V, int... lane>
+LAMP_INLINE V shifted(V a, V b, std::integer_sequence<int, lane...>) {
+  return __builtin_shufflevector(a, b, (lane + k)...);
+}
+// A row at `offset` from a multiple of the lanes, out of its aligned vectors.
+template <class T, int offset>
+LAMP_INLINE Vector<T> at_offset(const Vector<T>* v) {
+  constexpr int k = offset % kLanes<T>;
+  if constexpr (k == 0)
+    return v[offset / kLanes<T>];
+  else
+    return shifted<k>(v[offset / kLanes<T>], v[offset / kLanes<T> + 1],
+                      std::make_integer_sequence<int, kLanes<T>>());
+}
