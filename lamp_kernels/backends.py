@@ -49,7 +49,8 @@ def resolve(requested: str | None, input: Tensor, *, window_size: int | None = 1
         "native", "triton" or "reference".
 
     Raises:
-        ValueError: an explicit request names no backend, or one that cannot serve this input.
+        ValueError: an explicit request names no backend, or one that cannot serve this input;
+            LAMP_KERNELS_CPU_ISA names no instruction set of this machine.
         TypeError: `requested` is neither a string nor None, `input` no tensor.
     """
     if not isinstance(input, Tensor):
@@ -65,15 +66,17 @@ def resolve(requested: str | None, input: Tensor, *, window_size: int | None = 1
         reason = unserved(name, input, window_size)
         if reason is not None:
             raise ValueError(f"{source}={name!r} cannot serve this input: {reason}")
-        return name
-    chosen = next(
-        name
-        for name in BACKENDS
-        if unavailable(name) is None and unserved(name, input, window_size) is None
-    )
-    if chosen == "reference":
-        _warn_of_slow_cuda(input)
-    return chosen
+    else:
+        name = next(name for name in BACKENDS if _against(name, input, window_size) is None)
+        if name == "reference":
+            _warn_of_slow_cuda(input, window_size)
+    if name == "native" and native.refusal is not None:
+        raise ValueError(native.refusal)
+    return name
+
+
+def _against(name: str, input: Tensor, window_size: int | None) -> str | None:
+    return unavailable(name) or unserved(name, input, window_size)
 
 
 def unserved(name: str, input: Tensor, window_size: int | None) -> str | None:
@@ -116,7 +119,9 @@ def report() -> str:
 
 
 def _details(name: str) -> str:
-    return f" (CPU instruction set: {native.instruction_set()})" if name == "native" else ""
+    if name != "native":
+        return ""
+    return f" ({native.refusal or 'CPU instruction set: ' + native.instruction_set()})"
 
 
 def devices() -> dict[str, str]:
@@ -127,15 +132,15 @@ def devices() -> dict[str, str]:
     return found
 
 
-def _warn_of_slow_cuda(input: Tensor) -> None:
+def _warn_of_slow_cuda(input: Tensor, window_size: int | None) -> None:
     """Say once that a CUDA tensor is served by plain PyTorch; silent in a compiled graph."""
     global _warned_of_cuda
     if input.is_cuda and not torch.compiler.is_compiling() and not _warned_of_cuda:
         _warned_of_cuda = True
-        reasons = [reason for name in BACKENDS if (reason := unavailable(name))]
+        reasons = {name: _against(name, input, window_size) for name in BACKENDS}
         warnings.warn(
-            "lamp_kernels computes this CUDA tensor by its plain PyTorch reference: "
-            + "; ".join(reasons)
+            "lamp_kernels computes this CUDA tensor by its plain PyTorch reference; "
+            + "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
             + ". backend='reference' asks for it without this warning.",
             stacklevel=2,
         )

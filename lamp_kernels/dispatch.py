@@ -28,20 +28,33 @@ def reduced_loss(
     implementation = _prepare(input, target, weight, terms, options, backend)
     dtype = compute_dtype(input.dtype, target.dtype)
     mask = _mask(weight, input, dtype)
-    weights = _weight_sums(mask, input, tuple(terms), options, dtype)
-    coefficients = input.new_tensor(list(terms.values()), dtype=dtype)
+    grids = [_grid(input.shape, metric, options) for metric in terms]
+    factors: list[Tensor | float] = []
+    counted: Tensor | int = max(input.shape[0], 1)
+    if mask is None:
+        for grid, coefficient in zip(grids, terms.values(), strict=True):
+            pixels = float(max(grid[1:].numel(), 1))
+            everything = pixels * max(input.shape[0], 1)
+            factors.append(levels.factor(pixels, everything, coefficient, amplify_over, reduction))
+    else:
+        weights = [_weight_sums(mask, input.shape, grid) for grid in grids]
+        for sums, coefficient in zip(weights, terms.values(), strict=True):
+            own, total = levels.nonzero(sums), levels.nonzero(sums.sum(0))
+            factors.append(levels.factor(own, total, coefficient, amplify_over, reduction))
+        counted = torch.stack([(sums > 0).sum(0).clamp(min=1) for sums in weights])
     shares = implementation.image_losses(
         tuple(terms),
         input,
         target,
         mask,
-        levels.factors(weights, coefficients, amplify_over, reduction),
+        _columns(factors, input, dtype),
         options,
         amplified=amplify_over == "element",
         per_term=levels.per_term(amplify_over, terms),
     )
     amplify = partial(reference.amplify, amplification=options.amplification, eps=options.eps)
-    return levels.finish(shares, weights, coefficients, amplify, amplify_over, reduction)
+    coefficients = list(terms.values())
+    return levels.finish(shares, coefficients, counted, amplify, amplify_over, reduction)
 
 
 def loss_map(
@@ -97,22 +110,20 @@ def _mask(weight: Tensor | None, input: Tensor, dtype: torch.dtype) -> Tensor | 
     return mask.reshape((1,) * (input.dim() - mask.dim()) + mask.shape)
 
 
-def _weight_sums(
-    mask: Tensor | None,
-    input: Tensor,
-    metrics: tuple[Metric, ...],
-    options: LossOptions,
-    dtype: torch.dtype,
-) -> Tensor:
-    """The sum of the weight over each image's loss grid, term by term, (N, T)."""
+def _weight_sums(mask: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
+    """The sum of the weight over each image's loss grid, (N,)."""
+    seen = reference.on_grid(mask, shape, grid)
+    repeats = grid[1:].numel() // max(seen.shape[1:].numel(), 1)
+    return (reference.sum_images(seen) * repeats).expand(grid[0])
+
+
+def _columns(factors: list[Tensor | float], input: Tensor, dtype: torch.dtype) -> Tensor:
+    """Factors (N, T), of one number or (N,) numbers a term."""
     batch = input.shape[0]
-    sums = []
-    for metric in metrics:
-        grid = _grid(input.shape, metric, options)
-        if mask is None:
-            sums.append(input.new_full((batch,), grid[1:].numel(), dtype=dtype))
-        else:
-            seen = reference.on_grid(mask, input.shape, grid)
-            repeats = grid[1:].numel() // max(seen.shape[1:].numel(), 1)
-            sums.append((reference.sum_images(seen) * repeats).expand(batch))
-    return torch.stack(sums, dim=1)
+    columns = [
+        factor.expand(batch)
+        if isinstance(factor, Tensor)
+        else input.new_full((batch,), factor, dtype=dtype)
+        for factor in factors
+    ]
+    return columns[0].unsqueeze(1) if len(columns) == 1 else torch.stack(columns, dim=1)

@@ -11,7 +11,7 @@ coefficient and added.
 | image   | mean of A(S/m) over images, m > 0 | sum_n A(S/m)     | A(S/m) |
 | batch   | A(sum_n S / sum_n m)              | none             | none   |
 
-All of it is `finish(factors(...) * S)`: the factors are known before any pixel is read, so a
+All of it is `finish(factors * S)`: the factors are known before any pixel is read, so a
 kernel can compute the gradient of sum(factors * S) in the pass that computes S. It can so where
 `finish` treats the terms of an image alike, so that their sum is all it needs; at image and batch
 level several terms have a slope each (`per_term`).
@@ -20,7 +20,7 @@ Where a sum of weights is 0 its quotient is S, and S is 0 unless the data holds 
 a weight of 0 does not hide those.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -32,40 +32,48 @@ def per_term(amplify_over: Level, terms: Terms) -> bool:
     return amplify_over != "element" and len(terms) > 1
 
 
-def factors(
-    weights: Tensor, coefficients: Tensor, amplify_over: Level, reduction: Reduction
-) -> Tensor:
-    """What each S is multiplied by, (N, T), from m (N, T) and coefficients (T,)."""
-    if amplify_over == "image":
-        return 1.0 / _nonzero(weights)
-    if amplify_over == "batch":
-        return (1.0 / _nonzero(weights.sum(0))).expand_as(weights)
-    if reduction == "mean":
-        return (coefficients / _nonzero(weights.sum(0))).expand_as(weights)
-    if reduction == "image":
-        return coefficients / _nonzero(weights)
-    return coefficients.expand_as(weights)
+def factor(
+    own: Tensor | float,
+    total: Tensor | float,
+    coefficient: float,
+    amplify_over: Level,
+    reduction: Reduction,
+) -> Tensor | float:
+    """What one term's S is multiplied by, from m of each image and of all: numbers or tensors."""
+    numerator = coefficient if amplify_over == "element" else 1.0
+    if amplify_over == "image" or reduction == "image":
+        return numerator / own
+    if amplify_over == "batch" or reduction == "mean":
+        return numerator / total
+    return numerator
+
+
+def nonzero(weights: Tensor) -> Tensor:
+    """Sums of weights to divide by."""
+    return weights.masked_fill(weights == 0, 1)
 
 
 def finish(
     shares: Tensor,
-    weights: Tensor,
-    coefficients: Tensor,
+    coefficients: Sequence[float],
+    counted: Tensor | int,
     amplify: Callable[[Tensor], Tensor],
     amplify_over: Level,
     reduction: Reduction,
 ) -> Tensor:
-    """The loss, a scalar or (N,) for reduction="image", from shares = factors * S."""
+    """The loss, a scalar or (N,) for reduction="image", from shares = factors * S.
+
+    shares: (N,), or (N, T) where `per_term`.
+    counted: how many images have m > 0, (T,) or one number; at least 1.
+    """
     if amplify_over == "element":  # the coefficients are in the factors
         return shares if reduction == "image" else shares.sum()
-    shares = shares.view(weights.shape)
+    if shares.dim() == 1:
+        shares = shares.unsqueeze(1)
+    by_term = shares.new_tensor(coefficients)
     if amplify_over == "batch":
-        return (amplify(shares.sum(0)) * coefficients).sum()
-    shares = amplify(shares) * coefficients
+        return (amplify(shares.sum(0)) * by_term).sum()
+    shares = amplify(shares) * by_term
     if reduction == "mean":
-        shares = shares / _nonzero((weights > 0).sum(0))
+        shares = shares / counted
     return shares.sum(1) if reduction == "image" else shares.sum()
-
-
-def _nonzero(weights: Tensor) -> Tensor:
-    return weights.masked_fill(weights == 0, 1)

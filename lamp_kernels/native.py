@@ -44,6 +44,18 @@ def instruction_set() -> str:
     return str(torch.ops.lamp_kernels.cpu_isa())
 
 
+def _refusal() -> str | None:
+    if missing is None:
+        try:
+            instruction_set()
+        except RuntimeError as error:
+            return str(error)
+    return None
+
+
+refusal = _refusal()  # the error of every call, where LAMP_KERNELS_CPU_ISA is wrong; else None
+
+
 def image_losses(
     metrics: Sequence[Metric],
     input: Tensor,

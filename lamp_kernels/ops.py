@@ -16,6 +16,8 @@ Autocast needs no rule: the kernels take mixed floating dtypes as they are, comp
 float64, and return that.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -60,17 +62,53 @@ def register(library: str, image_losses: str, loss_map: str) -> Operators:
     )
     torch.library.register_fake(f"{library}::{image_losses}", _fake_losses)
     torch.library.register_fake(f"{library}::{loss_map}", _fake_map)
-    torch.library.register_autograd(
-        f"{library}::{image_losses}",
-        lambda ctx, *upstream: _backward_of_losses(operators, ctx, *upstream),
-        setup_context=_keep_losses,
+    fragment = torch.library.Library(library, "FRAGMENT")
+    _fragments.append(fragment)
+    losses_kernel = _autograd_kernel(
+        operators.image_losses, _keep_losses, partial(_backward_of_losses, operators)
     )
-    torch.library.register_autograd(
-        f"{library}::{loss_map}",
-        lambda ctx, upstream: _backward_of_map(operators, ctx, upstream),
-        setup_context=_keep_map,
+    map_kernel = _autograd_kernel(
+        operators.loss_map, _keep_map, partial(_backward_of_map, operators)
     )
+    fragment.impl(image_losses, losses_kernel, "Autograd", with_keyset=True)
+    fragment.impl(loss_map, map_kernel, "Autograd", with_keyset=True)
     return operators
+
+
+_fragments: list[torch.library.Library] = []  # a registration ends with its library object
+
+
+def _autograd_kernel(
+    operator: Any, keep: Callable[..., None], backward: Callable[..., tuple[Any, ...]]
+) -> Callable[..., Any]:
+    """What `torch.library.register_autograd` makes, for operators of many arguments.
+
+    That looks at each argument's default in a time quadratic in their number: half of what a call
+    cost beyond the kernel (bench/overhead.py).
+    """
+
+    def below(keyset: Any, *arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+    class Differentiable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            *arguments_, keyset = arguments
+            output = below(keyset, *arguments_)
+            keep(ctx, arguments_, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+            return (*backward(ctx, *upstream), None)
+
+    def kernel(keyset: Any, input: Tensor, target: Tensor, *rest: Any) -> Any:
+        if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
+            return Differentiable.apply(input, target, *rest, keyset)  # type: ignore[no-untyped-call]
+        return below(keyset, input, target, *rest)
+
+    return kernel
 
 
 def register_once(library: str) -> None:
@@ -176,11 +214,11 @@ def _backward_of_losses(
 
 def _is_one(upstream: Tensor) -> bool:
     """Whether the upstream factor is 1 everywhere, known without waiting for a device."""
-    return (
-        type(upstream) is Tensor  # and no tensor of a compiler
-        and upstream.device.type == "cpu"
-        and bool((upstream == 1).all())
-    )
+    if type(upstream) is not Tensor or upstream.device.type != "cpu":  # or one of a compiler's
+        return False
+    if upstream.numel() and upstream.stride(0) == 0:
+        return bool(upstream[0] == 1)
+    return bool((upstream == 1).all())
 
 
 def _scaled(gradient: Tensor, factor: Tensor | None, dtype: torch.dtype) -> Tensor:
