@@ -27,13 +27,12 @@ struct LogSeries;
 template <>
 struct LogSeries<float> {
   static constexpr int terms = 5, mantissa = 23;
-  static constexpr int32_t one = 0x3f800000, sqrt_half = 0x3f3504f3, fraction = 0x7fffff;
+  static constexpr int32_t sqrt_half = 0x3f3504f3, fraction = 0x7fffff;
 };
 template <>
 struct LogSeries<double> {
   static constexpr int terms = 11, mantissa = 52;
-  static constexpr int64_t one = 0x3ff0000000000000, sqrt_half = 0x3fe6a09e667f3bcd,
-                           fraction = 0xfffffffffffff;
+  static constexpr int64_t sqrt_half = 0x3fe6a09e667f3bcd, fraction = 0xfffffffffffff;
 };
 
 // -log1p(-loss) for 0 <= loss < 1, to the last digits down to the smallest loss.
@@ -48,8 +47,8 @@ LAMP_INLINE V minus_log1p_minus(V loss, V inverse) {
   using I = typename bits<V>::type;
   const V u = S(1) - loss;
   const V lost = ((S(1) - u) - loss) * inverse;
-  I i = as_bits(u) + (Series::one - Series::sqrt_half);
-  const I k = (i >> Series::mantissa) - (Series::one >> Series::mantissa);
+  const I i = as_bits(u) - Series::sqrt_half;
+  const I k = i >> Series::mantissa;
   const V m = as_value<V>((i & Series::fraction) + Series::sqrt_half);
   const V f = m - S(1), s = f / (f + S(2)), z = s * s;
   V series = V{} + S(1.0 / (2 * Series::terms - 1));

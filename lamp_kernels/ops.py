@@ -16,7 +16,7 @@ Autocast needs no rule: the kernels take mixed floating dtypes as they are, comp
 float64, and return that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -172,44 +172,63 @@ def _refuse(ctx: Any, upstream: Tensor) -> None:
 
 def _keep_losses(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     input, target, weight, factors, *options = inputs
-    _, by_input, by_target = output
-    ctx.save_for_backward(input, target, weight, factors, by_input, by_target)
-    *ctx.options, ctx.per_term, for_input, for_target = options
-    ctx.stored = (for_input, for_target)
-    ctx.mark_non_differentiable(by_input, by_target)
+    _, *gradients = output
+    ctx.save_for_backward(input, target, weight, factors)
+    ctx.gradients = gradients
+    *ctx.options, ctx.per_term, _, _ = options
+    ctx.mark_non_differentiable(*gradients)
     ctx.set_materialize_grads(False)
 
 
 def _backward_of_losses(
     operators: Operators, ctx: Any, upstream: Tensor | None, *_: Any
 ) -> tuple[Any, ...]:
-    nothing = (None,) * (len(Options._fields) + 3)
+    nothing = (None,) * (len(Options._fields) + 5)
     if upstream is None:
-        return (None, None, None, None, *nothing)
-    input, target, weight, factors, *stored = ctx.saved_tensors
+        return (None, None, *nothing)
+    input, target, weight, factors = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
+    factor: Tensor | None = upstream
     if ctx.per_term:
-        _, *stored = operators.image_losses(
-            input.detach(),
-            target.detach(),
-            weight,
-            factors * upstream.detach(),
-            *ctx.options,
-            False,
-            *needed,
+        factors, factor = factors * upstream.detach(), None
+    # The stored gradient belongs to one backward, which may hand it on as it is or scale it in
+    # place; what comes after that (retain_graph=True) computes it anew.
+    gradients = ctx.__dict__.pop("gradients", None)
+    if gradients is None or any(
+        need and gradient.numel() != input.numel()
+        for need, gradient in zip(needed, gradients, strict=True)
+    ):
+        _, *gradients = operators.image_losses(
+            input.detach(), target.detach(), weight, factors, *ctx.options, False, *needed
         )
-        upstream = upstream.new_ones(upstream.shape[0])
-    elif any(need and not has for need, has in zip(needed, ctx.stored, strict=True)):
-        raise RuntimeError("image_losses was called without the gradient that is asked for now")
-    if torch.is_grad_enabled():  # create_graph=True
-        upstream = torch.ops.lamp_kernels.once(upstream, input, target)
-    elif _is_one(upstream):
-        upstream = None
-    gradients = (
-        _scaled(gradient, upstream, image.dtype) if need else None
-        for gradient, image, need in zip(stored, (input, target), needed, strict=True)
-    )
-    return (*gradients, None, None, *nothing)
+    return (*_results(gradients, factor, input, target, needed), *nothing)
+
+
+def _results(
+    gradients: Sequence[Tensor],
+    factor: Tensor | None,
+    input: Tensor,
+    target: Tensor,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients times a factor for each image, each rounded once to the dtype of its image."""
+    second_derivative = torch.is_grad_enabled()  # create_graph=True
+    if second_derivative:
+        factor = input.new_ones(input.shape[0]) if factor is None else factor
+        factor = torch.ops.lamp_kernels.once(factor.to(gradients[0].dtype), input, target)
+    elif factor is not None and _is_one(factor):
+        factor = None
+    results: list[Tensor | None] = []
+    for gradient, image, need in zip(gradients, (input, target), needed, strict=True):
+        if not need:
+            results.append(None)
+            continue
+        if factor is not None:
+            by_image = factor.view(-1, 1, 1, 1)
+            ours = type(gradient) is Tensor and not second_derivative  # and no compiler's
+            gradient = gradient.mul_(by_image) if ours else gradient * by_image
+        results.append(gradient.to(image.dtype))
+    return results
 
 
 def _is_one(upstream: Tensor) -> bool:
@@ -219,13 +238,6 @@ def _is_one(upstream: Tensor) -> bool:
     if upstream.numel() and upstream.stride(0) == 0:
         return bool(upstream[0] == 1)
     return bool((upstream == 1).all())
-
-
-def _scaled(gradient: Tensor, factor: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The stored gradient times a factor for each image, rounded once; never in place."""
-    if factor is not None:
-        gradient = gradient * factor.view(-1, 1, 1, 1)
-    return gradient.to(dtype)
 
 
 def _keep_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -245,12 +257,5 @@ def _backward_of_map(operators: Operators, ctx: Any, upstream: Tensor) -> tuple[
         False,
         *needed,
     )
-    factor = None
-    if torch.is_grad_enabled():
-        ones = upstream.new_ones(upstream.shape[0])
-        factor = torch.ops.lamp_kernels.once(ones, input, target)
-    results = (
-        _scaled(gradient, factor, image.dtype) if need else None
-        for gradient, image, need in zip(gradients, (input, target), needed, strict=True)
-    )
+    results = _results(gradients, None, input, target, needed)
     return (*results, None, *(None,) * len(Options._fields))

@@ -1,4 +1,4 @@
-"""Shared by all tests: where test helpers lie, and a fixed number of threads."""
+"""Shared by all tests: where test helpers lie, a fixed state, and every backend in its turn."""
 
 import os
 import sys
@@ -9,13 +9,54 @@ import hypothesis
 import pytest
 import torch
 
+from lamp_kernels import backends, reference
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 # No deadline: a shared machine pauses. In CI the same examples each time: a red run is the
-# change's own doing.
-hypothesis.settings.register_profile("local", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+# change's own doing. `each_backend` holds for all examples of a test, so its scope does no harm.
+hypothesis.settings.register_profile(
+    "local",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.register_profile(
+    "ci", hypothesis.settings.get_profile("local"), derandomize=True
+)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# What computes losses in the reference; what is left of it every backend uses on small tensors.
+COMPUTING = (
+    "image_losses",
+    "loss_map",
+    "elementwise_loss",
+    "ssim_dissimilarity",
+    "squared_error",
+    "absolute_error",
+)
+MARKERS = (
+    "reference_only: of `each_backend`, the reference alone: no other one promises this",
+    "beside_reference: calls the reference by name, to compare with it",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in MARKERS:
+        config.addinivalue_line("markers", line)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `reference_only` says, instead of a skip for each."""
+    unwanted = [
+        item
+        for item in items
+        if item.get_closest_marker("reference_only")
+        and getattr(item, "callspec", None)
+        and item.callspec.params.get("each_backend", "reference") != "reference"
+    ]
+    if unwanted:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +66,18 @@ def default_state() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture(params=backends.available())
+def each_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The default backend of a test, each in turn; while one computes, the reference cannot."""
+    name: str = request.param
+    monkeypatch.setattr(backends, "_from_environment", name)
+    if name != "reference" and not request.node.get_closest_marker("beside_reference"):
+
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise AssertionError(f"the reference computed in the place of {name}")
+
+        for function in COMPUTING:
+            monkeypatch.setattr(reference, function, refuse)
+    return name

@@ -12,6 +12,8 @@ from lamp_kernels import (
     functional,
 )
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 APART = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
 
 
@@ -61,7 +63,18 @@ def test_a_steep_tangent_costs_no_digits_below_it(module, eps):
     assert max(errors(module(eps=eps), *pair("texture", 1e-2))) <= 1e-6
 
 
-@pytest.mark.parametrize("window_size", [1, 3, 31])
+@pytest.mark.parametrize(
+    "window_size",
+    [
+        3,
+        5,
+        7,
+        9,
+        13,
+        15,
+        *(pytest.param(size, marks=pytest.mark.reference_only) for size in (1, 31)),
+    ],
+)
 @pytest.mark.parametrize("scene", EVEN)
 def test_other_windows(scene, window_size):
     loss_function = AmplifiedSSIMLoss(window_size=window_size, sigma=max(0.5, window_size / 7))

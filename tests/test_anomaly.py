@@ -8,6 +8,8 @@ from scipy.ndimage import gaussian_filter
 from lamp_kernels import functional
 from lamp_kernels.functional import anomaly_map, anomaly_score
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 
 @pytest.fixture
 def images():

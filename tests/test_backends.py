@@ -1,5 +1,7 @@
 """Which backend computes, and what is said where a request cannot be met."""
 
+import functools
+import os
 import subprocess
 import sys
 import warnings
@@ -7,9 +9,24 @@ import warnings
 import pytest
 import torch
 
-from lamp_kernels import AmplifiedSSIMLoss, backends, functional, reference
+from lamp_kernels import AmplifiedSSIMLoss, backends, functional, native, reference
 
 IMAGE = torch.rand(1, 1, 16, 16)
+
+needs_native = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
+
+
+def python(program, *, check=True, **environment):
+    """What `program` prints in a process of its own; its error output follows."""
+    result = subprocess.run(
+        [sys.executable, *program],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert not check or result.returncode == 0, result.stdout
+    return result.stdout
 
 
 @pytest.fixture
@@ -19,6 +36,7 @@ def cuda_image(monkeypatch):
 
     class OnCuda(torch.Tensor):
         is_cuda = True
+        device = torch.device("cuda", 0)
 
     return torch.rand(1).as_subclass(OnCuda)
 
@@ -34,9 +52,11 @@ def test_reference_is_always_there():
 
 
 @pytest.mark.parametrize("name", ["native", "triton"])
-def test_explicit_request_that_cannot_be_met(name):
-    if backends.unavailable(name) is None:
-        pytest.skip(f"{name} is available here")
+def test_explicit_request_for_what_this_installation_lacks(monkeypatch, name):
+    unavailable = backends.unavailable
+    monkeypatch.setattr(
+        backends, "unavailable", lambda asked: "so it is" if asked == name else unavailable(asked)
+    )
     for call in (
         lambda: backends.resolve(name, IMAGE),
         lambda: AmplifiedSSIMLoss(backend=name),
@@ -44,8 +64,67 @@ def test_explicit_request_that_cannot_be_met(name):
         lambda: functional.ssim(IMAGE, IMAGE, backend=name),
         lambda: functional.anomaly_map(IMAGE, IMAGE, backend=name),
     ):
-        with pytest.raises(ValueError, match=f"backend='{name}' is not available: .*{name}"):
+        with pytest.raises(ValueError, match=f"backend='{name}' is not available: so it is"):
             call()
+
+
+def test_native_is_unavailable_for_the_reason_that_loading_gave(monkeypatch):
+    monkeypatch.setattr(native, "missing", "no compiler")
+    assert backends.unavailable("native") == "no compiler"
+    assert "native" not in backends.available()
+    assert backends.resolve(None, IMAGE) == backends.available()[0]
+    assert "native     no compiler" in backends.report()
+
+
+@needs_native
+@pytest.mark.parametrize("window_size", [1, 17, 31])
+def test_windows_that_the_kernels_lack(window_size):
+    assert backends.resolve(None, IMAGE, window_size=window_size) == "reference"
+    message = f"backend='native' cannot serve this input: .*window_size={window_size}"
+    with pytest.raises(ValueError, match=message):
+        backends.resolve("native", IMAGE, window_size=window_size)
+    image = torch.rand(2, 1, 1, 40, 40)
+    with pytest.raises(ValueError, match=message):
+        functional.amplified_ssim_loss(*image, window_size=window_size, backend="native")
+    losses = [
+        functional.amplified_ssim_loss(*image, window_size=window_size, backend=backend)
+        for backend in (None, "reference")
+    ]
+    assert torch.equal(*losses)
+
+
+@needs_native
+@pytest.mark.parametrize("window_size", [None, *range(3, 16, 2)])
+def test_windows_that_the_kernels_have(window_size):
+    assert backends.resolve(None, IMAGE, window_size=window_size) == "native"
+    assert backends.resolve("native", IMAGE, window_size=window_size) == "native"
+
+
+@needs_native
+def test_a_pointwise_loss_has_no_window():
+    loss = functional.amplified_reconstruction_loss(
+        IMAGE, IMAGE, ssim=0.0, mse=1.0, window_size=17, backend="native"
+    )
+    assert loss.item() == 0.0
+
+
+@needs_native
+def test_devices_that_the_kernels_lack():
+    meta = IMAGE.to("meta")
+    assert backends.resolve(None, meta) == "reference"
+    with pytest.raises(ValueError, match=r"backend='native' cannot serve this input: .* on meta"):
+        backends.resolve("native", meta)
+    with pytest.raises(ValueError, match=r"backend='native' cannot serve this input: .* on meta"):
+        functional.amplified_mse_loss(meta, meta, backend="native")
+
+
+@needs_native
+def test_a_request_by_the_environment_is_met_or_is_an_error(monkeypatch):
+    monkeypatch.setattr(backends, "_from_environment", "native")
+    assert backends.resolve(None, IMAGE) == "native"
+    with pytest.raises(ValueError, match="LAMP_KERNELS_BACKEND='native' cannot serve this input"):
+        backends.resolve(None, IMAGE, window_size=17)
+    assert backends.resolve("reference", IMAGE, window_size=17) == "reference"
 
 
 def test_unknown_name():
@@ -72,23 +151,23 @@ def test_environment_variable_is_read_at_import():
         "print(lamp_kernels.backends.resolve(None, torch.rand(1)))\n"
         "print(lamp_kernels.backends.report())"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"LAMP_KERNELS_BACKEND": "reference"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout.startswith("reference\n")
-    assert "LAMP_KERNELS_BACKEND=reference" in result.stdout
+    output = python(["-c", program], LAMP_KERNELS_BACKEND="reference")
+    assert output.startswith("reference\n")
+    assert "LAMP_KERNELS_BACKEND=reference" in output
 
 
 def test_the_reference_on_cuda_warns_once(cuda_image):
-    with pytest.warns(UserWarning, match=r"plain PyTorch reference: .*native.*triton"):
+    with pytest.warns(UserWarning, match=r"plain PyTorch reference; native: .+; triton: .+"):
         assert backends.resolve(None, cuda_image) == "reference"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert backends.resolve(None, cuda_image) == "reference"
+
+
+@needs_native
+def test_the_warning_says_why_native_does_not_serve_the_tensor(cuda_image):
+    with pytest.warns(UserWarning, match="native: its kernels take CPU tensors, got one on cuda:0"):
+        backends.resolve(None, cuda_image)
 
 
 def test_the_reference_asked_for_on_cuda_does_not_warn(cuda_image):
@@ -108,7 +187,7 @@ def test_every_loss_goes_through_resolve(monkeypatch):
     functional.amplified_ssim_loss(IMAGE, IMAGE, window_size=7)
     functional.amplified_l1_loss(IMAGE, IMAGE, reduction="none", backend="reference")
     functional.anomaly_map(IMAGE, IMAGE, window_size=5)
-    assert asked == [(None, 7), ("reference", 11), (None, 5)]
+    assert asked == [(None, 7), ("reference", None), (None, 5)]
 
 
 def test_report():
@@ -119,10 +198,99 @@ def test_report():
         assert (backends.unavailable(name) or "available") in text
 
 
-def test_the_reference_is_what_computes(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise RuntimeError("reference called")
+@pytest.mark.parametrize("function", ["image_losses", "loss_map"])
+@pytest.mark.parametrize("module", [reference, native], ids=lambda module: module.__name__)
+def test_the_backend_asked_for_is_what_computes(monkeypatch, module, function):
+    name = module.__name__.rpartition(".")[2]
+    if backends.unavailable(name) is not None:
+        pytest.skip(f"{name}: {backends.unavailable(name)}")
 
-    monkeypatch.setattr(reference, "image_sums", refuse)
-    with pytest.raises(RuntimeError, match="reference called"):
-        functional.amplified_ssim_loss(IMAGE, IMAGE, backend="reference")
+    def refuse(*args, **kwargs):
+        raise RuntimeError(f"{name} called")
+
+    monkeypatch.setattr(module, function, refuse)
+    reduction = "mean" if function == "image_losses" else "none"
+    for loss in (functional.amplified_ssim_loss, functional.amplified_l1_loss):
+        with pytest.raises(RuntimeError, match=f"{name} called"):
+            loss(IMAGE, IMAGE, reduction=reduction, backend=name)
+
+
+# Loss and gradients of every kind of kernel, saved to the file named.
+RESULTS = """
+import itertools, sys, torch
+from lamp_kernels import functional, native
+torch.manual_seed(0)
+results = []
+for dtype, shape, padding, window_size in itertools.product(
+    (torch.float32, torch.float64, torch.bfloat16), ((2, 3, 33, 47), (1, 1, 70, 270)),
+    ("reflect", "valid", "zeros"), (3, 11, 15),
+):
+    leaves = [image.to(dtype).requires_grad_() for image in torch.rand(2, *shape)]
+    loss = functional.amplified_reconstruction_loss(
+        *leaves, torch.rand(shape[-2:]), l1=0.5, padding=padding, window_size=window_size)
+    loss.backward()
+    results += [loss.detach(), leaves[0].grad, leaves[1].grad]
+torch.save(results, sys.argv[1])
+print(native.instruction_set())
+"""
+
+
+@pytest.fixture(scope="module")
+def results_of(tmp_path_factory):
+    """A function from the name of an instruction set to its results; None if it is not there."""
+
+    @functools.cache
+    def results(name):
+        file = tmp_path_factory.mktemp("results") / name
+        environment = {"LAMP_KERNELS_CPU_ISA": name, "LAMP_KERNELS_BACKEND": "native"}
+        output = python(["-c", RESULTS, str(file)], check=False, **environment)
+        if "names no instruction set of this machine" in output:
+            return None
+        assert output == f"{name}\n"
+        return torch.load(file)
+
+    return results
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["v3", "v4"])
+def test_every_instruction_set_gives_the_same_results(results_of, name):
+    found = results_of(name)
+    if found is None:
+        pytest.skip(f"this machine has no {name}")
+    # A gradient in bfloat16 is rounded to 8 digits, and here and there to the neighbour.
+    limits = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 1e-3}
+    for one, other in zip(found, results_of("baseline"), strict=True):
+        difference = (one.double() - other.double()).norm() / other.double().norm()
+        assert difference <= limits[one.dtype]
+
+
+@needs_native
+class TestAnUnknownInstructionSet:
+    def test_is_an_error_that_names_the_variable(self):
+        program = (
+            "import torch\n"
+            "from lamp_kernels import AmplifiedMSELoss\n"
+            "image = torch.rand(1, 1, 16, 16)\n"
+            "AmplifiedMSELoss(backend='reference')(image, image)\n"
+            "for backend in (None, 'native'):\n"
+            "    try:\n"
+            "        AmplifiedMSELoss(backend=backend)(image, image)\n"
+            "    except ValueError as error:\n"
+            "        print(error)\n"
+        )
+        lines = python(["-c", program], LAMP_KERNELS_CPU_ISA="v9").splitlines()
+        assert len(lines) == 2
+        for line in lines:
+            assert line.startswith("LAMP_KERNELS_CPU_ISA=v9 names no instruction set")
+
+    def test_is_reported_by_the_program(self):
+        output = python(["-m", "lamp_kernels"], check=False, LAMP_KERNELS_CPU_ISA="v9")
+        assert "(LAMP_KERNELS_CPU_ISA=v9 names no instruction set of this machine" in output
+        assert "every loss without a backend argument raises: LAMP_KERNELS_CPU_ISA=v9" in output
+        assert "Traceback" not in output
+
+    def test_is_an_error_of_the_operator_itself(self):
+        program = "from lamp_kernels import native; native.instruction_set()"
+        output = python(["-c", program], check=False, LAMP_KERNELS_CPU_ISA="v9")
+        assert "RuntimeError: LAMP_KERNELS_CPU_ISA=v9" in output

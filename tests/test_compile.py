@@ -6,6 +6,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from lamp_kernels import AmplifiedMSELoss, AmplifiedReconstructionLoss, AmplifiedSSIMLoss
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 MODULES = [
     AmplifiedSSIMLoss(),
     AmplifiedSSIMLoss(padding="valid", amplify_over="image", reduction="image"),
@@ -41,46 +43,96 @@ def test_one_graph_for_every_size(loss_function):
     assert counter.frame_count <= 4
 
 
+def train(loss_function, compiler, batches):
+    """Losses, gradients and weights of some training steps."""
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(1, 1, 3, padding=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def forward(target):
+        return loss_function(model(target), target)
+
+    step, update = compiler(forward), compiler(optimizer.step)
+    results = []
+    for size in batches:
+        optimizer.zero_grad()
+        loss = step(torch.rand(size, 1, 16, 16))
+        loss.backward()
+        results += [loss.detach(), *(p.grad.clone() for p in model.parameters())]
+        update()
+    return [*results, *(p.detach() for p in model.parameters())]
+
+
+STEPS = [
+    AmplifiedReconstructionLoss(),
+    AmplifiedReconstructionLoss(amplify_over="image", padding="zeros"),
+]
+
+
+@pytest.mark.parametrize("loss_function", STEPS, ids=str)
+def test_a_whole_training_step_of_any_batch_size(loss_function):
+    """Forward, backward and optimiser as eager, and no graph after the one of variable size."""
+    counter = CompileCounterWithBackend("aot_eager")
+    counts = []
+
+    def compiler(function):
+        compiled = torch.compile(function, fullgraph=True, backend=counter)
+
+        def counted(*arguments):
+            result = compiled(*arguments)
+            counts.append(counter.frame_count)
+            return result
+
+        return counted
+
+    batches = [3, 5, 2, 8, 5]
+    found = train(loss_function, compiler, batches)
+    expected = train(loss_function, lambda function: function, batches)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    # The first two sizes and the optimiser; forward and optimiser take turns in `counts`.
+    assert counts[-1] == counts[3] <= 4
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inside Inductor
 def test_a_whole_training_step_under_inductor():
-    loss_function = AmplifiedReconstructionLoss()
+    loss_function, batches = AmplifiedReconstructionLoss(), [2, 2]
+    found = train(loss_function, lambda f: torch.compile(f, fullgraph=True), batches)
+    expected = train(loss_function, lambda f: f, batches)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "image", "none"])
+def test_autocast_inside_a_compiled_step(reduction):
+    loss_function = AmplifiedSSIMLoss(reduction=reduction)
+    model = torch.nn.Conv2d(1, 1, 3, padding=1)
     target = torch.rand(2, 1, 16, 16)
-    results = []
-    for compiling in (False, True):
-        torch.manual_seed(0)
-        model = torch.nn.Conv2d(1, 1, 3, padding=1)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
-        def forward(model=model):
-            return loss_function(model(target), target)
+    def forward():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return loss_function(model(target), target).sum()
 
-        step = torch.compile(forward, fullgraph=True) if compiling else forward
-        losses = []
-        for _ in range(2):
-            optimizer.zero_grad()
-            loss = step()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-        results.append([*losses, *(p.detach() for p in model.parameters())])
-    torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
+    losses = [forward(), torch.compile(forward, fullgraph=True, backend="aot_eager")()]
+    gradients = [torch.autograd.grad(loss, model.weight)[0] for loss in losses]
+    assert losses[1].dtype == torch.float32
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-2, atol=1e-5)
 
 
-def test_export():
+@pytest.mark.parametrize("loss_function", MODULES, ids=str)
+def test_export(loss_function):
     x, y = torch.rand(2, 2, 1, 16, 16)
     batch = torch.export.Dim("batch", min=2)
-    program = torch.export.export(
-        AmplifiedSSIMLoss(), (x, y), dynamic_shapes=({0: batch}, {0: batch})
-    )
+    program = torch.export.export(loss_function, (x, y), dynamic_shapes=({0: batch}, {0: batch}))
     x, y = torch.rand(2, 5, 1, 16, 16)
-    torch.testing.assert_close(program.module()(x, y), AmplifiedSSIMLoss()(x, y))
+    torch.testing.assert_close(program.module()(x, y), loss_function(x, y))
 
 
-def test_checkpointing():
+@pytest.mark.parametrize("loss_function", MODULES, ids=str)
+def test_checkpointing(loss_function):
     x, y = torch.rand(2, 2, 1, 16, 16)
     leaves = [x.clone().requires_grad_() for _ in range(2)]
-    AmplifiedSSIMLoss()(leaves[0], y).backward()
+    loss_function(leaves[0], y).sum().backward()
     torch.utils.checkpoint.checkpoint(
-        AmplifiedSSIMLoss(), leaves[1], y, use_reentrant=False
-    ).backward()
+        loss_function, leaves[1], y, use_reentrant=False
+    ).sum().backward()
     assert torch.equal(leaves[0].grad, leaves[1].grad)

@@ -5,7 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from lamp_kernels import AmplifiedMSELoss, AmplifiedReconstructionLoss, functional
+from lamp_kernels import (
+    AmplifiedMSELoss,
+    AmplifiedReconstructionLoss,
+    AmplifiedSSIMLoss,
+    functional,
+)
+
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 
 def loss_and_gradients(loss_function, x, y):
@@ -26,7 +33,16 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 600, 700), (2, 3, 129, 257)])
+SHAPES = {
+    "one large plane": (1, 1, 600, 700),
+    "one high plane": (1, 1, 1500, 70),
+    "several planes": (2, 3, 129, 257),
+    "many small planes": (32, 8, 12, 20),
+}
+every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+@every_shape
 @pytest.mark.parametrize("level", ["element", "image", "batch"])
 def test_any_number_of_threads(threads, level, shape):
     x, y = torch.rand(2, *shape)
@@ -39,6 +55,28 @@ def test_any_number_of_threads(threads, level, shape):
     for count in (1, 2, 3, 4, 1):
         threads(count)
         results.append(loss_and_gradients(loss_function, x, y))
+    assert_same(results)
+
+
+@every_shape
+@pytest.mark.parametrize("padding", ["reflect", "valid", "zeros"])
+def test_the_map_at_any_number_of_threads(threads, padding, shape):
+    x, y = torch.rand(2, *shape)
+    loss_function = AmplifiedSSIMLoss(padding=padding, reduction="none")
+    results = []
+    for count in (1, 2, 3, 4):
+        threads(count)
+        results.append([loss_function(x, y), *loss_and_gradients(loss_function, x, y)])
+    assert_same(results)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_a_large_plane_of_every_kind(threads, dtype):
+    x, y = torch.rand(2, 1, 1, 1500, 700).to(dtype)
+    results = []
+    for count in (1, 2, 3, 4):
+        threads(count)
+        results.append(loss_and_gradients(AmplifiedSSIMLoss(), x, y))
     assert_same(results)
 
 
@@ -63,9 +101,19 @@ def test_scores(threads, pooling):
     assert_same(results)
 
 
-def test_several_python_threads_at_once():
-    loss_function = AmplifiedReconstructionLoss()
-    pairs = [torch.rand(2, 2, 3, 40, 40) for _ in range(8)]
+@pytest.mark.parametrize(
+    "loss_function",
+    [
+        AmplifiedReconstructionLoss(),
+        AmplifiedReconstructionLoss(amplify_over="image", padding="valid"),
+        AmplifiedSSIMLoss(reduction="none", window_size=7),
+        AmplifiedMSELoss(),
+    ],
+    ids=str,
+)
+def test_several_python_threads_at_once(threads, loss_function):
+    threads(2)
+    pairs = [torch.rand(2, 2, 3, side, 40) for side in (40, 16, 150, 33) for _ in range(4)]
     expected = [loss_and_gradients(loss_function, *pair) for pair in pairs]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda pair: loss_and_gradients(loss_function, *pair), pairs))

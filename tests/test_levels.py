@@ -8,6 +8,8 @@ import torch
 from lamp_kernels import functional
 from lamp_kernels.options import REDUCTIONS
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 EPS = 0.1
 CELLS = [(level, reduction) for level, row in REDUCTIONS.items() for reduction in row]
 TERMS = {"mse": 1.0, "l1": 0.25}  # metric -> coefficient of the reconstruction loss

@@ -15,6 +15,8 @@ from lamp_kernels import (
     functional,
 )
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 CASES = [
     (AmplifiedSSIMLoss, functional.amplified_ssim_loss),
     (AmplifiedMSELoss, functional.amplified_mse_loss),
@@ -35,6 +37,7 @@ def test_module_and_function_have_the_same_options_and_defaults(module, function
         assert of_function[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 
+@pytest.mark.beside_reference
 @pytest.mark.parametrize(("module", "function"), CASES)
 def test_every_option_of_the_module_reaches_the_function(module, function):
     x, y = torch.rand(2, 2, 3, 16, 16)

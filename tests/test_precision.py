@@ -11,6 +11,8 @@ from lamp_kernels import (
     functional,
 )
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 MODULES = [AmplifiedSSIMLoss, AmplifiedMSELoss, AmplifiedL1Loss, AmplifiedReconstructionLoss]
 
 

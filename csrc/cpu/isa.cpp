@@ -27,7 +27,7 @@ Isa choose() {
   const char* request = std::getenv(kVariable);
   const bool any = !request || !*request;
   auto wanted = [&](const char* name) { return any || std::string_view(request) == name; };
-#if defined(__x86_64__) && !defined(__clang__)
+#if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
   __builtin_cpu_init();
   if (wanted("v4") && __builtin_cpu_supports("x86-64-v4")) return {"v4", v4::run_tiles};
   if (wanted("v3") && __builtin_cpu_supports("x86-64-v3")) return {"v3", v3::run_tiles};

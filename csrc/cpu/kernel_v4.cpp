@@ -7,7 +7,7 @@
 
 #include "isa.h"
 
-#if defined(__x86_64__) && !defined(__clang__)
+#if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
 #pragma GCC target("arch=x86-64-v4")
 
 #define LAMP_VECTOR_BYTES 64

@@ -227,7 +227,9 @@ class SsimTile {
     // The window positions that have a loss, and those whose loss is this tile's.
     const int low = int(std::max<int64_t>(0, first_grid_row - left));
     const int high = int(std::min<int64_t>(positions, p.end_column() - left));
-    const int own = std::max(low, radius), own_end = std::min(high, radius + c.columns);
+    // A strip narrower than the border of "valid" may have none.
+    const int own = std::max(low, radius);
+    const int own_end = std::max(own, std::min(high, radius + c.columns));
     const bool weighted = p.weight.data;
     if (weighted)
       for (int q = 0; q < rows; ++q)

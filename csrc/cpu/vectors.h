@@ -77,7 +77,7 @@ LAMP_INLINE Vector<T> within(Vector<T> v, int column, int first, int end) {
   using I = typename bits<Vector<T>>::type;
   I lane;
   for (int l = 0; l < kLanes<T>; ++l) lane[l] = l;
-  return (lane >= first - column) & (lane < end - column) ? v : Vector<T>{};
+  return ((lane >= first - column) & (lane < end - column)) ? v : Vector<T>{};
 }
 // Lanes k .. k + lanes - 1 of two vectors one after the other.
 template <int k, class V, int... lane>

@@ -1,0 +1,87 @@
+"""Benchmarks against other packages, interleaved in one process.
+
+python bench/run.py                                # all of it, about 10 minutes
+python bench/run.py --quick                        # about a minute
+python bench/run.py --only lamp_kernels pytorch    # contestants whose names begin so
+python bench/run.py --readme bench/results         # no measurement: README's table and plots
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from suite import results as files
+from suite.cases import FULL, QUICK
+from suite.contestants import CONTESTANTS
+from suite.table import markdown, text, update_readme
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """The command line."""
+    arguments = _arguments()
+    if arguments.readme is not None:
+        _write_readme(arguments.readme, arguments.root)
+        return
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    results = files.collect(QUICK if arguments.quick else FULL, arguments.only)
+    files.write(results, arguments.out)
+    print(text(results))
+    print(f"\nwritten: {arguments.out}")
+    if arguments.plots is not None:
+        from suite.plots import draw  # matplotlib is not needed for figures in numbers
+
+        for name, _ in draw(results, arguments.plots):
+            print(f"written: {arguments.plots / name}")
+
+
+def _write_readme(folder: Path, root: Path) -> None:
+    """Make docs/bench-*.png and the README's block from the newest committed results."""
+    from suite.plots import draw
+
+    results = files.newest(folder)
+    drawn = draw(results, root / "docs")
+    block = markdown(results, [(f"docs/{name}", description) for name, description in drawn])
+    changed = update_readme(root / "README.md", block)
+    print(f"README.md {'changed' if changed else 'unchanged'}, {len(drawn)} plots in docs/")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="small shapes and few rounds")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="beginnings of names, from: "
+        + "; ".join(contestant.name for contestant in CONTESTANTS),
+    )
+    parser.add_argument("--threads", type=int, help="threads of torch; default: torch's own choice")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench/results.json"), help="default: %(default)s"
+    )
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="also draw, to this folder")
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FOLDER",
+        help="measure nothing; README and docs/ from the newest results in FOLDER",
+    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="where README.md and docs/ lie")
+    arguments = parser.parse_args()
+    if arguments.threads is not None and arguments.threads < 1:
+        parser.error(f"--threads must be at least 1, got {arguments.threads}")
+    if arguments.only is not None and not any(
+        contestant.name.startswith(tuple(arguments.only)) for contestant in CONTESTANTS
+    ):
+        parser.error(f"--only {' '.join(arguments.only)} names no contestant")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""Who is measured: this library's backends, other packages, and MSELoss as the floor.
+
+Each is set up as its users would: images in [0, 1], a Gaussian window of 11 pixels and sigma
+1.5, and the package's own default border. Packages are imported only when they are set up, so
+that the suite runs where some are missing.
+"""
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamp_kernels import AmplifiedSSIMLoss, backends, functional
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+OURS = "lamp_kernels"
+NATIVE = "lamp_kernels native"
+NATIVE_PLAIN = "lamp_kernels native, valid, not amplified"
+REFERENCE = "lamp_kernels reference"
+REFERENCE_PLAIN = "lamp_kernels reference, valid, not amplified"
+COMPILED = "lamp_kernels reference, compiled"
+MSSSIM = "pytorch-msssim"
+FLOOR = "torch MSELoss"
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A contestant set up on one pair of images. Both calls can be repeated."""
+
+    forward: Callable[[], Any]  # the loss, no gradient wanted
+    forward_backward: Callable[[], tuple[Any, Tensor]]  # the loss and its gradient
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A loss, how to call it, and what it would be in exact arithmetic.
+
+    name: unique, as in tables. distribution: what pip calls it. border: of SSIM. setup: from
+    input and target to the calls that are timed. exact: the same definition, to be called with
+    float64 images. threads: 1, or None for as many as torch uses. margin: pixels at the border
+    where its gradient is defined otherwise and is not compared.
+    """
+
+    name: str
+    distribution: str
+    border: str
+    setup: Callable[[Tensor, Tensor], Passes]
+    exact: Loss
+    threads: int | None = None
+    margin: int = 0
+
+    @property
+    def version(self) -> str | None:
+        """The installed version, or None."""
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    def unavailable(self) -> str | None:
+        """Why it cannot be measured here, or None."""
+        if self.name in (NATIVE, NATIVE_PLAIN) and "native" not in backends.available():
+            return "this installation of lamp_kernels has no native kernels"
+        if self.version is None and self.distribution != OURS:
+            return f"{self.distribution} is not installed"
+        return None
+
+
+def select(
+    only: Sequence[str] | None = None, *, compiled: bool = True
+) -> tuple[list[Contestant], list[dict[str, str]]]:
+    """The contestants to measure, and those left out, each with the reason.
+
+    only: beginnings of names; None takes all. compiled: whether to compile the reference.
+    """
+    taken: list[Contestant] = []
+    skipped: list[dict[str, str]] = []
+    for contestant in CONTESTANTS:
+        if only is not None and not contestant.name.startswith(tuple(only)):
+            continue
+        reason = contestant.unavailable()
+        if reason is None and contestant.name == COMPILED and not compiled:
+            reason = "compiling takes too long for this size of the suite"
+        if reason is None:
+            taken.append(contestant)
+        else:
+            skipped.append({"contestant": contestant.name, "reason": reason})
+    return taken, skipped
+
+
+def _torch_setup(make: Callable[[], Loss]) -> Callable[[Tensor, Tensor], Passes]:
+    """The setup of a loss that torch differentiates."""
+
+    def setup(input: Tensor, target: Tensor) -> Passes:
+        loss_function = make()
+        leaf = input.detach().requires_grad_()
+
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return loss_function(input, target)
+
+        def forward_backward() -> tuple[Tensor, Tensor]:
+            loss = loss_function(leaf, target)
+            loss.backward()
+            gradient, leaf.grad = leaf.grad, None  # as an optimizer's zero_grad leaves it
+            assert gradient is not None
+            return loss, gradient
+
+        return Passes(forward, forward_backward)
+
+    return setup
+
+
+def _ours(name: str, *, backend: str, compiled: bool = False, **options: Any) -> Contestant:
+    def make() -> Loss:
+        loss = AmplifiedSSIMLoss(backend=backend, **options)
+        # dynamic=False: each shape gets the code that a training run of that shape gets.
+        return torch.compile(loss, fullgraph=True, dynamic=False) if compiled else loss
+
+    border = options.get("padding", "reflect")
+    exact = AmplifiedSSIMLoss(backend="reference", **options)
+    return Contestant(name, OURS, border, _torch_setup(make), exact)
+
+
+def _plain(padding: str, dissimilarity: str = "full") -> Loss:
+    """The SSIM loss that other packages compute, by our reference."""
+    return AmplifiedSSIMLoss(
+        padding=padding, dissimilarity=dissimilarity, amplification="none", backend="reference"
+    )
+
+
+def _pytorch_msssim() -> Loss:
+    from pytorch_msssim import ssim
+
+    return lambda input, target: 1.0 - ssim(input, target, data_range=1.0)
+
+
+def _kornia() -> Loss:
+    from kornia.losses import SSIMLoss
+
+    return SSIMLoss(11)
+
+
+def _torchmetrics() -> Loss:
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+    return lambda input, target: 1.0 - ssim(input, target, data_range=1.0)
+
+
+def _piq() -> Loss:
+    return _piq_ssim().SSIMLoss(downsample=False, data_range=1.0)
+
+
+def _piq_ssim() -> ModuleType:
+    """piq.ssim, without piq/__init__.py where torchvision, which that file imports, is missing."""
+    if "piq" not in sys.modules and importlib.util.find_spec("torchvision") is None:
+        spec = importlib.util.find_spec("piq")
+        assert spec is not None
+        sys.modules["piq"] = importlib.util.module_from_spec(spec)  # known, but not run
+    return importlib.import_module("piq.ssim")
+
+
+def _frame_analytics() -> Loss:
+    from frame_analytics import SSIM
+
+    return SSIM(data_range=1.0).loss
+
+
+def _scikit_image(input: Tensor, target: Tensor) -> Passes:
+    """Image by image, numpy on both sides; its gradient is with respect to the second image."""
+    from skimage.metrics import structural_similarity
+
+    options = {
+        "data_range": 1.0,
+        "gaussian_weights": True,
+        "use_sample_covariance": False,
+        "channel_axis": 0,
+    }
+
+    def forward() -> float:
+        values = [
+            structural_similarity(y, x, **options)
+            for x, y in zip(input.numpy(), target.numpy(), strict=True)
+        ]
+        return 1.0 - sum(values) / len(values)
+
+    def forward_backward() -> tuple[float, Tensor]:
+        value, gradient = 0.0, torch.empty_like(input)
+        count, channels = input.shape[:2]
+        for index, (x, y) in enumerate(zip(input.numpy(), target.numpy(), strict=True)):
+            one, slope = structural_similarity(y, x, gradient=True, **options)
+            value += one / count
+            gradient[index] = torch.from_numpy(slope)
+        return 1.0 - value, gradient.mul_(-1.0 / (count * channels))
+
+    return Passes(forward, forward_backward)
+
+
+def _scikit_image_exact(input: Tensor, target: Tensor) -> Tensor:
+    """Its value, with the gradient that it gives: of the sum over the map / number of pixels."""
+    ssim = functional.ssim(input, target, reduction="none", backend="reference")
+    value, slope = 1.0 - ssim.mean(), -ssim.sum() / input.numel()
+    return slope + (value - slope).detach()
+
+
+def _peer(name: str, border: str, make: Callable[[], Loss], exact: Loss) -> Contestant:
+    return Contestant(name, name, border, _torch_setup(make), exact)
+
+
+_PLAIN = {"padding": "valid", "dissimilarity": "full", "amplification": "none"}
+
+CONTESTANTS = (
+    _ours(NATIVE, backend="native"),
+    _ours(NATIVE_PLAIN, backend="native", **_PLAIN),
+    _ours(COMPILED, backend="reference", compiled=True),
+    _ours(REFERENCE, backend="reference"),
+    _ours(REFERENCE_PLAIN, backend="reference", **_PLAIN),
+    _peer(MSSSIM, "valid", _pytorch_msssim, _plain("valid")),
+    _peer("frame-analytics", "valid", _frame_analytics, _plain("valid")),
+    _peer("kornia", "reflect", _kornia, _plain("reflect", "half")),
+    _peer("torchmetrics", "reflect", _torchmetrics, _plain("reflect")),
+    _peer("piq", "valid", _piq, _plain("valid")),
+    Contestant(
+        "scikit-image",
+        "scikit-image",
+        "valid",
+        _scikit_image,
+        _scikit_image_exact,
+        threads=1,
+        margin=10,  # two windows
+    ),
+    Contestant(FLOOR, "torch", "-", _torch_setup(torch.nn.MSELoss), torch.nn.MSELoss()),
+)

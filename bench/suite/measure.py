@@ -1,0 +1,104 @@
+"""The clock: contestants take turns in one process, so that drift of the machine hits all alike."""
+
+import gc
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from suite.cases import LIMIT_SECONDS
+
+Row = dict[str, Any]
+_START = perf_counter()
+SHORTEST = 2e-3  # seconds; what is shorter is called several times for one sample
+
+
+@dataclass
+class Entry:
+    """Something to time, and the fields that name it in its row.
+
+    prepare, if given, runs untimed before each turn.
+    """
+
+    label: Row
+    call: Callable[[], Any]
+    prepare: Callable[[], None] | None = None
+    calls: int = 1  # in one sample
+
+
+def interleave(
+    entries: Sequence[Entry],
+    *,
+    budget: float,
+    min_rounds: int,
+    max_rounds: int,
+    limit: float = LIMIT_SECONDS,
+) -> list[Row]:
+    """Time the entries round-robin; each row is its label with quantiles of seconds a call.
+
+    Two untimed turns come first: one compiles and allocates, the next tells how long a turn takes
+    and so how many rounds fit into `budget` seconds. What takes more than `limit` seconds, or
+    fails, is not measured; its row gives the reason as "skipped".
+    """
+    rows: dict[int, Row] = {}
+    turn: dict[int, float] = {}
+    for index, entry in enumerate(entries):
+        try:
+            _sample(entry)
+            seconds = _sample(entry)
+        except Exception as error:  # a failing contestant must not end the others' measurement
+            rows[index] = {**entry.label, "skipped": f"{type(error).__name__}: {first_line(error)}"}
+            continue
+        if seconds > limit:
+            reason = f"one call takes {seconds:.0f} s, the limit is {limit:.0f} s"
+            rows[index] = {**entry.label, "skipped": reason}
+            continue
+        entry.calls = max(1, round(SHORTEST / max(seconds, 1e-7)))
+        turn[index] = entry.calls * seconds
+
+    fitting = int(budget / max(sum(turn.values()), 1e-9))
+    rounds = max(min_rounds, min(max_rounds, fitting))
+    samples: dict[int, list[float]] = {index: [] for index in turn}
+    order = list(turn)
+    gc.collect()
+    for number in range(rounds):
+        shift = number % max(len(order), 1)  # so that nobody always follows the same neighbour
+        for index in order[shift:] + order[:shift]:
+            samples[index].append(_sample(entries[index]))
+    for index in order:
+        label = entries[index].label
+        rows[index] = {**label, "rounds": rounds, "calls": entries[index].calls}
+        rows[index] |= quantiles(samples[index])
+    return [rows[index] for index in sorted(rows)]
+
+
+def quantiles(samples: Sequence[float]) -> dict[str, float]:
+    """p10, p50 and p90 of at least two samples, to four digits."""
+    cuts = statistics.quantiles(samples, n=10, method="inclusive")
+    return {"p10": digits(cuts[0]), "p50": digits(cuts[4]), "p90": digits(cuts[8])}
+
+
+def digits(value: float, count: int = 4) -> float:
+    """`value` rounded to `count` significant digits, which is more than a measurement has."""
+    return float(f"{value:.{count}g}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, shortened."""
+    return (str(error).splitlines() or [""])[0][:200]
+
+
+def progress(text: str) -> None:
+    """Say on stderr what is being measured; stdout is for the tables."""
+    print(f"[{perf_counter() - _START:4.0f} s] {text}", file=sys.stderr, flush=True)
+
+
+def _sample(entry: Entry) -> float:
+    if entry.prepare is not None:
+        entry.prepare()
+    start = perf_counter()
+    for _ in range(entry.calls):
+        entry.call()
+    return (perf_counter() - start) / entry.calls

@@ -1,0 +1,112 @@
+"""The results as one dictionary, its file, and how to look things up in it."""
+
+import datetime
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from suite import machine
+from suite.cases import Size
+from suite.contestants import select
+from suite.errors import errors
+from suite.measure import Row, progress
+from suite.memory import memory
+from suite.roofline import roofline
+from suite.speed import BOTH, speed, sweep, thread_scaling
+from suite.training_step import training_step
+
+SCHEMA = 1
+Results = dict[str, Any]
+
+
+def collect(size: Size, only: Sequence[str] | None = None) -> Results:
+    """Run the suite. only: beginnings of names of contestants; None takes all."""
+    contestants, skipped = select(only, compiled=size.compiled)
+    others = machine.OtherWork()
+    peak = machine.peak(size)
+    memory_rows = memory(contestants, size)
+    bytes_per_element = {
+        row["contestant"]: row["bytes_per_element"]
+        for row in memory_rows
+        if row["pass"] == BOTH and "bytes_per_element" in row
+    }
+    speed_rows = speed(contestants, size)
+    results: Results = {
+        "schema": SCHEMA,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "size": size.name,
+        "machine": machine.describe(),
+        "versions": machine.versions(contestants),
+        "skipped": skipped,
+        "peak": peak,
+        "speed": speed_rows,
+        "sweep": sweep(contestants, size, bytes_per_element),
+        "threads": thread_scaling(contestants, size),
+        "training_step": training_step(size),
+        "memory": memory_rows,
+        "errors": errors(contestants),
+        "roofline": roofline(speed_rows, peak),
+    }
+    busy = results["machine"]["other_work"] = others.cores()
+    if busy is not None and busy > machine.BUSY:
+        progress(f"WARNING: other processes kept {busy} cores busy, do not trust these times")
+    return results
+
+
+def write(results: Results, path: Path) -> None:
+    """Write the file, one row a line: a diff then shows which rows changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for key, value in results.items():
+        if isinstance(value, list) and value:
+            body = ",\n".join("    " + json.dumps(row) for row in value)
+            parts.append(f"  {json.dumps(key)}: [\n{body}\n  ]")
+        else:
+            parts.append(f"  {json.dumps(key)}: {json.dumps(value)}")
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+
+
+def read(path: Path) -> Results:
+    """Read a results file, or raise ValueError for one of another schema."""
+    results: Results = json.loads(path.read_text(encoding="utf-8"))
+    if results.get("schema") != SCHEMA:
+        raise ValueError(f"{path} has schema {results.get('schema')}, this is {SCHEMA}")
+    return results
+
+
+def newest(folder: Path) -> Results:
+    """The latest of a folder's result files, by the date inside."""
+    found = [read(path) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no results (*.json)")
+    return max(found, key=lambda results: str(results["date"]))
+
+
+def find(rows: Sequence[Row], **fields: Any) -> Row:
+    """The first row with these values, or an empty one."""
+    return next((r for r in rows if all(r.get(k) == v for k, v in fields.items())), {})
+
+
+def contestants(results: Results) -> list[str]:
+    """The names that were timed, in the suite's order."""
+    return list(dict.fromkeys(row["contestant"] for row in results["speed"]))
+
+
+def shapes(results: Results) -> list[list[int]]:
+    """The shapes that were timed, in the suite's order."""
+    return [list(s) for s in dict.fromkeys(tuple(row["shape"]) for row in results["speed"])]
+
+
+def milliseconds(row: Row) -> str:
+    """A row's median in three digits, or a dash where it was not measured."""
+    return three(1e3 * row["p50"]) if "p50" in row else "-"
+
+
+def three(value: float) -> str:
+    """Three digits without an exponent, whole from 100 on."""
+    if value == 0:
+        return "0"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{places}f}"

@@ -1,0 +1,118 @@
+"""Time of the losses: by shape, by image size, and by number of threads."""
+
+from collections.abc import Iterable, Sequence
+from math import prod
+
+import torch
+
+from suite.cases import LIMIT_BYTES, LIMIT_SECONDS, Shape, Size, shape_name, textured_pair
+from suite.contestants import FLOOR, MSSSIM, NATIVE, REFERENCE, Contestant
+from suite.measure import Entry, Row, first_line, interleave, progress
+
+FORWARD = "forward"
+BOTH = "forward + backward"
+PASSES = (BOTH, FORWARD)
+SWEPT = (NATIVE, REFERENCE, MSSSIM, FLOOR)
+
+
+def speed(contestants: Sequence[Contestant], size: Size) -> list[Row]:
+    """Rows of all contestants, forward + backward and forward only, for each shape."""
+    rows: list[Row] = []
+    for shape in size.shapes:
+        progress(f"speed, {shape_name(shape)}")
+        # The compiler keeps a few variants of one function, then stops compiling it.
+        torch.compiler.reset()
+        entries, failed = _entries(contestants, shape, PASSES)
+        rows += failed + interleave(
+            entries, budget=size.budget, min_rounds=size.min_rounds, max_rounds=size.max_rounds
+        )
+    return rows
+
+
+def sweep(
+    contestants: Sequence[Contestant], size: Size, bytes_per_element: dict[str, float]
+) -> list[Row]:
+    """Forward + backward on one image of one channel, side by side.
+
+    bytes_per_element: of memory, by contestant; with the time at the side before it foretells
+    what would pass the limits, which is left out with the reason.
+    """
+    rows: list[Row] = []
+    last: dict[str, float] = {}  # seconds per element
+    for side in size.sweep_sides:
+        shape: Shape = (1, 1, side, side)
+        progress(f"sweep, {side}")
+        fitting = []
+        for contestant in contestants:
+            if contestant.name not in SWEPT:
+                continue
+            seconds = side * side * last.get(contestant.name, 0.0)
+            memory = side * side * bytes_per_element.get(contestant.name, 0.0)
+            reason = None
+            if seconds > LIMIT_SECONDS:
+                reason = f"would take {seconds:.0f} s, the limit is {LIMIT_SECONDS:.0f} s"
+            elif memory > LIMIT_BYTES:
+                reason = f"would take {memory / 1e9:.0f} GB, the limit is {LIMIT_BYTES / 1e9:.0f}"
+            if reason is None:
+                fitting.append(contestant)
+            else:
+                rows.append({**_label(contestant, shape, BOTH), "skipped": reason})
+        entries, failed = _entries(fitting, shape, (BOTH,))
+        measured = interleave(
+            entries, budget=size.sweep_budget, min_rounds=size.min_rounds, max_rounds=100
+        )
+        last |= {row["contestant"]: row["p50"] / side**2 for row in measured if "p50" in row}
+        rows += failed + measured
+    return rows
+
+
+def thread_scaling(contestants: Sequence[Contestant], size: Size) -> list[Row]:
+    """Forward + backward of this library at 1 thread and at all, taking turns too."""
+    progress("thread scaling")
+    most = torch.get_num_threads()
+    entries = []
+    for threads in sorted({1, most}):
+        chosen = [c for c in contestants if c.name in (NATIVE, REFERENCE)]
+        some, _ = _entries(chosen, size.main_shape, (BOTH,))
+        for entry in some:
+            entry.label["threads"] = threads
+            entry.prepare = lambda threads=threads: torch.set_num_threads(threads)
+        entries += some
+    try:
+        return interleave(
+            entries, budget=size.budget / 2, min_rounds=size.min_rounds, max_rounds=size.max_rounds
+        )
+    finally:
+        torch.set_num_threads(most)
+
+
+def _entries(
+    contestants: Sequence[Contestant], shape: Shape, passes: Iterable[str]
+) -> tuple[list[Entry], list[Row]]:
+    """What to time, and rows of those that could not be set up."""
+    input, target = textured_pair(shape)
+    entries: list[Entry] = []
+    failed: list[Row] = []
+    for contestant in contestants:
+        try:
+            calls = contestant.setup(input, target)
+        except Exception as error:  # a peer that does not import must not end the run
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            failed += [{**_label(contestant, shape, p), "skipped": reason} for p in passes]
+            continue
+        for which in passes:
+            call = calls.forward if which == FORWARD else calls.forward_backward
+            entries.append(Entry(_label(contestant, shape, which), call))
+    return entries, failed
+
+
+def _label(contestant: Contestant, shape: Shape, which: str) -> Row:
+    return {
+        "contestant": contestant.name,
+        "version": contestant.version,
+        "border": contestant.border,
+        "shape": list(shape),
+        "elements": prod(shape),
+        "pass": which,
+        "threads": contestant.threads or torch.get_num_threads(),
+    }

@@ -1,0 +1,154 @@
+"""The results as tables: plain text for the terminal, Markdown for the README."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from suite.cases import shape_name
+from suite.measure import Row
+from suite.results import Results, contestants, find, milliseconds, shapes, three
+from suite.speed import BOTH, FORWARD
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+
+def text(results: Results) -> str:
+    """Everything that was measured, for a terminal."""
+    lines = [_conditions(results), ""]
+    for shape in shapes(results):
+        lines += [f"{_by(shape)}, ms", f"{'':62}{'p10':>9}{'p50':>9}{'p90':>9}{'rounds':>8}"]
+        lines += [
+            _timed(row, f"{row['contestant']}, {row['pass']}")
+            for row in results["speed"]
+            if row["shape"] == shape
+        ]
+        lines.append("")
+    lines.append("One channel of side x side, forward + backward, ms")
+    lines += [_timed(row, f"{row['contestant']}, {row['shape'][-1]}") for row in results["sweep"]]
+    lines += ["", "Threads, forward + backward, ms"]
+    lines += [_timed(row, f"{row['contestant']}, {row['threads']}") for row in results["threads"]]
+    lines += ["", "Training step of the autoencoder with this loss, ms"]
+    lines += [_timed(row, row["contestant"]) for row in results["training_step"]]
+    lines += ["", "Memory beyond the images, bytes per element"]
+    for row in results["memory"]:
+        value = row.get("bytes_per_element")
+        figure = row["skipped"] if value is None else f"{value:9.1f}"
+        lines.append(f"{row['contestant'] + ', ' + row['pass']:<62}{figure}")
+    lines += ["", "Relative error in float32", f"{'':62}{'loss':>9}{'gradient':>10}"]
+    for row in results["errors"]:
+        name = f"{row['contestant']}, {row['pair']}"
+        if "skipped" in row:
+            lines.append(f"{name:<62}{row['skipped']}")
+        else:
+            lines.append(f"{name:<62}{row['loss_error']:9.0e}{row['gradient_error']:10.0e}")
+    lines += ["", f"Share of the machine's peak ({results['peak']['how']})"]
+    for row in results["roofline"]:
+        lines.append(
+            f"{row['contestant'] + ', ' + shape_name(row['shape']):<62}"
+            f"{row['operations_per_s'] / 1e9:8.1f} G operations/s = "
+            f"{100 * row['share_of_arithmetic']:.0f} % of arithmetic, "
+            f"{100 * row['share_of_bandwidth']:.0f} % of bandwidth"
+        )
+    lines += [f"left out: {row['contestant']}: {row['reason']}" for row in results["skipped"]]
+    return "\n".join(lines)
+
+
+def markdown(results: Results, plots: Sequence[tuple[str, str]] = ()) -> str:
+    """The README's block, without its markers. plots: path and description of each."""
+    main, *others = shapes(results)
+    lines = [
+        f"{_conditions(results)} Medians in ms of interleaved rounds; error is the gradient's, in "
+        "float32 against float64, relative, on textured / nearly equal images; memory in bytes per "
+        "element (a pixel of a channel) beyond the images.",
+        "",
+    ]
+    head = ["", "border", f"{_by(main)}", "forward only", *map(_by, others), "error", "memory"]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name in contestants(results):
+        lines.append("| " + " | ".join(_cells(results, name, main, others)) + " |")
+    lines.append("")
+    lines += _sentences(results)
+    lines += [f"\n![{description}]({path})" for path, description in plots]
+    return "\n".join(lines)
+
+
+def update_readme(path: Path, block: str) -> bool:
+    """Put the block between the README's markers; whether the file changed."""
+    before = path.read_text(encoding="utf-8")
+    if before.count(BEGIN) != 1 or before.count(END) != 1:
+        raise ValueError(f"{path} must hold {BEGIN} and {END} once each")
+    head, rest = before.split(BEGIN)
+    if END not in rest:
+        raise ValueError(f"{path} has {END} before {BEGIN}")
+    after = f"{head}{BEGIN}\n{block.strip()}\n{END}{rest.split(END)[1]}"
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+    return after != before
+
+
+def _conditions(results: Results) -> str:
+    machine, packages = results["machine"], results["versions"]
+    other = machine.get("other_work")
+    busy = "" if other is None else f", {other:.1f} cores busy with other work"
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"{machine['memory_gib']:.0f} GiB{busy}, torch {packages['torch']}, {results['date'][:10]}."
+    )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"
+
+
+def _timed(row: Row, name: str) -> str:
+    if "skipped" in row:
+        return f"{name:<62}  not measured: {row['skipped']}"
+    times = "".join(f"{three(1e3 * row[q]):>9}" for q in ("p10", "p50", "p90"))
+    return f"{name:<62}{times}{row['rounds']:>8}"
+
+
+def _cells(
+    results: Results, name: str, main: Sequence[int], others: Sequence[Sequence[int]]
+) -> list[str]:
+    first = find(results["speed"], contestant=name)
+    version = first.get("version")
+    title = name if name.startswith("lamp_kernels") or not version else f"{name} {version}"
+    cells = [title, first["border"]]
+    for shape, which in [(main, BOTH), (main, FORWARD), *((shape, BOTH) for shape in others)]:
+        row = find(results["speed"], contestant=name, shape=shape, **{"pass": which})
+        cells.append(milliseconds(row))
+    pairs = [
+        find(results["errors"], contestant=name, pair=pair).get("gradient_error")
+        for pair in ("textured", "nearly equal")
+    ]
+    cells.append(" / ".join("-" if e is None else f"{e:.0e}".replace("e-0", "e-") for e in pairs))
+    used = find(results["memory"], contestant=name, **{"pass": BOTH}).get("bytes_per_element")
+    cells.append("-" if used is None else f"{used:.0f}")
+    return cells
+
+
+def _sentences(results: Results) -> list[str]:
+    """Training step, threads, roofline and what was left out, a paragraph each."""
+    found = []
+    steps = [row for row in results["training_step"] if "p50" in row]
+    if steps:
+        each = ", ".join(f"{milliseconds(row)} with {row['contestant']}" for row in steps)
+        found.append(f"A training step of the autoencoder on {_by(steps[0]['shape'])}, ms: {each}.")
+    scaling = [row for row in results["threads"] if "p50" in row]
+    for name in dict.fromkeys(row["contestant"] for row in scaling):
+        times = [
+            f"{milliseconds(row)} ms on {row['threads']}"
+            for row in scaling
+            if row["contestant"] == name
+        ]
+        if len(times) > 1:
+            found.append(f"Threads: {name} takes {', '.join(times)}.")
+    if results["roofline"]:
+        row = results["roofline"][0]
+        found.append(
+            f"{row['contestant']} does {row['operations_per_element']} operations per element on "
+            f"{_by(row['shape'])} at {100 * row['share_of_arithmetic']:.0f} % of the arithmetic "
+            f"and {100 * row['share_of_bandwidth']:.0f} % of the bandwidth measured here "
+            f"({results['peak']['how']})."
+        )
+    found += [f"Not measured: {row['contestant']}, {row['reason']}." for row in results["skipped"]]
+    return ["\n\n".join(found)] if found else []

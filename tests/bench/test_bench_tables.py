@@ -1,0 +1,92 @@
+"""Tables, plots and the README's block from results like the committed ones."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+from suite import results as files
+from suite.plots import draw
+from suite.table import BEGIN, END, markdown, text, update_readme
+
+RUN = Path(__file__).resolve().parents[2] / "bench" / "run.py"
+
+
+def test_results_survive_the_file(made_up, tmp_path):
+    path = tmp_path / "folder" / "results.json"
+    files.write(made_up, path)
+    assert files.read(path) == made_up
+
+
+def test_another_schema_is_refused(made_up, tmp_path):
+    files.write({**made_up, "schema": 0}, tmp_path / "old.json")
+    with pytest.raises(ValueError, match="schema 0"):
+        files.read(tmp_path / "old.json")
+
+
+def test_newest_goes_by_the_date_inside(made_up, tmp_path):
+    files.write({**made_up, "date": "2026-02-01T00:00:00+00:00"}, tmp_path / "a.json")
+    files.write(made_up, tmp_path / "b.json")
+    assert files.newest(tmp_path)["date"].startswith("2026-02")
+    with pytest.raises(FileNotFoundError, match="holds no results"):
+        files.newest(tmp_path / "nothing")
+
+
+def test_text_tells_what_was_left_out(made_up):
+    found = text(made_up)
+    assert "piq is not installed" in found
+    assert "the limit is 20 s" in found
+    assert "40 % of arithmetic" in found
+
+
+def test_markdown_is_a_table(made_up):
+    lines = markdown(made_up).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert any(line.startswith("| pytorch-msssim 1.0 | valid | 160 | 160 |") for line in table)
+    assert any(line.startswith("| kornia 1.0 | valid | - |") for line in table)
+
+
+def test_plots_are_pictures(made_up, tmp_path):
+    drawn = draw(made_up, tmp_path)
+    assert len(drawn) == 3
+    for name, description in drawn:
+        assert description
+        height, width = matplotlib.image.imread(tmp_path / name).shape[:2]
+        assert min(height, width) > 150
+
+
+def test_plots_of_nothing_are_left_out(made_up, tmp_path):
+    assert not draw({**made_up, "speed": [], "sweep": [], "memory": []}, tmp_path)
+
+
+def test_readme_block_is_replaced_and_stays(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    assert update_readme(path, "new\n")
+    assert path.read_text(encoding="utf-8") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert not update_readme(path, "new\n")
+
+
+@pytest.mark.parametrize(
+    "content", ["no markers", f"{BEGIN}", f"{END}{BEGIN}", f"{BEGIN * 2}{END}"]
+)
+def test_readme_without_its_markers_is_an_error(tmp_path, content):
+    path = tmp_path / "README.md"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match="bench:"):
+        update_readme(path, "new")
+    assert path.read_text(encoding="utf-8") == content
+
+
+def test_command_writes_readme_and_plots(made_up, tmp_path):
+    files.write(made_up, tmp_path / "results" / "a.json")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    command = [sys.executable, RUN, "--readme", tmp_path / "results", "--root", tmp_path]
+    for expected in ("README.md changed", "README.md unchanged"):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert expected in done.stdout
+    assert "docs/bench-speedup.png" in readme.read_text(encoding="utf-8")
+    assert len(list((tmp_path / "docs").glob("bench-*.png"))) == 3

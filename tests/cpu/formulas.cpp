@@ -1,0 +1,97 @@
+// Every formula of csrc/formulas.h for arrays of numbers, to be called from Python.
+
+#include <cstdint>
+#include <cstring>
+
+#define LAMP_INLINE static inline
+
+template <class V>
+struct bits;
+template <>
+struct bits<float> {
+  using type = int32_t;
+};
+template <>
+struct bits<double> {
+  using type = int64_t;
+};
+template <class V>
+typename bits<V>::type as_bits(V v) {
+  typename bits<V>::type i;
+  std::memcpy(&i, &v, sizeof v);
+  return i;
+}
+template <class V>
+V as_value(typename bits<V>::type i) {
+  V v;
+  std::memcpy(&v, &i, sizeof v);
+  return v;
+}
+template <class V>
+V to_value(typename bits<V>::type i) {
+  return V(i);
+}
+
+namespace {
+
+#include "formulas.h"
+
+template <class T>
+void minus_log1p_minus_of(int n, const T* loss, T* value) {
+  for (int i = 0; i < n; ++i) value[i] = minus_log1p_minus<T>(loss[i], T(1) / (T(1) - loss[i]));
+}
+
+template <class T>
+void amplify_of(int n, int log, double eps, const T* loss, T* value, T* slope) {
+  const Amplification<T> a = amplification<T>(log != 0, eps);
+  for (int i = 0; i < n; ++i) {
+    const Amplified<T> result = amplify<T>(loss[i], a);
+    value[i] = result.value;
+    slope[i] = result.slope;
+  }
+}
+
+template <class T>
+void pointwise_of(int n, int squared, const T* d, T* loss, T* slope) {
+  for (int i = 0; i < n; ++i) {
+    const Pointwise<T> result = squared ? squared_error(d[i]) : absolute_error<T>(d[i]);
+    loss[i] = result.loss;
+    slope[i] = result.slope;
+  }
+}
+
+// moments (n, 4), constants c1, c2, a, level_d, level_s; adjoint (n, 4) of slope 1: by mean_d,
+// mean_s, square_d, square_s.
+template <class T>
+void ssim_of(int n, const T* moments, const T* constants, T* loss, T* adjoint) {
+  const SsimConstants<T> c{constants[0], constants[1], constants[2], constants[3], constants[4]};
+  for (int i = 0; i < n; ++i) {
+    const T* m = moments + 4 * i;
+    const Dissimilarity<T> result = ssim(Moments<T>{m[0], m[1], m[2], m[3]}, c);
+    const Adjoint<T> h = ssim_adjoint(m[0], m[1], result, T(1), c);
+    loss[i] = result.loss;
+    const T row[4] = {h.d, h.s, h.dd, h.ss};
+    std::memcpy(adjoint + 4 * i, row, sizeof row);
+  }
+}
+
+}  // namespace
+
+#define LAMP_EXPORT(T)                                                                            \
+  void minus_log1p_minus_##T(int n, const T* loss, T* value) {                                    \
+    minus_log1p_minus_of(n, loss, value);                                                         \
+  }                                                                                               \
+  void amplify_##T(int n, int log, double eps, const T* loss, T* value, T* slope) {               \
+    amplify_of(n, log, eps, loss, value, slope);                                                  \
+  }                                                                                               \
+  void pointwise_##T(int n, int squared, const T* d, T* loss, T* slope) {                         \
+    pointwise_of(n, squared, d, loss, slope);                                                     \
+  }                                                                                               \
+  void ssim_##T(int n, const T* moments, const T* constants, T* loss, T* adjoint) {               \
+    ssim_of(n, moments, constants, loss, adjoint);                                                \
+  }
+
+extern "C" {
+LAMP_EXPORT(float)
+LAMP_EXPORT(double)
+}

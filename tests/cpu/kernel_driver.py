@@ -1,0 +1,138 @@
+"""Builds the driver, which runs the CPU kernels without PyTorch, in a folder of its own."""
+
+import os
+import re
+import shutil
+import subprocess
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SETS = ("v4", "v3", "baseline")  # the instruction sets, best first
+RELEASE = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]  # of the extension
+COMMON = ["-std=c++20", "-Wno-psabi", "-Icsrc", "-pthread", *RELEASE]
+SANITIZE = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover",
+    "-fno-omit-frame-pointer",
+    "-g1",
+]
+PROCESSES = 2  # a compiler takes a gigabyte
+
+STUB = """
+#include <cstdlib>
+#include "cpu/isa.h"
+namespace lamp_kernels::{name} {{
+void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*) {{
+  std::abort();
+}}
+}}
+"""
+
+
+def copy(folder: Path) -> None:
+    """Kernels and driver, to `folder`/csrc and `folder`/cpu."""
+    shutil.copytree(ROOT / "csrc", folder / "csrc")
+    shutil.copytree(ROOT / "tests" / "cpu", folder / "cpu", ignore=shutil.ignore_patterns("*.py"))
+
+
+def replace(path: Path, pattern: str, replacement: str) -> None:
+    """The one place that the regular expression matches; anything else is an error."""
+    text, count = re.subn(pattern, replacement, path.read_text(), flags=re.MULTILINE)
+    if count != 1:
+        raise ValueError(f"{path.name}: {pattern!r} stands there {count} times, not once")
+    path.write_text(text)
+
+
+def keep_radii(folder: Path, radii: Sequence[int]) -> None:
+    """Leave the kernels of other radii out, for most of the time goes into compiling them."""
+    for radius in set(range(1, 8)) - set(radii):
+        replace(folder / "csrc/cpu/kernel.h", rf"^ *case {radius}: return run_tile<.*\n", "")
+
+
+def widen_baseline(folder: Path) -> None:
+    """Make the baseline what v4 is but for its instruction set, to run on any machine."""
+    shutil.copy(folder / "csrc/cpu/kernel_v4.cpp", folder / "csrc/cpu/kernel_baseline.cpp")
+    baseline = folder / "csrc/cpu/kernel_baseline.cpp"
+    replace(baseline, r"^#if defined\(__x86_64__\).*$", "#if 1")
+    replace(baseline, r"^#pragma GCC target.*$", "")
+    replace(baseline, r"^namespace lamp_kernels::v4 ", "namespace lamp_kernels::baseline ")
+
+
+def compile_all(
+    folder: Path, sources: dict[str, list[str]], compiler: str, flags: list[str]
+) -> list[str]:
+    """Objects of `sources`, each with flags of its own; only what is not up to date."""
+
+    def compile_one(item: tuple[str, list[str]]) -> str:
+        source, own = item
+        command = [compiler, *COMMON, *flags, *own, "-MMD", "-c", source]
+        target = f"{source}.{zlib.crc32(repr(command).encode()):x}.o"
+        if not up_to_date(folder / target):
+            call([*command, "-o", target], folder)
+        return target
+
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        return list(pool.map(compile_one, sources.items()))
+
+
+def up_to_date(target: Path) -> bool:
+    """Whether nothing that the object was compiled from is newer."""
+    rules = target.with_suffix(".d")
+    if not rules.exists() or not target.exists():
+        return False
+    files = rules.read_text().replace("\\\n", " ").split()[1:]
+    root = target.parents[len(Path(files[0]).parts) - 1]  # where the compiler was called
+    made = target.stat().st_mtime_ns
+    return all((root / name).stat().st_mtime_ns <= made for name in files)
+
+
+def call(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+def build(
+    folder: Path,
+    sets: Sequence[str],
+    *,
+    compiler: str = "g++",
+    flags: Sequence[str] = (),
+    link: Sequence[str] = (),
+) -> Path:
+    """The driver with the kernels of these instruction sets, from a folder that `copy` filled."""
+    sources: dict[str, list[str]] = {}
+    for name in SETS:
+        source = f"csrc/cpu/kernel_{name}.cpp"
+        if name not in sets:
+            source = f"stub_{name}.cpp"
+            (folder / source).write_text(STUB.format(name=name))
+        sources[source] = []
+    # The textbook is slow enough without the sanitizers, and none of what they are to check.
+    sources |= {"cpu/driver.cpp": [], "csrc/cpu/isa.cpp": []}
+    sources["cpu/textbook.cpp"] = ["-O2", "-fno-sanitize=all"]
+    objects = compile_all(folder, sources, compiler, list(flags))
+    driver = folder / "driver"
+    call([compiler, *flags, "-pthread", *link, *objects, "-o", str(driver)], folder)
+    return driver
+
+
+def run(
+    driver: Path,
+    isa: str,
+    arguments: Sequence[str] = (),
+    *,
+    emulator: Sequence[str] = (),
+    timeout: float = 300,
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*emulator, str(driver), *arguments],
+        env=os.environ | {"LAMP_KERNELS_CPU_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )

@@ -1,0 +1,138 @@
+#include "textbook.h"
+
+#include <cmath>
+#include <limits>
+
+namespace textbook {
+namespace {
+
+using lamp_kernels::Border;
+using lamp_kernels::Params;
+
+// A(L), and A'(L) in `slope`.
+double amplify(const Params& p, double loss, double& slope) {
+  slope = 1;
+  if (!p.amplify) return loss;
+  const double knee = 1 - p.eps;
+  slope = loss > knee ? 1 / p.eps : 1 / (1 - loss);
+  if (loss > knee) return -std::log1p(-knee) + (loss - knee) / p.eps;
+  return -std::log1p(-loss);
+}
+
+// The pixel that the border rule puts at `i`, or -1 for black.
+int64_t seen_at(const Params& p, int64_t i, int64_t size) {
+  if (i >= 0 && i < size) return i;
+  if (p.border == Border::zeros) return -1;
+  return i < 0 ? -i : 2 * (size - 1) - i;
+}
+
+// One plane of the images; `x`, `y`, ... point to its first pixel.
+struct Plane {
+  const Params& p;
+  const double *x, *y, *weight;  // weight may be null
+  double *map, *dx, *dy;
+
+  double weight_at(int64_t i) const { return weight ? weight[i] : 1; }
+
+  // Adds to `sum`, to the map, and to the gradients; `factor` is of this image and term,
+  // `map_factor` of the first image.
+  void pointwise(bool squared, double factor, double map_factor, double& sum) const {
+    for (int64_t i = 0; i < p.height * p.width; ++i) {
+      const double d = (x[i] - y[i]) * p.scale;
+      const double sign = d > 0 ? 1 : d < 0 ? -1 : d;
+      double slope;
+      const double value = amplify(p, squared ? d * d : std::abs(d), slope);
+      const double by_d = factor * weight_at(i) * slope * (squared ? 2 * d : sign) * p.scale;
+      sum += weight_at(i) * value;
+      map[i] += map_factor * value;
+      dx[i] += by_d;
+      dy[i] -= by_d;
+    }
+  }
+
+  void ssim(double factor, double map_factor, double& sum) const {
+    for (int64_t row = p.first_row(); row < p.end_row(); ++row)
+      for (int64_t column = p.first_row(); column < p.end_column(); ++column)
+        window(row, column, factor, map_factor, sum);
+  }
+
+  void window(int64_t row, int64_t column, double factor, double map_factor, double& sum) const {
+    const int r = p.radius;
+    double d[15][15], s[15][15], tap[15][15], mean_d = 0, mean_s = 0, var_d = 0, var_s = 0;
+    int64_t at[15][15];
+    for (int i = 0; i <= 2 * r; ++i)
+      for (int j = 0; j <= 2 * r; ++j) {
+        const int64_t y_at = seen_at(p, row + i - r, p.height);
+        const int64_t x_at = seen_at(p, column + j - r, p.width);
+        const int64_t k = at[i][j] = y_at < 0 || x_at < 0 ? -1 : y_at * p.width + x_at;
+        d[i][j] = k < 0 ? 0 : (x[k] - y[k]) * p.scale;
+        s[i][j] = k < 0 ? 0 : (x[k] + y[k]) * p.scale;
+        tap[i][j] = p.taps[std::abs(i - r)] * p.taps[std::abs(j - r)];
+        mean_d += tap[i][j] * d[i][j];
+        mean_s += tap[i][j] * s[i][j];
+      }
+    for (int i = 0; i <= 2 * r; ++i)
+      for (int j = 0; j <= 2 * r; ++j) {
+        var_d += tap[i][j] * (d[i][j] - mean_d) * (d[i][j] - mean_d);
+        var_s += tap[i][j] * (s[i][j] - mean_s) * (s[i][j] - mean_s);
+      }
+    const double m = (mean_d * mean_d + mean_s * mean_s) / 2 + p.c1;
+    const double v = (var_d + var_s) / 2 + p.c2;
+    const double pp = mean_d * mean_d / m, q = var_d / v;
+    double slope;
+    const double value = amplify(p, p.dissimilarity * (pp + q - pp * q), slope);
+    const int64_t here = row * p.width + column;
+    sum += weight_at(here) * value;
+    map[here] = (std::isnan(map[here]) ? 0 : map[here]) + map_factor * value;
+
+    // The chain rule, from the loss to the moments and on to every pixel of the window.
+    const double g = factor * weight_at(here) * slope * p.dissimilarity;
+    const double by_p = g * (1 - q), by_q = g * (1 - pp);
+    const double by_mean_d = by_p * (2 * mean_d / m - mean_d * mean_d / (m * m) * mean_d);
+    const double by_mean_s = -by_p * mean_d * mean_d / (m * m) * mean_s;
+    const double by_var_d = by_q * (1 / v - var_d / (2 * v * v));
+    const double by_var_s = -by_q * var_d / (2 * v * v);
+    for (int i = 0; i <= 2 * r; ++i)
+      for (int j = 0; j <= 2 * r; ++j) {
+        if (at[i][j] < 0) continue;
+        const double by_d = tap[i][j] * (by_mean_d + 2 * (d[i][j] - mean_d) * by_var_d);
+        const double by_s = tap[i][j] * (by_mean_s + 2 * (s[i][j] - mean_s) * by_var_s);
+        dx[at[i][j]] += (by_s + by_d) * p.scale;
+        dy[at[i][j]] += (by_s - by_d) * p.scale;
+      }
+  }
+};
+
+}  // namespace
+
+Result compute(const Params& p, const Image& input, const Image& target, const Image& weight,
+               const std::vector<double>& factors) {
+  const int terms = p.terms();
+  const int64_t size = p.height * p.width;
+  const bool whole = !p.ssim || p.border != Border::valid;  // the grid of the loss is the image
+  Result r;
+  r.shares.assign(p.batch * terms, 0);
+  r.map.assign(input.size(), whole ? 0 : std::numeric_limits<double>::quiet_NaN());
+  r.input_gradient.assign(input.size(), 0);
+  r.target_gradient.assign(input.size(), 0);
+  for (int64_t plane = 0; plane < p.batch * p.channels; ++plane) {
+    const int64_t at = plane * size, image = plane / p.channels;
+    const Plane one{p,
+                    &input[at],
+                    &target[at],
+                    weight.empty() ? nullptr : &weight[at],
+                    &r.map[at],
+                    &r.input_gradient[at],
+                    &r.target_gradient[at]};
+    const double* factor = &factors[image * terms];
+    double* sum = &r.shares[image * terms];
+    int t = 0;
+    if (p.ssim) one.ssim(factor[t], factors[t], sum[t]), ++t;
+    if (p.mse) one.pointwise(true, factor[t], factors[t], sum[t]), ++t;
+    if (p.l1) one.pointwise(false, factor[t], factors[t], sum[t]), ++t;
+  }
+  for (size_t i = 0; i < r.shares.size(); ++i) r.shares[i] *= factors[i];
+  return r;
+}
+
+}  // namespace textbook

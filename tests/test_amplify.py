@@ -1,0 +1,69 @@
+"""The shape of A, whatever the loss; one implementation serves every backend."""
+
+import math
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import assume, given
+
+from lamp_kernels import amplify
+
+losses_in_unit = st.floats(0.0, 0.999)
+any_loss = st.floats(0.0, 10.0)
+eps_values = st.floats(1e-4, 0.5)
+
+
+def a(loss: float, eps: float) -> float:
+    return amplify(torch.tensor(loss, dtype=torch.float64), eps=eps).item()
+
+
+@given(losses_in_unit, eps_values)
+def test_amplification_is_the_logarithm_below_the_knee(loss, eps):
+    if loss <= 1 - eps:
+        assert a(loss, eps) == pytest.approx(-math.log1p(-loss), rel=1e-14, abs=1e-300)
+
+
+@given(any_loss, eps_values)
+def test_amplification_is_its_tangent_above_the_knee(loss, eps):
+    if loss > 1 - eps:
+        assert a(loss, eps) == pytest.approx(-math.log(eps) + (loss - (1 - eps)) / eps, rel=1e-12)
+
+
+@given(any_loss, any_loss, eps_values)
+def test_amplification_is_monotone(loss, other, eps):
+    low, high = sorted([loss, other])
+    assert a(low, eps) <= a(high, eps)
+
+
+@given(any_loss, any_loss, st.floats(0.0, 1.0), eps_values)
+def test_amplification_is_convex(loss, other, share, eps):
+    between = share * loss + (1 - share) * other
+    chord = share * a(loss, eps) + (1 - share) * a(other, eps)
+    assert a(between, eps) <= chord * (1 + 1e-12) + 1e-12
+
+
+@given(any_loss, eps_values)
+def test_amplification_is_at_or_above_the_identity(loss, eps):
+    assume(loss == 0.0 or loss > 1e-300)  # subnormal numbers may be flushed to zero
+    assert a(loss, eps) >= loss * (1 - 1e-15)
+
+
+def test_amplification_of_what_is_not_finite():
+    values = amplify(torch.tensor([float("nan"), float("inf"), 1e30]))
+    assert values[0].isnan()
+    assert values[1].isinf()
+    assert values[2].isfinite()
+
+
+def test_none_amplifies_nothing():
+    loss = torch.rand(5)
+    assert torch.equal(amplify(loss, amplification="none"), loss)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_amplified_in_float32(dtype):
+    loss = torch.tensor([0.25, 0.9], dtype=dtype)
+    found = amplify(loss)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, amplify(loss.float()), rtol=0, atol=0)

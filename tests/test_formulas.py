@@ -1,0 +1,270 @@
+"""csrc/formulas.h against lamp_kernels.reference, number by number, at edge values too."""
+
+import ctypes
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lamp_kernels import reference
+from lamp_kernels.options import LossOptions
+
+ROOT = Path(__file__).resolve().parents[1]
+DTYPES = [np.float32, np.float64]
+C_NAMES = {np.float32: "float", np.float64: "double"}
+INF, NAN = math.inf, math.nan
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory):
+    """call(name, dtype, *arguments): numbers go as int or double, arrays by their address."""
+    if not shutil.which("g++"):
+        pytest.skip("g++ is not installed")
+    library = tmp_path_factory.mktemp("formulas") / "formulas.so"
+    # The extension's own floating-point flags: they are part of what is tested.
+    flags = ["-O2", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+    source = ROOT / "tests" / "cpu" / "formulas.cpp"
+    command = ["g++", "-std=c++20", *flags, "-fPIC", "-shared", f"-I{ROOT / 'csrc'}", str(source)]
+    subprocess.run([*command, "-o", str(library)], check=True)
+    functions = ctypes.CDLL(str(library))
+
+    def call(name, dtype, *arguments):
+        def convert(argument):
+            if isinstance(argument, np.ndarray):
+                assert argument.dtype == dtype
+                assert argument.flags.c_contiguous
+                return ctypes.c_void_p(argument.ctypes.data)
+            return ctypes.c_double(argument) if isinstance(argument, float) else argument
+
+        getattr(functions, f"{name}_{C_NAMES[dtype]}")(*map(convert, arguments))
+
+    return call
+
+
+def ulps(found, expected):
+    """Error in units of the last place of `found`'s type; equal and NaN with NaN are 0."""
+    spacing = np.spacing(np.abs(expected).astype(found.dtype)).astype(expected.dtype)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(found.astype(expected.dtype) - expected) / spacing
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    return np.where(same, 0.0, error).astype(np.float64)
+
+
+# ---- Amplification -----------------------------------------------------------------------------
+
+
+def losses_below_one(dtype):
+    smallest = math.log2(np.finfo(dtype).smallest_normal)
+    return np.unique(
+        np.concatenate(
+            [
+                np.linspace(0.0, 0.999, 200_001),
+                2.0 ** np.linspace(smallest, 0.0, 200_001)[:-1],  # all exponents
+                1.0 - 2.0 ** np.linspace(-20.0, -1.0, 20_001),  # towards 1
+                # Where the reduced argument changes its power of two.
+                1.0 - math.sqrt(0.5) * 0.5 ** np.arange(8.0),
+            ]
+        ).astype(dtype)
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log1p_is_right_to_the_last_digits(call, dtype):
+    loss = losses_below_one(dtype)
+    value = np.empty_like(loss)
+    call("minus_log1p_minus", dtype, len(loss), loss, value)
+    # For float64 the answer has to come from something longer; where there is nothing longer,
+    # NumPy's own error adds half a digit.
+    wide = np.float64 if dtype == np.float32 else np.longdouble
+    error = ulps(value, -np.log1p(-loss.astype(wide)))
+    worst = int(error.argmax())
+    print(f"{C_NAMES[dtype]}: {error[worst]:.2f} ulp at L = {loss[worst]!r}")
+    assert error[worst] <= 3.0
+
+
+def reference_amplify(loss, log, eps):
+    leaf = torch.from_numpy(loss.astype(np.float64)).requires_grad_()
+    value = reference.amplify(leaf, "log" if log else "none", eps)
+    (slope,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach().numpy(), slope.numpy()
+
+
+def edge_losses(dtype, eps):
+    tiny = np.finfo(dtype).smallest_subnormal
+    knee = dtype(1.0 - eps)
+    around = [knee, np.nextafter(knee, dtype(0)), np.nextafter(knee, dtype(2))]
+    fixed = [0.0, -0.0, tiny, 5 * tiny, 1e-40, 1e-30, 1e-8, 1e-3, 0.1, 0.5, 0.9]
+    above = [1.0, np.nextafter(dtype(1), dtype(0)), np.nextafter(dtype(1), dtype(2)), 2.0, 1e30]
+    return np.array([*fixed, *around, *above, INF], dtype=dtype)
+
+
+@pytest.mark.parametrize("eps", [0.5, 1e-1, 1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_amplify(call, dtype, log, eps):
+    loss = edge_losses(dtype, eps)
+    value, slope = np.empty_like(loss), np.empty_like(loss)
+    call("amplify", dtype, len(loss), int(log), eps, loss, value, slope)
+    expected, expected_slope = reference_amplify(loss, log, eps)
+    # A kernel's knee is the number nearest to 1 - eps, within half a last place of 1. That is a
+    # change of the slope at the knee, and of the value from there on, to second order.
+    resolution = np.finfo(dtype).eps
+    beside = log * 0.5 * resolution / eps
+    second_order = np.where(loss >= dtype(1.0 - eps), beside**2 / 2, 0.0)
+    finite = np.isfinite(loss)
+    assert np.array_equal(value[~finite], expected[~finite])
+    error = np.abs(value[finite] - expected[finite])
+    spacing = np.spacing(np.abs(value[finite]))
+    assert (error <= 4 * spacing + second_order[finite]).all()
+    near_knee = np.abs(loss - (1.0 - eps)) <= 2 * resolution
+    assert (np.abs(slope / expected_slope - 1.0) <= 4 * resolution + 2 * beside * near_knee).all()
+
+
+@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_amplify_keeps_nan(call, dtype, log):
+    loss = np.array([NAN, -NAN], dtype=dtype)
+    value, slope = np.empty_like(loss), np.empty_like(loss)
+    call("amplify", dtype, len(loss), int(log), 1e-2, loss, value, slope)
+    assert np.isnan(value).all()
+    assert np.isnan(slope).all() == log  # not amplified, the slope is 1 whatever the loss
+
+
+# ---- Pointwise losses --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pointwise(call, dtype, squared):
+    tiny = np.finfo(dtype).smallest_subnormal
+    some = [0.0, tiny, 1e-30, 1e-3, 0.5, 1.0, 3.0, 1e10, INF]
+    d = np.array([*some, *(-value for value in some)], dtype=dtype)
+    loss, slope = np.empty_like(d), np.empty_like(d)
+    call("pointwise", dtype, len(d), int(squared), d, loss, slope)
+
+    leaf = torch.from_numpy(d).requires_grad_()
+    zero = torch.zeros_like(leaf)
+    error = reference.squared_error if squared else reference.absolute_error
+    expected = error(leaf, zero, 1.0)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
+    np.testing.assert_array_equal(loss, expected.detach().numpy())
+    np.testing.assert_array_equal(slope, expected_slope.numpy())
+
+
+@pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pointwise_keeps_nan(call, dtype, squared):
+    d = np.array([NAN, -NAN], dtype=dtype)
+    loss, slope = np.empty_like(d), np.empty_like(d)
+    call("pointwise", dtype, len(d), int(squared), d, loss, slope)
+    assert np.isnan(loss).all()
+    assert np.isnan(slope).all()
+
+
+# ---- SSIM --------------------------------------------------------------------------------------
+
+
+OPTIONS = LossOptions(window_size=3, sigma=1.5, padding="valid")
+TAPS = np.outer(reference.gaussian(3, 1.5), reference.gaussian(3, 1.5))
+# Least distance between the images, their brightness, and an offset between them.
+WINDOWS = {
+    "alike": (1e-3, 0.5, 0.0),
+    "far apart": (0.5, 0.5, 0.0),
+    "dark": (1e-3, 1e-3, 0.0),
+    "black and white": (0.0, 0.0, 1.0),
+    "both black": (0.0, 0.0, 0.0),
+    "equal": (0.0, 0.7, 0.0),
+    "another brightness": (1e-3, 0.2, 0.6),
+}
+
+
+def windows(kind):
+    """Pairs of images that are one window each, (n, 1, 3, 3), in float64."""
+    apart, brightness, offset = WINDOWS[kind]
+    random = np.random.default_rng(1)
+    y = brightness * (0.5 + 0.5 * random.random((50, 1, 3, 3)))
+    return y + offset + apart * random.standard_normal(y.shape), y
+
+
+@pytest.mark.parametrize("a", [0.5, 1.0])
+@pytest.mark.parametrize("levels", [(0.0, 0.0), "mean"])
+@pytest.mark.parametrize("kind", WINDOWS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ssim(call, dtype, kind, levels, a):
+    """Loss and gradient of one window, from its moments: what a kernel does around the formulas."""
+    x, y = windows(kind)
+    leaves = [torch.from_numpy(image).requires_grad_() for image in (x, y)]
+    expected = a * reference.ssim_dissimilarity(*leaves, OPTIONS)
+    gradients = [g.numpy() for g in torch.autograd.grad(expected.sum(), leaves)]
+
+    d, s = x - y, x + y
+    level_d, level_s = (d.mean(), s.mean()) if levels == "mean" else levels
+    level_d, level_s = float(dtype(level_d)), float(dtype(level_s))
+    d, s = d - level_d, s - level_s
+    mean = [(TAPS * v).sum(axis=(1, 2, 3)) for v in (d, s, d * d, s * s)]
+    moments = np.ascontiguousarray(np.stack(mean, axis=1).astype(dtype))
+    constants = np.array([OPTIONS.k1**2, OPTIONS.k2**2, a, level_d, level_s], dtype=dtype)
+    loss, h = np.empty(len(moments), dtype), np.empty_like(moments)
+    call("ssim", dtype, len(moments), moments, constants, loss, h)
+
+    by_d, by_s, by_dd, by_ss = h.astype(np.float64).T.reshape(4, -1, 1, 1, 1)
+    found = [TAPS * (by_s + sign * by_d + 2 * s * by_ss + sign * 2 * d * by_dd) for sign in (1, -1)]
+    # The moments are rounded: far from their level, on both sides, digits are gone before.
+    limit = 1e-9 if dtype == np.float64 else 2e-5 if levels == "mean" else 5e-2
+    floor = np.finfo(dtype).eps ** 2 if dtype == np.float64 else 1e-9
+    np.testing.assert_allclose(loss, expected.detach().numpy().ravel(), rtol=limit, atol=floor)
+    for one, other in zip(found, gradients, strict=True):
+        error, norm = np.linalg.norm(one - other), np.linalg.norm(other)
+        # A pixel's gradient is a difference of terms that may be near one another.
+        terms = np.linalg.norm(by_d) + np.linalg.norm(by_s)
+        assert error <= max(limit * norm, np.finfo(dtype).eps * terms, floor)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_variance_below_zero_costs_the_value_only(call, dtype):
+    """What rounding puts below 0 counts as 0, and keeps its derivative, as in the reference."""
+    moments = np.array(
+        [
+            [0.1, 0.5, 0.01 - 1e-6, 0.30],
+            [0.0, 0.5, -1e-7, 0.25 - 1e-5],
+            [0.2, 0.0, 0.05, -1e-6],
+            [0.0, 0.0, 0.0, 0.0],
+        ],
+        dtype=dtype,
+    )
+    constants = np.array([1e-4, 9e-4, 0.5, 0.0, 0.0], dtype=dtype)
+    loss, h = np.empty(len(moments), dtype), np.empty_like(moments)
+    call("ssim", dtype, len(moments), moments, constants, loss, h)
+
+    leaf = torch.from_numpy(moments.astype(np.float64)).requires_grad_()
+    mean_d, mean_s, square_d, square_s = leaf.unbind(1)
+    var_d = reference._at_least_zero(square_d - mean_d.square())
+    var_s = reference._at_least_zero(square_s - mean_s.square())
+    c1, c2, a = constants[:3].astype(np.float64)
+    p = mean_d.square() / ((mean_d.square() + mean_s.square()) / 2 + c1)
+    q = var_d / ((var_d + var_s) / 2 + c2)
+    expected = a * (p + q - p * q)
+    (gradient,) = torch.autograd.grad(expected.sum(), leaf)
+    limit = 1e-12 if dtype == np.float64 else 1e-4  # 1 - 1e-5 has 2 digits less than 1e-5
+    np.testing.assert_allclose(loss, expected.detach().numpy(), rtol=limit)
+    np.testing.assert_allclose(h, gradient.numpy(), rtol=limit, atol=limit)
+    assert (loss >= 0).all()
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ssim_keeps_nan(call, dtype, value):
+    moments = np.full((4, 4), 0.1, dtype=dtype)
+    np.fill_diagonal(moments, value)
+    if math.isinf(value):  # an infinite pixel makes the mean and the mean square infinite
+        moments[:, 2:] = np.where(moments[:, :2] == INF, INF, moments[:, 2:])
+        moments = np.ascontiguousarray(moments[:2])
+    constants = np.array([1e-4, 9e-4, 0.5, 0.0, 0.0], dtype=dtype)
+    loss, h = np.empty(len(moments), dtype), np.empty_like(moments)
+    call("ssim", dtype, len(moments), moments, constants, loss, h)
+    assert np.isnan(loss).all()
+    assert np.isnan(h).any(axis=1).all()

@@ -1,0 +1,289 @@
+"""Random shapes, layouts, dtypes and options: each backend against the reference in float64.
+
+2,000 cases; with LAMP_KERNELS_FUZZ_CASES=1000000 as many as that, new ones each time.
+"""
+
+import math
+import os
+from typing import Any, NamedTuple
+
+import hypothesis.strategies as st
+import torch
+from hypothesis import HealthCheck, given, settings
+from layouts import LAYOUTS
+
+from lamp_kernels import backends, functional, reference
+from lamp_kernels.options import METRICS, PADDINGS, REDUCTIONS, LossOptions
+from lamp_kernels.tensors import smallest_side
+
+CASES = os.environ.get("LAMP_KERNELS_FUZZ_CASES")
+# The share of the cases that each dtype has: float32 is what people train in.
+SHARES = {torch.float32: 0.4, torch.float64: 0.2, torch.float16: 0.2, torch.bfloat16: 0.2}
+
+
+def cases_of(dtype):
+    """Settings for the dtype's share of the cases; new ones where their number was asked for."""
+    return settings(
+        max_examples=math.ceil(SHARES[dtype] * int(CASES or 2000)),
+        derandomize=not CASES and bool(os.environ.get("CI")),
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+# ---- Cases --------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """All that a call depends on but for the backend."""
+
+    seed: int
+    kind: str
+    shape: tuple[int, ...]
+    layouts: tuple[str, str]
+    grad: tuple[bool, bool]
+    weight: tuple[int, ...] | None
+    weight_kind: str
+    factor: float
+    coefficients: dict[str, float]
+    options: LossOptions
+    amplify_over: str
+    reduction: str
+
+
+def sides(least: int, greatest: int) -> st.SearchStrategy[int]:
+    """Lengths that end on, before and after what kernels step by: vectors, strips, bands."""
+    near = {
+        multiple + by for multiple in (4, 8, 16, 32, 64, 128, 192, 256, 512) for by in (-1, 0, 1)
+    }
+    return st.one_of(
+        st.integers(least, least + 4),
+        st.integers(least, 40),
+        st.sampled_from(sorted(side for side in near if least <= side <= greatest)),
+    )
+
+
+@st.composite
+def images(draw: Any, least: int) -> tuple[int, ...]:
+    """(N, C, H, W), at most one side of which is long."""
+    long = draw(st.sampled_from([0, 0, 0, 0, 1, 2]))
+    height = draw(sides(least, 192 if long == 1 else 40))
+    width = draw(sides(least, 513 if long == 2 else 40))
+    if long:
+        return (draw(st.integers(1, 2)), 1, height, width)
+    return (draw(st.integers(0, 3)), draw(st.integers(1, 4)), height, width)
+
+
+pixels = st.one_of(
+    st.tuples(st.integers(0, 40)),
+    st.tuples(st.integers(0, 5), st.integers(1, 40)),
+    st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(1, 40)),
+    st.tuples(*[st.integers(1, 3)] * 4, st.integers(1, 20)),
+    st.tuples(st.integers(1, 2), st.integers(16_380, 16_390)),  # kernels split long rows there
+    st.tuples(st.just(1), st.just(3), st.integers(84, 86), st.integers(63, 66)),
+)
+
+positive = st.sampled_from([1.0, 0.5, 3.0])
+
+
+@st.composite
+def cases(draw: Any, dtype: torch.dtype) -> Case:
+    metrics = draw(st.lists(st.sampled_from(METRICS), min_size=1, max_size=3, unique=True))
+    half = dtype in (torch.float16, torch.bfloat16)
+    options = LossOptions(
+        # gradients grow as 1/R: of a half type they would overflow
+        data_range=draw(st.sampled_from([1.0, 2.0, 255.0] if half else [1.0, 1e-3, 1.7, 255.0])),
+        window_size=draw(st.sampled_from(range(3, 16, 2))),
+        sigma=draw(st.floats(0.3, 6.0)),
+        k1=draw(st.sampled_from([0.01, 0.01, 0.05])),
+        k2=draw(st.sampled_from([0.03, 0.03, 0.1])),
+        padding=draw(st.sampled_from(PADDINGS)),
+        dissimilarity=draw(st.sampled_from(["half", "full"])),
+        amplification=draw(st.sampled_from(["log", "log", "none"])),
+        eps=draw(st.sampled_from([1e-2, 1e-1, 0.5, 1e-3])),
+    )
+    level = draw(st.sampled_from(list(REDUCTIONS)))
+    reductions = REDUCTIONS[level]
+    if len(metrics) > 1 and options.padding == "valid":
+        reductions = [reduction for reduction in reductions if reduction != "none"]
+    least = smallest_side(options.window_size, options.padding)
+    shape = draw(images(least) if "ssim" in metrics else st.one_of(images(1), pixels))
+    weight = None
+    if draw(st.booleans()):
+        ones = draw(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)))
+        weight = tuple(1 if one else side for one, side in zip(ones, shape, strict=True))
+        weight = weight[draw(st.integers(0, len(shape))) :]
+    return Case(
+        seed=draw(st.integers(0, 2**32 - 1)),
+        kind=draw(st.sampled_from(list(KINDS))),
+        shape=shape,
+        layouts=(draw(st.sampled_from(list(LAYOUTS))), draw(st.sampled_from(list(LAYOUTS)))),
+        grad=(draw(st.booleans()), draw(st.booleans())),
+        weight=weight,
+        weight_kind=draw(st.sampled_from(["uniform", "mask", "zero"])),
+        factor=draw(st.sampled_from([1.0, -2.5, 0.3])),
+        coefficients={metric: draw(positive) for metric in METRICS if metric in metrics},
+        options=options,
+        amplify_over=level,
+        reduction=draw(st.sampled_from(reductions)),
+    )
+
+
+def uniform(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+# Input from target: how far apart they are, and where the target lies.
+KINDS = {
+    "unrelated": lambda y, s, g: (y, uniform(s, g)),
+    "near": lambda y, s, g: (y, y + 1e-2 * noise(s, g)),
+    "very near": lambda y, s, g: (y, y + 1e-4 * noise(s, g)),
+    "flat": lambda y, s, g: (0.9 + 1e-3 * y, 0.9 + 1e-3 * noise(s, g)),
+    "dark": lambda y, s, g: (0.02 * y, 0.02 * y + 1e-3 * noise(s, g)),
+    "brighter": lambda y, s, g: (0.6 * y, 0.6 * y + 0.3),
+    "inverted": lambda y, s, g: (y, 1.0 - y),
+    "binary": lambda y, s, g: (y.round(), uniform(s, g).round()),
+    "outside": lambda y, s, g: (1.4 * y - 0.2, 1.4 * uniform(s, g) - 0.2),
+    "equal": lambda y, s, g: (y, y),
+}
+
+
+def tensors_of(case: Case, dtype: torch.dtype) -> list[torch.Tensor | None]:
+    """Input, target and weight; the images are rounded to the dtype."""
+    generator = torch.Generator().manual_seed(case.seed)
+    target, input = KINDS[case.kind](uniform(case.shape, generator), case.shape, generator)
+    pair = [(case.options.data_range * image).to(dtype) for image in (input, target)]
+    weight = None
+    if case.weight is not None:
+        weight = uniform(case.weight, generator)
+        if case.weight_kind != "uniform":
+            weight = weight > (0.4 if case.weight_kind == "mask" else 2.0)
+    return [*pair, weight]
+
+
+# ---- The comparison -----------------------------------------------------------------------------
+
+
+def results(
+    case: Case, input: torch.Tensor, target: torch.Tensor, weight: Any, backend: str
+) -> list[torch.Tensor | None]:
+    """The loss and the gradients of the images that want one."""
+    loss = functional.amplified_reconstruction_loss(
+        input,
+        target,
+        weight,
+        **{**dict.fromkeys(METRICS, 0.0), **case.coefficients},
+        **case.options._asdict(),
+        amplify_over=case.amplify_over,
+        reduction=case.reduction,
+        backend=backend,
+    )
+    wanted = [image for image in (input, target) if image.requires_grad]
+    if not wanted:
+        return [loss, None, None]
+    generator = torch.Generator().manual_seed(case.seed)
+    upstream = case.factor * uniform(loss.shape, generator) if loss.dim() else None
+    scalar = (loss * upstream).sum() if loss.dim() else case.factor * loss
+    gradients = iter(torch.autograd.grad(scalar, wanted))
+    return [
+        loss.detach(),
+        *(next(gradients) if image.requires_grad else None for image in (input, target)),
+    ]
+
+
+def greatest_loss(case: Case, input: torch.Tensor, target: torch.Tensor) -> float:
+    """The greatest L of any element, as far as A goes up to its tangent."""
+    losses = [
+        reference.elementwise_loss(metric, input, target, case.options, amplified=False)
+        for metric in case.coefficients
+    ]
+    greatest = max((loss.max().item() for loss in losses if loss.numel()), default=0.0)
+    return min(greatest, 1.0 - case.options.eps)
+
+
+def ulps(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    info = torch.finfo(dtype)
+    exponent = torch.frexp(value.abs().clamp(min=info.tiny)).exponent - 1
+    return torch.ldexp(torch.full_like(value, info.eps), exponent)
+
+
+def limit(case: Case, dtype: torch.dtype, input: torch.Tensor, target: torch.Tensor) -> float:
+    """The relative error that is allowed.
+
+    The promises: 1e-5 on evenly lit images, 1e-4 on all others, which includes all in the black
+    frame of "zeros"; 1e-6/(1 - L) towards L = 1. A narrow Gaussian sees little but its centre:
+    its variances are small against the pixels that they are made of, and lose a digit. float64
+    has 9 digits more than float32, of which the reference, too, loses some.
+    """
+    steepness = 1.0
+    if case.options.amplification == "log":
+        steepness = 1.0 / (1.0 - greatest_loss(case, input, target))
+    if dtype == torch.float64:
+        return 1e-12 * steepness
+    hard = case.options.sigma < 1.0 or case.options.padding == "zeros"
+    return max(1e-4 if hard and "ssim" in case.coefficients else 1e-5, 1e-6 * steepness)
+
+
+def check(case: Case, dtype: torch.dtype, backend: str) -> None:
+    input, target, weight = tensors_of(case, dtype)
+    exact = [image.double().requires_grad_() for image in (input, target)]
+    loss, *gradients = results(case, *exact, weight, "reference")
+
+    own = [image.detach().clone() for image in (input, target)]
+    if len(case.shape) == 4:
+        own = [LAYOUTS[name](image) for name, image in zip(case.layouts, own, strict=True)]
+    for image, wanted in zip(own, case.grad, strict=True):
+        image.requires_grad_(wanted)
+    found, *found_gradients = results(case, *own, weight, backend)
+
+    relative = limit(case, dtype, *(image.detach() for image in exact))
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert found.shape == loss.shape
+    assert found.numel() == 0 or found.min() >= 0.0
+    error = (found.double() - loss).norm()
+    assert error <= relative * loss.norm(), f"loss: {error / loss.norm():.2e} > {relative:.2e}"
+
+    for gradient, expected, image in zip(found_gradients, gradients, own, strict=True):
+        assert (gradient is not None) == image.requires_grad
+        if gradient is None:
+            continue
+        assert gradient.dtype == dtype
+        assert gradient.shape == image.shape
+        allowed = relative * expected.norm()
+        if dtype in (torch.float16, torch.bfloat16):  # rounded to the nearest, half an ulp
+            allowed = allowed + ulps(expected, dtype).norm()
+        error = (gradient.double() - expected).norm()
+        assert error <= allowed, f"gradient: {error / expected.norm():.2e} > {relative:.2e}"
+
+
+def compare(case: Case, dtype: torch.dtype) -> None:
+    for backend in backends.available()[:-1]:
+        check(case, dtype, backend)
+
+
+@cases_of(torch.float32)
+@given(cases(torch.float32))
+def test_float32(case):
+    compare(case, torch.float32)
+
+
+@cases_of(torch.float64)
+@given(cases(torch.float64))
+def test_float64(case):
+    compare(case, torch.float64)
+
+
+@cases_of(torch.float16)
+@given(cases(torch.float16))
+def test_float16(case):
+    compare(case, torch.float16)
+
+
+@cases_of(torch.bfloat16)
+@given(cases(torch.bfloat16))
+def test_bfloat16(case):
+    compare(case, torch.bfloat16)

@@ -1,0 +1,620 @@
+"""The native operators as PyTorch sees them, and what autograd may and may not do with them."""
+
+import itertools
+import warnings
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from layouts import LAYOUTS
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.data import DataLoader, Dataset
+
+from lamp_kernels import (
+    AmplifiedMSELoss,
+    AmplifiedReconstructionLoss,
+    AmplifiedSSIMLoss,
+    functional,
+    native,
+    ops,
+)
+from lamp_kernels.tensors import compute_dtype
+
+if native.missing is not None:
+    pytest.skip(f"no native operators: {native.missing}", allow_module_level=True)
+
+IMAGE_LOSSES = torch.ops.lamp_kernels.image_losses.default
+LOSS_MAP = torch.ops.lamp_kernels.loss_map.default
+ONCE = torch.ops.lamp_kernels.once.default
+
+METRICS = ("ssim", "mse", "l1")
+
+
+def options(metrics=("ssim",), **others):
+    """The options of an operator, in the order of its schema."""
+    values = {
+        **{metric: metric in metrics for metric in METRICS},
+        "data_range": 1.0,
+        "window_size": 5,
+        "sigma": 1.5,
+        "k1": 0.01,
+        "k2": 0.03,
+        "padding": "reflect",
+        "dissimilarity": 0.5,
+        "amplify": True,
+        "eps": 1e-2,
+    }
+    return tuple(ops.Options(**{**values, **others}))
+
+
+def losses_of(x, y, weight=None, metrics=("ssim",), per_term=False, **others):
+    """The arguments of `image_losses`: the gradients are those of the tensors that want one."""
+    factors = torch.rand(x.shape[0], len(metrics), dtype=compute_dtype(x.dtype, y.dtype))
+    wanted = (False, False) if per_term else (x.requires_grad, y.requires_grad)
+    return (x, y, weight, factors, *options(metrics, **others), per_term, *wanted)
+
+
+def map_of(x, y, metrics=("ssim",), **others):
+    """The arguments of `loss_map`."""
+    coefficients = torch.rand(len(metrics), dtype=compute_dtype(x.dtype, y.dtype))
+    return (x, y, coefficients, *options(metrics, **others))
+
+
+# ---- Layouts ------------------------------------------------------------------------------------
+
+
+PLACES = {**LAYOUTS, "expanded": lambda image: image[:1, :1, :, :1].expand_as(image)}
+SHAPES = {
+    "images": (2, 3, 6, 7),
+    "no image": (0, 3, 6, 7),
+    "one channel": (2, 1, 6, 7),
+    "one row": (2, 2, 1, 7),
+    "one column": (2, 2, 7, 1),
+    "one pixel": (1, 1, 1, 1),
+    "no channel": (2, 0, 6, 7),
+}
+EVERY_LAYOUT = [
+    pytest.param(shape, layout, id=f"{name}, {layout}")
+    for (name, shape), layout in itertools.product(SHAPES.items(), PLACES)
+    # opcheck itself cannot copy a view without elements whose strides leave gaps
+    if not (0 in shape and layout in ("expanded", "sliced"))
+]
+
+
+def images(shape, layout="contiguous", dtypes=(torch.float32, torch.float32), grad=(False, False)):
+    return [
+        PLACES[layout](torch.rand(shape).to(dtype)).requires_grad_(wanted)
+        for dtype, wanted in zip(dtypes, grad, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("shape", "layout"), EVERY_LAYOUT)
+def test_opcheck_of_every_layout(shape, layout):
+    # padding="zeros" takes images of one row or column too
+    x, y = images(shape, layout, grad=(True, True))
+    torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y, padding="zeros"))
+    torch.library.opcheck(LOSS_MAP, map_of(x, y, padding="zeros"))
+
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+PAIRS = [
+    *((dtype, dtype) for dtype in DTYPES),
+    (torch.bfloat16, torch.float32),
+    (torch.float32, torch.float16),
+    (torch.float64, torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("dtypes", PAIRS, ids=str)
+def test_opcheck_of_every_dtype(dtypes):
+    x, y = images((2, 3, 6, 7), dtypes=dtypes, grad=(True, True))
+    torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y))
+    torch.library.opcheck(LOSS_MAP, map_of(x, y))
+
+
+@pytest.mark.parametrize("per_term", [False, True])
+@pytest.mark.parametrize("metrics", [("ssim",), ("mse", "l1"), METRICS], ids=str)
+@pytest.mark.parametrize("grad", [(False, False), (True, False), (False, True), (True, True)])
+def test_opcheck_of_every_flag(grad, metrics, per_term):
+    x, y = images((2, 3, 6, 7), grad=grad)
+    torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y, metrics=metrics, per_term=per_term))
+    torch.library.opcheck(LOSS_MAP, map_of(x, y, metrics=metrics))
+
+
+@pytest.mark.parametrize("padding", ["reflect", "valid", "zeros"])
+@pytest.mark.parametrize("shape", [(2, 3, 6, 7), (1, 1, 1, 1), (2, 1, 6, 7), (1, 3, 6, 1)], ids=str)
+def test_opcheck_of_weights_and_paddings(shape, padding):
+    x, y = images((2, 3, 6, 7), grad=(True, False))
+    torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y, torch.rand(shape), padding=padding))
+    torch.library.opcheck(LOSS_MAP, map_of(x, y, padding=padding))
+
+
+def test_opcheck_of_once():
+    # Its derivative refuses, so there is no backward to trace.
+    x, y = images((2, 3, 6, 7), grad=(True, False))
+    torch.library.opcheck(
+        ONCE,
+        (torch.rand(2), x, y),
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )
+
+
+def described(results):
+    return [(tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in results]
+
+
+@pytest.mark.parametrize(("shape", "layout"), EVERY_LAYOUT)
+def test_fake_kernels_agree_in_shape_strides_and_dtype(shape, layout):
+    for target_layout in {layout, "channels_last"}:
+        dtypes = (torch.float32, torch.float64 if target_layout == layout else torch.float16)
+        x = PLACES[layout](torch.rand(shape).to(dtypes[0]))
+        y = PLACES[target_layout](torch.rand(shape).to(dtypes[1]))
+        calls = [
+            (LOSS_MAP, map_of(x, y, padding="zeros")),
+            (LOSS_MAP, map_of(x, y, metrics=("mse", "l1"))),
+        ]
+        for per_term, metrics in itertools.product((False, True), (("ssim",), METRICS)):
+            arguments = losses_of(x, y, metrics=metrics, per_term=per_term, padding="zeros")
+            calls += [
+                (IMAGE_LOSSES, (*arguments[:-2], *wanted))
+                for wanted in itertools.product((False, True), repeat=2)
+            ]
+        if min(shape[2:]) >= 5:
+            calls.append((LOSS_MAP, map_of(x, y, padding="valid")))
+        for operator, arguments in calls:
+            found = operator(*arguments)
+            with FakeTensorMode() as mode:
+                faked = [
+                    mode.from_tensor(argument) if isinstance(argument, torch.Tensor) else argument
+                    for argument in arguments
+                ]
+                fake = operator(*faked)
+            if operator is LOSS_MAP:
+                found, fake = [found], [fake]
+            assert described(fake) == described(found)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "function", [functional.amplified_ssim_loss, functional.amplified_mse_loss]
+)
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "image", "none"])
+def test_gradients_have_the_layout_and_dtype_of_their_images(reduction, factor, function, dtype):
+    x, y = images((2, 3, 16, 18), "channels_last", dtypes=(dtype, dtype), grad=(True, True))
+    y = y.detach().contiguous().requires_grad_()
+    loss = function(x, y, reduction=reduction, backend="native")
+    for gradient, image in zip(
+        torch.autograd.grad((factor * loss).sum(), (x, y)), (x, y), strict=True
+    ):
+        assert gradient.dtype == dtype
+        assert gradient.stride() == image.stride()
+
+
+# ---- Bad calls of the operators themselves ------------------------------------------------------
+
+BAD_LOSSES = {
+    "three dimensions": {"x": torch.rand(3, 9, 10), "y": torch.rand(3, 9, 10)},
+    "another batch": {"y": torch.rand(1, 3, 9, 10)},
+    "another channel": {"y": torch.rand(2, 1, 9, 10)},
+    "another height": {"y": torch.rand(2, 3, 1, 10)},
+    "another width": {"y": torch.rand(2, 3, 9, 9)},
+    "integers": {"x": torch.ones(2, 3, 9, 10, dtype=torch.int64)},
+    "booleans": {"y": torch.ones(2, 3, 9, 10, dtype=torch.bool)},
+    "complex": {"y": torch.ones(2, 3, 9, 10, dtype=torch.complex64)},
+    "sparse": {"y": torch.ones(2, 3, 9, 10).to_sparse()},
+    "factors of another batch": {"factors": torch.rand(1, 1)},
+    "factors of another term": {"factors": torch.rand(2, 2)},
+    "factors of one dimension": {"factors": torch.rand(2)},
+    "factors of another dtype": {"factors": torch.rand(2, 1, dtype=torch.float64)},
+    "factors of a half type": {"factors": torch.rand(2, 1).half()},
+    "weight of another width": {"weight": torch.rand(2, 1, 9, 9)},
+    "weight of another batch": {"weight": torch.rand(3, 1, 9, 10)},
+    "weight of no row": {"weight": torch.rand(2, 1, 0, 10)},
+    "weight of two dimensions": {"weight": torch.rand(9, 10)},
+    "weight of another dtype": {"weight": torch.rand(2, 1, 9, 10, dtype=torch.float64)},
+    "window 1": {"window_size": 1},
+    "window 4": {"window_size": 4},
+    "window 17": {"window_size": 17},
+    "window -5": {"window_size": -5},
+    "padding same": {"padding": "same"},
+    "too small to reflect": {"x": torch.rand(2, 3, 2, 10), "y": torch.rand(2, 3, 2, 10)},
+    "too small for the window": {
+        "x": torch.rand(2, 3, 9, 4),
+        "y": torch.rand(2, 3, 9, 4),
+        "padding": "valid",
+    },
+    "no term": {"metrics": (), "factors": torch.rand(2, 0)},
+    "weight on the grid of one of two terms": {
+        "weight": torch.rand(2, 1, 5, 6),
+        "metrics": ("ssim", "mse"),
+        "factors": torch.rand(2, 2),
+        "padding": "valid",
+    },
+}
+
+
+@pytest.mark.parametrize("change", BAD_LOSSES.values(), ids=BAD_LOSSES)
+def test_a_bad_call_of_image_losses_raises(change):
+    arguments = {
+        "x": torch.rand(2, 3, 9, 10),
+        "y": torch.rand(2, 3, 9, 10),
+        "weight": None,
+        "factors": torch.rand(2, 1),
+        **change,
+    }
+    tensors = [arguments.pop(name) for name in ("x", "y", "weight", "factors")]
+    # NotImplementedError, of layouts without a kernel, is a RuntimeError too
+    with pytest.raises(RuntimeError):
+        IMAGE_LOSSES(*tensors, *options(**arguments), False, True, True)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "others"),
+    [
+        (torch.rand(2), {}),
+        (torch.rand(1, 1), {}),
+        (torch.rand(1, dtype=torch.float64), {}),
+        (torch.rand(2), {"metrics": ("ssim", "mse"), "padding": "valid"}),
+        (torch.rand(1), {"window_size": 21}),
+    ],
+)
+def test_a_bad_call_of_loss_map_raises(coefficients, others):
+    x, y = images((2, 3, 9, 10))
+    with pytest.raises(RuntimeError):
+        LOSS_MAP(x, y, coefficients, *options(**others))
+
+
+def test_a_gradient_that_the_forward_was_not_asked_for_is_an_error():
+    x, y = images((2, 3, 9, 10), grad=(True, False))
+    losses, *_ = IMAGE_LOSSES(x, y, None, torch.rand(2, 1), *options(), False, False, False)
+    with pytest.raises(RuntimeError, match="without the gradient"):
+        losses.sum().backward()
+
+
+# ---- Autograd -----------------------------------------------------------------------------------
+
+LOSSES = {
+    "mean": {},
+    "sum": {"reduction": "sum"},
+    "each image": {"reduction": "image"},
+    "image level": {"amplify_over": "image"},
+    "batch level": {"amplify_over": "batch"},
+    "map": {"reduction": "none"},
+}
+TERMS = {
+    "ssim": {"mse": 0.0},
+    "mse": {"ssim": 0.0},
+    "l1": {"ssim": 0.0, "mse": 0.0, "l1": 1.0},
+    "all": {"l1": 1.0},
+}
+every_loss = pytest.mark.parametrize("level", LOSSES.values(), ids=LOSSES)
+every_term = pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+
+
+def loss_of(x, y, terms, level, backend="native"):
+    return functional.amplified_reconstruction_loss(x, y, **terms, **level, backend=backend)
+
+
+def second_by_grad(loss, x):
+    (gradient,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
+    torch.autograd.grad(gradient.sum(), x)
+
+
+def second_of_a_mixed_expression(loss, x):
+    second_by_grad(loss.sum() * x.sum(), x)
+
+
+def gradient_penalty(loss, x):
+    (gradient,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
+    (loss.sum() + gradient.square().sum()).backward()
+
+
+def gradient_norm(loss, x):
+    (gradient,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
+    gradient.norm().backward()
+
+
+def backward_with_a_graph(loss, x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the reference cycle
+        loss.sum().backward(create_graph=True)
+    x.grad.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "derivative",
+    [
+        second_by_grad,
+        second_of_a_mixed_expression,
+        gradient_penalty,
+        gradient_norm,
+        backward_with_a_graph,
+    ],
+)
+@every_loss
+@every_term
+def test_a_second_derivative_is_an_error(terms, level, derivative):
+    x, y = images((2, 1, 12, 13), grad=(True, True))
+    with pytest.raises(RuntimeError, match="no second derivative; backend='reference' has"):
+        derivative(loss_of(x, y, terms, level), x)
+    x.grad = None  # of the cycle that create_graph leaves
+
+
+@every_loss
+def test_a_second_derivative_with_respect_to_a_network_is_an_error(level):
+    """The penalty of a generator's gradient: no leaf is an input of the operator itself."""
+    model = torch.nn.Conv2d(1, 1, 3, padding=1)
+    loss = loss_of(model(torch.rand(2, 1, 12, 13)), torch.rand(2, 1, 12, 13), {}, level).sum()
+    gradients = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        sum(gradient.square().sum() for gradient in gradients).backward()
+
+
+@every_loss
+def test_the_hessian_of_something_else_is_not_in_the_way(level):
+    """create_graph=True alone is no error: the first derivatives are right."""
+    x, y = images((2, 1, 12, 13), grad=(True, False))
+    loss = loss_of(x, y, {}, level).sum()
+    (with_graph,) = torch.autograd.grad(loss, x, create_graph=True)
+    (without,) = torch.autograd.grad(loss_of(x, y, {}, level).sum(), x)
+    assert torch.equal(with_graph, without)
+
+
+@every_loss
+@every_term
+def test_backward_twice_gives_the_same_gradients(terms, level):
+    x, y = images((2, 1, 12, 13), grad=(True, True))
+    loss = loss_of(x, y, terms, level).sum()
+    first = torch.autograd.grad(loss, (x, y), retain_graph=True)
+    second = torch.autograd.grad(3.0 * loss, (x, y), retain_graph=True)
+    third = torch.autograd.grad(loss, (x, y))
+    for one, other, last in zip(first, second, third, strict=True):
+        assert torch.equal(one, last)
+        torch.testing.assert_close(other, 3.0 * one)
+
+
+@pytest.mark.parametrize("level", [{"reduction": "sum"}, {"amplification": "none"}, {}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_gradient_changed_in_place_does_not_change_the_next(level, dtype):
+    """At an upstream factor of 1 nothing is left to multiply, and the stored tensor is near."""
+    x, y = images((2, 1, 12, 13), dtypes=(dtype, dtype), grad=(True, False))
+    loss = loss_of(x, y, {}, level)
+    loss.backward(retain_graph=True)
+    expected = x.grad.clone()
+    x.grad.zero_()
+    loss.backward(retain_graph=True)
+    assert torch.equal(x.grad, expected)
+    x.grad.mul_(2.0)
+    loss.backward()
+    assert torch.equal(x.grad, 3.0 * expected)
+
+
+def test_gradients_of_several_losses_add_up():
+    """The engine adds in place where it may: never into what is stored."""
+    x, y = images((2, 1, 12, 13), grad=(True, False))
+    inner = 1.0 * x
+    ssim = functional.amplified_ssim_loss(inner, y, reduction="sum", backend="native")
+    mse = functional.amplified_mse_loss(inner, y, reduction="sum", backend="native")
+    parts = [torch.autograd.grad(loss, x, retain_graph=True)[0] for loss in (ssim, mse)]
+    for _ in range(2):
+        (total,) = torch.autograd.grad(ssim + mse, x, retain_graph=True)
+        torch.testing.assert_close(total, parts[0] + parts[1])
+
+
+def test_one_tensor_as_both_images():
+    x = torch.rand(2, 1, 12, 13, requires_grad=True)
+    loss = functional.amplified_ssim_loss(x, x, backend="native")
+    loss.backward()
+    assert loss.item() == 0.0
+    assert x.grad.abs().max().item() == 0.0
+
+
+def test_backward_of_a_part_of_the_images_losses():
+    x, y = images((3, 1, 12, 13), grad=(True, False))
+    losses = functional.amplified_ssim_loss(x, y, reduction="image", backend="native")
+    (gradient,) = torch.autograd.grad(losses[1], x)
+    (expected,) = torch.autograd.grad(
+        functional.amplified_ssim_loss(x, y, reduction="image", backend="reference")[1], x
+    )
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
+    assert gradient[0].abs().max().item() == 0.0
+
+
+def test_an_input_changed_between_forward_and_backward_is_an_error():
+    x, y = images((2, 1, 12, 13), grad=(True, False))
+    inner = 1.0 * x
+    loss = functional.amplified_ssim_loss(inner, y, backend="native")
+    inner.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+# ---- Memory -------------------------------------------------------------------------------------
+
+LARGE = (2, 3, 64, 64)
+BYTES = 2 * 3 * 64 * 64 * 4
+
+
+def peak_of(function):
+    """The most bytes of tensors that were alive at once while it ran, beyond those before."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        result = function()
+    now = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    del result
+    return peak
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("grad", [(False, False), (True, False), (True, True)])
+def test_one_stored_gradient_for_each_that_is_wanted(grad, backward):
+    x, y = images(LARGE, grad=grad)
+    loss_function = AmplifiedReconstructionLoss(l1=1.0, backend="native")
+    if backward and not any(grad):
+        return
+
+    def run():
+        loss = loss_function(x, y)
+        return (
+            torch.autograd.grad(loss, [z for z in (x, y) if z.requires_grad]) if backward else loss
+        )
+
+    assert peak_of(run) <= sum(grad) * BYTES + 4096
+    assert peak_of(run) >= sum(grad) * BYTES
+
+
+def test_no_gradient_is_computed_without_grad_mode():
+    x, y = images(LARGE, grad=(True, True))
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert peak_of(lambda: AmplifiedSSIMLoss(backend="native")(x, y)) <= 4096
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("grad", [(True, False), (True, True)])
+def test_what_is_saved_for_backward(grad, dtype):
+    x, y = images(LARGE, dtypes=(dtype, dtype), grad=grad)
+    own = {x.data_ptr(), y.data_ptr()}
+    saved = []
+
+    def pack(tensor):
+        if tensor.numel() >= x.numel() and tensor.data_ptr() not in own:
+            saved.append(tensor.dtype)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        AmplifiedSSIMLoss(backend="native")(x, y)
+    assert saved == [compute_dtype(dtype)] * sum(grad)
+
+
+# ---- Half precision -----------------------------------------------------------------------------
+
+
+def ulp(value, dtype):
+    """The distance of neighbouring numbers of `dtype` at `value`."""
+    info = torch.finfo(dtype)
+    exponent = torch.frexp(value.abs().clamp(min=info.tiny)).exponent - 1
+    return torch.ldexp(torch.full_like(value, info.eps), exponent)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@every_term
+def test_half_precision_is_as_good_as_the_rounded_reference(terms, reduction, dtype):
+    x, y = images((2, 3, 32, 37), dtypes=(dtype, dtype))
+
+    def results(backend, computed_in):
+        leaves = [image.to(computed_in, copy=True).requires_grad_() for image in (x, y)]
+        loss = loss_of(*leaves, terms, {"reduction": reduction}, backend)
+        return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+    exact = results("reference", torch.float64)
+    rounded = results("reference", torch.float32)
+    for found, full, wanted in zip(results("native", dtype), rounded, exact, strict=True):
+        own = found.dtype  # float32 for the loss, the half type for the gradients
+        allowed = 2.0 * (full.to(own).double() - wanted).abs() + ulp(wanted, own)
+        # where terms of a gradient cancel, the float32 rounding of those is left
+        allowed += 1e-7 * wanted.abs().max()
+        assert ((found.double() - wanted).abs() <= allowed).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("swap", [False, True])
+def test_mixed_dtypes_under_autocast(dtype, swap):
+    x, y = images((2, 3, 16, 17), dtypes=(dtype, torch.float32), grad=(True, True))
+    exact = [image.detach().double().requires_grad_() for image in (x, y)]
+    order = slice(None, None, -1) if swap else slice(None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = AmplifiedReconstructionLoss(backend="native")(*[x, y][order])
+    wanted = AmplifiedReconstructionLoss(backend="reference")(*exact[order])
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    found = torch.autograd.grad(loss, (x, y))
+    for gradient, image, reference in zip(
+        found, (x, y), torch.autograd.grad(wanted, exact), strict=True
+    ):
+        assert gradient.dtype == image.dtype
+        error = (gradient.double() - reference).norm() / reference.norm()
+        assert error <= (1e-5 if image.dtype == torch.float32 else torch.finfo(dtype).eps)
+
+
+# ---- Processes ----------------------------------------------------------------------------------
+
+
+class Scores(Dataset):
+    """A data set that computes losses and gradients where it is asked for an item."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        x, y = torch.rand(2, 1, 3, 64, 64, generator=generator)
+        x.requires_grad_()
+        loss = AmplifiedReconstructionLoss(backend="native")(x, y)
+        loss.backward()
+        return torch.stack([loss.detach(), x.grad.sum()])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12: threads and fork
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_in_workers_of_a_data_loader(start):
+    data = Scores()
+    expected = torch.stack([data[index] for index in range(len(data))])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # whose threads a forked process does not have
+    try:
+        assert torch.equal(torch.stack([data[index] for index in range(len(data))]), expected)
+        loader = DataLoader(data, batch_size=2, num_workers=2, multiprocessing_context=start)
+        found = torch.cat(list(loader))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, expected)
+
+
+def batch_of(rank):
+    return torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(rank))
+
+
+def model_of():
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(1, 1, 3, padding=1)
+
+
+def train_one_of_two(rank, folder):
+    """A process of a data-parallel training."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    model = torch.nn.parallel.DistributedDataParallel(model_of())
+    batch = batch_of(rank)
+    AmplifiedReconstructionLoss(backend="native")(model(batch), batch).backward()
+    torch.save([p.grad for p in model.parameters()], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_data_parallel_training(tmp_path):
+    mp.spawn(train_one_of_two, args=(str(tmp_path),), nprocs=2)
+    model, batch = model_of(), torch.cat([batch_of(0), batch_of(1)])
+    AmplifiedReconstructionLoss(backend="native")(model(batch), batch).backward()
+    expected = [p.grad for p in model.parameters()]
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_functional_transforms_are_errors_and_not_wrong():
+    x, y = images((2, 1, 8, 8))
+
+    def loss(x):
+        return AmplifiedMSELoss(backend="native")(x, y)
+
+    with pytest.raises(RuntimeError):
+        torch.func.grad(loss)(x)
