@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lamp_kernels.tensors import compute_dtype
 
@@ -104,7 +105,8 @@ def _autograd_kernel(
             return (*backward(ctx, *upstream), None)
 
     def kernel(keyset: Any, input: Tensor, target: Tensor, *rest: Any) -> Any:
-        if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
+        wanted = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
+        if wanted or forward_ad._current_level >= 0:  # in forward mode apply() raises
             return Differentiable.apply(input, target, *rest, keyset)  # type: ignore[no-untyped-call]
         return below(keyset, input, target, *rest)
 
@@ -195,7 +197,7 @@ def _backward_of_losses(
     # place; what comes after that (retain_graph=True) computes it anew.
     gradients = ctx.__dict__.pop("gradients", None)
     if gradients is None or any(
-        need and gradient.numel() != input.numel()
+        need and gradient.shape != input.shape
         for need, gradient in zip(needed, gradients, strict=True)
     ):
         _, *gradients = operators.image_losses(

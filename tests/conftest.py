@@ -36,6 +36,7 @@ COMPUTING = (
 )
 MARKERS = (
     "reference_only: of `each_backend`, the reference alone: no other one promises this",
+    "kernels_only: of `each_backend`, all but the reference, which would take long",
     "beside_reference: calls the reference by name, to compare with it",
 )
 
@@ -46,17 +47,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `reference_only` says, instead of a skip for each."""
-    unwanted = [
-        item
-        for item in items
-        if item.get_closest_marker("reference_only")
-        and getattr(item, "callspec", None)
-        and item.callspec.params.get("each_backend", "reference") != "reference"
-    ]
-    if unwanted:
-        config.hook.pytest_deselected(items=unwanted)
-        items[:] = [item for item in items if item not in unwanted]
+    """Leave out what `reference_only` and `kernels_only` say, instead of a skip for each."""
+
+    def unwanted(item: pytest.Item) -> bool:
+        callspec = getattr(item, "callspec", None)
+        if callspec is None or "each_backend" not in callspec.params:
+            return False
+        on_reference = callspec.params["each_backend"] == "reference"
+        marker = "kernels_only" if on_reference else "reference_only"
+        return item.get_closest_marker(marker) is not None
+
+    left_out = [item for item in items if unwanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not unwanted(item)]
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,15 @@ pytestmark = pytest.mark.usefixtures("each_backend")
 
 MODULES = [
     AmplifiedSSIMLoss(),
-    AmplifiedSSIMLoss(padding="valid", amplify_over="image", reduction="image"),
+    pytest.param(
+        AmplifiedSSIMLoss(padding="valid", amplify_over="image", reduction="image"),
+        marks=pytest.mark.kernels_only,
+    ),
     AmplifiedMSELoss(reduction="none"),
-    AmplifiedReconstructionLoss(l1=0.5, amplify_over="batch", padding="zeros"),
+    pytest.param(
+        AmplifiedReconstructionLoss(l1=0.5, amplify_over="batch", padding="zeros"),
+        marks=pytest.mark.kernels_only,
+    ),
 ]
 
 
@@ -52,20 +58,23 @@ def train(loss_function, compiler, batches):
     def forward(target):
         return loss_function(model(target), target)
 
-    step, update = compiler(forward), compiler(optimizer.step)
+    step = compiler(forward)
     results = []
     for size in batches:
         optimizer.zero_grad()
         loss = step(torch.rand(size, 1, 16, 16))
         loss.backward()
         results += [loss.detach(), *(p.grad.clone() for p in model.parameters())]
-        update()
+        optimizer.step()
     return [*results, *(p.detach() for p in model.parameters())]
 
 
 STEPS = [
     AmplifiedReconstructionLoss(),
-    AmplifiedReconstructionLoss(amplify_over="image", padding="zeros"),
+    pytest.param(
+        AmplifiedReconstructionLoss(amplify_over="image", padding="zeros"),
+        marks=pytest.mark.kernels_only,
+    ),
 ]
 
 
@@ -89,8 +98,7 @@ def test_a_whole_training_step_of_any_batch_size(loss_function):
     found = train(loss_function, compiler, batches)
     expected = train(loss_function, lambda function: function, batches)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    # The first two sizes and the optimiser; forward and optimiser take turns in `counts`.
-    assert counts[-1] == counts[3] <= 4
+    assert counts == [1, 2, 2, 2, 2]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inside Inductor
