@@ -1,6 +1,6 @@
 """Benchmarks against other packages, interleaved in one process.
 
-python bench/run.py                                # all of it, about 10 minutes
+python bench/run.py                                # all of it, about 12 minutes
 python bench/run.py --quick                        # about a minute
 python bench/run.py --only lamp_kernels pytorch    # contestants whose names begin so
 python bench/run.py --readme bench/results         # no measurement: README's table and plots

@@ -101,9 +101,10 @@ Params params_of(const Tensor& input, const Tensor& target, const Options& o) {
   p.scale = 1.0 / o.data_range;
   p.border = Border::reflect;
   if (o.ssim) {
-    p.radius = int(o.window_size / 2);
-    STD_TORCH_CHECK(o.window_size % 2 == 1 && p.radius >= 1 && p.radius <= kMaxRadius,
+    STD_TORCH_CHECK(o.window_size % 2 == 1 && o.window_size >= 3 &&
+                        o.window_size <= 2 * kMaxRadius + 1,
                     "expected an odd window of 3 to ", 2 * kMaxRadius + 1);
+    p.radius = int(o.window_size / 2);
     STD_TORCH_CHECK(o.padding == "reflect" || o.padding == "valid" || o.padding == "zeros",
                     "unknown padding ", o.padding);
     p.border = o.padding == "valid" ? Border::valid

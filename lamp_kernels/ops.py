@@ -8,9 +8,11 @@ backend, see csrc/bindings.cpp:
     loss_map(input, target, coefficients, <options>) -> map
 
 `image_losses` computes the gradients in the pass that computes the losses, and backward only
-multiplies them. With `per_term` the upstream factors differ from term to term; then the forward
-computes values, and backward calls the operator again with those factors in `factors`. The
-backward of the map is `image_losses` with the upstream gradient as its weight.
+multiplies them. They are kept on the autograd node, as results of its own and not as tensors saved
+for backward: hooks on saved tensors (torch.autograd.graph.save_on_cpu) do not see them. With
+`per_term` the upstream factors differ from term to term; then the forward computes values, and
+backward calls the operator again with those factors in `factors`. The backward of the map is
+`image_losses` with the upstream gradient as its weight.
 
 Autocast needs no rule: the kernels take mixed floating dtypes as they are, compute in float32 or
 float64, and return that.
@@ -126,6 +128,13 @@ def register_once(library: str) -> None:
 # ---- Fake kernels: shapes, dtypes and memory formats --------------------------------------------
 
 
+def _check_one_device(*tensors: Tensor | None) -> None:
+    """A tensor of the meta device beside one that has data: the dispatcher asks the fake kernel."""
+    devices = {tensor.device for tensor in tensors if tensor is not None}
+    if len(devices) > 1:
+        raise RuntimeError(f"expected tensors of one device, got {sorted(map(str, devices))}")
+
+
 def _empty_in_format_of(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     channels_last = not like.is_contiguous() and like.is_contiguous(
         memory_format=torch.channels_last
@@ -141,6 +150,7 @@ def _empty_in_format_of(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype
 def _fake_losses(
     input: Tensor, target: Tensor, weight: Tensor | None, factors: Tensor, *options: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check_one_device(input, target, weight, factors)
     per_term, *wanted = options[len(Options._fields) :]
     dtype = compute_dtype(input.dtype, target.dtype)
     losses = input.new_empty(factors.shape if per_term else factors.shape[:1], dtype=dtype)
@@ -154,6 +164,7 @@ def _fake_losses(
 
 
 def _fake_map(input: Tensor, target: Tensor, coefficients: Tensor, *options: Any) -> Tensor:
+    _check_one_device(input, target, coefficients)
     given = Options(*options)
     lost = given.window_size - 1 if given.ssim and given.padding == "valid" else 0
     batch, channels, height, width = input.shape

@@ -202,6 +202,9 @@ BAD_LOSSES = {
     "integers": {"x": torch.ones(2, 3, 9, 10, dtype=torch.int64)},
     "booleans": {"y": torch.ones(2, 3, 9, 10, dtype=torch.bool)},
     "complex": {"y": torch.ones(2, 3, 9, 10, dtype=torch.complex64)},
+    "target without data": {"y": torch.rand(2, 3, 9, 10, device="meta")},
+    "factors without data": {"factors": torch.rand(2, 1, device="meta")},
+    "weight without data": {"weight": torch.rand(2, 1, 9, 10, device="meta")},
     "sparse": {"y": torch.ones(2, 3, 9, 10).to_sparse()},
     "factors of another batch": {"factors": torch.rand(1, 1)},
     "factors of another term": {"factors": torch.rand(2, 2)},
@@ -217,6 +220,7 @@ BAD_LOSSES = {
     "window 4": {"window_size": 4},
     "window 17": {"window_size": 17},
     "window -5": {"window_size": -5},
+    "window of 3 in 32 bits": {"window_size": 2**33 + 3},
     "padding same": {"padding": "same"},
     "too small to reflect": {"x": torch.rand(2, 3, 2, 10), "y": torch.rand(2, 3, 2, 10)},
     "too small for the window": {
@@ -257,6 +261,7 @@ def test_a_bad_call_of_image_losses_raises(change):
         (torch.rand(1, dtype=torch.float64), {}),
         (torch.rand(2), {"metrics": ("ssim", "mse"), "padding": "valid"}),
         (torch.rand(1), {"window_size": 21}),
+        (torch.rand(1, device="meta"), {}),
     ],
 )
 def test_a_bad_call_of_loss_map_raises(coefficients, others):

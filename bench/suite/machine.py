@@ -1,4 +1,4 @@
-"""The machine: what it is, and what it can do at most."""
+"""The machine: what it is, and what else it does."""
 
 import importlib.metadata
 import os
@@ -9,13 +9,10 @@ from time import perf_counter
 
 import torch
 
-from suite.cases import Size
 from suite.contestants import Contestant
-from suite.measure import Entry, interleave, progress
 
 STAT = Path("/proc/stat")
 BUSY = 0.2  # cores; what a desktop or a container's own services take stays below
-COPIED = 64 * 2**20  # floats; far more than any cache holds
 
 
 def describe() -> dict[str, str | int | float]:
@@ -61,38 +58,6 @@ def versions(contestants: Sequence[Contestant]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return dict(sorted(found.items()))
-
-
-def peak(size: Size) -> dict[str, float | str]:
-    """The measured peak: multiply-adds per second of a matrix product, bytes per second of a copy.
-
-    Both by torch in float32, on the threads that the contestants use, at the p10 of the times:
-    what the machine can do when nothing disturbs it.
-    """
-    progress("peak of the machine")
-    side = size.matmul_side
-    a, b = torch.rand(2, side, side).unbind()
-    source = torch.rand(COPIED)
-    destination = torch.empty_like(source).zero_()
-    product = torch.empty(side, side)
-    rows = interleave(
-        [
-            Entry({"what": "matmul"}, lambda: torch.mm(a, b, out=product)),
-            Entry({"what": "copy"}, lambda: destination.copy_(source)),
-        ],
-        budget=3.0,
-        min_rounds=5,
-        max_rounds=20,
-    )
-    seconds = {row["what"]: row["p10"] for row in rows}
-    return {
-        "multiply_adds_per_s": float(f"{side**3 / seconds['matmul']:.4g}"),
-        "copy_bytes_per_s": float(f"{2 * 4 * COPIED / seconds['copy']:.4g}"),
-        "how": (
-            f"torch, float32, {torch.get_num_threads()} threads: matrix product of side {side}; "
-            f"copy of {4 * COPIED // 2**20} MiB, read and written bytes counted"
-        ),
-    }
 
 
 def _own_seconds() -> float:

@@ -13,8 +13,9 @@ from suite.contestants import select
 from suite.errors import errors
 from suite.measure import Row, progress
 from suite.memory import memory
+from suite.peak import peak
 from suite.roofline import roofline
-from suite.speed import BOTH, speed, sweep, thread_scaling
+from suite.speed import BOTH, equal_work, speed, sweep, thread_scaling
 from suite.training_step import training_step
 
 SCHEMA = 1
@@ -25,7 +26,7 @@ def collect(size: Size, only: Sequence[str] | None = None) -> Results:
     """Run the suite. only: beginnings of names of contestants; None takes all."""
     contestants, skipped = select(only, compiled=size.compiled)
     others = machine.OtherWork()
-    peak = machine.peak(size)
+    highest = peak(size)
     memory_rows = memory(contestants, size)
     bytes_per_element = {
         row["contestant"]: row["bytes_per_element"]
@@ -40,14 +41,15 @@ def collect(size: Size, only: Sequence[str] | None = None) -> Results:
         "machine": machine.describe(),
         "versions": machine.versions(contestants),
         "skipped": skipped,
-        "peak": peak,
+        "peak": highest,
         "speed": speed_rows,
         "sweep": sweep(contestants, size, bytes_per_element),
+        "equal_work": equal_work(contestants, size),
         "threads": thread_scaling(contestants, size),
         "training_step": training_step(size),
         "memory": memory_rows,
         "errors": errors(contestants),
-        "roofline": roofline(speed_rows, peak),
+        "roofline": roofline(speed_rows, highest),
     }
     busy = results["machine"]["other_work"] = others.cores()
     if busy is not None and busy > machine.BUSY:

@@ -66,24 +66,49 @@ def sweep(
     return rows
 
 
+def equal_work(contestants: Sequence[Contestant], size: Size) -> list[Row]:
+    """Forward + backward on as many images of one channel as make up the sweep's largest.
+
+    The sweep shows what one image takes, calls and all; this what the kernel takes for an element.
+    """
+    progress("equal work")
+    largest = max(size.sweep_sides)
+    entries: list[Entry] = []
+    for side in size.sweep_sides:
+        chosen = [c for c in contestants if c.name == NATIVE]
+        entries += _entries(chosen, ((largest // side) ** 2, 1, side, side), (BOTH,))[0]
+    return interleave(entries, budget=size.budget, min_rounds=size.min_rounds, max_rounds=30)
+
+
 def thread_scaling(contestants: Sequence[Contestant], size: Size) -> list[Row]:
-    """Forward + backward of this library at 1 thread and at all, taking turns too."""
+    """Forward + backward of this library at 1 thread and at all, which take turns.
+
+    Each contestant by itself: after another's they would be timed with empty caches, and filling
+    them is bound by the memory, whose width does not grow with the threads.
+    """
     progress("thread scaling")
     most = torch.get_num_threads()
-    entries = []
-    for threads in sorted({1, most}):
-        chosen = [c for c in contestants if c.name in (NATIVE, REFERENCE)]
-        some, _ = _entries(chosen, size.main_shape, (BOTH,))
-        for entry in some:
-            entry.label["threads"] = threads
-            entry.prepare = lambda threads=threads: torch.set_num_threads(threads)
-        entries += some
+    rows: list[Row] = []
     try:
-        return interleave(
-            entries, budget=size.budget / 2, min_rounds=size.min_rounds, max_rounds=size.max_rounds
-        )
+        for contestant in contestants:
+            if contestant.name not in (NATIVE, REFERENCE):
+                continue
+            entries = []
+            for threads in sorted({1, most}):
+                some, _ = _entries([contestant], size.main_shape, (BOTH,))
+                for entry in some:
+                    entry.label["threads"] = threads
+                    entry.prepare = lambda threads=threads: torch.set_num_threads(threads)
+                entries += some
+            rows += interleave(
+                entries,
+                budget=size.budget / 4,
+                min_rounds=size.min_rounds,
+                max_rounds=size.max_rounds,
+            )
     finally:
         torch.set_num_threads(most)
+    return rows
 
 
 def _entries(

@@ -24,6 +24,12 @@ def text(results: Results) -> str:
         lines.append("")
     lines.append("One channel of side x side, forward + backward, ms")
     lines += [_timed(row, f"{row['contestant']}, {row['shape'][-1]}") for row in results["sweep"]]
+    lines += ["", "As many images of side x side as make up the largest, ns per element"]
+    lines += [
+        f"{row['shape'][-1]:<62}{1e9 * row['p50'] / row['elements']:9.2f}"
+        for row in results["equal_work"]
+        if "p50" in row
+    ]
     lines += ["", "Threads, forward + backward, ms"]
     lines += [_timed(row, f"{row['contestant']}, {row['threads']}") for row in results["threads"]]
     lines += ["", "Training step of the autoencoder with this loss, ms"]
@@ -142,6 +148,16 @@ def _sentences(results: Results) -> list[str]:
         ]
         if len(times) > 1:
             found.append(f"Threads: {name} takes {', '.join(times)}.")
+    even = [row for row in results["equal_work"] if "p50" in row]
+    if even:
+        each = ", ".join(
+            f"{three(1e9 * row['p50'] / row['elements'])} at side {row['shape'][-1]}"
+            for row in even
+        )
+        found.append(
+            f"Size of the images: for {even[0]['elements']} pixels in all, in images of one "
+            f"channel, {even[0]['contestant']} takes, ns per pixel, {each}."
+        )
     if results["roofline"]:
         row = results["roofline"][0]
         found.append(

@@ -75,6 +75,11 @@ LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t colum
             m.column}, row, column, count, b.first);
   }
 
+  if (row + kRowsAhead < p.height)
+    for (const Sink* gradient : {&p.input_gradient, &p.target_gradient})
+      if (gradient->data)
+        prefetch_row<T>(*gradient, c.tile.image, c.tile.channel, row + kRowsAhead, column, count);
+
   V total[2] = {};
   for (int j = 0; j < count; j += kLanes<T>) {
     const V x = load(row_x + j), y = load(row_y + j);

@@ -26,6 +26,31 @@ LAMP_INLINE void copy_row(const E* from, int64_t stride, int64_t count, T* to, F
     for (int64_t j = 0; j < count; ++j) to[j] = convert(from[j * stride]);
 }
 
+// Rows are asked for this many before they are needed: about what memory takes to answer. Where
+// caches are cold, as in training, a sixth of the kernel's time.
+constexpr int kRowsAhead = 4;
+
+// Inlined by force: GCC takes a function that only prefetches for one without effect and drops
+// the calls.
+template <bool to_write>
+LAMP_INLINE void prefetch(const char* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, to_write);
+}
+LAMP_INLINE void prefetch_row(const Source& s, int64_t image, int64_t channel, int64_t row,
+                              int64_t column, int64_t count) {
+  if (s.column != 1) return;
+  const int64_t size = size_of(s.dtype);
+  const int64_t at = image * s.batch + channel * s.channel + row * s.row + column;
+  prefetch<false>((const char*)s.data + at * size, count * size);
+}
+template <class T>
+LAMP_INLINE void prefetch_row(const Sink& s, int64_t image, int64_t channel, int64_t row,
+                              int64_t column, int64_t count) {
+  if (s.column != 1) return;
+  const int64_t at = image * s.batch + channel * s.channel + row * s.row + column;
+  prefetch<true>((const char*)((T*)s.data + at), count * sizeof(T));
+}
+
 template <class T>
 static void read_row(const Source& s, int64_t image, int64_t channel, int64_t row, int64_t column,
                      int64_t count, T* to) {

@@ -27,6 +27,7 @@ class SsimTile {
   // a vector longer, because the last vector of a row may reach beyond it.
   static constexpr int kPositions = (int(Tiling::kWidest) + 2 * radius + N - 1) / N * N + N;
   static constexpr int kPixels = kPositions + 2 * radius;
+  static constexpr int kFold = (radius + N) / N * N;  // distances 0 .. radius from an edge
 
  public:
   // A few hundred kilobytes, one for each thread.
@@ -38,6 +39,7 @@ class SsimTile {
     alignas(64) T h[kRows][kPlanes][kPositions];
     alignas(64) RingColumn<kPlanes> adjoint[kPositions / N];
     alignas(64) T gradient[kRows][kPlanes][kPositions];
+    alignas(64) T fold[radius][kFold];
     PixelRows<T> pixels;
   };
 
@@ -128,7 +130,7 @@ class SsimTile {
     constants.level_s = count ? T(sum_s / double(count) * p.scale) : T(0);
   }
 
-  // Constants of the tile: moments of black rows, rows without loss, and pixels never read.
+  // Constants of the tile: moments of black rows, rows without loss, and pixels never read; taps at the edges.
   void prepare() {
     const T d = -constants.level_d, s = -constants.level_s;
     std::fill(w.d, w.d + kPixels, d);
@@ -136,6 +138,8 @@ class SsimTile {
     convolve_pixels(kRing);
     for (auto& column : w.adjoint)
       for (auto& plane : column) store(plane[kRing], V{});
+    for (int j = 0; j < radius; ++j)
+      for (int t = 0; t < kFold; ++t) w.fold[j][t] = t > 0 && t + j <= radius ? tap[t + j] : T(0);
   }
 
   LAMP_STAGE void convolve_row(int64_t row) {
@@ -146,6 +150,9 @@ class SsimTile {
     T *d = w.d - start, *s = w.s - start;  // by column of the image
     const T* x = c.row_of(p.input, row, low, high - low, w.x);
     const T* y = c.row_of(p.target, row, low, high - low, w.y);
+    if (row + kRowsAhead < p.height)
+      for (const Source* image : {&p.input, &p.target})
+        prefetch_row(*image, c.tile.image, c.tile.channel, row + kRowsAhead, low, high - low);
     centre(x, y, high - low, d + low, s + low);
     if (p.border == Border::reflect) {
       for (int64_t k = 1; low == 0 && k <= radius && -k >= start; ++k) d[-k] = d[k], s[-k] = s[k];
@@ -299,27 +306,27 @@ class SsimTile {
     }
   }
 
-  // What windows saw in the mirror belongs to the mirrored pixel. Column t is seen at -t by
-  // windows at 0 .. radius - t, and at 2 last - t by those at 2 last - t - radius .. last.
+  // What windows saw in the mirror belongs to the mirrored pixel: the one at distance t from the
+  // edge is seen by the windows at distances j = 0 .. radius - t, through tap t + j. Lanes are t.
   void fold_columns(const T* in, int plane, int slot) {
     const int64_t last = p.width - 1;
     in -= left;  // by column of the image
-    auto out = [&](int64_t t) -> T& {
-      const int64_t j = t - c.tile.column;
-      return w.adjoint[j / N][plane][slot][j % N];
-    };
-    for (int64_t t = std::max<int64_t>(1, c.tile.column);
-         t <= radius && t < c.tile.end_column && t <= last; ++t) {
-      T sum = 0;
-      for (int64_t j = 0; j <= std::min<int64_t>(radius - t, last); ++j) sum += tap[t + j] * in[j];
-      out(t) += sum;
-    }
-    for (int64_t t = std::max<int64_t>({0, c.tile.column, last - radius});
-         t < std::min(last, c.tile.end_column); ++t) {
-      T sum = 0;
-      for (int64_t j = std::max<int64_t>(0, 2 * last - t - radius); j <= last; ++j)
-        sum += tap[2 * last - t - j] * in[j];
-      out(t) += sum;
+    for (int side = 0; side < 2; ++side) {
+      const int64_t edge = side ? last : 0, step = side ? -1 : 1;
+      const int64_t nearest = edge + step, farthest = edge + radius * step;
+      if (std::max(nearest, farthest) < c.tile.column ||
+          std::min(nearest, farthest) >= c.tile.end_column)
+        continue;
+      alignas(64) T sum[kFold];
+      for (int i = 0; i < kFold; i += N) {
+        V v = {};
+        for (int j = 0; j < radius; ++j) v += in[edge + step * j] * load(w.fold[j] + i);
+        store(sum + i, v);
+      }
+      for (int t = 1; t <= radius; ++t) {
+        const int64_t j = edge + step * t - c.tile.column;
+        if (j >= 0 && j < c.columns) w.adjoint[j / N][plane][slot][j % N] += sum[t];
+      }
     }
   }
 

@@ -63,6 +63,10 @@ def made_up() -> dict[str, object]:
             for side in (64, 256, 1024)
             for name, factor in NAMES.items()
         ],
+        "equal_work": [
+            timed("lamp_kernels native", [1024**2 // side**2, 1, side, side], 1e-2)
+            for side in (64, 256, 1024)
+        ],
         "threads": [
             timed("lamp_kernels native", SHAPES[0], 16e-3 / threads, threads=threads)
             for threads in (1, 2)

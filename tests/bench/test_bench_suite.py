@@ -17,7 +17,7 @@ from suite.results import three
 RUN = Path(__file__).resolve().parents[2] / "bench" / "run.py"
 KEYS = {
     "schema", "date", "size", "machine", "versions", "skipped", "peak", "speed", "sweep",
-    "threads", "training_step", "memory", "errors", "roofline",
+    "equal_work", "threads", "training_step", "memory", "errors", "roofline",
 }  # fmt: skip
 
 
@@ -102,6 +102,7 @@ def test_quick_run(tmp_path):
     results = json.loads(out.read_text(encoding="utf-8"))
     assert set(results) == KEYS
     assert all("p50" in row for row in results["speed"] + results["sweep"] + results["threads"])
+    assert all("p50" in row for row in results["equal_work"])
     assert results["machine"]["threads"] == 1
     assert results["versions"]["torch"] in done.stdout
     assert len(list((tmp_path / "plots").glob("*.png"))) == 3
