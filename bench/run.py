@@ -44,7 +44,8 @@ def _write_readme(folder: Path, root: Path) -> None:
 
     results = files.newest(folder)
     drawn = draw(results, root / "docs")
-    block = markdown(results, [(f"docs/{name}", description) for name, description in drawn])
+    plots = [(f"docs/{name}", description) for name, description in drawn]
+    block = markdown(results, plots, files.every(folder))
     changed = update_readme(root / "README.md", block)
     print(f"README.md {'changed' if changed else 'unchanged'}, {len(drawn)} plots in docs/")
 

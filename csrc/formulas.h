@@ -5,7 +5,8 @@
 // Not guarded against repeated inclusion: the CPU kernels include it once for each instruction
 // set, each time inside another namespace, so that every copy is compiled for its own.
 //
-// Needs: LAMP_INLINE (how a function is declared) and bits<V>::type, the integer of V's size.
+// Needs: LAMP_INLINE (how a function is declared), bits<V>::type, the integer of V's size,
+// quotient(a, b), a/b, and LAMP_UNROLL (the compiler's pragma to unroll the next loop).
 
 // ---- Amplification ------------------------------------------------------------------------------
 
@@ -50,9 +51,9 @@ LAMP_INLINE V minus_log1p_minus(V loss, V inverse) {
   const I i = as_bits(u) - Series::sqrt_half;
   const I k = i >> Series::mantissa;
   const V m = as_value<V>((i & Series::fraction) + Series::sqrt_half);
-  const V f = m - S(1), s = f / (f + S(2)), z = s * s;
+  const V f = m - S(1), s = quotient(f, f + S(2)), z = s * s;
   V series = V{} + S(1.0 / (2 * Series::terms - 1));
-#pragma GCC unroll 16
+  LAMP_UNROLL
   for (int n = Series::terms - 2; n >= 1; --n) series = series * z + S(1.0 / (2 * n + 1));
   const V log_m = S(2) * (s + s * (z * series));
   return -(to_value<V>(k) * S(0.693147180559945309) + (log_m + lost));
@@ -70,7 +71,7 @@ LAMP_INLINE Amplified<V> amplify(V loss, const Amplification<S>& a) {
   const auto steep = loss > a.knee;
   const V below = steep ? V{} + a.knee : loss;
   const V above = steep ? loss - a.knee : V{};
-  const V inverse = S(1) / (S(1) - below);
+  const V inverse = quotient(V{} + S(1), S(1) - below);
   return {above * a.steepest + minus_log1p_minus<S>(below, inverse),
           steep ? V{} + a.steepest : inverse};
 }
@@ -127,8 +128,8 @@ LAMP_INLINE Dissimilarity<V> ssim(const Moments<V>& m, const SsimConstants<S>& c
   o.mu_d = m.mean_d + c.level_d;
   o.mu_s = m.mean_s + c.level_s;
   const V mu_d2 = o.mu_d * o.mu_d;
-  o.inverse_m = S(1) / (S(0.5) * (mu_d2 + o.mu_s * o.mu_s) + c.c1);
-  o.inverse_v = S(1) / (S(0.5) * (var_d + var_s) + c.c2);
+  o.inverse_m = quotient(V{} + S(1), S(0.5) * (mu_d2 + o.mu_s * o.mu_s) + c.c1);
+  o.inverse_v = quotient(V{} + S(1), S(0.5) * (var_d + var_s) + c.c2);
   o.p = mu_d2 * o.inverse_m;
   o.q = var_d * o.inverse_v;
   o.loss = c.a * at_least_zero(o.p + o.q * (S(1) - o.p));

@@ -3,6 +3,13 @@
 
 #include <cstdint>
 
+// A function for both sides, where a CUDA compiler compiles.
+#ifdef __CUDACC__
+#define LAMP_ANYWHERE __host__ __device__
+#else
+#define LAMP_ANYWHERE
+#endif
+
 namespace lamp_kernels {
 
 constexpr int kMaxRadius = 7;  // windows 3 to 15
@@ -49,10 +56,10 @@ struct Params {
   Sink input_gradient, target_gradient;  // of the sum over n, t of factors * sums
   Sink map;             // factors[0, t] times A(L), summed over the terms
 
-  int terms() const { return int(ssim) + int(mse) + int(l1); }
-  int64_t first_row() const { return border == Border::valid ? radius : 0; }  // of SSIM's grid
-  int64_t end_row() const { return height - first_row(); }
-  int64_t end_column() const { return width - first_row(); }
+  LAMP_ANYWHERE int terms() const { return int(ssim) + int(mse) + int(l1); }
+  LAMP_ANYWHERE int64_t first_row() const { return border == Border::valid ? radius : 0; }  // of SSIM's grid
+  LAMP_ANYWHERE int64_t end_row() const { return height - first_row(); }
+  LAMP_ANYWHERE int64_t end_column() const { return width - first_row(); }
 };
 
 }  // namespace lamp_kernels

@@ -78,12 +78,17 @@ def read(path: Path) -> Results:
     return results
 
 
-def newest(folder: Path) -> Results:
-    """The latest of a folder's result files, by the date inside."""
+def every(folder: Path) -> list[Results]:
+    """All results of a folder, the latest first, by the date inside."""
     found = [read(path) for path in sorted(folder.glob("*.json"))]
     if not found:
         raise FileNotFoundError(f"{folder} holds no results (*.json)")
-    return max(found, key=lambda results: str(results["date"]))
+    return sorted(found, key=lambda results: str(results["date"]), reverse=True)
+
+
+def newest(folder: Path) -> Results:
+    """The latest of a folder's results."""
+    return every(folder)[0]
 
 
 def find(rows: Sequence[Row], **fields: Any) -> Row:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suite.cases import shape_name
+from suite.contestants import NATIVE, NATIVE_PLAIN
 from suite.measure import Row
 from suite.results import Results, contestants, find, milliseconds, shapes, three
 from suite.speed import BOTH, FORWARD
@@ -58,8 +59,15 @@ def text(results: Results) -> str:
     return "\n".join(lines)
 
 
-def markdown(results: Results, plots: Sequence[tuple[str, str]] = ()) -> str:
-    """The README's block, without its markers. plots: path and description of each."""
+def markdown(
+    results: Results,
+    plots: Sequence[tuple[str, str]] = (),
+    machines: Sequence[Results] = (),
+) -> str:
+    """The README's block, without its markers.
+
+    plots: path and description of each. machines: results whose ratios are shown side by side.
+    """
     main, *others = shapes(results)
     lines = [
         f"{_conditions(results)} Medians in ms of interleaved rounds; error is the gradient's, in "
@@ -72,6 +80,7 @@ def markdown(results: Results, plots: Sequence[tuple[str, str]] = ()) -> str:
     for name in contestants(results):
         lines.append("| " + " | ".join(_cells(results, name, main, others)) + " |")
     lines.append("")
+    lines += _ratios(machines)
     lines += _sentences(results)
     lines += [f"\n![{description}]({path})" for path, description in plots]
     return "\n".join(lines)
@@ -96,9 +105,47 @@ def _conditions(results: Results) -> str:
     other = machine.get("other_work")
     busy = "" if other is None else f", {other:.1f} cores busy with other work"
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"{_processor(results)}, {machine['cores']} cores, {machine['threads']} threads, "
         f"{machine['memory_gib']:.0f} GiB{busy}, torch {packages['torch']}, {results['date'][:10]}."
     )
+
+
+def _processor(results: Results) -> str:
+    return f"{results['machine']['cpu']} with {results['machine']['instructions']}"
+
+
+def _ratios(machines: Sequence[Results]) -> list[str]:
+    """How many times as fast the native kernels are, a column for each machine and shape."""
+    columns = [(results, shape) for results in machines for shape in shapes(results)[:2]]
+    if not columns:
+        return []
+    heads = [f"{_processor(results)}, {_by(shape)}" for results, shape in columns]
+    lines = [
+        "How many times as fast the native kernels are, forward + backward, with the defaults and, "
+        'in brackets, with the same work as the other (border "valid", no amplification):',
+        "",
+        "| than | " + " | ".join(heads) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name in contestants(machines[0]):
+        if name.startswith(NATIVE):
+            continue
+        cells = [_ratio(results, name, shape) for results, shape in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _ratio(results: Results, name: str, shape: Sequence[int]) -> str:
+    theirs, default, plain = (
+        find(results["speed"], contestant=contestant, shape=list(shape), **{"pass": BOTH})
+        for contestant in (name, NATIVE, NATIVE_PLAIN)
+    )
+    if "p50" not in theirs or "p50" not in default:
+        return "-"
+    ratio = three(theirs["p50"] / default["p50"])
+    if theirs["border"] != "valid" or "p50" not in plain:
+        return ratio
+    return f"{ratio} ({three(theirs['p50'] / plain['p50'])})"
 
 
 def _by(shape: Sequence[int]) -> str:

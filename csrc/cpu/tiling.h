@@ -6,14 +6,9 @@
 #include <cstdint>
 
 #include "../params.h"
+#include "../tile.h"
 
 namespace lamp_kernels {
-
-// A tile is a strip of columns of one plane, and a band of rows of that.
-struct Tile {
-  int64_t image, channel;
-  int64_t row, end_row, column, end_column;
-};
 
 struct Tiling {
   // SSIM. Wide strips save halo (at window 11 a strip of 256 columns computes 266 window
@@ -58,9 +53,6 @@ struct Tiling {
             row, std::min(row + band_height, height),
             column, std::min(column + strip_width, width)};
   }
-
-  static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-  static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 };
 
 }  // namespace lamp_kernels

@@ -2,6 +2,7 @@
 // namespace of an instruction set; see kernel_v3.cpp.
 
 #define LAMP_INLINE static inline __attribute__((always_inline))
+#define LAMP_UNROLL _Pragma("GCC unroll 16")
 #define LAMP_STAGE __attribute__((noinline))  // registers are allocated stage by stage
 
 template <class T>
@@ -52,6 +53,11 @@ LAMP_INLINE V to_value(typename bits<V>::type i) {
   } else {
     return V(i);
   }
+}
+
+template <class V>
+LAMP_INLINE V quotient(V a, V b) {
+  return a / b;
 }
 
 template <class T>

@@ -49,6 +49,7 @@ def made_up() -> dict[str, object]:
         "size": "full",
         "machine": {
             "cpu": "A processor",
+            "instructions": "AVX2",
             "cores": 2,
             "threads": 2,
             "memory_gib": 24.0,

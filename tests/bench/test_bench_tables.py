@@ -48,6 +48,18 @@ def test_markdown_is_a_table(made_up):
     assert any(line.startswith("| kornia 1.0 | valid | - |") for line in table)
 
 
+def test_ratios_stand_side_by_side_for_each_machine(made_up):
+    faster = {**made_up, "machine": {**made_up["machine"], "instructions": "AVX512"}}
+    lines = markdown(made_up, machines=[made_up, faster]).splitlines()
+    (head,) = (line for line in lines if line.startswith("| than |"))
+    assert head.count("(8, 3, 256, 256)") == 2
+    assert "with AVX2" in head
+    assert "with AVX512" in head
+    ours = [line for line in lines if line.startswith("| pytorch-msssim |")]
+    assert ours == ["| pytorch-msssim | 20.0 | 20.0 | 20.0 | 20.0 |"]
+    assert "| kornia | - | - | - | - |" in lines
+
+
 def test_plots_are_pictures(made_up, tmp_path):
     drawn = draw(made_up, tmp_path)
     assert len(drawn) == 3

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #define LAMP_INLINE static inline
+#define LAMP_UNROLL
 
 template <class V>
 struct bits;
@@ -30,6 +31,11 @@ V as_value(typename bits<V>::type i) {
 template <class V>
 V to_value(typename bits<V>::type i) {
   return V(i);
+}
+
+template <class V>
+V quotient(V a, V b) {
+  return a / b;
 }
 
 namespace {

@@ -1,0 +1,129 @@
+// What device code needs of its surroundings: nvcc, or the host emulation of tests/cuda_host, which
+// includes its own header first and defines the same names.
+#pragma once
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "../params.h"
+
+#define LAMP_INLINE static __host__ __device__ __forceinline__
+#define LAMP_DEVICE __device__ __forceinline__
+#ifdef __CUDACC__
+#define LAMP_UNROLL _Pragma("unroll")
+#else
+#define LAMP_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+#ifndef CUDA_HOST_EMULATION
+// The block's dynamic shared memory, as many bytes as the launch says.
+#define LAMP_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#define LAMP_LAUNCH(kernel, grid, block, shared, stream, ...) \
+  kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
+#endif
+
+namespace lamp_kernels::cuda {
+
+// ---- What formulas.h asks for --------------------------------------------------------------------
+
+template <class V>
+struct bits;
+template <>
+struct bits<float> {
+  using type = int32_t;
+};
+template <>
+struct bits<double> {
+  using type = int64_t;
+};
+
+// A copy of the bytes, which costs nothing on the device and is legal on the host.
+template <class To, class From>
+LAMP_INLINE To same_bits(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+template <class V>
+LAMP_INLINE typename bits<V>::type as_bits(V v) {
+  return same_bits<typename bits<V>::type>(v);
+}
+template <class V>
+LAMP_INLINE V as_value(typename bits<V>::type i) {
+  return same_bits<V>(i);
+}
+template <class V>
+LAMP_INLINE V to_value(typename bits<V>::type i) {
+  return V(i);
+}
+
+// a/b. In float32 by the reciprocal instruction, which is good to one unit in the last place and
+// takes subnormal numbers for 0; no formula divides by one. The division that IEEE 754 asks for
+// is nine instructions and a branch.
+LAMP_INLINE float quotient(float a, float b) {
+#ifdef __CUDA_ARCH__
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(b));
+  return a * inverse;
+#else
+  return a / b;
+#endif
+}
+LAMP_INLINE double quotient(double a, double b) { return a / b; }
+
+#include "../formulas.h"
+
+// ---- Elements of tensors -------------------------------------------------------------------------
+
+// Element `at` of a source, in the type computed in. The dtype is the same for all threads.
+template <class T>
+LAMP_DEVICE T load(const Source& s, int64_t at) {
+  if (s.dtype == Dtype::float32) return T(static_cast<const float*>(s.data)[at]);
+  if (s.dtype == Dtype::float64) return T(static_cast<const double*>(s.data)[at]);
+  const unsigned short half = static_cast<const unsigned short*>(s.data)[at];
+  if (s.dtype == Dtype::float16) return T(__half2float(same_bits<__half>(half)));
+  return T(same_bits<float>(uint32_t(half) << 16));  // bfloat16 is the upper half of a float32
+}
+
+// Where in a tensor one plane begins.
+template <class Tensor>  // Source or Sink
+LAMP_DEVICE int64_t plane_of(const Tensor& s, int64_t image, int64_t channel) {
+  return image * s.batch + channel * s.channel;
+}
+
+// ---- Sums ----------------------------------------------------------------------------------------
+
+constexpr int kWarp = 32;
+
+// A sum of many numbers: in T over a few of them, in double from there on, because float64 is a 32nd
+// or a 64th as fast on most devices.
+template <class T>
+struct Sum {
+  static constexpr int kFew = 32;
+  T few = 0;
+  double total = 0;
+
+  LAMP_DEVICE void flush() {
+    total += double(few);
+    few = 0;
+  }
+};
+
+// The sum of all threads' values, to all of them, always in the same order. `scratch` holds a
+// number for each warp, and nothing else uses it between two barriers from here.
+template <class T>
+LAMP_DEVICE T sum_of_block(T value, T* scratch) {
+  for (int by = kWarp / 2; by > 0; by /= 2) value += __shfl_down_sync(0xffffffffu, value, by);
+  const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp;
+  if (threadIdx.x % kWarp == 0) scratch[warp] = value;
+  __syncthreads();
+  T sum = 0;
+  for (int i = 0; i < warps; ++i) sum += scratch[i];
+  __syncthreads();
+  return sum;
+}
+
+}  // namespace lamp_kernels::cuda

@@ -1,0 +1,68 @@
+// Pointwise losses without SSIM: a block takes a run of pixels in one plane.
+#pragma once
+
+#include "device.cuh"
+#include "tiling.h"
+
+namespace lamp_kernels::cuda {
+
+template <class T>
+struct PixelArguments {
+  Params p;
+  PixelTiling tiling;
+  int64_t first_tile;  // of this launch
+  T scale;
+  Amplification<T> amplification;
+  double* partial;  // (tiles, terms)
+};
+
+template <class T>
+__global__ void __launch_bounds__(kPixelThreads)
+    pixel_kernel(const __grid_constant__ PixelArguments<T> a) {
+  LAMP_SHARED(shared);
+  const Params& p = a.p;
+  const int64_t tile = a.first_tile + blockIdx.x, plane = tile / a.tiling.per_plane;
+  const int64_t image = plane / a.tiling.channels, channel = plane % a.tiling.channels;
+  const int64_t first = tile % a.tiling.per_plane * (kPixelThreads * kPixelsOfAThread);
+  const int terms = p.terms();
+  const T* const factors = static_cast<const T*>(p.factors) + (p.map.data ? 0 : image * terms);
+  const T factor[] = {factors[0], terms > 1 ? factors[1] : T(0)};
+  T sum[2] = {};
+
+  auto at = [&](const auto& s, int64_t row, int64_t column) {
+    return plane_of(s, image, channel) + row * s.row + column * s.column;
+  };
+#pragma unroll 4
+  for (int i = 0; i < kPixelsOfAThread; ++i) {
+    const int64_t pixel = first + i * kPixelThreads + threadIdx.x;
+    if (pixel >= a.tiling.pixels) break;
+    int64_t row = 0, column = pixel;
+    if (a.tiling.width != a.tiling.pixels) row = pixel / a.tiling.width, column -= row * a.tiling.width;
+    const T x = load<T>(p.input, at(p.input, row, column));
+    const T y = load<T>(p.target, at(p.target, row, column));
+    const T weight = p.weight.data ? load<T>(p.weight, at(p.weight, row, column)) : T(1);
+    const T d = (x - y) * a.scale;
+    T value = 0, by_d = 0;
+    auto term = [&](const Pointwise<T>& l, T own, T& into) {
+      const Amplified<T> amplified = amplify<T>(l.loss, a.amplification);
+      into += weight * amplified.value;
+      value += amplified.value * own;
+      by_d += weight * own * amplified.slope * l.slope;
+    };
+    if (p.mse) term(squared_error(d), factor[0], sum[0]);
+    if (p.l1) term(absolute_error<T>(d), p.mse ? factor[1] : factor[0], p.mse ? sum[1] : sum[0]);
+    auto write = [&](const Sink& s, T v) { static_cast<T*>(s.data)[at(s, row, column)] = v; };
+    if (p.map.data) write(p.map, value);
+    if (p.input_gradient.data) write(p.input_gradient, by_d * a.scale);
+    if (p.target_gradient.data) write(p.target_gradient, -(by_d * a.scale));
+  }
+  double* const scratch = reinterpret_cast<double*>(shared);
+  const double total = sum_of_block(double(sum[0]), scratch);
+  if (threadIdx.x == 0) a.partial[tile * terms] = total;
+  if (terms > 1) {
+    const double other = sum_of_block(double(sum[1]), scratch);
+    if (threadIdx.x == 0) a.partial[tile * terms + 1] = other;
+  }
+}
+
+}  // namespace lamp_kernels::cuda

@@ -1,0 +1,121 @@
+// How images are cut into the tiles that blocks take: by the shape, the window and the device.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../params.h"
+#include "../tile.h"
+
+namespace lamp_kernels::cuda {
+
+// What a launch depends on.
+struct Device {
+  int multiprocessors;
+  int64_t shared_memory;                // bytes that one block may have
+  int64_t most_blocks = (1u << 31) - 1;  // of one launch: the limit of gridDim.x
+};
+
+constexpr int kWarpThreads = 32;
+constexpr int kMostWarps = 8;  // of a block
+
+// A kernel's demands, by the type computed in, the window and the number of gradients.
+struct Demands {
+  int radius;
+  int columns;        // that a thread has
+  int halo;           // columns and rows on each side that are computed for the neighbours' sake
+  int ring_rows;      // rows of pixels in shared memory
+  int planes;         // of h
+  int size;           // bytes of a number
+  int sums_in_shared; // a thread's accumulators of the adjoint that lie there
+
+  constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
+  // A row of pixels: what the windows of all positions see.
+  constexpr int64_t pixels(int threads) const { return positions(threads) + 2 * radius; }
+  constexpr int64_t pixel_bytes(int threads) const {
+    return ring_rows * pixels(threads) * 2 * size;  // d and s
+  }
+  constexpr int64_t h_bytes(int threads) const {
+    return 2 * planes * positions(threads) * size;  // one row written, one read
+  }
+  constexpr int64_t sums_bytes(int threads) const { return int64_t(sums_in_shared) * threads * size; }
+  constexpr int64_t shared_memory(int threads) const {
+    return pixel_bytes(threads) + h_bytes(threads) + sums_bytes(threads) +
+           kMostWarps * int64_t(sizeof(double));
+  }
+};
+
+struct Tiling {
+  int64_t channels, height, width;
+  int64_t strips, strip_width, bands, band_height;
+  int threads;  // of a block
+
+  LAMP_ANYWHERE int64_t tiles_per_plane() const { return strips * bands; }
+
+  // Bands of one strip follow one another.
+  LAMP_ANYWHERE Tile tile(int64_t index) const {
+    const int64_t band = index % bands, strip = index / bands % strips;
+    const int64_t plane = index / (bands * strips);
+    const int64_t row = band * band_height, column = strip * strip_width;
+    const int64_t end_row = row + band_height, end_column = column + strip_width;
+    return {plane / channels, plane % channels,
+            row, end_row < height ? end_row : height,
+            column, end_column < width ? end_column : width};
+  }
+};
+
+// Registers let about so many warps of the SSIM kernel run on one multiprocessor
+// (bench/gpu_static.py), and so many keep its multiply-add units busy.
+constexpr int kWarpsAtOnce = 8;
+
+// Strips as wide as wastes the fewest threads, and bands so that small batches fill the device:
+// what takes the least time if a warp takes one unit for a row, and kWarpsAtOnce of them on one
+// multiprocessor no longer than one.
+inline Tiling ssim_tiling(const Params& p, const Demands& d, const Device& device) {
+  Tiling best{p.channels, p.height, p.width, 0, 0, 0, 0, 0};
+  const int64_t planes = std::max<int64_t>(p.batch * p.channels, 1);
+  double least = -1;
+  for (int warps = 1; warps <= kMostWarps; ++warps) {
+    Tiling t = best;
+    t.threads = warps * kWarpThreads;
+    if (d.shared_memory(t.threads) > device.shared_memory) break;
+    const int64_t widest = d.positions(t.threads) - 2 * d.halo;
+    if (widest < d.columns) continue;
+    // Pairs of columns stay together, for vectors of two.
+    t.strip_width =
+        std::min(round_up(ceil_div(p.width, ceil_div(p.width, widest)), d.columns), widest);
+    t.strips = ceil_div(p.width, t.strip_width);
+    const int64_t blocks_at_once =
+        int64_t(device.multiprocessors) * std::max(kWarpsAtOnce / warps, 1);
+    // A seam computes 4 halo rows twice: bands of fewer rows than that are all seam.
+    const int64_t most_bands = std::max<int64_t>(1, p.height / std::max(4 * d.halo, 4));
+    for (int64_t bands = 1; bands <= std::min<int64_t>(most_bands, 64); ++bands) {
+      t.band_height = ceil_div(p.height, bands);
+      t.bands = ceil_div(p.height, t.band_height);
+      const double rows = double(t.band_height + 4 * d.halo);
+      const double rounds = double(ceil_div(planes * t.strips * t.bands, blocks_at_once));
+      const double time = rounds * rows * std::max(warps, kWarpsAtOnce);
+      if (least < 0 || time < least) {
+        least = time;
+        best = t;
+      }
+    }
+  }
+  return best;
+}
+
+// Pointwise losses: a tile is a run of pixels in one plane, whose rows may be many or one.
+constexpr int kPixelThreads = 256;
+constexpr int kPixelsOfAThread = 16;
+
+struct PixelTiling {
+  int64_t channels, width;
+  int64_t pixels;     // of a plane
+  int64_t per_plane;  // tiles
+
+  explicit PixelTiling(const Params& p)
+      : channels(p.channels), width(p.width), pixels(p.height * p.width),
+        per_plane(ceil_div(pixels, int64_t(kPixelThreads) * kPixelsOfAThread)) {}
+};
+
+}  // namespace lamp_kernels::cuda

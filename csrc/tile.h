@@ -1,0 +1,16 @@
+// A piece of the work: a strip of columns of one plane, and a band of rows of that.
+#pragma once
+
+#include <cstdint>
+
+namespace lamp_kernels {
+
+struct Tile {
+  int64_t image, channel;
+  int64_t row, end_row, column, end_column;
+};
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+}  // namespace lamp_kernels
