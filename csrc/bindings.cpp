@@ -40,7 +40,7 @@ struct Cpu {
 };
 
 // `factor` itself: Python registers its derivative, which raises.
-Tensor once(const Tensor& factor, const Tensor&, const Tensor&) {
+Tensor once(const Tensor& factor, const Tensor&, const Tensor&, const Tensor&) {
   return torch::stable::clone(factor);
 }
 
@@ -62,7 +62,7 @@ STABLE_TORCH_LIBRARY(lamp_kernels, m) {
       "loss_map(Tensor input, Tensor target, Tensor coefficients, bool ssim, bool mse, bool l1, "
       "float data_range, int window_size, float sigma, float k1, float k2, str padding, "
       "float dissimilarity, bool amplify, float eps) -> Tensor");
-  m.def("once(Tensor factor, Tensor input, Tensor target) -> Tensor");
+  m.def("once(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> Tensor");
   m.def("cpu_isa() -> str");
 }
 

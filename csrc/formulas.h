@@ -38,7 +38,7 @@ struct LogSeries<double> {
 
 // -log1p(-loss) for 0 <= loss < 1, to the last digits down to the smallest loss.
 //   1. u = 1 - loss is rounded; what it lost is (1 - u) - loss, exactly, so
-//      log(1 - loss) = log(u) + ((1 - u) - loss)/u to first order, and the second is below rounding.
+//      log(1 - loss) = log(u) + ((1 - u) - loss)/u to first order; the second is below rounding.
 //   2. u = 2^k m with m in [sqrt(1/2), sqrt(2)), by the bits of u.
 //   3. log(m) = 2 atanh(s), s = (m - 1)/(m + 1). m - 1 is exact.
 // `inverse` is 1/u, which the caller has.

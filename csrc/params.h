@@ -57,7 +57,8 @@ struct Params {
   Sink map;             // factors[0, t] times A(L), summed over the terms
 
   LAMP_ANYWHERE int terms() const { return int(ssim) + int(mse) + int(l1); }
-  LAMP_ANYWHERE int64_t first_row() const { return border == Border::valid ? radius : 0; }  // of SSIM's grid
+  // Of SSIM's grid.
+  LAMP_ANYWHERE int64_t first_row() const { return border == Border::valid ? radius : 0; }
   LAMP_ANYWHERE int64_t end_row() const { return height - first_row(); }
   LAMP_ANYWHERE int64_t end_column() const { return width - first_row(); }
 };

@@ -8,8 +8,10 @@ backend, see csrc/bindings.cpp:
     loss_map(input, target, coefficients, <options>) -> map
 
 `image_losses` computes the gradients in the pass that computes the losses, and backward only
-multiplies them. They are kept on the autograd node, as results of its own and not as tensors saved
-for backward: hooks on saved tensors (torch.autograd.graph.save_on_cpu) do not see them. With
+multiplies them, in place where it can: whoever calls the operator itself and differentiates its
+losses leaves the gradients to backward. They are kept on the autograd node, as results of its own
+and not as tensors saved for backward, so hooks on saved tensors (torch.autograd.graph.save_on_cpu,
+checkpoints) do not see them. With
 `per_term` the upstream factors differ from term to term; then the forward computes values, and
 backward calls the operator again with those factors in `factors`. The backward of the map is
 `image_losses` with the upstream gradient as its weight.
@@ -30,6 +32,11 @@ from lamp_kernels.tensors import compute_dtype
 
 NO_SECOND_DERIVATIVE = (
     "the kernels of lamp_kernels have no second derivative; backend='reference' has"
+)
+
+NO_TRANSFORMS = (
+    "torch.func's transforms do not work through the kernels of lamp_kernels; they do with "
+    "backend='reference', but for torch.vmap"
 )
 
 
@@ -107,19 +114,23 @@ def _autograd_kernel(
             return (*backward(ctx, *upstream), None)
 
     def kernel(keyset: Any, input: Tensor, target: Tensor, *rest: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            raise RuntimeError(NO_TRANSFORMS)
         wanted = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
         if wanted or forward_ad._current_level >= 0:  # in forward mode apply() raises
-            return Differentiable.apply(input, target, *rest, keyset)  # type: ignore[no-untyped-call]
+            apply: Any = Differentiable.apply
+            return apply(input, target, *rest, keyset)
         return below(keyset, input, target, *rest)
 
     return kernel
 
 
 def register_once(library: str) -> None:
-    """Give `once(factor, input, target)`, which returns its factor, a derivative that raises.
+    """Give `once(factor, input, target, upstream)`, its factor, a derivative that raises.
 
-    It stands before the multiplication of a stored gradient. Without it a second derivative would
-    be that of a multiplication by a constant: silently wrong.
+    It stands before the multiplication of a gradient by what the kernels did not take into it.
+    Without it a second derivative would be that of a multiplication by a constant: silently wrong,
+    and so would be one by what the upstream factor depends on, where the kernels took that in.
     """
     torch.library.register_fake(f"{library}::once", _fake_once)
     torch.library.register_autograd(f"{library}::once", _refuse)
@@ -172,7 +183,7 @@ def _fake_map(input: Tensor, target: Tensor, coefficients: Tensor, *options: Any
     return _empty_in_format_of(input, sizes, compute_dtype(input.dtype, target.dtype))
 
 
-def _fake_once(factor: Tensor, input: Tensor, target: Tensor) -> Tensor:
+def _fake_once(factor: Tensor, input: Tensor, target: Tensor, upstream: Tensor) -> Tensor:
     return torch.empty_like(factor)
 
 
@@ -214,7 +225,7 @@ def _backward_of_losses(
         _, *gradients = operators.image_losses(
             input.detach(), target.detach(), weight, factors, *ctx.options, False, *needed
         )
-    return (*_results(gradients, factor, input, target, needed), *nothing)
+    return (*_results(gradients, factor, input, target, upstream, needed), *nothing)
 
 
 def _results(
@@ -222,13 +233,18 @@ def _results(
     factor: Tensor | None,
     input: Tensor,
     target: Tensor,
+    upstream: Tensor,
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients times a factor for each image, each rounded once to the dtype of its image."""
+    """The gradients times a factor for each image, each rounded once to the dtype of its image.
+
+    upstream: what backward was called with, whether the gradients hold it already or not.
+    """
     second_derivative = torch.is_grad_enabled()  # create_graph=True
     if second_derivative:
         factor = input.new_ones(input.shape[0]) if factor is None else factor
-        factor = torch.ops.lamp_kernels.once(factor.to(gradients[0].dtype), input, target)
+        factor = factor.to(gradients[0].dtype)
+        factor = torch.ops.lamp_kernels.once(factor, input, target, upstream)
     elif factor is not None and _is_one(factor):
         factor = None
     results: list[Tensor | None] = []
@@ -270,5 +286,5 @@ def _backward_of_map(operators: Operators, ctx: Any, upstream: Tensor) -> tuple[
         False,
         *needed,
     )
-    results = _results(gradients, None, input, target, needed)
+    results = _results(gradients, None, input, target, upstream, needed)
     return (*results, None, *(None,) * len(Options._fields))

@@ -53,8 +53,10 @@ def squared_error(input: Tensor, target: Tensor, data_range: float) -> Tensor:
 
 
 def absolute_error(input: Tensor, target: Tensor, data_range: float) -> Tensor:
-    """|x - y|/R, element by element; its derivative at x = y is 0."""
-    return _in_units_of(data_range, input - target).abs()
+    """|x - y|/R, element by element; its derivative at x = y is 0, and NaN at NaN."""
+    difference = _in_units_of(data_range, input - target)
+    nan = torch.where(difference.isnan(), difference, 0.0).detach()  # abs() would lose its gradient
+    return torch.where(difference.isnan(), difference * nan, difference.abs())
 
 
 def _in_units_of(data_range: float, value: Tensor) -> Tensor:
@@ -95,12 +97,13 @@ def _window_moments(planes: Tensor, options: LossOptions) -> tuple[Tensor, Tenso
 
 @torch.no_grad()
 def _level(planes: Tensor) -> Tensor:
-    """About the mean of each plane, (N, P, 1, 1): every fourth row and column is enough.
+    """The mean of each plane, (N, P, 1, 1), or 0 where that is not finite.
 
-    What is not finite counts as 0, so that a NaN reaches the windows that see it and no other.
+    So a NaN reaches the windows that see it and no other. Of all pixels: a sample of every n-th row
+    sees but one kind of a texture that repeats every n rows. Row by row, which PyTorch does not
+    split among the threads.
     """
-    sample = planes[..., ::4, ::4].nan_to_num(0.0, 0.0, 0.0)
-    return sample.mean(dim=(-2, -1), keepdim=True)
+    return planes.mean(-1).mean(-1)[..., None, None].nan_to_num(0.0, 0.0, 0.0)
 
 
 def _at_least_zero(value: Tensor) -> Tensor:

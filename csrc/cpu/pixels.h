@@ -50,7 +50,8 @@ struct AdjointRow {
   T level_d, level_s;
 };
 
-// Pixels column .. column + count - 1 of a row. Adds the sums of the pointwise terms to `sums` (those after SSIM's, if it is a term).
+// Pixels column .. column + count - 1 of a row. Adds the sums of the pointwise terms to `sums`,
+// after SSIM's if that is a term.
 // gradients: 0 for values only, 1 for the input's, 2 for both.
 template <class T, int gradients>
 LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t column, int count,

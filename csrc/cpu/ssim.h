@@ -109,7 +109,9 @@ class SsimTile {
     const Tile& t = c.tile;
     double sum_d = 0, sum_s = 0;
     int64_t count = 0;
-    for (int64_t row = t.row; row < t.end_row; row += 8) {
+    for (int64_t i = 0; i < ceil_div(t.end_row - t.row, 8); ++i) {
+      // One row of eight, each time another: a texture may repeat every eight rows.
+      const int64_t row = std::min(t.row + 8 * i + 5 * i % 8, t.end_row - 1);
       c.read(p.input, row, t.column, c.columns, w.x);
       c.read(p.target, row, t.column, c.columns, w.y);
       V row_d = {}, row_s = {};
@@ -119,7 +121,8 @@ class SsimTile {
       }
       double d = 0, s = 0;
       for (int l = 0; l < N; ++l) d += row_d[l], s += row_s[l];
-      for (int j = c.columns / N * N; j < c.columns; ++j) d += w.x[j] - w.y[j], s += w.x[j] + w.y[j];
+      for (int j = c.columns / N * N; j < c.columns; ++j)
+        d += w.x[j] - w.y[j], s += w.x[j] + w.y[j];
       if (__builtin_isfinite(d) && __builtin_isfinite(s)) {
         sum_d += d;
         sum_s += s;
@@ -130,7 +133,8 @@ class SsimTile {
     constants.level_s = count ? T(sum_s / double(count) * p.scale) : T(0);
   }
 
-  // Constants of the tile: moments of black rows, rows without loss, and pixels never read; taps at the edges.
+  // Constants of the tile: moments of black rows, rows without loss, and pixels never read; the
+  // taps at mirrored edges.
   void prepare() {
     const T d = -constants.level_d, s = -constants.level_s;
     std::fill(w.d, w.d + kPixels, d);
@@ -172,7 +176,8 @@ class SsimTile {
     }
   }
 
-  // G_x of d, s, d^2, s^2, to row `slot` of the ring. Symmetric taps: g_k meets the sum of what lies k to both sides.
+  // G_x of d, s, d^2, s^2, to row `slot` of the ring. Symmetric taps: g_k meets the sum of what
+  // lies k to both sides.
   LAMP_STAGE void convolve_pixels(int slot) {
     const Taps g = taps();
     const int end = positions;
@@ -354,7 +359,8 @@ class SsimTile {
     const int64_t last = p.height - 1;
     if (t < 0 || t > last) return;
     if (t >= 1)
-      for (int64_t j = 0; j <= std::min<int64_t>(radius - t, last); ++j) add_row(j, tap[t + j], out);
+      for (int64_t j = 0; j <= std::min<int64_t>(radius - t, last); ++j)
+        add_row(j, tap[t + j], out);
     if (t < last)
       for (int64_t j = std::max<int64_t>(0, 2 * last - t - radius); j <= last; ++j)
         add_row(j, tap[2 * last - t - j], out);

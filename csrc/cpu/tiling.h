@@ -12,7 +12,7 @@ namespace lamp_kernels {
 
 struct Tiling {
   // SSIM. Wide strips save halo (at window 11 a strip of 256 columns computes 266 window
-  // positions) until their rings, about 400 bytes a column, leave the L2 cache.
+  // positions) until their rings, about 500 bytes a column, leave the L2 cache.
   static constexpr int64_t kWidest = 256;
   static constexpr int64_t kWidthStep = 16;    // floats in the widest vector
   static constexpr int64_t kHighest = 1024;    // rows: the level follows the image a little

@@ -4,10 +4,19 @@
 
 #include <dlfcn.h>
 
+#include <string>
+
 #include "../operators.h"
 #include "launch.h"
 
 #include <torch/csrc/stable/accelerator.h>
+
+// What setup.py told nvcc to compile for: sm_75,sm_80 and so on, compute_120 for PTX.
+#ifndef LAMP_CUDA_TARGETS
+#define LAMP_CUDA_TARGETS
+#endif
+#define LAMP_AS_STRING(...) #__VA_ARGS__
+#define LAMP_STRING_OF(...) LAMP_AS_STRING(__VA_ARGS__)
 
 namespace lamp_kernels {
 namespace {
@@ -41,8 +50,35 @@ struct Cuda {
   }
 };
 
+std::string cuda_targets() { return LAMP_STRING_OF(LAMP_CUDA_TARGETS); }
+
+std::string cuda_release() {
+  return std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+}
+
+// Why this library's CUDA runtime finds no device, or nothing. PyTorch's runtime may be an older one
+// that is content with an older driver.
+std::string cuda_error() {
+  int devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  cudaGetLastError();  // no later launch shall report this one
+  return status == cudaSuccess ? "" : cudaGetErrorString(status);
+}
+
 }  // namespace
 }  // namespace lamp_kernels
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lamp_kernels, m) {
+  m.def("cuda_targets() -> str");
+  m.def("cuda_release() -> str");
+  m.def("cuda_error() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CompositeExplicitAutograd, m) {
+  m.impl("cuda_targets", TORCH_BOX(&lamp_kernels::cuda_targets));
+  m.impl("cuda_release", TORCH_BOX(&lamp_kernels::cuda_release));
+  m.impl("cuda_error", TORCH_BOX(&lamp_kernels::cuda_error));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CUDA, m) {
   m.impl("image_losses", TORCH_BOX(&lamp_kernels::image_losses<lamp_kernels::Cuda>));

@@ -26,7 +26,7 @@
 
 namespace lamp_kernels::cuda {
 
-// ---- What formulas.h asks for --------------------------------------------------------------------
+// ---- What formulas.h asks for -------------------------------------------------------------------
 
 template <class V>
 struct bits;
@@ -76,7 +76,7 @@ LAMP_INLINE double quotient(double a, double b) { return a / b; }
 
 #include "../formulas.h"
 
-// ---- Elements of tensors -------------------------------------------------------------------------
+// ---- Elements of tensors ------------------------------------------------------------------------
 
 // Element `at` of a source, in the type computed in. The dtype is the same for all threads.
 template <class T>
@@ -94,12 +94,12 @@ LAMP_DEVICE int64_t plane_of(const Tensor& s, int64_t image, int64_t channel) {
   return image * s.batch + channel * s.channel;
 }
 
-// ---- Sums ----------------------------------------------------------------------------------------
+// ---- Sums ---------------------------------------------------------------------------------------
 
 constexpr int kWarp = 32;
 
-// A sum of many numbers: in T over a few of them, in double from there on, because float64 is a 32nd
-// or a 64th as fast on most devices.
+// A sum of many numbers: in T over a few of them, in double from there on, because float64 is a
+// 32nd or a 64th as fast on most devices.
 template <class T>
 struct Sum {
   static constexpr int kFew = 32;

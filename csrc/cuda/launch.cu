@@ -97,7 +97,8 @@ void compute(Params p, bool wide, void* shares, bool per_term, double* partial,
     (wide ? launch_pixels<double> : launch_pixels<float>)(p, partial, device, stream);
   }
   if (!shares) return;
-  const SumArguments sums{partial, 0, p.channels * per_plane, p.terms(), per_term, p.factors, shares};
+  const SumArguments sums{partial,  0,         p.channels * per_plane, p.terms(),
+                          per_term, p.factors, shares};
   (wide ? launch_sums<double> : launch_sums<float>)(sums, p.batch, device, stream);
 }
 

@@ -16,9 +16,10 @@ Device current_device();
 // Numbers of float64 that `compute` needs for the sums of tiles.
 int64_t partial_size(const Params& p, bool wide, const Device& device);
 
-// Enqueues on `stream` what writes map and gradients as `p` says, and factors * sums over each image
-// to `shares` unless that is null: (N, T), or (N,) summed over the terms. All memory is the device's.
-// `wide`: computes in float64, else in float32. Throws std::runtime_error where a launch fails.
+// Enqueues on `stream` what writes map and gradients as `p` says, and factors * sums over each
+// image to `shares` unless that is null: (N, T), or (N,) summed over the terms. All memory is the
+// device's. `wide`: computes in float64, else in float32. Throws std::runtime_error where a launch
+// fails.
 void compute(Params p, bool wide, void* shares, bool per_term, double* partial,
              const Device& device, cudaStream_t stream);
 

@@ -37,7 +37,10 @@ __global__ void __launch_bounds__(kPixelThreads)
     const int64_t pixel = first + i * kPixelThreads + threadIdx.x;
     if (pixel >= a.tiling.pixels) break;
     int64_t row = 0, column = pixel;
-    if (a.tiling.width != a.tiling.pixels) row = pixel / a.tiling.width, column -= row * a.tiling.width;
+    if (a.tiling.width != a.tiling.pixels) {
+      row = pixel / a.tiling.width;
+      column -= row * a.tiling.width;
+    }
     const T x = load<T>(p.input, at(p.input, row, column));
     const T y = load<T>(p.target, at(p.target, row, column));
     const T weight = p.weight.data ? load<T>(p.weight, at(p.weight, row, column)) : T(1);

@@ -124,10 +124,10 @@ class SsimTile {
     for (int k = 0; k < 4 * kColumns; ++k)
       for (int i = 0; i < 2 * radius; ++i) moment_sums[k][i] = 0;
     const int terms = p.terms();
+    const T* const factors =
+        static_cast<const T*>(p.factors) + (p.map.data ? 0 : tile.image * terms);
     LAMP_UNROLL
-    for (int k = 0; k < kMaxTerms; ++k)
-      factor[k] = k < terms ? static_cast<const T*>(p.factors)[p.map.data ? k : tile.image * terms + k]
-                            : T(0);
+    for (int k = 0; k < kMaxTerms; ++k) factor[k] = k < terms ? factors[k] : T(0);
   }
 
   LAMP_DEVICE void run() {
@@ -175,8 +175,8 @@ class SsimTile {
   AdjointSums adjoint_sums[kPlanes * kColumns + 1];
   Sum<T> sums[kMaxTerms];
 
-  // Where this thread's columns lie: the image column where a piece to read begins, -1 where not all
-  // of it is in the image ...
+  // Where this thread's columns lie: the image column where a piece to read begins, -1 where not
+  // all of it is in the image ...
   int first_source[2];
   // ... positions of the windows: what their slope is multiplied by, 0 outside of the loss's grid;
   // whether the tile counts their loss; where in the row of h they stand, -1 if nowhere; and where
@@ -215,7 +215,8 @@ class SsimTile {
     const int64_t y = plane_of(p.target, tile.image, tile.channel);
     T sum_d = 0, sum_s = 0, count = 0;
     for (int64_t i = 0; i < min(rows, int64_t(kRows)); ++i) {
-      const int64_t row = tile.row + i * rows / kRows;
+      // Not at equal distances: a texture may repeat.
+      const int64_t row = tile.row + i * rows / kRows + 3 * i % max(rows / kRows, int64_t(1));
       for (int64_t column = tile.column + thread; column < tile.end_column; column += blockDim.x) {
         const T at_x = load<T>(p.input, x + row * p.input.row + column * p.input.column);
         const T at_y = load<T>(p.target, y + row * p.target.row + column * p.target.column);
@@ -263,7 +264,7 @@ class SsimTile {
     active = pixel_column(0) < tile.end_column;
   }
 
-  // ---- Pixels -------------------------------------------------------------------------------------
+  // ---- Pixels -----------------------------------------------------------------------------------
 
   // The row to come, on its way from memory: a block's threads read a piece of it each, and the
   // first of them the few pixels that are more than its positions.
@@ -318,7 +319,7 @@ class SsimTile {
     }
   }
 
-  // ---- Windows ------------------------------------------------------------------------------------
+  // ---- Windows ----------------------------------------------------------------------------------
 
   // A new row's value `v` for all windows along y that see it. Returns what the one that ends there
   // has seen: `sum[k]` is the window centred radius - k rows above the row to come.
@@ -407,8 +408,8 @@ class SsimTile {
     }
   }
 
-  // G^T of h row `row`, as far as pixel row `row - radius` is finished by it. From `end` on there is
-  // no loss.
+  // G^T of h row `row`, as far as pixel row `row - radius` is finished by it. From `end` on there
+  // is no loss.
   LAMP_DEVICE void adjoint(int row, int end, const T* h_row, T (*planes)[kPlanes]) {
     const bool folds = reflects() && row < end && (row < radius || row >= height - radius);
     LAMP_UNROLL
@@ -455,7 +456,7 @@ class SsimTile {
     }
   }
 
-  // ---- Results ------------------------------------------------------------------------------------
+  // ---- Results ----------------------------------------------------------------------------------
 
   LAMP_DEVICE T weight_at(int row, int column) const {
     return load<T>(p.weight, plane_of(p.weight, tile.image, tile.channel) + row * p.weight.row +

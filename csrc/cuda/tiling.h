@@ -38,7 +38,9 @@ struct Demands {
   constexpr int64_t h_bytes(int threads) const {
     return 2 * planes * positions(threads) * size;  // one row written, one read
   }
-  constexpr int64_t sums_bytes(int threads) const { return int64_t(sums_in_shared) * threads * size; }
+  constexpr int64_t sums_bytes(int threads) const {
+    return int64_t(sums_in_shared) * threads * size;
+  }
   constexpr int64_t shared_memory(int threads) const {
     return pixel_bytes(threads) + h_bytes(threads) + sums_bytes(threads) +
            kMostWarps * int64_t(sizeof(double));
