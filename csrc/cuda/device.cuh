@@ -24,6 +24,14 @@
   kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
 #endif
 
+// That a pointer is one to device memory, where the compiler has lost sight of it: an instruction
+// that has to find out is slower.
+#ifdef __CUDA_ARCH__
+#define LAMP_IS_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
+#else
+#define LAMP_IS_GLOBAL(pointer)
+#endif
+
 namespace lamp_kernels::cuda {
 
 // ---- What formulas.h asks for -------------------------------------------------------------------

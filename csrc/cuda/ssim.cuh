@@ -93,9 +93,10 @@ class SsimTile {
   const Tile tile;
   const int thread = threadIdx.x;
   const int positions = blockDim.x * kColumns;
-  const int left;         // image column of window position 0
+  const int begin_row, end_row, begin_column, end_column;  // of the tile
+  const int left;        // image column of window position 0
   const int height, width;
-  const int grid_begin;   // first row and column of the loss
+  const int grid_begin;  // first row and column of the loss
   const int grid_end_row, grid_end_column;
 
   Pixel* ring;
@@ -107,7 +108,9 @@ class SsimTile {
  public:
   LAMP_DEVICE SsimTile(const SsimArguments<T>& arguments, unsigned char* shared)
       : a(arguments), p(a.p), tile(a.tiling.tile(a.first_tile + blockIdx.x)),
-        left(int(tile.column) - kHalo), height(int(p.height)), width(int(p.width)),
+        begin_row(int(tile.row)), end_row(int(tile.end_row)), begin_column(int(tile.column)),
+        end_column(int(tile.end_column)), left(begin_column - kHalo), height(int(p.height)),
+        width(int(p.width)),
         grid_begin(int(p.first_row())), grid_end_row(int(p.end_row())),
         grid_end_column(int(p.end_column())), constants(a.constants) {
     scratch = reinterpret_cast<double*>(shared);
@@ -133,67 +136,71 @@ class SsimTile {
   LAMP_DEVICE void run() {
     find_levels();
     place_columns();
-    const int begin = int(tile.row), stop = int(tile.end_row);
-    const int first = max(grid_begin, begin - kHalo), end = min(grid_end_row, stop + kHalo);
-    const bool pointwise = p.mse || p.l1;
+    first = max(grid_begin, begin_row - kHalo);
+    end = min(grid_end_row, end_row + kHalo);
     // Row v of pixels brings row v - r of loss and row v - 2r - 1 of the gradient.
-    int last = end + radius - 1;
-    if (gradients) last = stop + 2 * radius;
-    else if (pointwise) last = max(last, stop + radius - 1);
-    int slot = 0;
-    fetch(first - radius);
-    for (int v = first - radius; v <= last; ++v) {
-      const bool fresh = v < end + radius;
-      if (fresh) deposit(ring + slot * row_length());
-      __syncthreads();
-      if (v + 1 < end + radius) fetch(v + 1);
-      const int row = v - radius;
-      if (fresh) {
-        T moments[kColumns][4];
-        convolve(ring + slot * row_length(), moments);
-        if (row >= first) statistics(row, moments, h_row(v));
-      }
-      if constexpr (gradients > 0) {
-        if (row > first) {
-          T planes[kColumns][kPlanes] = {};
-          if (active) adjoint(row - 1, end, h_row(v - 1), planes);
-          const int done = row - 1 - radius;
-          const int old = slot + 2 < kRingRows ? slot + 2 : slot + 2 - kRingRows;
-          if (active && done >= begin) finish(done, ring + old * row_length(), planes);
-        }
-      } else {
-        if (pointwise && row >= begin && row < stop) value_of_pixels(row);
-      }
-      if (++slot == kRingRows) slot = 0;
-      if (v % Sum<T>::kFew == 0) flush();
+    int stop = end + radius;
+    if (gradients) stop = end_row + 2 * radius + 1;
+    else if (p.mse || p.l1) stop = max(stop, end_row + radius);
+    int v = first - radius;
+    go_to(v);
+    fetch(v);
+    while (v < stop) {
+      for (const int some = min(v + Sum<T>::kFew, stop); v < some; ++v) step(v);
+      LAMP_UNROLL
+      for (int k = 0; k < kMaxTerms; ++k) sums[k].flush();
     }
     write_sums();
   }
 
  private:
+  int first, end;  // rows of the loss to compute
+  int slot = 0;    // of the ring, for row v
+
+  LAMP_DEVICE void step(int v) {
+    const bool fresh = v < end + radius;
+    if (!LAMP_RARE(!fresh)) deposit(ring + slot * row_length());
+    __syncthreads();
+    if (v + 1 < end + radius) fetch(v + 1);
+    const int row = v - radius;
+    if (!LAMP_RARE(!fresh)) {
+      T moments[kColumns][4];
+      convolve(ring + slot * row_length(), moments);
+      if (row >= first) statistics(row, moments, h_row(v));
+    }
+    if constexpr (gradients > 0) {
+      if (row > first && active) {
+        T planes[kColumns][kPlanes];
+        adjoint(row - 1, h_row(v - 1), planes);
+        const int done = row - 1 - radius;
+        const int old = slot + 2 < kRingRows ? slot + 2 : slot + 2 - kRingRows;
+        if (done >= begin_row) finish(done, ring + old * row_length(), planes);
+      }
+    } else {
+      if (LAMP_RARE(p.mse || p.l1) && row >= begin_row && row < end_row) value_of_pixels(row);
+    }
+    if (++slot == kRingRows) slot = 0;
+  }
+
   InRegisters moment_sums[4 * kColumns];
   AdjointSums adjoint_sums[kPlanes * kColumns + 1];
   Sum<T> sums[kMaxTerms];
 
-  // Where this thread's columns lie: the image column where a piece to read begins, -1 where not
-  // all of it is in the image ...
-  int first_source[2];
-  // ... positions of the windows: what their slope is multiplied by, 0 outside of the loss's grid;
-  // whether the tile counts their loss; where in the row of h they stand, -1 if nowhere; and where
-  // their mirror images stand.
+  // Of this thread's window positions: what their slope is multiplied by, 0 outside of the loss's
+  // grid; whether the tile counts their loss; where in the row of h they stand, -1 if nowhere; and
+  // where their mirror images stand.
   T own_factor[kColumns];
   bool counted[kColumns];
   int stand[kColumns], mirror_left[kColumns], mirror_right[kColumns];
   bool plain;  // all stand where they are, and have no mirror image
-  // ... and of the pixels: how many of its columns have a gradient here, and the share of the
-  // adjoint that is theirs.
+  // Of its pixels: whether there are any, and the share of the adjoint that is theirs.
   bool active;
   T share[kColumns];
 
   LAMP_DEVICE int row_length() const { return positions + 2 * radius; }
   LAMP_DEVICE T* h_row(int v) const { return h + (v & 1) * kPlanes * positions; }
   LAMP_DEVICE int window_column(int c) const { return left + kColumns * thread + c; }
-  LAMP_DEVICE int pixel_column(int c) const { return int(tile.column) + kColumns * thread + c; }
+  LAMP_DEVICE int pixel_column(int c) const { return begin_column + kColumns * thread + c; }
   LAMP_DEVICE bool reflects() const { return p.border == Border::reflect; }
 
   // The image row or column that the border rule puts at `i`; -1 is black. What lies farther
@@ -232,18 +239,13 @@ class SsimTile {
   }
 
   LAMP_DEVICE void place_columns() {
-    LAMP_UNROLL
-    for (int i = 0; i < kPieces; ++i) {
-      const int column = left - radius + first_pixel(i);
-      first_source[i] = column >= 0 && column + kColumns <= width ? column : -1;
-    }
     plain = true;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const int column = window_column(c), edge = width - 1;
       const int place = kColumns * thread + c;
       const bool inside = column >= grid_begin && column < grid_end_column;
-      counted[c] = inside && column >= tile.column && column < tile.end_column;
+      counted[c] = inside && column >= begin_column && column < end_column;
       stand[c] = place;
       mirror_left[c] = mirror_right[c] = -1;
       own_factor[c] = inside ? factor[0] : T(0);
@@ -261,7 +263,11 @@ class SsimTile {
       }
       plain = plain && stand[c] >= 0 && mirror_left[c] < 0 && mirror_right[c] < 0;
     }
-    active = pixel_column(0) < tile.end_column;
+    active = pixel_column(0) < end_column;
+    if constexpr (gradients > 0) {
+      place(p.input_gradient, input_gradient);
+      if constexpr (gradients == 2) place(p.target_gradient, target_gradient);
+    }
   }
 
   // ---- Pixels -----------------------------------------------------------------------------------
@@ -274,28 +280,68 @@ class SsimTile {
   LAMP_DEVICE bool has_piece(int i) const { return i == 0 || thread < 2 * radius / kColumns; }
   LAMP_DEVICE int first_pixel(int i) const { return kColumns * (i * int(blockDim.x) + thread); }
 
-  LAMP_DEVICE void fetch(int v) {
-    const int row = seen_at(v, height);
-    fetch(p.input, row, next_x);
-    fetch(p.target, row, next_y);
+  // Where this thread's first piece of the next row lies in the two images; from row to row inside
+  // the image it moves on by a row. `direct`: all pieces are in the image, of the type computed in,
+  // side by side and aligned.
+  const T *from_x, *from_y;
+  bool direct;
+
+  LAMP_DEVICE const T* piece_of(const Source& image, int row) const {
+    return static_cast<const T*>(image.data) + plane_of(image, tile.image, tile.channel) +
+           row * image.row + (left - radius + first_pixel(0));
+  }
+  LAMP_DEVICE static bool is_direct(const Source& image, const T* at) {
+    return image.dtype == kDtype && image.column == 1 && is_aligned(at) &&
+           image.row % kColumns == 0;
   }
 
-  LAMP_DEVICE void fetch(const Source& image, int row, Values* to) const {
+  // Makes ready to fetch row `v`.
+  LAMP_DEVICE void go_to(int v) {
+    from_x = piece_of(p.input, max(v, 0));
+    from_y = piece_of(p.target, max(v, 0));
+    bool inside = true;
+    LAMP_UNROLL
+    for (int i = 0; i < kPieces; ++i) {
+      const int column = left - radius + first_pixel(i);
+      if (has_piece(i) && (column < 0 || column + kColumns > width)) inside = false;
+    }
+    direct = inside && is_direct(p.input, from_x) && is_direct(p.target, from_y);
+  }
+
+  // Row `v`, the next one.
+  LAMP_DEVICE void fetch(int v) {
+    if (LAMP_RARE(!direct || v < 0 || v >= height)) {
+      fetch_anything(p.input, seen_at(v, height), next_x);
+      fetch_anything(p.target, seen_at(v, height), next_y);
+    } else {
+      LAMP_UNROLL
+      for (int i = 0; i < kPieces; ++i) {
+        if (!has_piece(i)) continue;
+        const int64_t at = int64_t(i) * kColumns * blockDim.x;
+        const auto* const x = reinterpret_cast<const Values*>(from_x + at);
+        const auto* const y = reinterpret_cast<const Values*>(from_y + at);
+        LAMP_IS_GLOBAL(x);
+        LAMP_IS_GLOBAL(y);
+        next_x[i] = *x;
+        next_y[i] = *y;
+      }
+    }
+    if (v >= 0) {
+      from_x += p.input.row;
+      from_y += p.target.row;
+    }
+  }
+
+  LAMP_DEVICE void fetch_anything(const Source& image, int row, Values* to) const {
     const int64_t at = plane_of(image, tile.image, tile.channel) + row * image.row;
-    const bool dense = image.column == 1 && image.dtype == kDtype && row >= 0;
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       if (!has_piece(i)) continue;
-      const T* const from = static_cast<const T*>(image.data) + at + first_source[i];
-      if (LAMP_RARE(!dense || first_source[i] < 0 || !is_aligned(from))) {
-        LAMP_UNROLL
-        for (int c = 0; c < kColumns; ++c) {
-          const int column = seen_at(left - radius + first_pixel(i) + c, width);
-          const bool there = row >= 0 && column >= 0;
-          to[i].at[c] = there ? load<T>(image, at + column * image.column) : T(0);
-        }
-      } else {
-        to[i] = *reinterpret_cast<const Values*>(from);
+      LAMP_UNROLL
+      for (int c = 0; c < kColumns; ++c) {
+        const int column = seen_at(left - radius + first_pixel(i) + c, width);
+        const bool there = row >= 0 && column >= 0;
+        to[i].at[c] = there ? load<T>(image, at + column * image.column) : T(0);
       }
     }
   }
@@ -376,7 +422,7 @@ class SsimTile {
       T weight = 1;
       if (LAMP_RARE(p.weight.data != nullptr) && own_factor[c] != T(0))
         weight = weight_at(row, window_column(c));
-      const bool counts = counted[c] && row >= tile.row && row < tile.end_row;
+      const bool counts = counted[c] && row >= begin_row && row < end_row;
       sums[0].few += counts ? weight * amplified.value : T(0);
       if (gradients == 0 && LAMP_RARE(p.map.data != nullptr) && counts)
         at_map(row, window_column(c)) = amplified.value * factor[0];
@@ -408,9 +454,9 @@ class SsimTile {
     }
   }
 
-  // G^T of h row `row`, as far as pixel row `row - radius` is finished by it. From `end` on there
-  // is no loss.
-  LAMP_DEVICE void adjoint(int row, int end, const T* h_row, T (*planes)[kPlanes]) {
+  // G^T of h row `row`, as far as pixel row `row - radius` is finished by it. From row `end` on
+  // there is no loss.
+  LAMP_DEVICE void adjoint(int row, const T* h_row, T (*planes)[kPlanes]) {
     const bool folds = reflects() && row < end && (row < radius || row >= height - radius);
     LAMP_UNROLL
     for (int k = 0; k < kPlanes; ++k) {
@@ -494,7 +540,7 @@ class SsimTile {
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const int column = window_column(c);
-      if (column >= tile.end_column) continue;
+      if (column >= end_column) continue;
       T value = 0, by_d = 0;
       pointwise(row, column, value, by_d);
       if (p.map.data) at_map(row, column) += value;
@@ -509,36 +555,43 @@ class SsimTile {
       const T* plane = planes[c];
       const T by_s = T(2) * centred.at[c].s * plane[0], by_dd = T(2) * centred.at[c].d * plane[1];
       T value = 0, by_d = 0;
-      if (LAMP_RARE(p.mse || p.l1) && pixel_column(c) < tile.end_column)
+      if (LAMP_RARE(p.mse || p.l1) && pixel_column(c) < end_column)
         pointwise(row, pixel_column(c), value, by_d);
       by_x.at[c] = (plane[2] + by_s + by_dd) * share[c] + by_d * a.scale;
       if constexpr (gradients == 2)
         by_y.at[c] = (plane[3] + by_s - by_dd) * share[c] - by_d * a.scale;
     }
-    write(p.input_gradient, row, by_x);
-    if constexpr (gradients == 2) write(p.target_gradient, row, by_y);
+    write(p.input_gradient, input_gradient, by_x);
+    if constexpr (gradients == 2) write(p.target_gradient, target_gradient, by_y);
   }
 
-  // To neighbouring columns at once where they lie side by side and aligned.
-  LAMP_DEVICE void write(const Sink& s, int row, const Values& values) const {
-    T* const to = element(s, tile, row, pixel_column(0));
-    const bool whole = pixel_column(kColumns - 1) < tile.end_column;
-    if (LAMP_RARE(!whole || s.column != 1 || !is_aligned(to))) {
+  // A gradient where this thread writes it next, row after row; `whole`: all its columns, side by
+  // side and aligned.
+  struct Place {
+    T* to;
+    bool whole;
+  };
+  Place input_gradient, target_gradient;
+
+  LAMP_DEVICE void place(const Sink& s, Place& place) const {
+    place.to = element(s, tile, begin_row, pixel_column(0));
+    place.whole = pixel_column(kColumns - 1) < end_column && s.column == 1 &&
+                  s.row % kColumns == 0 && is_aligned(place.to);
+  }
+
+  LAMP_DEVICE void write(const Sink& s, Place& place, const Values& values) const {
+    LAMP_IS_GLOBAL(place.to);
+    if (LAMP_RARE(!place.whole)) {
       LAMP_UNROLL
       for (int c = 0; c < kColumns; ++c)
-        if (pixel_column(c) < tile.end_column) to[c * s.column] = values.at[c];
-      return;
+        if (pixel_column(c) < end_column) place.to[c * s.column] = values.at[c];
+    } else {
+      *reinterpret_cast<Values*>(place.to) = values;
     }
-    *reinterpret_cast<Values*>(to) = values;
-  }
-
-  LAMP_DEVICE void flush() {
-    LAMP_UNROLL
-    for (int k = 0; k < kMaxTerms; ++k) sums[k].flush();
+    place.to += s.row;
   }
 
   LAMP_DEVICE void write_sums() {
-    flush();
     const int terms = p.terms();
     LAMP_UNROLL
     for (int k = 0; k < kMaxTerms; ++k) {
