@@ -603,7 +603,7 @@ class SsimTile {
 };
 
 template <class T, int radius, int gradients>
-__global__ void __launch_bounds__(kMostWarps* kWarp)
+__global__ void __launch_bounds__(kMostWarps* kWarp, 1)
     ssim_kernel(const __grid_constant__ SsimArguments<T> arguments) {
   LAMP_SHARED(shared);
   SsimTile<T, radius, gradients>(arguments, shared).run();
