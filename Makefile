@@ -5,13 +5,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LIBRARY := lamp_kernels/_C.abi3.so
-SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+SOURCES := $(shell find csrc -path csrc/cuda -prune -o -name '*.cpp' -print -o -name '*.h' -print)
 # With the environment's ninja, and a compiler required: to go on without would test nothing.
-BUILD_ENV := PATH="$(CURDIR)/$(BIN):$$PATH" LAMP_KERNELS_NATIVE=1
+NATIVE := PATH="$(CURDIR)/$(BIN):$$PATH" LAMP_KERNELS_NATIVE=1
+BUILD_ENV := $(NATIVE) LAMP_KERNELS_CUDA=0
+NO_KERNELS := LAMP_KERNELS_NATIVE=0 LAMP_KERNELS_CUDA=0
+# The CUDA kernels take a minute or two for each target.
+CUDA_LIBRARY := lamp_kernels/_C_cuda.abi3.so
+CUDA_BUILD_ENV := $(NATIVE) LAMP_KERNELS_CUDA=1
+CUDA_TARGETS ?= 7.5;9.0
+NVCC = $(if $(CUDA_HOME),$(CUDA_HOME)/bin/nvcc,nvcc)
+CUDA_RELEASE = $(shell $(NVCC) --version | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\),.*/\1\2/p')
 RUN ?= runs/textures
 TRAIN_FLAGS ?= --data textures --compare ssim,amplified-ssim,mse,amplified-mse
 TORCH ?= $(shell sed -n 's/^torch==//p' requirements-dev.txt)
 FUZZ_CASES ?= 20000
+FUZZ_ROUNDS ?= 1000000
+GPU_OUT ?= runs/gpu/results.json
+GPU_MINUTES ?= 9
+GPU_FLAGS ?=
 BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
 BENCH_READY := $(BENCH_VENV)/.ready
@@ -21,11 +33,12 @@ CHECK := build/check-torch-$(TORCH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build train test lint format fuzz mutate wheel wheel-check sdist clean
-.PHONY: bench bench-install bench-quick bench-operators bench-plots
+.PHONY: help setup build build-cuda train test lint format fuzz mutate clean
+.PHONY: wheel wheel-check wheel-cuda wheel-cuda-check sdist
+.PHONY: bench bench-install bench-quick bench-operators bench-plots gpu-check gpu-static
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(LIBRARY) ## make the virtual environment in .venv and build the native kernels
 build: $(LIBRARY) ## build the native kernels in place: only what has changed, with ninja
@@ -36,12 +49,16 @@ $(READY): requirements-dev.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' requirements-dev.txt)"
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
-	LAMP_KERNELS_NATIVE=0 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	$(NO_KERNELS) $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
 $(LIBRARY): $(READY) $(SOURCES) setup.py
 	$(BUILD_ENV) $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch -c $@
+
+# --force links again where only the targets differ; ninja still compiles nothing twice.
+build-cuda: $(READY) ## build the CUDA kernels in place, for CUDA_TARGETS="7.5;9.0"; needs nvcc and no GPU
+	$(CUDA_BUILD_ENV) TORCH_CUDA_ARCH_LIST="$(CUDA_TARGETS)" $(BIN)/python tests/install/cuda_budgets.py $(CUDA_LIBRARY) -- $(BIN)/python setup.py --quiet build_ext --inplace --force
 
 train: $(LIBRARY) ## train four losses on textures, write runs/textures/report.html; a stopped run goes on
 	$(BIN)/python python/train.py $(TRAIN_FLAGS) --out $(RUN) --resume
@@ -59,9 +76,11 @@ format: $(READY) ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# New random cases each time; `make test` has a fixed set of 2,000.
-fuzz: $(LIBRARY) ## compare random shapes and options with the float64 reference, FUZZ_CASES=20000 of them
-	LAMP_KERNELS_FUZZ_CASES=$(FUZZ_CASES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py --timeout 0
+# New random cases each time; `make test` has a fixed set of 2,000. FUZZ_ROUNDS=1 ends by itself.
+fuzz: $(LIBRARY) ## compare random shapes and options with the float64 reference until one fails, FUZZ_CASES at a time
+	for round in $$(seq $(FUZZ_ROUNDS)); do \
+	  LAMP_KERNELS_FUZZ_CASES=$(FUZZ_CASES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/test_fuzz.py --timeout 0 || exit; \
+	done
 
 mutate: $(LIBRARY) ## put known errors into copies of the kernels and show which test catches each
 	$(BIN)/python tests/mutate/run.py
@@ -92,30 +111,62 @@ bench-operators: bench-install ## this library's operators under pytest-benchmar
 bench-plots: $(BENCH_READY) ## the README's benchmark table and plots from bench/results
 	$(BENCH_BIN)/python bench/run.py --readme bench/results
 
+# With the Python that is there: a machine with a GPU has its own PyTorch, and may have no network.
+gpu-check: ## build, test and measure on this machine's NVIDIA GPU, within GPU_MINUTES=9
+	$(PYTHON) bench/gpu_check.py --out $(GPU_OUT) --minutes $(GPU_MINUTES) $(GPU_FLAGS)
+
+# cuobjdump and nvdisasm: of CUDA's toolkit, or of the packages nvidia-cuda-cuobjdump and -nvdisasm.
+gpu-static: $(READY) ## count registers and instructions of the compiled CUDA kernels, write docs/gpu_static.md
+	$(BIN)/python bench/gpu_static.py --out bench/gpu/figures.json --markdown docs/gpu_static.md
+
 # build/lib would bring files into the wheel that the sources have no more.
 wheel: $(LIBRARY) ## make dist/*.whl, and check that it uses nothing but stable interfaces
 	rm -rf dist/*.whl build/lib* build/bdist* build/wheel
 	$(BUILD_ENV) $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
 	ls -sh dist/*.whl
-	$(BIN)/python -m zipfile -e dist/*.whl build/wheel
-	test ! -x $(BIN)/torch-abi-audit || $(BIN)/torch-abi-audit --check both ./build/wheel/lamp_kernels
+	$(call audit,dist/*.whl)
+
+# All targets, compiled anew: a wheel is published, and its minutes are counted.
+wheel-cuda: $(READY) ## make dist/cuda/*.whl with the CUDA kernels for every target; needs nvcc and no GPU
+	rm -rf dist/cuda build/lib* build/bdist* build/wheel build/wheel-cuda build/temp*/csrc/cuda
+	$(CUDA_BUILD_ENV) LAMP_KERNELS_LOCAL_VERSION=cu$(CUDA_RELEASE) $(BIN)/python tests/install/cuda_budgets.py 'build/wheel-cuda/*.whl' -- $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w build/wheel-cuda .
+	$(NATIVE) $(BIN)/auditwheel repair --exclude 'libtorch*.so' --exclude 'libc10*.so' -w dist/cuda build/wheel-cuda/*.whl
+	ls -sh dist/cuda/*.whl
+	$(call audit,dist/cuda/*.whl)
+
+define audit
+rm -rf build/wheel
+$(BIN)/python -m zipfile -e $(1) build/wheel
+test ! -x $(BIN)/torch-abi-audit || $(BIN)/torch-abi-audit --check both ./build/wheel/lamp_kernels
+endef
+
+wheel-check: wheel ## install the wheel beside torch TORCH=2.13.0 alone, and run its self-check
+	$(call install_and_check,dist/*.whl)
+	rm -rf $(CHECK)
+
+# Where there is a GPU, the self-check computes on it.
+wheel-cuda-check: $(if $(wildcard dist/cuda/*.whl),,wheel-cuda) ## the same with the wheel of wheel-cuda, which must load without a GPU
+	$(call install_and_check,dist/cuda/*.whl)
+	grep -q 'CUDA kernels: registered for sm_' $(CHECK)/report
+	grep -qE 'no CUDA device|native on cuda:0' $(CHECK)/report
+	rm -rf $(CHECK)
 
 # From outside the tree, which has a lamp_kernels of its own.
-wheel-check: wheel ## install the wheel beside torch TORCH=2.13.0 alone, and run its self-check
-	rm -rf $(CHECK)
-	$(PYTHON) -m venv $(CHECK)
-	$(CHECK)/bin/python -m pip install --quiet torch==$(TORCH)
-	$(CHECK)/bin/python -m pip install --quiet --no-deps dist/*.whl
-	cd / && "$(CURDIR)/$(CHECK)/bin/python" -W ignore -m lamp_kernels | tee "$(CURDIR)/$(CHECK)/report"
-	grep -q 'cpu tensor is computed by: native' $(CHECK)/report
-	grep -q 'all checks passed' $(CHECK)/report
-	rm -rf $(CHECK)
+define install_and_check
+rm -rf $(CHECK)
+$(PYTHON) -m venv $(CHECK)
+$(CHECK)/bin/python -m pip install --quiet torch==$(TORCH)
+$(CHECK)/bin/python -m pip install --quiet --no-deps $(1)
+cd / && "$(CURDIR)/$(CHECK)/bin/python" -W ignore -m lamp_kernels | tee "$(CURDIR)/$(CHECK)/report"
+grep -q 'cpu tensor is computed by: native' $(CHECK)/report
+grep -q 'all checks passed' $(CHECK)/report
+endef
 
 sdist: $(READY) ## make dist/*.tar.gz, and a wheel from it alone
 	rm -rf dist/*.tar.gz build/from-sdist
-	LAMP_KERNELS_NATIVE=0 $(BIN)/python setup.py --quiet sdist
+	$(NO_KERNELS) $(BIN)/python setup.py --quiet sdist
 	$(BUILD_ENV) $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w build/from-sdist dist/*.tar.gz
 	$(BIN)/python -m zipfile -l build/from-sdist/*.whl | grep -F _C.abi3.so
 
 clean: ## remove the environment, caches, runs and what was built
-	rm -rf $(VENV) $(BENCH_VENV) runs build dist *.egg-info $(LIBRARY) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) runs build dist *.egg-info $(LIBRARY) $(CUDA_LIBRARY) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,22 +8,47 @@ Environment switches:
     CXX                    the C++ compiler; without it g++, c++ or clang++. GCC 12 or later for all
                            instruction sets, clang builds the baseline only
     MAX_JOBS               how many files are compiled at once, where ninja is installed
+    LAMP_KERNELS_CUDA      "auto" (default): build the CUDA kernels too if PyTorch is a CUDA build
+                           and nvcc is found, else leave a note why not. "1": build them, or fail;
+                           any PyTorch will do, and no GPU is needed. "0": do not
+    CUDA_HOME              the CUDA toolkit; without it that of the nvcc on PATH, or /usr/local/cuda
+    NVCC_CCBIN             nvcc's host compiler; without it the C++ compiler
+    TORCH_CUDA_ARCH_LIST   what the CUDA kernels are compiled for, as PyTorch has it: "8.0;9.0+PTX".
+                           Without it the GPUs that PyTorch sees, and where it sees none everything
+                           from 7.5 to 12.0 and PTX for what comes after
+    LAMP_KERNELS_LOCAL_VERSION
+                           what follows "+" in the version, for wheels with CUDA kernels ("cu130")
 """
 
 import os
+import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
 SWITCH = "LAMP_KERNELS_NATIVE"
+CUDA_SWITCH = "LAMP_KERNELS_CUDA"
+TARGETS = "TORCH_CUDA_ARCH_LIST"
+ALL_TARGETS = "7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 ROOT = Path(__file__).resolve().parent
-SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc/cpu").glob("*.cpp"))
-HEADERS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*.h"))
+
+
+def files(pattern: str) -> list[str]:
+    """The files below csrc, relative to the project."""
+    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob(pattern))
+
+
+SOURCES = ["csrc/bindings.cpp", *files("cpu/*.cpp")]
+CUDA_SOURCES = ["csrc/cuda/bindings.cpp", *files("cuda/*.cu")]
+HEADERS = [*files("*.h"), *files("*.cuh")]
+CPU_HEADERS = [path for path in HEADERS if not path.startswith("csrc/cuda/")]
+CUDA_HEADERS = [path for path in HEADERS if not path.startswith("csrc/cpu/")]
 
 # The library uses LibTorch's stable ABI of release 2.10 and works with every later one.
 STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
@@ -41,11 +66,17 @@ def compiler() -> str | None:
     return None
 
 
+def switched(name: str) -> str:
+    """The setting of a switch."""
+    switch = os.environ.get(name, "auto")
+    if switch not in ("auto", "0", "1"):
+        raise SystemExit(f"{name} must be auto, 0 or 1; got {switch!r}")
+    return switch
+
+
 def why_without_native() -> str | None:
     """None if the native kernels are to be built, else the reason why not."""
-    switch = os.environ.get(SWITCH, "auto")
-    if switch not in ("auto", "0", "1"):
-        raise SystemExit(f"{SWITCH} must be auto, 0 or 1; got {switch!r}")
+    switch = switched(SWITCH)
     if switch == "0":
         return f"it was installed with {SWITCH}=0"
     if switch == "auto" and sys.platform != "linux":
@@ -60,60 +91,209 @@ def why_without_native() -> str | None:
     return None
 
 
+class Toolkit(NamedTuple):
+    """What of a CUDA toolkit the build uses."""
+
+    root: Path
+    release: str
+    headers: Path
+    libraries: Path
+
+    def host_compilers(self) -> str:
+        """Those that its nvcc takes, as far as its headers tell."""
+        file = self.headers / "crt" / "host_config.h"
+        text = file.read_text(errors="replace") if file.exists() else ""
+        gcc = re.search(r"gcc versions later than (\d+)", text)
+        clang = re.search(r"clang version must be less than (\d+)", text)
+        found = [f"GCC up to {gcc[1]}"] if gcc else []
+        found += [f"clang before {clang[1]}"] if clang else []
+        return " or ".join(found) or "certain releases of GCC and clang"
+
+
+def toolkit() -> Toolkit | str:
+    """The CUDA toolkit, or why there is none that serves."""
+    named = os.environ.get("CUDA_HOME")
+    places = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/local/cuda/bin"
+    nvcc = shutil.which("nvcc", path=str(Path(named, "bin")) if named else places)
+    if nvcc is None:
+        return f"CUDA_HOME={named} has no nvcc" if named else "no nvcc was found"
+
+    def told(*arguments: str) -> str:
+        result = subprocess.run([str(nvcc), *arguments], capture_output=True, text=True)
+        return result.stdout + result.stderr
+
+    # What is on PATH may be a script that calls a toolkit's nvcc, which knows where it lies.
+    top = re.search(r"^#\$ TOP=(.+)$", told("--dryrun", "-E", "-x", "cu", os.devnull), re.MULTILINE)
+    release = re.search(r"release (\d+\.\d+)", told("--version"))
+    root = Path(named or (top[1].strip() if top else Path(nvcc).resolve().parents[1])).resolve()
+    headers = next(root.glob("include/cuda_runtime.h"), None) or next(
+        root.glob("targets/*/include/cuda_runtime.h"), None
+    )
+    libraries = next(root.glob("lib*/libcudart_static.a"), None) or next(
+        root.glob("targets/*/lib/libcudart_static.a"), None
+    )
+    if release is None or headers is None or libraries is None:
+        return f"the CUDA toolkit in {root} lacks nvcc, cuda_runtime.h or libcudart_static.a"
+    return Toolkit(root, release[1], headers.parent, libraries.parent)
+
+
+def cuda_toolkit(cuda_of_torch: str | None) -> Toolkit | str:
+    """With what the CUDA kernels are to be built, or the reason why not."""
+    switch = switched(CUDA_SWITCH)
+    if switch == "0":
+        return f"it was built with {CUDA_SWITCH}=0"
+    if switch == "auto" and cuda_of_torch is None:
+        return "the PyTorch that it was built with has no CUDA"
+    found = toolkit()
+    if switch == "1":
+        if isinstance(found, str):
+            raise SystemExit(f"{CUDA_SWITCH}=1, but {found}; CUDA_HOME names a toolkit")
+        return found
+    if isinstance(found, str):
+        return f"{found} when it was built"
+    if found.release.partition(".")[0] != str(cuda_of_torch).partition(".")[0]:
+        return f"nvcc was of CUDA {found.release} and PyTorch of CUDA {cuda_of_torch}"
+    return found
+
+
 def native() -> dict[str, Any]:
     """What `setup` is told to build the kernels."""
     try:
         import torch
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        from torch.utils import cpp_extension
     except ModuleNotFoundError as error:
         raise SystemExit(
             f"building the native kernels needs PyTorch >= 2.10, but {error}. Install it first, "
             f"or let pip do so (no --no-build-isolation), or install without with {SWITCH}=0"
         ) from error
 
-    class BuildNative(BuildExtension):  # type: ignore[misc]
+    cuda = cuda_toolkit(torch.version.cuda)
+
+    class BuildNative(cpp_extension.BuildExtension):  # type: ignore[misc]
         """Compiles and links with one compiler, and says what to do where that fails."""
 
         def run(self) -> None:
             # Else torch compiles with c++, and setuptools links with what Python was built with.
             os.environ["CXX"] = str(compiler())
+            advice = (
+                f"The native kernels did not compile with {os.environ['CXX']} (they need C++20: "
+                f"GCC 12 or later is best). {SWITCH}=0 installs without them."
+            )
+            if isinstance(cuda, Toolkit):
+                # In its place torch would guess one from the nvcc on PATH.
+                cpp_extension.CUDA_HOME = str(cuda.root)
+                advice += (
+                    f"\nThe CUDA kernels are compiled by nvcc of CUDA {cuda.release}, which takes "
+                    f"{cuda.host_compilers()} as host compiler: CXX or NVCC_CCBIN names one, "
+                    f"{TARGETS} the GPUs. {CUDA_SWITCH}=0 installs without them."
+                )
             try:
                 super().run()
             except Exception as error:
-                raise SystemExit(
-                    f"{error}\nThe native kernels did not compile with {os.environ['CXX']} (they "
-                    f"need C++20: GCC 12 or later is best). {SWITCH}=0 installs without them."
-                ) from error
+                raise SystemExit(f"{error}\n{advice}") from error
+
+        def build_extension(self, ext: Any) -> None:
+            # Beside a PyTorch without CUDA, ninja is not told what headers a .cu includes.
+            newest = max((ROOT / path).stat().st_mtime for path in CUDA_HEADERS)
+            for built in Path(self.build_temp).rglob("csrc/cuda/*.o"):
+                if built.stat().st_mtime < newest:
+                    built.unlink()
+            super().build_extension(ext)
 
     # Messages would else carry the paths of the machine that built, and no two builds be equal.
     paths = [f"-ffile-prefix-map={path}/=" for path in (ROOT, Path(torch.__file__).parent)]
-    extension = CppExtension(
-        "lamp_kernels._C",
-        ["csrc/bindings.cpp", *SOURCES],
-        depends=HEADERS,
-        extra_compile_args=[*OPTIMISATION, *STYLE, *STABLE_ABI, *paths],
-        extra_link_args=["-s"],
-        py_limited_api=True,
-    )
+    extensions = [
+        cpp_extension.CppExtension(
+            "lamp_kernels._C",
+            SOURCES,
+            depends=CPU_HEADERS,
+            extra_compile_args=[*OPTIMISATION, *STYLE, *STABLE_ABI, *paths],
+            extra_link_args=["-s"],
+            py_limited_api=True,
+        )
+    ]
+    if isinstance(cuda, Toolkit):
+        extensions.append(cuda_extension(torch, cuda, paths))
+    else:
+        NOTES["_without_cuda.txt"] = cuda
     return {
-        "ext_modules": [extension],
+        "ext_modules": extensions,
         "cmdclass": {"build_ext": BuildNative, "build_py": BuildPython},
         "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
     }
 
 
+def cuda_extension(torch: Any, cuda: Toolkit, paths: list[str]) -> Any:
+    """The second library: it only adds kernels to the operators of the first."""
+    from torch.utils import cpp_extension
+
+    if not os.environ.get(TARGETS):
+        devices = range(torch.cuda.device_count())
+        here = sorted({torch.cuda.get_device_capability(device) for device in devices})
+        os.environ[TARGETS] = ";".join(f"{a}.{b}" for a, b in here) or ALL_TARGETS
+    try:
+        generate = cpp_extension._get_cuda_arch_flags()
+    except ValueError as error:
+        raise SystemExit(f"{TARGETS}={os.environ[TARGETS]}: {error}") from error
+    codes = re.findall(r",code=(\w+)", " ".join(generate))
+    codes.sort(key=lambda code: (int(re.sub(r"\D", "", code)), not code.startswith("sm_")))
+    host, *arguments = shlex.split(str(compiler()))
+    for argument in [*arguments, "-fvisibility=hidden", "-Wno-psabi", *paths]:
+        generate += ["-Xcompiler", argument]
+    # A fifth of the size. Drivers older than CUDA 12.4 cannot read it, and are refused by CUDA 13.
+    if int(cuda.release.partition(".")[0]) >= 13:
+        generate.append("--compress-mode=size")
+    if not os.environ.get("NVCC_CCBIN"):
+        generate += ["-ccbin", host]
+    return cpp_extension.CppExtension(
+        "lamp_kernels._C_cuda",
+        CUDA_SOURCES,
+        depends=CUDA_HEADERS,
+        include_dirs=[str(cuda.headers)],
+        library_dirs=[str(cuda.libraries)],
+        # Static and hidden: the library loads where there is no CUDA, and PyTorch has its own.
+        libraries=["cudart_static", "rt", "dl", "pthread"],
+        extra_compile_args={
+            "cxx": [
+                *OPTIMISATION,
+                *STYLE,
+                *STABLE_ABI,
+                *paths,
+                f"-DLAMP_CUDA_TARGETS={','.join(codes)}",
+            ],
+            "nvcc": ["-O3", "-std=c++20", *STABLE_ABI, *generate],
+        },
+        extra_link_args=["-s", "-Wl,--exclude-libs,ALL"],
+        py_limited_api=True,
+    )
+
+
 class BuildPython(build_py):
-    """Copies the package, and beside it the reason why it has no native kernels."""
+    """Copies the package, and beside it the reasons why it lacks native or CUDA kernels."""
 
     def run(self) -> None:
-        """Copy, then write or remove the note."""
+        """Copy, then write or remove the notes."""
         super().run()
-        note = Path(self.build_lib) / "lamp_kernels" / "_without_native.txt"
-        if REASON and not self.editable_mode:
-            note.write_text(REASON + "\n")
-        elif note.exists():
-            note.unlink()
+        for name in ("_without_native.txt", "_without_cuda.txt"):
+            note = Path(self.build_lib) / "lamp_kernels" / name
+            if name in NOTES and not self.editable_mode:
+                note.write_text(NOTES[name] + "\n")
+            elif note.exists():
+                note.unlink()
 
 
+def without_native(reason: str) -> dict[str, Any]:
+    """What `setup` is told to build none."""
+    if switched(CUDA_SWITCH) == "1":
+        raise SystemExit(f"{CUDA_SWITCH}=1 needs the native kernels, but {reason}")
+    NOTES["_without_native.txt"] = reason
+    return {"cmdclass": {"build_py": BuildPython}, "options": {}}
+
+
+NOTES: dict[str, str] = {}  # why there are no such kernels, by the file that says so
 REASON = why_without_native()
-setup(**({"cmdclass": {"build_py": BuildPython}} if REASON else native()))
+TOLD = native() if REASON is None else without_native(REASON)
+LOCAL_VERSION = os.environ.get("LAMP_KERNELS_LOCAL_VERSION")
+if LOCAL_VERSION:
+    TOLD["options"]["egg_info"] = {"tag_build": f"+{LOCAL_VERSION}"}
+setup(**TOLD)

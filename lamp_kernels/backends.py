@@ -50,7 +50,7 @@ def resolve(requested: str | None, input: Tensor, *, window_size: int | None = 1
 
     Raises:
         ValueError: an explicit request names no backend, or one that cannot serve this input;
-            LAMP_KERNELS_CPU_ISA names no instruction set of this machine.
+            `input` is on the CPU, and LAMP_KERNELS_CPU_ISA names no instruction set of it.
         TypeError: `requested` is neither a string nor None, `input` no tensor.
     """
     if not isinstance(input, Tensor):
@@ -70,7 +70,7 @@ def resolve(requested: str | None, input: Tensor, *, window_size: int | None = 1
         name = next(name for name in BACKENDS if _against(name, input, window_size) is None)
         if name == "reference":
             _warn_of_slow_cuda(input, window_size)
-    if name == "native" and native.refusal is not None:
+    if name == "native" and native.refusal is not None and input.device.type == "cpu":
         raise ValueError(native.refusal)
     return name
 
@@ -83,8 +83,12 @@ def unserved(name: str, input: Tensor, window_size: int | None) -> str | None:
     """Why the backend, though there, cannot compute this, or None where it can."""
     if name != "native":
         return None
-    if input.device.type != "cpu":
-        return f"its kernels take CPU tensors, got one on {input.device}"
+    if input.device.type == "cuda":
+        reason = native.cuda_missing or native.cuda_refusal(input.device.index)
+        if reason is not None:
+            return f"no CUDA kernels for a tensor on {input.device}: {reason}"
+    elif input.device.type != "cpu":
+        return f"its kernels take CPU and CUDA tensors, got one on {input.device}"
     if window_size is not None and window_size not in native.WINDOW_SIZES:
         return f"its kernels have odd windows of 3 to 15, got window_size={window_size}"
     return None
@@ -112,16 +116,31 @@ def report() -> str:
         "backends:",
     ]
     for name in BACKENDS:
-        lines.append(f"  {name:<10} {unavailable(name) or 'available' + _details(name)}")
+        reason = unavailable(name)
+        details = _details(name) if reason is None else []
+        lines.append(f"  {name:<10} {reason or 'available'}")
+        lines += [f"  {'':<10} {detail}" for detail in details]
     if _from_environment is not None:
         lines.append(f"  {ENVIRONMENT_VARIABLE}={_from_environment}")
     return "\n".join(lines)
 
 
-def _details(name: str) -> str:
+def _details(name: str) -> list[str]:
     if name != "native":
-        return ""
-    return f" ({native.refusal or 'CPU instruction set: ' + native.instruction_set()})"
+        return []
+    return [
+        f"CPU instruction set: {native.refusal or native.instruction_set()}",
+        f"CUDA kernels: {native.cuda_missing or _registered()}",
+    ]
+
+
+def _registered() -> str:
+    """What the CUDA kernels are compiled for, and what of that is of use here."""
+    targets = f"registered for {', '.join(native.cuda_targets())} (CUDA {native.cuda_release()})"
+    count = torch.cuda.device_count()
+    reasons = {index: native.cuda_refusal(index) for index in range(count)}
+    refused = [f"cuda:{index}: {reason}" for index, reason in reasons.items() if reason]
+    return "; ".join([targets, *(refused if count else ["no CUDA device"])])
 
 
 def devices() -> dict[str, str]:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from lamp_kernels.options import Level, Reduction, Terms
+from lamp_kernels.tensors import numbers_beside
 
 
 def per_term(amplify_over: Level, terms: Terms) -> bool:
@@ -70,7 +71,7 @@ def finish(
         return shares if reduction == "image" else shares.sum()
     if shares.dim() == 1:
         shares = shares.unsqueeze(1)
-    by_term = shares.new_tensor(coefficients)
+    by_term = numbers_beside(shares, coefficients, shares.dtype)
     if amplify_over == "batch":
         return (amplify(shares.sum(0)) * by_term).sum()
     shares = amplify(shares) * by_term

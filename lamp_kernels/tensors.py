@@ -4,6 +4,8 @@ A check of values would wait for a device and break a compiled graph. NaN and in
 data go through to the result; `check_range` is the explicit, synchronising check of values.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,16 @@ FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def compute_dtype(*dtypes: torch.dtype) -> torch.dtype:
     """What a loss of these dtypes is computed in and returned as: float32, or float64."""
     return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def numbers_beside(like: Tensor, values: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """(len(values),) on the device of `like`.
+
+    Not made from the list: that would be copied from the host, waited for, and no part of a CUDA
+    graph.
+    """
+    each = [like.new_full((1,), value, dtype=dtype) for value in values]
+    return torch.cat(each) if len(each) > 1 else each[0]
 
 
 def check_float_tensor(name: str, value: object) -> Tensor:

@@ -11,9 +11,14 @@ import torch
 
 from lamp_kernels import AmplifiedSSIMLoss, backends, functional, native, reference
 
+pytestmark = pytest.mark.cpu_only("the choice for CPU tensors, and for what looks like a CUDA one")
+
 IMAGE = torch.rand(1, 1, 16, 16)
 
 needs_native = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
+needs_cuda_kernels = pytest.mark.skipif(
+    native.cuda_missing is not None, reason=f"no CUDA kernels: {native.cuda_missing}"
+)
 
 
 def python(program, *, check=True, **environment):
@@ -73,7 +78,7 @@ def test_native_is_unavailable_for_the_reason_that_loading_gave(monkeypatch):
     assert backends.unavailable("native") == "no compiler"
     assert "native" not in backends.available()
     assert backends.resolve(None, IMAGE) == backends.available()[0]
-    assert "native     no compiler" in backends.report()
+    assert "native     no compiler\n" in backends.report()
 
 
 @needs_native
@@ -164,10 +169,115 @@ def test_the_reference_on_cuda_warns_once(cuda_image):
         assert backends.resolve(None, cuda_image) == "reference"
 
 
-@needs_native
-def test_the_warning_says_why_native_does_not_serve_the_tensor(cuda_image):
-    with pytest.warns(UserWarning, match="native: its kernels take CPU tensors, got one on cuda:0"):
-        backends.resolve(None, cuda_image)
+@pytest.fixture
+def cuda_kernels(monkeypatch):
+    """CUDA kernels that are there and run on cuda:0, as far as `resolve` can tell."""
+    monkeypatch.setattr(native, "missing", None)
+    monkeypatch.setattr(native, "cuda_missing", None)
+    monkeypatch.setattr(native, "_cuda_refusals", {0: None})
+
+
+def test_native_serves_a_cuda_tensor(cuda_kernels, cuda_image):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backends.resolve(None, cuda_image) == "native"
+        assert backends.resolve("native", cuda_image) == "native"
+
+
+def test_a_window_that_the_cuda_kernels_lack(cuda_kernels, cuda_image):
+    with pytest.warns(UserWarning, match=r"native: its kernels have odd windows of 3 to 15"):
+        assert backends.resolve(None, cuda_image, window_size=17) == "reference"
+
+
+def test_the_instruction_set_does_not_matter_to_a_cuda_tensor(
+    monkeypatch, cuda_kernels, cuda_image
+):
+    monkeypatch.setattr(native, "refusal", "no such instruction set")
+    assert backends.resolve(None, cuda_image) == "native"
+    with pytest.raises(ValueError, match="no such instruction set"):
+        backends.resolve(None, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("missing", "refusal"), [("not built; build it", None), (None, "an old driver")]
+)
+def test_why_native_does_not_serve_a_cuda_tensor(
+    monkeypatch, cuda_kernels, cuda_image, missing, refusal
+):
+    monkeypatch.setattr(native, "cuda_missing", missing)
+    monkeypatch.setattr(native, "_cuda_refusals", {0: refusal})
+    message = f"no CUDA kernels for a tensor on cuda:0: {missing or refusal}"
+    with pytest.raises(ValueError, match=f"backend='native' cannot serve this input: {message}"):
+        backends.resolve("native", cuda_image)
+    with pytest.warns(UserWarning, match=f"native: {message}"):
+        assert backends.resolve(None, cuda_image) == "reference"
+    assert backends.resolve(None, IMAGE) == "native"
+
+
+@pytest.mark.parametrize(
+    ("target", "serves", "lacks"),
+    [
+        ("sm_80", [(8, 0), (8, 6), (8, 9)], [(7, 5), (9, 0)]),
+        ("sm_86", [(8, 6)], [(8, 0)]),
+        ("sm_100", [(10, 0), (10, 3)], [(9, 0), (12, 0)]),
+        ("sm_90a", [(9, 0)], [(9, 1), (10, 0)]),
+        ("compute_90", [(9, 0), (10, 0), (12, 1)], [(8, 9)]),
+    ],
+)
+def test_devices_that_a_target_serves(target, serves, lacks):
+    assert all(native._runs_on(target, capability) for capability in serves)
+    assert not any(native._runs_on(target, capability) for capability in lacks)
+
+
+@needs_cuda_kernels
+class TestCudaKernels:
+    """What of them can be seen where there may be no GPU."""
+
+    def test_are_registered(self):
+        for name in ("image_losses", "loss_map"):
+            operator = f"lamp_kernels::{name}"
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(operator, "CUDA")
+
+    def test_say_what_they_are_compiled_for(self):
+        targets = native.cuda_targets()
+        assert targets
+        assert all(target.startswith(("sm_", "compute_")) for target in targets)
+        line = f"CUDA kernels: registered for {', '.join(targets)} (CUDA {native.cuda_release()})"
+        assert line in backends.report()
+
+    @pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a GPU")
+    def test_are_refused_without_a_device(self):
+        assert "; no CUDA device" in backends.report()
+        assert "says: " in native.cuda_refusal(0)
+
+    def test_are_refused_on_a_device_that_they_are_not_compiled_for(self, monkeypatch):
+        monkeypatch.setattr(native, "_cuda_refusals", {})
+        monkeypatch.setattr(torch.ops.lamp_kernels, "cuda_error", lambda: "")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (3, 5))
+        assert "cuda:1 is sm_35: build them here" in native.cuda_refusal(1)
+
+    @pytest.mark.filterwarnings("default")
+    def test_are_chosen_by_a_compiled_graph(self, monkeypatch):
+        monkeypatch.setattr(native, "_cuda_refusals", {})
+        expected = 1.0 if native.cuda_refusal(0) is None else 2.0
+        native._cuda_refusals.clear()  # the compiler has to call it itself
+
+        def choose(x):
+            return x + (1 if native.cuda_refusal(0) is None else 2)
+
+        compiled = torch.compile(choose, fullgraph=True, backend="eager")
+        assert compiled(torch.zeros(())).item() == expected
+
+    def test_serve_tensors_that_the_compiler_imagines(self, monkeypatch):
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        monkeypatch.setattr(native, "_cuda_refusals", {0: None})
+        with FakeTensorMode():
+            images = [torch.empty(2, 3, 32, 32, device="cuda") for _ in range(2)]
+            weight = torch.empty(32, 32, device="cuda")
+            loss = functional.amplified_reconstruction_loss(*images, weight, backend="native")
+            losses = functional.anomaly_map(*images, backend="native")
+        assert (loss.device.type, losses.device.type) == ("cuda", "cuda")
 
 
 def test_the_reference_asked_for_on_cuda_does_not_warn(cuda_image):
@@ -286,7 +396,7 @@ class TestAnUnknownInstructionSet:
 
     def test_is_reported_by_the_program(self):
         output = python(["-m", "lamp_kernels"], check=False, LAMP_KERNELS_CPU_ISA="v9")
-        assert "(LAMP_KERNELS_CPU_ISA=v9 names no instruction set of this machine" in output
+        assert "instruction set: LAMP_KERNELS_CPU_ISA=v9 names no instruction set" in output
         assert "every loss without a backend argument raises: LAMP_KERNELS_CPU_ISA=v9" in output
         assert "Traceback" not in output
 

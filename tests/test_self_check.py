@@ -1,14 +1,16 @@
 """The self-check's known answers are those of other packages, and it can fail."""
 
-import kornia
 import pytest
-from skimage.metrics import structural_similarity
 
 from lamp_kernels import __main__ as program
 from lamp_kernels import backends, functional, self_check
 
 
+@pytest.mark.cpu_only("scikit-image takes arrays, not tensors")
 def test_known_answers_are_those_of_other_packages():
+    import kornia
+    from skimage.metrics import structural_similarity
+
     image, other = self_check.pattern()
     valid = structural_similarity(
         image[0, 0].numpy(),
@@ -37,6 +39,14 @@ def test_program_fails_where_the_environment_asks_for_what_is_not_there(monkeypa
     monkeypatch.setattr(backends, "_from_environment", name)
     assert program.main([]) == 1
     assert "raises: LAMP_KERNELS_BACKEND" in capsys.readouterr().out
+
+
+def test_a_backend_is_checked_where_it_serves(monkeypatch):
+    """As without CUDA kernels beside a GPU."""
+    monkeypatch.setattr(backends, "unserved", lambda name, *a, **k: {"native": "no"}.get(name))
+    checked = {check.name.partition(" on ")[0] for check in self_check.run()}
+    assert "native" not in checked
+    assert "reference" in checked
 
 
 def test_program_has_help(capsys):

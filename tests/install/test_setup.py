@@ -17,6 +17,15 @@ import setuptools
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "lamp_kernels" / "_C.abi3.so"
 BACKEND = "from setuptools import build_meta; print(build_meta.build_{}({!r}))"
+SWITCHES = ("LAMP_KERNELS_NATIVE", "LAMP_KERNELS_CUDA")
+SETTINGS = (
+    *SWITCHES,
+    "LAMP_KERNELS_LOCAL_VERSION",
+    "CXX",
+    "CUDA_HOME",
+    "NVCC_CCBIN",
+    "TORCH_CUDA_ARCH_LIST",
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +47,8 @@ def no_compiler(tmp_path: Path) -> dict[str, str]:
 
 
 def run(tree: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Python in the tree; without the compiler and the switch of whoever runs the tests."""
-    inherited = {k: v for k, v in os.environ.items() if k not in ("CXX", "LAMP_KERNELS_NATIVE")}
+    """Python in the tree; without the compilers and the switches of whoever runs the tests."""
+    inherited = {k: v for k, v in os.environ.items() if k not in SETTINGS}
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=tree,
@@ -50,20 +59,28 @@ def run(tree: Path, *arguments: str, **environment: str) -> subprocess.Completed
     )
 
 
-def note_after_build_py(tree: Path, folder: Path, **environment: str) -> str:
+def note_after_build_py(tree: Path, folder: Path, kind: str = "native", **environment: str) -> str:
     built = run(tree, "setup.py", "build_py", "--build-lib", str(folder), **environment)
     assert built.returncode == 0, built.stderr
     assert not list(tree.glob("lamp_kernels/*.txt"))
-    return (folder / "lamp_kernels" / "_without_native.txt").read_text()
+    (note,) = (folder / "lamp_kernels").glob("*.txt")
+    assert note.name == f"_without_{kind}.txt"
+    return note.read_text()
 
 
-def declared(monkeypatch: pytest.MonkeyPatch, switch: str) -> dict[str, Any]:
-    """What setup.py tells setuptools."""
+def executed(
+    monkeypatch: pytest.MonkeyPatch, native: str = "1", cuda: str = "0", **environment: str
+) -> dict[str, Any]:
+    """What setup.py has defined; `told` is what it told setuptools."""
     told: dict[str, Any] = {}
-    monkeypatch.setattr(setuptools, "setup", told.update)
-    monkeypatch.setenv("LAMP_KERNELS_NATIVE", switch)
-    runpy.run_path(str(ROOT / "setup.py"))
-    return told
+    monkeypatch.setattr(setuptools, "setup", lambda **keywords: told.update(keywords))
+    for name in SETTINGS:
+        monkeypatch.setenv(name, "")  # and restored afterwards, if setup.py sets it
+        monkeypatch.delenv(name)
+    environment |= {"LAMP_KERNELS_NATIVE": native, "LAMP_KERNELS_CUDA": cuda}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return runpy.run_path(str(ROOT / "setup.py")) | {"told": told}
 
 
 def test_without_compiler_the_note_says_so(tree, tmp_path, no_compiler):
@@ -87,10 +104,11 @@ def test_switched_on_without_compiler_fails(tree, no_compiler):
     assert failed.stderr == "LAMP_KERNELS_NATIVE=1, but no C++ compiler was found; CXX names one\n"
 
 
-def test_unknown_switch_fails(tree):
-    failed = run(tree, "setup.py", "build_py", LAMP_KERNELS_NATIVE="yes")
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_unknown_switch_fails(tree, switch):
+    failed = run(tree, "setup.py", "build_py", **{switch: "yes"})
     assert failed.returncode != 0
-    assert failed.stderr == "LAMP_KERNELS_NATIVE must be auto, 0 or 1; got 'yes'\n"
+    assert failed.stderr == f"{switch} must be auto, 0 or 1; got 'yes'\n"
 
 
 def test_without_torch_the_build_says_what_to_do(tree):
@@ -101,12 +119,14 @@ def test_without_torch_the_build_says_what_to_do(tree):
 
 
 def test_switched_off_nothing_is_compiled(monkeypatch):
-    assert "ext_modules" not in declared(monkeypatch, "0")
+    assert "ext_modules" not in executed(monkeypatch, native="0")["told"]
 
 
-def test_documents_name_values_of_the_switch():
-    text = "".join((ROOT / name).read_text() for name in ("README.md", "Makefile", ".ci/run"))
-    named = re.findall(r"LAMP_KERNELS_NATIVE=(\w*)", text)
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_documents_name_values_of_the_switch(switch):
+    sources = ("README.md", "Makefile", ".ci/run", "lamp_kernels/native.py")
+    text = "".join((ROOT / name).read_text() for name in sources)
+    named = re.findall(rf"{switch}=(\w*)", text)
     assert named
     assert set(named) <= {"auto", "0", "1"}
 
@@ -138,19 +158,179 @@ def test_sdist_has_what_a_build_needs(tree, tmp_path):
     assert not [name for name in names if name.startswith("tests") or name.endswith(".so")]
 
 
+def test_version_of_a_wheel_with_cuda_kernels(tree, tmp_path):
+    environment = {"LAMP_KERNELS_NATIVE": "0", "LAMP_KERNELS_LOCAL_VERSION": "cu130"}
+    built = run(tree, "-c", BACKEND.format("wheel", str(tmp_path)), **environment)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("+cu130-py3-none-any.whl")
+
+
+# ---- The CUDA kernels: with what, and for what, they are compiled --------------------------------
+
+NVCC = """#!/bin/sh
+case "$1" in
+  --version) echo "Cuda compilation tools, release 13.0, V13.0.88" ;;
+  --dryrun) echo "#\\$ TOP=$(dirname "$0")/.." >&2 ;;
+  *) exit 1 ;;
+esac
+"""
+
+
+def executable(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o755)
+
+
+@pytest.fixture
+def cuda_toolkit(tmp_path: Path) -> Path:
+    """A toolkit as far as setup.py looks at one."""
+    root = tmp_path / "cuda-13.0"
+    executable(root / "bin/nvcc", NVCC)
+    for name in ("include/cuda_runtime.h", "lib64/libcudart_static.a"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).touch()
+    (root / "include/crt").mkdir()
+    (root / "include/crt/host_config.h").write_text(
+        "#error -- unsupported GNU version! gcc versions later than 15 are not supported!\n"
+        "#error -- unsupported clang version! clang version must be less than 21 and so on\n"
+    )
+    return root
+
+
+def test_toolkit_behind_a_script(monkeypatch, tmp_path, cuda_toolkit):
+    """Two levels above such a script there is none."""
+    executable(tmp_path / "tools/bin/nvcc", f'#!/bin/sh\nexec {cuda_toolkit}/bin/nvcc "$@"\n')
+    setup = executed(monkeypatch)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'tools/bin'}{os.pathsep}{os.environ['PATH']}")
+    found = setup["toolkit"]()
+    assert found.root == cuda_toolkit
+    assert found.release == "13.0"
+    assert found.headers == cuda_toolkit / "include"
+    assert found.libraries == cuda_toolkit / "lib64"
+    assert found.host_compilers() == "GCC up to 15 or clang before 21"
+
+
+def test_toolkit_that_is_named(monkeypatch, tmp_path, cuda_toolkit):
+    setup = executed(monkeypatch)
+    monkeypatch.setenv("CUDA_HOME", str(cuda_toolkit))
+    assert setup["toolkit"]().root == cuda_toolkit
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert setup["toolkit"]() == f"CUDA_HOME={tmp_path} has no nvcc"
+
+
+def test_toolkit_of_which_a_part_is_missing(monkeypatch, cuda_toolkit):
+    (cuda_toolkit / "lib64/libcudart_static.a").unlink()
+    setup = executed(monkeypatch)
+    monkeypatch.setenv("CUDA_HOME", str(cuda_toolkit))
+    assert f"toolkit in {cuda_toolkit} lacks nvcc, cuda_runtime.h or lib" in setup["toolkit"]()
+
+
+@pytest.mark.parametrize(
+    ("switch", "toolkit", "torch", "reason"),
+    [
+        ("auto", True, "13.0", None),
+        ("auto", True, "13.2", None),
+        ("auto", True, None, "the PyTorch that it was built with has no CUDA"),
+        ("auto", True, "12.8", "nvcc was of CUDA 13.0 and PyTorch of CUDA 12.8"),
+        ("auto", False, "13.0", "CUDA_HOME=nowhere has no nvcc when it was built"),
+        ("0", True, "13.0", "it was built with LAMP_KERNELS_CUDA=0"),
+        ("1", True, None, None),
+        ("1", False, "13.0", SystemExit("LAMP_KERNELS_CUDA=1, but CUDA_HOME=nowhere has no nvcc")),
+    ],
+)
+def test_when_cuda_kernels_are_built(monkeypatch, cuda_toolkit, switch, toolkit, torch, reason):
+    choose = executed(monkeypatch)["cuda_toolkit"]
+    monkeypatch.setenv("LAMP_KERNELS_CUDA", switch)
+    monkeypatch.setenv("CUDA_HOME", str(cuda_toolkit) if toolkit else "nowhere")
+    if isinstance(reason, SystemExit):
+        with pytest.raises(SystemExit, match=str(reason)):
+            choose(torch)
+    elif reason is None:
+        assert choose(torch).root == cuda_toolkit
+    else:
+        assert choose(torch) == reason
+
+
+def test_cuda_kernels_need_the_native_ones(tree):
+    switches = {"LAMP_KERNELS_NATIVE": "0", "LAMP_KERNELS_CUDA": "1"}
+    failed = run(tree, "setup.py", "build_py", **switches)
+    assert failed.returncode != 0
+    assert failed.stderr.startswith("LAMP_KERNELS_CUDA=1 needs the native kernels, but it was")
+
+
+def test_without_cuda_kernels_the_note_says_so(tree, tmp_path):
+    pytest.importorskip("torch")
+    switches = {"LAMP_KERNELS_NATIVE": "1", "LAMP_KERNELS_CUDA": "0"}
+    note = note_after_build_py(tree, tmp_path / "lib", "cuda", CXX=sys.executable, **switches)
+    assert note == "it was built with LAMP_KERNELS_CUDA=0\n"
+
+
+def nvcc_flags(monkeypatch: pytest.MonkeyPatch, toolkit: Path, **environment: str) -> list[str]:
+    """nvcc's; what bindings.cpp is told it is compiled for comes last."""
+    told = executed(monkeypatch, cuda="1", CUDA_HOME=str(toolkit), **environment)["told"]
+    _, extension = told["ext_modules"]
+    (targets,) = [f for f in extension.extra_compile_args["cxx"] if "LAMP_CUDA_TARGETS" in f]
+    return [*extension.extra_compile_args["nvcc"], targets]
+
+
+class TestTargets:
+    @pytest.fixture(autouse=True)
+    def no_device(self, monkeypatch):
+        torch = pytest.importorskip("torch")
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+    def test_are_those_asked_for(self, monkeypatch, cuda_toolkit):
+        asked = {"TORCH_CUDA_ARCH_LIST": "9.0+PTX 7.5"}
+        flags = nvcc_flags(monkeypatch, cuda_toolkit, **asked)
+        generated = {flag for flag in flags if flag.startswith("-gencode")}
+        assert generated == {
+            "-gencode=arch=compute_75,code=sm_75",
+            "-gencode=arch=compute_90,code=sm_90",
+            "-gencode=arch=compute_90,code=compute_90",
+        }
+        assert flags[-1] == "-DLAMP_CUDA_TARGETS=sm_75,sm_90,compute_90"
+
+    def test_are_all_without_a_device(self, monkeypatch, cuda_toolkit):
+        named = "sm_75,sm_80,sm_86,sm_89,sm_90,sm_100,sm_120,compute_120"
+        assert nvcc_flags(monkeypatch, cuda_toolkit)[-1] == f"-DLAMP_CUDA_TARGETS={named}"
+
+    def test_are_those_of_the_devices(self, monkeypatch, cuda_toolkit):
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+        capabilities = [(9, 0), (8, 6), (9, 0)]
+        monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+        assert nvcc_flags(monkeypatch, cuda_toolkit)[-1] == "-DLAMP_CUDA_TARGETS=sm_86,sm_90"
+
+    def test_that_are_none(self, monkeypatch, cuda_toolkit):
+        with pytest.raises(SystemExit, match="TORCH_CUDA_ARCH_LIST=Pentium: "):
+            nvcc_flags(monkeypatch, cuda_toolkit, TORCH_CUDA_ARCH_LIST="Pentium")
+
+    def test_host_compiler_is_the_compiler(self, monkeypatch, cuda_toolkit):
+        flags = nvcc_flags(monkeypatch, cuda_toolkit, CXX=f"{sys.executable} -m64")
+        assert flags[flags.index("-ccbin") + 1] == sys.executable
+        assert flags[flags.index("-m64") - 1] == "-Xcompiler"
+        assert "-ccbin" not in nvcc_flags(monkeypatch, cuda_toolkit, NVCC_CCBIN="g++")
+
+
 # What would let a file use instructions that the machine may lack, or hide NaN. Passed to the
 # linker, -ffast-math turns denormal numbers off for the whole process.
-FORBIDDEN = re.compile(r"-m(arch|tune|cpu|avx|fma|sse)|-Ofast|(fast|unsafe|finite)-math")
+FORBIDDEN = re.compile(r"-m(arch|tune|cpu|avx|fma|sse)|-Ofast|(fast|unsafe|finite)[-_]math|-g$")
 
 
-def test_flags_suit_every_machine_and_keep_nan(monkeypatch):
+def test_flags_suit_every_machine_and_keep_nan(monkeypatch, cuda_toolkit):
     pytest.importorskip("torch")
-    (extension,) = declared(monkeypatch, "1")["ext_modules"]
-    flags = [*extension.extra_compile_args, *extension.extra_link_args]
-    assert not [flag for flag in flags if FORBIDDEN.search(flag)]
-    assert "-DTORCH_TARGET_VERSION=0x020a000000000000" in flags
-    assert "-DTORCH_STABLE_ONLY" in flags
-    assert extension.py_limited_api
+    told = executed(monkeypatch, cuda="1", CUDA_HOME=str(cuda_toolkit))["told"]
+    for extension in told["ext_modules"]:
+        given = extension.extra_compile_args
+        for flags in [given] if isinstance(given, list) else given.values():
+            assert not [flag for flag in flags if FORBIDDEN.search(flag)]
+            assert "-DTORCH_TARGET_VERSION=0x020a000000000000" in flags
+            assert "-DTORCH_STABLE_ONLY" in flags
+        assert not [flag for flag in extension.extra_link_args if FORBIDDEN.search(flag)]
+        assert extension.py_limited_api
 
 
 def test_kernels_with_avx_keep_it_to_themselves(tmp_path):
@@ -187,35 +367,93 @@ def avx_functions(file: Path, namespace: str, vectors: str) -> tuple[list[str], 
     return outside, inside
 
 
+CUDA_LIBRARY = ROOT / "lamp_kernels" / "_C_cuda.abi3.so"
+
 needs_library = pytest.mark.skipif(not LIBRARY.exists(), reason="needs the native kernels in place")
 needs_binutils = pytest.mark.skipif(not shutil.which("readelf"), reason="needs readelf and nm")
 
 
-@needs_library
+@pytest.fixture(params=[LIBRARY, CUDA_LIBRARY], ids=lambda path: path.name.partition(".")[0])
+def library(request: pytest.FixtureRequest) -> Path:
+    """Each library in its turn."""
+    if not request.param.exists():
+        pytest.skip(f"needs {request.param.name} in place: make build, or make build-cuda")
+    return request.param
+
+
+def printed(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 @needs_binutils
-def test_library_links_to_torch_and_the_system_only():
-    dynamic = subprocess.run(["readelf", "-d", LIBRARY], capture_output=True, text=True).stdout
+def test_library_links_to_torch_and_the_system_only(library):
+    dynamic = printed("readelf", "-d", library)
     needed = set(re.findall(r"\(NEEDED\).*\[(\w[\w+-]*)\.so", dynamic))
     assert "libtorch_cpu" in needed
     system = {"libstdc++", "libm", "libgcc_s", "libc"} | {n for n in needed if n.startswith("ld-")}
+    system |= {"librt", "libdl", "libpthread"}  # apart from libc before glibc 2.34
     assert needed <= {"libtorch", "libtorch_cpu", "libc10"} | system
     assert "RPATH" not in dynamic
     assert "RUNPATH" not in dynamic
 
 
-@needs_library
 @needs_binutils
-def test_library_exports_nothing_of_its_own():
-    command = ["nm", "-DC", "--defined-only", LIBRARY]
-    exported = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    assert not [line for line in exported if "lamp_kernels" in line or "torch" in line]
+def test_library_exports_nothing_of_its_own(library):
+    exported = printed("nm", "-DC", "--defined-only", library).splitlines()
+    foreign = re.compile(r"lamp_kernels|torch|\b(cuda|cu[A-Z]|__cuda)\w*")
+    assert not [line for line in exported if foreign.search(line)]
 
 
-@needs_library
-def test_library_does_not_tell_where_it_was_built():
-    content = LIBRARY.read_bytes()
+@needs_binutils
+def test_library_loads_without_cuda(library):
+    """Whatever PyTorch's CUDA library defines would be missing beside a PyTorch without CUDA."""
+    undefined = printed("nm", "-DC", "--undefined-only", library)
+    assert not re.findall(r".*(?:c10|at)::cuda.*| (?:cuda|cu[A-Z]|__cuda)\w*", undefined)
+    assert "aoti_torch_get_current_cuda_stream" not in undefined
+
+
+def test_library_does_not_tell_where_it_was_built(library):
+    content = library.read_bytes()
     for path in (ROOT, Path(setuptools.__file__).parents[1]):
         assert os.fsencode(path) not in content
+
+
+@needs_binutils
+def test_kernels_are_counted_by_their_stubs():
+    cuda_budgets = runpy.run_path(str(ROOT / "tests/install/cuda_budgets.py"))
+    symbols = "\n".join(
+        f"0000 b _ZZL{len(stub)}{stub}RKN1a9ArgumentsE{variable}"
+        for stub in ("__device_stub__Z1fIfEvN1a9ArgumentsE", "__device_stub__Z1fIdEvN1a9ArgumentsE")
+        for variable in ("E5__tmp", "E8__handle")
+    )
+    assert len(cuda_budgets["kernels"](symbols)) == 2
+
+
+@needs_library
+class TestWithoutCudaKernels:
+    """A package that was built without them, and one whose second library is broken."""
+
+    @pytest.fixture
+    def package(self, tmp_path):
+        ignored = shutil.ignore_patterns("__pycache__", "_C_cuda*", "*.txt")
+        shutil.copytree(ROOT / "lamp_kernels", tmp_path / "lamp_kernels", ignore=ignored)
+        return tmp_path / "lamp_kernels"
+
+    def test_the_note_is_read_and_says_what_to_do(self, package):
+        (package / "_without_cuda.txt").write_text("it was built with LAMP_KERNELS_CUDA=0\n")
+        report = run(package.parent, "-m", "lamp_kernels").stdout
+        line = (
+            "CUDA kernels: it was built with LAMP_KERNELS_CUDA=0: no _C_cuda.abi3.so in the "
+            "package; install a wheel with a CUDA release in its version"
+        )
+        assert line in report
+        assert "all checks passed" in report
+
+    def test_that_do_not_load_the_error_is_told(self, package):
+        (package / "_C_cuda.abi3.so").write_text("no library")
+        report = run(package.parent, "-m", "lamp_kernels").stdout
+        assert "CUDA kernels: _C_cuda.abi3.so does not load: " in report
+        assert "all checks passed" in report
 
 
 @needs_library
