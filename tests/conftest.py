@@ -25,6 +25,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+# Where the tests make their tensors: bench/gpu_check.py runs them with "cuda". Nothing is set for
+# the CPU, where PyTorch makes them anyway.
+DEVICE = os.environ.get("LAMP_KERNELS_TEST_DEVICE") or "cpu"
+
 # What computes losses in the reference; what is left of it every backend uses on small tensors.
 COMPUTING = (
     "image_losses",
@@ -38,16 +42,23 @@ MARKERS = (
     "reference_only: of `each_backend`, the reference alone: no other one promises this",
     "kernels_only: of `each_backend`, all but the reference, which would take long",
     "beside_reference: calls the reference by name, to compare with it",
+    "cpu_only(reason): left out where the tests make their tensors on another device",
 )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for line in MARKERS:
         config.addinivalue_line("markers", line)
+    if DEVICE != "cpu":
+        torch.set_default_device(DEVICE)  # before the tests' modules, which make tensors too
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what `reference_only` and `kernels_only` say, instead of a skip for each."""
+    for item in items if DEVICE != "cpu" else ():
+        marker = item.get_closest_marker("cpu_only")
+        if marker is not None:
+            item.add_marker(pytest.mark.skip(reason=f"about the CPU only: {marker.args[0]}"))
 
     def unwanted(item: pytest.Item) -> bool:
         callspec = getattr(item, "callspec", None)

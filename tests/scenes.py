@@ -14,7 +14,7 @@ SHAPE = (2, 1, SIDE, SIDE)
 
 
 def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(20230814)
+    return torch.Generator(torch.get_default_device()).manual_seed(20230814)
 
 
 def _uniform() -> Tensor:

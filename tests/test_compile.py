@@ -8,6 +8,8 @@ from lamp_kernels import AmplifiedMSELoss, AmplifiedReconstructionLoss, Amplifie
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
+DEVICE = torch.get_default_device().type
+
 MODULES = [
     AmplifiedSSIMLoss(),
     pytest.param(
@@ -116,7 +118,7 @@ def test_autocast_inside_a_compiled_step(reduction):
     target = torch.rand(2, 1, 16, 16)
 
     def forward():
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(DEVICE, dtype=torch.bfloat16):
             return loss_function(model(target), target).sum()
 
     losses = [forward(), torch.compile(forward, fullgraph=True, backend="aot_eager")()]

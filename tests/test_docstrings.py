@@ -17,6 +17,7 @@ PUBLIC = [
 ]
 
 
+@pytest.mark.cpu_only("a tensor on another device prints its device")
 @pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.__qualname__)
 def test_examples(item):
     names = {name: getattr(lamp_kernels, name) for name in lamp_kernels.__all__}

@@ -13,6 +13,8 @@ import torch
 from lamp_kernels import reference
 from lamp_kernels.options import LossOptions
 
+pytestmark = pytest.mark.cpu_only("about the C++ header, compiled for the CPU")
+
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = [np.float32, np.float64]
 C_NAMES = {np.float32: "float", np.float64: "double"}

@@ -159,7 +159,7 @@ KINDS = {
 
 def tensors_of(case: Case, dtype: torch.dtype) -> list[torch.Tensor | None]:
     """Input, target and weight; the images are rounded to the dtype."""
-    generator = torch.Generator().manual_seed(case.seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(case.seed)
     target, input = KINDS[case.kind](uniform(case.shape, generator), case.shape, generator)
     pair = [(case.options.data_range * image).to(dtype) for image in (input, target)]
     weight = None
@@ -190,7 +190,7 @@ def results(
     wanted = [image for image in (input, target) if image.requires_grad]
     if not wanted:
         return [loss, None, None]
-    generator = torch.Generator().manual_seed(case.seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(case.seed)
     upstream = case.factor * uniform(loss.shape, generator) if loss.dim() else None
     scalar = (loss * upstream).sum() if loss.dim() else case.factor * loss
     gradients = iter(torch.autograd.grad(scalar, wanted))

@@ -103,7 +103,7 @@ def test_what_one_wrong_pixel_holds_of_the_gradient(amplification, eps, least, m
 
 def test_a_clamped_variance_keeps_its_derivative():
     """Rounding puts variances of nearly equal images below 0; their gradient must survive."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     y = torch.full((1, 1, 64, 64), 0.3, dtype=torch.float64)
     x = y + 2e-5 * torch.randn(y.shape, generator=generator, dtype=torch.float64)
     x[..., :20] += 0.5  # sets the level of x - y off the noise elsewhere, so rounding shows there

@@ -28,6 +28,7 @@ LOSS_MAP = torch.ops.lamp_kernels.loss_map.default
 ONCE = torch.ops.lamp_kernels.once.default
 
 METRICS = ("ssim", "mse", "l1")
+DEVICE = torch.get_default_device().type
 
 
 def options(metrics=("ssim",), **others):
@@ -134,7 +135,7 @@ def test_opcheck_of_once():
     x, y = images((2, 3, 6, 7), grad=(True, False))
     torch.library.opcheck(
         ONCE,
-        (torch.rand(2), x, y),
+        (torch.rand(2), x, y, torch.rand(2)),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
 
@@ -360,6 +361,32 @@ def test_a_second_derivative_with_respect_to_a_network_is_an_error(level):
         sum(gradient.square().sum() for gradient in gradients).backward()
 
 
+@pytest.mark.parametrize(
+    ("terms", "level"),
+    [
+        ({}, {"reduction": "none"}),
+        ({}, {"reduction": "image"}),
+        ({"mse": 1.0}, {"amplify_over": "image"}),
+        ({"mse": 1.0}, {"amplify_over": "batch"}),
+        ({"mse": 1.0}, {"reduction": "image"}),
+    ],
+)
+def test_a_second_derivative_by_a_learned_weight_is_an_error(terms, level):
+    """The penalty of a gradient that depends on a weight of the losses: on the upstream factor."""
+    x, y = images((2, 1, 12, 13), grad=(True, False))
+    loss = loss_of(x, y, terms, level)
+    weight = torch.ones_like(loss, requires_grad=True)
+    (gradient,) = torch.autograd.grad((loss * weight).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(gradient.square().sum() + weight.square().sum(), weight)
+
+
+def test_transforms_are_refused_with_the_way_out():
+    x, y = images((2, 1, 12, 13))
+    with pytest.raises(RuntimeError, match="backend='reference'"):
+        torch.func.grad(lambda x: loss_of(x, y, {}, {}))(x)
+
+
 @every_loss
 def test_the_hessian_of_something_else_is_not_in_the_way(level):
     """create_graph=True alone is no error: the first derivatives are right."""
@@ -459,6 +486,9 @@ LARGE = (2, 3, 64, 64)
 BYTES = 2 * 3 * 64 * 64 * 4
 
 
+counts_memory = pytest.mark.cpu_only("counts the memory of the CPU; tests/cuda has its own")
+
+
 def peak_of(function):
     """The most bytes of tensors that were alive at once while it ran, beyond those before."""
     with torch.profiler.profile(
@@ -474,6 +504,7 @@ def peak_of(function):
     return peak
 
 
+@counts_memory
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("grad", [(False, False), (True, False), (True, True)])
 def test_one_stored_gradient_for_each_that_is_wanted(grad, backward):
@@ -492,6 +523,7 @@ def test_one_stored_gradient_for_each_that_is_wanted(grad, backward):
     assert peak_of(run) >= sum(grad) * BYTES
 
 
+@counts_memory
 def test_no_gradient_is_computed_without_grad_mode():
     x, y = images(LARGE, grad=(True, True))
     for mode in (torch.no_grad, torch.inference_mode):
@@ -499,6 +531,7 @@ def test_no_gradient_is_computed_without_grad_mode():
             assert peak_of(lambda: AmplifiedSSIMLoss(backend="native")(x, y)) <= 4096
 
 
+@counts_memory
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("grad", [(True, False), (True, True)])
 def test_gradients_are_stored_in_the_type_computed_in(grad, dtype):
@@ -507,6 +540,7 @@ def test_gradients_are_stored_in_the_type_computed_in(grad, dtype):
     assert size <= peak_of(lambda: AmplifiedSSIMLoss(backend="native")(x, y)) <= size + 4096
 
 
+@counts_memory
 def test_a_stored_gradient_ends_with_its_backward():
     x, y = images(LARGE, grad=(True, False))
     loss = AmplifiedSSIMLoss(backend="native")(1.0 * x, y)
@@ -556,7 +590,7 @@ def test_mixed_dtypes_under_autocast(dtype, swap):
     x, y = images((2, 3, 16, 17), dtypes=(dtype, torch.float32), grad=(True, True))
     exact = [image.detach().double().requires_grad_() for image in (x, y)]
     order = slice(None, None, -1) if swap else slice(None)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
         loss = AmplifiedReconstructionLoss(backend="native")(*[x, y][order])
     wanted = AmplifiedReconstructionLoss(backend="reference")(*exact[order])
     assert loss.dtype == torch.float32
@@ -588,6 +622,7 @@ class Scores(Dataset):
         return torch.stack([loss.detach(), x.grad.sum()])
 
 
+@pytest.mark.cpu_only("a forked process cannot use the CUDA of its parent")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12: threads and fork
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_in_workers_of_a_data_loader(start):
@@ -626,6 +661,7 @@ def train_one_of_two(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.cpu_only("its processes have tensors on the CPU")
 def test_data_parallel_training(tmp_path):
     mp.spawn(train_one_of_two, args=(str(tmp_path),), nprocs=2)
     model, batch = model_of(), torch.cat([batch_of(0), batch_of(1)])

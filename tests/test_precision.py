@@ -13,6 +13,7 @@ from lamp_kernels import (
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
+DEVICE = torch.get_default_device().type
 MODULES = [AmplifiedSSIMLoss, AmplifiedMSELoss, AmplifiedL1Loss, AmplifiedReconstructionLoss]
 
 
@@ -24,7 +25,7 @@ def network():
 def test_autocast_with_half_output_and_full_target(module):
     target = torch.rand(2, 3, 16, 16)
     model = network()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
         output = model(target)
         loss = module()(output, target)
     assert output.dtype == torch.bfloat16
@@ -41,7 +42,7 @@ def test_autocast_changes_nothing_for_equal_dtypes(dtype):
     x, y = torch.rand(2, 2, 3, 16, 16).to(dtype)
     expected = AmplifiedReconstructionLoss()(x, y)
     maps = functional.anomaly_map(x, y, smooth_sigma=1.0)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
         assert AmplifiedReconstructionLoss()(x, y).item() == expected.item()
         assert torch.equal(functional.anomaly_map(x, y, smooth_sigma=1.0), maps)
 
@@ -52,7 +53,7 @@ def test_gradient_scaler(module):
     target = torch.rand(2, 3, 16, 16)
     models = [network(), network()]
     models[1].load_state_dict(models[0].state_dict())
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    scaler = torch.amp.GradScaler(DEVICE, init_scale=2.0**16)
     plain, scaled = (torch.optim.SGD(model.parameters(), lr=0.1) for model in models)
 
     module()(models[0](target), target).backward()

@@ -25,7 +25,7 @@ paddings = st.sampled_from(["reflect", "valid", "zeros"])
 
 
 def images(shape, seed, count=2):
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
     return [torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(count)]
 
 

@@ -25,6 +25,9 @@ NATIVE_PLAIN = "lamp_kernels native, valid, not amplified"
 REFERENCE = "lamp_kernels reference"
 REFERENCE_PLAIN = "lamp_kernels reference, valid, not amplified"
 COMPILED = "lamp_kernels reference, compiled"
+TRITON = "lamp_kernels triton"
+TEXTBOOK = "textbook SSIM"
+FUSED = "fused-ssim"
 MSSSIM = "pytorch-msssim"
 FLOOR = "torch MSELoss"
 
@@ -65,23 +68,28 @@ class Contestant:
 
     def unavailable(self) -> str | None:
         """Why it cannot be measured here, or None."""
-        if self.name in (NATIVE, NATIVE_PLAIN) and "native" not in backends.available():
-            return "this installation of lamp_kernels has no native kernels"
+        kernels = {NATIVE: "native", NATIVE_PLAIN: "native", TRITON: "triton"}.get(self.name)
+        if kernels is not None and kernels not in backends.available():
+            return f"this installation of lamp_kernels has no {kernels} kernels"
         if self.version is None and self.distribution != OURS:
             return f"{self.distribution} is not installed"
         return None
 
 
 def select(
-    only: Sequence[str] | None = None, *, compiled: bool = True
+    only: Sequence[str] | None = None,
+    *,
+    compiled: bool = True,
+    among: Sequence[Contestant] | None = None,
 ) -> tuple[list[Contestant], list[dict[str, str]]]:
     """The contestants to measure, and those left out, each with the reason.
 
-    only: beginnings of names; None takes all. compiled: whether to compile the reference.
+    only: beginnings of names; None takes all. compiled: whether to compile the reference. among:
+    CONTESTANTS if None.
     """
     taken: list[Contestant] = []
     skipped: list[dict[str, str]] = []
-    for contestant in CONTESTANTS:
+    for contestant in CONTESTANTS if among is None else among:
         if only is not None and not contestant.name.startswith(tuple(only)):
             continue
         reason = contestant.unavailable()
@@ -139,6 +147,37 @@ def _pytorch_msssim() -> Loss:
     from pytorch_msssim import ssim
 
     return lambda input, target: 1.0 - ssim(input, target, data_range=1.0)
+
+
+def _fused_ssim() -> Loss:
+    from fused_ssim import fused_ssim
+
+    return lambda input, target: 1.0 - fused_ssim(input, target)
+
+
+def _textbook() -> Loss:
+    """The formula as it is written down, in PyTorch: one window, once along x and once along y."""
+    side = torch.arange(11) - 5
+    taps = torch.exp(-side.square() / (2 * 1.5**2))
+    taps = taps / taps.sum()
+
+    def loss(input: Tensor, target: Tensor) -> Tensor:
+        channels = input.shape[1]
+        along_x = taps.to(input).expand(channels, 1, 1, -1)
+        along_y = along_x.mT
+
+        def mean(image: Tensor) -> Tensor:
+            rows = torch.nn.functional.conv2d(image, along_x, groups=channels)
+            return torch.nn.functional.conv2d(rows, along_y, groups=channels)
+
+        x, y = mean(input), mean(target)
+        xx, yy, xy = mean(input * input), mean(target * target), mean(input * target)
+        c1, c2 = 0.01**2, 0.03**2
+        luminance = (2 * x * y + c1) / (x * x + y * y + c1)
+        structure = (2 * (xy - x * y) + c2) / (xx - x * x + yy - y * y + c2)
+        return 1.0 - (luminance * structure).mean()
+
+    return loss
 
 
 def _kornia() -> Loss:
@@ -236,4 +275,15 @@ CONTESTANTS = (
         margin=10,  # two windows
     ),
     Contestant(FLOOR, "torch", "-", _torch_setup(torch.nn.MSELoss), torch.nn.MSELoss()),
+)
+
+_BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}
+# Those that take tensors of a GPU; fused-ssim takes no others.
+ON_GPU = (
+    *(_BY_NAME[name] for name in (NATIVE, NATIVE_PLAIN)),
+    _ours(TRITON, backend="triton"),
+    *(_BY_NAME[name] for name in (COMPILED, REFERENCE)),
+    Contestant(TEXTBOOK, "torch", "valid", _torch_setup(_textbook), _plain("valid")),
+    _peer(FUSED, "zeros", _fused_ssim, _plain("zeros")),
+    *(_BY_NAME[name] for name in (MSSSIM, "kornia", "torchmetrics", FLOOR)),
 )

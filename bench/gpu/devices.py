@@ -1,0 +1,118 @@
+"""Public figures of targets and devices."""
+
+from dataclasses import dataclass
+
+REGISTERS = 65536  # of a multiprocessor, on all targets here
+WARP = 32
+
+
+@dataclass(frozen=True)
+class Target:
+    """A multiprocessor of one compute capability.
+
+    Limits: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability". Lanes:
+    the same, "Throughput of Native Arithmetic Instructions", results per cycle and multiprocessor.
+    """
+
+    name: str
+    warps: int
+    blocks: int
+    shared_memory: int  # bytes
+    shared_memory_of_block: int
+    reserved: int  # bytes that the system keeps of each block
+    float32: int
+    integer: int
+    float64: int
+    # A device to choose tiles for; ssim_tiling asks for its number of multiprocessors.
+    example: str
+    multiprocessors: int
+    special: int = 16
+    schedulers: int = 4
+
+
+KIB = 1024
+TARGETS = {
+    75: Target("sm_75", 32, 16, 64 * KIB, 64 * KIB, 0, 64, 64, 2, "T4", 40),
+    80: Target("sm_80", 64, 32, 164 * KIB, 163 * KIB, KIB, 64, 64, 32, "A100", 108),
+    86: Target("sm_86", 48, 16, 100 * KIB, 99 * KIB, KIB, 128, 64, 2, "RTX 3090", 82),
+    89: Target("sm_89", 48, 24, 100 * KIB, 99 * KIB, KIB, 128, 64, 2, "RTX 4090", 128),
+    90: Target("sm_90", 64, 32, 228 * KIB, 227 * KIB, KIB, 128, 64, 64, "H100 SXM", 132),
+    100: Target("sm_100", 64, 32, 228 * KIB, 227 * KIB, KIB, 128, 64, 64, "B200", 148),
+    120: Target("sm_120", 48, 24, 100 * KIB, 99 * KIB, KIB, 128, 64, 2, "RTX 5090", 170),
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU as its maker describes it, at its boost clock."""
+
+    name: str
+    target: Target
+    clock: float  # Hz
+    bandwidth: float  # bytes per second of DRAM
+    cache: float  # bytes of L2
+    source: str
+
+    @property
+    def multiprocessors(self) -> int:
+        """How many there are."""
+        return self.target.multiprocessors
+
+
+DEVICES = (
+    Device(
+        "A100 SXM 80 GB",
+        TARGETS[80],
+        1.41e9,
+        2039e9,
+        40e6,
+        "NVIDIA A100 datasheet (2,039 GB/s) and architecture whitepaper (108 SMs, 1,410 MHz)",
+    ),
+    Device(
+        "H100 SXM",
+        TARGETS[90],
+        1.98e9,
+        3350e9,
+        50e6,
+        "NVIDIA H100 datasheet (3.35 TB/s; 67 TFLOPS of float32 are 132 SMs at 1.98 GHz)",
+    ),
+    Device(
+        "RTX 4090",
+        TARGETS[89],
+        2.52e9,
+        1008e9,
+        72e6,
+        "NVIDIA Ada architecture whitepaper (128 SMs, 2,520 MHz, 1,008 GB/s)",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """What runs at once on one multiprocessor, and what keeps more from it."""
+
+    blocks: int
+    warps: int
+    limit: str
+
+
+def occupancy(target: Target, threads: int, registers: int, shared_memory: int) -> Occupancy:
+    """As NVIDIA's occupancy calculator has it.
+
+    Registers are given to warps in units of 256, from the quarter of them that the warp's scheduler
+    has; shared memory to blocks in units of 128 bytes (256 on sm_75), which rounds less than a
+    block here.
+    """
+    warps = -(-threads // WARP)
+    of_warp = -(-max(registers, 1) * WARP // 256) * 256
+    by_registers = REGISTERS // target.schedulers // of_warp * target.schedulers // warps
+    unit = 256 if target.reserved == 0 else 128
+    of_block = -(-(shared_memory + target.reserved) // unit) * unit
+    limits = {
+        "registers": by_registers,
+        "shared memory": target.shared_memory // of_block if of_block else target.blocks,
+        "warps": target.warps // warps,
+        "blocks": target.blocks,
+    }
+    limit = min(limits, key=lambda name: limits[name])
+    return Occupancy(limits[limit], limits[limit] * warps, limit)

@@ -1,0 +1,249 @@
+"""Predicted times, from counts of the compiled code and public figures of devices.
+
+A launch takes as long as the slower of two: its traffic through DRAM, and its instructions on the
+multiprocessors as gpu/schedule.py plays them through.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu.build import Tiles
+from gpu.devices import Device
+from gpu.schedule import FAR_LATENCY
+
+# Share of the DRAM bandwidth that kernels reach which only stream through it; copies and the like
+# are commonly reported at 0.87 to 0.93 of the figure in the datasheet on these three devices.
+DRAM_SHARE = 0.9
+# Between two kernels that follow one another in a stream: NVIDIA's blog "Getting Started with CUDA
+# Graphs" has 3.8 us for each of a row of kernels of 2.9 us.
+LAUNCH_GAP = 0.9e-6
+
+Shape = tuple[int, int, int, int]
+
+
+def elements(shape: Shape) -> int:
+    """Pixels times channels times images."""
+    n, c, h, w = shape
+    return n * c * h * w
+
+
+@dataclass(frozen=True)
+class Part:
+    """A resource, and how long it is busy, in seconds."""
+
+    dram: float
+    multiprocessors: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the launch that needs both."""
+        return max(self.dram, self.multiprocessors) + LAUNCH_GAP
+
+    @property
+    def binding(self) -> str:
+        """The one that takes longer."""
+        return "DRAM" if self.dram >= self.multiprocessors else "instructions"
+
+
+def dram_seconds(bytes_per_element: float, shape: Shape, device: Device) -> float:
+    """Of a launch's traffic."""
+    return bytes_per_element * elements(shape) / (DRAM_SHARE * device.bandwidth)
+
+
+# ---- The streaming kernel ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What is computed and read more than once, for the sake of neighbours, as factors."""
+
+    rows: float  # that a tile walks through, over those that it owns
+    columns: float
+    rows_read: float  # of the images, over those that there are
+    columns_read: float
+    longest: int  # rows that the longest tile walks through
+
+    @property
+    def positions(self) -> float:
+        """Computed over own."""
+        return self.rows * self.columns
+
+
+def overhead(tiles: Tiles, radius: int, shape: Shape) -> Overhead:
+    """By the bounds of SsimTile::run, for a grid that is the whole image."""
+    _, _, height, width = shape
+    walked, rows_read, longest = 0, 0, 0
+    for band in range(tiles.bands):
+        begin = band * tiles.band_height
+        stop = min(begin + tiles.band_height, height)
+        first, end = max(0, begin - tiles.halo), min(height, stop + tiles.halo)
+        last = stop + 2 * radius if tiles.halo else end + radius - 1
+        rows = last - (first - radius) + 1
+        walked += rows
+        longest = max(longest, rows)
+        rows_read += min(height, end + radius) - max(0, first - radius)
+    positions = tiles.threads * tiles.columns
+    columns_read = 0
+    for strip in range(tiles.strips):
+        left = strip * tiles.strip_width - tiles.halo - radius
+        right = left + positions + 2 * radius
+        columns_read += min(width, right) - max(0, left)
+    return Overhead(
+        walked / height,
+        positions * tiles.strips / width,
+        rows_read / height,
+        columns_read / width,
+        longest,
+    )
+
+
+LEVEL_ROWS = 8  # that find_levels reads of each tile
+
+
+def streamed_bytes(tiles: Tiles, gradients: int, more: Overhead) -> tuple[float, float]:
+    """Bytes per element that come from or go to DRAM, and that the kernel asks for.
+
+    Neighbouring strips are in step, so that what both read comes from the L2 cache the second time;
+    of two bands one reads the rows between them at its end and the other at its beginning, when
+    they are no longer there, or not yet. Rows for the levels are read anew, too.
+    """
+    levels = min(LEVEL_ROWS, tiles.band_height) / tiles.band_height
+    written = 4.0 * gradients
+    dram = 8 * (more.rows_read + levels) + written
+    return dram, 8 * (more.rows_read * more.columns_read + levels) + written
+
+
+def start_cycles(tiles: Tiles) -> float:
+    """Before the first row: the levels' pixels are waited for one after the other."""
+    turns = -(-tiles.strip_width // tiles.threads)
+    return (min(LEVEL_ROWS, tiles.band_height) * turns + 1.0) * FAR_LATENCY
+
+
+def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float]) -> float:
+    """Cycles of a launch of `total` equal blocks, of which a multiprocessor runs some at once.
+
+    cycles: of 0, 1, ... blocks at once. The multiprocessor that gets most decides.
+    """
+    most = -(-total // device.multiprocessors)
+    full, rest = divmod(most, at_once)
+    return full * cycles[at_once] + cycles[rest]
+
+
+def streamed_part(
+    tiles: Tiles,
+    more: Overhead,
+    shape: Shape,
+    device: Device,
+    bytes_per_element: float,
+    row_cycles: Sequence[float],
+) -> Part:
+    """One launch. row_cycles: of a row of 0, 1, ... blocks at once on a multiprocessor."""
+    n, c, _, _ = shape
+    total = n * c * tiles.strips * tiles.bands
+    of_tile = [
+        cycles * more.longest + (start_cycles(tiles) if blocks else 0.0)
+        for blocks, cycles in enumerate(row_cycles)
+    ]
+    busy = in_rounds(total, device, len(row_cycles) - 1, of_tile)
+    return Part(dram_seconds(bytes_per_element, shape, device), busy / device.clock)
+
+
+# ---- The plain design ----------------------------------------------------------------------------
+
+SIDE = 16  # of a block of bench/two_kernel.cu
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel that a user of the plain design runs, and its traffic per element."""
+
+    name: str
+    bytes: float
+    kernel: str = ""  # of bench/two_kernel.cu; the others are bound by their traffic
+
+
+def _fills(count: int) -> list[Launch]:
+    return [Launch("fill with zeros", 4)] * count
+
+
+# What fused-ssim and its like launch (read from its source, 2025): every output is made by
+# zeros_like, the score is the map's mean, whose gradient autograd spreads over a plane. The halos
+# of tiles come from the L2 cache and are no traffic.
+MEAN = Launch("mean of the map", 4)
+FORWARD = [*_fills(4), Launch("forward", 8 + 16, "forward"), MEAN]
+INFERENCE = [*_fills(1), Launch("forward without derivatives", 8 + 4, "inference"), MEAN]
+BACKWARD = [
+    Launch("gradient of the mean", 4),
+    *_fills(1),
+    Launch("backward", 16 + 8 + 4, "backward"),
+]
+# Its benchmark calls backward() again and again without clearing the gradient before, so that each
+# is added to the last.
+ADDED = Launch("added to the last gradient", 12)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A time that someone has measured on a device."""
+
+    what: str
+    milliseconds: float
+    launches: tuple[Launch, ...]
+    shape: Shape
+    device: str
+    source: str
+    gate: bool  # whether the model has to agree, to be believed
+
+
+# The README does not name the device; its author writes elsewhere of his RTX 4090.
+_README = "README of optimized-fused-ssim (2025), timed by its tests/test.py"
+BIG: Shape = (5, 5, 1080, 1920)
+PUBLISHED = (
+    Published("forward", 2.49, tuple(FORWARD), BIG, "RTX 4090", _README, True),
+    Published("backward", 2.68, (*BACKWARD, ADDED), BIG, "RTX 4090", _README, True),
+    Published("inference", 1.43, tuple(INFERENCE), BIG, "RTX 4090", _README, False),
+)
+TOLERANCE = 0.25
+
+
+def plain_parts(
+    launches: Sequence[Launch],
+    shape: Shape,
+    device: Device,
+    block_cycles: dict[str, Sequence[float]],
+) -> list[Part]:
+    """Of each launch. block_cycles: of 0, 1, ... blocks at once, by the kernel."""
+    n, c, height, width = shape
+    blocks = n * c * -(-height // SIDE) * -(-width // SIDE)
+    parts = []
+    for launch in launches:
+        busy = 0.0
+        if launch.kernel:
+            cycles = block_cycles[launch.kernel]
+            busy = in_rounds(blocks, device, len(cycles) - 1, cycles) / device.clock
+        parts.append(Part(dram_seconds(launch.bytes, shape, device), busy))
+    return parts
+
+
+def seconds(parts: Sequence[Part], memory: bool = True) -> float:
+    """Of launches one after the other; without memory as if every access were free."""
+    if memory:
+        return sum(part.seconds for part in parts)
+    return sum(part.multiprocessors + LAUNCH_GAP for part in parts)
+
+
+def agreeing_shares(
+    published: Published,
+    device: Device,
+    block_cycles: dict[str, Sequence[float]],
+) -> tuple[float, float]:
+    """Least and greatest DRAM_SHARE with which the model agrees with a published time."""
+    parts = plain_parts(published.launches, published.shape, device, block_cycles)
+    good = []
+    for percent in range(30, 131):
+        factor = DRAM_SHARE / (percent / 100)
+        scaled = [Part(part.dram * factor, part.multiprocessors) for part in parts]
+        error = seconds(scaled) * 1e3 / published.milliseconds - 1
+        if abs(error) <= TOLERANCE:
+            good.append(percent / 100)
+    return (min(good), max(good)) if good else (0.0, 0.0)

@@ -1,0 +1,242 @@
+"""Machine code as cuobjdump prints it: instructions, loops, and what the instructions are.
+
+From sm_70 on an instruction is 128 bits, and bits 105 to 121 tell the scheduler how long to wait
+after it and on which of six scoreboards. NVIDIA does not document them; the layout is the one found
+by Jia et al., "Dissecting the NVIDIA Volta GPU Architecture via Microbenchmarking" (2018).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+_FUNCTION = re.compile(r"^\s*Function : (\S+)")
+_FIRST = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\*\s*0x([0-9a-f]{16})\s*\*/")
+_SECOND = re.compile(r"^\s*/\*\s*0x([0-9a-f]{16})\s*\*/")
+_GUARD = re.compile(r"^@!?U?P[T0-9]\s+")
+_TARGET = re.compile(r"0x([0-9a-f]+)")
+
+NO_SCOREBOARD = 7
+
+# What an instruction does, in the order of the tables.
+KINDS = (
+    "ffma",
+    "fadd_fmul",
+    "imad",
+    "integer",
+    "select",
+    "move",
+    "uniform",
+    "mufu",
+    "convert",
+    "fp64",
+    "lds",
+    "sts",
+    "ldg",
+    "stg",
+    "constant",
+    "control",
+)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction, and what the scheduler is told with it."""
+
+    address: int
+    text: str
+    stall: int = 1  # cycles until the warp's next instruction
+    write: int = NO_SCOREBOARD  # scoreboard that is set until the result is there
+    read: int = NO_SCOREBOARD  # the same until the operands are read
+    wait: int = 0  # scoreboards that have to be clear before it starts, as bits
+
+    @property
+    def operation(self) -> str:
+        """The mnemonic with its suffixes, without the guard."""
+        return _GUARD.sub("", self.text).split()[0].rstrip(",")
+
+    @property
+    def name(self) -> str:
+        """The mnemonic alone."""
+        return self.operation.split(".")[0]
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        return _kind(self.name, self.operation, self.text)
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it has no guard."""
+        return not _GUARD.match(self.text)
+
+    @property
+    def target(self) -> int | None:
+        """Where a branch goes."""
+        found = _TARGET.search(self.text) if self.name == "BRA" else None
+        return int(found[1], 16) if found else None
+
+    @property
+    def bytes(self) -> int:
+        """Of a thread, for loads and stores."""
+        parts = self.operation.split(".")
+        return 16 if "128" in parts else 8 if "64" in parts else 4
+
+
+def _kind(name: str, operation: str, text: str) -> str:
+    if name in ("FFMA", "FFMA2", "FFMA32I"):
+        return "ffma"
+    if name in ("FADD", "FMUL", "FADD2", "FMUL2", "FADD32I", "FMUL32I"):
+        return "fadd_fmul"
+    # A constant or a register is brought by whichever unit is free, also by those for arithmetic.
+    if name in ("MOV", "MOV32I", "CS2R") or operation.startswith("IMAD.MOV"):
+        return "move"
+    if name.startswith("HFMA2") and "-RZ, RZ" in text:
+        return "move"
+    for kind, names in _NAMES.items():
+        if name in names:
+            return kind
+    if name in ("F2F", "F2I", "I2F"):
+        return "fp64" if "F64" in operation else "convert"
+    return "uniform" if name.startswith("U") else "integer"
+
+
+_NAMES = {
+    "imad": {"IMAD"},
+    "select": {"FSEL", "FSETP", "FSET", "FMNMX", "FMNMX3", "FCHK"},
+    "mufu": {"MUFU"},
+    "fp64": {"DADD", "DMUL", "DFMA", "DSETP", "DMNMX"},
+    "lds": {"LDS"},
+    "sts": {"STS"},
+    "ldg": {"LDG"},
+    "stg": {"STG"},
+    "constant": {"LDC", "ULDC", "LDCU"},
+    "control": {
+        *("BRA", "BSSY", "BSYNC", "BREAK", "BAR", "EXIT", "NOP", "CALL", "RET", "WARPSYNC"),
+        *("YIELD", "DEPBAR", "BMOV", "BRX", "JMP", "ACQBULK"),
+    },
+}
+
+
+def parse(text: str) -> dict[str, list[Instruction]]:
+    """Instructions of each function of `cuobjdump -sass`, by its mangled name."""
+    functions: dict[str, list[Instruction]] = {}
+    current: list[Instruction] = []
+    lines = text.splitlines()
+    for i, line in enumerate(lines):
+        if found := _FUNCTION.match(line):
+            current = functions.setdefault(found[1], [])
+        elif found := _FIRST.match(line):
+            second = _SECOND.match(lines[i + 1]) if i + 1 < len(lines) else None
+            if second is None:
+                raise ValueError(f"half an instruction: {line.strip()}")
+            bits = int(second[1], 16) >> 41
+            current.append(
+                Instruction(
+                    address=int(found[1], 16),
+                    text=found[2],
+                    stall=bits & 15,
+                    write=bits >> 5 & 7,
+                    read=bits >> 8 & 7,
+                    wait=bits >> 11 & 63,
+                )
+            )
+    return functions
+
+
+def loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
+    """Bodies of the loops, each from where a branch goes back to, to that branch, in order."""
+    found = []
+    for branch in code:
+        target = branch.target
+        # A branch to itself is the padding behind a function's end.
+        if target is not None and target < branch.address:
+            found.append([i for i in code if target <= i.address <= branch.address])
+    return found
+
+
+def main_loop(code: Sequence[Instruction]) -> list[Instruction]:
+    """The largest loop with a barrier in it."""
+    bodies = [body for body in loops(code) if any(i.name == "BAR" for i in body)]
+    if not bodies:
+        raise ValueError("no loop holds a barrier")
+    return max(bodies, key=len)
+
+
+def until_exit(code: Sequence[Instruction]) -> list[Instruction]:
+    """Up to where all threads have left; behind it lie subroutines for rare cases."""
+    for i, instruction in enumerate(code):
+        if instruction.name == "EXIT" and instruction.unconditional:
+            return list(code[: i + 1])
+    return list(code)
+
+
+def without_calls(code: Sequence[Instruction]) -> list[Instruction]:
+    """Without what is jumped over unless a subroutine is called: the slow case of a division."""
+    skipped: set[int] = set()
+    for i, branch in enumerate(code):
+        target = branch.target
+        if target is None or target <= branch.address or branch.unconditional:
+            continue
+        inside = [j for j in code[i + 1 :] if j.address < target]
+        if any(j.name == "CALL" for j in inside) and len(inside) < 8:
+            skipped.update(j.address for j in inside)
+    return [i for i in code if i.address not in skipped]
+
+
+def unrolled(code: Sequence[Instruction], turns: Sequence[int]) -> list[Instruction]:
+    """What a warp executes that goes so often through the loops, which are not nested."""
+    bodies = loops(code)
+    if len(bodies) != len(turns):
+        raise ValueError(f"{len(bodies)} loops, but turns for {len(turns)}")
+    executed: list[Instruction] = []
+    at = code[0].address if code else 0
+    for body, times in zip(bodies, turns, strict=True):
+        executed += [i for i in code if at <= i.address < body[0].address]
+        executed += body * times
+        at = body[-1].address + 1
+    return executed + [i for i in code if i.address >= at]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many instructions of each kind, and 128-byte accesses of shared and global memory."""
+
+    kinds: dict[str, float]
+    shared_wavefronts: float  # of a warp, each a cycle of the shared memory
+    global_bytes: float  # of a thread
+
+    @property
+    def instructions(self) -> float:
+        """All of them."""
+        return sum(self.kinds.values())
+
+    @property
+    def multiply_adds(self) -> float:
+        """Multiplications, additions and both in one, of float32."""
+        return self.kinds.get("ffma", 0) + self.kinds.get("fadd_fmul", 0)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        kinds = {k: self.kinds.get(k, 0) + other.kinds.get(k, 0) for k in KINDS}
+        return Counts(
+            kinds,
+            self.shared_wavefronts + other.shared_wavefronts,
+            self.global_bytes + other.global_bytes,
+        )
+
+    def __mul__(self, factor: float) -> "Counts":
+        kinds = {k: factor * n for k, n in self.kinds.items()}
+        return Counts(kinds, factor * self.shared_wavefronts, factor * self.global_bytes)
+
+
+def count(code: Iterable[Instruction]) -> Counts:
+    """Counts of one pass through the code. A packed pair of operations (FFMA2) is two."""
+    kinds: Counter[str] = Counter()
+    wavefronts = moved = 0
+    for i in code:
+        kinds[i.kind] += 2 if i.name in ("FFMA2", "FADD2", "FMUL2") else 1
+        if i.kind in ("lds", "sts"):
+            wavefronts += i.bytes * 32 // 128
+        elif i.kind in ("ldg", "stg"):
+            moved += i.bytes
+    return Counts({k: float(kinds.get(k, 0)) for k in KINDS}, float(wavefronts), float(moved))

@@ -1,0 +1,175 @@
+"""How many cycles a scheduler of a multiprocessor takes for the warps it has.
+
+The compiled code says for how long a warp waits after each instruction, and for which results. So a
+scheduler is played through: one instruction a cycle, of a warp that may go on and whose unit is
+free. What the code does not say is how long memory takes (two constants below) and what the caches
+do (nothing here: no miss of an instruction, no conflict of banks, no queue that is full).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu.devices import Target
+from gpu.sass import NO_SCOREBOARD, Instruction
+
+# Cycles. Microbenchmarks of these generations (Jia et al. 2018, Luo et al., arXiv:2402.13499) find
+# 22 to 33 for shared memory and about as many for the other units whose results are waited for by
+# a scoreboard, 450 to 600 for DRAM without load.
+NEAR_LATENCY = 30
+FAR_LATENCY = 600
+OPERANDS_READ = 15
+
+
+@dataclass(frozen=True)
+class _Step:
+    stall: int
+    waits: tuple[int, ...]
+    write: int
+    read: int
+    unit: str
+    busy: float
+    latency: int
+    barrier: bool
+
+
+def _unit(i: Instruction, target: Target) -> tuple[str, float]:
+    """Which unit of a scheduler an instruction takes, and for how many cycles."""
+    lanes = target.schedulers * 32
+    if i.kind in ("ffma", "fadd_fmul"):
+        packed = 2 if i.name in ("FFMA2", "FADD2", "FMUL2") else 1
+        return "float32", packed * lanes / target.float32
+    if i.kind == "imad" or i.operation.startswith("IMAD"):
+        # In the multiply-add unit, or where that has 32 lanes, in half of it.
+        unit = "float32" if target.float32 == target.integer else "half"
+        return unit, lanes / target.integer
+    if i.kind in ("integer", "select", "move"):
+        return "integer", lanes / target.integer
+    if i.kind in ("mufu", "convert"):
+        return "special", lanes / target.special
+    if i.kind == "fp64":
+        return "float64", lanes / target.float64
+    if i.kind in ("lds", "sts", "ldg", "stg"):
+        # One access of 128 bytes a cycle, for all schedulers.
+        return "memory", target.schedulers * i.bytes * 32 / 128
+    return "none", 0.0
+
+
+def _step(i: Instruction, target: Target) -> _Step:
+    unit, busy = _unit(i, target)
+    far = i.kind in ("ldg",)
+    return _Step(
+        stall=max(i.stall, 1),
+        waits=tuple(b for b in range(6) if i.wait >> b & 1),
+        write=i.write,
+        read=i.read,
+        unit=unit,
+        busy=busy,
+        latency=FAR_LATENCY if far else NEAR_LATENCY,
+        barrier=i.name == "BAR",
+    )
+
+
+def unit_cycles(code: Sequence[Instruction], target: Target) -> dict[str, float]:
+    """For how long one warp's instructions take each unit of a scheduler, and the scheduler."""
+    busy = {"issue": float(len(code))}
+    for i in code:
+        unit, taken = _unit(i, target)
+        if unit != "none":
+            busy[unit] = busy.get(unit, 0.0) + taken
+    return busy
+
+
+def cycles(
+    traces: Sequence[Sequence[Instruction]],
+    target: Target,
+    blocks: Sequence[int] | None = None,
+    starts: Sequence[int] | None = None,
+) -> list[int]:
+    """When each warp of one scheduler has done its trace.
+
+    blocks: which block each warp belongs to, whose barriers it shares; all to one if not given.
+    starts: cycles at which they begin.
+    """
+    n = len(traces)
+    known: dict[int, _Step] = {}
+    steps = [[known.setdefault(id(i), _step(i, target)) for i in trace] for trace in traces]
+    block = list(blocks) if blocks is not None else [0] * n
+    ready = [float(s) for s in starts] if starts is not None else [0.0] * n
+    position = [0] * n
+    boards = [[0.0] * 8 for _ in range(n)]
+    stopped = [False] * n  # at a barrier
+    free: dict[str, float] = {}
+    done = [0] * n
+    left = [w for w in range(n) if steps[w]]
+    now, last = 0.0, -1
+
+    def earliest(w: int) -> float:
+        step = steps[w][position[w]]
+        at = max(ready[w], free.get(step.unit, 0.0))
+        for b in step.waits:
+            at = max(at, boards[w][b])
+        return at
+
+    while left:
+        running = [w for w in left if not stopped[w]]
+        if not running:
+            raise ValueError("a warp ended before a barrier that its block waits at")
+        times = {w: earliest(w) for w in running}
+        possible = [w for w in running if times[w] <= now]
+        if not possible:
+            now = min(times.values())
+            possible = [w for w in running if times[w] <= now]
+        # The warp that has just run as long as it can, else the one that is farthest behind.
+        w = last if last in possible else min(possible, key=lambda v: (ready[v], v))
+        step = steps[w][position[w]]
+        ready[w] = now + step.stall
+        if step.unit != "none":
+            free[step.unit] = now + step.busy
+        if step.write != NO_SCOREBOARD:
+            boards[w][step.write] = max(boards[w][step.write], now + step.busy + step.latency)
+        if step.read != NO_SCOREBOARD:
+            boards[w][step.read] = max(boards[w][step.read], now + step.busy + OPERANDS_READ)
+        position[w] += 1
+        if step.barrier:
+            stopped[w] = True
+            mates = [v for v in left if block[v] == block[w]]
+            if all(stopped[v] for v in mates):
+                for v in mates:
+                    stopped[v] = False
+                    ready[v] = max(ready[v], now + step.stall)
+        if position[w] == len(steps[w]):
+            done[w] = int(now) + 1
+            left.remove(w)
+        last = w
+        now += 1
+    return done
+
+
+def cycles_of_turn(body: Sequence[Instruction], blocks: Sequence[int], target: Target) -> float:
+    """Of a loop, in the long run, with one warp of each of the blocks named."""
+    few, many = 2, 8
+    start = [40 * b for b in blocks]
+    first, last = (
+        max(cycles([list(body) * turns] * len(blocks), target, blocks, start))
+        for turns in (few, many)
+    )
+    return (last - first) / (many - few)
+
+
+def cycles_of_blocks(traces: Sequence[Sequence[Instruction]], blocks: int, target: Target) -> float:
+    """Of as many blocks at once, whose warps on this scheduler do these traces, one after another.
+
+    Blocks follow one another without a pause, out of step, as they are in the middle of a launch.
+    """
+    few, many = 2, 6
+    ends = []
+    for rounds in (few, many):
+        all_traces, owner, start = [], [], []
+        length = max(len(trace) for trace in traces)
+        for b in range(blocks):
+            for trace in traces:
+                all_traces.append(list(trace) * rounds)
+                owner.append(b)
+                start.append(b * length)
+        ends.append(max(cycles(all_traces, target, owner, start)))
+    return (ends[1] - ends[0]) / (many - few)

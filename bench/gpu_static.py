@@ -1,0 +1,90 @@
+"""What the compiled CUDA kernels need and how fast they can be, told without a GPU.
+
+python bench/gpu_static.py              # all variants and targets, 10 to 20 minutes
+python bench/gpu_static.py --quick      # float32, window 11: 2 minutes
+python bench/gpu_static.py --targets 90
+python bench/gpu_static.py --out bench/gpu/figures.json --markdown docs/gpu_static.md
+
+nvcc is needed, and for the counts of instructions cuobjdump and nvdisasm, which the toolkit brings
+(on PyPI: nvidia-cuda-cuobjdump, nvidia-cuda-nvdisasm). Exits with 1 if a kernel spills registers.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gpu.build import MissingToolError, Tools
+from gpu.collect import collect
+from gpu.devices import TARGETS
+from gpu.report import markdown, text
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    arguments = _arguments()
+    if arguments.from_json is not None:
+        results = json.loads(arguments.from_json.read_text(encoding="utf-8"))
+    else:
+        try:
+            tools = Tools.find(arguments.nvcc, arguments.cuobjdump)
+        except MissingToolError as error:
+            print(f"gpu_static: {error}", file=sys.stderr)
+            return 2
+        if tools.cuobjdump is None:
+            print("no cuobjdump: instructions are not counted, no time is predicted")
+        results = collect(
+            tools,
+            arguments.targets,
+            arguments.quick,
+            lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        results = _rounded(results)
+    print(text(results))
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        print(f"\nwritten: {arguments.out}")
+    if arguments.markdown is not None:
+        arguments.markdown.write_text(markdown(results), encoding="utf-8")
+        print(f"written: {arguments.markdown}")
+    spilled = [r for r in [*results["variants"], *results["two_kernel"]] if r["spilled"]]
+    if spilled:
+        print(f"gpu_static: {len(spilled)} kernels spill registers", file=sys.stderr)
+    return 1 if spilled else 0
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return value
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="float32 and window 11 alone")
+    parser.add_argument(
+        "--targets",
+        type=int,
+        nargs="+",
+        choices=list(TARGETS),
+        default=list(TARGETS),
+        help="compute capabilities, default: all",
+    )
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--markdown", type=Path, help="Markdown file to write")
+    parser.add_argument("--from-json", type=Path, help="compile nothing, show these results")
+    parser.add_argument("--nvcc", help="default: of PATH or CUDA_HOME")
+    parser.add_argument("--cuobjdump", help="default: of PATH, CUDA_HOME or this environment")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

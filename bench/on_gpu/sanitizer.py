@@ -1,0 +1,55 @@
+"""compute-sanitizer over `on_gpu.small`: accesses out of bounds, races in shared memory."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from on_gpu.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Job, Phase, run_all
+
+TOOLS = ("memcheck", "racecheck")
+FOUND = 86  # the exit status that is to mean: it found something
+
+
+def program() -> str | None:
+    """Where compute-sanitizer is: on PATH, or in the toolkit."""
+    homes = [os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
+    folders = [str(Path(home, "bin")) for home in homes if home]
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
+    return shutil.which("compute-sanitizer", path=path)
+
+
+def run(device: str, folder: Path, limit: float) -> Phase:
+    """Both tools side by side; each process has a context of its own."""
+    if device == "cpu":
+        return Phase("sanitizer", LEFT_OUT, "not on this device: it checks CUDA kernels")
+    command = program()
+    if command is None:
+        return Phase("sanitizer", LEFT_OUT, "compute-sanitizer was not found")
+    jobs = [
+        Job(
+            tool,
+            # PyTorch asks the driver what it expects to fail; that is no error of the kernels.
+            [command, "--tool", tool, "--error-exitcode", str(FOUND), "--report-api-errors", "no",
+             sys.executable, "-m", "on_gpu.small", "--device", device],
+            # Else all tensors lie in a few large allocations, and few bounds are seen.
+            {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if tool == "memcheck" else {},
+        )
+        for tool in TOOLS
+    ]  # fmt: skip
+    tools = []
+    for ended in run_all(jobs, limit=limit, folder=folder, at_once=len(jobs)):
+        summary = [line.strip("= ") for line in ended.output.splitlines() if "SUMMARY" in line]
+        right = ended.returncode == 0 and bool(summary)
+        status = ended.state if ended.state != "ended" else PASSED if right else FAILED
+        tool = {"tool": ended.name, "status": status, "seconds": ended.seconds}
+        tool |= {"summary": " ".join(summary), "exit": ended.returncode}
+        tools.append(tool if status == PASSED else {**tool, "output": ended.output})
+    details = {"program": Path(command).name, "tools": tools}
+    failed = [str(tool["tool"]) for tool in tools if tool["status"] == FAILED]
+    unfinished = [str(tool["tool"]) for tool in tools if tool["status"] not in (PASSED, FAILED)]
+    if failed:
+        return Phase("sanitizer", FAILED, ", ".join(failed), details=details)
+    if unfinished:
+        return Phase("sanitizer", OVERRAN, ", ".join(unfinished), details=details)
+    return Phase("sanitizer", PASSED, details=details)

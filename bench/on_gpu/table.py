@@ -1,0 +1,127 @@
+"""What the check found, as text for a terminal."""
+
+from collections.abc import Iterable
+from typing import Any
+
+Report = dict[str, Any]
+
+
+def text(report: Report) -> str:
+    """Phases, tests that failed or were left out, what the sanitizer said, and the benchmarks."""
+    lines = [_machine(report), "", f"{'phase':<14}{'status':<10}{'s':>7}{'limit':>7}"]
+    lines += [
+        f"{row['phase']:<14}{row['status']:<10}{row['seconds']:7.0f}{row['limit']:7.0f}"
+        f"  {row.get('reason', '')}".rstrip()
+        for row in report["phases"]
+    ]
+    lines += _build(report.get("build", {}))
+    lines += _tests(report.get("tests", {}))
+    lines += _sanitizer(report.get("sanitizer", {}))
+    lines += _benchmarks(report.get("benchmarks", {}))
+    return "\n".join(lines)
+
+
+def _machine(report: Report) -> str:
+    found = report.get("environment", {})
+    devices = [
+        f"{device['name']} (sm_{device['capability'].replace('.', '')}, "
+        f"{device['memory_gib']:.0f} GiB)"
+        for device in found.get("devices", [])
+    ]
+    parts = [", ".join(devices) or found.get("cpu", "an unknown machine")]
+    parts += [
+        f"{what} {version}"
+        for what, version in (
+            ("torch", found.get("packages", {}).get("torch")),
+            ("CUDA", found.get("cuda_of_torch")),
+            ("nvcc", (found.get("programs") or {}).get("nvcc")),
+        )
+        if version
+    ]
+    return ", ".join([*parts, report["date"]])
+
+
+def _build(build: Report) -> list[str]:
+    lines = ["", build["report"].rstrip()] if "report" in build else []
+    return [*lines, "", "build:", build["output"].rstrip()] if build.get("failed") else lines
+
+
+def _tests(tests: Report) -> list[str]:
+    if not tests:
+        return []
+    lines = ["", f"{'tests':<44}{'status':<18}{'passed':>7}{'failed':>7}{'skipped':>8}{'s':>7}"]
+    for file in tests["files"]:
+        lines.append(
+            f"{file['file'].removeprefix('tests/'):<44}{file['status']:<18}{file['passed']:7}"
+            f"{file['failed']:7}{file['skipped']:8}{file['seconds']:7.0f}"
+        )
+        lines += [f"    failed: {failure['test']}" for failure in file.get("failures", [])]
+        lines += [f"    {count} skipped: {why}" for why, count in file.get("skips", {}).items()]
+        if "missing_packages" in file:
+            lines.append(f"    not installed: {', '.join(file['missing_packages'])}")
+        if file.get("last"):
+            lines.append(f"    in {file['last']}")
+    lines += [f"left out: {row['folder']}: {row['reason']}" for row in tests["left_out"]]
+    return lines
+
+
+def _sanitizer(sanitizer: Report) -> list[str]:
+    tools = sanitizer.get("tools", [])
+    if not tools:
+        return []
+    return ["", *(f"{row['tool']:<14}{row['status']:<10}{row['summary']}" for row in tools)]
+
+
+def _benchmarks(results: Report) -> list[str]:
+    if not results:
+        return []
+    copy = results.get("copy") or {}
+    lines = ["", f"forward + backward, ms, by {results['how']}"]
+    if "bytes_per_s" in copy:
+        lines.append(
+            f"copy of {copy['bytes'] // 2**21} MiB: {_three(copy['bytes_per_s'] / 1e9)} GB/s"
+        )
+    speed = results.get("speed", [])
+    for shape in _distinct(tuple(row["shape"]) for row in speed):
+        lines.append(
+            f"{shape!s:<52}{'p10':>9}{'p50':>9}{'p90':>9}{'rounds':>8}{'GB/s':>8}{'of copy':>9}"
+        )
+        rows = [row for row in speed if tuple(row["shape"]) == shape]
+        lines += [_timed(row, f"  {row['contestant']}, {row['dtype']}") for row in rows]
+    if results.get("host"):
+        lines.append("a call on a small image with nothing queued, µs: returned, computed")
+    for row in results.get("host", []):
+        told = row.get("skipped") or "".join(
+            f"{_three(1e6 * row[key]):>9}" for key in ("returned_s", "computed_s")
+        )
+        lines.append(f"  {row['contestant']:<50}{told}")
+    if results.get("memory"):
+        lines.append("memory beyond the images, bytes per element")
+    for row in results.get("memory", []):
+        name = f"{row['contestant']}, {row['dtype']}" if "contestant" in row else ""
+        told = row.get("skipped") or f"{_three(row['bytes_per_element']):>9}"
+        lines.append(f"  {name:<50}{told}" if name else f"  {told}")
+    lines += [f"left out: {r['contestant']}: {r['reason']}" for r in results.get("skipped", [])]
+    if not results.get("complete"):
+        lines.append("the benchmarks did not come to their end")
+    return lines
+
+
+def _timed(row: Report, name: str) -> str:
+    if "skipped" in row:
+        return f"{name:<52}{row['skipped']}"
+    times = "".join(f"{_three(1e3 * row[key]):>9}" for key in ("p10", "p50", "p90"))
+    rate = f"{_three(row['bytes_per_s'] / 1e9):>8}{100 * row['share_of_copy']:7.1f} %"
+    return f"{name:<52}{times}{row['rounds']:8}{rate}"
+
+
+def _distinct(values: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    return list(dict.fromkeys(values))
+
+
+def _three(value: float) -> str:
+    """Three digits without an exponent; as suite.results.three, which cannot do without PyTorch."""
+    if value == 0:
+        return "0"
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    return f"{value:.{max(0, 3 - whole)}f}"

@@ -1,0 +1,158 @@
+"""The test suite on the device: a process a file, several side by side.
+
+A file is a process of its own because an illegal access ends the CUDA context of a process: every
+test after it would fail. It also makes use of the processors where there is no pytest-xdist.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from on_gpu.phases import FAILED, OVERRAN, PASSED, ROOT, Ended, Job, Phase, run_all
+
+INI = Path(__file__).with_name("pytest.ini")
+# What takes longest goes first; of each of these the tests are processes of their own.
+SPLIT = ("tests/test_fuzz.py",)
+SLOWEST = (
+    "tests/test_fuzz.py",
+    "tests/test_gradients.py",
+    "tests/test_ops.py",
+    "tests/test_compile.py",
+    "tests/test_properties.py",
+    "tests/cuda",
+)
+QUICK = ("tests/test_range_check.py", "tests/cuda")
+# Folders of tests that make no tensor on the device.
+ELSEWHERE = {
+    "bench": "about the benchmarks themselves",
+    "cpu": "the CPU kernels alone",
+    "cuda_host": "the CUDA kernels' source, executed on the CPU",
+    "install": "the package's installation",
+    "mutate": "errors put into copies of the CPU kernels",
+    "python": "the training program, whose tests are made for the CPU",
+}
+FAILURES = 20  # told of each file
+PER_TEST = 120  # seconds, where pytest-timeout is there
+MISSING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
+
+
+def run(
+    device: str,
+    folder: Path,
+    limit: float,
+    *,
+    quick: bool = False,
+    chosen: Sequence[str] | None = None,
+) -> Phase:
+    """Run `chosen`, or all that has to do with the device; the quick run takes two files."""
+    units = list(chosen) if chosen else list(QUICK) if quick else everything()
+    processors = os.cpu_count() or 1
+    at_once = max(1, min(8, processors // 2)) if device != "cpu" else min(2, processors)
+    threads = str(max(1, processors // at_once))
+    environment = {"LAMP_KERNELS_TEST_DEVICE": device, "OMP_NUM_THREADS": threads}
+    reports = [folder / f"{index}.jsonl" for index in range(len(units))]
+    jobs = [
+        Job(unit, _command(unit, report), environment)
+        for unit, report in zip(units, reports, strict=True)
+    ]
+    ended = run_all(jobs, limit=limit, folder=folder, at_once=at_once)
+    files = [outcome(*pair) for pair in zip(ended, reports, strict=True)]
+    totals = Counter[str]()
+    for file in files:
+        totals.update({k: file[k] for k in ("passed", "failed", "skipped", "without_package")})
+    left_out = [] if quick or chosen else _elsewhere()
+    details = {
+        "device": device, "at_once": at_once, **totals, "files": files, "left_out": left_out,
+    }  # fmt: skip
+    failed = [file["file"] for file in files if file["status"] in ("failed", "crashed")]
+    unfinished = [file["file"] for file in files if file["status"] in ("overran", "not started")]
+    if failed:
+        return Phase("tests", FAILED, "failed: " + ", ".join(failed), details=details)
+    if unfinished:
+        return Phase("tests", OVERRAN, "not finished: " + ", ".join(unfinished), details=details)
+    return Phase("tests", PASSED, details=details)
+
+
+def everything() -> list[str]:
+    """The files with tests that run on any device, and those that need CUDA."""
+    units: list[str] = []
+    for path in [*sorted(ROOT.glob("tests/test_*.py")), *sorted(ROOT.glob("tests/cuda/test_*.py"))]:
+        name = path.relative_to(ROOT).as_posix()
+        tests = re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        units += [f"{name}::{test}" for test in tests] if name in SPLIT else [name]
+
+    def place(unit: str) -> int:
+        return next((i for i, name in enumerate(SLOWEST) if unit.startswith(name)), len(SLOWEST))
+
+    return sorted(units, key=place)
+
+
+def _elsewhere() -> list[dict[str, str]]:
+    folders = sorted({path.parent.name for path in ROOT.glob("tests/*/test_*.py")} - {"cuda"})
+    return [
+        {"folder": f"tests/{name}", "reason": ELSEWHERE.get(name, "makes no tensor on the device")}
+        for name in folders
+    ]
+
+
+def _command(unit: str, report: Path) -> list[str]:
+    command = [sys.executable, "-m", "pytest", "-c", str(INI), "--rootdir", str(ROOT), "-q"]
+    command += ["-p", "on_gpu.reporter", "--gpu-report", str(report)]
+    # Plugins that change how tests run or that warn of one another, where they are installed.
+    for plugin in ("cacheprovider", "xdist", "benchmark"):
+        command += ["-p", f"no:{plugin}"]
+    if importlib.util.find_spec("pytest_timeout") is not None:
+        command += ["-o", f"timeout={PER_TEST}"]
+    return [*command, unit]
+
+
+def outcome(ended: Ended, report: Path) -> dict[str, Any]:
+    """What a file's process did, from the lines that it wrote and from how it ended."""
+    text = report.read_text(encoding="utf-8") if report.exists() else ""
+    lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+    counts = Counter(line["outcome"] for line in lines if line["what"] == "test")
+    skips = Counter(line["text"] for line in lines if line.get("outcome") == "skipped")
+    bad = [line for line in lines if line.get("outcome") == "failed"]
+    missing = [line for line in bad if MISSING.search(line["text"])]
+    failures = [line for line in bad if line not in missing]
+    started = [line["test"] for line in lines if line["what"] == "start"]
+    done = {line["test"] for line in lines if line["what"] == "test"}
+    file: dict[str, Any] = {
+        "file": ended.name,
+        "status": _status(ended, lines, bool(failures), bool(missing)),
+        "seconds": ended.seconds,
+        "passed": counts["passed"],
+        "failed": len(failures),
+        "skipped": sum(skips.values()),
+        "without_package": len(missing),
+    }
+    if skips:
+        file["skips"] = dict(skips)
+    if missing:
+        found = {match[1] for line in missing for match in MISSING.finditer(line["text"])}
+        file["missing_packages"] = sorted(found)
+    if failures:
+        file["failures"] = [{"test": f["test"], "text": f["text"]} for f in failures[:FAILURES]]
+    if file["status"] in ("crashed", "overran"):
+        file["last"] = next((test for test in reversed(started) if test not in done), None)
+        file["output"] = ended.output
+    return file
+
+
+def _status(ended: Ended, lines: list[dict[str, Any]], failures: bool, missing: bool) -> str:
+    if ended.state != "ended":
+        return ended.state
+    if not any(line["what"] == "end" for line in lines):
+        return "crashed"
+    if failures:
+        return "failed"
+    # 0 is passed, 5 no test collected, 2 an interrupted collection: by a missing package, then
+    if ended.returncode not in ((0, 1, 2, 5) if missing else (0, 5)):
+        return "crashed"
+    return "without a package" if missing else "passed"

@@ -1,0 +1,334 @@
+"""The benchmarks: python -m on_gpu.timing --device cuda --seconds 100 --out FILE.json.
+
+Time on the device by CUDA events, of forward + backward in float32 and, for this library, in the
+half types; what the device's memory does at most, by a copy; what a call costs the processor; and
+memory. The file is written anew after each part: whoever ends this process has the parts before.
+On the CPU the same by the processor's clock, without a flush of its caches.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
+from pathlib import Path
+from statistics import median
+from time import monotonic, perf_counter
+from typing import Any
+
+import torch
+from suite.cases import Shape, shape_name, textured_pair
+from suite.contestants import (
+    COMPILED,
+    FLOOR,
+    NATIVE,
+    ON_GPU,
+    REFERENCE,
+    TEXTBOOK,
+    TRITON,
+    Contestant,
+    select,
+)
+from suite.measure import Entry, Row, digits, first_line, interleave, progress
+from suite.peak import COPIED
+from torch import Tensor
+
+# The most telling first, in case the time runs out.
+SHAPES: tuple[Shape, ...] = (
+    (8, 3, 256, 256),
+    (1, 3, 1080, 1920),
+    (64, 1, 28, 28),
+    (1, 3, 2160, 3840),
+    (4, 3, 1024, 1024),
+)
+QUICK_SHAPES: tuple[Shape, ...] = ((2, 1, 32, 32),)
+QUICK_NAMES = (NATIVE, REFERENCE, TEXTBOOK, FLOOR)
+HALVES = (torch.float16, torch.bfloat16)
+SMALL: Shape = (1, 1, 32, 32)  # where a call's cost rules; as in bench/overhead.py
+TENSORS = 3  # of a forward + backward: two images read, one gradient written
+COMPILING = 25.0  # seconds, before it is known; the compiler takes the longest by far
+NAME = "forward + backward"
+
+
+class Clock:
+    """The processor's, for calls that have been computed when they return."""
+
+    how = "processor's clock; caches are not flushed between calls"
+
+    def __call__(self, entry: Entry) -> float:
+        """Seconds of one call."""
+        start = perf_counter()
+        for _ in range(entry.calls):
+            entry.call()
+        return (perf_counter() - start) / entry.calls
+
+    def wait(self) -> None:
+        """Return when all that was called has been computed."""
+
+
+class CudaClock(Clock):
+    """CUDA events around a call that is queued in one piece.
+
+    A kernel that only waits goes before it and keeps the device busy while the processor queues
+    the call: what is measured is the device's work, without gaps where it waits for the processor.
+    Before that the device reads a buffer larger than its cache, so that every call finds the
+    images in memory, as in training; reading leaves nothing to be written back during the call.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)
+        self._buffer = torch.ones(max(2 * cache, 256 * 2**20) // 4, device=device)
+        self._sum = torch.zeros((), device=device)
+        self._queueing: dict[int, float] = {}  # seconds, by entry
+        self._cycles_per_second = self._measure_sleep()
+        self.how = (
+            "CUDA events, the call queued beforehand; the cache is flushed before each by reading "
+            f"{4 * self._buffer.numel() // 2**20} MiB"
+        )
+
+    def __call__(self, entry: Entry) -> float:
+        """Seconds of one call on the device."""
+        torch.sum(self._buffer, 0, out=self._sum)
+        # Twice what queueing took the last time; the first time is that of a warm-up.
+        ahead = min(2.0 * self._queueing.get(id(entry), 0.0) + 2e-5, 0.05)
+        torch.cuda._sleep(int(ahead * self._cycles_per_second))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begun = perf_counter()
+        start.record()
+        result = entry.call()
+        end.record()
+        self._queueing[id(entry)] = perf_counter() - begun
+        end.synchronize()
+        del result
+        return start.elapsed_time(end) / 1e3
+
+    def wait(self) -> None:
+        """Return when the device has nothing left to do."""
+        torch.cuda.synchronize()
+
+    @staticmethod
+    def _measure_sleep() -> float:
+        cycles = 20_000_000
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        for _ in range(2):  # the first one loads the kernel
+            start.record()
+            torch.cuda._sleep(cycles)
+            end.record()
+            end.synchronize()
+        return cycles / (start.elapsed_time(end) / 1e3)
+
+
+class Benchmarks:
+    """Measures part by part into `results`, as far as the time goes."""
+
+    def __init__(self, device: torch.device, seconds: float, out: Path, *, quick: bool) -> None:
+        self._deadline = monotonic() + seconds
+        self._device, self._out, self._quick = device, out, quick
+        self._clock = CudaClock(device) if device.type == "cuda" else Clock()
+        self._taken, skipped = select(QUICK_NAMES if quick else None, among=ON_GPU)
+        if quick:
+            self._taken = [c for c in self._taken if c.name in QUICK_NAMES]
+        self._compiling = COMPILING
+        self.results: dict[str, Any] = {
+            "how": self._clock.how,
+            "torch": torch.__version__,
+            "skipped": skipped,
+            "copy": {},
+            "speed": [],
+            "host": [],
+            "memory": [],
+        }
+
+    def run(self) -> None:
+        """All parts."""
+        self._copy()
+        self._write()
+        self._host()
+        self._write()
+        shapes = QUICK_SHAPES if self._quick else SHAPES
+        for index, shape in enumerate(shapes):
+            entries = self._speed(shape, len(shapes) - index)
+            self._write()
+            if index == 0:
+                self._memory(shape, entries)
+        self.results["complete"] = True
+        self._write()
+
+    def _left(self) -> float:
+        return self._deadline - monotonic()
+
+    def _write(self) -> None:
+        self._out.write_text(json.dumps(self.results), encoding="utf-8")
+
+    def _interleave(self, entries: Sequence[Entry], budget: float) -> list[Row]:
+        low, high = (2, 5) if self._quick else (5, 100)
+        return interleave(
+            entries,
+            budget=max(budget, 0.0),
+            min_rounds=low,
+            max_rounds=high,
+            sample=self._clock,
+            shortest=0.0,
+        )
+
+    def _copy(self) -> None:
+        progress("copy")
+        count = COPIED // 16 if self._quick else COPIED
+        source = torch.rand(count, device=self._device)
+        destination = torch.empty_like(source)
+        entry = Entry({"what": "copy"}, partial(destination.copy_, source))
+        (row,) = self._interleave([entry], 2.0)
+        moved = 2 * 4 * count
+        self.results["copy"] = {
+            **row, "bytes": moved, "bytes_per_s": digits(moved / row["p50"])
+        }  # fmt: skip
+
+    def _host(self) -> None:
+        """What the processor spends on a call when nothing is queued, and until it is computed."""
+        progress("host")
+        input, target = self._pair(SMALL, torch.float32)
+        for contestant in self._taken:
+            if contestant.name not in (NATIVE, TRITON, REFERENCE, FLOOR):
+                continue
+            label = {"contestant": contestant.name, "shape": list(SMALL), "pass": NAME}
+            try:
+                call = contestant.setup(input, target).forward_backward
+                times = [self._times_of(call) for _ in range(20 if self._quick else 220)]
+            except Exception as error:  # the others go on
+                self.results["host"].append({**label, "skipped": _reason(error)})
+                continue
+            times = times[len(times) // 10 :]  # the first ones set things up
+            returned, computed = (digits(median(column)) for column in zip(*times, strict=True))
+            self.results["host"].append(
+                {**label, "returned_s": returned, "computed_s": computed, "calls": len(times)}
+            )
+
+    def _times_of(self, call: Callable[[], Any]) -> tuple[float, float]:
+        self._clock.wait()
+        start = perf_counter()
+        result = call()
+        returned = perf_counter()
+        self._clock.wait()
+        computed = perf_counter()
+        del result
+        return returned - start, computed - start
+
+    def _speed(self, shape: Shape, shapes_left: int) -> list[Entry]:
+        progress(f"speed, {shape_name(shape)}")
+        torch.compiler.reset()  # it keeps a few variants of one function, then stops compiling it
+        entries: list[Entry] = []
+        for contestant in self._taken:
+            if contestant.name == COMPILED:
+                self._add_compiled(entries, contestant, shape, shapes_left)
+            else:
+                self._add(entries, contestant, shape, torch.float32)
+        for dtype in HALVES:
+            for contestant in self._taken:
+                if contestant.name in (NATIVE, TRITON):
+                    self._add(entries, contestant, shape, dtype)
+        budget = 0.5 * self._left() / shapes_left
+        for row in self._interleave(entries, min(budget, 8.0)):
+            if "p50" in row:
+                row["bytes_per_s"] = digits(row["bytes"] / row["p50"])
+                row["share_of_copy"] = digits(
+                    row["bytes_per_s"] / self.results["copy"]["bytes_per_s"], 3
+                )
+            self.results["speed"].append(row)
+        return entries
+
+    def _add(
+        self, entries: list[Entry], contestant: Contestant, shape: Shape, dtype: torch.dtype
+    ) -> Entry | None:
+        label = {
+            "contestant": contestant.name,
+            "version": contestant.version,
+            "border": contestant.border,
+            "shape": list(shape),
+            "dtype": str(dtype).removeprefix("torch."),
+            "elements": prod(shape),
+            "bytes": TENSORS * dtype.itemsize * prod(shape),
+            "pass": NAME,
+        }
+        try:
+            call = contestant.setup(*self._pair(shape, dtype)).forward_backward
+        except Exception as error:  # a peer that does not import must not end the run
+            self.results["speed"].append({**label, "skipped": _reason(error)})
+            return None
+        entries.append(Entry(label, call))
+        return entries[-1]
+
+    def _add_compiled(
+        self, entries: list[Entry], contestant: Contestant, shape: Shape, shapes_left: int
+    ) -> None:
+        """Compile it now, where there is time: so much that it is no part of a warm-up."""
+        entry = self._add(entries, contestant, shape, torch.float32)
+        if entry is None:
+            return
+        reason = None
+        if self._quick:
+            reason = "compiling takes too long for a quick run"
+        elif self._left() - self._compiling < 6.0 * shapes_left:
+            reason = f"no time left to compile it, which takes some {self._compiling:.0f} s"
+        start = perf_counter()
+        if reason is None:
+            try:
+                entry.call()
+            except Exception as error:
+                reason = _reason(error)
+            self._compiling = perf_counter() - start
+        if reason is not None:
+            entries.remove(entry)
+            self.results["speed"].append({**entry.label, "skipped": reason})
+
+    def _memory(self, shape: Shape, entries: Sequence[Entry]) -> None:
+        """The most bytes beyond the images that forward + backward holds at once, an element."""
+        if self._device.type != "cuda":
+            self.results["memory"].append({"skipped": "not on this device: counts CUDA's memory"})
+            return
+        progress("memory")
+        for entry in entries:
+            label = {key: entry.label[key] for key in ("contestant", "shape", "dtype", "pass")}
+            try:
+                torch.cuda.synchronize()
+                before = torch.cuda.memory_allocated()
+                torch.cuda.reset_peak_memory_stats()
+                result = entry.call()
+                torch.cuda.synchronize()
+                most = torch.cuda.max_memory_allocated() - before
+                del result
+            except Exception as error:
+                self.results["memory"].append({**label, "skipped": _reason(error)})
+                continue
+            self.results["memory"].append(
+                {**label, "bytes_per_element": digits(most / prod(shape), 3)}
+            )
+
+    def _pair(self, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        if getattr(self, "_made", None) != (shape, dtype):
+            self._made = shape, dtype
+            self._images = [image.to(self._device) for image in textured_pair(shape, dtype=dtype)]
+        input, target = self._images
+        return input, target
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+    Benchmarks(device, arguments.seconds, arguments.out, quick=arguments.quick).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""bench/gpu_check.py but for the device: its phases, their limits, what it says of a fault."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from on_gpu import sanitizer, table, testing
+from on_gpu.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Budget, Job, Phase, run_all
+
+PROGRAM = Path(__file__).resolve().parents[2] / "bench" / "gpu_check.py"
+
+
+def python(name: str, program: str, **environment: str) -> Job:
+    return Job(name, [sys.executable, "-S", "-c", program], environment)
+
+
+# ---- Time ---------------------------------------------------------------------------------------
+
+
+def test_what_a_phase_leaves_over_goes_to_those_after_it():
+    budget = Budget(1000.0)
+    limits = {name: budget.limit(name) for name in budget.SHARES}
+    assert limits["build"] == pytest.approx(420.0, abs=2)  # with what the environment left
+    assert limits["benchmarks"] == pytest.approx(980.0, abs=2)
+    assert sum(budget.SHARES.values()) < 1.0  # something is left for the table
+
+
+def test_no_phase_gets_more_than_is_left():
+    budget = Budget(10.0)
+    assert 9.0 < budget.limit("environment") < 10.0  # which has a least of more than that
+    assert Budget(0.0).limit("benchmarks") == 0.0
+
+
+def test_a_job_that_overruns_is_killed_with_what_it_started(tmp_path):
+    child = "import time; time.sleep(60)"
+    program = (
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-S', '-c', {child!r}])\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()"
+    )
+    jobs = [python("slow", program), python("after", "print('never')")]
+    slow, after = run_all(jobs, limit=2.0, folder=tmp_path)
+    assert (slow.state, slow.returncode) == ("overran", None)
+    assert slow.seconds < 20.0
+    assert after.state == "not started"
+    status = Path(f"/proc/{int(slow.output)}/status")
+    assert not status.exists() or "State:\tZ" in status.read_text()  # nobody waits for it
+
+
+def test_jobs_run_side_by_side_and_keep_their_order(tmp_path):
+    wait = f"import pathlib, time\nfile = pathlib.Path({str(tmp_path / 'there')!r})\n"
+    jobs = [
+        python("waits", wait + "while not file.exists(): time.sleep(0.01)"),
+        python("fails", wait + "file.touch(); print('so'); raise SystemExit(3)"),
+        python("third", "import os; print(os.environ['GIVEN'])", GIVEN="this"),
+    ]
+    ended = run_all(jobs, limit=60.0, folder=tmp_path, at_once=2)
+    assert [(job.name, job.state, job.returncode) for job in ended] == [
+        ("waits", "ended", 0), ("fails", "ended", 3), ("third", "ended", 0),
+    ]  # fmt: skip
+    assert [job.output for job in ended[1:]] == ["so\n", "this\n"]
+
+
+# ---- Tests --------------------------------------------------------------------------------------
+
+
+def outcomes_of(tmp_path: Path, limit: float = 60.0, **files: str) -> Phase:
+    """The phase of test files with these contents."""
+    paths = []
+    for name, content in files.items():
+        paths.append(tmp_path / f"test_made_up_{name}.py")
+        paths[-1].write_text(content)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    return testing.run("cpu", folder, limit, chosen=[str(path) for path in paths])
+
+
+def test_what_goes_wrong_in_a_file_is_told_of_that_file(tmp_path):
+    phase = outcomes_of(
+        tmp_path,
+        mixed="import pytest\n"
+        "def test_good(): pass\n"
+        "@pytest.mark.timeout(5)\n"
+        "def test_bad(): assert 'left' == 'right'\n"
+        "@pytest.mark.skip(reason='so it is')\n"
+        "def test_skipped(): pass\n"
+        "def test_of_a_package(): import no_such_package\n",
+        import_="import no_such_package.part\ndef test_good(): pass\n",
+        broken="raise ValueError('broken')\n",
+        crash="import os\ndef test_good(): pass\ndef test_crash(): os._exit(7)\n",
+        library="import warnings\n"
+        "def test_warns(): warnings.warn('lamp_kernels computes it otherwise')\n"
+        "def test_others(): warnings.warn('of another package')\n",
+    )
+    mixed, missing, broken, crash, library = phase.details["files"]
+    assert phase.status == FAILED
+    assert mixed["status"] == "failed"
+    assert [mixed[k] for k in ("passed", "failed", "skipped", "without_package")] == [1, 1, 1, 1]
+    assert mixed["skips"] == {"so it is": 1}
+    assert mixed["failures"][0]["test"].endswith("::test_bad")
+    assert "'right'" in mixed["failures"][0]["text"]
+    assert missing["status"] == "without a package"
+    assert missing["missing_packages"] == ["no_such_package"]
+    assert broken["status"] == "failed"
+    assert "ValueError: broken" in broken["failures"][0]["text"]
+    assert crash["status"] == "crashed"
+    assert crash["last"].endswith("::test_crash")
+    assert (library["passed"], library["failed"]) == (1, 1)
+    assert library["failures"][0]["test"].endswith("::test_warns")
+
+
+def test_a_missing_package_alone_fails_nothing(tmp_path):
+    phase = outcomes_of(tmp_path, one="import no_such_package\n", two="def test_good(): pass\n")
+    assert phase.status == PASSED
+    assert [file["status"] for file in phase.details["files"]] == ["without a package", "passed"]
+
+
+def test_a_file_that_overruns_is_ended_and_told(tmp_path):
+    phase = outcomes_of(
+        tmp_path,
+        6.0,
+        slow="import time\ndef test_good(): pass\ndef test_slow(): time.sleep(600)\n",
+    )
+    (slow,) = phase.details["files"]
+    assert phase.status == OVERRAN
+    assert slow["status"] == "overran"
+    if slow["passed"]:  # on a busy machine it may not have come so far
+        assert slow["last"].endswith("::test_slow")
+
+
+def test_every_test_file_is_run_or_named_as_left_out():
+    root = testing.ROOT
+    units = {unit.partition("::")[0] for unit in testing.everything()}
+    left_out = {row["folder"] for row in testing._elsewhere()}
+    for path in root.glob("tests/**/test_*.py"):
+        name = path.relative_to(root)
+        assert name.as_posix() in units or name.parent.as_posix() in left_out
+    assert "tests/test_levels.py" in units
+    assert [unit for unit in testing.everything() if unit.endswith("test_fuzz.py::test_float16")]
+
+
+# ---- The sanitizer, made up ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "expected"),
+    [
+        ("========= ERROR SUMMARY: 0 errors", 0, PASSED),
+        ("========= ERROR SUMMARY: 2 errors", sanitizer.FOUND, FAILED),
+        ("nothing to check: no CUDA kernels", 3, FAILED),
+        ("", 0, FAILED),  # it cannot have checked anything
+    ],
+)
+def test_what_the_sanitizer_says(tmp_path, monkeypatch, says, status, expected):
+    fake = tmp_path / "compute-sanitizer"
+    fake.write_text(f"#!/bin/sh\necho '{says}'\nexit {status}\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    phase = sanitizer.run("cuda", tmp_path, 30.0)
+    assert phase.status == expected
+    assert [tool["tool"] for tool in phase.details["tools"]] == ["memcheck", "racecheck"]
+    assert phase.details["tools"][0]["summary"] == says.strip("= ") * ("SUMMARY" in says)
+
+
+def test_without_the_sanitizer_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(sanitizer, "program", lambda: None)
+    phase = sanitizer.run("cuda", tmp_path, 30.0)
+    assert (phase.status, phase.reason) == (LEFT_OUT, "compute-sanitizer was not found")
+    assert sanitizer.run("cpu", tmp_path, 30.0).status == LEFT_OUT
+
+
+# ---- The whole ----------------------------------------------------------------------------------
+
+
+def check(out: Path, *arguments: str) -> tuple[int, dict, str, str]:
+    command = [sys.executable, str(PROGRAM), "--out", str(out), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, json.loads(out.read_text(encoding="utf-8")), done.stdout, done.stderr
+
+
+@pytest.mark.timeout(300)  # the machine may be busy with the other tests
+def test_quick_run_on_the_cpu(tmp_path):
+    status, report, output, errors = check(
+        tmp_path / "results.json", "--device", "cpu", "--quick", "--no-build", "--minutes", "4"
+    )
+    assert status == 0, output + errors
+    phases = {row["phase"]: row for row in report["phases"]}
+    assert {name: row["status"] for name, row in phases.items()} == {
+        "environment": "passed",
+        "build": "left out",
+        "tests": "passed",
+        "sanitizer": "left out",
+        "benchmarks": "passed",
+    }
+    assert phases["build"]["reason"] == "--no-build"
+    assert phases["sanitizer"]["reason"].startswith("not on this device")
+    assert report["environment"]["packages"]["pytest"]
+    files = {file["file"]: file for file in report["tests"]["files"]}
+    assert files["tests/test_range_check.py"]["passed"] >= 7
+    assert list(files["tests/cuda"]["skips"]) in ([], ["no CUDA device"])
+    measured = report["benchmarks"]
+    assert measured["complete"]
+    assert measured["copy"]["bytes_per_s"] > 0
+    timed = {row["contestant"] for row in measured["speed"] if "p50" in row}
+    assert {"lamp_kernels reference", "textbook SSIM", "torch MSELoss"} <= timed
+    assert all(row["p10"] <= row["p50"] <= row["p90"] for row in measured["speed"] if "p50" in row)
+    assert measured["memory"][0]["skipped"].startswith("not on this device")
+    for word in ("textbook SSIM, float32", "copy of 16 MiB", "backends:"):
+        assert word in output
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None or __import__("torch").cuda.is_available(),
+    reason="has a CUDA device",
+)
+def test_without_a_device_every_phase_says_so(tmp_path):
+    status, report, output, _ = check(tmp_path / "results.json", "--minutes", "2")
+    assert status == 1
+    first, *others = report["phases"]
+    assert (first["phase"], first["status"]) == ("environment", "failed")
+    for row in others:
+        assert row["status"] == "left out"
+        assert "finds no CUDA device" in row["reason"]
+    assert "finds no CUDA device" in output
+
+
+def test_the_table_of_a_run_that_went_wrong():
+    """Benchmarks that were ended half-way, a failed build, tests without a package."""
+    shape = [8, 3, 256, 256]
+    row = {"shape": shape, "dtype": "float32", "contestant": "lamp_kernels native"}
+    timed = {"p10": 1e-4, "p50": 1.234e-4, "p90": 2e-4, "rounds": 50}
+    report = {
+        "date": "2026-01-02",
+        "phases": [Phase("build", FAILED, "exit status 1", 3.0, 100.0).summary()],
+        "environment": {
+            "devices": [{"name": "A GPU", "capability": "9.0", "memory_gib": 79.6}],
+            "packages": {"torch": "2.11.0"},
+        },
+        "build": {"failed": True, "output": "nvcc: error", "report": "lamp_kernels 0.1"},
+        "tests": {
+            "files": [
+                {
+                    "file": "tests/test_peers.py", "status": "without a package", "passed": 0,
+                    "failed": 0, "skipped": 0, "seconds": 3.2, "missing_packages": ["kornia"],
+                }
+            ],
+            "left_out": [{"folder": "tests/cpu", "reason": "the CPU kernels alone"}],
+        },
+        "sanitizer": {"tools": [{"tool": "memcheck", "status": "passed", "summary": "0 errors"}]},
+        "benchmarks": {
+            "how": "CUDA events",
+            "copy": {"bytes": 2**29, "bytes_per_s": 2.5e12},
+            "speed": [
+                {**row, **timed, "bytes_per_s": 1.5e11, "share_of_copy": 0.06},
+                {**row, "contestant": "fused-ssim", "skipped": "RuntimeError: no kernel image"},
+            ],
+            "host": [{"contestant": "torch MSELoss", "returned_s": 4e-5, "computed_s": 6e-5}],
+            "memory": [],
+            "skipped": [{"contestant": "kornia", "reason": "kornia is not installed"}],
+        },
+    }  # fmt: skip
+    text = table.text(report)
+    for words in (
+        "A GPU (sm_90, 80 GiB), torch 2.11.0", "exit status 1", "nvcc: error", "0 errors",
+        "not installed: kornia", "left out: tests/cpu", "copy of 256 MiB: 2500 GB/s",
+        "0.123", "6.0 %", "no kernel image", "left out: kornia", "did not come to their end",
+    ):  # fmt: skip
+        assert words in text

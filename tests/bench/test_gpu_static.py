@@ -1,0 +1,286 @@
+"""The counts of compiled CUDA code and the model of time, without a GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gpu import build, collect, model, report, sass, schedule
+from gpu.build import Tiles, Tools, Variant
+from gpu.devices import DEVICES, TARGETS, occupancy
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+def line(address: int, text: str, stall: int = 1, write: int = 7, read: int = 7, wait: int = 0):
+    control = stall | 1 << 4 | write << 5 | read << 8 | wait << 11
+    return (
+        f"        /*{address:04x}*/                   {text} ;   /* 0x0000000000007918 */\n"
+        f"                                                      /* {control << 41:#018x} */\n"
+    )
+
+
+# As cuobjdump prints it: two loops, the second with a barrier; a division with its subroutine.
+SASS = "\n\t\tFunction : _Z6kernelv\n" + "".join(
+    line(0x10 * i, text, **control)
+    for i, (text, control) in enumerate(
+        [
+            ("S2R R0, SR_TID.X", {"write": 0}),
+            ("@!P1 LDG.E.64 R2, desc[UR4][R4.64]", {"write": 1, "wait": 0b1}),
+            ("IADD3 R0, R0, 0x1, RZ", {"stall": 4}),
+            ("@P0 BRA 0x10", {"stall": 5}),
+            ("STS.128 [R0], R4", {"read": 2, "wait": 0b10}),
+            ("BAR.SYNC.DEFER_BLOCKING 0x0", {"stall": 5}),
+            ("LDS.64 R6, [R0+0x10]", {"write": 0, "wait": 0b100}),
+            ("FFMA R2, R6, R7, R2", {"stall": 4, "wait": 0b1}),
+            ("@P2 FADD R3, R2, R6.reuse", {}),
+            ("FMUL R3, R3, R3", {}),
+            ("IMAD.MOV.U32 R8, RZ, RZ, R3", {}),
+            ("IMAD.WIDE.U32 R8, R8, UR4, R10", {}),
+            ("HFMA2.MMA R9, -RZ, RZ, 1.875, 0", {}),
+            ("MUFU.RCP R3, R3", {"write": 3}),
+            ("FFMA2 R12, R12, R14, R16", {"wait": 0b1000}),
+            ("@!P0 BRA 0x40", {"stall": 5}),
+            ("@P3 BRA 0x140", {}),
+            ("MOV R20, 0x130", {}),
+            ("CALL.REL.NOINC 0x160", {}),
+            ("BRA 0x140", {}),
+            ("STG.E desc[UR4][R4.64], R3", {}),
+            ("EXIT", {"stall": 5}),
+            ("RET.REL.NODEC R20 0x0", {}),
+            ("BRA 0x170", {}),
+        ]
+    )
+)
+
+
+@pytest.fixture
+def code():
+    return sass.parse(SASS)["_Z6kernelv"]
+
+
+def test_sass_is_parsed(code):
+    assert len(code) == 24
+    load = code[1]
+    assert (load.name, load.operation, load.kind, load.bytes) == ("LDG", "LDG.E.64", "ldg", 8)
+    assert not load.unconditional
+    assert (load.write, load.read, load.wait) == (1, 7, 1)
+    assert (code[3].target, code[3].stall) == (0x10, 5)
+
+
+def test_half_an_instruction_is_refused():
+    first, _ = line(0, "EXIT").splitlines()
+    with pytest.raises(ValueError, match="half an instruction"):
+        sass.parse(f"Function : f\n{first}\n")
+
+
+def test_main_loop_is_the_one_with_a_barrier(code):
+    assert [len(body) for body in sass.loops(code)] == [3, 12]
+    body = sass.main_loop(code)
+    assert (body[0].name, body[-1].name) == ("STS", "BRA")
+    with pytest.raises(ValueError, match="no loop holds a barrier"):
+        sass.main_loop(code[:4])
+
+
+def test_counts(code):
+    counts = sass.count(sass.main_loop(code))
+    expected = {"ffma": 3, "fadd_fmul": 2, "imad": 1, "move": 2, "mufu": 1, "lds": 1, "sts": 1}
+    assert {k: v for k, v in counts.kinds.items() if v} == {**expected, "control": 2}
+    assert counts.multiply_adds == 5  # FFMA2 is two
+    assert counts.shared_wavefronts == 4 + 2
+    assert sass.count(code).global_bytes == 8 + 4
+    assert (counts * 0.5 + counts * 0.5).kinds == counts.kinds
+
+
+def test_every_kind_is_in_the_table(code):
+    assert {i.kind for i in code} <= set(sass.KINDS)
+
+
+def test_what_a_warp_executes(code):
+    code = sass.without_calls(sass.until_exit(code))
+    assert [i.name for i in code[-3:]] == ["BRA", "STG", "EXIT"]
+    assert len(sass.unrolled(code, (0, 0))) == len(code) - 3 - 12
+    assert len(sass.unrolled(code, (2, 1))) == len(code) + 3
+    with pytest.raises(ValueError, match="2 loops"):
+        sass.unrolled(code, (1,))
+
+
+# ---- The schedule ------------------------------------------------------------------------------
+
+
+def made(*texts: str, **control: int) -> list[sass.Instruction]:
+    return [sass.Instruction(16 * i, text, **control) for i, text in enumerate(texts)]
+
+
+def test_one_warp_waits_as_the_code_says():
+    chain = made(*["FFMA R0, R0, R0, R0"] * 10, stall=4)
+    assert schedule.cycles([chain], TARGETS[90]) == [37]
+    # Two warps fill each other's gaps; eight of them need all the slots.
+    assert max(schedule.cycles([chain] * 2, TARGETS[90])) == 38
+    assert max(schedule.cycles([chain] * 8, TARGETS[90])) == 80
+
+
+def test_half_as_many_lanes_take_twice_as_long():
+    many = [made(*["FFMA R0, R1, R2, R3"] * 20)] * 4
+    assert max(schedule.cycles(many, TARGETS[90])) == 80
+    assert max(schedule.cycles(many, TARGETS[80])) == 159
+
+
+def test_results_are_waited_for():
+    load = sass.Instruction(0, "LDS R0, [R1]", write=0)
+    use = sass.Instruction(16, "FADD R0, R0, R0", wait=1)
+    busy = 4  # a 128-byte access is shared by four schedulers
+    assert schedule.cycles([[load, use]], TARGETS[90]) == [busy + schedule.NEAR_LATENCY + 1]
+
+
+def test_a_barrier_holds_the_warps_of_one_block():
+    slow = made(*["MUFU.RCP R0, R0"] * 10, "BAR.SYNC 0x0", "EXIT")
+    fast = made("BAR.SYNC 0x0", "EXIT")
+    together = schedule.cycles([slow, fast], TARGETS[90], [0, 0])
+    apart = schedule.cycles([slow, fast], TARGETS[90], [0, 1])
+    assert min(together) > 70 > apart[1]
+    with pytest.raises(ValueError, match="ended before"):
+        schedule.cycles([made("BAR.SYNC 0x0", "EXIT"), made("EXIT")], TARGETS[90])
+
+
+def test_turns_of_a_loop():
+    body = made(*["FFMA R0, R1, R2, R3"] * 99, "BAR.SYNC 0x0")
+    assert schedule.cycles_of_turn(body, [0], TARGETS[90]) == pytest.approx(100)
+    assert schedule.cycles_of_turn(body, [0, 0], TARGETS[90]) == pytest.approx(200, abs=2)
+    assert schedule.cycles_of_blocks([body, body], 2, TARGETS[90]) == pytest.approx(400, rel=0.05)
+
+
+# ---- Devices and the model ---------------------------------------------------------------------
+
+
+def test_occupancy():
+    assert occupancy(TARGETS[90], 256, 237, 66_000).blocks == 1
+    assert occupancy(TARGETS[90], 128, 237, 34_000) == occupancy(TARGETS[80], 128, 240, 34_000)
+    assert occupancy(TARGETS[75], 64, 243, 17_488).limit == "shared memory"
+    assert occupancy(TARGETS[89], 256, 38, 13_728).warps == 48
+    assert occupancy(TARGETS[90], 32, 16, 0).limit == "blocks"
+
+
+TILES = Tiles(
+    columns=2,
+    halo=5,
+    threads=64,
+    strips=2,
+    strip_width=50,
+    bands=2,
+    band_height=40,
+    shared_memory=0,
+)
+
+
+def test_overhead_of_tiles():
+    more = model.overhead(TILES, 5, (1, 1, 80, 100))
+    # Row -5 to 50 of pixels for the upper band, 30 to 90 for the lower.
+    assert more.rows == pytest.approx((56 + 61) / 80)
+    assert more.longest == 61
+    assert more.columns == pytest.approx(2 * 128 / 100)
+    assert more.rows_read == pytest.approx((50 + 50) / 80)
+    # Pixels -10 to 127 for the left strip, 40 to 177 for the right.
+    assert more.columns_read == pytest.approx((100 + 60) / 100)
+    dram, asked = model.streamed_bytes(TILES, 1, more)
+    assert dram == pytest.approx(8 * (100 / 80 + 8 / 40) + 4)
+    assert asked > dram
+
+
+def test_rounds():
+    device = DEVICES[0]
+    cycles = [0.0, 10.0, 16.0]
+    assert model.in_rounds(1, device, 2, cycles) == 10
+    assert model.in_rounds(2 * device.multiprocessors, device, 2, cycles) == 16
+    assert model.in_rounds(5 * device.multiprocessors, device, 2, cycles) == 42
+
+
+def test_the_slower_resource_binds():
+    assert model.Part(2e-3, 1e-3).seconds == pytest.approx(2e-3 + model.LAUNCH_GAP)
+    assert model.Part(2e-3, 1e-3).binding == "DRAM"
+    assert model.Part(1e-3, 2e-3).binding == "instructions"
+
+
+def test_the_plain_design_moves_80_bytes_in_9_launches():
+    launches = [*model.FORWARD, *model.BACKWARD]
+    assert sum(launch.bytes for launch in launches) == 80
+    assert len(launches) == 9
+
+
+def test_published_times_come_from_traffic():
+    """Without any instructions: it is not their count that the agreement hangs on."""
+    idle = {kernel: [0.0, 0.0] for kernel in collect.PLAIN}
+    (device,) = (d for d in DEVICES if d.name == "RTX 4090")
+    for published in model.PUBLISHED:
+        parts = model.plain_parts(published.launches, published.shape, device, idle)
+        error = 1e3 * model.seconds(parts) / published.milliseconds - 1
+        assert abs(error) < model.TOLERANCE, published.what
+        least, greatest = model.agreeing_shares(published, device, idle)
+        assert least < model.DRAM_SHARE < greatest
+
+
+# ---- The compiler's output -----------------------------------------------------------------------
+
+PTXAS = """\
+ptxas info    : Compiling entry function '_ZN1n11ssim_kernelIfLi5ELi1EEEvT_' for 'sm_90'
+ptxas info    : Function properties for _ZN1n11ssim_kernelIfLi5ELi1EEEvT_
+    16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 237 registers, used 1 barriers, 13728 bytes smem, 416 bytes cmem[0]
+"""
+
+
+def test_ptxas_report():
+    ((name, found),) = build.resources(PTXAS).items()
+    assert build.variant_of(name) == Variant("float", 5, 1)
+    assert found == build.Resources(registers=237, spilled=20, shared_memory=13728)
+
+
+def test_other_kernels_are_no_variant():
+    with pytest.raises(ValueError, match="not an SSIM kernel"):
+        build.variant_of("_Z10sum_kernelv")
+
+
+def test_committed_figures_are_those_of_the_document():
+    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    document = (BENCH.parent / "docs" / "gpu_static.md").read_text(encoding="utf-8")
+    assert report.markdown(results) == document
+    main = [r for r in results["variants"] if (r["type"], r["radius"]) == ("float", 5)]
+    assert len(main) == 3 * len(TARGETS)
+    assert not any(row["spilled"] for row in [*main, *results["two_kernel"]])
+    gates = [row for row in results["published"] if row["gate"]]
+    assert len(gates) == 2
+    assert all(row["agrees"] for row in gates)
+    assert report.text(results)
+
+
+@pytest.fixture(scope="module")
+def tools():
+    try:
+        return Tools.find()
+    except build.MissingToolError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("target", [75, 90])
+def test_the_main_kernel_spills_nothing(tools, target, tmp_path):
+    build.snapshot(tmp_path)
+    variant = Variant("float", 5, 1)
+    found, _ = build.compile_variants(tools, [variant], target, tmp_path)
+    assert found[variant].spilled == 0
+    if tools.cuobjdump is None:
+        pytest.skip("no cuobjdump: what was compiled is not looked into")
+    _, cubin = build.compile_variants(tools, [variant], target, tmp_path, common=True)
+    (code,) = tools.disassembled(cubin).values()
+    counts = sass.count(sass.main_loop(code))
+    assert 180 < counts.multiply_adds / 2 < 240
+    assert counts.instructions / 2 < 400
+
+
+def test_without_a_compiler_it_says_so(tmp_path):
+    command = [sys.executable, str(BENCH / "gpu_static.py"), "--quick"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={"PATH": str(tmp_path)}, check=False
+    )
+    assert result.returncode == 2
+    assert "no nvcc was found" in result.stderr

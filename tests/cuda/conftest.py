@@ -1,0 +1,44 @@
+"""What only CUDA has: these tests need a device, and are skipped where there is none."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from lamp_kernels import backends
+
+# The backends with kernels of their own; native, too, where it is missing, for its reason.
+KERNELS = [
+    name
+    for name in backends.BACKENDS
+    if name != "reference" and (name == "native" or backends.unavailable(name) is None)
+]
+
+
+def unserved(name: str) -> str | None:
+    """Why the backend does not compute tensors of the first CUDA device, or None."""
+    empty = torch.empty(0, device="cuda")
+    return backends.unavailable(name) or backends.unserved(name, empty, 11)
+
+
+@pytest.fixture(autouse=True)
+def needs_cuda() -> Iterator[None]:
+    """Skip without a device; let nothing that is queued reach the next test."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    yield
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+
+
+@pytest.fixture(params=KERNELS)
+def kernels(request: pytest.FixtureRequest, needs_cuda: None) -> str:
+    """Each backend with kernels for this device, in turn."""
+    name: str = request.param
+    reason = unserved(name)
+    if reason is not None:
+        if os.environ.get("LAMP_KERNELS_TEST_DEVICE") == "cuda":
+            pytest.fail(f"{name} does not serve this device: {reason}")
+        pytest.skip(reason)
+    return name

@@ -1,0 +1,65 @@
+"""Images on the device, and what their losses should be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamp_kernels import functional
+
+Loss = Callable[..., Tensor]
+# float32 on images of uniform noise; the half types' gradients are rounded to 11 and 8 digits.
+LIMITS = {
+    torch.float64: 1e-11,
+    torch.float32: 1e-5,
+    torch.float16: 1e-3,
+    torch.bfloat16: 8e-3,
+}
+
+
+def pair(
+    shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0, device: str = "cuda"
+) -> tuple[Tensor, Tensor]:
+    """Input and target in [0, 1], a deviation of 0.1 apart."""
+    generator = torch.Generator(device).manual_seed(seed)
+    y = torch.rand(shape, generator=generator, device=device)
+    x = y + 0.1 * torch.randn(shape, generator=generator, device=device)
+    return x.clamp_(0, 1).to(dtype), y.to(dtype)
+
+
+def wanting(*images: Tensor) -> list[Tensor]:
+    """The same memory, as leaves that want a gradient."""
+    return [image.detach().requires_grad_() for image in images]
+
+
+def results(loss_function: Loss, x: Tensor, y: Tensor, *weight: Tensor) -> list[Tensor]:
+    """The loss and both gradients of its sum."""
+    leaves = wanting(x, y)
+    loss = loss_function(*leaves, *weight)
+    return [loss.detach(), *torch.autograd.grad(loss.sum(), leaves)]
+
+
+def exact(x: Tensor, y: Tensor, *weight: Tensor, **options: Any) -> list[Tensor]:
+    """The same by the reference in float64."""
+
+    def loss_function(x: Tensor, y: Tensor, *weight: Tensor) -> Tensor:
+        return functional.amplified_reconstruction_loss(
+            x, y, *weight, **options, backend="reference"
+        )
+
+    return results(loss_function, x.double(), y.double(), *weight)
+
+
+def assert_near(found: list[Tensor], wanted: list[Tensor], limit: float) -> None:
+    """In the 2-norm, relative to what is wanted."""
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == other.shape
+        assert one.isfinite().all()
+        error = (one.double() - other).norm().item()
+        assert error <= limit * other.norm().item()
+
+
+def assert_same(found: list[Tensor], wanted: list[Tensor]) -> None:
+    """Bit by bit."""
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))

@@ -1,0 +1,129 @@
+"""The kernels run on the current stream, and the processor does not wait for them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from on_cuda import assert_same, pair, results, wanting
+
+from lamp_kernels import (
+    AmplifiedL1Loss,
+    AmplifiedMSELoss,
+    AmplifiedReconstructionLoss,
+    AmplifiedSSIMLoss,
+)
+
+SHAPE = (2, 3, 70, 130)
+CYCLES = 100_000_000  # some 50 ms: far longer than it takes to queue a few calls
+CASES = {
+    "ssim": (AmplifiedSSIMLoss, {}),
+    "valid": (AmplifiedSSIMLoss, {"padding": "valid"}),
+    "map": (AmplifiedSSIMLoss, {"reduction": "none"}),
+    "images": (AmplifiedReconstructionLoss, {"l1": 0.5, "amplify_over": "image"}),
+    "batch": (AmplifiedReconstructionLoss, {"amplify_over": "batch"}),
+    "mse": (AmplifiedMSELoss, {}),
+    "l1": (AmplifiedL1Loss, {"reduction": "sum"}),
+}
+every_loss = pytest.mark.parametrize(("module", "options"), CASES.values(), ids=CASES)
+weighted = pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+
+
+def weight_of(weighted):
+    return (torch.rand(2, 1, *SHAPE[2:], device="cuda"),) if weighted else ()
+
+
+@every_loss
+def test_on_another_stream_right_after_the_work_that_makes_the_input(kernels, module, options):
+    """On any other stream the kernels would find NaN where the input is yet to be written."""
+    loss_function = module(**options, backend=kernels)
+    x, y = pair(SHAPE)
+    expected = results(loss_function, x, y)
+    late = torch.full_like(x, float("nan"))
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(CYCLES)
+        late.copy_(x)
+        found = results(loss_function, late, y)
+        late.fill_(float("nan"))  # nor may they come later
+    stream.synchronize()
+    assert_same(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # that it does not see all
+@every_loss
+@weighted
+def test_the_processor_does_not_wait(kernels, module, options, weighted):
+    """PyTorch refuses to wait, and what is queued before has not ended when the calls return."""
+    loss_function = module(**options, backend=kernels)
+    weight = weight_of(weighted)
+    images = wanting(*pair(SHAPE))
+    results(loss_function, *images, *weight)  # the first call loads the kernels
+    done = torch.cuda.Event()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        torch.cuda._sleep(4 * CYCLES)
+        done.record()
+        loss = loss_function(*images, *weight)
+        torch.autograd.grad(loss.sum(), images)
+        with torch.no_grad():
+            loss_function(*images, *weight)
+        waited = done.query()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert not waited
+
+
+def test_backward_runs_on_the_stream_of_its_forward(kernels):
+    loss_function = AmplifiedSSIMLoss(backend=kernels)
+    x, y = pair(SHAPE)
+    expected = results(loss_function, x, y)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    leaves = wanting(x, y)
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(CYCLES)
+        loss = loss_function(*leaves)
+    torch.cuda.current_stream().wait_stream(stream)
+    found = [loss.detach(), *torch.autograd.grad(3.0 * loss, leaves)]
+    torch.cuda.synchronize()
+    assert torch.equal(found[0], expected[0])
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(one, 3.0 * other)
+
+
+def test_several_streams_from_several_threads(kernels):
+    loss_function = AmplifiedReconstructionLoss(l1=0.5, backend=kernels)
+    pairs = [pair((2, 3, side, 90), seed=side) for side in (40, 16, 70, 33) for _ in range(4)]
+    expected = [results(loss_function, *images) for images in pairs]
+    torch.cuda.synchronize()
+
+    def on_a_stream(images):
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            found = results(loss_function, *images)
+        stream.synchronize()
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        for found, wanted in zip(pool.map(on_a_stream, pairs), expected, strict=True):
+            assert_same(found, wanted)
+
+
+def test_the_kernels_of_a_call(kernels):
+    """One launch for values and gradients and one for the sums; backward launches none."""
+    if kernels != "native":
+        pytest.skip("about the native kernels")
+    loss_function = AmplifiedSSIMLoss(backend=kernels)
+    leaves = wanting(*pair(SHAPE))
+    loss_function(*leaves).backward()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        loss_function(*leaves).backward()
+        torch.cuda.synchronize()
+    on_device = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    ours = [event.name for event in on_device if "lamp_kernels" in event.name]
+    if not on_device:
+        pytest.skip("the profiler sees no kernels here")
+    assert len(ours) == 2, [event.name for event in on_device]
