@@ -170,11 +170,13 @@ class SsimTile {
     }
     if constexpr (gradients > 0) {
       if (row > first && active) {
-        T planes[kColumns][kPlanes];
-        adjoint(row - 1, h_row(v - 1), planes);
         const int done = row - 1 - radius;
         const int old = slot + 2 < kRingRows ? slot + 2 : slot + 2 - kRingRows;
-        if (done >= begin_row) finish(done, ring + old * row_length(), planes);
+        const Pixel* const pixels = ring + old * row_length() + 2 * radius;
+        const Pixels centred = reinterpret_cast<const Pixels*>(pixels)[thread];
+        T planes[kColumns][kPlanes];
+        adjoint(row - 1, h_row(v - 1), planes);
+        if (done >= begin_row) finish(done, centred, planes);
       }
     } else {
       if (LAMP_RARE(p.mse || p.l1) && row >= begin_row && row < end_row) value_of_pixels(row);
@@ -217,17 +219,22 @@ class SsimTile {
   // to the level.
   LAMP_DEVICE void find_levels() {
     constexpr int kRows = 8;
-    const int64_t rows = tile.end_row - tile.row;
+    const int rows = end_row - begin_row;
     const int64_t x = plane_of(p.input, tile.image, tile.channel);
     const int64_t y = plane_of(p.target, tile.image, tile.channel);
     T sum_d = 0, sum_s = 0, count = 0;
-    for (int64_t i = 0; i < min(rows, int64_t(kRows)); ++i) {
-      // Not at equal distances: a texture may repeat.
-      const int64_t row = tile.row + i * rows / kRows + 3 * i % max(rows / kRows, int64_t(1));
-      for (int64_t column = tile.column + thread; column < tile.end_column; column += blockDim.x) {
-        const T at_x = load<T>(p.input, x + row * p.input.row + column * p.input.column);
-        const T at_y = load<T>(p.target, y + row * p.target.row + column * p.target.column);
-        const T d = at_x - at_y, s = at_x + at_y;
+    for (int column = begin_column + thread; column < end_column; column += blockDim.x) {
+      T at_x[kRows], at_y[kRows];  // all asked for before the first is waited for
+      LAMP_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        // Not at equal distances: a texture may repeat.
+        const int row = begin_row + i * rows / kRows + 3 * i % max(rows / kRows, 1);
+        at_x[i] = load<T>(p.input, x + row * p.input.row + column * p.input.column);
+        at_y[i] = load<T>(p.target, y + row * p.target.row + column * p.target.column);
+      }
+      LAMP_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const T d = at_x[i] - at_y[i], s = at_x[i] + at_y[i];
         if (d - d == T(0) && s - s == T(0)) sum_d += d, sum_s += s, count += 1;
       }
     }
@@ -413,12 +420,29 @@ class SsimTile {
   }
 
   LAMP_DEVICE void statistics(int row, const T (*moments)[4], T* h_row) {
+    // Step by step for all columns: each is a chain of operations that wait for one another.
+    Dissimilarity<T> all[kColumns];
+    LAMP_UNROLL
+    for (int c = 0; c < kColumns; ++c) {
+      const T* m = moments[c];
+      all[c] = ssim(Moments<T>{m[0], m[1], m[2], m[3]}, constants);
+    }
+    Amplified<T> all_amplified[kColumns];
+    if (LAMP_RARE(!a.amplification.log)) {
+      LAMP_UNROLL
+      for (int c = 0; c < kColumns; ++c) all_amplified[c] = {all[c].loss, T(1)};
+    } else {
+      Amplification<T> known = a.amplification;
+      known.log = true;  // so that no column branches
+      LAMP_UNROLL
+      for (int c = 0; c < kColumns; ++c) all_amplified[c] = amplify<T>(all[c].loss, known);
+    }
     T planes[kColumns][kPlanes + 1];
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* m = moments[c];
-      const Dissimilarity<T> at = ssim(Moments<T>{m[0], m[1], m[2], m[3]}, constants);
-      const Amplified<T> amplified = amplify<T>(at.loss, a.amplification);
+      const Dissimilarity<T>& at = all[c];
+      const Amplified<T>& amplified = all_amplified[c];
       T weight = 1;
       if (LAMP_RARE(p.weight.data != nullptr) && own_factor[c] != T(0))
         weight = weight_at(row, window_column(c));
@@ -547,8 +571,7 @@ class SsimTile {
     }
   }
 
-  LAMP_DEVICE void finish(int row, const Pixel* pixels, const T (*planes)[kPlanes]) {
-    const Pixels centred = reinterpret_cast<const Pixels*>(pixels + 2 * radius)[thread];
+  LAMP_DEVICE void finish(int row, const Pixels& centred, const T (*planes)[kPlanes]) {
     Values by_x, by_y;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
