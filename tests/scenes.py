@@ -31,6 +31,12 @@ def _texture_beside_white() -> Tensor:
     return torch.where(_halves(-1) < 0.5, 0.05 + 0.02 * _uniform(), 0.95)
 
 
+def _stripes(period: int) -> Tensor:
+    """Every n-th row black, the others white: a level from every n-th row sees but one of them."""
+    row = torch.arange(SIDE).view(-1, 1)
+    return torch.where(row % period == 0, 0.0, 0.95).double().expand(SHAPE)
+
+
 EVEN: dict[str, Callable[[], Tensor]] = {
     "texture": _uniform,
     "dark": lambda: 0.02 * _uniform(),
@@ -40,6 +46,8 @@ UNEVEN: dict[str, Callable[[], Tensor]] = {
     "dark beside bright": lambda: _halves(-1),
     "dark rows above bright ones": lambda: _halves(-2),
     "dark texture beside white": _texture_beside_white,
+    "stripes of four rows": lambda: _stripes(4),
+    "stripes of eight rows": lambda: _stripes(8),
 }
 SCENES = EVEN | UNEVEN
 
