@@ -3,12 +3,14 @@
 import importlib.metadata
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
 import torch
 
+from lamp_kernels import native
 from suite.contestants import Contestant
 
 STAT = Path("/proc/stat")
@@ -20,6 +22,7 @@ def describe() -> dict[str, str | int | float]:
     return {
         "cpu": _cpu(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "kernels": native.missing or native.instruction_set(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -57,7 +60,19 @@ def versions(contestants: Sequence[Contestant]) -> dict[str, str]:
             found.setdefault(name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
             continue
-    return dict(sorted(found.items()))
+    return {**dict(sorted(found.items())), "source": _source()}
+
+
+def _source() -> str:
+    """The commit that was measured, with "-dirty" where the sources differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "not a clone"
+    return done.stdout.strip()
 
 
 def _own_seconds() -> float:

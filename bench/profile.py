@@ -1,0 +1,59 @@
+"""Where the CPU kernel's time goes, stage by stage: perf's samples of the kernel by itself.
+
+python bench/profile.py                  # needs g++ and perf (Debian: linux-perf)
+LAMP_KERNELS_CPU_ISA=v3 python bench/profile.py
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 10
+# As setup.py has them, but with the names of functions left in.
+FLAGS = ["-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-g1"]
+STAGES = {
+    "convolve_row": "rows read, difference and sum",
+    "convolve_pixels": "windows along x",
+    "statistics": "windows along y, loss, h planes",
+    "adjoint_x": "adjoint along x",
+    "adjoint_y": "adjoint along y",
+    "pixel_row": "gradient written",
+}
+
+
+def main() -> int:
+    """Compile, sample, print a table."""
+    for tool in ("g++", "perf"):
+        if shutil.which(tool) is None:
+            print(f"{tool} is not installed", file=sys.stderr)
+            return 1
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sources = ["bench/profile.cpp", *map(str, sorted(ROOT.glob("csrc/cpu/*.cpp")))]
+        command = ["g++", *FLAGS, "-Wno-psabi", "-Icsrc", *sources, "-o", str(folder / "profile")]
+        subprocess.run(command, cwd=ROOT, check=True)
+        data = str(folder / "perf.data")
+        record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "2000", "-o", data]
+        subprocess.run([*record, str(folder / "profile"), str(SECONDS)], check=True)
+        report = ["perf", "report", "--stdio", "--no-inline", "-F", "overhead,symbol", "-i", data]
+        done = subprocess.run(report, capture_output=True, text=True, check=True)
+    shares = dict.fromkeys(STAGES, 0.0)
+    rest = 0.0
+    for percent, symbol in re.findall(r"^\s+([\d.]+)%\s+\[\S\]\s+(.*)$", done.stdout, re.MULTILINE):
+        stage = next((stage for stage in STAGES if re.search(rf"\b{stage}\b", symbol)), "")
+        if stage:
+            shares[stage] += float(percent)
+        else:
+            rest += float(percent)
+    for stage, what in STAGES.items():
+        print(f"{stage:<16} {shares[stage]:5.1f} %  {what}")
+    print(f"{'other':<16} {rest:5.1f} %")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
