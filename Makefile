@@ -14,6 +14,8 @@ NO_KERNELS := LAMP_KERNELS_NATIVE=0 LAMP_KERNELS_CUDA=0
 CUDA_LIBRARY := lamp_kernels/_C_cuda.abi3.so
 CUDA_BUILD_ENV := $(NATIVE) LAMP_KERNELS_CUDA=1
 CUDA_TARGETS ?= 7.5;9.0
+# Named, for without a list a machine with a GPU builds for that alone.
+WHEEL_TARGETS ?= 7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX
 NVCC = $(if $(CUDA_HOME),$(CUDA_HOME)/bin/nvcc,nvcc)
 CUDA_RELEASE = $(shell $(NVCC) --version | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\),.*/\1\2/p')
 RUN ?= runs/textures
@@ -129,7 +131,7 @@ wheel: $(LIBRARY) ## make dist/*.whl, and check that it uses nothing but stable 
 # All targets, compiled anew: a wheel is published, and its minutes are counted.
 wheel-cuda: $(READY) ## make dist/cuda/*.whl with the CUDA kernels for every target; needs nvcc and no GPU
 	rm -rf dist/cuda build/lib* build/bdist* build/wheel build/wheel-cuda build/temp*/csrc/cuda
-	$(CUDA_BUILD_ENV) LAMP_KERNELS_LOCAL_VERSION=cu$(CUDA_RELEASE) $(BIN)/python tests/install/cuda_budgets.py 'build/wheel-cuda/*.whl' -- $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w build/wheel-cuda .
+	$(CUDA_BUILD_ENV) TORCH_CUDA_ARCH_LIST="$(WHEEL_TARGETS)" LAMP_KERNELS_LOCAL_VERSION=cu$(CUDA_RELEASE) $(BIN)/python tests/install/cuda_budgets.py 'build/wheel-cuda/*.whl' -- $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w build/wheel-cuda .
 	$(NATIVE) $(BIN)/auditwheel repair --exclude 'libtorch*.so' --exclude 'libc10*.so' -w dist/cuda build/wheel-cuda/*.whl
 	ls -sh dist/cuda/*.whl
 	$(call audit,dist/cuda/*.whl)
@@ -147,7 +149,7 @@ wheel-check: wheel ## install the wheel beside torch TORCH=2.13.0 alone, and run
 # Where there is a GPU, the self-check computes on it.
 wheel-cuda-check: $(if $(wildcard dist/cuda/*.whl),,wheel-cuda) ## the same with the wheel of wheel-cuda, which must load without a GPU
 	$(call install_and_check,dist/cuda/*.whl)
-	grep -q 'CUDA kernels: registered for sm_' $(CHECK)/report
+	grep -q 'CUDA kernels: registered for sm_75, sm_80, sm_86, sm_89, sm_90, sm_100, sm_120' $(CHECK)/report
 	grep -qE 'no CUDA device|native on cuda:0' $(CHECK)/report
 	rm -rf $(CHECK)
 

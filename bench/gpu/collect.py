@@ -286,6 +286,10 @@ def _prediction(
         model.streamed_part(tiles, more, shape, device, dram, row_cycles),
         # The sum over tiles: a read, a reduction.
         model.Part(0.0, 2 * FAR_LATENCY / device.clock),
+        # Around them: the factors, the sum over images, the gradient of the loss by itself ...
+        *[model.Part(0.0, 0.0)] * 3,
+        # ... and backward's multiplication by it, which the host does not know to be 1.
+        model.Part(model.dram_seconds(8, shape, device), 0.0),
     ]
     plain = model.plain_parts([*model.FORWARD, *model.BACKWARD], shape, device, block_cycles)
     per_second = target.schedulers * device.multiprocessors * device.clock

@@ -75,7 +75,10 @@ LEFT_OUT = (
     "What the model leaves out: conflicts of shared memory banks (two_kernel.cu has some where "
     "rows of 26 meet, the streaming kernel's accesses are contiguous), misses of the "
     "instruction cache, the bandwidth of the L2 cache, what it spares the DRAM for "
-    "planes that fit in it, and clocks below boost."
+    "planes that fit in it, and clocks below boost. Of the streaming kernel it counts the common "
+    "path alone: float32 images, dense rows, aligned; not the threads at a mirrored edge, for whom "
+    "their block waits, nor half types, odd widths and channels_last, which are read element by "
+    "element, nor pointwise terms beside SSIM, which read their pixels again."
 )
 
 
@@ -257,9 +260,10 @@ def _predictions(results: Results) -> Table:
         "Predicted times",
         "float, window 11, one gradient, forward + backward, border zeros. `least`: if no warp "
         "had to wait and all multiprocessors had equal work. `plain`: the two kernels with the "
-        "launches around them, 80 bytes. `ratio`: plain to ours; in brackets with all memory free "
-        "for the plain design alone, which is the least it can be where planes stay in the L2 "
-        "cache (*).",
+        "launches around them, 80 bytes; ours, too, with what is launched around it: `B` is the "
+        "kernel's traffic, backward's multiplication by the upstream gradient 8 bytes more. "
+        "`ratio`: plain to ours; in brackets with all memory free for the plain design alone, "
+        "which is the least it can be where planes stay in the L2 cache (*).",
         [
             "",
             "tile",

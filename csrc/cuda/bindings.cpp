@@ -25,12 +25,11 @@ namespace {
 // PyTorch without CUDA.
 cudaStream_t current_stream(int32_t device) {
   using Get = AOTITorchError (*)(int32_t, void**);
-  static const Get get = [] {
-    void* library = dlopen("libtorch_cuda.so", RTLD_NOLOAD | RTLD_NOW);
-    return library ? reinterpret_cast<Get>(dlsym(library, "aoti_torch_get_current_cuda_stream"))
-                   : nullptr;
-  }();
-  STD_TORCH_CHECK(get, "this PyTorch has no CUDA");
+  static void* const library = dlopen("libtorch_cuda.so", RTLD_NOLOAD | RTLD_NOW);
+  STD_TORCH_CHECK(library, "this PyTorch has no CUDA");
+  static const Get get =
+      reinterpret_cast<Get>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
+  STD_TORCH_CHECK(get, "this PyTorch does not tell its current CUDA stream");
   void* stream = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(get(device, &stream));
   return static_cast<cudaStream_t>(stream);
@@ -42,7 +41,7 @@ struct Cuda {
   static void run(Params& p, const Tensor& like, bool wide, void* shares, bool per_term) {
     const int32_t index = like.get_device_index();
     const torch::stable::accelerator::DeviceGuard guard(index);
-    const cuda::Device device = cuda::current_device();
+    const cuda::Device device = cuda::current_device(index);
     const Tensor partial = torch::stable::new_empty(
         like, {cuda::partial_size(p, wide, device)}, ScalarType::Double);
     cuda::compute(p, wide, shares, per_term, static_cast<double*>(partial.mutable_data_ptr()),

@@ -8,13 +8,16 @@
 #include <cstdint>
 
 #include "../params.h"
+#include "tiling.h"
 
 #define LAMP_INLINE static __host__ __device__ __forceinline__
 #define LAMP_DEVICE __device__ __forceinline__
 #ifdef __CUDACC__
 #define LAMP_UNROLL _Pragma("unroll")
+#define LAMP_ROLLED _Pragma("unroll 1")
 #else
 #define LAMP_UNROLL _Pragma("GCC unroll 32")
+#define LAMP_ROLLED _Pragma("GCC unroll 1")
 #endif
 
 #ifndef CUDA_HOST_EMULATION
@@ -69,7 +72,7 @@ LAMP_INLINE V to_value(typename bits<V>::type i) {
 }
 
 // a/b. In float32 by the reciprocal instruction, which is good to one unit in the last place and
-// takes subnormal numbers for 0; no formula divides by one. The division that IEEE 754 asks for
+// takes subnormal numbers for 0, of which no formula has any. The division that IEEE 754 asks for
 // is nine instructions and a branch.
 LAMP_INLINE float quotient(float a, float b) {
 #ifdef __CUDA_ARCH__
@@ -103,8 +106,6 @@ LAMP_DEVICE int64_t plane_of(const Tensor& s, int64_t image, int64_t channel) {
 }
 
 // ---- Sums ---------------------------------------------------------------------------------------
-
-constexpr int kWarp = 32;
 
 // A sum of many numbers: in T over a few of them, in double from there on, because float64 is a
 // 32nd or a 64th as fast on most devices.

@@ -13,6 +13,8 @@ namespace lamp_kernels::cuda {
 
 namespace {
 
+constexpr int64_t kLongestSide = 1 << 30;  // SSIM counts twice a side in 32 bits
+
 constexpr size_t kScratch = kMostWarps * sizeof(double);  // for sum_of_block
 static_assert(kPixelThreads <= kMostWarps * kWarp && kSumThreads <= kMostWarps * kWarp);
 
@@ -36,7 +38,12 @@ bool is_empty(const Params& p) { return p.batch * p.channels * p.height * p.widt
 int64_t tiles_per_plane(const Params& p, bool wide, const Device& device) {
   if (is_empty(p)) return 0;
   if (!p.ssim) return PixelTiling(p).per_plane;
-  return ssim_tiling(p, variant_of(p, wide).demands, device).tiles_per_plane();
+  if (std::max(p.height, p.width) >= kLongestSide)
+    throw std::runtime_error("an image of 2^30 rows or columns is too large for SSIM");
+  const Tiling tiling = ssim_tiling(p, variant_of(p, wide).demands, device);
+  if (!tiling.threads)
+    throw std::runtime_error("a block of this device has too little shared memory for the window");
+  return tiling.tiles_per_plane();
 }
 
 template <class T>
@@ -62,13 +69,16 @@ void launch_sums(SumArguments a, int64_t images, const Device& device, cudaStrea
 }  // namespace
 
 void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess)
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // no later launch shall report this one
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
-Device current_device() {
+Device current_device(int expected) {
   int device = 0, multiprocessors = 0, shared_memory = 0;
   check(cudaGetDevice(&device), "CUDA device");
+  // This library's CUDA runtime is its own, not PyTorch's.
+  if (device != expected) throw std::runtime_error("the current CUDA device is not the tensors'");
   check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
         "number of multiprocessors");
   check(cudaDeviceGetAttribute(&shared_memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),

@@ -10,8 +10,8 @@
 
 namespace lamp_kernels::cuda {
 
-// Of the device that is current. Throws std::runtime_error where there is none.
-Device current_device();
+// Of the device that is current. Throws std::runtime_error where that is not `expected`, or none.
+Device current_device(int expected);
 
 // Numbers of float64 that `compute` needs for the sums of tiles.
 int64_t partial_size(const Params& p, bool wide, const Device& device);

@@ -26,8 +26,8 @@ __global__ void __launch_bounds__(kPixelThreads)
   const int64_t first = tile % a.tiling.per_plane * (kPixelThreads * kPixelsOfAThread);
   const int terms = p.terms();
   const T* const factors = static_cast<const T*>(p.factors) + (p.map.data ? 0 : image * terms);
-  const T factor[] = {factors[0], terms > 1 ? factors[1] : T(0)};
-  T sum[2] = {};
+  const T factor = factors[0], second_factor = terms > 1 ? factors[1] : T(0);
+  T sum = 0, second_sum = 0;  // not an array: that would lie in memory
 
   auto at = [&](const auto& s, int64_t row, int64_t column) {
     return plane_of(s, image, channel) + row * s.row + column * s.column;
@@ -46,24 +46,26 @@ __global__ void __launch_bounds__(kPixelThreads)
     const T weight = p.weight.data ? load<T>(p.weight, at(p.weight, row, column)) : T(1);
     const T d = (x - y) * a.scale;
     T value = 0, by_d = 0;
-    auto term = [&](const Pointwise<T>& l, T own, T& into) {
+    auto term = [&](const Pointwise<T>& l, T own, bool second) {
       const Amplified<T> amplified = amplify<T>(l.loss, a.amplification);
-      into += weight * amplified.value;
+      const T weighted = weight * amplified.value;
+      sum += second ? T(0) : weighted;
+      second_sum += second ? weighted : T(0);
       value += amplified.value * own;
       by_d += weight * own * amplified.slope * l.slope;
     };
-    if (p.mse) term(squared_error(d), factor[0], sum[0]);
-    if (p.l1) term(absolute_error<T>(d), p.mse ? factor[1] : factor[0], p.mse ? sum[1] : sum[0]);
+    if (p.mse) term(squared_error(d), factor, false);
+    if (p.l1) term(absolute_error<T>(d), p.mse ? second_factor : factor, p.mse);
     auto write = [&](const Sink& s, T v) { static_cast<T*>(s.data)[at(s, row, column)] = v; };
     if (p.map.data) write(p.map, value);
     if (p.input_gradient.data) write(p.input_gradient, by_d * a.scale);
     if (p.target_gradient.data) write(p.target_gradient, -(by_d * a.scale));
   }
   double* const scratch = reinterpret_cast<double*>(shared);
-  const double total = sum_of_block(double(sum[0]), scratch);
+  const double total = sum_of_block(double(sum), scratch);
   if (threadIdx.x == 0) a.partial[tile * terms] = total;
   if (terms > 1) {
-    const double other = sum_of_block(double(sum[1]), scratch);
+    const double other = sum_of_block(double(second_sum), scratch);
     if (threadIdx.x == 0) a.partial[tile * terms + 1] = other;
   }
 }

@@ -19,6 +19,8 @@
 // stops at the next barrier.
 #pragma once
 
+#include <type_traits>
+
 #include "device.cuh"
 #include "tiling.h"
 
@@ -52,7 +54,10 @@ class SsimTile {
   // Registers for the sums under way in one column; of 255 they may take 160.
   static constexpr int kSums = 2 * radius * (4 + kPlanes) * kRegisters;
   static constexpr Dtype kDtype = sizeof(T) == 8 ? Dtype::float64 : Dtype::float32;
-  static constexpr bool kSumsInShared = gradients && sizeof(T) == 8;
+  // In float64 registers do not do: the adjoint's go to shared memory, and those of wide windows
+  // altogether.
+  static constexpr bool kAdjointInShared = gradients && sizeof(T) == 8;
+  static constexpr bool kMomentsInShared = radius >= 5 && sizeof(T) == 8;
 
  public:
   static constexpr int kColumns = sizeof(T) == 4 && 2 * kSums <= 160 ? 2 : 1;
@@ -60,7 +65,8 @@ class SsimTile {
   static constexpr int kRingRows = gradients ? 2 * radius + 3 : 2;
   static constexpr Demands demands() {
     return {radius,    kColumns, kHalo, kRingRows,
-            kPlanes, sizeof(T),  kSumsInShared ? 2 * radius * kPlanes * kColumns : 0};
+            kPlanes, sizeof(T),
+            2 * radius * kColumns * (4 * kMomentsInShared + kPlanes * kAdjointInShared)};
   }
 
  private:
@@ -86,7 +92,8 @@ class SsimTile {
     T* sum;
     LAMP_DEVICE T& operator[](int k) { return sum[k * blockDim.x]; }
   };
-  using AdjointSums = std::conditional_t<kSumsInShared, InShared, InRegisters>;
+  using AdjointSums = std::conditional_t<kAdjointInShared, InShared, InRegisters>;
+  using MomentSums = std::conditional_t<kMomentsInShared, InShared, InRegisters>;
 
   const SsimArguments<T>& a;
   const Params& p;
@@ -116,16 +123,11 @@ class SsimTile {
     scratch = reinterpret_cast<double*>(shared);
     ring = reinterpret_cast<Pixel*>(scratch + kMostWarps);
     h = reinterpret_cast<T*>(ring + kRingRows * row_length());
-    T* sums = h + 2 * kPlanes * positions;
+    T* sums = h + 2 * kPlanes * positions + thread;
     LAMP_UNROLL
-    for (int k = 0; k < kPlanes * kColumns; ++k) {
-      if constexpr (kSumsInShared)
-        adjoint_sums[k].sum = sums + k * 2 * radius * blockDim.x + thread;
-      for (int i = 0; i < 2 * radius; ++i) adjoint_sums[k][i] = 0;
-    }
+    for (int k = 0; k < kPlanes * kColumns; ++k) clear(adjoint_sums[k], sums);
     LAMP_UNROLL
-    for (int k = 0; k < 4 * kColumns; ++k)
-      for (int i = 0; i < 2 * radius; ++i) moment_sums[k][i] = 0;
+    for (int k = 0; k < 4 * kColumns; ++k) clear(moment_sums[k], sums);
     const int terms = p.terms();
     const T* const factors =
         static_cast<const T*>(p.factors) + (p.map.data ? 0 : tile.image * terms);
@@ -173,10 +175,12 @@ class SsimTile {
         const int done = row - 1 - radius;
         const int old = slot + 2 < kRingRows ? slot + 2 : slot + 2 - kRingRows;
         const Pixel* const pixels = ring + old * row_length() + 2 * radius;
-        const Pixels centred = reinterpret_cast<const Pixels*>(pixels)[thread];
+        auto centred = [&] { return reinterpret_cast<const Pixels*>(pixels)[thread]; };
+        Pixels early;  // asked for before it is needed, but where registers are scarce
+        if constexpr (gradients == 1) early = centred();
         T planes[kColumns][kPlanes];
         adjoint(row - 1, h_row(v - 1), planes);
-        if (done >= begin_row) finish(done, centred, planes);
+        if (done >= begin_row) finish(done, gradients == 1 ? early : centred(), planes);
       }
     } else {
       if (LAMP_RARE(p.mse || p.l1) && row >= begin_row && row < end_row) value_of_pixels(row);
@@ -184,7 +188,18 @@ class SsimTile {
     if (++slot == kRingRows) slot = 0;
   }
 
-  InRegisters moment_sums[4 * kColumns];
+  LAMP_DEVICE static void clear(InRegisters& sums, T*&) {
+    LAMP_UNROLL
+    for (int i = 0; i < 2 * radius; ++i) sums[i] = 0;
+  }
+  // Takes the place that `shared` points to.
+  LAMP_DEVICE static void clear(InShared& sums, T*& shared) {
+    sums.sum = shared;
+    shared += 2 * radius * blockDim.x;
+    for (int i = 0; i < 2 * radius; ++i) sums[i] = 0;
+  }
+
+  MomentSums moment_sums[4 * kColumns];
   AdjointSums adjoint_sums[kPlanes * kColumns + 1];
   Sum<T> sums[kMaxTerms];
 
@@ -379,10 +394,16 @@ class SsimTile {
   template <class Sums>
   LAMP_DEVICE T push(Sums& sum, T v) const {
     const T done = sum[0] + a.tap[radius] * v;
-    LAMP_UNROLL
-    for (int k = 0; k < 2 * radius - 1; ++k) {
+    auto move = [&](int k) {
       const int distance = radius - 1 - k;
       sum[k] = sum[k + 1] + a.tap[distance < 0 ? -distance : distance] * v;
+    };
+    if constexpr (std::is_same_v<Sums, InRegisters>) {
+      LAMP_UNROLL
+      for (int k = 0; k < 2 * radius - 1; ++k) move(k);
+    } else {
+      LAMP_ROLLED  // else as many registers are taken to load all of them ahead
+      for (int k = 0; k < 2 * radius - 1; ++k) move(k);
     }
     sum[2 * radius - 1] = a.tap[radius] * v;
     return done;
@@ -603,13 +624,17 @@ class SsimTile {
   }
 
   LAMP_DEVICE void write(const Sink& s, Place& place, const Values& values) const {
-    LAMP_IS_GLOBAL(place.to);
     if (LAMP_RARE(!place.whole)) {
       LAMP_UNROLL
-      for (int c = 0; c < kColumns; ++c)
-        if (pixel_column(c) < end_column) place.to[c * s.column] = values.at[c];
+      for (int c = 0; c < kColumns; ++c) {
+        T* const to = place.to + c * s.column;
+        LAMP_IS_GLOBAL(to);
+        if (pixel_column(c) < end_column) *to = values.at[c];
+      }
     } else {
-      *reinterpret_cast<Values*>(place.to) = values;
+      auto* const to = reinterpret_cast<Values*>(place.to);
+      LAMP_IS_GLOBAL(to);
+      *to = values;
     }
     place.to += s.row;
   }

@@ -16,8 +16,9 @@ struct Device {
   int64_t most_blocks = (1u << 31) - 1;  // of one launch: the limit of gridDim.x
 };
 
-constexpr int kWarpThreads = 32;
-constexpr int kMostWarps = 8;  // of a block
+constexpr int kWarp = 32;      // threads
+constexpr int kMostWarps = 8;  // of a block: with 255 registers a thread it fits a multiprocessor
+static_assert(kMostWarps * kWarp * 255 <= 65536);
 
 // A kernel's demands, by the type computed in, the window and the number of gradients.
 struct Demands {
@@ -27,7 +28,7 @@ struct Demands {
   int ring_rows;      // rows of pixels in shared memory
   int planes;         // of h
   int size;           // bytes of a number
-  int sums_in_shared; // a thread's accumulators of the adjoint that lie there
+  int sums_in_shared; // a thread's sums of windows under way that lie there
 
   constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
   // A row of pixels: what the windows of all positions see.
@@ -79,7 +80,7 @@ inline Tiling ssim_tiling(const Params& p, const Demands& d, const Device& devic
   double least = -1;
   for (int warps = 1; warps <= kMostWarps; ++warps) {
     Tiling t = best;
-    t.threads = warps * kWarpThreads;
+    t.threads = warps * kWarp;
     if (d.shared_memory(t.threads) > device.shared_memory) break;
     const int64_t widest = d.positions(t.threads) - 2 * d.halo;
     if (widest < d.columns) continue;
@@ -89,12 +90,13 @@ inline Tiling ssim_tiling(const Params& p, const Demands& d, const Device& devic
     t.strips = ceil_div(p.width, t.strip_width);
     const int64_t blocks_at_once =
         int64_t(device.multiprocessors) * std::max(kWarpsAtOnce / warps, 1);
-    // A seam computes 4 halo rows twice: bands of fewer rows than that are all seam.
-    const int64_t most_bands = std::max<int64_t>(1, p.height / std::max(4 * d.halo, 4));
+    // A seam computes so many rows twice: bands of fewer rows than that are all seam.
+    const int64_t seam = 2 * d.radius + 2 * d.halo;
+    const int64_t most_bands = std::max<int64_t>(1, p.height / seam);
     for (int64_t bands = 1; bands <= std::min<int64_t>(most_bands, 64); ++bands) {
       t.band_height = ceil_div(p.height, bands);
       t.bands = ceil_div(p.height, t.band_height);
-      const double rows = double(t.band_height + 4 * d.halo);
+      const double rows = double(t.band_height + seam);
       const double rounds = double(ceil_div(planes * t.strips * t.bands, blocks_at_once));
       const double time = rounds * rows * std::max(warps, kWarpsAtOnce);
       if (least < 0 || time < least) {

@@ -31,6 +31,8 @@ void launch_ssim(const Params& p, const Tiling& tiling, int64_t first, int64_t c
 
 template <class T, int radius, int gradients>
 constexpr Variant variant() {
+  // One warp of any variant fits the device with the least, of compute capability 7.5.
+  static_assert(SsimTile<T, radius, gradients>::demands().shared_memory(kWarp) <= 64 * 1024);
   return {SsimTile<T, radius, gradients>::demands(), &launch_ssim<T, radius, gradients>};
 }
 

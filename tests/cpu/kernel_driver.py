@@ -112,7 +112,7 @@ def build(
             (folder / source).write_text(STUB.format(name=name))
         sources[source] = []
     # The textbook is slow enough without the sanitizers, and none of what they are to check.
-    sources |= {"cpu/driver.cpp": [], "csrc/cpu/isa.cpp": []}
+    sources |= {"cpu/driver.cpp": [], "cpu/cases.cpp": [], "csrc/cpu/isa.cpp": []}
     sources["cpu/textbook.cpp"] = ["-O2", "-fno-sanitize=all"]
     objects = compile_all(folder, sources, compiler, list(flags))
     driver = folder / "driver"

@@ -1,0 +1,331 @@
+// Cases to run kernels on, without PyTorch, against a textbook implementation. What computes is a
+// parameter: the CPU kernels (driver.cpp), or the CUDA kernels run on the CPU
+// (../cuda_host/driver.cpp).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "tensors.h"
+#include "textbook.h"
+
+using lamp_kernels::Border;
+
+inline int failures = 0;
+inline bool stop = false;  // at the first failure
+inline int most_ways = 1000;  // to go through the work of a call
+
+inline void fail(const std::string& where, const char* what, double value = 0, double limit = 0) {
+  std::printf("FAIL %s: %s", where.c_str(), what);
+  if (limit) std::printf(" (%.3g, at most %.3g)", value, limit);
+  std::printf("\n");
+  ++failures;
+  if (stop) std::exit(1);
+}
+
+template <class T>
+constexpr Dtype kDtype = sizeof(T) == 4 ? Dtype::float32 : Dtype::float64;
+
+// ---- What computes -----------------------------------------------------------------------------
+
+class Kernels {
+ public:
+  virtual ~Kernels() = default;
+
+  // As csrc/cpu/launch.h has it, with shares (N, T). `wide`: in float64.
+  virtual void compute(const Params& p, bool wide, void* shares, int way) = 0;
+  // How many ways there are to go through the work of a call, which must agree bit by bit.
+  virtual int ways(const Params& p) const = 0;
+  virtual const char* depends_on(int way) const = 0;  // what a result does that differs there
+  // Changes what else there is to change, and says how.
+  virtual std::string vary(uint64_t) { return ""; }
+  // Columns that have a level of their own, in a call with so many gradients.
+  virtual int64_t strip_width(const Params& p, bool wide, int gradients) const = 0;
+};
+
+// ---- A case: a call of the kernels and all that it reads and writes ----------------------------
+
+template <class T>
+struct Case {
+  std::string name;
+  Params p{};
+  Shape shape{};
+  Input input, target, weight;
+  int64_t weight_corner = 0, map_corner = 0;
+  std::vector<T> factors;
+  Output<T> input_gradient, target_gradient, map;
+  bool with_shares = true;
+  std::vector<T> shares;
+
+  Case() {
+    p.amplify = true;
+    p.eps = 1e-2;
+    p.scale = 1;
+    p.c1 = 1e-4;
+    p.c2 = 9e-4;
+    p.dissimilarity = 0.5;
+    p.border = Border::reflect;
+  }
+
+  void set_shape(const Shape& s) {
+    shape = s;
+    p.batch = s.batch;
+    p.channels = s.channels;
+    p.height = s.height;
+    p.width = s.width;
+  }
+  void set_window(int radius, double sigma) {
+    p.radius = radius;
+    double sum = 0;
+    auto gaussian = [&](int k) { return std::exp(-0.5 * k * k / (sigma * sigma)); };
+    for (int k = -radius; k <= radius; ++k) sum += gaussian(k);
+    for (int k = 0; k <= radius; ++k) p.taps[k] = gaussian(k) / sum;
+  }
+
+  void run(Kernels& kernels, int way = 0) {
+    input_gradient.poison();
+    target_gradient.poison();
+    map.poison();
+    shares.assign(size_t(p.batch * p.terms()), T(NAN));
+    p.input = input.source();
+    p.target = target.source();
+    p.weight = weight.source(weight_corner);
+    p.factors = factors.data();
+    p.input_gradient = input_gradient.sink();
+    p.target_gradient = target_gradient.sink();
+    p.map = map.sink(map_corner);
+    try {
+      kernels.compute(p, sizeof(T) == sizeof(double), with_shares ? shares.data() : nullptr, way);
+    } catch (const std::exception& error) {
+      fail(name, error.what());
+    }
+  }
+
+  std::vector<char> bits() const {
+    std::vector<char> all((const char*)shares.data(), (const char*)(shares.data() + shares.size()));
+    for (const Output<T>* output : {&input_gradient, &target_gradient, &map}) {
+      const std::vector<char> some = output->bits();
+      all.insert(all.end(), some.begin(), some.end());
+    }
+    return all;
+  }
+
+  textbook::Image values(const Input& from, int64_t corner = 0) const {
+    textbook::Image image;
+    if (!from) return image;
+    for (int64_t n = 0; n < shape.batch; ++n)
+      for (int64_t c = 0; c < shape.channels; ++c)
+        for (int64_t i = 0; i < shape.height; ++i)
+          for (int64_t j = 0; j < shape.width; ++j) {
+            const bool inside = std::min(i, j) >= corner && i < shape.height - corner &&
+                                j < shape.width - corner;
+            image.push_back(inside ? from.get(n, c, i - corner, j - corner) : 0);
+          }
+    return image;
+  }
+  textbook::Result expected() const {
+    return textbook::compute(p, values(input), values(target), values(weight, weight_corner),
+                             std::vector<double>(factors.begin(), factors.end()));
+  }
+};
+
+// ---- Comparison --------------------------------------------------------------------------------
+
+struct Error {
+  double norm = 0, largest = 0;  // relative: in L2, and to the largest value
+  bool same_finite = true;       // what is not finite is so in both
+};
+
+template <class T>
+Error compare(const Output<T>& found, int64_t corner, const textbook::Image& expected,
+              const Shape& image) {
+  double error2 = 0, norm2 = 0, error = 0, norm = 0;
+  Error e;
+  const Shape& s = found.shape();
+  for (int64_t n = 0; n < s.batch; ++n)
+    for (int64_t c = 0; c < s.channels; ++c)
+      for (int64_t i = 0; i < s.height; ++i)
+        for (int64_t j = 0; j < s.width; ++j) {
+          const Layout l = contiguous(image);
+          const double want = expected[size_t(l.at(n, c, i + corner, j + corner))];
+          const double got = double(found.get(n, c, i, j));
+          if (!std::isfinite(want) || !std::isfinite(got)) {
+            e.same_finite = e.same_finite && std::isfinite(want) == std::isfinite(got);
+            continue;
+          }
+          error2 += (got - want) * (got - want);
+          norm2 += want * want;
+          error = std::max(error, std::abs(got - want));
+          norm = std::max(norm, std::abs(want));
+        }
+  e.norm = error2 ? std::sqrt(error2 / norm2) : 0;  // infinite where all should be 0
+  e.largest = error ? error / norm : 0;
+  return e;
+}
+
+struct Limits {
+  double share, norm, largest;
+};
+
+inline double worst_share = 0, worst_norm = 0, worst_largest = 0;  // of the limit, over all cases
+
+template <class T>
+void check_tensor(const Case<T>& c, const char* what, const Output<T>& found, int64_t corner,
+                  const textbook::Image& expected, const Limits& limits) {
+  if (!found) return;
+  const std::string where = c.name + ", " + what;
+  if (!found.written_exactly()) fail(where, "not written exactly");
+  const Error e = compare(found, corner, expected, c.shape);
+  if (!e.same_finite) fail(where, "NaN or infinity misplaced");
+  if (!(e.norm <= limits.norm)) fail(where, "relative L2 error", e.norm, limits.norm);
+  if (!(e.largest <= limits.largest)) fail(where, "largest error", e.largest, limits.largest);
+  worst_norm = std::max(worst_norm, e.norm / limits.norm);
+  worst_largest = std::max(worst_largest, e.largest / limits.largest);
+}
+
+template <class T>
+void check(const Case<T>& c, const Limits& limits) {
+  const textbook::Result want = c.expected();
+  for (size_t i = 0; c.with_shares && i < c.shares.size(); ++i) {
+    const double got = double(c.shares[i]);
+    if (!std::isfinite(want.shares[i])) {
+      if (std::isfinite(got)) fail(c.name, "a sum hides NaN or infinity");
+      continue;
+    }
+    const double error = got == want.shares[i] ? 0 : std::abs(got / want.shares[i] - 1);
+    if (!(error <= limits.share)) fail(c.name, "relative error of a sum", error, limits.share);
+    worst_share = std::max(worst_share, error / limits.share);
+  }
+  check_tensor(c, "input gradient", c.input_gradient, 0, want.input_gradient, limits);
+  check_tensor(c, "target gradient", c.target_gradient, 0, want.target_gradient, limits);
+  check_tensor(c, "map", c.map, c.map_corner, want.map, limits);
+}
+
+// Of a case that was run.
+template <class T>
+void check_all_ways(Case<T>& c, Kernels& kernels) {
+  const std::vector<char> bits = c.bits();
+  for (int way = 1; way < std::min(kernels.ways(c.p), most_ways); ++way) {
+    c.run(kernels, way);
+    if (c.bits() != bits) fail(c.name, kernels.depends_on(way));
+  }
+}
+
+// ---- Completed by chance -----------------------------------------------------------------------
+
+// A weight of any shape that broadcasts to the image.
+inline void add_weight(Dtype dtype, Shape grid, Random& random, Input& weight) {
+  Shape s = grid;
+  switch (random.below(6)) {
+    case 0: s.channels = 1; break;
+    case 1: s.batch = s.channels = 1; break;
+    case 2: s.batch = s.channels = s.height = 1; break;
+    case 3: s.batch = s.height = s.width = 1; break;
+    case 4: s.channels = s.width = 1; break;
+  }
+  Layout l = some_layout(s, random);
+  if (s.batch == 1) l.batch = 0;
+  if (s.channels == 1) l.channel = 0;
+  if (s.height == 1) l.row = 0;
+  if (s.width == 1) l.column = 0;
+  weight = Input(dtype, l, s);
+  for (int64_t n = 0; n < s.batch; ++n)
+    for (int64_t c = 0; c < s.channels; ++c)
+      for (int64_t i = 0; i < s.height; ++i)
+        for (int64_t j = 0; j < s.width; ++j)
+          weight.set(n, c, i, j, random.chance(0.1) ? 0 : 0.5 + random.uniform());
+}
+
+// Completes a case whose terms, window and shape are chosen, by chance, and checks it. `wanted`: 1
+// the input's gradient, 2 the target's, 3 both, 0 neither; below 0 by chance too.
+template <class T>
+void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kernels,
+                        int wanted = -1) {
+  Params& p = c.p;
+  const Shape s = c.shape;
+
+  const Dtype dtype = random.of<Dtype>(
+      {kDtype<T>, kDtype<T>, Dtype::float32, Dtype::float16, Dtype::bfloat16});
+  Layout l = some_layout(s, random);
+  c.target = Input(random.chance(0.2) ? kDtype<T> : dtype, some_layout(s, random), s);
+  if (random.chance(0.1)) l.batch = 0;
+  if (random.chance(0.05)) l.row = 0;
+  c.input = Input(dtype, l, s);
+  // Images alike enough for float to hold the promise; double has digits to spare.
+  const double apart = sizeof(T) == 4 ? 0.1 : random.of<double>({1e-3, 0.1, 0.5});
+  for (int64_t n = 0; n < s.batch; ++n)
+    for (int64_t k = 0; k < s.channels; ++k)
+      for (int64_t i = 0; i < s.height; ++i)
+        for (int64_t j = 0; j < s.width; ++j) {
+          const double y = 0.2 + 0.7 * random.uniform();
+          c.target.set(n, k, i, j, y / p.scale);
+          c.input.set(n, k, i, j, (y + apart * (2 * random.uniform() - 1)) / p.scale);
+        }
+  if (random.chance(0.1))
+    c.input.set(random.below(s.batch), random.below(s.channels), random.below(s.height),
+                random.below(s.width), random.chance(0.5) ? NAN : INFINITY);
+
+  Shape grid = s;
+  const bool own_grid = p.ssim && p.border == Border::valid;
+  if (own_grid) grid = {s.batch, s.channels, s.height - 2 * p.radius, s.width - 2 * p.radius};
+  if (random.chance(0.5)) {
+    // The pointwise terms of a "valid" SSIM have the weight of the whole image.
+    const bool on_grid = own_grid && p.terms() == 1 && random.chance(0.5);
+    if (on_grid) c.weight_corner = p.radius;
+    add_weight(kDtype<T>, on_grid ? grid : s, random, c.weight);
+  }
+  for (int64_t i = 0; i < s.batch * p.terms(); ++i)
+    c.factors.push_back(T(0.5 + random.uniform()));
+
+  if (wanted < 0) wanted = int(random.below(4));
+  if (wanted & 1) c.input_gradient = Output<T>(some_layout(s, random), s);
+  if (wanted & 2) c.target_gradient = Output<T>(some_layout(s, random), s);
+  if (!wanted && !(own_grid && p.terms() > 1) && random.chance(0.7)) {
+    c.map = Output<T>(some_layout(grid, random), grid);
+    if (own_grid) c.map_corner = p.radius;
+    c.with_shares = random.chance(0.5);
+  }
+
+  const std::string varied = kernels.vary(seed);
+  char name[300];
+  std::snprintf(name, sizeof name,
+                "seed %llu: %s (%lld, %lld, %lld, %lld), terms %d%d%d, radius %d, border %d, "
+                "gradients %d, map %d, weight %d, source %d%s",
+                (unsigned long long)seed, sizeof(T) == 4 ? "float" : "double",
+                (long long)s.batch, (long long)s.channels, (long long)s.height, (long long)s.width,
+                p.ssim, p.mse, p.l1, p.radius, int(p.border), wanted, bool(c.map), bool(c.weight),
+                int(dtype), varied.c_str());
+  c.name = name;
+  c.run(kernels);
+  // Towards L = 1 errors grow as 1/(1 - L), which only a = 1 lets SSIM reach here.
+  const double digits = p.ssim && p.dissimilarity == 1 ? 20 : 1;
+  check(c, sizeof(T) == 4 ? Limits{1e-5 * digits, 1e-5 * digits, 4e-5 * digits}
+                          : Limits{3e-11, 3e-11, 1e-10});
+  check_all_ways(c, kernels);
+}
+
+// ---- All of them -------------------------------------------------------------------------------
+
+struct Arguments {
+  uint64_t seed = 1;
+  int64_t cases = 200;
+  double seconds = 1e9;
+  int64_t work = 12'000'000;  // pixels times those of a window, in the largest random case
+  std::vector<int> radii = {1, 2, 3, 4, 5, 6, 7};
+  std::string only;
+
+  bool wants(const char* what) const { return only.empty() || only == what; }
+};
+
+//   [--seed N] [--cases N] [--seconds S] [--work N] [--radii 1,5,7] [--only cases|halves|scenes]
+//   [--ways N] at most   [--stop 1] at the first failure
+Arguments parse(int count, char** values);
+
+// Random shapes, layouts and options; every number of the half types; scenes on which accuracy is
+// easily lost.
+void run_cases(const Arguments& arguments, Kernels& kernels);

@@ -1,0 +1,122 @@
+"""Builds programs that run the CUDA kernels on the CPU, with g++ and NVIDIA's headers alone."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import kernel_driver
+
+HERE = Path(__file__).resolve().parent
+ADDRESS = [*kernel_driver.SANITIZE]
+# A race is reported, and the program goes on.
+THREAD = ["-fsanitize=thread", "-fno-omit-frame-pointer", "-g1"]
+COMMON = ["-O1", "-Icuda_host"]  # -O2 takes twice as long to compile, and finds nothing more
+KERNEL = ["-x", "c++", "-include", "cuda_host/cuda_host.h"]
+FOUND = 66
+EMULATION: dict[str, list[str]] = {
+    f"cuda_host/{name}.cpp": [] for name in ("engine", "fiber", "runtime")
+}
+
+
+class NotFoundError(Exception):
+    """What the emulation needs is not installed."""
+
+
+def cuda_flags() -> list[str]:
+    """Flags that make NVIDIA's headers found."""
+    if not shutil.which("g++"):
+        raise NotFoundError("g++ is not installed")
+    for folder in include_folders():
+        if (folder / "cuda_runtime.h").exists() and (folder / "cuda_fp16.h").exists():
+            folders = [folder, folder / "cccl"]
+            return [f"-isystem{path}" for path in folders if path.exists()]
+    raise NotFoundError(
+        "no CUDA headers: neither nvcc is on PATH, nor CUDA_HOME set, nor the Python package "
+        "nvidia-cuda-runtime installed"
+    )
+
+
+def include_folders() -> list[Path]:
+    """Where the headers may be, the most explicit place first."""
+    folders = []
+    if home := os.environ.get("CUDA_HOME"):
+        folders.append(Path(home) / "include")
+    if nvcc := shutil.which("nvcc"):  # perhaps a script that calls another one: it says where
+        done = subprocess.run(
+            [nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
+        )
+        folders += [
+            Path(path) for path in re.findall(r'^#\$ INCLUDES="-I([^"]+)"', done.stderr, re.M)
+        ]
+        folders.append(Path(nvcc).resolve().parents[1] / "include")
+    for package in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"):
+        try:
+            files = metadata.files(package) or []
+        except metadata.PackageNotFoundError:
+            continue
+        folders += [Path(f.locate()).parent for f in files if f.name == "cuda_runtime.h"]
+    return folders
+
+
+def copy(folder: Path) -> None:
+    """Kernels, cases and emulation, to `folder`."""
+    kernel_driver.copy(folder)
+    shutil.copytree(
+        HERE, folder / "cuda_host", ignore=shutil.ignore_patterns("*.py", "__pycache__")
+    )
+
+
+def build_driver(
+    folder: Path, cuda: Sequence[str], flags: Sequence[str] = (), radii: Sequence[int] | None = None
+) -> Path:
+    """The driver of the kernels, from a folder that `copy` filled; `radii` alone, or all."""
+    kernels = {"csrc/cuda/launch.cu": KERNEL}
+    if radii:
+        kernels["cuda_host/variants.cpp"] = [*KERNEL, f"-DRADII={','.join(map(str, radii))}"]
+    else:
+        kernels |= {f"csrc/cuda/ssim_{name}.cu": KERNEL for name in ("float", "double")}
+    objects = compile_driver(folder, cuda) + compile_some(folder, kernels | EMULATION, cuda, flags)
+    return link(folder, "driver", objects, flags)
+
+
+def build_self_test(folder: Path, cuda: Sequence[str], flags: Sequence[str] = ()) -> Path:
+    """The program that tests the emulation itself."""
+    sources = {"cuda_host/self_test.cpp": KERNEL} | EMULATION
+    return link(folder, "self_test", compile_some(folder, sources, cuda, flags), flags)
+
+
+def compile_driver(folder: Path, cuda: Sequence[str]) -> list[str]:
+    """What checks the kernels: slow enough without the sanitizers, and none of their business."""
+    sources = {"cpu/cases.cpp": [], "cuda_host/driver.cpp": [], "cpu/textbook.cpp": ["-O2"]}
+    return compile_some(folder, sources, cuda, [])
+
+
+def compile_some(
+    folder: Path, sources: dict[str, list[str]], cuda: Sequence[str], flags: Sequence[str]
+) -> list[str]:
+    return kernel_driver.compile_all(folder, sources, "g++", [*COMMON, *cuda, *flags])
+
+
+def link(folder: Path, name: str, objects: Sequence[str], flags: Sequence[str]) -> Path:
+    program = folder / name
+    kernel_driver.call(["g++", *flags, "-pthread", *objects, "-o", str(program)], folder)
+    return program
+
+
+def run(
+    program: Path, arguments: Sequence[str] = (), timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """`program` with these arguments; a finding of TSan or ASan ends with status FOUND."""
+    options = f"exitcode={FOUND}:halt_on_error=1"  # a report of each race takes seconds
+    return subprocess.run(
+        [str(program), *arguments],
+        env=os.environ | {"TSAN_OPTIONS": options, "ASAN_OPTIONS": options},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )

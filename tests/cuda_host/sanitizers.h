@@ -1,0 +1,33 @@
+// What the sanitizers have to be told of a program that changes stacks by itself.
+#pragma once
+
+#if defined(__has_feature)
+#define CUDA_HOST_FEATURE(name) __has_feature(name)
+#else
+#define CUDA_HOST_FEATURE(name) 0
+#endif
+
+#if defined(__SANITIZE_ADDRESS__) || CUDA_HOST_FEATURE(address_sanitizer)
+#define CUDA_HOST_ASAN 1
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#else
+#define CUDA_HOST_ASAN 0
+#endif
+
+#if defined(__SANITIZE_THREAD__) || CUDA_HOST_FEATURE(thread_sanitizer)
+#define CUDA_HOST_TSAN 1
+#include <sanitizer/tsan_interface.h>
+#else
+#define CUDA_HOST_TSAN 0
+#endif
+
+// A function whose own memory accesses ThreadSanitizer does not see: the emulation's, which happen
+// on behalf of a CUDA thread but are none of the kernel's.
+#if !CUDA_HOST_TSAN
+#define CUDA_HOST_UNSEEN
+#elif defined(__clang__)
+#define CUDA_HOST_UNSEEN __attribute__((no_sanitize("thread"), noinline))
+#else
+#define CUDA_HOST_UNSEEN __attribute__((no_sanitize_thread, noinline))
+#endif

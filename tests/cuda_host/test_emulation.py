@@ -1,0 +1,90 @@
+"""The emulation itself, on kernels made for it: what it computes, refuses and lets be reported."""
+
+import host_build as build
+import pytest
+
+ORDERS = ("forward", "reverse", "random")
+SOUND = (
+    "indices",
+    "barriers",
+    "shuffles",
+    "absent_lane_gives_nan",
+    "unwritten_is_nan",
+    "launches_follow_one_another",
+    "limits",
+    "error_and_on",
+    "end_of_shared",
+    "end_of_local",
+    "neighbours",
+    "written_again",
+)
+ERRORS = {
+    "nobody_asked": "a launch failed and nobody asked",
+    "returned": "1 of 64 threads returned without reaching this barrier",
+    "different_barriers": "threads of one block wait at different barriers",
+    "barrier_and_shuffle": "deadlock: 16 threads wait at a barrier, 16 in a shuffle",
+    "returned_lane": "the mask names lane 7, which has returned",
+    "other_mask": "the mask names lane 0, which has returned",
+    "not_in_mask": "the mask does not name the calling lane",
+    "half_a_warp": "the mask names lane 16, which does not exist",
+}
+OVERRUNS = {
+    "beyond_shared": "AddressSanitizer: heap-buffer-overflow",
+    "before_shared": "AddressSanitizer: heap-buffer-overflow",
+    "beyond_local": "index 4 out of bounds for type 'int [4]'",
+    "beyond_global": "AddressSanitizer: heap-buffer-overflow",
+}
+RACES = (
+    "neighbours_without_barrier",
+    "written_again_without_barrier",
+    "shuffle_is_no_barrier",
+    "blocks_overlap",
+    "blocks_overlap_after_barriers",
+)
+
+
+def built(tmp_path_factory, cuda_flags, flags):
+    folder = tmp_path_factory.mktemp("self_test", numbered=True)
+    build.copy(folder)
+    return build.build_self_test(folder, cuda_flags, flags)
+
+
+def each(program, names):
+    for name in names:
+        for order in ORDERS:
+            done = build.run(program, [name, order])
+            print(name, order, done.returncode, done.stdout, done.stderr)
+            yield name, done
+
+
+def check_sound(program, names=SOUND):
+    for name, done in each(program, names):
+        assert (done.returncode, done.stdout) == (0, ""), name
+
+
+@pytest.mark.timeout(600)
+def test_sound_kernels_and_errors(tmp_path_factory, cuda_flags):
+    program = built(tmp_path_factory, cuda_flags, [])
+    check_sound(program)
+    assert build.run(program, ["orders", "forward"]).returncode == 0
+    for name, done in each(program, ERRORS):
+        assert done.returncode == 1, name
+        assert ERRORS[name] in done.stdout, name
+
+
+@pytest.mark.timeout(600)
+def test_address_sanitizer_reports_overruns_alone(tmp_path_factory, cuda_flags):
+    program = built(tmp_path_factory, cuda_flags, build.ADDRESS)
+    check_sound(program)
+    for name, done in each(program, OVERRUNS):
+        assert done.returncode not in (0, 2), name
+        assert OVERRUNS[name] in done.stderr, name
+
+
+@pytest.mark.timeout(600)
+def test_thread_sanitizer_reports_races_alone(tmp_path_factory, cuda_flags):
+    program = built(tmp_path_factory, cuda_flags, build.THREAD)
+    check_sound(program, [name for name in SOUND if name != "limits"])  # 65,535 blocks
+    for name, done in each(program, RACES):
+        assert done.returncode == build.FOUND, name
+        assert "ThreadSanitizer: data race" in done.stderr, name

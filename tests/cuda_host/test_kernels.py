@@ -1,0 +1,51 @@
+"""The CUDA kernels, run on the CPU, against the textbook, and under the sanitizers.
+
+A call has to give the same bits whether blocks and threads run forward, in reverse or in random
+order.
+"""
+
+import shutil
+
+import host_build as build
+import pytest
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cuda_driver", numbered=True)
+    build.copy(path)
+    yield path
+    shutil.rmtree(path)  # tens of megabytes
+
+
+def check(driver, *arguments):
+    done = build.run(driver, arguments)
+    print(done.stdout, done.stderr[-10000:])
+    assert done.returncode == 0
+    assert done.stdout.endswith("0 failures\n")
+
+
+@pytest.mark.timeout(600)
+def test_every_variant(folder, cuda_flags):
+    driver = build.build_driver(folder, cuda_flags)
+    check(driver, "--only", "shapes")
+    check(driver, "--only", "cases", "--cases", "60", "--work", "3000000")
+    check(driver, "--only", "halves")
+    check(driver, "--only", "scenes", "--radii", "1,5,7")
+    check(driver, "--only", "planes", "--radii", "1")
+
+
+@pytest.mark.timeout(600)
+def test_address_and_undefined_sanitizer(folder, cuda_flags):
+    radii = (3, 5)  # one and two columns for a thread, in float
+    driver = build.build_driver(folder, cuda_flags, build.ADDRESS, radii)
+    few = ["--radii", ",".join(map(str, radii)), "--ways", "2"]
+    check(driver, "--only", "shapes", *few)
+    check(driver, "--only", "cases", "--cases", "30", "--work", "1000000", *few)
+
+
+@pytest.mark.timeout(600)
+def test_thread_sanitizer(folder, cuda_flags):
+    # One way: it is not from the order in which threads run that races are found.
+    driver = build.build_driver(folder, cuda_flags, build.THREAD, (2, 7))
+    check(driver, "--only", "few", "--radii", "2,7", "--ways", "1")
