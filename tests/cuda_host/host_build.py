@@ -1,5 +1,6 @@
 """Builds programs that run the CUDA kernels on the CPU, with g++ and NVIDIA's headers alone."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,11 +13,12 @@ import kernel_driver
 
 HERE = Path(__file__).resolve().parent
 ADDRESS = [*kernel_driver.SANITIZE]
-# A race is reported, and the program goes on.
 THREAD = ["-fsanitize=thread", "-fno-omit-frame-pointer", "-g1"]
 COMMON = ["-O1", "-Icuda_host"]  # -O2 takes twice as long to compile, and finds nothing more
 KERNEL = ["-x", "c++", "-include", "cuda_host/cuda_host.h"]
-FOUND = 66
+# Where NVIDIA's Python packages are used, of three of these.
+HEADERS = ("cuda_fp16.h", "cuda_runtime.h", "crt/host_config.h", "nv/target")
+FOUND = 66  # exit status where ThreadSanitizer or AddressSanitizer found something
 EMULATION: dict[str, list[str]] = {
     f"cuda_host/{name}.cpp": [] for name in ("engine", "fiber", "runtime")
 }
@@ -31,12 +33,12 @@ def cuda_flags() -> list[str]:
     if not shutil.which("g++"):
         raise NotFoundError("g++ is not installed")
     for folder in include_folders():
-        if (folder / "cuda_runtime.h").exists() and (folder / "cuda_fp16.h").exists():
-            folders = [folder, folder / "cccl"]
+        folders = [folder, folder / "cccl"]
+        if all(any((path / name).exists() for path in folders) for name in HEADERS):
             return [f"-isystem{path}" for path in folders if path.exists()]
     raise NotFoundError(
-        "no CUDA headers: neither nvcc is on PATH, nor CUDA_HOME set, nor the Python package "
-        "nvidia-cuda-runtime installed"
+        "no CUDA headers: neither CUDA_HOME is set, nor nvcc on PATH, nor are the Python packages "
+        "nvidia-cuda-runtime, nvidia-cuda-crt and nvidia-cuda-cccl installed"
     )
 
 
@@ -53,11 +55,8 @@ def include_folders() -> list[Path]:
             Path(path) for path in re.findall(r'^#\$ INCLUDES="-I([^"]+)"', done.stderr, re.M)
         ]
         folders.append(Path(nvcc).resolve().parents[1] / "include")
-    for package in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"):
-        try:
-            files = metadata.files(package) or []
-        except metadata.PackageNotFoundError:
-            continue
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        files = metadata.files("nvidia-cuda-runtime") or []
         folders += [Path(f.locate()).parent for f in files if f.name == "cuda_runtime.h"]
     return folders
 
@@ -87,6 +86,12 @@ def build_self_test(folder: Path, cuda: Sequence[str], flags: Sequence[str] = ()
     """The program that tests the emulation itself."""
     sources = {"cuda_host/self_test.cpp": KERNEL} | EMULATION
     return link(folder, "self_test", compile_some(folder, sources, cuda, flags), flags)
+
+
+def build_proof_input(folder: Path, cuda: Sequence[str]) -> Path:
+    """The program that writes a launch down for sentryward."""
+    sources = {"cuda_host/proof_input.cpp": KERNEL} | EMULATION
+    return link(folder, "proof_input", compile_some(folder, sources, cuda, []), [])
 
 
 def compile_driver(folder: Path, cuda: Sequence[str]) -> list[str]:
