@@ -1,7 +1,7 @@
 """Where the CPU kernel's time goes, stage by stage: perf's samples of the kernel by itself.
 
-python bench/profile.py                  # needs g++ and perf (Debian: linux-perf)
-LAMP_KERNELS_CPU_ISA=v3 python bench/profile.py
+python bench/kernel_profile.py                  # needs g++ and perf (Debian: linux-perf)
+LAMP_KERNELS_CPU_ISA=v3 python bench/kernel_profile.py
 """
 
 import re
@@ -33,12 +33,12 @@ def main() -> int:
             return 1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sources = ["bench/profile.cpp", *map(str, sorted(ROOT.glob("csrc/cpu/*.cpp")))]
-        command = ["g++", *FLAGS, "-Wno-psabi", "-Icsrc", *sources, "-o", str(folder / "profile")]
+        sources = ["bench/kernel_profile.cpp", *map(str, sorted(ROOT.glob("csrc/cpu/*.cpp")))]
+        command = ["g++", *FLAGS, "-Wno-psabi", "-Icsrc", *sources, "-o", str(folder / "kernel_profile")]
         subprocess.run(command, cwd=ROOT, check=True)
         data = str(folder / "perf.data")
         record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "2000", "-o", data]
-        subprocess.run([*record, str(folder / "profile"), str(SECONDS)], check=True)
+        subprocess.run([*record, str(folder / "kernel_profile"), str(SECONDS)], check=True)
         report = ["perf", "report", "--stdio", "--no-inline", "-F", "overhead,symbol", "-i", data]
         done = subprocess.run(report, capture_output=True, text=True, check=True)
     shares = dict.fromkeys(STAGES, 0.0)

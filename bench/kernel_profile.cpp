@@ -1,7 +1,7 @@
 // The CPU kernel by itself, again and again, for a profiler: float32, window 11, "reflect",
 // amplified, the input's gradient, (8, 3, 256, 256), one thread. Prints ns per element.
 //
-//   profile SECONDS
+//   kernel_profile SECONDS
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
