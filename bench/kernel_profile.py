@@ -34,7 +34,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sources = ["bench/kernel_profile.cpp", *map(str, sorted(ROOT.glob("csrc/cpu/*.cpp")))]
-        command = ["g++", *FLAGS, "-Wno-psabi", "-Icsrc", *sources, "-o", str(folder / "kernel_profile")]
+        command = [
+            "g++",
+            *FLAGS,
+            "-Wno-psabi",
+            "-Icsrc",
+            *sources,
+            "-o",
+            str(folder / "kernel_profile"),
+        ]
         subprocess.run(command, cwd=ROOT, check=True)
         data = str(folder / "perf.data")
         record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "2000", "-o", data]
