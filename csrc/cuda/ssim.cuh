@@ -255,7 +255,7 @@ class SsimTile {
     }
     T* some = reinterpret_cast<T*>(scratch);
     count = sum_of_block(count, some);
-    const T mean = count > T(0) ? a.scale / count : T(0);
+    const T mean = a.scale / max(count, T(1));
     constants.level_d = sum_of_block(sum_d, some) * mean;
     constants.level_s = sum_of_block(sum_s, some) * mean;
   }

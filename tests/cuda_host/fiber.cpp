@@ -10,7 +10,7 @@
 // cuda_host_switch(from, to): pushes what the calling convention wants kept, leaves the stack
 // pointer in `from` and goes on where `to` was left. The modes of the floating-point units are the
 // same everywhere.
-#ifdef __x86_64__
+#ifdef CUDA_HOST_OWN_SWITCH
 extern "C" void cuda_host_switch(void** from, void* to);
 asm(R"(
   .pushsection .text
@@ -51,7 +51,7 @@ struct Home {
 
 [[maybe_unused]] std::deque<void*> retired;  // ThreadSanitizer's threads
 
-#ifdef __x86_64__
+#ifdef CUDA_HOST_OWN_SWITCH
 CUDA_HOST_UNSEEN void switch_context(Context& from, Context& to) {
   cuda_host_switch(&from.stack_pointer, to.stack_pointer);
 }

@@ -6,20 +6,24 @@
 
 #include "sanitizers.h"
 
-#ifndef __x86_64__
+// How to change stacks: by a few instructions of our own, or by the C library, which makes two
+// system calls each time.
+#if defined(__x86_64__) && !defined(CUDA_HOST_UCONTEXT)
+#define CUDA_HOST_OWN_SWITCH
+#else
 #include <ucontext.h>
 #endif
 
 namespace cuda_host {
 
 // Where someone goes on who does not run now.
-#ifdef __x86_64__
+#ifdef CUDA_HOST_OWN_SWITCH
 struct Context {
   void* stack_pointer = nullptr;  // what else there is to know lies on the stack
 };
 #else
 struct Context {
-  ucontext_t state;  // each switch asks the kernel twice for the signal mask
+  ucontext_t state;
 };
 #endif
 

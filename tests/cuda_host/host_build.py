@@ -12,7 +12,9 @@ from pathlib import Path
 import kernel_driver
 
 HERE = Path(__file__).resolve().parent
-ADDRESS = [*kernel_driver.SANITIZE]
+# Checks by calls instead of in place: a third of the time to compile.
+CALLS = ["--param", "asan-instrumentation-with-call-threshold=0"]
+ADDRESS = [*kernel_driver.SANITIZE, *CALLS]
 THREAD = ["-fsanitize=thread", "-fno-omit-frame-pointer", "-g1"]
 COMMON = ["-O1", "-Icuda_host"]  # -O2 takes twice as long to compile, and finds nothing more
 KERNEL = ["-x", "c++", "-include", "cuda_host/cuda_host.h"]

@@ -73,6 +73,11 @@ def test_sound_kernels_and_errors(tmp_path_factory, cuda_flags):
 
 
 @pytest.mark.timeout(600)
+def test_without_assembly(tmp_path_factory, cuda_flags):
+    check_sound(built(tmp_path_factory, cuda_flags, ["-DCUDA_HOST_UCONTEXT"]))
+
+
+@pytest.mark.timeout(600)
 def test_address_sanitizer_reports_overruns_alone(tmp_path_factory, cuda_flags):
     program = built(tmp_path_factory, cuda_flags, build.ADDRESS)
     check_sound(program)

@@ -12,8 +12,8 @@ RADIUS = 2
 TOOLS = {
     "thread": (build.THREAD, ["--only", "few", "--ways", "1"], "ThreadSanitizer: data race"),
     "address": (
-        ["-fsanitize=address", "-g1"],
-        ["--only", "shapes", "--ways", "1"],
+        ["-fsanitize=address", "-g1", *build.CALLS],
+        ["--only", "few", "--ways", "1"],
         "AddressSanitizer: heap-buffer-overflow",
     ),
     "comparison": ([], ["--only", "shapes", "--ways", "1", "--stop", "1"], "FAIL "),

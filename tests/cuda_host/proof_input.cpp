@@ -1,0 +1,136 @@
+// Prints the launch of ssim_kernel<float, 5, 1> on a small image, 2 x 2 blocks, as sentryward's
+// input: the launch as launch_ssim makes it, and its parameter field by field.
+//
+//   proof_input NAME_OF_THE_ENTRY
+#include <cstdio>
+#include <string>
+#include <type_traits>
+
+#include "cuda_host.h"
+
+#undef LAMP_LAUNCH
+#define LAMP_LAUNCH(kernel, grid, block, shared, stream, arguments) \
+  print_launch((grid), (block), (shared), arguments)
+
+namespace {
+
+const char* entry;
+
+template <class Arguments>
+void print_launch(unsigned grid, unsigned block, int shared, const Arguments& arguments);
+
+}  // namespace
+
+#include "cuda/variants.cuh"
+
+namespace {
+
+using namespace lamp_kernels;
+
+class Fields {
+ public:
+  explicit Fields(const void* begin) : begin_(static_cast<const char*>(begin)) {}
+
+  template <class T>
+  void add(const T& field) {
+    if constexpr (std::is_enum_v<T>) {
+      number(&field, "s32", "%lld", (long long)field);
+    } else if constexpr (std::is_pointer_v<T>) {
+      // Addresses are numbers: whether they are aligned decides which way the kernel goes.
+      if (field) number(&field, "u64", "%llu", (unsigned long long)uintptr_t(field));
+      else number(&field, "pointer", "null");
+    } else if constexpr (std::is_same_v<T, bool>) {
+      number(&field, "u8", "%d", int(field));
+    } else if constexpr (std::is_floating_point_v<T>) {
+      number(&field, sizeof(T) == 4 ? "f32" : "f64", "%.17g", double(field));
+    } else {
+      number(&field, sizeof(T) == 4 ? "s32" : "s64", "%lld", (long long)field);
+    }
+  }
+  template <class T, class... Others>
+  void add(const T& one, const Others&... others) {
+    add(one);
+    (add(others), ...);
+  }
+  template <class T, size_t n>
+  void add(const T (&list)[n]) {
+    for (const T& one : list) add(one);
+  }
+
+ private:
+  const char* begin_;
+  const char* separator_ = "";
+
+  template <class... Values>
+  void number(const void* field, const char* type, const char* format, Values... values) {
+    std::printf("%s\n{\"parameter\": 0, \"offset\": %d, \"type\": \"%s\", \"value\": ", separator_,
+                int(static_cast<const char*>(field) - begin_), type);
+    std::printf(format, values...);
+    std::printf("}");
+    separator_ = ",";
+  }
+};
+
+template <class Arguments>
+void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a) {
+  std::printf("{\"schema\": \"spverify.kernel-input/v1\", \"entry\": \"%s\",\n", entry);
+  std::printf("\"launch\": {\"grid_dim\": [%u, 1, 1], \"block_dim\": [%u, 1, 1], ", grid, block);
+  std::printf("\"dynamic_shared_bytes\": %d},\n\"arguments\": [", shared);
+  Fields fields(&a);
+  const Params& p = a.p;
+  fields.add(p.batch, p.channels, p.height, p.width, p.ssim, p.mse, p.l1, p.amplify, p.eps,
+             p.scale, p.radius, p.border);
+  fields.add(p.taps);
+  fields.add(p.c1, p.c2, p.dissimilarity, p.factors);
+  for (const Source* s : {&p.input, &p.target, &p.weight})
+    fields.add(s->data, s->dtype, s->batch, s->channel, s->row, s->column);
+  for (const Sink* s : {&p.input_gradient, &p.target_gradient, &p.map})
+    fields.add(s->data, s->batch, s->channel, s->row, s->column);
+  const cuda::Tiling& t = a.tiling;
+  fields.add(t.channels, t.height, t.width, t.strips, t.strip_width, t.bands, t.band_height,
+             t.threads, a.first_tile);
+  fields.add(a.tap);
+  fields.add(a.scale, a.constants.c1, a.constants.c2, a.constants.a, a.constants.level_d,
+             a.constants.level_s);
+  fields.add(a.amplification.log, a.amplification.knee, a.amplification.eps,
+             a.amplification.steepest, a.partial);
+  std::printf("]}\n");
+}
+
+}  // namespace
+
+void lamp_kernels::cuda::check(cudaError_t, const char*) {}
+
+int main(int count, char** values) {
+  if (count != 2) return 2;
+  entry = values[1];
+  constexpr int kRadius = 5;
+  constexpr int64_t kHeight = 44, kWidth = 100;
+  auto place = [](uint64_t i) { return reinterpret_cast<void*>(i << 32); };  // far from another
+  Params p{};
+  p.batch = p.channels = 1;
+  p.height = kHeight;
+  p.width = kWidth;
+  p.ssim = p.amplify = true;
+  p.eps = 1e-2;
+  p.scale = 1;
+  p.radius = kRadius;
+  p.border = Border::reflect;
+  for (int k = 0; k <= kRadius; ++k) p.taps[k] = 1.0 / (2 * kRadius + 1);
+  p.c1 = 1e-4;
+  p.c2 = 9e-4;
+  p.dissimilarity = 0.5;
+  p.input = {place(1), Dtype::float32, kHeight * kWidth, kHeight * kWidth, kWidth, 1};
+  p.target = p.input;
+  p.target.data = place(2);
+  p.input_gradient = {place(3), kHeight * kWidth, kHeight * kWidth, kWidth, 1};
+  p.factors = place(4);
+  using Kernel = cuda::SsimTile<float, kRadius, 1>;
+  const cuda::Tiling tiling = cuda::ssim_tiling(p, Kernel::demands(), {132, 227 * 1024});
+  if (tiling.strips != 2 || tiling.bands != 2) {
+    std::fprintf(stderr, "not 2 x 2 blocks\n");
+    return 1;
+  }
+  cuda::launch_ssim<float, kRadius, 1>(p, tiling, 0, tiling.tiles_per_plane(),
+                                       static_cast<double*>(place(5)), nullptr);
+}
