@@ -3,9 +3,9 @@
 //
 //   pixels (row)    --deposit-->     shared: d, s of the row, about the levels
 //   d, s            --convolve-->    G_x of d, s, d^2, s^2 at a thread's columns
-//   these           --Window-->      G_y of them: a finished row, radius rows later
+//   these           --push-->        G_y of them: a finished row, radius rows later
 //   moments         --statistics-->  loss, and h planes to shared
-//   h planes        --adjoint-->     G_x^T, then Window: G_y^T, radius rows later
+//   h planes        --adjoint-->     G_x^T, then push: G_y^T, radius rows later
 //   adjoint, d, s   --finish-->      gradient
 //
 // Windows along y need no neighbours: a thread keeps for each plane of its columns the 2 radius
@@ -48,7 +48,6 @@ struct SsimArguments {
 
 template <class T, int radius, int gradients>
 class SsimTile {
-  static constexpr int kTaps = 2 * radius + 1;
   static constexpr int kPlanes = gradients ? 2 + gradients : 0;  // of h: ss, dd, s + d, s - d
   static constexpr int kRegisters = sizeof(T) / 4;               // of a number
   // Registers for the sums under way in one column; of 255 they may take 160.
