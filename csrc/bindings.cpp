@@ -1,5 +1,4 @@
-// The operators: schemas, and the CPU kernel behind them. Python (lamp_kernels/ops.py) adds what
-// autograd and the compiler need.
+// The operators' CPU kernels. Python (lamp_kernels/ops.py) adds what autograd and the compiler need.
 
 #include <vector>
 
@@ -50,20 +49,12 @@ std::string cpu_isa() { return isa().name; }
 }  // namespace lamp_kernels
 
 STABLE_TORCH_LIBRARY(lamp_kernels, m) {
-  // losses (N,): for each image the sum over terms and grid of factors * weight * A(L), or
-  // (N, T) term by term; and the gradients of the sum of that, empty where not asked for.
-  m.def(
-      "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor factors, bool ssim, "
-      "bool mse, bool l1, float data_range, int window_size, float sigma, float k1, float k2, "
-      "str padding, float dissimilarity, bool amplify, float eps, bool per_term, "
-      "bool input_gradient, bool target_gradient) -> (Tensor, Tensor, Tensor)");
-  // On the loss's grid: the sum over terms of coefficients * A(L).
-  m.def(
-      "loss_map(Tensor input, Tensor target, Tensor coefficients, bool ssim, bool mse, bool l1, "
-      "float data_range, int window_size, float sigma, float k1, float k2, str padding, "
-      "float dissimilarity, bool amplify, float eps) -> Tensor");
+  using namespace lamp_kernels;
+  m.def(kImageLossesSchema);
+  m.def(kLossMapSchema);
   m.def("once(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> Tensor");
   m.def("cpu_isa() -> str");
+  m.def("schemas() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CPU, m) {
@@ -74,4 +65,5 @@ STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CPU, m) {
 STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CompositeExplicitAutograd, m) {
   m.impl("once", TORCH_BOX(&lamp_kernels::once));
   m.impl("cpu_isa", TORCH_BOX(&lamp_kernels::cpu_isa));
+  m.impl("schemas", TORCH_BOX(&lamp_kernels::schemas));
 }

@@ -1,6 +1,6 @@
-// The operators' way from tensors to what a kernel is told, the same for every device; see
-// bindings.cpp for their schemas. LibTorch's stable ABI of release 2.10 and nothing else: one
-// library for every later release.
+// The operators: their schemas, and their way from tensors to what a kernel is told, the same for
+// every device. LibTorch's stable ABI of release 2.10 and nothing else: one library for every later
+// release.
 //
 // The checks here guard memory against a direct call; Python raises the errors that users see.
 //
@@ -29,6 +29,23 @@ namespace lamp_kernels {
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+// losses (N,): for each image the sum over terms and grid of factors * weight * A(L), or (N, T) term
+// by term; and the gradients of the sum of that, empty where not asked for.
+constexpr char kImageLossesSchema[] =
+    "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor factors, bool ssim, "
+    "bool mse, bool l1, float data_range, int window_size, float sigma, float k1, float k2, "
+    "str padding, float dissimilarity, bool amplify, float eps, bool per_term, "
+    "bool input_gradient, bool target_gradient) -> (Tensor, Tensor, Tensor)";
+// On the loss's grid: the sum over terms of coefficients * A(L).
+constexpr char kLossMapSchema[] =
+    "loss_map(Tensor input, Tensor target, Tensor coefficients, bool ssim, bool mse, bool l1, "
+    "float data_range, int window_size, float sigma, float k1, float k2, str padding, "
+    "float dissimilarity, bool amplify, float eps) -> Tensor";
+
+// What a library was compiled for. Kernels take their arguments by place: those of another build
+// would read them as something else.
+inline std::string schemas() { return std::string(kImageLossesSchema) + kLossMapSchema; }
 
 inline Dtype dtype_of(const Tensor& t) {
   switch (t.scalar_type()) {

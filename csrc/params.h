@@ -16,7 +16,7 @@ constexpr int kMaxRadius = 7;  // windows 3 to 15
 constexpr int kMaxTerms = 3;   // ssim, mse, l1, in this order
 
 enum class Dtype : int { float32, float64, float16, bfloat16 };
-constexpr int64_t size_of(Dtype dtype) {
+LAMP_ANYWHERE constexpr int64_t size_of(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
 }
 enum class Border : int { reflect, valid, zeros };

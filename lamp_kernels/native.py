@@ -40,14 +40,21 @@ def _load(library: Path, note: str) -> str | None:
 
 def _load_cuda() -> str | None:
     reason = missing or _load(_CUDA_LIBRARY, "_without_cuda.txt")
-    return f"{reason}; {_HOW_TO_GET_CUDA}" if reason else None
+    if reason is not None:
+        return f"{reason}; {_HOW_TO_GET_CUDA}"
+    operators = torch.ops.lamp_kernels
+    built_for = operators.cuda_schemas() if hasattr(operators, "cuda_schemas") else None
+    if built_for != operators.schemas():
+        return f"{_CUDA_LIBRARY.name} is of another build than {_LIBRARY.name}: build both again"
+    return None
 
 
 missing = _load(_LIBRARY, "_without_native.txt")
 cuda_missing = _load_cuda()  # why there are no CUDA kernels, and how to get them; else None
 if missing is None:
     ops.register_once("lamp_kernels")
-    _operators = ops.register("lamp_kernels", "image_losses", "loss_map")
+    _scale = "scale_" if cuda_missing is None else None
+    _operators = ops.register("lamp_kernels", "image_losses", "loss_map", _scale)
 
 
 def instruction_set() -> str:

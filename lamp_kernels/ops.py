@@ -1,7 +1,7 @@
 """The operators as PyTorch sees them: fake kernels for the compiler, derivatives for autograd.
 
 The kernels (C++) compute; what is here is about tensors only. Two operators of one schema make a
-backend, see csrc/bindings.cpp:
+backend, see csrc/operators.h:
 
     image_losses(input, target, weight, factors, <options>, per_term, input_gradient,
                  target_gradient) -> losses, gradient of input, gradient of target
@@ -58,18 +58,27 @@ class Options(NamedTuple):
 
 
 class Operators(NamedTuple):
-    """The two operators of a backend."""
+    """The operators of a backend.
+
+    scale: multiplies a CUDA gradient (N, C, H, W) by factors (N,) in place, without a pass over it
+    where they are 1; None where there is none.
+    """
 
     image_losses: Any
     loss_map: Any
+    scale: Any
 
 
-def register(library: str, image_losses: str, loss_map: str) -> Operators:
+def register(library: str, image_losses: str, loss_map: str, scale: str | None = None) -> Operators:
     """Give the operators of these names in `library` their fake kernels and derivatives."""
     namespace = getattr(torch.ops, library)
     operators = Operators(
-        getattr(namespace, image_losses).default, getattr(namespace, loss_map).default
+        getattr(namespace, image_losses).default,
+        getattr(namespace, loss_map).default,
+        getattr(namespace, scale).default if scale else None,
     )
+    if scale:
+        torch.library.register_fake(f"{library}::{scale}", _fake_scale)
     torch.library.register_fake(f"{library}::{image_losses}", _fake_losses)
     torch.library.register_fake(f"{library}::{loss_map}", _fake_map)
     fragment = torch.library.Library(library, "FRAGMENT")
@@ -183,6 +192,10 @@ def _fake_map(input: Tensor, target: Tensor, coefficients: Tensor, *options: Any
     return _empty_in_format_of(input, sizes, compute_dtype(input.dtype, target.dtype))
 
 
+def _fake_scale(gradient: Tensor, factor: Tensor) -> None:
+    _check_one_device(gradient, factor)
+
+
 def _fake_once(factor: Tensor, input: Tensor, target: Tensor, upstream: Tensor) -> Tensor:
     return torch.empty_like(factor)
 
@@ -225,10 +238,12 @@ def _backward_of_losses(
         _, *gradients = operators.image_losses(
             input.detach(), target.detach(), weight, factors, *ctx.options, False, *needed
         )
-    return (*_results(gradients, factor, input, target, upstream, needed), *nothing)
+    results = _results(operators, gradients, factor, input, target, upstream, needed)
+    return (*results, *nothing)
 
 
 def _results(
+    operators: Operators,
     gradients: Sequence[Tensor],
     factor: Tensor | None,
     input: Tensor,
@@ -255,7 +270,10 @@ def _results(
         if factor is not None:
             by_image = factor.view(-1, 1, 1, 1)
             ours = type(gradient) is Tensor and not second_derivative  # and no compiler's
-            gradient = gradient.mul_(by_image) if ours else gradient * by_image
+            if ours and gradient.is_cuda and operators.scale is not None:
+                operators.scale(gradient, factor)
+            else:
+                gradient = gradient.mul_(by_image) if ours else gradient * by_image
         results.append(gradient.to(image.dtype))
     return results
 
@@ -286,5 +304,5 @@ def _backward_of_map(operators: Operators, ctx: Any, upstream: Tensor) -> tuple[
         False,
         *needed,
     )
-    results = _results(gradients, None, input, target, upstream, needed)
+    results = _results(operators, gradients, None, input, target, upstream, needed)
     return (*results, None, *(None,) * len(Options._fields))

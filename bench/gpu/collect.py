@@ -288,8 +288,8 @@ def _prediction(
         model.Part(0.0, 2 * FAR_LATENCY / device.clock),
         # Around them: the factors, the sum over images, the gradient of the loss by itself ...
         *[model.Part(0.0, 0.0)] * 3,
-        # ... and backward's multiplication by it, which the host does not know to be 1.
-        model.Part(model.dram_seconds(8, shape, device), 0.0),
+        # ... and backward's multiplication by it, whose blocks read that it is 1, and end.
+        model.Part(0.0, FAR_LATENCY / device.clock),
     ]
     plain = model.plain_parts([*model.FORWARD, *model.BACKWARD], shape, device, block_cycles)
     per_second = target.schedulers * device.multiprocessors * device.clock

@@ -41,13 +41,33 @@ struct Cuda {
   static void run(Params& p, const Tensor& like, bool wide, void* shares, bool per_term) {
     const int32_t index = like.get_device_index();
     const torch::stable::accelerator::DeviceGuard guard(index);
-    const cuda::Device device = cuda::current_device(index);
-    const Tensor partial = torch::stable::new_empty(
-        like, {cuda::partial_size(p, wide, device)}, ScalarType::Double);
-    cuda::compute(p, wide, shares, per_term, static_cast<double*>(partial.mutable_data_ptr()),
-                  device, current_stream(index));
+    const cuda::Call call(p, wide, cuda::current_device(index));
+    const Tensor partial =
+        torch::stable::new_empty(like, {call.partial_size()}, ScalarType::Double);
+    call.enqueue(shares, per_term, static_cast<double*>(partial.mutable_data_ptr()),
+                 current_stream(index));
   }
 };
+
+// Multiplies each image of a gradient by its factor, in place.
+void scale_(const Tensor& gradient, const Tensor& factor) {
+  check_devices<Cuda>(gradient, factor);
+  const ScalarType dtype = gradient.scalar_type();
+  STD_TORCH_CHECK((dtype == ScalarType::Float || dtype == ScalarType::Double) &&
+                      gradient.dim() == 4 &&
+                      (gradient.is_contiguous() || is_channels_last(gradient)),
+                  "expected a gradient (N, C, H, W) in float32 or float64, dense");
+  STD_TORCH_CHECK(factor.scalar_type() == dtype && factor.dim() == 1 &&
+                      factor.size(0) == gradient.size(0),
+                  "expected factors (N,) in the gradient's type");
+  const int32_t index = gradient.get_device_index();
+  const torch::stable::accelerator::DeviceGuard guard(index);
+  const int64_t images = gradient.size(0);
+  if (gradient.numel() == 0) return;
+  cuda::scale(gradient.mutable_data_ptr(), factor.const_data_ptr(), factor.stride(0), images,
+              gradient.numel() / images, dtype == ScalarType::Double, cuda::current_device(index),
+              current_stream(index));
+}
 
 std::string cuda_targets() { return LAMP_STRING_OF(LAMP_CUDA_TARGETS); }
 
@@ -71,15 +91,19 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lamp_kernels, m) {
   m.def("cuda_targets() -> str");
   m.def("cuda_release() -> str");
   m.def("cuda_error() -> str");
+  m.def("cuda_schemas() -> str");
+  m.def("scale_(Tensor(a!) gradient, Tensor factor) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CompositeExplicitAutograd, m) {
   m.impl("cuda_targets", TORCH_BOX(&lamp_kernels::cuda_targets));
   m.impl("cuda_release", TORCH_BOX(&lamp_kernels::cuda_release));
   m.impl("cuda_error", TORCH_BOX(&lamp_kernels::cuda_error));
+  m.impl("cuda_schemas", TORCH_BOX(&lamp_kernels::schemas));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CUDA, m) {
   m.impl("image_losses", TORCH_BOX(&lamp_kernels::image_losses<lamp_kernels::Cuda>));
   m.impl("loss_map", TORCH_BOX(&lamp_kernels::loss_map<lamp_kernels::Cuda>));
+  m.impl("scale_", TORCH_BOX(&lamp_kernels::scale_));
 }

@@ -89,14 +89,35 @@ LAMP_INLINE double quotient(double a, double b) { return a / b; }
 
 // ---- Elements of tensors ------------------------------------------------------------------------
 
+// The half types, as they lie in memory.
+struct Float16 {
+  uint16_t bits;
+};
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+// An element in the type computed in.
+template <class T>
+LAMP_DEVICE T value_of(float v) { return T(v); }
+template <class T>
+LAMP_DEVICE T value_of(double v) { return T(v); }
+template <class T>
+LAMP_DEVICE T value_of(Float16 v) { return T(__half2float(same_bits<__half>(v))); }
+template <class T>
+LAMP_DEVICE T value_of(Bfloat16 v) {
+  return T(same_bits<float>(uint32_t(v.bits) << 16));  // the upper half of a float32
+}
+
 // Element `at` of a source, in the type computed in. The dtype is the same for all threads.
 template <class T>
 LAMP_DEVICE T load(const Source& s, int64_t at) {
-  if (s.dtype == Dtype::float32) return T(static_cast<const float*>(s.data)[at]);
-  if (s.dtype == Dtype::float64) return T(static_cast<const double*>(s.data)[at]);
-  const unsigned short half = static_cast<const unsigned short*>(s.data)[at];
-  if (s.dtype == Dtype::float16) return T(__half2float(same_bits<__half>(half)));
-  return T(same_bits<float>(uint32_t(half) << 16));  // bfloat16 is the upper half of a float32
+  switch (s.dtype) {
+    case Dtype::float32: return value_of<T>(static_cast<const float*>(s.data)[at]);
+    case Dtype::float64: return value_of<T>(static_cast<const double*>(s.data)[at]);
+    case Dtype::float16: return value_of<T>(static_cast<const Float16*>(s.data)[at]);
+    default: return value_of<T>(static_cast<const Bfloat16*>(s.data)[at]);
+  }
 }
 
 // Where in a tensor one plane begins.

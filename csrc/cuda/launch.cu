@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "pixels.cuh"
+#include "scale.cuh"
 #include "sums.cuh"
 #include "variants.h"
 
@@ -35,17 +36,6 @@ void in_launches(int64_t total, const Device& device, F f) {
 
 bool is_empty(const Params& p) { return p.batch * p.channels * p.height * p.width == 0; }
 
-int64_t tiles_per_plane(const Params& p, bool wide, const Device& device) {
-  if (is_empty(p)) return 0;
-  if (!p.ssim) return PixelTiling(p).per_plane;
-  if (std::max(p.height, p.width) >= kLongestSide)
-    throw std::runtime_error("an image of 2^30 rows or columns is too large for SSIM");
-  const Tiling tiling = ssim_tiling(p, variant_of(p, wide).demands, device);
-  if (!tiling.threads)
-    throw std::runtime_error("a block of this device has too little shared memory for the window");
-  return tiling.tiles_per_plane();
-}
-
 template <class T>
 void launch_pixels(const Params& p, double* partial, const Device& device, cudaStream_t stream) {
   const PixelTiling tiling(p);
@@ -63,6 +53,16 @@ void launch_sums(SumArguments a, int64_t images, const Device& device, cudaStrea
     a.first_image = first;
     LAMP_LAUNCH(sum_kernel<T>, unsigned(count), kSumThreads, kScratch, stream, a);
     check(cudaGetLastError(), "launch of the summing kernel");
+  });
+}
+
+template <class T>
+void launch_scale(ScaleArguments a, int64_t images, const Device& device, cudaStream_t stream) {
+  a.per_image = ceil_div(a.size, kScaleBytes / int64_t(sizeof(T)));
+  in_launches(images * a.per_image, device, [&](int64_t first, int64_t count) {
+    a.first_block = first;
+    LAMP_LAUNCH(scale_kernel<T>, unsigned(count), kScaleThreads, 0, stream, a);
+    check(cudaGetLastError(), "launch of the scaling kernel");
   });
 }
 
@@ -86,30 +86,43 @@ Device current_device(int expected) {
   return {multiprocessors, shared_memory};
 }
 
-int64_t partial_size(const Params& p, bool wide, const Device& device) {
-  return p.batch * p.channels * tiles_per_plane(p, wide, device) * p.terms();
+Call::Call(const Params& p, bool wide, const Device& device)
+    : p_(p), wide_(wide), device_(device) {
+  if (p.target_gradient.data && !p.input_gradient.data) {  // every term is symmetric in its images
+    std::swap(p_.input, p_.target);
+    std::swap(p_.input_gradient, p_.target_gradient);
+  }
+  if (is_empty(p_)) return;
+  if (!p_.ssim) {
+    per_plane_ = PixelTiling(p_).per_plane;
+    return;
+  }
+  if (std::max(p_.height, p_.width) >= kLongestSide)
+    throw std::runtime_error("an image of 2^30 rows or columns is too large for SSIM");
+  tiling_ = ssim_tiling(p_, variant_of(p_, wide_).demands, device_);
+  if (!tiling_.threads)
+    throw std::runtime_error("a block of this device has too little shared memory for the window");
+  per_plane_ = tiling_.tiles_per_plane();
 }
 
-void compute(Params p, bool wide, void* shares, bool per_term, double* partial,
-             const Device& device, cudaStream_t stream) {
-  if (p.target_gradient.data && !p.input_gradient.data) {  // every term is symmetric in its images
-    std::swap(p.input, p.target);
-    std::swap(p.input_gradient, p.target_gradient);
-  }
-  const int64_t per_plane = tiles_per_plane(p, wide, device);
-  if (!is_empty(p) && p.ssim) {
-    const Variant& variant = variant_of(p, wide);
-    const Tiling tiling = ssim_tiling(p, variant.demands, device);
-    in_launches(p.batch * p.channels * per_plane, device, [&](int64_t first, int64_t count) {
-      variant.launch(p, tiling, first, count, partial, stream);
+void Call::enqueue(void* shares, bool per_term, double* partial, cudaStream_t stream) const {
+  if (!is_empty(p_) && p_.ssim) {
+    in_launches(planes() * per_plane_, device_, [&](int64_t first, int64_t count) {
+      variant_of(p_, wide_).launch(p_, tiling_, first, count, partial, stream);
     });
-  } else if (!is_empty(p)) {
-    (wide ? launch_pixels<double> : launch_pixels<float>)(p, partial, device, stream);
+  } else if (!is_empty(p_)) {
+    (wide_ ? launch_pixels<double> : launch_pixels<float>)(p_, partial, device_, stream);
   }
   if (!shares) return;
-  const SumArguments sums{partial,  0,         p.channels * per_plane, p.terms(),
-                          per_term, p.factors, shares};
-  (wide ? launch_sums<double> : launch_sums<float>)(sums, p.batch, device, stream);
+  const SumArguments sums{partial,  0,          p_.channels * per_plane_, p_.terms(),
+                          per_term, p_.factors, shares};
+  (wide_ ? launch_sums<double> : launch_sums<float>)(sums, p_.batch, device_, stream);
+}
+
+void scale(void* gradient, const void* factor, int64_t stride, int64_t images, int64_t size,
+           bool wide, const Device& device, cudaStream_t stream) {
+  const ScaleArguments a{gradient, factor, stride, size, 0, 0};
+  if (size) (wide ? launch_scale<double> : launch_scale<float>)(a, images, device, stream);
 }
 
 }  // namespace lamp_kernels::cuda

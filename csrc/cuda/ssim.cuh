@@ -39,6 +39,7 @@ struct SsimArguments {
   Params p;
   Tiling tiling;
   int64_t first_tile;  // of this launch
+  int64_t input_row, target_row;  // bytes from one row of an image to the next
   T tap[kMaxRadius + 1];
   T scale;
   SsimConstants<T> constants;  // the levels are those of the tile
@@ -65,7 +66,9 @@ class SsimTile {
   static constexpr Demands demands() {
     return {radius,    kColumns, kHalo, kRingRows,
             kPlanes, sizeof(T),
-            2 * radius * kColumns * (4 * kMomentsInShared + kPlanes * kAdjointInShared)};
+            2 * radius * kColumns * (4 * kMomentsInShared + kPlanes * kAdjointInShared),
+            2 * radius * kColumns * (4 * !kMomentsInShared + kPlanes * !kAdjointInShared) *
+                kRegisters};
   }
 
  private:
@@ -175,8 +178,8 @@ class SsimTile {
         const int old = slot + 2 < kRingRows ? slot + 2 : slot + 2 - kRingRows;
         const Pixel* const pixels = ring + old * row_length() + 2 * radius;
         auto centred = [&] { return reinterpret_cast<const Pixels*>(pixels)[thread]; };
-        Pixels early;  // asked for before it is needed, but where registers are scarce
-        if constexpr (gradients == 1) early = centred();
+        // Asked for before it is needed, but where registers are scarce.
+        const Pixels early = gradients == 1 ? centred() : Pixels{};
         T planes[kColumns][kPlanes];
         adjoint(row - 1, h_row(v - 1), planes);
         if (done >= begin_row) finish(done, gradients == 1 ? early : centred(), planes);
@@ -302,45 +305,59 @@ class SsimTile {
   LAMP_DEVICE int first_pixel(int i) const { return kColumns * (i * int(blockDim.x) + thread); }
 
   // Where this thread's first piece of the next row lies in the two images; from row to row inside
-  // the image it moves on by a row. `direct`: all pieces are in the image, of the type computed in,
-  // side by side and aligned.
-  const T *from_x, *from_y;
-  bool direct;
+  // the image it moves on by a row.
+  const char *from_x, *from_y;
+  bool direct;  // all pieces are in the image, of the type computed in, side by side and aligned
 
-  LAMP_DEVICE const T* piece_of(const Source& image, int row) const {
-    return static_cast<const T*>(image.data) + plane_of(image, tile.image, tile.channel) +
-           row * image.row + (left - radius + first_pixel(0));
+  LAMP_DEVICE const char* piece_of(const Source& image, int row) const {
+    const int64_t at = plane_of(image, tile.image, tile.channel) + row * image.row +
+                       (left - radius + first_pixel(0)) * image.column;
+    return static_cast<const char*>(image.data) + at * size_of(image.dtype);
   }
-  LAMP_DEVICE static bool is_direct(const Source& image, const T* at) {
-    return image.dtype == kDtype && image.column == 1 && is_aligned(at) &&
-           image.row % kColumns == 0;
+  // Whether pieces may be read in one instruction, in any row.
+  LAMP_DEVICE static bool is_whole(const Source& image, const char* at) {
+    return image.column == 1 && image.row % kColumns == 0 &&
+           reinterpret_cast<uintptr_t>(at) % (kColumns * size_of(image.dtype)) == 0;
   }
-
-  // Makes ready to fetch row `v`.
-  LAMP_DEVICE void go_to(int v) {
-    from_x = piece_of(p.input, max(v, 0));
-    from_y = piece_of(p.target, max(v, 0));
+  LAMP_DEVICE bool is_inside() const {
     bool inside = true;
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       const int column = left - radius + first_pixel(i);
       if (has_piece(i) && (column < 0 || column + kColumns > width)) inside = false;
     }
-    direct = inside && is_direct(p.input, from_x) && is_direct(p.target, from_y);
+    return inside;
+  }
+  LAMP_DEVICE static bool is_direct(const Source& image, const char* at) {
+    return image.dtype == kDtype && is_whole(image, at);
+  }
+
+  // Makes ready to fetch row `v`.
+  LAMP_DEVICE void go_to(int v) {
+    from_x = piece_of(p.input, max(v, 0));
+    from_y = piece_of(p.target, max(v, 0));
+    direct = is_inside() && is_direct(p.input, from_x) && is_direct(p.target, from_y);
   }
 
   // Row `v`, the next one.
   LAMP_DEVICE void fetch(int v) {
     if (LAMP_RARE(!direct || v < 0 || v >= height)) {
-      fetch_anything(p.input, seen_at(v, height), next_x);
-      fetch_anything(p.target, seen_at(v, height), next_y);
+      if (v >= 0 && v < height && is_inside()) {
+        fetch_inside(p.input, from_x, next_x);
+        fetch_inside(p.target, from_y, next_y);
+      } else {
+        fetch_anything(p.input, seen_at(v, height), next_x);
+        fetch_anything(p.target, seen_at(v, height), next_y);
+      }
     } else {
       LAMP_UNROLL
       for (int i = 0; i < kPieces; ++i) {
         if (!has_piece(i)) continue;
         const int64_t at = int64_t(i) * kColumns * blockDim.x;
-        const auto* const x = reinterpret_cast<const Values*>(from_x + at);
-        const auto* const y = reinterpret_cast<const Values*>(from_y + at);
+        const auto* const x = reinterpret_cast<const Values*>(
+            reinterpret_cast<const T*>(from_x) + at);
+        const auto* const y = reinterpret_cast<const Values*>(
+            reinterpret_cast<const T*>(from_y) + at);
         LAMP_IS_GLOBAL(x);
         LAMP_IS_GLOBAL(y);
         next_x[i] = *x;
@@ -348,11 +365,45 @@ class SsimTile {
       }
     }
     if (v >= 0) {
-      from_x += p.input.row;
-      from_y += p.target.row;
+      from_x += a.input_row;
+      from_y += a.target_row;
     }
   }
 
+  // Pieces in the image, of any type and strides: half types, channels_last, odd widths.
+  LAMP_DEVICE void fetch_inside(const Source& image, const char* from, Values* to) const {
+    switch (image.dtype) {
+      case Dtype::float32: return fetch_as<float>(image, from, to);
+      case Dtype::float64: return fetch_as<double>(image, from, to);
+      case Dtype::float16: return fetch_as<Float16>(image, from, to);
+      case Dtype::bfloat16: return fetch_as<Bfloat16>(image, from, to);
+    }
+  }
+  template <class Element>
+  LAMP_DEVICE void fetch_as(const Source& image, const char* from, Values* to) const {
+    struct alignas(kColumns * sizeof(Element)) Elements {
+      Element at[kColumns];
+    };
+    const bool whole = is_whole(image, from);
+    LAMP_UNROLL
+    for (int i = 0; i < kPieces; ++i) {
+      if (!has_piece(i)) continue;
+      const Element* const at =
+          reinterpret_cast<const Element*>(from) + i * (kColumns * blockDim.x) * image.column;
+      LAMP_IS_GLOBAL(at);
+      Elements some;
+      if (whole) {
+        some = *reinterpret_cast<const Elements*>(at);
+      } else {
+        LAMP_UNROLL
+        for (int c = 0; c < kColumns; ++c) some.at[c] = at[c * image.column];
+      }
+      LAMP_UNROLL
+      for (int c = 0; c < kColumns; ++c) to[i].at[c] = value_of<T>(some.at[c]);
+    }
+  }
+
+  // Beyond the image's edges too, by the border rule.
   LAMP_DEVICE void fetch_anything(const Source& image, int row, Values* to) const {
     const int64_t at = plane_of(image, tile.image, tile.channel) + row * image.row;
     LAMP_UNROLL
@@ -365,10 +416,6 @@ class SsimTile {
         to[i].at[c] = there ? load<T>(image, at + column * image.column) : T(0);
       }
     }
-  }
-
-  LAMP_DEVICE static bool is_aligned(const T* p) {
-    return reinterpret_cast<uintptr_t>(p) % sizeof(Values) == 0;
   }
 
   LAMP_DEVICE void deposit(Pixel* row) const {
@@ -619,7 +666,8 @@ class SsimTile {
   LAMP_DEVICE void place(const Sink& s, Place& place) const {
     place.to = element(s, tile, begin_row, pixel_column(0));
     place.whole = pixel_column(kColumns - 1) < end_column && s.column == 1 &&
-                  s.row % kColumns == 0 && is_aligned(place.to);
+                  s.row % kColumns == 0 &&
+                  reinterpret_cast<uintptr_t>(place.to) % sizeof(Values) == 0;
   }
 
   LAMP_DEVICE void write(const Sink& s, Place& place, const Values& values) const {

@@ -17,6 +17,7 @@ struct Device {
 };
 
 constexpr int kWarp = 32;      // threads
+constexpr int64_t kReservedShared = 1024;  // bytes of a multiprocessor that each block costs
 constexpr int kMostWarps = 8;  // of a block: with 255 registers a thread it fits a multiprocessor
 static_assert(kMostWarps * kWarp * 255 <= 65536);
 
@@ -29,6 +30,7 @@ struct Demands {
   int planes;         // of h
   int size;           // bytes of a number
   int sums_in_shared; // a thread's sums of windows under way that lie there
+  int registers;      // of a thread, for the sums that do not
 
   constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
   // A row of pixels: what the windows of all positions see.
@@ -45,6 +47,16 @@ struct Demands {
   constexpr int64_t shared_memory(int threads) const {
     return pixel_bytes(threads) + h_bytes(threads) + sums_bytes(threads) +
            kMostWarps * int64_t(sizeof(double));
+  }
+
+  // How many blocks run on one multiprocessor: 8 or 12 warps, as registers let them
+  // (bench/gpu_static.py), or, in float64, fewer for want of shared memory. What one block may have
+  // of that is all there is, but for the reserve.
+  constexpr int64_t blocks_at_once(int threads, int64_t shared) const {
+    const int64_t by_registers = (registers <= 48 ? 12 : 8) / (threads / kWarp);
+    const int64_t by_shared =
+        (shared + kReservedShared) / (shared_memory(threads) + kReservedShared);
+    return std::max<int64_t>(std::min(by_registers, by_shared), 1);
   }
 };
 
@@ -67,12 +79,12 @@ struct Tiling {
   }
 };
 
-// Registers let about so many warps of the SSIM kernel run on one multiprocessor
-// (bench/gpu_static.py), and so many keep its multiply-add units busy.
-constexpr int kWarpsAtOnce = 8;
+// Warps of one multiprocessor that keep its multiply-add units busy: with fewer it does not take
+// less time.
+constexpr int kBusyWarps = 8;
 
 // Strips as wide as wastes the fewest threads, and bands so that small batches fill the device:
-// what takes the least time if a warp takes one unit for a row, and kWarpsAtOnce of them on one
+// what takes the least time if a warp takes one unit for a row, and kBusyWarps of them on one
 // multiprocessor no longer than one.
 inline Tiling ssim_tiling(const Params& p, const Demands& d, const Device& device) {
   Tiling best{p.channels, p.height, p.width, 0, 0, 0, 0, 0};
@@ -88,17 +100,19 @@ inline Tiling ssim_tiling(const Params& p, const Demands& d, const Device& devic
     t.strip_width =
         std::min(round_up(ceil_div(p.width, ceil_div(p.width, widest)), d.columns), widest);
     t.strips = ceil_div(p.width, t.strip_width);
-    const int64_t blocks_at_once =
-        int64_t(device.multiprocessors) * std::max(kWarpsAtOnce / warps, 1);
+    const int64_t at_once = d.blocks_at_once(t.threads, device.shared_memory);
+    auto round = [&](int64_t blocks) {  // on one multiprocessor, of one row
+      return blocks ? std::max<int64_t>(blocks * warps, kBusyWarps) : 0;
+    };
     // A seam computes so many rows twice: bands of fewer rows than that are all seam.
     const int64_t seam = 2 * d.radius + 2 * d.halo;
     const int64_t most_bands = std::max<int64_t>(1, p.height / seam);
     for (int64_t bands = 1; bands <= std::min<int64_t>(most_bands, 64); ++bands) {
       t.band_height = ceil_div(p.height, bands);
       t.bands = ceil_div(p.height, t.band_height);
-      const double rows = double(t.band_height + seam);
-      const double rounds = double(ceil_div(planes * t.strips * t.bands, blocks_at_once));
-      const double time = rounds * rows * std::max(warps, kWarpsAtOnce);
+      const int64_t blocks = ceil_div(planes * t.strips * t.bands, device.multiprocessors);
+      const double time = double(blocks / at_once * round(at_once) + round(blocks % at_once)) *
+                          double(t.band_height + seam);
       if (least < 0 || time < least) {
         least = time;
         best = t;
@@ -121,5 +135,10 @@ struct PixelTiling {
       : channels(p.channels), width(p.width), pixels(p.height * p.width),
         per_plane(ceil_div(pixels, int64_t(kPixelThreads) * kPixelsOfAThread)) {}
 };
+
+// Backward's multiplication: a block takes so many bytes of one image. Not fewer, for most blocks
+// find that there is nothing to do.
+constexpr int kScaleThreads = 256;
+constexpr int kScaleBytes = 32 * 1024;
 
 }  // namespace lamp_kernels::cuda

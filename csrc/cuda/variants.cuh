@@ -13,6 +13,8 @@ void launch_ssim(const Params& p, const Tiling& tiling, int64_t first, int64_t c
   a.p = p;
   a.tiling = tiling;
   a.first_tile = first;
+  a.input_row = p.input.row * size_of(p.input.dtype);
+  a.target_row = p.target.row * size_of(p.target.dtype);
   for (int k = 0; k <= radius; ++k) a.tap[k] = T(p.taps[k]);
   a.scale = T(p.scale);
   a.constants = {T(p.c1), T(p.c2), T(p.dissimilarity), T(0), T(0)};

@@ -112,18 +112,43 @@ def test_several_streams_from_several_threads(kernels):
 
 
 def test_the_kernels_of_a_call(kernels):
-    """One launch for values and gradients and one for the sums; backward launches none."""
+    """One launch for values and gradients, one for the sums; backward's ends where it scales by 1."""
     if kernels != "native":
         pytest.skip("about the native kernels")
     loss_function = AmplifiedSSIMLoss(backend=kernels)
-    leaves = wanting(*pair(SHAPE))
-    loss_function(*leaves).backward()
+    x, y = pair(SHAPE)
+    leaf = x.requires_grad_()
+    loss_function(leaf, y).backward()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
-        loss_function(*leaves).backward()
+        leaf.grad = None
+        loss_function(leaf, y).backward()
         torch.cuda.synchronize()
     on_device = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
     ours = [event.name for event in on_device if "lamp_kernels" in event.name]
     if not on_device:
         pytest.skip("the profiler sees no kernels here")
-    assert len(ours) == 2, [event.name for event in on_device]
+    names = [event.name for event in on_device]
+    assert [
+        name
+        for name in ("ssim_kernel", "sum_kernel", "scale_kernel")
+        for one in ours
+        if name in one
+    ] == ["ssim_kernel", "sum_kernel", "scale_kernel"], names
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_backward_scales_each_image(kernels, dtype, layout):
+    """By factors of 1 and others, on images whose size is no multiple of a vector's."""
+    loss_function = AmplifiedSSIMLoss(reduction="image", backend=kernels)
+    x, y = (image.to(dtype).to(memory_format=layout) for image in pair((3, 3, 35, 133)))
+    leaf = x.requires_grad_()
+    (once,) = torch.autograd.grad(loss_function(leaf, y).sum(), leaf)
+    factors = torch.tensor([1.0, -2.0, 0.5], device="cuda")
+    (scaled,) = torch.autograd.grad(loss_function(leaf, y), leaf, factors.to(loss_dtype(dtype)))
+    assert torch.equal(scaled, once * factors.to(dtype).view(-1, 1, 1, 1))
+
+
+def loss_dtype(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32

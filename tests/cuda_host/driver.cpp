@@ -2,10 +2,15 @@
 //   --only shapes   every variant of the radii, on shapes that end in the middle of things
 //   --only few      a few of these, where each takes long
 //   --only planes   more planes than grid.y or grid.z could count
+//   --only far      rows so far apart that 32 bits do not count the elements between (radius 2)
+//   --only scaling  backward's multiplication
 // A call must give the same bits whatever the order of blocks and threads. Exit status 1 if
 // anything is wrong.
+#include <sys/mman.h>
+
 #include <cstdio>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
 #include "../cpu/cases.h"
@@ -77,10 +82,10 @@ class CudaKernels : public Kernels {
   cuda::Device device_ = kLarge;
 
   void launch(const Params& p, bool wide, void* shares, bool per_term) const {
-    const int64_t size = cuda::partial_size(p, wide, device_);
-    const std::unique_ptr<double[]> partial(new double[size_t(size)]);
-    std::fill_n(partial.get(), size, NAN);
-    cuda::compute(p, wide, shares, per_term, partial.get(), device_, nullptr);
+    const cuda::Call call(p, wide, device_);
+    const std::unique_ptr<double[]> partial(new double[size_t(call.partial_size())]);
+    std::fill_n(partial.get(), call.partial_size(), NAN);
+    call.enqueue(shares, per_term, partial.get(), nullptr);
   }
 
   // The other form of the sums, (N,).
@@ -196,6 +201,94 @@ void shapes(bool few, const Arguments& arguments, CudaKernels& kernels) {
   pixels<double>(few, kernels);
 }
 
+// ---- Backward's multiplication -----------------------------------------------------------------
+
+// Images of sizes about a block's and not aligned, in one launch and in several.
+template <class T>
+void scaling() {
+  constexpr int64_t kChunk = cuda::kScaleBytes / sizeof(T);
+  for (const int64_t size : {int64_t(1), int64_t(7), kChunk, 2 * kChunk + 5})
+    for (const int64_t most_blocks : {int64_t(1) << 30, int64_t(2)}) {
+      const T factors[] = {T(-0.5), NAN, T(1), NAN, T(3), NAN};  // 2 apart
+      const std::unique_ptr<T[]> gradient(new T[size_t(3 * size)]);
+      for (int64_t i = 0; i < 3 * size; ++i) gradient[size_t(i)] = T(i % 97 + 1);
+      cuda::scale(gradient.get(), factors, 2, 3, size, sizeof(T) == 8,
+                  {132, 227 * 1024, most_blocks}, nullptr);
+      for (int64_t i = 0; i < 3 * size; ++i)
+        if (gradient[size_t(i)] != factors[2 * (i / size)] * T(i % 97 + 1))
+          return fail("scaling", "not the product", double(gradient[size_t(i)]), double(i));
+    }
+}
+
+// ---- Beyond 32 bits ----------------------------------------------------------------------------
+
+// Rows so far apart that the last one lies beyond what 32 bits count, in elements.
+struct Far {
+  static constexpr int64_t kRow = int64_t(1) << 29, kRows = 8;
+  static constexpr size_t kBytes = size_t(kRow * kRows) * sizeof(float);
+  float* data;
+
+  Far() {  // pages that nobody touches take no memory
+    void* const found = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (found == MAP_FAILED) throw std::runtime_error("no address space for distant rows");
+    data = static_cast<float*>(found);
+  }
+  ~Far() { munmap(data, kBytes); }
+  Far(const Far&) = delete;
+};
+
+void far_rows(CudaKernels& kernels) {
+  for (const bool ssim : {true, false}) {
+    Case<float> c;
+    c.name = ssim ? "distant rows" : "distant rows, pointwise";
+    c.p.ssim = ssim;
+    c.p.mse = !ssim;
+    c.p.border = ssim ? Border::zeros : Border::reflect;
+    c.set_window(2, 1.5);
+    const Shape s{1, 1, Far::kRows, 40};
+    c.set_shape(s);
+    Random random(ssim);
+    c.input = Input(Dtype::float32, contiguous(s), s);
+    c.target = Input(Dtype::float32, contiguous(s), s);
+    c.weight = Input(Dtype::float32, contiguous(s), s);
+    const Far x, y, weight, by_x, by_y;
+    for (int64_t i = 0; i < s.height; ++i)
+      for (int64_t j = 0; j < s.width; ++j) {
+        const auto put = [&](Input& near, const Far& far, double v) {
+          near.set(0, 0, i, j, v);
+          far.data[i * Far::kRow + j] = float(v);
+        };
+        const double v = random.uniform();
+        put(c.target, y, v);
+        put(c.input, x, v + 0.1 * random.normal());
+        put(c.weight, weight, 0.5 + random.uniform());
+      }
+    c.factors = {1.0f};
+    c.input_gradient = Output<float>(contiguous(s), s);
+    c.target_gradient = Output<float>(contiguous(s), s);
+    kernels.vary(0);
+    c.run(kernels);
+    check(c, {1e-5, 1e-5, 4e-5});
+    Params p = c.p;
+    p.input.data = x.data;
+    p.target.data = y.data;
+    p.weight.data = weight.data;
+    p.input_gradient.data = by_x.data;
+    p.target_gradient.data = by_y.data;
+    p.input.row = p.target.row = p.weight.row = Far::kRow;
+    p.input_gradient.row = p.target_gradient.row = Far::kRow;
+    float share = NAN;
+    kernels.compute(p, false, &share, 0);
+    bool same = share == c.shares[0];
+    for (int64_t i = 0; i < s.height; ++i)
+      for (int64_t j = 0; j < s.width; ++j)
+        same = same && by_x.data[i * Far::kRow + j] == c.input_gradient.get(0, 0, i, j) &&
+               by_y.data[i * Far::kRow + j] == c.target_gradient.get(0, 0, i, j);
+    if (!same) fail(c.name, "not what the same rows give side by side");
+  }
+}
+
 // ---- Many planes -------------------------------------------------------------------------------
 
 // Limits of grid.y and grid.z are 65,535. So many blocks take seconds: in one order.
@@ -223,6 +316,8 @@ int main(int count, char** values) {
   if (arguments.wants("shapes")) shapes(false, arguments, kernels);
   if (arguments.only == "few") shapes(true, arguments, kernels);
   if (arguments.wants("planes")) planes(arguments, kernels);
+  if (arguments.wants("far")) far_rows(kernels);
+  if (arguments.wants("scaling")) scaling<float>(), scaling<double>();
   run_cases(arguments, kernels);
   std::printf("%d failures\n", failures);
   return failures != 0;

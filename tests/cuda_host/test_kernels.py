@@ -33,6 +33,8 @@ def test_every_variant(folder, cuda_flags):
     check(driver, "--only", "halves")
     check(driver, "--only", "scenes", "--radii", "1,5,7")
     check(driver, "--only", "planes", "--radii", "1")
+    check(driver, "--only", "far")
+    check(driver, "--only", "scaling")
 
 
 @pytest.mark.timeout(600)
@@ -42,6 +44,7 @@ def test_address_and_undefined_sanitizer(folder, cuda_flags):
     few = ["--radii", "5", "--ways", "2"]
     check(driver, "--only", "shapes", *few)
     check(driver, "--only", "cases", "--cases", "30", "--work", "1000000", *few)
+    check(driver, "--only", "scaling")
 
 
 @pytest.mark.timeout(600)

@@ -16,7 +16,14 @@ TOOLS = {
         ["--only", "few", "--ways", "1"],
         "AddressSanitizer: heap-buffer-overflow",
     ),
+    "alignment": (
+        ["-fsanitize=alignment", "-fno-sanitize-recover=alignment"],
+        ["--only", "shapes", "--ways", "1"],
+        "misaligned address",
+    ),
     "comparison": ([], ["--only", "shapes", "--ways", "1", "--stop", "1"], "FAIL "),
+    "far": ([], ["--only", "far", "--ways", "1", "--stop", "1"], ""),  # or it crashes
+    "scaling": ([], ["--only", "scaling", "--stop", "1"], "FAIL scaling"),
 }
 
 
