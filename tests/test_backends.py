@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -196,6 +197,20 @@ def test_the_instruction_set_does_not_matter_to_a_cuda_tensor(
     assert backends.resolve(None, cuda_image) == "native"
     with pytest.raises(ValueError, match="no such instruction set"):
         backends.resolve(None, IMAGE)
+
+
+@pytest.mark.skipif(native.missing is not None, reason=f"no CPU kernels: {native.missing}")
+@pytest.mark.parametrize("schemas", ["image_losses(Tensor input) -> Tensor", None])
+def test_cuda_kernels_of_another_build_are_refused(monkeypatch, schemas):
+    """Their arguments would be read as something else. The oldest do not say what they are."""
+    operators = SimpleNamespace(schemas=torch.ops.lamp_kernels.schemas)
+    if schemas is not None:
+        operators.cuda_schemas = lambda: schemas
+    monkeypatch.setattr(native, "_load", lambda library, note: None)
+    monkeypatch.setattr(native.torch.ops, "lamp_kernels", operators)
+    assert "is of another build than _C.abi3.so: build both again" in native._load_cuda()
+    operators.cuda_schemas = operators.schemas
+    assert native._load_cuda() is None
 
 
 @pytest.mark.parametrize(

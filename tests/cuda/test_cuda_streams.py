@@ -112,7 +112,7 @@ def test_several_streams_from_several_threads(kernels):
 
 
 def test_the_kernels_of_a_call(kernels):
-    """One launch for values and gradients, one for the sums; backward's ends where it scales by 1."""
+    """One launch for values and gradients, one for sums; backward's ends where it scales by 1."""
     if kernels != "native":
         pytest.skip("about the native kernels")
     loss_function = AmplifiedSSIMLoss(backend=kernels)

@@ -88,7 +88,7 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
     fields.add(s->data, s->batch, s->channel, s->row, s->column);
   const cuda::Tiling& t = a.tiling;
   fields.add(t.channels, t.height, t.width, t.strips, t.strip_width, t.bands, t.band_height,
-             t.threads, a.first_tile);
+             t.threads, a.first_tile, a.input_row, a.target_row);
   fields.add(a.tap);
   fields.add(a.scale, a.constants.c1, a.constants.c2, a.constants.a, a.constants.level_d,
              a.constants.level_s);
