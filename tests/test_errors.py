@@ -10,6 +10,7 @@ import lamp_kernels
 from lamp_kernels import (
     AmplifiedL1Loss,
     AmplifiedMSELoss,
+    AmplifiedMSSSIMLoss,
     AmplifiedReconstructionLoss,
     AmplifiedSSIMLoss,
     amplify,
@@ -18,12 +19,19 @@ from lamp_kernels import (
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
-MODULES = [AmplifiedSSIMLoss, AmplifiedMSELoss, AmplifiedL1Loss, AmplifiedReconstructionLoss]
+MODULES = [
+    AmplifiedSSIMLoss,
+    AmplifiedMSELoss,
+    AmplifiedL1Loss,
+    AmplifiedReconstructionLoss,
+    AmplifiedMSSSIMLoss,
+]
 FUNCTIONS = [
     functional.amplified_ssim_loss,
     functional.amplified_mse_loss,
     functional.amplified_l1_loss,
     functional.amplified_reconstruction_loss,
+    functional.amplified_ms_ssim_loss,
 ]
 IMAGE = torch.rand(2, 3, 16, 16)
 
