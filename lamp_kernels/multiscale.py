@@ -34,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lamp_kernels import dispatch, levels, reference
+from lamp_kernels import backends, dispatch, levels, reference
 from lamp_kernels.options import Level, LossOptions, Reduction
 from lamp_kernels.tensors import check_image_shape, check_pair, check_weight, compute_dtype
 from lamp_kernels.tensors import smallest_side as smallest_single_side
@@ -56,7 +56,7 @@ def reduced_loss(
     backend: str | None,
 ) -> Tensor:
     """The loss as a scalar, or (N,) for reduction="image"; float32, or float64 for float64."""
-    _check(input, target, weight, options, len(scale_weights))
+    backend = _prepare(input, target, weight, options, len(scale_weights), backend)
     dtype = compute_dtype(input.dtype, target.dtype)
     x, y = input.to(dtype), target.to(dtype)
     mask = None if weight is None else _as_images(weight.to(dtype), x)
@@ -211,13 +211,19 @@ def smallest_side(scales: int, options: LossOptions) -> int:
     ) + 1  # halving rounds up: of s pixels ceil(s / 2^(scales - 1))
 
 
-def _check(
-    input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions, scales: int
-) -> None:
-    """Raise unless every scale can be computed."""
+def _prepare(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: LossOptions,
+    scales: int,
+    backend: str | None,
+) -> str:
+    """Check the tensors for every scale, and choose the backend that will compute them all."""
     check_pair(input, target)
     check_image_shape(input, options)
     check_weight(weight, input)
+    resolved = backends.resolve(backend, input, window_size=options.window_size)
     least = smallest_side(scales, options)
     if min(input.shape[2:]) < least:
         raise ValueError(
@@ -225,3 +231,4 @@ def _check(
             f"padding={options.padding!r} need sides of at least {least}, got height "
             f"{input.shape[2]} and width {input.shape[3]}"
         )
+    return resolved
