@@ -31,13 +31,15 @@ BENCH_BIN := $(BENCH_VENV)/bin
 BENCH_READY := $(BENCH_VENV)/.ready
 BENCH_OUT ?= runs/bench/results.json
 BENCH_FLAGS ?=
+ANOMALIB_VENV := .venv-anomalib
+ANOMALIB_READY := $(ANOMALIB_VENV)/.ready
 CHECK := build/check-torch-$(TORCH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup build build-cuda train test lint format fuzz mutate clean
 .PHONY: wheel wheel-check wheel-cuda wheel-cuda-check sdist
-.PHONY: bench bench-install bench-quick bench-operators bench-plots gpu-check gpu-static
+.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-check gpu-static
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -113,6 +115,15 @@ bench-operators: bench-install ## this library's operators under pytest-benchmar
 bench-plots: $(BENCH_READY) ## the README's benchmark table and plots from bench/results
 	$(BENCH_BIN)/python bench/run.py --readme bench/results
 
+# The kernels as they lie in the tree: one library serves several releases of PyTorch.
+$(ANOMALIB_READY): examples/requirements-anomalib.txt
+	test -x $(ANOMALIB_VENV)/bin/python || $(PYTHON) -m venv $(ANOMALIB_VENV)
+	$(ANOMALIB_VENV)/bin/python -m pip install --quiet -r $<
+	@touch $@
+
+anomalib: $(LIBRARY) $(ANOMALIB_READY) ## run the anomalib example's test, in an environment of its own (6 GB)
+	$(ANOMALIB_VENV)/bin/python -m pytest tests/examples/test_anomalib_example.py $(TEST_FLAGS)
+
 # With the Python that is there: a machine with a GPU has its own PyTorch, and may have no network.
 gpu-check: ## build, test and measure on this machine's NVIDIA GPU, within GPU_MINUTES=9
 	$(PYTHON) bench/gpu_check.py --out $(GPU_OUT) --minutes $(GPU_MINUTES) $(GPU_FLAGS)
@@ -171,4 +182,4 @@ sdist: $(READY) ## make dist/*.tar.gz, and a wheel from it alone
 	$(BIN)/python -m zipfile -l build/from-sdist/*.whl | grep -F _C.abi3.so
 
 clean: ## remove the environment, caches, runs and what was built
-	rm -rf $(VENV) $(BENCH_VENV) runs build dist *.egg-info $(LIBRARY) $(CUDA_LIBRARY) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) $(ANOMALIB_VENV) runs build dist *.egg-info $(LIBRARY) $(CUDA_LIBRARY) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ from lamp_kernels.functional import amplify
 from lamp_kernels.modules import (
     AmplifiedL1Loss,
     AmplifiedMSELoss,
+    AmplifiedMSSSIMLoss,
     AmplifiedReconstructionLoss,
     AmplifiedSSIMLoss,
 )
@@ -18,6 +19,7 @@ from lamp_kernels.range_check import RangeCheck, check_range
 __all__ = [
     "AmplifiedL1Loss",
     "AmplifiedMSELoss",
+    "AmplifiedMSSSIMLoss",
     "AmplifiedReconstructionLoss",
     "AmplifiedSSIMLoss",
     "RangeCheck",

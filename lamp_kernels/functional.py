@@ -10,15 +10,17 @@ window admits, options out of range, and weights that do not broadcast or that r
 NaN and infinity in the data reach the result.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
 
-from lamp_kernels import dispatch, reference
+from lamp_kernels import dispatch, multiscale, reference
 from lamp_kernels.anomaly import anomaly_map, anomaly_score
 from lamp_kernels.options import (
     AMPLIFICATIONS,
     METRICS,
+    MULTISCALE_REDUCTIONS,
     Amplification,
     Dissimilarity,
     Level,
@@ -31,19 +33,25 @@ from lamp_kernels.options import (
     check_eps,
     check_not_negative,
     check_reduction,
+    check_scale_weights,
 )
 from lamp_kernels.tensors import check_float_tensor
 
 __all__ = [
     "amplified_l1_loss",
+    "amplified_ms_ssim_loss",
     "amplified_mse_loss",
     "amplified_reconstruction_loss",
     "amplified_ssim_loss",
     "amplify",
     "anomaly_map",
     "anomaly_score",
+    "ms_ssim",
     "ssim",
 ]
+
+# Of Wang, Simoncelli and Bovik, 2003, for scales fine to coarse; they sum to 1.0001.
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def amplify(loss: Tensor, amplification: Amplification = "log", eps: float = 1e-2) -> Tensor:
@@ -169,6 +177,36 @@ def amplified_reconstruction_loss(
     return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
 
 
+def amplified_ms_ssim_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    data_range: float = 1.0,
+    window_size: int = 11,
+    sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: Padding = "reflect",
+    dissimilarity: Dissimilarity = "half",
+    scale_weights: Sequence[float] = SCALE_WEIGHTS,
+    amplification: Amplification = "log",
+    amplify_over: Level = "element",
+    eps: float = 1e-2,
+    reduction: Reduction = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    """Amplified MS-SSIM loss. See `AmplifiedMSSSIMLoss` for formula, options, shapes and errors."""
+    check_reduction(amplify_over, reduction, MULTISCALE_REDUCTIONS)
+    scale_weights = check_scale_weights(scale_weights)
+    options = LossOptions(
+        data_range, window_size, sigma, k1, k2, padding, dissimilarity, amplification, eps
+    ).checked()
+    return multiscale.reduced_loss(
+        input, target, weight, options, scale_weights, amplify_over, reduction, backend
+    )
+
+
 def ssim(
     input: Tensor,
     target: Tensor,
@@ -213,6 +251,63 @@ def ssim(
     )
     terms: Terms = {"ssim": 1.0}
     return 1.0 - _loss(input, target, None, terms, options, "element", reduction, backend)
+
+
+def ms_ssim(
+    input: Tensor,
+    target: Tensor,
+    *,
+    data_range: float = 1.0,
+    window_size: int = 11,
+    sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    padding: Padding = "valid",
+    scale_weights: Sequence[float] = SCALE_WEIGHTS,
+    reduction: Literal["mean", "image"] = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    """Multi-scale structural similarity itself, 1 for equal images, never above 1. Differentiable.
+
+    The product over the scales of (mean contrast-structure term)^weight, at the last scale (mean
+    SSIM)^weight, for each channel; then the mean over channels. Each scale halves the sides. The
+    defaults are those of pytorch-msssim.
+
+    Args:
+        input, target: images (N, C, H, W) with values meant to lie in [0, data_range]. "valid"
+            with the default window and scales needs sides of at least 161 pixels, "reflect" 81.
+        data_range, window_size, sigma, k1, k2, padding: as in `ssim`.
+        scale_weights: the exponents, >= 0 without unit, fine to coarse; their number is that of
+            the scales.
+        reduction: "mean" over everything, or "image" for (N,).
+        backend: see `lamp_kernels.backends.resolve`.
+
+    Returns:
+        Tensor without unit in [0, 1]; float32, or float64 for float64 images. A channel that is
+        negative at some scale has 0, with a gradient of 0. The mean of an empty batch is 1.
+
+    Raises:
+        TypeError, ValueError: as all functions of this module.
+
+    Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality
+    assessment", Asilomar 2003. See `lamp_kernels.multiscale`.
+    """
+    check_choice("reduction", reduction, ("mean", "image"))
+    return 1.0 - amplified_ms_ssim_loss(
+        input,
+        target,
+        data_range=data_range,
+        window_size=window_size,
+        sigma=sigma,
+        k1=k1,
+        k2=k2,
+        padding=padding,
+        dissimilarity="full",
+        scale_weights=scale_weights,
+        amplification="none",
+        reduction=reduction,
+        backend=backend,
+    )
 
 
 def check_terms(ssim: float, mse: float, l1: float) -> Terms:

@@ -4,7 +4,7 @@ They follow the conventions of `torch.nn.MSELoss`: a `reduction`, no parameters,
 nothing in the `state_dict`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch.nn.modules.loss import _Loss
 from lamp_kernels import functional
 from lamp_kernels.backends import check_request
 from lamp_kernels.options import (
+    MULTISCALE_REDUCTIONS,
+    REDUCTIONS,
     Amplification,
     Dissimilarity,
     Level,
@@ -20,11 +22,13 @@ from lamp_kernels.options import (
     Padding,
     Reduction,
     check_reduction,
+    check_scale_weights,
 )
 
 __all__ = [
     "AmplifiedL1Loss",
     "AmplifiedMSELoss",
+    "AmplifiedMSSSIMLoss",
     "AmplifiedReconstructionLoss",
     "AmplifiedSSIMLoss",
 ]
@@ -34,11 +38,12 @@ class _AmplifiedLoss(_Loss):
     """Holds the options as attributes of the same names, checked once here and in each call."""
 
     _function: Callable[..., Tensor]
+    _reductions: Mapping[Level, tuple[Reduction, ...]] = REDUCTIONS
     _names: tuple[str, ...]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(reduction=options["reduction"])
-        check_reduction(options["amplify_over"], options["reduction"])
+        check_reduction(options["amplify_over"], options["reduction"], self._reductions)
         check_request(options["backend"])
         LossOptions(**{k: v for k, v in options.items() if k in LossOptions._fields}).checked()
         self._names = tuple(options)
@@ -254,3 +259,82 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
             backend=backend,
         )
         functional.check_terms(ssim, mse, l1)
+
+
+class AmplifiedMSSSIMLoss(_AmplifiedLoss):
+    """Amplified multi-scale structural dissimilarity: SSIM's contrast and structure at each scale.
+
+    Each scale halves the sides; inner scales take the contrast-structure term 1 - q of SSIM, the
+    last one SSIM itself. For each channel MS-SSIM is the product of the scales' means, to the power
+    of their weights (see `lamp_kernels.multiscale`).
+
+    Args:
+        scale_weights: w_j >= 0 without unit, fine to coarse, as many as there are scales.
+        amplify_over: what A is applied to. "element": L = a q (at the last scale a (1 - SSIM)) at
+            each position of each scale; the loss is sum_j w_j times the mean of A(L), for the
+            logarithm of a product is a sum. "image": L = a (1 - MS-SSIM) of each image, MS-SSIM
+            averaged over channels. "batch": the mean of that over the batch.
+        amplification: "none" is a (1 - MS-SSIM), whatever `amplify_over` says.
+        reduction: "mean", or "image" for (N,); level "image" has "sum" too, level "batch" only
+            "mean". There is no map ("none"): the scales' maps differ in size.
+        others: as in `AmplifiedSSIMLoss`. With the default window and scales "reflect" needs sides
+            of at least 81 pixels, "valid" 161; "zeros" any.
+
+    Call: ``loss(input, target, weight=None)`` as in `AmplifiedSSIMLoss`. The weight is halved along
+        with the images. Where no element is amplified, it acts within each channel of an image,
+        and its sum over that channel says how much the channel counts.
+
+    Returns: a scalar or (N,), without unit, float32 (float64 for float64 images).
+
+    Raises: as `AmplifiedSSIMLoss`.
+
+    Gradient: finite where a scale is negative. At level "element" it goes on as elsewhere. At the
+    others, and with amplification="none", MS-SSIM of that channel is 0 and its gradient too: a
+    network that starts from there does not learn from that channel.
+
+    Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality
+    assessment", Asilomar 2003; weights and halving as in pytorch-msssim. Amplification as in
+    `AmplifiedSSIMLoss`; how it meets several scales is ours.
+
+    Example:
+        >>> loss_function = AmplifiedMSSSIMLoss()
+        >>> image = torch.rand(2, 3, 96, 96)
+        >>> loss_function(image, image).item()
+        0.0
+    """
+
+    _function = staticmethod(functional.amplified_ms_ssim_loss)
+    _reductions = MULTISCALE_REDUCTIONS
+
+    def __init__(
+        self,
+        data_range: float = 1.0,
+        window_size: int = 11,
+        sigma: float = 1.5,
+        k1: float = 0.01,
+        k2: float = 0.03,
+        padding: Padding = "reflect",
+        dissimilarity: Dissimilarity = "half",
+        scale_weights: Sequence[float] = functional.SCALE_WEIGHTS,
+        amplification: Amplification = "log",
+        amplify_over: Level = "element",
+        eps: float = 1e-2,
+        reduction: Reduction = "mean",
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(
+            data_range=data_range,
+            window_size=window_size,
+            sigma=sigma,
+            k1=k1,
+            k2=k2,
+            padding=padding,
+            dissimilarity=dissimilarity,
+            scale_weights=scale_weights,
+            amplification=amplification,
+            amplify_over=amplify_over,
+            eps=eps,
+            reduction=reduction,
+            backend=backend,
+        )
+        check_scale_weights(scale_weights)

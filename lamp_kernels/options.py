@@ -30,6 +30,13 @@ REDUCTIONS: dict[Level, tuple[Reduction, ...]] = {
     "batch": ("mean",),
 }
 
+# Of MS-SSIM, whose scales have maps of different sizes: no map, and no sum over elements.
+MULTISCALE_REDUCTIONS: dict[Level, tuple[Reduction, ...]] = {
+    "element": ("mean", "image"),
+    "image": ("mean", "sum", "image"),
+    "batch": ("mean",),
+}
+
 MAX_WINDOW_SIZE = 31
 # So that data_range, and the squares of k1 and k2, are normal numbers in float32.
 DATA_RANGES = (1e-37, 1e38)
@@ -98,13 +105,13 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
-def check_window_size(value: object) -> int:
+def check_window_size(value: object, name: str = "window_size") -> int:
     """`value` as an int if it is odd and within 1 to `MAX_WINDOW_SIZE`, else an error."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"window_size must be an integer, got {_shown(value)}")
+        raise TypeError(f"{name} must be an integer, got {_shown(value)}")
     size = int(value)
     if size % 2 == 0 or not 1 <= size <= MAX_WINDOW_SIZE:
-        raise ValueError(f"window_size must be odd and within 1 to {MAX_WINDOW_SIZE}, got {size}")
+        raise ValueError(f"{name} must be odd and within 1 to {MAX_WINDOW_SIZE}, got {size}")
     return size
 
 
@@ -116,15 +123,29 @@ def check_eps(value: object) -> float:
     return eps
 
 
-def check_reduction(amplify_over: Level, reduction: Reduction) -> None:
+def check_reduction(
+    amplify_over: Level,
+    reduction: Reduction,
+    existing: Mapping[Level, tuple[Reduction, ...]] = REDUCTIONS,
+) -> None:
     """Nothing if the reduction exists at this level of amplification, else a ValueError."""
     check_choice("amplify_over", amplify_over, tuple(REDUCTIONS))
     check_choice("reduction", reduction, REDUCTIONS["element"])
-    if reduction not in REDUCTIONS[amplify_over]:
+    if reduction not in existing[amplify_over]:
         raise ValueError(
             f"reduction={reduction!r} does not exist for amplify_over={amplify_over!r}; "
-            f"choose from {', '.join(REDUCTIONS[amplify_over])}"
+            f"choose from {', '.join(existing[amplify_over])}"
         )
+
+
+def check_scale_weights(value: object, name: str = "scale_weights") -> tuple[float, ...]:
+    """`value` as floats if it is a sequence of numbers >= 0, not all of them 0, else an error."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a sequence of numbers, got {_shown(value)}")
+    weights = tuple(check_not_negative(f"{name}[{i}]", each) for i, each in enumerate(value))
+    if not any(weights):
+        raise ValueError(f"one of {name} must be positive, got {value!r}")
+    return weights
 
 
 def check_not_negative(name: str, value: object) -> float:

@@ -8,17 +8,19 @@ import torch
 
 import lamp_kernels
 from lamp_kernels import functional
+from lamp_kernels.compat import fused_ssim, kornia, pytorch_msssim
 
 PUBLIC = [
     getattr(module, name)
-    for module in (lamp_kernels, functional)
+    for module in (lamp_kernels, functional, pytorch_msssim, kornia, fused_ssim)
     for name in module.__all__
     if callable(getattr(module, name))
 ]
+NAMES = [f"{item.__module__.removeprefix('lamp_kernels.')}.{item.__qualname__}" for item in PUBLIC]
 
 
 @pytest.mark.cpu_only("a tensor on another device prints its device")
-@pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.__qualname__)
+@pytest.mark.parametrize("item", PUBLIC, ids=NAMES)
 def test_examples(item):
     names = {name: getattr(lamp_kernels, name) for name in lamp_kernels.__all__}
     runner = doctest.DocTestRunner()
@@ -27,7 +29,7 @@ def test_examples(item):
     assert runner.summarize().failed == 0
 
 
-@pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.__qualname__)
+@pytest.mark.parametrize("item", PUBLIC, ids=NAMES)
 def test_every_public_name_is_documented(item):
     text = inspect.getdoc(item)
     assert text

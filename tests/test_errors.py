@@ -10,6 +10,7 @@ import lamp_kernels
 from lamp_kernels import (
     AmplifiedL1Loss,
     AmplifiedMSELoss,
+    AmplifiedMSSSIMLoss,
     AmplifiedReconstructionLoss,
     AmplifiedSSIMLoss,
     amplify,
@@ -18,12 +19,19 @@ from lamp_kernels import (
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
-MODULES = [AmplifiedSSIMLoss, AmplifiedMSELoss, AmplifiedL1Loss, AmplifiedReconstructionLoss]
+MODULES = [
+    AmplifiedSSIMLoss,
+    AmplifiedMSELoss,
+    AmplifiedL1Loss,
+    AmplifiedReconstructionLoss,
+    AmplifiedMSSSIMLoss,
+]
 FUNCTIONS = [
     functional.amplified_ssim_loss,
     functional.amplified_mse_loss,
     functional.amplified_l1_loss,
     functional.amplified_reconstruction_loss,
+    functional.amplified_ms_ssim_loss,
 ]
 IMAGE = torch.rand(2, 3, 16, 16)
 
@@ -253,8 +261,9 @@ def test_an_error_leaves_the_inputs_as_they_were():
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_values_are_never_read(function):
     """On the meta device there are no values: any check of one would raise."""
-    image = torch.rand(2, 3, 16, 16, device="meta", requires_grad=True)
-    loss = function(image, image.detach(), torch.ones(16, 16, device="meta"))
+    side = 81  # the least that MS-SSIM takes
+    image = torch.rand(2, 3, side, side, device="meta", requires_grad=True)
+    loss = function(image, image.detach(), torch.ones(side, side, device="meta"))
     assert loss.shape == ()
     loss.backward()
     assert image.grad.shape == image.shape

@@ -138,7 +138,7 @@ def test_wheel_without_kernels(tree, tmp_path):
     assert wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
     package = {name for name in names if name.startswith("lamp_kernels/")}
-    modules = {f"lamp_kernels/{path.name}" for path in ROOT.glob("lamp_kernels/*.py")}
+    modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("lamp_kernels/**/*.py")}
     assert package == modules | {"lamp_kernels/py.typed", "lamp_kernels/_without_native.txt"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lamp_kernels"}

@@ -1,0 +1,289 @@
+"""`ssim`, `ms_ssim`, `SSIM` and `MS_SSIM` as pytorch-msssim 1.0.0 has them.
+
+What differs:
+
+- `win`, taps of one's own, is a NotImplementedError: the kernels have Gaussian windows.
+- A side shorter than the window is a ValueError, where pytorch-msssim leaves it unsmoothed with a
+  warning. Of volumes (N, C, T, H, W) the depth T has to be shorter, and is left unsmoothed with a
+  warning, here too; others, and volumes in `ms_ssim`, are a NotImplementedError.
+- Half types give float32. X and Y have one dtype, except under autocast.
+- In float32 `ms_ssim` differs by up to 3e-6 on images of little contrast. That is the package's
+  rounding, of its taps first of all: ours is within 2e-7 of float64.
+- The gradient of `ms_ssim` is 0, not NaN, where a scale is not positive.
+
+Source: the signatures and the behaviour of pytorch-msssim 1.0.0 (MIT).
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from lamp_kernels import functional, multiscale
+from lamp_kernels.options import (
+    STABILISERS,
+    LossOptions,
+    check_positive,
+    check_scale_weights,
+    check_window_size,
+    check_within,
+)
+from lamp_kernels.tensors import check_float_tensor
+
+__all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
+
+
+def ssim(
+    X: Tensor,
+    Y: Tensor,
+    data_range: float = 255,
+    size_average: bool = True,
+    win_size: int = 11,
+    win_sigma: float = 1.5,
+    win: Tensor | None = None,
+    K: Sequence[float] = (0.01, 0.03),
+    nonnegative_ssim: bool = False,
+) -> Tensor:
+    """SSIM of images, averaged over positions and channels; 1 for equal images.
+
+    Args:
+        X, Y: images (N, C, H, W) with values meant to lie in [0, data_range], sides of at least
+            `win_size`; or (N, C, T, H, W) with T < win_size.
+        data_range: the distance between the least and the greatest possible value.
+        size_average: True for the mean over the batch, False for (N,).
+        win_size: side of the Gaussian window in pixels, odd, 1 to 31.
+        win_sigma: its standard deviation in pixels.
+        win: None.
+        K: k1 and k2, without unit.
+        nonnegative_ssim: take 0 for the mean of a channel that is negative.
+
+    Returns:
+        Tensor without unit, a scalar or (N,); float32, or float64 for float64 images.
+
+    Raises:
+        NotImplementedError: `win` is given, T >= win_size.
+        TypeError, ValueError: X or Y is no such image, an option is out of range.
+    """
+    options = _options(data_range, win_size, win_sigma, win, K)
+    X, Y = _squeezed(X, Y)
+    shape = X.shape
+    if X.dim() == 5:
+        # Unsmoothed along T, each slice is an image like any other of its channel.
+        if shape[2] >= options.window_size:
+            _refuse_volume(shape, f"T >= win_size={win_size} needs a window of three dimensions")
+        warnings.warn(
+            f"X of shape {tuple(shape)} is not smoothed along its {shape[2]} slices, fewer than "
+            f"win_size={win_size}",
+            stacklevel=2,
+        )
+        X, Y = X.flatten(1, 2), Y.flatten(1, 2)
+    _check_sides(X, options)
+    planes = multiscale.similarity_of_planes(X, Y, options, None)
+    per_channel = planes.view(*shape[:2], -1).mean(-1)
+    if nonnegative_ssim:
+        per_channel = per_channel.relu()
+    return per_channel.mean() if size_average else per_channel.mean(1)
+
+
+def ms_ssim(
+    X: Tensor,
+    Y: Tensor,
+    data_range: float = 255,
+    size_average: bool = True,
+    win_size: int = 11,
+    win_sigma: float = 1.5,
+    win: Tensor | None = None,
+    weights: Sequence[float] | None = None,
+    K: Sequence[float] = (0.01, 0.03),
+) -> Tensor:
+    """Multi-scale SSIM of images, averaged over channels; 1 for equal images.
+
+    Args:
+        X, Y: images (N, C, H, W), with sides longer than 16 (win_size - 1) pixels for the five
+            scales of the default weights: half as long for each scale less.
+        weights: an exponent >= 0 a scale, fine to coarse; None for the five of the paper.
+        data_range, size_average, win_size, win_sigma, win, K: as in `ssim`.
+
+    Returns:
+        Tensor in [0, 1] without unit, a scalar or (N,); float32, or float64 for float64 images.
+
+    Raises:
+        NotImplementedError: `win` is given, X has five dimensions.
+        TypeError, ValueError: X or Y is no such image, an option is out of range.
+    """
+    options = _options(data_range, win_size, win_sigma, win, K)
+    X, Y = _squeezed(X, Y)
+    if X.dim() == 5:
+        _refuse_volume(X.shape, "ms_ssim halves images (N, C, H, W)")
+    given = functional.SCALE_WEIGHTS if weights is None else check_scale_weights(weights, "weights")
+    return functional.ms_ssim(
+        X,
+        Y,
+        data_range=options.data_range,
+        window_size=options.window_size,
+        sigma=options.sigma,
+        k1=options.k1,
+        k2=options.k2,
+        scale_weights=given,
+        reduction="mean" if size_average else "image",
+    )
+
+
+class SSIM(torch.nn.Module):
+    """`ssim` as a module.
+
+    Args:
+        channel: the number of channels of the images; another is a ValueError.
+        spatial_dims: 2 for images, 3 for volumes.
+        data_range, size_average, win_size, win_sigma, K, nonnegative_ssim: as in `ssim`.
+
+    Call: ``module(X, Y)``; shapes, result and errors as in `ssim`.
+    """
+
+    def __init__(
+        self,
+        data_range: float = 255,
+        size_average: bool = True,
+        win_size: int = 11,
+        win_sigma: float = 1.5,
+        channel: int = 3,
+        spatial_dims: int = 2,
+        K: Sequence[float] = (0.01, 0.03),
+        nonnegative_ssim: bool = False,
+    ) -> None:
+        super().__init__()
+        _options(data_range, win_size, win_sigma, None, K)
+        self.data_range = data_range
+        self.size_average = size_average
+        self.win_size = win_size
+        self.win_sigma = win_sigma
+        self.channel = channel
+        self.spatial_dims = spatial_dims
+        self.K = K
+        self.nonnegative_ssim = nonnegative_ssim
+
+    def forward(self, X: Tensor, Y: Tensor) -> Tensor:
+        """SSIM of X and Y, see `ssim`."""
+        _check_module_input(X, self.channel, self.spatial_dims)
+        return ssim(
+            X,
+            Y,
+            data_range=self.data_range,
+            size_average=self.size_average,
+            win_size=self.win_size,
+            win_sigma=self.win_sigma,
+            K=self.K,
+            nonnegative_ssim=self.nonnegative_ssim,
+        )
+
+
+class MS_SSIM(torch.nn.Module):
+    """`ms_ssim` as a module.
+
+    Args:
+        channel: the number of channels of the images; another is a ValueError.
+        spatial_dims: 2; for volumes, 3, the call is a NotImplementedError.
+        data_range, size_average, win_size, win_sigma, weights, K: as in `ms_ssim`.
+
+    Call: ``module(X, Y)``; shapes, result and errors as in `ms_ssim`.
+    """
+
+    def __init__(
+        self,
+        data_range: float = 255,
+        size_average: bool = True,
+        win_size: int = 11,
+        win_sigma: float = 1.5,
+        channel: int = 3,
+        spatial_dims: int = 2,
+        weights: Sequence[float] | None = None,
+        K: Sequence[float] = (0.01, 0.03),
+    ) -> None:
+        super().__init__()
+        _options(data_range, win_size, win_sigma, None, K)
+        self.data_range = data_range
+        self.size_average = size_average
+        self.win_size = win_size
+        self.win_sigma = win_sigma
+        self.channel = channel
+        self.spatial_dims = spatial_dims
+        self.weights = weights
+        self.K = K
+
+    def forward(self, X: Tensor, Y: Tensor) -> Tensor:
+        """MS-SSIM of X and Y, see `ms_ssim`."""
+        _check_module_input(X, self.channel, self.spatial_dims)
+        return ms_ssim(
+            X,
+            Y,
+            data_range=self.data_range,
+            size_average=self.size_average,
+            win_size=self.win_size,
+            win_sigma=self.win_sigma,
+            weights=self.weights,
+            K=self.K,
+        )
+
+
+def _options(
+    data_range: float, win_size: int, win_sigma: float, win: Tensor | None, K: Sequence[float]
+) -> LossOptions:
+    """The arguments as options of ours, or an error by the name that they have here."""
+    if win is not None:
+        raise NotImplementedError(
+            "win must be None: the kernels have Gaussian windows, of win_size and win_sigma"
+        )
+    if isinstance(K, str) or not isinstance(K, Sequence) or len(K) != 2:
+        raise ValueError(f"K must be two numbers (k1, k2), got {K!r}")
+    return LossOptions(
+        data_range,
+        check_window_size(win_size, "win_size"),
+        check_positive("win_sigma", win_sigma),
+        check_within("K[0]", K[0], STABILISERS),
+        check_within("K[1]", K[1], STABILISERS),
+        padding="valid",
+        dissimilarity="full",
+        amplification="none",
+    ).checked()
+
+
+def _squeezed(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
+    """Without spatial dimensions of size 1, which pytorch-msssim drops: 4 or 5 dimensions."""
+    check_float_tensor("X", X)
+    check_float_tensor("Y", Y)
+    if X.shape != Y.shape:
+        raise ValueError(
+            f"X and Y must have the same shape, got {tuple(X.shape)} and {tuple(Y.shape)}"
+        )
+    dims = [dim for dim in range(2, X.dim()) if X.shape[dim] == 1]
+    X, Y = X.squeeze(dims), Y.squeeze(dims)
+    if X.dim() not in (4, 5):
+        raise ValueError(
+            "X must have 4 or 5 dimensions, those of size 1 behind the channels not counted; got "
+            f"{tuple(X.shape)} of them"
+        )
+    return X, Y
+
+
+def _check_sides(X: Tensor, options: LossOptions) -> None:
+    if min(X.shape[-2:]) < options.window_size:
+        raise ValueError(
+            f"X has sides shorter than win_size={options.window_size}, got {tuple(X.shape[-2:])}; "
+            "pytorch-msssim would not smooth along them, which the kernels cannot leave out"
+        )
+
+
+def _check_module_input(X: Tensor, channel: int, spatial_dims: int) -> None:
+    check_float_tensor("X", X)
+    sides = sum(side != 1 for side in X.shape[2:])  # as `_squeezed` counts
+    if sides != spatial_dims or X.shape[1] != channel:
+        raise ValueError(
+            f"channel={channel} and spatial_dims={spatial_dims} do not fit X of shape "
+            f"{tuple(X.shape)}"
+        )
+
+
+def _refuse_volume(shape: torch.Size, reason: str) -> NoReturn:
+    raise NotImplementedError(f"X of shape {tuple(shape)} is not supported: {reason}")

@@ -1,0 +1,94 @@
+"""`lamp_kernels.compat.fused_ssim` beside the formula: the package itself needs a GPU.
+
+Its facts, read from its source: fused_ssim(img1, img2, padding="same", train=True), paddings "same"
+(zeros outside) and "valid" (the same map, cropped by 5), window 11, sigma 1.5, C1 = 0.01^2,
+C2 = 0.03^2, the mean of the map, a gradient for `img1` alone.
+"""
+
+import inspect
+
+import pytest
+import pytorch_msssim
+import torch
+from textbook import ssim_map
+
+from lamp_kernels.compat.fused_ssim import fused_ssim
+
+pytestmark = pytest.mark.usefixtures("each_backend")
+
+
+def images(*shape):
+    x = torch.rand(shape)
+    return x, (x + 0.2 * torch.randn(shape)).clamp(0, 1)
+
+
+def test_signature():
+    parameters = inspect.signature(fused_ssim).parameters.values()
+    assert [(parameter.name, parameter.default) for parameter in parameters] == [
+        ("img1", inspect.Parameter.empty),
+        ("img2", inspect.Parameter.empty),
+        ("padding", "same"),
+        ("train", True),
+    ]
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert all(parameter.kind is positional for parameter in parameters)
+
+
+@pytest.mark.parametrize(("padding", "border"), [("same", "zeros"), ("valid", "valid")])
+@pytest.mark.parametrize("shape", [(2, 3, 40, 33), (1, 1, 11, 12)])
+def test_value(padding, border, shape):
+    x, y = images(*shape)
+    found = fused_ssim(x, y, padding)
+    pair = [image.double().numpy(force=True) for image in (x, y)]
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(ssim_map(*pair, padding=border).mean(), abs=1e-6)
+
+
+def test_default_is_zero_padding_also_for_small_images():
+    x, y = images(1, 2, 4, 7)
+    pair = [image.double().numpy(force=True) for image in (x, y)]
+    expected = ssim_map(*pair, padding="zeros").mean()
+    assert fused_ssim(x, y).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_gradient_under_zero_padding():
+    x, y = (image.double() for image in images(1, 2, 30, 26))
+    x.requires_grad_()
+    taps = torch.arange(-5, 6, dtype=torch.float64).square().div(-4.5).exp()
+    win = (taps / taps.sum()).view(1, 1, 1, -1).repeat(2, 1, 1, 1)
+    # pytorch-msssim of images with five black pixels around them is the map under a zero border.
+    pair = [torch.nn.functional.pad(image, (5,) * 4) for image in (x, y)]
+    expected = pytorch_msssim.ssim(*pair, data_range=1.0, win=win)
+    found = fused_ssim(x, y)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(found, x)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, x)[0], rtol=1e-9, atol=1e-15)
+
+
+def test_gradient_for_the_first_image_only_and_only_in_training():
+    x, y = (image.requires_grad_() for image in images(1, 1, 16, 16))
+    fused_ssim(x, y).backward()
+    assert x.grad.norm() > 0
+    assert y.grad is None
+    assert not fused_ssim(x, y, train=False).requires_grad
+    with torch.no_grad():
+        assert not fused_ssim(x, y).requires_grad
+
+
+def test_second_image_that_is_not_contiguous():
+    x, y = images(2, 3, 16, 20)
+    turned = y.transpose(-1, -2).contiguous().transpose(-1, -2)
+    assert not turned.is_contiguous()
+    torch.testing.assert_close(fused_ssim(x, turned), fused_ssim(x, y), rtol=0, atol=1e-7)
+
+
+def test_errors():
+    x, _ = images(1, 1, 16, 16)
+    with pytest.raises(ValueError, match=r"padding must be one of same, valid; got 'reflect'"):
+        fused_ssim(x, x, padding="reflect")
+    with pytest.raises(ValueError, match="too small"):
+        fused_ssim(x[..., :10], x[..., :10], "valid")
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
+        fused_ssim(x[0], x[0])
+    with pytest.raises(TypeError, match="ndarray"):
+        fused_ssim(x, x.numpy(force=True))
