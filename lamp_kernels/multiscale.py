@@ -23,7 +23,7 @@ small losses all of them agree to first order.
 slope. At element level there is no power: the loss goes on, with a gradient. Otherwise D_j >= 1
 makes MS-SSIM 0 with gradient 0, for that channel of that image.
 
-**Rounding.** Halving rounds each image by itself, so of images 1e-2, 1e-3 and 1e-4 apart the gradient
+**Rounding.** Halving rounds each image by itself, so of images 1e-2, 1e-3, 1e-4 apart the gradient
 in float32 is up to 4e-5, 4e-4 and 4e-3 off, relative, on the worst scenes of tests/scenes.py; the
 loss ten times less. Float64 images do not have that.
 
