@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import pytorch_msssim
+import scenes
 import torch
 from torch.nn.functional import avg_pool2d
 
@@ -55,7 +56,7 @@ def contrast_structure(x, y, **options):
 # ---- MS-SSIM itself ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 176, 161), (1, 1, 163, 165)], ids=["even", "odd"])
+@pytest.mark.parametrize("shape", [(2, 1, 176, 161), (1, 2, 163, 165)], ids=["even", "odd"])
 def test_pytorch_msssim_value_and_gradients(shape):
     x, y = (image.requires_grad_() for image in images(*shape))
     found = ms_ssim(x, y, reduction="image")
@@ -233,6 +234,22 @@ def test_training_raises_the_similarity():
         loss_function(x, target).backward()
         optimizer.step()
     assert ms_ssim(x, target, padding="reflect").item() > before + 0.2
+
+
+@pytest.mark.beside_reference
+@pytest.mark.parametrize("level", ["element", "image"])
+@pytest.mark.parametrize("scene", scenes.SCENES)
+def test_accuracy_in_float32(each_backend, scene, level):
+    pair = scenes.pair(scene, apart=1e-2)
+    results = []
+    for dtype, backend in [(torch.float32, each_backend), (torch.float64, "reference")]:
+        x, y = (image.to(dtype) for image in pair)
+        x.requires_grad_()
+        loss = AmplifiedMSSSIMLoss(amplify_over=level, backend=backend)(x, y)
+        results.append((loss.item(), torch.autograd.grad(loss, x)[0].double()))
+    (found, gradient), (expected, exact) = results
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert (gradient - exact).norm() <= 1e-4 * exact.norm()
 
 
 # ---- Weights -----------------------------------------------------------------------------------
