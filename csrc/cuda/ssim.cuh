@@ -316,8 +316,9 @@ class SsimTile {
   }
   // Whether pieces may be read in one instruction, in any row.
   LAMP_DEVICE static bool is_whole(const Source& image, const char* at) {
+    const uintptr_t bytes = kColumns * size_of(image.dtype);  // a power of two
     return image.column == 1 && image.row % kColumns == 0 &&
-           reinterpret_cast<uintptr_t>(at) % (kColumns * size_of(image.dtype)) == 0;
+           (reinterpret_cast<uintptr_t>(at) & (bytes - 1)) == 0;
   }
   LAMP_DEVICE bool is_inside() const {
     bool inside = true;

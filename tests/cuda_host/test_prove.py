@@ -4,7 +4,7 @@ import prove
 import pytest
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("target", prove.TARGETS)
 def test_barriers_are_right_in_every_schedule(tmp_path, target):
     if missing := prove.lacking():
@@ -14,7 +14,7 @@ def test_barriers_are_right_in_every_schedule(tmp_path, target):
     assert prove.complaints(result) == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_wrong_barrier_is_found(tmp_path, monkeypatch):
     if missing := prove.lacking():
         pytest.skip(missing)
