@@ -39,7 +39,7 @@ CHECK := build/check-torch-$(TORCH)
 .DELETE_ON_ERROR:
 .PHONY: help setup build build-cuda train test lint format fuzz mutate clean
 .PHONY: wheel wheel-check wheel-cuda wheel-cuda-check sdist
-.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-check gpu-static
+.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-check gpu-static prove
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -129,6 +129,10 @@ gpu-check: ## build, test and measure on this machine's NVIDIA GPU, within GPU_M
 	$(PYTHON) bench/gpu_check.py --out $(GPU_OUT) --minutes $(GPU_MINUTES) $(GPU_FLAGS)
 
 # cuobjdump and nvdisasm: of CUDA's toolkit, or of the packages nvidia-cuda-cuobjdump and -nvdisasm.
+prove: $(READY) ## prove the barriers of the CUDA SSIM kernel on its PTX (some minutes, 9 GB of memory)
+	$(BIN)/python -m pip install --quiet sentryward==0.1.1
+	$(BIN)/python tests/cuda_host/prove.py
+
 gpu-static: $(READY) ## count registers and instructions of the compiled CUDA kernels, write docs/gpu_static.md
 	$(BIN)/python bench/gpu_static.py --out bench/gpu/figures.json --markdown docs/gpu_static.md
 
@@ -150,7 +154,7 @@ wheel-cuda: $(READY) ## make dist/cuda/*.whl with the CUDA kernels for every tar
 define audit
 rm -rf build/wheel
 $(BIN)/python -m zipfile -e $(1) build/wheel
-test ! -x $(BIN)/torch-abi-audit || $(BIN)/torch-abi-audit --check both ./build/wheel/lamp_kernels
+if test -x $(BIN)/torch-abi-audit; then $(BIN)/torch-abi-audit --check both ./build/wheel/lamp_kernels; else echo "not audited: torch-abi-audit needs Python >= 3.11"; fi
 endef
 
 wheel-check: wheel ## install the wheel beside torch TORCH=2.13.0 alone, and run its self-check

@@ -120,6 +120,8 @@ def _autograd_kernel(
 
         @staticmethod
         def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+            if torch._C._are_functorch_transforms_active():  # is_grads_batched=True
+                raise RuntimeError(NO_TRANSFORMS)
             return (*backward(ctx, *upstream), None)
 
     def kernel(keyset: Any, input: Tensor, target: Tensor, *rest: Any) -> Any:

@@ -36,7 +36,7 @@ def check_float_tensor(name: str, value: object) -> Tensor:
     _check_dense(name, value)
     if value.dtype not in FLOAT_DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
-        hint = "; divide by 255 first, as in image.float() / 255"
+        hint = "; use image.float() / 255, or image.float() with data_range=255"
         raise TypeError(
             f"{name} must have one of the dtypes {names}; got {value.dtype}"
             + (hint if value.dtype == torch.uint8 else "")

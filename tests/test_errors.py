@@ -130,7 +130,7 @@ class TestTensors:
             function(IMAGE, IMAGE.to(dtype))
 
     def test_bytes(self, function):
-        with pytest.raises(TypeError, match=r"input.*uint8; divide by 255"):
+        with pytest.raises(TypeError, match=r"input.*uint8; use image.float"):
             function((255 * IMAGE).byte(), IMAGE)
 
     def test_dtypes_differ_outside_autocast(self, function):

@@ -381,6 +381,13 @@ def test_a_second_derivative_by_a_learned_weight_is_an_error(terms, level):
         torch.autograd.grad(gradient.square().sum() + weight.square().sum(), weight)
 
 
+def test_batched_gradients_are_refused_with_the_way_out():
+    x, y = images((2, 1, 12, 13), grad=(True, False))
+    losses = functional.amplified_ssim_loss(x, y, reduction="image", backend="native")
+    with pytest.raises(RuntimeError, match="transforms do not work through the kernels"):
+        torch.autograd.grad(losses, x, torch.eye(len(losses)), is_grads_batched=True)
+
+
 def test_transforms_are_refused_with_the_way_out():
     x, y = images((2, 1, 12, 13))
     with pytest.raises(RuntimeError, match="backend='reference'"):

@@ -25,6 +25,7 @@ _ENTRY = re.compile(r"Compiling entry function '(\S+)'")
 _SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers(.*)")
 _STATIC = re.compile(r"(\d+) bytes smem")
+_INCLUDE = re.compile(r'^#include "(.+)"', re.MULTILINE)
 _VARIANT = re.compile(r"ssim_kernelI([fd])Li(\d+)ELi(\d+)E")
 
 
@@ -142,8 +143,13 @@ def snapshot(folder: Path) -> Path:
 def digest(folder: Path) -> str:
     """Of the files in a snapshot that the kernels are made of."""
     found = hashlib.sha256()
-    csrc = folder / "csrc"
-    files = [*csrc.glob("*.h"), *(csrc / "cuda").glob("*.*h"), folder / TWO_KERNEL.name]
+    todo = [folder / "csrc" / "cuda" / "ssim.cuh", folder / TWO_KERNEL.name]
+    files: set[Path] = set()
+    while todo:
+        path = todo.pop().resolve()
+        if path not in files:
+            files.add(path)
+            todo += [path.parent / name for name in _INCLUDE.findall(path.read_text("utf-8"))]
     for path in sorted(files):
         found.update(path.read_bytes())
     return found.hexdigest()[:16]

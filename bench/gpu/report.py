@@ -76,9 +76,10 @@ LEFT_OUT = (
     "rows of 26 meet, the streaming kernel's accesses are contiguous), misses of the "
     "instruction cache, the bandwidth of the L2 cache, what it spares the DRAM for "
     "planes that fit in it, and clocks below boost. Of the streaming kernel it counts the common "
-    "path alone: float32 images, dense rows, aligned; not the threads at a mirrored edge, for whom "
-    "their block waits, nor half types, odd widths and channels_last, which are read element by "
-    "element, nor pointwise terms beside SSIM, which read their pixels again."
+    "path alone: float32 images, dense rows, aligned; not the threads at the edge of an image, "
+    "which look up each pixel and for whom their block waits (in small images most blocks have "
+    "such), nor half types, odd widths and channels_last, which take more instructions to read, "
+    "nor pointwise terms beside SSIM, which read their pixels again."
 )
 
 

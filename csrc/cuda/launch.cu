@@ -108,7 +108,7 @@ Call::Call(const Params& p, bool wide, const Device& device)
 void Call::enqueue(void* shares, bool per_term, double* partial, cudaStream_t stream) const {
   if (!is_empty(p_) && p_.ssim) {
     in_launches(planes() * per_plane_, device_, [&](int64_t first, int64_t count) {
-      variant_of(p_, wide_).launch(p_, tiling_, first, count, partial, stream);
+      variant_of(p_, wide_).launch(p_, tiling_, first, count, partial, device_, stream);
     });
   } else if (!is_empty(p_)) {
     (wide_ ? launch_pixels<double> : launch_pixels<float>)(p_, partial, device_, stream);

@@ -245,7 +245,7 @@ class SsimTile {
       LAMP_UNROLL
       for (int i = 0; i < kRows; ++i) {
         // Not at equal distances: a texture may repeat.
-        const int row = begin_row + i * rows / kRows + 3 * i % max(rows / kRows, 1);
+        const int row = begin_row + int(int64_t(i) * rows / kRows) + 3 * i % max(rows / kRows, 1);
         at_x[i] = load<T>(p.input, x + row * p.input.row + column * p.input.column);
         at_y[i] = load<T>(p.target, y + row * p.target.row + column * p.target.column);
       }

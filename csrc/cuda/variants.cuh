@@ -8,7 +8,7 @@ namespace lamp_kernels::cuda {
 
 template <class T, int radius, int gradients>
 void launch_ssim(const Params& p, const Tiling& tiling, int64_t first, int64_t count,
-                 double* partial, cudaStream_t stream) {
+                 double* partial, const Device& device, cudaStream_t stream) {
   SsimArguments<T> a{};
   a.p = p;
   a.tiling = tiling;
@@ -23,9 +23,12 @@ void launch_ssim(const Params& p, const Tiling& tiling, int64_t first, int64_t c
   const auto kernel = &ssim_kernel<T, radius, gradients>;
   const int shared = int(SsimTile<T, radius, gradients>::demands().shared_memory(tiling.threads));
   constexpr int kWithoutAsking = 48 * 1024;
+  // Always for as much as there is: another thread's call must not find that this one asked for
+  // less than it needs.
   if (shared > kWithoutAsking)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               int(device.shared_memory)),
           "shared memory");
   LAMP_LAUNCH(kernel, unsigned(count), unsigned(tiling.threads), shared, stream, a);
   check(cudaGetLastError(), "launch of the SSIM kernel");

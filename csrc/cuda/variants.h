@@ -11,7 +11,7 @@ struct Variant {
   Demands demands;
   // Launches tiles first .. first + count - 1.
   void (*launch)(const Params&, const Tiling&, int64_t first, int64_t count, double* partial,
-                 cudaStream_t);
+                 const Device&, cudaStream_t);
 };
 
 // radius 1 .. kMaxRadius, gradients 0 .. 2. A file each, so that they compile side by side.

@@ -245,6 +245,7 @@ def test_committed_figures_are_those_of_the_document():
     results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
     document = (BENCH.parent / "docs" / "gpu_static.md").read_text(encoding="utf-8")
     assert report.markdown(results) == document
+    assert not results["quick"]
     main = [r for r in results["variants"] if (r["type"], r["radius"]) == ("float", 5)]
     assert len(main) == 3 * len(TARGETS)
     assert not any(row["spilled"] for row in [*main, *results["two_kernel"]])
@@ -252,6 +253,13 @@ def test_committed_figures_are_those_of_the_document():
     assert len(gates) == 2
     assert all(row["agrees"] for row in gates)
     assert report.text(results)
+
+
+def test_committed_figures_are_those_of_the_kernels(tmp_path):
+    """`make gpu-static` takes some minutes and has to follow each change of them."""
+    build.snapshot(tmp_path)
+    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    assert results["sources"] == build.digest(tmp_path)
 
 
 @pytest.fixture(scope="module")

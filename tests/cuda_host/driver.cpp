@@ -312,6 +312,7 @@ void planes(const Arguments& arguments, CudaKernels& kernels) {
 int main(int count, char** values) {
   const Arguments arguments = parse(count, values);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a crash leaves what was said before
+  cuda_host::settings.asks_for_all = true;
   CudaKernels kernels;
   if (arguments.wants("shapes")) shapes(false, arguments, kernels);
   if (arguments.only == "few") shapes(true, arguments, kernels);

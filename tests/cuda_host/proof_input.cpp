@@ -126,11 +126,12 @@ int main(int count, char** values) {
   p.input_gradient = {place(3), kHeight * kWidth, kHeight * kWidth, kWidth, 1};
   p.factors = place(4);
   using Kernel = cuda::SsimTile<float, kRadius, 1>;
-  const cuda::Tiling tiling = cuda::ssim_tiling(p, Kernel::demands(), {132, 227 * 1024});
+  const cuda::Device device{132, 227 * 1024};
+  const cuda::Tiling tiling = cuda::ssim_tiling(p, Kernel::demands(), device);
   if (tiling.strips != 2 || tiling.bands != 2) {
     std::fprintf(stderr, "not 2 x 2 blocks\n");
     return 1;
   }
   cuda::launch_ssim<float, kRadius, 1>(p, tiling, 0, tiling.tiles_per_plane(),
-                                       static_cast<double*>(place(5)), nullptr);
+                                       static_cast<double*>(place(5)), device, nullptr);
 }

@@ -76,7 +76,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
-      size_t(value) > settings.shared_memory)
+      size_t(value) > settings.shared_memory ||
+      (settings.asks_for_all && size_t(value) < settings.shared_memory))
     return status(cudaErrorInvalidValue);
   cuda_host::asked[kernel] = size_t(value);
   return cudaSuccess;
