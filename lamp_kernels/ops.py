@@ -66,9 +66,7 @@ IMAGE_LOSSES_SCHEMA = (
     f"(Tensor input, Tensor target, Tensor? weight, Tensor factors, {_OPTIONS_SCHEMA}, "
     "bool per_term, bool input_gradient, bool target_gradient) -> (Tensor, Tensor, Tensor)"
 )
-LOSS_MAP_SCHEMA = (
-    f"(Tensor input, Tensor target, Tensor coefficients, {_OPTIONS_SCHEMA}) -> Tensor"
-)
+LOSS_MAP_SCHEMA = f"(Tensor input, Tensor target, Tensor coefficients, {_OPTIONS_SCHEMA}) -> Tensor"
 ONCE_SCHEMA = "(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> Tensor"
 
 

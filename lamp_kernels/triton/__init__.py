@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lamp_kernels import calls, ops
+from lamp_kernels import calls
 from lamp_kernels.options import LossOptions, Metric, Terms
 from lamp_kernels.triton import operators
 

@@ -19,7 +19,7 @@ def minus_log1p_minus(loss, inverse):
        log(1 - loss) = log(u) + ((1 - u) - loss)/u to first order; the second is below rounding.
     2. u = 2^k m with m in [sqrt(1/2), sqrt(2)), by the bits of u.
     3. log(m) = 2 atanh(s), s = (m - 1)/(m + 1), by its series; m - 1 is exact.
-    `inverse` is 1/u, which the caller has. tl.log does not do: near u = 1 on a GPU it has few digits.
+    `inverse` is 1/u, which the caller has. tl.log has few digits near u = 1, on a GPU.
     """
     wide: tl.constexpr = loss.dtype == tl.float64
     # The series' terms that full precision takes at |s| <= 3 - 2 sqrt(2): the first left out is

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-
 import triton.language as tl
 from torch import Tensor
 
@@ -29,6 +28,10 @@ from lamp_kernels.triton.sums import image_sums
 
 SCRATCH = 64 * 2**20  # bytes of h planes at once: so many stay in the L2 cache of a large device
 MAX_RADIUS = 7
+# In float64 the sums of both gradients' windows, of 13 pixels or more, are more than the registers
+# hold: then each gradient has a launch of its own. Columns that are not side by side take registers
+# too, for their addresses: float64 images of such strides are copied.
+WIDE_IN_FLOAT64 = 6  # radius
 LEVEL_SAMPLES = 1024
 SUM_BLOCK = 256
 BORDERS = {
@@ -135,9 +138,7 @@ class _Call(NamedTuple):
         _check_device(input, target)
         for image in (input, target):
             _check(image.layout is torch.strided, "expected dense tensors")
-            _check(
-                image.dtype in FLOAT_DTYPES, "expected float16, bfloat16, float32 or float64"
-            )
+            _check(image.dtype in FLOAT_DTYPES, "expected float16, bfloat16, float32 or float64")
         terms = options.ssim + options.mse + options.l1
         _check(terms > 0, "expected at least one term")
         radius = options.window_size // 2
@@ -232,6 +233,8 @@ def _ssim(
     dx, dy: where the gradients go, as many as `gradients`. losses: the map to write, if there is.
     """
     options = call.options
+    if call.dtype is torch.float64:
+        x, y = (image if _is_dense(image) else image.contiguous() for image in (x, y))
     batch, channels, height, width = x.shape
     planes = batch * channels
     tiles = tiling.ssim_tiling(planes, height, width, call.radius, _device(x.device))
@@ -255,7 +258,6 @@ def _ssim(
         "num_warps": tiles.warps,
         "radius": call.radius,
         "border": BORDERS[options.padding],
-        "gradients": gradients,
         "weighted": weight is not None,
         "mse": options.mse,
         "l1": options.l1,
@@ -264,6 +266,10 @@ def _ssim(
         "block": tiles.block,
         "real": call.real,
     }
+    # Each with what it is the gradient of in the place of the first image.
+    passes = [(x, y, dx, dy, gradients, False)] if gradients else []
+    if gradients == 2 and call.dtype is torch.float64 and call.radius >= WIDE_IN_FLOAT64:
+        passes = [(x, y, dx, dx, 1, False), (y, x, dy, dy, 1, True)]
     map_offset = 0
     if losses is not None:
         map_offset = -call.margin * (losses.stride(2) + losses.stride(3))
@@ -275,13 +281,14 @@ def _ssim(
             *_place(x if losses is None else losses), map_offset,
             factors, levels, h, partial, *shape,
             scale, options.k1**2, options.k2**2, options.dissimilarity, *call.amplification, *taps,
-            writes_map=losses is not None, **constants,
+            gradients=gradients, writes_map=losses is not None, **constants,
         )  # fmt: skip
-        if gradients:
+        for first_image, second_image, by_first, by_second, count, swapped in passes:
             ssim_gradients[grid](
-                *_place(x), *_place(y), *weights, *_place(dx),
-                *_place(dy if gradients == 2 else dx),
-                factors, levels, h, *shape, scale, *call.amplification, *taps, **constants,
+                *_place(first_image), *_place(second_image), *weights,
+                *_place(by_first), *_place(by_second if count == 2 else by_first),
+                factors, levels, h, *shape, scale, *call.amplification, *taps,
+                h_planes=2 + gradients, gradients=count, swapped=swapped, **constants,
             )  # fmt: skip
     return partial
 

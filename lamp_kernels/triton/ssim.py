@@ -37,6 +37,7 @@ from lamp_kernels.triton.windows import (
     offset,
     push,
     seen_at,
+    seen_columns,
     window,
 )
 
@@ -149,6 +150,7 @@ def ssim_losses(
     margin: tl.constexpr = radius if border == VALID else 0
     column = (strip * block).to(tl.int32) + tl.arange(0, block)
     in_image = column < width
+    columns = seen_columns(column, width, radius, border)
     in_grid = (column >= margin) & (column < width - margin)
     begin = (band * band_height).to(tl.int32)
     end = tl.minimum(begin + band_height, height)
@@ -171,10 +173,9 @@ def ssim_losses(
         source = seen_at(v, height, border).to(tl.int64)
         x_line = x_plane + source * x_row
         y_line = y_plane + source * y_row
-        place = seen_at(column, width, border)
         d, s = difference_and_sum(
-            read(x_line + offset(place, x_column, dense), row_there, real),
-            read(y_line + offset(place, y_column, dense), row_there, real),
+            read(x_line + offset(columns[radius], x_column, dense), row_there, real),
+            read(y_line + offset(columns[radius], y_column, dense), row_there, real),
             scale, level_d, level_s,
         )  # fmt: skip
         mean_d = taps[0] * d
@@ -187,8 +188,8 @@ def ssim_losses(
             if border == ZEROS:
                 left_there = row_there & (column >= k)
                 right_there = row_there & (column < width - k)
-            left = seen_at(column - k, width, border)
-            right = seen_at(column + k, width, border)
+            left = columns[radius - k]
+            right = columns[radius + k]
             left_d, left_s = difference_and_sum(
                 read(x_line + offset(left, x_column, dense), left_there, real),
                 read(y_line + offset(left, y_column, dense), left_there, real),
@@ -298,11 +299,15 @@ def ssim_gradients(
     scale: tl.float64, knee: tl.float64, steepest: tl.float64,
     tap0: tl.float64, tap1: tl.float64, tap2: tl.float64, tap3: tl.float64,
     tap4: tl.float64, tap5: tl.float64, tap6: tl.float64, tap7: tl.float64,
-    radius: tl.constexpr, border: tl.constexpr, gradients: tl.constexpr,
+    radius: tl.constexpr, border: tl.constexpr, h_planes: tl.constexpr,
+    gradients: tl.constexpr, swapped: tl.constexpr,
     weighted: tl.constexpr, mse: tl.constexpr, l1: tl.constexpr, log: tl.constexpr,
     dense: tl.constexpr, block: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of sum(factors * sums): SSIM's by the adjoint window, the others' pointwise."""
+    """The gradients of sum(factors * sums): SSIM's by the adjoint window, the others' pointwise.
+
+    swapped: the gradient of the second image, which comes as `x`, alone: d has the other sign.
+    """
     program = tl.program_id(0).to(tl.int64)
     plane, strip, band = tile_of(program, strips, bands, first_plane)
     image = plane // channels
@@ -313,7 +318,7 @@ def ssim_gradients(
     dx_plane = dx_ptr + image * dx_batch + channel * dx_channel
     dy_plane = dy_ptr + image * dy_batch + channel * dy_channel
     pixels = height.to(tl.int64) * width
-    h_plane = h_ptr + (plane - first_plane) * (2 + gradients) * pixels
+    h_plane = h_ptr + (plane - first_plane) * h_planes * pixels
 
     taps = window(tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7, real)
     scale = tl.full((), scale, real)
@@ -321,10 +326,14 @@ def ssim_gradients(
     steepest = tl.full((), steepest, real)
     level_d = tl.load(levels_ptr + 2 * plane)
     level_s = tl.load(levels_ptr + 2 * plane + 1)
+    by_x_plane: tl.constexpr = 3 if swapped else 2
+    if swapped:
+        level_d = -level_d
     terms: tl.constexpr = 1 + mse + l1
 
     column = (strip * block).to(tl.int32) + tl.arange(0, block)
     in_image = column < width
+    columns = seen_columns(column, width, radius, border)
     begin = (band * band_height).to(tl.int32)
     end = tl.minimum(begin + band_height, height)
 
@@ -339,28 +348,28 @@ def ssim_gradients(
         if border == REFLECT:
             row_there = True
         h = h_plane + seen_at(v, height, border).to(tl.int64) * width
-        place = seen_at(column, width, border)
-        by_ss = taps[0] * read(h + place, row_there, real)
-        by_dd = taps[0] * read(h + pixels + place, row_there, real)
-        by_x = taps[0] * read(h + 2 * pixels + place, row_there, real)
+        centre = h + columns[radius]
+        by_ss = taps[0] * read(centre, row_there, real)
+        by_dd = taps[0] * read(centre + pixels, row_there, real)
+        by_x = taps[0] * read(centre + by_x_plane * pixels, row_there, real)
         by_y = by_x
         if gradients == 2:
-            by_y = taps[0] * read(h + 3 * pixels + place, row_there, real)
+            by_y = taps[0] * read(centre + 3 * pixels, row_there, real)
         for k in tl.static_range(1, radius + 1):
             left_there = row_there
             right_there = row_there
             if border != REFLECT:
                 left_there = row_there & (column >= k)
                 right_there = row_there & (column < width - k)
-            left = h + seen_at(column - k, width, border)
-            right = h + seen_at(column + k, width, border)
+            left = h + columns[radius - k]
+            right = h + columns[radius + k]
             by_ss += taps[k] * (read(left, left_there, real) + read(right, right_there, real))
             by_dd += taps[k] * (
                 read(left + pixels, left_there, real) + read(right + pixels, right_there, real)
             )
             by_x += taps[k] * (
-                read(left + 2 * pixels, left_there, real)
-                + read(right + 2 * pixels, right_there, real)
+                read(left + by_x_plane * pixels, left_there, real)
+                + read(right + by_x_plane * pixels, right_there, real)
             )
             if gradients == 2:
                 by_y += taps[k] * (

@@ -47,9 +47,10 @@ def push(sums, value, taps, radius: tl.constexpr):
     """
     done = sums[0] + taps[radius] * value
     later = ()
-    for k in tl.static_range(2 * radius - 1):
-        distance: tl.constexpr = radius - 1 - k if k < radius else k - radius + 1
-        later = later + (sums[k + 1] + taps[distance] * value,)
+    for k in tl.static_range(radius):
+        later = later + (sums[k + 1] + taps[radius - 1 - k] * value,)
+    for k in tl.static_range(radius, 2 * radius - 1):
+        later = later + (sums[k + 1] + taps[k - radius + 1] * value,)
     return done, later + (taps[radius] * value,)
 
 
@@ -64,6 +65,15 @@ def seen_at(i, size, border: tl.constexpr):
         i = tl.where(i < 0, -i, i)
         i = tl.where(i < size, i, 2 * (size - 1) - i)
     return tl.minimum(tl.maximum(i, 0), size - 1)
+
+
+@triton.jit
+def seen_columns(column, width, radius: tl.constexpr, border: tl.constexpr):
+    """What stands at the columns column - radius to column + radius."""
+    columns = ()
+    for k in tl.static_range(2 * radius + 1):
+        columns = columns + (seen_at(column + (k - radius), width, border),)
+    return columns
 
 
 @triton.jit
