@@ -55,7 +55,7 @@ def pixel_losses(
 
     total = tl.zeros([block], real)
     second_total = tl.zeros([block], real)
-    for piece in tl.static_range(pieces):
+    for piece in range(pieces):
         pixel = first + piece * block + tl.arange(0, block)
         there = pixel < height * width
         if one_row:

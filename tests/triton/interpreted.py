@@ -221,12 +221,12 @@ def opcheck(layout: str, dtype: torch.dtype, grad: tuple[bool, bool], per_term: 
         LAYOUTS[layout](torch.rand(2, 2, 5, 6).to(dtype)).requires_grad_(wanted) for wanted in grad
     )
     factors = torch.rand(2, len(metrics), dtype=compute_dtype(dtype))
+    weight = torch.rand(2, 1, 5, 6, dtype=factors.dtype)
     wanted = (False, False) if per_term else grad
     operators = torch.ops.lamp_kernels_triton
     torch.library.opcheck(
         operators.image_losses.default,
-        (x, y, torch.rand(2, 1, 5, 6, dtype=factors.dtype), factors, *_options(metrics), per_term)
-        + wanted,
+        (x, y, weight, factors, *_options(metrics), per_term, *wanted),
     )
     torch.library.opcheck(
         operators.loss_map.default, (x, y, torch.rand(1, dtype=factors.dtype), *_options(("mse",)))

@@ -43,7 +43,7 @@ def test_windows(interpret, window_size):
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_the_smallest_image(interpret, padding):
     side = {"reflect": 4, "valid": 7, "zeros": 1}[padding]
-    check(interpret, window_size=7, shape=(1, 1, side, side), padding=padding)
+    check(interpret, window_size=7, shape=(1, 1, side, side), padding=padding, limit=1e-5)
 
 
 @pytest.mark.parametrize("padding", ["reflect", "valid"])
@@ -97,20 +97,20 @@ def test_terms(interpret, terms, padding):
 @pytest.mark.parametrize("amplify_over", ["image", "batch"])
 @pytest.mark.parametrize("terms", [{"ssim": 1.0}, TERMS["ssim and mse"]], ids=str)
 def test_levels_of_amplification(interpret, terms, amplify_over):
-    check(interpret, shape=(2, 1, 6, 7), terms=terms, amplify_over=amplify_over, window_size=3)
+    check(interpret, shape=(2, 1, 4, 7), terms=terms, amplify_over=amplify_over, window_size=3)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "image"])
 def test_reductions(interpret, reduction):
-    check(interpret, shape=(2, 2, 6, 7), reduction=reduction, window_size=3)
+    check(interpret, shape=(2, 2, 3, 7), reduction=reduction, window_size=3)
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("weight", [None, (2, 1, 8, 9)])
+@pytest.mark.parametrize("weight", [None, (2, 1, 5, 9)])
 def test_map(interpret, padding, weight):
     """Its backward has the upstream gradient as weight, of the map's own grid."""
     check(
-        interpret, shape=(2, 1, 8, 9), reduction="none", padding=padding, weight=weight,
+        interpret, shape=(2, 1, 5, 9), reduction="none", padding=padding, weight=weight,
         window_size=3, grad=(True, True),
     )  # fmt: skip
 
@@ -124,15 +124,15 @@ def test_map_of_several_terms(interpret, terms):
 @pytest.mark.parametrize("terms", [{"ssim": 1.0}, TERMS["all"]], ids=str)
 def test_masks(interpret, padding, terms):
     check(
-        interpret, weight=(1, 1, 9, 13), mask=True, padding=padding, terms=terms, window_size=3,
+        interpret, shape=(1, 1, 6, 9), weight=(1, 1, 6, 9), mask=True, padding=padding, terms=terms, window_size=3,
         grad=(True, True),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("terms", [{"ssim": 1.0}, {"mse": 1.0}], ids=str)
-@pytest.mark.parametrize("weight", [(6, 7), (2, 1, 1, 1), (1, 3, 6, 1)])
+@pytest.mark.parametrize("weight", [(4, 7), (2, 1, 1, 1), (1, 2, 4, 1)])
 def test_weights_that_broadcast(interpret, weight, terms):
-    check(interpret, shape=(2, 3, 6, 7), weight=weight, terms=terms, window_size=3)
+    check(interpret, shape=(2, 2, 4, 7), weight=weight, terms=terms, window_size=3)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_weights_that_broadcast(interpret, weight, terms):
 @pytest.mark.parametrize("terms", [{"ssim": 1.0}, {"mse": 1.0}], ids=str)
 def test_layouts(interpret, layouts, terms):
     check(
-        interpret, shape=(2, 2, 6, 7), layouts=layouts, terms=terms, window_size=3,
+        interpret, shape=(2, 2, 3, 5), layouts=layouts, terms=terms, window_size=3,
         grad=(True, True),
     )  # fmt: skip
 
@@ -156,28 +156,33 @@ def test_layouts(interpret, layouts, terms):
 def test_layouts_in_float64(interpret):
     """Columns that are not side by side are copied."""
     check(
-        interpret, torch.float64, shape=(2, 2, 6, 7), layouts=("transposed", "channels_last"),
+        interpret, torch.float64, shape=(2, 2, 3, 5), layouts=("transposed", "channels_last"),
         window_size=3, grad=(True, True),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("tile", [(8, 6), (16, 3)], ids=str)
-def test_seams_and_ragged_edges(interpret, padding, tile):
+def test_seams_and_ragged_edges(interpret, padding):
     """Programs whose last columns and rows lie outside of the image, and see one another's."""
-    check(interpret, shape=(1, 1, 13, 19), padding=padding, tile=tile, terms=TERMS["ssim and l1"])
+    check(interpret, shape=(1, 1, 9, 11), padding=padding, tile=(8, 5), terms=TERMS["ssim and l1"])
+
+
+@pytest.mark.parametrize("padding", ["reflect", "valid"])
+def test_low_bands(interpret, padding):
+    """Lower than the window is high."""
+    check(interpret, shape=(1, 1, 7, 7), padding=padding, tile=(8, 2))
 
 
 def test_seams_of_a_map(interpret):
-    check(interpret, shape=(1, 1, 13, 19), padding="valid", tile=(8, 6), reduction="none")
+    check(interpret, shape=(1, 1, 9, 11), padding="valid", tile=(8, 5), reduction="none")
 
 
 def test_planes_in_groups(interpret):
     """The h planes of two planes at a time, of five."""
-    plane = 3 * 6 * 7 * 4
+    plane = 3 * 3 * 7 * 4
     check(
-        interpret, shape=(1, 5, 6, 7), tile=(8, 6), scratch=2 * plane + 4, window_size=3,
-        weight=(1, 5, 6, 7),
+        interpret, shape=(1, 5, 3, 7), tile=(8, 3), scratch=2 * plane + 4, window_size=3,
+        weight=(1, 5, 3, 7),
     )  # fmt: skip
 
 
@@ -186,19 +191,19 @@ def test_pointwise_of_any_shape(interpret, shape):
     check(interpret, shape=shape, terms=TERMS["mse and l1"], grad=(True, True))
 
 
-SCENES = ("texture", "flat", "dark rows above bright ones", "stripes of eight rows")
+SCENES = ("texture", "flat", "dark beside bright", "stripes of eight rows")
 
 
-@pytest.mark.parametrize(("scene", "apart"), itertools.product(SCENES, [1e-1, 1e-4]))
+@pytest.mark.parametrize(("scene", "apart"), list(itertools.product(SCENES, [1e-1, 1e-4])))
 def test_accuracy(interpret, scene, apart):
     """The promise: 1e-5 on evenly lit scenes, 1e-4 on all."""
     limit = 1e-5 if scene in ("texture", "flat") else 1e-4
-    case = {"scene": (scene, apart, 0.0), "shape": (1, 1, 96, 96), "window_size": 3}
+    case = {"scene": (scene, apart, 0.0), "shape": (1, 1, 10, 96)}
     check(interpret, limit=limit, **case)
 
 
 def test_accuracy_of_another_brightness(interpret):
-    case = {"scene": ("texture", 1e-3, 0.3), "shape": (1, 1, 24, 32), "window_size": 11}
+    case = {"scene": ("texture", 1e-3, 0.3), "shape": (1, 1, 10, 96)}
     check(interpret, limit=1e-5, **case)
 
 

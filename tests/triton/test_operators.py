@@ -82,7 +82,7 @@ def test_the_interpreter_is_used_where_it_is_asked_for(interpret):
 
 def test_a_cpu_tensor_without_the_interpreter_is_an_error():
     image = torch.rand(1, 1, 16, 16)
-    with pytest.raises(ValueError, match="backend='triton' cannot serve this input: .*INTERPRET"):
+    with pytest.raises(ValueError, match=r"backend='triton' cannot serve this input: .*INTERPRET"):
         functional.amplified_ssim_loss(image, image, backend="triton")
 
 
