@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,7 @@ ALL = (
         Variant(kernel, type_, radius, 2, border)
         for kernel in ("ssim_losses", "ssim_gradients")
         for type_ in ("fp32", "fp64")
-        for radius in (1, 3, 5, 7)
-        for border in ("reflect", "valid", "zeros")
+        for radius, border in ((1, "reflect"), (7, "valid"))
     ),
 )
 
@@ -225,6 +224,24 @@ def _of_assembly(text: str) -> Compiled:
 def row_loop(variant: Variant, target: int) -> list[Instruction]:
     """What a warp executes for each row: the largest loop, without a division's rare case."""
     return max(loops(without_calls(compiled(variant, target).code)), key=len)
+
+
+def from_cache(body: Sequence[Instruction], far: int = 2) -> list[Instruction]:
+    """The loop with its loads as the model is to time them: `far` of them from memory.
+
+    A row comes from memory with the first load of each image (of an h plane: from the L2 cache, or
+    memory). The others of the row find it in the L1 cache, which answers as fast as shared memory:
+    to the model they are loads from there.
+    """
+    loads = 0
+    timed = []
+    for i in body:
+        if i.kind == "ldg":
+            loads += 1
+            if loads > far:
+                i = replace(i, text=i.text.replace("LDG", "LDS", 1))
+        timed.append(i)
+    return timed
 
 
 # ---- The table -----------------------------------------------------------------------------------
@@ -327,7 +344,7 @@ def _prediction(device: Device, shape: model.Shape) -> Row:
         tiles = _tiles(shape, variant.radius, device.multiprocessors)
         found = compiled(variant, target)
         fits = occupancy(device.target, tiles.warps * WARP, found.registers, found.shared_memory)
-        body = row_loop(variant, target)
+        body = from_cache(row_loop(variant, target))
         of_row = [0.0]
         for at_once in range(1, fits.blocks + 1):
             warps = [i // tiles.warps for i in range(at_once * tiles.warps)]

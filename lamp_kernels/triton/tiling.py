@@ -40,10 +40,10 @@ class Tiling(NamedTuple):
 
 
 def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Device) -> Tiling:
-    """Strips that leave few lanes without a column; bands as high as still fill the device.
+    """Strips that leave few lanes without a column, and the bands that take the least time.
 
-    A band walks through 2 radius rows more than it has, so one of fewer than 4 radius rows would
-    be half seam.
+    Programs run in rounds of as many as the device holds, and one walks through the rows of its
+    band and 2 radius more, so a band of fewer than 4 radius rows would be half seam.
     """
     blocks = [device.lanes]
     while 2 * blocks[-1] <= device.widest:
@@ -52,10 +52,16 @@ def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Devic
     block = min(reversed(blocks), key=lambda columns: -(-width // columns) * columns)
     warps = block // device.lanes
     strips = -(-width // block)
-    wanted = -(-device.multiprocessors * WARPS_AT_ONCE // max(planes * strips * warps, 1))
-    highest = min(height, device.highest)
-    band_height = max(-(-height // wanted), min(4 * radius, highest))
-    band_height = min(band_height, highest)
+    at_once = device.multiprocessors * max(WARPS_AT_ONCE // warps, 1)
+    fewest = -(-height // device.highest)
+    most = max(fewest, height // (4 * radius))
+
+    def time(bands: int) -> int:
+        rounds = -(-planes * strips * bands // at_once)
+        return rounds * (-(-height // bands) + 2 * radius)
+
+    bands = min(range(fewest, most + 1), key=time)
+    band_height = -(-height // bands)
     return Tiling(block, warps, strips, band_height, -(-height // band_height))
 
 

@@ -29,7 +29,8 @@ variants = triton.USUAL + triton.REST * rest + triton.HEAVIEST * heaviest
 for variant in variants:
     found = triton.compiled(variant, target)
     operations = dict(found.operations) or Counter(i.name for i in found.code)
-    print(json.dumps([repr(variant), found.registers, found.spilled, found.shared_memory, operations]))
+    told = [repr(variant), found.registers, found.spilled, found.shared_memory, operations]
+    print(json.dumps(told))
 """
 
 
@@ -50,13 +51,14 @@ def test_nothing_spills_and_multiply_adds_are_fused(target, tmp_path):
         assert spilled == 0, variant
         assert shared_memory <= 1024, variant  # a reduction's at most
         if "ssim" in variant and "fp32" in variant:
-            fused = sum(n for name, n in operations.items() if is_fused(name))
-            assert fused >= 60, variant
+            fused = sum(n * is_fused(name) for name, n in operations.items())
+            assert fused >= 30, variant  # of three planes along y alone
         assert not any(is_of_tensor_cores(name) for name in operations)
 
 
 def is_fused(name):
-    return name.startswith(("FFMA", "v_fma", "v_fmac", "v_pk_fma"))
+    """How many multiply-adds it is: two if packed."""
+    return 2 * name.startswith(("FFMA2", "v_pk_fma")) or name.startswith(("FFMA", "v_fma"))
 
 
 def is_of_tensor_cores(name):

@@ -124,8 +124,8 @@ def test_map_of_several_terms(interpret, terms):
 @pytest.mark.parametrize("terms", [{"ssim": 1.0}, TERMS["all"]], ids=str)
 def test_masks(interpret, padding, terms):
     check(
-        interpret, shape=(1, 1, 6, 9), weight=(1, 1, 6, 9), mask=True, padding=padding, terms=terms, window_size=3,
-        grad=(True, True),
+        interpret, shape=(1, 1, 6, 9), weight=(1, 1, 6, 9), mask=True, padding=padding,
+        terms=terms, window_size=3, grad=(True, True),
     )  # fmt: skip
 
 
