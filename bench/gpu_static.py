@@ -3,13 +3,17 @@
 python bench/gpu_static.py              # all variants and targets, 10 to 20 minutes
 python bench/gpu_static.py --quick      # float32, window 11: 2 minutes
 python bench/gpu_static.py --targets 90
+python bench/gpu_static.py --triton     # the Triton kernels alone
 python bench/gpu_static.py --out bench/gpu/figures.json --markdown docs/gpu_static.md
 
-nvcc is needed, and for the counts of instructions cuobjdump and nvdisasm, which the toolkit brings
-(on PyPI: nvidia-cuda-cuobjdump, nvidia-cuda-nvdisasm). Exits with 1 if a kernel spills registers.
+The Triton kernels stand in the same tables where Triton is installed; --triton is these alone, and
+needs nothing else. For the CUDA kernels nvcc is needed, and for the counts of instructions
+cuobjdump and nvdisasm, which the toolkit brings (on PyPI: nvidia-cuda-cuobjdump,
+nvidia-cuda-nvdisasm). Exits with 1 if a kernel spills registers.
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -21,6 +25,7 @@ from gpu.devices import TARGETS
 from gpu.report import markdown, text
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the package whose kernels are compiled
 
 
 def main() -> int:
@@ -29,19 +34,20 @@ def main() -> int:
     if arguments.from_json is not None:
         results = json.loads(arguments.from_json.read_text(encoding="utf-8"))
     else:
-        try:
-            tools = Tools.find(arguments.nvcc, arguments.cuobjdump)
-        except MissingToolError as error:
-            print(f"gpu_static: {error}", file=sys.stderr)
-            return 2
-        if tools.cuobjdump is None:
-            print("no cuobjdump: instructions are not counted, no time is predicted")
-        results = collect(
-            tools,
-            arguments.targets,
-            arguments.quick,
-            lambda line: print(line, file=sys.stderr, flush=True),
-        )
+        results = {}
+        if not arguments.triton:
+            try:
+                tools = Tools.find(arguments.nvcc, arguments.cuobjdump)
+            except MissingToolError as error:
+                print(f"gpu_static: {error}", file=sys.stderr)
+                return 2
+            if tools.cuobjdump is None:
+                print("no cuobjdump: instructions are not counted, no time is predicted")
+            results = collect(tools, arguments.targets, arguments.quick, _say)
+        if arguments.triton or importlib.util.find_spec("triton") is not None:
+            from gpu import triton
+
+            results["triton"] = triton.collect(arguments.targets, triton.AMD, arguments.quick, _say)
         results = _rounded(results)
     print(text(results))
     if arguments.out is not None:
@@ -51,10 +57,19 @@ def main() -> int:
     if arguments.markdown is not None:
         arguments.markdown.write_text(markdown(results), encoding="utf-8")
         print(f"written: {arguments.markdown}")
-    spilled = [r for r in [*results["variants"], *results["two_kernel"]] if r["spilled"]]
+    kernels = [
+        *results.get("variants", []),
+        *results.get("two_kernel", []),
+        *results.get("triton", {}).get("variants", []),
+    ]
+    spilled = [kernel for kernel in kernels if kernel["spilled"]]
     if spilled:
         print(f"gpu_static: {len(spilled)} kernels spill registers", file=sys.stderr)
     return 1 if spilled else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _rounded(value: Any) -> Any:
@@ -70,6 +85,7 @@ def _rounded(value: Any) -> Any:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="float32 and window 11 alone")
+    parser.add_argument("--triton", action="store_true", help="the Triton kernels alone")
     parser.add_argument(
         "--targets",
         type=int,

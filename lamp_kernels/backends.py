@@ -2,17 +2,19 @@
 
 An explicit request, by argument or by the environment variable LAMP_KERNELS_BACKEND (read at
 import), is met or is a ValueError with the reason. The automatic choice takes the fastest that
-serves the input and may fall through: native, then Triton on CUDA tensors, then the reference.
+serves the input and may fall through: native, then Triton on the tensors of a GPU, NVIDIA's or
+AMD's, then the reference. Triton's interpreter has to be asked for: it is there for tests.
 """
 
 import os
 import platform
 import warnings
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from lamp_kernels import native
+from lamp_kernels import native, triton
 from lamp_kernels._version import __version__
 from lamp_kernels.options import check_choice, check_window_size
 
@@ -27,9 +29,7 @@ def unavailable(name: str) -> str | None:
     """Why this installation lacks the backend, or None where it has it."""
     if name == "reference":
         return None
-    if name == "native":
-        return native.missing
-    return f"lamp_kernels {__version__} contains no {name} kernels"
+    return native.missing if name == "native" else triton.missing
 
 
 def available() -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def resolve(requested: str | None, input: Tensor, *, window_size: int | None = 1
         if reason is not None:
             raise ValueError(f"{source}={name!r} cannot serve this input: {reason}")
     else:
-        name = next(name for name in BACKENDS if _against(name, input, window_size) is None)
+        name = next(name for name in BACKENDS if _not_by_itself(name, input, window_size) is None)
         if name == "reference":
             _warn_of_slow_cuda(input, window_size)
     if name == "native" and native.refusal is not None and input.device.type == "cpu":
@@ -75,22 +75,34 @@ def resolve(requested: str | None, input: Tensor, *, window_size: int | None = 1
     return name
 
 
-def _against(name: str, input: Tensor, window_size: int | None) -> str | None:
+def _not_by_itself(name: str, input: Tensor, window_size: int | None) -> str | None:
+    """Why the automatic choice leaves the backend out, or None where it does not."""
+    if name == "triton" and not input.is_cuda:
+        return "its interpreter has to be asked for"
     return unavailable(name) or unserved(name, input, window_size)
 
 
 def unserved(name: str, input: Tensor, window_size: int | None) -> str | None:
     """Why the backend, though there, cannot compute this, or None where it can."""
-    if name != "native":
+    if name == "reference":
         return None
+    reason = _without_device(name, input)
+    kernels: ModuleType = native if name == "native" else triton
+    if reason is None and window_size is not None and window_size not in kernels.WINDOW_SIZES:
+        return f"its kernels have odd windows of 3 to 15, got window_size={window_size}"
+    return reason
+
+
+def _without_device(name: str, input: Tensor) -> str | None:
+    """Why the backend has no kernels for the input's device, or None where it has."""
+    if name == "triton":
+        return triton.refusal(input.device)
     if input.device.type == "cuda":
         reason = native.cuda_missing or native.cuda_refusal(input.device.index)
         if reason is not None:
             return f"no CUDA kernels for a tensor on {input.device}: {reason}"
     elif input.device.type != "cpu":
         return f"its kernels take CPU and CUDA tensors, got one on {input.device}"
-    if window_size is not None and window_size not in native.WINDOW_SIZES:
-        return f"its kernels have odd windows of 3 to 15, got window_size={window_size}"
     return None
 
 
@@ -126,8 +138,14 @@ def report() -> str:
 
 
 def _details(name: str) -> list[str]:
-    if name != "native":
+    if name == "reference":
         return []
+    if name == "triton":
+        return [
+            f"Triton {triton.release()}, "
+            + ("interpreted (TRITON_INTERPRET)" if triton.INTERPRETED else "compiled at first use"),
+            "not yet run on a GPU",
+        ]
     return [
         f"CPU instruction set: {native.refusal or native.instruction_set()}",
         f"CUDA kernels: {native.cuda_missing or _registered()}",
@@ -156,7 +174,7 @@ def _warn_of_slow_cuda(input: Tensor, window_size: int | None) -> None:
     global _warned_of_cuda
     if input.is_cuda and not torch.compiler.is_compiling() and not _warned_of_cuda:
         _warned_of_cuda = True
-        reasons = {name: _against(name, input, window_size) for name in BACKENDS}
+        reasons = {name: _not_by_itself(name, input, window_size) for name in BACKENDS}
         warnings.warn(
             "lamp_kernels computes this CUDA tensor by its plain PyTorch reference; "
             + "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)

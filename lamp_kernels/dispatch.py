@@ -6,12 +6,16 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from lamp_kernels import backends, levels, native, reference
+from lamp_kernels import backends, levels, native, reference, triton
 from lamp_kernels.options import Level, LossOptions, Metric, Reduction, Terms
 from lamp_kernels.tensors import check_image_shape, check_pair, check_weight, compute_dtype
 
 # What `backends.resolve` names: modules with the functions `image_losses` and `loss_map`.
-IMPLEMENTATIONS: dict[str, ModuleType] = {"native": native, "reference": reference}
+IMPLEMENTATIONS: dict[str, ModuleType] = {
+    "native": native,
+    "triton": triton,
+    "reference": reference,
+}
 
 
 def reduced_loss(

@@ -1,7 +1,7 @@
 """The operators as PyTorch sees them: fake kernels for the compiler, derivatives for autograd.
 
-The kernels (C++) compute; what is here is about tensors only. Two operators of one schema make a
-backend, see csrc/operators.h:
+The kernels (C++, Triton) compute; what is here is about tensors only. Two operators of one schema
+make a backend:
 
     image_losses(input, target, weight, factors, <options>, per_term, input_gradient,
                  target_gradient) -> losses, gradient of input, gradient of target
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 from lamp_kernels.tensors import compute_dtype
@@ -57,6 +58,19 @@ class Options(NamedTuple):
     eps: float
 
 
+# Of the native operators csrc/operators.h has the schemas, the same ones.
+_OPTIONS_SCHEMA = (
+    "bool ssim, bool mse, bool l1, float data_range, int window_size, float sigma, float k1, "
+    "float k2, str padding, float dissimilarity, bool amplify, float eps"
+)
+IMAGE_LOSSES_SCHEMA = (
+    f"(Tensor input, Tensor target, Tensor? weight, Tensor factors, {_OPTIONS_SCHEMA}, "
+    "bool per_term, bool input_gradient, bool target_gradient) -> (Tensor, Tensor, Tensor)"
+)
+LOSS_MAP_SCHEMA = f"(Tensor input, Tensor target, Tensor coefficients, {_OPTIONS_SCHEMA}) -> Tensor"
+ONCE_SCHEMA = "(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> Tensor"
+
+
 class Operators(NamedTuple):
     """The operators of a backend.
 
@@ -66,6 +80,7 @@ class Operators(NamedTuple):
 
     image_losses: Any
     loss_map: Any
+    once: Any  # see `register_once`
     scale: Any
 
 
@@ -75,6 +90,7 @@ def register(library: str, image_losses: str, loss_map: str, scale: str | None =
     operators = Operators(
         getattr(namespace, image_losses).default,
         getattr(namespace, loss_map).default,
+        namespace.once.default,
         getattr(namespace, scale).default if scale else None,
     )
     if scale:
@@ -120,8 +136,8 @@ def _autograd_kernel(
 
         @staticmethod
         def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-            if torch._C._are_functorch_transforms_active():  # is_grads_batched=True
-                raise RuntimeError(NO_TRANSFORMS)
+            if any(u is not None and is_legacy_batchedtensor(u) for u in upstream):
+                raise RuntimeError(NO_TRANSFORMS)  # under is_grads_batched=True
             return (*backward(ctx, *upstream), None)
 
     def kernel(keyset: Any, input: Tensor, target: Tensor, *rest: Any) -> Any:
@@ -157,15 +173,18 @@ def _check_one_device(*tensors: Tensor | None) -> None:
         raise RuntimeError(f"expected tensors of one device, got {sorted(map(str, devices))}")
 
 
-def _empty_in_format_of(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    channels_last = not like.is_contiguous() and like.is_contiguous(
-        memory_format=torch.channels_last
-    )
+def is_channels_last(image: Tensor) -> bool:
+    """Whether an image (N, C, H, W) is dense in that order and in no other."""
+    return not image.is_contiguous() and image.is_contiguous(memory_format=torch.channels_last)
+
+
+def empty_in_format_of(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Uninitialised, on the device and in the memory format of `like`."""
     return torch.empty(
         sizes,
         dtype=dtype,
         device=like.device,
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        memory_format=torch.channels_last if is_channels_last(like) else torch.contiguous_format,
     )
 
 
@@ -177,7 +196,7 @@ def _fake_losses(
     dtype = compute_dtype(input.dtype, target.dtype)
     losses = input.new_empty(factors.shape if per_term else factors.shape[:1], dtype=dtype)
     by_input, by_target = (
-        _empty_in_format_of(image, tuple(image.shape), dtype)
+        empty_in_format_of(image, tuple(image.shape), dtype)
         if gradient
         else image.new_empty(0, dtype=dtype)
         for image, gradient in zip((input, target), wanted, strict=True)
@@ -191,7 +210,7 @@ def _fake_map(input: Tensor, target: Tensor, coefficients: Tensor, *options: Any
     lost = given.window_size - 1 if given.ssim and given.padding == "valid" else 0
     batch, channels, height, width = input.shape
     sizes = (batch, channels, height - lost, width - lost)
-    return _empty_in_format_of(input, sizes, compute_dtype(input.dtype, target.dtype))
+    return empty_in_format_of(input, sizes, compute_dtype(input.dtype, target.dtype))
 
 
 def _fake_scale(gradient: Tensor, factor: Tensor) -> None:
@@ -261,7 +280,7 @@ def _results(
     if second_derivative:
         factor = input.new_ones(input.shape[0]) if factor is None else factor
         factor = factor.to(gradients[0].dtype)
-        factor = torch.ops.lamp_kernels.once(factor, input, target, upstream)
+        factor = operators.once(factor, input, target, upstream)
     elif factor is not None and _is_one(factor):
         factor = None
     results: list[Tensor | None] = []

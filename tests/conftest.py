@@ -29,6 +29,16 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 # the CPU, where PyTorch makes them anyway.
 DEVICE = os.environ.get("LAMP_KERNELS_TEST_DEVICE") or "cpu"
 
+# What has its turn as `each_backend`: all that serve that device, or those of them that are named.
+NAMED = os.environ.get("LAMP_KERNELS_TEST_BACKENDS", ",".join(backends.available())).split(",")
+BACKENDS = tuple(
+    name
+    for name in os.environ.get("LAMP_KERNELS_TEST_BACKENDS", ",".join(backends.available())).split(
+        ","
+    )
+    if backends.unserved(name, torch.empty(0, device=DEVICE), None) is None
+)
+
 # What computes losses in the reference; what is left of it every backend uses on small tensors.
 COMPUTING = (
     "image_losses",
@@ -83,7 +93,7 @@ def default_state() -> Iterator[None]:
     torch.set_float32_matmul_precision(before)
 
 
-@pytest.fixture(params=backends.available())
+@pytest.fixture(params=BACKENDS)
 def each_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The default backend of a test, each in turn; while one computes, the reference cannot."""
     name: str = request.param

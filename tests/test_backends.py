@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lamp_kernels import AmplifiedSSIMLoss, backends, functional, native, reference
+from lamp_kernels import AmplifiedSSIMLoss, backends, functional, native, reference, triton
 
 pytestmark = pytest.mark.cpu_only("the choice for CPU tensors, and for what looks like a CUDA one")
 
@@ -47,8 +47,13 @@ def cuda_image(monkeypatch):
     return torch.rand(1).as_subclass(OnCuda)
 
 
+def fastest_on_the_cpu():
+    """Triton's interpreter is not chosen by itself."""
+    return next(name for name in backends.available() if name != "triton")
+
+
 def test_automatic_choice_is_the_fastest_available():
-    assert backends.resolve(None, IMAGE) == backends.available()[0]
+    assert backends.resolve(None, IMAGE) == fastest_on_the_cpu()
 
 
 def test_reference_is_always_there():
@@ -78,7 +83,7 @@ def test_native_is_unavailable_for_the_reason_that_loading_gave(monkeypatch):
     monkeypatch.setattr(native, "missing", "no compiler")
     assert backends.unavailable("native") == "no compiler"
     assert "native" not in backends.available()
-    assert backends.resolve(None, IMAGE) == backends.available()[0]
+    assert backends.resolve(None, IMAGE) == fastest_on_the_cpu() == "reference"
     assert "native     no compiler\n" in backends.report()
 
 
@@ -162,7 +167,68 @@ def test_environment_variable_is_read_at_import():
     assert "LAMP_KERNELS_BACKEND=reference" in output
 
 
-def test_the_reference_on_cuda_warns_once(cuda_image):
+@pytest.fixture
+def no_triton(monkeypatch):
+    """As if it were not installed."""
+    monkeypatch.setattr(triton, "missing", "Triton is not installed")
+
+
+@pytest.fixture
+def triton_kernels(monkeypatch):
+    """Triton that is there and runs on cuda:0, as far as `resolve` can tell."""
+    monkeypatch.setattr(triton, "missing", None)
+    monkeypatch.setattr(triton, "INTERPRETED", False)
+    monkeypatch.setattr(triton, "_too_old", lambda index: None)
+
+
+def test_triton_serves_a_cuda_tensor_where_there_are_no_cuda_kernels(
+    monkeypatch, triton_kernels, cuda_image
+):
+    monkeypatch.setattr(native, "cuda_missing", "not built; build it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backends.resolve(None, cuda_image) == "triton"
+        assert backends.resolve("triton", cuda_image) == "triton"
+
+
+def test_triton_is_asked_for_where_there_are_cuda_kernels(cuda_kernels, triton_kernels, cuda_image):
+    assert backends.resolve(None, cuda_image) == "native"
+    assert backends.resolve("triton", cuda_image) == "triton"
+
+
+def test_windows_that_triton_lacks(monkeypatch, triton_kernels, cuda_image):
+    monkeypatch.setattr(native, "cuda_missing", "not built; build it")
+    with pytest.raises(ValueError, match=r"backend='triton' cannot serve .*window_size=17"):
+        backends.resolve("triton", cuda_image, window_size=17)
+    with pytest.warns(UserWarning, match=r"triton: its kernels have odd windows of 3 to 15"):
+        assert backends.resolve(None, cuda_image, window_size=17) == "reference"
+
+
+def test_a_gpu_too_old_for_triton(monkeypatch, cuda_image):
+    monkeypatch.setattr(triton, "missing", None)
+    monkeypatch.setattr(triton, "INTERPRETED", False)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 0))
+    with pytest.raises(ValueError, match=r"cuda:0 has compute capability 7\.0, needed is 7\.5"):
+        backends.resolve("triton", cuda_image)
+
+
+def test_devices_that_triton_lacks(monkeypatch):
+    monkeypatch.setattr(triton, "missing", None)
+    monkeypatch.setattr(triton, "INTERPRETED", False)
+    for device, reason in (("cpu", "TRITON_INTERPRET=1"), ("meta", "got one on meta")):
+        with pytest.raises(ValueError, match=f"backend='triton' cannot serve .*{reason}"):
+            backends.resolve("triton", torch.empty(0, device=device))
+
+
+def test_triton_is_unavailable_where_it_is_not_installed(no_triton):
+    assert "triton" not in backends.available()
+    assert "triton     Triton is not installed\n" in backends.report()
+    with pytest.raises(ValueError, match="backend='triton' is not available: Triton is not inst"):
+        backends.resolve("triton", IMAGE)
+
+
+def test_the_reference_on_cuda_warns_once(no_triton, cuda_image):
     with pytest.warns(UserWarning, match=r"plain PyTorch reference; native: .+; triton: .+"):
         assert backends.resolve(None, cuda_image) == "reference"
     with warnings.catch_warnings():
@@ -185,7 +251,7 @@ def test_native_serves_a_cuda_tensor(cuda_kernels, cuda_image):
         assert backends.resolve("native", cuda_image) == "native"
 
 
-def test_a_window_that_the_cuda_kernels_lack(cuda_kernels, cuda_image):
+def test_a_window_that_the_cuda_kernels_lack(cuda_kernels, no_triton, cuda_image):
     with pytest.warns(UserWarning, match=r"native: its kernels have odd windows of 3 to 15"):
         assert backends.resolve(None, cuda_image, window_size=17) == "reference"
 
@@ -217,7 +283,7 @@ def test_cuda_kernels_of_another_build_are_refused(monkeypatch, schemas):
     ("missing", "refusal"), [("not built; build it", None), (None, "an old driver")]
 )
 def test_why_native_does_not_serve_a_cuda_tensor(
-    monkeypatch, cuda_kernels, cuda_image, missing, refusal
+    monkeypatch, cuda_kernels, no_triton, cuda_image, missing, refusal
 ):
     monkeypatch.setattr(native, "cuda_missing", missing)
     monkeypatch.setattr(native, "_cuda_refusals", {0: refusal})
@@ -324,7 +390,7 @@ def test_report():
 
 
 @pytest.mark.parametrize("function", ["image_losses", "loss_map"])
-@pytest.mark.parametrize("module", [reference, native], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [reference, native, triton], ids=lambda m: m.__name__)
 def test_the_backend_asked_for_is_what_computes(monkeypatch, module, function):
     name = module.__name__.rpartition(".")[2]
     if backends.unavailable(name) is not None:
@@ -334,6 +400,8 @@ def test_the_backend_asked_for_is_what_computes(monkeypatch, module, function):
         raise RuntimeError(f"{name} called")
 
     monkeypatch.setattr(module, function, refuse)
+    if name == "triton":  # as with its interpreter, which nothing reaches
+        monkeypatch.setattr(triton, "INTERPRETED", True)
     reduction = "mean" if function == "image_losses" else "none"
     for loss in (functional.amplified_ssim_loss, functional.amplified_l1_loss):
         with pytest.raises(RuntimeError, match=f"{name} called"):

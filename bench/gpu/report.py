@@ -1,23 +1,13 @@
 """The figures as tables, in plain text and in Markdown."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from gpu import model
+from gpu import model, triton_report
+from gpu.tables import Table
 
 Results = dict[str, Any]
 Row = dict[str, Any]
-
-
-@dataclass
-class Table:
-    """A table, and what has to be said before it."""
-
-    title: str
-    words: str
-    head: Sequence[str]
-    rows: list[Sequence[str]] = field(default_factory=list)
 
 
 def text(results: Results) -> str:
@@ -36,7 +26,7 @@ def text(results: Results) -> str:
 def markdown(results: Results) -> str:
     """For docs/."""
     lines = [
-        "# The CUDA kernels by their compiled code",
+        f"# The {'CUDA' if 'variants' in results else 'Triton'} kernels by their compiled code",
         "",
         "Written by `bench/gpu_static.py`; not to be edited. Nothing here was measured on a GPU by "
         f"this project: figures are counted in the compiled code or computed from it. "
@@ -49,12 +39,15 @@ def markdown(results: Results) -> str:
         lines.append("| " + " | ".join(table.head) + " |")
         lines.append("|---" + "|---:" * (len(table.head) - 1) + "|")
         lines += ["| " + " | ".join(row) + " |" for row in table.rows]
-    lines += ["", LEFT_OUT]
+    if "variants" in results:
+        lines += ["", LEFT_OUT]
     return "\n".join(lines) + "\n"
 
 
 def tables(results: Results) -> list[Table]:
     """All that the results have figures for."""
+    if "variants" not in results:
+        return triton_report.tables(results["triton"])
     made = [
         _registers(results),
         _spills(results),
@@ -67,6 +60,7 @@ def tables(results: Results) -> list[Table]:
         _units(results),
         _aims(results),
         _devices(results),
+        *(triton_report.tables(results["triton"]) if "triton" in results else []),
     ]
     return [table for table in made if table.rows]
 
@@ -84,6 +78,8 @@ LEFT_OUT = (
 
 
 def _origin(results: Results) -> str:
+    if "variants" not in results:
+        return f"Triton {results['triton']['triton']}."
     return (
         f"nvcc {results['nvcc']}, sources {results['sources']}, {results['date'][:10]}"
         f"{', --quick' if results['quick'] else ''}."

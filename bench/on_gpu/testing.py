@@ -27,6 +27,15 @@ SLOWEST = (
     "tests/test_properties.py",
     "tests/cuda",
 )
+# What shows the Triton kernels on the device, beside the native ones: after all else, for each
+# compiles tens of variants.
+TRITON = (
+    "tests/test_accuracy.py",
+    "tests/test_levels.py",
+    "tests/test_precision.py",
+    "tests/test_determinism.py",
+)
+OF_TRITON = " with triton"  # in the name of such a file
 QUICK = ("tests/test_range_check.py", "tests/cuda")
 # Folders of tests that make no tensor on the device.
 ELSEWHERE = {
@@ -36,6 +45,7 @@ ELSEWHERE = {
     "install": "the package's installation",
     "mutate": "errors put into copies of the CPU kernels",
     "python": "the training program, whose tests are made for the CPU",
+    "triton": "the Triton kernels, interpreted on the CPU and compiled for every target",
 }
 FAILURES = 20  # told of each file
 PER_TEST = 120  # seconds, where pytest-timeout is there
@@ -56,9 +66,15 @@ def run(
     at_once = max(1, min(8, processors // 2)) if device != "cpu" else min(2, processors)
     threads = str(max(1, processors // at_once))
     environment = {"LAMP_KERNELS_TEST_DEVICE": device, "OMP_NUM_THREADS": threads}
+    if device != "cpu" and not (quick or chosen):
+        units += [f"{file}{OF_TRITON}" for file in TRITON]
     reports = [folder / f"{index}.jsonl" for index in range(len(units))]
     jobs = [
-        Job(unit, _command(unit, report), environment)
+        Job(
+            unit,
+            _command(unit.removesuffix(OF_TRITON), report),
+            {**environment, "LAMP_KERNELS_TEST_BACKENDS": _backends_of(unit)},
+        )
         for unit, report in zip(units, reports, strict=True)
     ]
     ended = run_all(jobs, limit=limit, folder=folder, at_once=at_once)
@@ -77,6 +93,11 @@ def run(
     if unfinished:
         return Phase("tests", OVERRAN, "not finished: " + ", ".join(unfinished), details=details)
     return Phase("tests", PASSED, details=details)
+
+
+def _backends_of(unit: str) -> str:
+    """Those that the tests take in turn."""
+    return "triton" if unit.endswith(OF_TRITON) else "native,reference"
 
 
 def everything() -> list[str]:

@@ -10,11 +10,30 @@ import pytest
 from on_gpu import sanitizer, table, testing
 from on_gpu.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Budget, Job, Phase, run_all
 
-PROGRAM = Path(__file__).resolve().parents[2] / "bench" / "gpu_check.py"
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "bench" / "gpu_check.py"
 
 
 def python(name: str, program: str, **environment: str) -> Job:
     return Job(name, [sys.executable, "-S", "-c", program], environment)
+
+
+# ---- Backends -----------------------------------------------------------------------------------
+
+
+def test_triton_has_its_turn_after_the_native_kernels(monkeypatch, tmp_path):
+    """On a device; the files are the same ones."""
+    jobs = []
+    monkeypatch.setattr(testing, "run_all", lambda given, **_: jobs.extend(given) or [])
+    monkeypatch.setattr(testing, "outcome", lambda *_: None)
+    with pytest.raises(ValueError, match="zip"):  # no job has ended
+        testing.run("cuda", tmp_path, 1.0)
+    backends = [job.environment["LAMP_KERNELS_TEST_BACKENDS"] for job in jobs]
+    assert backends == sorted(backends)
+    assert backends.count("triton") == len(testing.TRITON)
+    for job in jobs[-len(testing.TRITON) :]:
+        assert job.command[-1] in testing.TRITON
+        assert (ROOT / job.command[-1]).exists()
 
 
 # ---- Time ---------------------------------------------------------------------------------------

@@ -1,0 +1,378 @@
+"""The Triton kernels compiled ahead of time, for every target and without a GPU: what they need.
+
+NVIDIA: Triton's PTX through the ptxas of its wheel, which tells registers and spills, and the
+machine code counted as that of the CUDA kernels is. AMD: the figures that the compiler writes into
+its assembly. TRITON_INTERPRET must not be set: a process that interprets cannot compile.
+"""
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from gpu import model
+from gpu.build import resources
+from gpu.devices import DEVICES, TARGETS, WARP, Device, occupancy
+from gpu.sass import Counts, Instruction, count, loops, parse, without_calls
+from gpu.schedule import FAR_LATENCY, cycles_of_turn
+from lamp_kernels.triton import launch, tiling
+from lamp_kernels.triton.levels import plane_levels
+from lamp_kernels.triton.pixels import pixel_losses
+from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
+from lamp_kernels.triton.sums import image_sums
+
+Row = dict[str, Any]
+
+KERNELS = {
+    "ssim_losses": ssim_losses,
+    "ssim_gradients": ssim_gradients,
+    "pixel_losses": pixel_losses,
+    "plane_levels": plane_levels,
+    "image_sums": image_sums,
+}
+AMD = ("gfx90a", "gfx942", "gfx950")
+AMD_REGISTERS = 512  # of a lane, together with the accumulation registers, on all three
+AMD_SHARED_MEMORY = 64 * 1024
+MAIN: model.Shape = (1, 3, 1080, 1920)
+SHAPES: tuple[model.Shape, ...] = (MAIN, (8, 3, 256, 256), model.BIG)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kernel with its constants. everything: weight, both pointwise terms, columns by stride."""
+
+    kernel: str
+    type: str = "fp32"  # of the images
+    radius: int = 5
+    gradients: int = 1
+    border: str = "reflect"
+    everything: bool = False
+
+    @property
+    def real(self) -> Any:
+        """The type computed in."""
+        return tl.float64 if self.type == "fp64" else tl.float32
+
+    @property
+    def constants(self) -> Row:
+        """What launch.py gives, for tiles of 128 columns."""
+        both_at_once = self.gradients == 2 and not self.alone
+        every = {
+            "radius": self.radius,
+            "border": launch.BORDERS[self.border],
+            "gradients": self.gradients,
+            "h_planes": 2 + self.gradients,
+            "swapped": False,
+            "writes_map": False,
+            "weighted": self.everything,
+            "mse": self.everything or self.kernel == "pixel_losses",
+            "l1": self.everything,
+            "log": True,
+            "dense": self.type == "fp64" or not self.everything,
+            "block": tiling.CUDA.widest,
+            "real": self.real,
+            "one_row": not self.everything,
+            "pieces": tiling.PIXEL_PIECES,
+            "samples": launch.LEVEL_SAMPLES,
+            "terms": 3,
+            "per_term": False,
+        }
+        if self.kernel == "pixel_losses":
+            every["block"] = tiling.PIXEL_BLOCK
+        if self.kernel == "image_sums":
+            every["block"] = launch.SUM_BLOCK
+        if self.kernel == "ssim_gradients" and self.gradients == 2 and not both_at_once:
+            every |= {"gradients": 1, "swapped": True}
+        names = [p.name for p in KERNELS[self.kernel].params if p.is_constexpr]
+        return {name: every[name] for name in names}
+
+    @property
+    def alone(self) -> bool:
+        """Whether each gradient has a launch of its own."""
+        return self.type == "fp64" and self.radius >= launch.WIDE_IN_FLOAT64
+
+    @property
+    def signature(self) -> dict[str, str]:
+        """The types of the arguments, as at a launch."""
+        real = "fp64" if self.type == "fp64" else "fp32"
+        found = {}
+        for parameter in KERNELS[self.kernel].params:
+            name = parameter.name
+            if parameter.is_constexpr:
+                found[name] = "constexpr"
+            elif name in ("x_ptr", "y_ptr"):
+                found[name] = f"*{self.type}"
+            elif name == "partial_ptr":
+                found[name] = "*fp64"
+            elif name.endswith("_ptr"):
+                found[name] = f"*{real}"
+            else:
+                found[name] = parameter.annotation_type
+        return found
+
+    def threads(self, warp: int) -> int:
+        """Of a program."""
+        if self.kernel.startswith("ssim"):
+            return max(tiling.CUDA.widest, warp)
+        return tiling.PIXEL_WARPS * warp
+
+
+# The heaviest of their kinds: all that a kernel can be asked for at once.
+HEAVIEST = (
+    Variant("ssim_losses", "fp64", 7, 2, "zeros", everything=True),
+    Variant("ssim_gradients", "fp64", 7, 2, "zeros", everything=True),
+    Variant("ssim_gradients", "fp64", 5, 2, "zeros", everything=True),
+    Variant("ssim_losses", "bf16", 7, 2, "zeros", everything=True),
+    Variant("ssim_gradients", "bf16", 7, 2, "zeros", everything=True),
+)
+USUAL = (Variant("ssim_losses"), Variant("ssim_gradients"))
+REST = (
+    Variant("ssim_losses", gradients=0),
+    Variant("pixel_losses", "bf16", everything=True),
+    Variant("pixel_losses"),
+    Variant("plane_levels"),
+    Variant("image_sums"),
+)
+QUICK = (*USUAL, *REST)
+ALL = (
+    *QUICK,
+    *HEAVIEST,
+    *(
+        Variant(kernel, type_, radius, 2, border)
+        for kernel in ("ssim_losses", "ssim_gradients")
+        for type_ in ("fp32", "fp64")
+        for radius, border in ((1, "reflect"), (7, "valid"))
+    ),
+)
+
+
+# ---- Compiling -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What became of a variant. code: NVIDIA's machine code; operations: AMD's, counted."""
+
+    registers: int
+    spilled: int  # bytes: stored and loaded, on AMD the memory that a lane has for it
+    shared_memory: int
+    code: tuple[Instruction, ...] = ()
+    operations: tuple[tuple[str, int], ...] = ()
+
+
+@cache
+def compiled(variant: Variant, target: int | str) -> Compiled:
+    """For a compute capability, as 90, or one of AMD's names."""
+    on_amd = isinstance(target, str)
+    lanes = 64 if on_amd else WARP
+    device = GPUTarget("hip", target, lanes) if on_amd else GPUTarget("cuda", target, lanes)
+    source = ASTSource(KERNELS[variant.kernel], variant.signature, variant.constants)
+    options = {"num_warps": variant.threads(lanes) // lanes}
+    found = triton.compile(source, target=device, options=options)
+    if on_amd:
+        return _of_assembly(found.asm["amdgcn"])
+    return _of_ptx(found.asm["ptx"], target, found.metadata.shared)
+
+
+def _of_ptx(ptx: str, target: int, shared_memory: int) -> Compiled:
+    programs = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    ptxas = programs / ("ptxas-blackwell" if target >= 100 else "ptxas")
+    name = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
+    assert name is not None
+    with tempfile.TemporaryDirectory() as folder:
+        source, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(ptx, encoding="utf-8")
+        told = _run(str(ptxas), "-v", f"--gpu-name={name[1]}", str(source), "-o", str(cubin))
+        (used,) = resources(told.stderr).values()
+        (code,) = parse(_run(str(programs / "cuobjdump"), "-sass", str(cubin)).stdout).values()
+    return Compiled(used.registers, used.spilled, shared_memory, tuple(code))
+
+
+def _run(*command: str) -> "subprocess.CompletedProcess[str]":
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr[-4000:]}")
+    return result
+
+
+def _of_assembly(text: str) -> Compiled:
+    def value(name: str) -> int:
+        found = re.search(rf"^\s*\.{name}:\s*(\d+)", text, re.MULTILINE)
+        if found is None:
+            raise ValueError(f"no {name} in the assembly")
+        return int(found[1])
+
+    operations = Counter(re.findall(r"^\s+([vs]_\w+|buffer_\w+|global_\w+)", text, re.MULTILINE))
+    return Compiled(
+        value("vgpr_count"),
+        value("private_segment_fixed_size"),
+        value("group_segment_fixed_size"),
+        operations=tuple(sorted(operations.items())),
+    )
+
+
+def row_loop(variant: Variant, target: int) -> list[Instruction]:
+    """What a warp executes for each row: the largest loop, without a division's rare case."""
+    return max(loops(without_calls(compiled(variant, target).code)), key=len)
+
+
+def from_cache(body: Sequence[Instruction], far: int = 2) -> list[Instruction]:
+    """The loop with its loads as the model is to time them: `far` of them from memory.
+
+    A row comes from memory with the first load of each image (of an h plane: from the L2 cache, or
+    memory). The others of the row find it in the L1 cache, which answers as fast as shared memory:
+    to the model they are loads from there.
+    """
+    loads = 0
+    timed = []
+    for i in body:
+        if i.kind == "ldg":
+            loads += 1
+            if loads > far:
+                i = replace(i, text=i.text.replace("LDG", "LDS", 1))
+        timed.append(i)
+    return timed
+
+
+# ---- The table -----------------------------------------------------------------------------------
+
+
+def collect(
+    targets: Sequence[int], amd: Sequence[str], quick: bool, say: Callable[[str], None] = print
+) -> Row:
+    """All of it, as plain values for JSON."""
+    variants = QUICK if quick else ALL
+    rows = []
+    for target in (*targets, *amd):
+        say(f"Triton, {target}: {len(variants)} kernels")
+        rows += [_resources(variant, target) for variant in variants]
+    return {
+        "triton": triton.__version__,
+        "variants": rows,
+        "loops": [_loop(variant, target) for target in targets for variant in USUAL],
+        "predictions": [
+            _prediction(device, shape)
+            for device in DEVICES
+            if int(device.target.name[3:]) in targets
+            for shape in SHAPES
+        ],
+    }
+
+
+def _resources(variant: Variant, target: int | str) -> Row:
+    found = compiled(variant, target)
+    row = {
+        "target": target if isinstance(target, str) else TARGETS[target].name,
+        **asdict(variant),
+        "registers": found.registers,
+        "spilled": found.spilled,
+        "shared_memory": found.shared_memory,
+    }
+    if isinstance(target, str):
+        # Wavefronts of a SIMD: registers are given in units of 8, eight wavefronts at most.
+        of_lane = -(-found.registers // 8) * 8
+        return {**row, "warps": 4 * min(8, AMD_REGISTERS // max(of_lane, 8))}
+    threads = variant.threads(WARP)
+    fits = occupancy(TARGETS[target], threads, found.registers, found.shared_memory)
+    return {**row, "warps": fits.warps}
+
+
+def _counts(counts: Counts) -> Row:
+    return {
+        **counts.kinds,
+        "instructions": counts.instructions,
+        "multiply_adds": counts.multiply_adds,
+        "global_bytes": counts.global_bytes,
+    }
+
+
+def _seam(tiles: tiling.Tiling, radius: int, height: int) -> float:
+    """Rows that the programs of a strip walk through, over those that there are."""
+    return 1.0 + 2 * radius * tiles.bands / height
+
+
+def _tiles(shape: model.Shape, radius: int, multiprocessors: int) -> tiling.Tiling:
+    n, c, height, width = shape
+    device = tiling.CUDA._replace(multiprocessors=multiprocessors)
+    return tiling.ssim_tiling(n * c, height, width, radius, device)
+
+
+def _loop(variant: Variant, target: int) -> Row:
+    tiles = _tiles(MAIN, variant.radius, TARGETS[target].multiprocessors)
+    factor = _seam(tiles, variant.radius, MAIN[2]) * tiles.strips * tiles.block / MAIN[3]
+    counts = count(row_loop(variant, target))
+    return {
+        "target": TARGETS[target].name,
+        "kernel": variant.kernel,
+        "block": tiles.block,
+        "band_height": tiles.band_height,
+        "factor": factor,
+        "position": _counts(counts),
+        "element": _counts(counts * factor),
+    }
+
+
+def _bytes(variant: Variant, seam: float) -> tuple[float, float]:
+    """Bytes of DRAM per element, with the h planes in the L2 cache, and through DRAM.
+
+    Rows at a seam are read by two programs at times far apart.
+    """
+    planes = 4.0 * (2 + variant.gradients)
+    if variant.kernel == "ssim_losses":
+        return 8.0 * seam, 8.0 * seam + planes
+    written = 4.0 * variant.gradients
+    return 8.0 + written, 8.0 + written + planes * seam
+
+
+def _prediction(device: Device, shape: model.Shape) -> Row:
+    """Of forward + backward, as those of the CUDA kernels: DRAM or instructions, the slower."""
+    target = int(device.target.name[3:])
+    n, c, height, _ = shape
+    row: Row = {"device": device.name, "shape": list(shape), "launches": {}}
+    parts, fast = [], []
+    for variant in USUAL:
+        tiles = _tiles(shape, variant.radius, device.multiprocessors)
+        found = compiled(variant, target)
+        fits = occupancy(device.target, tiles.warps * WARP, found.registers, found.shared_memory)
+        body = from_cache(row_loop(variant, target))
+        of_row = [0.0]
+        for at_once in range(1, fits.blocks + 1):
+            warps = [i // tiles.warps for i in range(at_once * tiles.warps)]
+            owner = warps[:: device.target.schedulers]
+            of_row.append(cycles_of_turn(body, owner, device.target))
+        rows = tiles.band_height + 2 * variant.radius
+        cycles = [each * rows + FAR_LATENCY * (each > 0) for each in of_row]
+        programs = n * c * tiles.per_plane
+        busy = model.in_rounds(programs, device, fits.blocks, cycles) / device.clock
+        seam = _seam(tiles, variant.radius, height)
+        least, most = (model.dram_seconds(some, shape, device) for some in _bytes(variant, seam))
+        parts.append(model.Part(most, busy))
+        fast.append(model.Part(least, busy))
+        row["launches"][variant.kernel] = {
+            "block": tiles.block,
+            "band_height": tiles.band_height,
+            "programs": programs,
+            "warps_at_once": fits.warps,
+            "bytes": list(_bytes(variant, seam)),
+            "binding": parts[-1].binding,
+            "seconds": parts[-1].seconds,
+        }
+    # Levels and sums; what PyTorch does around; backward's multiplication by the upstream factor.
+    around = [
+        *[model.Part(0.0, 2 * FAR_LATENCY / device.clock)] * 2,
+        *[model.Part(0.0, 0.0)] * 3,
+        model.Part(model.dram_seconds(8, shape, device), 0.0),
+    ]
+    row["seconds"] = model.seconds([*parts, *around])
+    row["seconds_with_h_in_cache"] = model.seconds([*fast, *around])
+    return row

@@ -1,0 +1,92 @@
+"""The Triton kernels' figures as tables."""
+
+from typing import Any
+
+from gpu.tables import Table
+
+Row = dict[str, Any]
+
+
+def tables(results: Row) -> list[Table]:
+    """All of them."""
+    return [_registers(results), _loops(results), _predictions(results)]
+
+
+def _registers(results: Row) -> Table:
+    rows = results["variants"]
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    spilled = sum(row["spilled"] for row in rows)
+    most = max(row["shared_memory"] for row in rows)
+    table = Table(
+        "Triton: registers and warps",
+        "Of a lane, and of the warps (AMD: wavefronts) that one multiprocessor holds; on AMD the "
+        f"accumulation registers count too. Spilled: {spilled} bytes in {len(rows)} kernels. "
+        f"Shared memory: {most} bytes at most, for the sums. `everything`: a weight, both "
+        "pointwise terms, and columns by stride.",
+        ["kernel, type, window, gradients, border", *targets],
+    )
+    names = list(dict.fromkeys(_name(row) for row in rows))
+    for name in names:
+        found = {row["target"]: row for row in rows if _name(row) == name}
+        table.rows.append(
+            [name, *(f"{found[t]['registers']} / {found[t]['warps']}" for t in targets)]
+        )
+    return table
+
+
+def _name(row: Row) -> str:
+    if not row["kernel"].startswith("ssim"):
+        return f"{row['kernel']}, {row['type']}" + ", everything" * row["everything"]
+    window = 2 * row["radius"] + 1
+    parts = [row["kernel"], row["type"], str(window), str(row["gradients"]), row["border"]]
+    return ", ".join([*parts, *(["everything"] if row["everything"] else [])])
+
+
+def _loops(results: Row) -> Table:
+    table = Table(
+        "Triton: instructions for each row",
+        "float32, window 11, one gradient, border reflect, of the loop over rows. Per element: "
+        "times what is computed for the seams of bands and for lanes without a column, in the "
+        "tiles of (1, 3, 1080, 1920). Multiply-adds: FFMA + FADD + FMUL.",
+        ["", "LDG", "STG", "FFMA", "FADD, FMUL", "integer, IMAD", "all", "multiply-adds"],
+    )
+    for row in results["loops"]:
+        name = f"{row['target']}, {row['kernel']}"
+        table.rows.append([f"{name}, position", *_counts(row["position"])])
+        tile = f"{row['block']} x {row['band_height']}: x {row['factor']:.2f}"
+        table.rows.append([f"element ({tile})", *_counts(row["element"])])
+    return table
+
+
+def _counts(row: Row) -> list[str]:
+    integer = row["integer"] + row["imad"]
+    names = ("ldg", "stg", "ffma", "fadd_fmul")
+    values = [*(row[name] for name in names), integer, row["instructions"], row["multiply_adds"]]
+    return [f"{value:.0f}" for value in values]
+
+
+def _predictions(results: Row) -> Table:
+    table = Table(
+        "Triton: predicted times",
+        "float32, window 11, one gradient, forward + backward, by the model of the CUDA kernels' "
+        "table. `h in cache`: if the h planes between the two kernels never leave the L2 cache; "
+        "else they go through DRAM. A row's first loads come from memory, the others from the L1 "
+        "cache. Not counted: the second line of the cache that an access at a shifted address "
+        "touches. Nothing here was measured.",
+        ["", "tile", "programs", "B", "bound by", "ms", "h in cache"],
+    )
+    for row in results["predictions"]:
+        losses, gradients = row["launches"].values()
+        low, high = (sum(launch["bytes"][i] for launch in (losses, gradients)) for i in range(2))
+        table.rows.append(
+            [
+                f"{row['device']}, ({', '.join(map(str, row['shape']))})",
+                f"{losses['block']} x {losses['band_height']}",
+                str(losses["programs"]),
+                f"{low:.0f} to {high:.0f}",
+                f"{losses['binding']}, {gradients['binding']}",
+                f"{1e3 * row['seconds']:.3f}",
+                f"{1e3 * row['seconds_with_h_in_cache']:.3f}",
+            ]
+        )
+    return table

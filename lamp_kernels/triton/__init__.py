@@ -1,0 +1,106 @@
+"""The Triton kernels as a backend: for NVIDIA and AMD GPUs, compiled at their first use.
+
+    operators.py  the operators: schemas, registration
+    launch.py     from their tensors to launches
+    tiling.py     which tile a program takes
+    ssim.py       SSIM and the terms beside it; windows.py, levels.py are parts of it
+    pixels.py     pointwise losses alone
+    sums.py       from tiles to images
+    formulas.py   the scalar mathematics, csrc/formulas.h once more
+
+Importing this imports no Triton; the first call does.
+"""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lamp_kernels import calls
+from lamp_kernels.options import LossOptions, Metric, Terms
+from lamp_kernels.triton import operators
+
+WINDOW_SIZES = range(3, 16, 2)
+OLDEST_CAPABILITY = (7, 5)
+INTERPRETED = operators.INTERPRETED
+
+
+def _missing() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed: pip install triton"
+    return None
+
+
+missing = _missing()  # why there are no Triton kernels; else None
+if missing is None:
+    _operators = operators.register()
+
+
+def release() -> str:
+    """Triton's version, without importing it."""
+    for name in ("triton", "pytorch-triton-rocm", "triton-rocm"):  # packages that bring it
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return "of unknown version"
+
+
+def refusal(device: torch.device) -> str | None:
+    """Why the kernels do not run on this device, though they are there; None where they do."""
+    if device.type == "cpu":
+        if INTERPRETED:
+            return None
+        return (
+            "its kernels run on GPUs; on the CPU only in Triton's interpreter, with "
+            "TRITON_INTERPRET=1 in the environment before Python starts"
+        )
+    if device.type != "cuda":
+        return f"its kernels take CUDA and HIP tensors, got one on {device}"
+    return _too_old(device.index)
+
+
+def _too_old(index: int) -> str | None:
+    if torch.version.hip or INTERPRETED:
+        return None
+    capability = torch.cuda.get_device_capability(index)
+    if capability >= OLDEST_CAPABILITY:
+        return None
+    least = ".".join(map(str, OLDEST_CAPABILITY))
+    return f"cuda:{index} has compute capability {capability[0]}.{capability[1]}, needed is {least}"
+
+
+# What torch.compiler.assume_constant_result sets; that function imports the whole compiler.
+refusal._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def image_losses(
+    metrics: Sequence[Metric],
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    factors: Tensor,
+    options: LossOptions,
+    *,
+    amplified: bool,
+    per_term: bool,
+) -> Tensor:
+    """As `reference.image_losses`."""
+    return calls.image_losses(
+        _operators,
+        metrics,
+        input,
+        target,
+        weight,
+        factors,
+        options,
+        amplified=amplified,
+        per_term=per_term,
+    )
+
+
+def loss_map(terms: Terms, input: Tensor, target: Tensor, options: LossOptions) -> Tensor:
+    """As `reference.loss_map`."""
+    return calls.loss_map(_operators, terms, input, target, options)

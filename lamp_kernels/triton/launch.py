@@ -1,0 +1,347 @@
+"""From the operators' tensors to launches of the kernels. Imported with the first call.
+
+A call with SSIM launches plane_levels, then for each group of planes ssim_losses and, where a
+gradient is wanted, ssim_gradients, and at last image_sums. The groups keep the h planes between the
+two kernels small: beyond the stored gradients a call holds SCRATCH bytes, or what one plane takes.
+
+The checks guard memory against a direct call, as those of csrc/operators.h do; Python raises the
+errors that users see before.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from lamp_kernels import ops, reference
+from lamp_kernels.options import PADDINGS
+from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, smallest_side
+from lamp_kernels.triton import operators, tiling, windows
+from lamp_kernels.triton.levels import plane_levels
+from lamp_kernels.triton.pixels import pixel_losses
+from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
+from lamp_kernels.triton.sums import image_sums
+
+SCRATCH = 64 * 2**20  # bytes of h planes at once: so many stay in the L2 cache of a large device
+MAX_RADIUS = 7
+# In float64 the sums of both gradients' windows, of 13 pixels or more, are more than the registers
+# hold: then each gradient has a launch of its own. Columns that are not side by side take registers
+# too, for their addresses: float64 images of such strides are copied.
+WIDE_IN_FLOAT64 = 6  # radius
+LEVEL_SAMPLES = 1024
+SUM_BLOCK = 256
+BORDERS = {
+    "reflect": windows.REFLECT.value,
+    "valid": windows.VALID.value,
+    "zeros": windows.ZEROS.value,
+}
+REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
+
+
+# ---- The operators -------------------------------------------------------------------------------
+
+
+def image_losses(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    factors: Tensor,
+    *arguments: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator of that name; see lamp_kernels/ops.py."""
+    *given, per_term, input_gradient, target_gradient = arguments
+    options = ops.Options(*given)
+    call = _Call.of(input, target, options)
+    batch, channels, height, width = input.shape
+    _check(
+        factors.dtype == call.dtype and factors.shape == (batch, call.terms),
+        "expected factors (N, T) in the type computed in",
+    )
+    _check_device(input, factors, weight)
+    factors = factors.contiguous()
+    at, offset = _weight_of(weight, input, call)
+    by_input, by_target = (
+        ops.empty_in_format_of(image, (batch, channels, height, width), call.dtype)
+        if wanted
+        else image.new_empty(0, dtype=call.dtype)
+        for image, wanted in ((input, input_gradient), (target, target_gradient))
+    )
+    # The losses are symmetric, so the gradient of the target alone is that of the first image, too.
+    images, sinks = (input, target), (by_input, by_target)
+    if target_gradient and not input_gradient:
+        images, sinks = (target, input), (by_target, by_input)
+    gradients = int(input_gradient) + int(target_gradient)
+    shape = (batch, call.terms) if per_term else (batch,)
+    losses = input.new_empty(shape, dtype=call.dtype)
+    with _on(input):
+        run = _ssim if options.ssim else _pixels
+        partial = run(call, *images, at, offset, factors, gradients, *sinks, None)
+        if batch:
+            image_sums[(batch,)](
+                partial, factors, losses, partial.shape[0] // batch,
+                call.terms, bool(per_term), SUM_BLOCK, call.real,
+            )  # fmt: skip
+    return losses, by_input, by_target
+
+
+def loss_map(input: Tensor, target: Tensor, coefficients: Tensor, *arguments: Any) -> Tensor:
+    """The operator of that name; see lamp_kernels/ops.py."""
+    options = ops.Options(*arguments)
+    call = _Call.of(input, target, options)
+    _check(
+        coefficients.dtype == call.dtype and coefficients.shape == (call.terms,),
+        "expected coefficients (T,) in the type computed in",
+    )
+    _check_device(input, coefficients)
+    _check(call.margin == 0 or call.terms == 1, "the terms' maps differ in size")
+    batch, channels, height, width = input.shape
+    lost = 2 * call.margin
+    losses = ops.empty_in_format_of(
+        input, (batch, channels, height - lost, width - lost), call.dtype
+    )
+    with _on(input):
+        run = _ssim if options.ssim else _pixels
+        run(call, input, target, None, 0, coefficients.contiguous(), 0, losses, losses, losses)
+    return losses
+
+
+# ---- Checks --------------------------------------------------------------------------------------
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise RuntimeError(message)
+
+
+def _check_device(input: Tensor, *others: Tensor | None) -> None:
+    for other in others:
+        _check(other is None or other.device == input.device, "expected all tensors on one device")
+
+
+class _Call(NamedTuple):
+    """What follows from the images' shape and dtypes and from the options."""
+
+    options: ops.Options
+    dtype: torch.dtype  # computed in
+    terms: int
+    radius: int
+    margin: int  # rows and columns on each side without SSIM
+
+    @classmethod
+    def of(cls, input: Tensor, target: Tensor, options: ops.Options) -> "_Call":
+        _check(input.dim() == 4 and target.dim() == 4, "expected tensors (N, C, H, W)")
+        _check(input.shape == target.shape, "input and target differ in shape")
+        _check_device(input, target)
+        for image in (input, target):
+            _check(image.layout is torch.strided, "expected dense tensors")
+            _check(image.dtype in FLOAT_DTYPES, "expected float16, bfloat16, float32 or float64")
+        terms = options.ssim + options.mse + options.l1
+        _check(terms > 0, "expected at least one term")
+        radius = options.window_size // 2
+        if options.ssim:
+            _check(
+                options.window_size in range(3, 2 * MAX_RADIUS + 2, 2),
+                f"expected an odd window of 3 to {2 * MAX_RADIUS + 1}",
+            )
+            padding = next((known for known in PADDINGS if known == options.padding), None)
+            if padding is None:
+                raise RuntimeError(f"unknown padding {options.padding}")
+            least = smallest_side(options.window_size, padding)
+            _check(min(input.shape[2:]) >= least, "the image is too small for the window")
+        margin = radius if options.ssim and options.padding == "valid" else 0
+        return cls(options, compute_dtype(input.dtype, target.dtype), terms, radius, margin)
+
+    @property
+    def real(self) -> Any:
+        """The type computed in, in Triton's words."""
+        return REAL[self.dtype]
+
+    @property
+    def amplification(self) -> tuple[float, float]:
+        """The knee and the steepest slope."""
+        return 1.0 - self.options.eps, 1.0 / self.options.eps
+
+
+def _weight_of(weight: Tensor | None, input: Tensor, call: _Call) -> tuple[Tensor | None, int]:
+    """The weight with strides of the image's dimensions, and the place of its pixel (0, 0).
+
+    It broadcasts to the image, or to the grid of a "valid" SSIM: then pixel (0, 0) lies before it.
+    """
+    if weight is None:
+        return None, 0
+    _check(
+        weight.dim() == 4 and weight.dtype == call.dtype and weight.layout is torch.strided,
+        "expected a weight of four dimensions in the type computed in",
+    )
+    strides, offset = [0, 0, 0, 0], 0
+    for dim, (size, full) in enumerate(zip(weight.shape, input.shape, strict=True)):
+        lost = 2 * call.margin if dim >= 2 else 0
+        _check(size in (1, full, full - lost), "the weight does not broadcast to the images")
+        if size != 1:
+            strides[dim] = weight.stride(dim)
+        if size not in (1, full):
+            _check(call.terms == 1, "a weight on SSIM's grid serves no other term")
+            offset -= call.margin * weight.stride(dim)
+    return weight.as_strided(input.shape if not offset else weight.shape, strides), offset
+
+
+# ---- Launches ------------------------------------------------------------------------------------
+
+
+def _on(tensor: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+@lru_cache(maxsize=16)
+def _device(device: torch.device) -> tiling.Device:
+    if device.type != "cuda" or operators.INTERPRETED:
+        return tiling.INTERPRETER
+    table = tiling.HIP if torch.version.hip else tiling.CUDA
+    properties = torch.cuda.get_device_properties(device)
+    return table._replace(multiprocessors=properties.multi_processor_count)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """A tensor (N, C, H, W) as the kernels take it: its data and its strides."""
+    return (tensor, *tensor.stride())
+
+
+def _is_dense(*images: Tensor) -> bool:
+    """Whether columns lie side by side."""
+    return all(image.stride(3) == 1 for image in images)
+
+
+def _ssim(
+    call: _Call,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    weight_offset: int,
+    factors: Tensor,
+    gradients: int,
+    dx: Tensor,
+    dy: Tensor,
+    losses: Tensor | None,
+) -> Tensor:
+    """Launch what computes SSIM and the terms beside it. Returns the tiles' sums, (tiles, terms).
+
+    dx, dy: where the gradients go, as many as `gradients`. losses: the map to write, if there is.
+    """
+    options = call.options
+    if call.dtype is torch.float64:
+        x, y = (image if _is_dense(image) else image.contiguous() for image in (x, y))
+    batch, channels, height, width = x.shape
+    planes = batch * channels
+    tiles = tiling.ssim_tiling(planes, height, width, call.radius, _device(x.device))
+    partial = x.new_empty((planes * tiles.per_plane, call.terms), dtype=torch.float64)
+    if planes == 0:
+        return partial
+    scale = 1.0 / options.data_range
+    levels = x.new_empty((planes, 2), dtype=call.dtype)
+    plane_levels[(planes,)](
+        *_place(x), *_place(y), levels, channels, height, width, scale,
+        LEVEL_SAMPLES, call.real, num_warps=4,
+    )  # fmt: skip
+
+    size = (2 + gradients) * height * width if gradients else 0
+    at_once = min(planes, max(1, SCRATCH // (size * call.dtype.itemsize))) if size else planes
+    h = x.new_empty(at_once * size, dtype=call.dtype)
+    taps = reference.gaussian(options.window_size, options.sigma)[call.radius :]
+    taps += [0.0] * (MAX_RADIUS + 1 - len(taps))
+    weights = _place(x if weight is None else weight)
+    constants: dict[str, Any] = {
+        "num_warps": tiles.warps,
+        "radius": call.radius,
+        "border": BORDERS[options.padding],
+        "weighted": weight is not None,
+        "mse": options.mse,
+        "l1": options.l1,
+        "log": options.amplify,
+        "dense": _is_dense(x, y),
+        "block": tiles.block,
+        "real": call.real,
+    }
+    # Each with what it is the gradient of in the place of the first image.
+    passes = [(x, y, dx, dy, gradients, False)] if gradients else []
+    if gradients == 2 and call.dtype is torch.float64 and call.radius >= WIDE_IN_FLOAT64:
+        passes = [(x, y, dx, dx, 1, False), (y, x, dy, dy, 1, True)]
+    map_offset = 0
+    if losses is not None:
+        map_offset = -call.margin * (losses.stride(2) + losses.stride(3))
+    for first in range(0, planes, at_once):
+        grid = (min(at_once, planes - first) * tiles.per_plane,)
+        shape = (first, channels, height, width, tiles.strips, tiles.bands, tiles.band_height)
+        ssim_losses[grid](
+            *_place(x), *_place(y), *weights, weight_offset,
+            *_place(x if losses is None else losses), map_offset,
+            factors, levels, h, partial, *shape,
+            scale, options.k1**2, options.k2**2, options.dissimilarity, *call.amplification, *taps,
+            gradients=gradients, writes_map=losses is not None, **constants,
+        )  # fmt: skip
+        for first_image, second_image, by_first, by_second, count, swapped in passes:
+            ssim_gradients[grid](
+                *_place(first_image), *_place(second_image), *weights,
+                *_place(by_first), *_place(by_second if count == 2 else by_first),
+                factors, levels, h, *shape, scale, *call.amplification, *taps,
+                h_planes=2 + gradients, gradients=count, swapped=swapped, **constants,
+            )  # fmt: skip
+    return partial
+
+
+def _pixels(
+    call: _Call,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    _: int,
+    factors: Tensor,
+    gradients: int,
+    dx: Tensor,
+    dy: Tensor,
+    losses: Tensor | None,
+) -> Tensor:
+    """As `_ssim`, of pointwise terms alone."""
+    options = call.options
+    sinks = [dx if gradients else x, dy if gradients == 2 else x, x if losses is None else losses]
+    images = [x, y]
+    if weight is None and (joined := _joined(x, y)):
+        images = [joined(image) for image in images]
+        sinks = [joined(sink) for sink in sinks]
+    batch, channels, height, width = images[0].shape
+    runs = tiling.pixel_runs(height * width)
+    programs = batch * channels * runs
+    partial = x.new_empty((programs, call.terms), dtype=torch.float64)
+    if programs == 0:
+        return partial
+    pixel_losses[(programs,)](
+        *_place(images[0]), *_place(images[1]), *_place(images[0] if weight is None else weight),
+        *_place(sinks[2]), *_place(sinks[0]), *_place(sinks[1]),
+        factors, partial, channels, height, width, runs,
+        1.0 / options.data_range, *call.amplification,
+        gradients=gradients, writes_map=losses is not None, weighted=weight is not None,
+        mse=options.mse, l1=options.l1, log=options.amplify,
+        one_row=height == 1, dense=_is_dense(*images),
+        block=tiling.PIXEL_BLOCK, pieces=tiling.PIXEL_PIECES, real=call.real,
+        num_warps=tiling.PIXEL_WARPS,
+    )  # fmt: skip
+    return partial
+
+
+def _joined(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """How to see an image as one row, where both lie dense in one order; else None.
+
+    What is written has the memory format of an image, so it lies in that order as well.
+    """
+    batch, *sizes = x.shape
+    pixels = sizes[0] * sizes[1] * sizes[2]
+    shape = (batch, 1, 1, pixels)
+    if x.is_contiguous() and y.is_contiguous():
+        return lambda image: image.view(shape)
+    if ops.is_channels_last(x) and ops.is_channels_last(y):
+        return lambda image: image.permute(0, 2, 3, 1).reshape(shape)
+    return None

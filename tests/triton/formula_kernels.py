@@ -1,0 +1,115 @@
+"""Kernels that apply one function of lamp_kernels/triton/formulas.py to each number."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lamp_kernels.triton import formulas
+
+
+@triton.jit
+def at(pointer, i, n, k):
+    """Number i of row k of an array (rows, n)."""
+    return tl.load(pointer + k * n + i, mask=i < n, other=0.0)
+
+
+@triton.jit
+def put(pointer, i, n, k, value):
+    """The same, to write to."""
+    tl.store(pointer + k * n + i, value, mask=i < n)
+
+
+@triton.jit
+def minus_log1p_minus(given, out, constants, n, block: tl.constexpr):
+    """-log1p(-L)."""
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    loss = at(given, i, n, 0)
+    put(out, i, n, 0, formulas.minus_log1p_minus(loss, 1.0 / (1.0 - loss)))
+
+
+@triton.jit
+def amplify(given, out, constants, n, block: tl.constexpr):
+    """A(L) and A'(L); the constants are the knee and the steepest slope."""
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    value, slope = formulas.amplify(
+        at(given, i, n, 0), True, tl.load(constants), tl.load(constants + 1)
+    )
+    put(out, i, n, 0, value)
+    put(out, i, n, 1, slope)
+
+
+@triton.jit
+def unamplified(given, out, constants, n, block: tl.constexpr):
+    """The same without amplification."""
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    value, slope = formulas.amplify(at(given, i, n, 0), False, 1.0, 1.0)
+    put(out, i, n, 0, value)
+    put(out, i, n, 1, slope)
+
+
+@triton.jit
+def squared_error(given, out, constants, n, block: tl.constexpr):
+    """L and its slope."""
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    value, slope = formulas.squared_error(at(given, i, n, 0))
+    put(out, i, n, 0, value)
+    put(out, i, n, 1, slope)
+
+
+@triton.jit
+def absolute_error(given, out, constants, n, block: tl.constexpr):
+    """L and its slope."""
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    value, slope = formulas.absolute_error(at(given, i, n, 0))
+    put(out, i, n, 0, value)
+    put(out, i, n, 1, slope)
+
+
+@triton.jit
+def ssim(given, out, constants, n, block: tl.constexpr):
+    """The loss, and the adjoint of slope 1: d, s, dd, ss. The constants: c1, c2, a, the levels."""
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    mean_d = at(given, i, n, 0)
+    mean_s = at(given, i, n, 1)
+    a = tl.load(constants + 2)
+    loss, p, q, inverse_m, inverse_v, mu_d, mu_s = formulas.ssim(
+        mean_d,
+        mean_s,
+        at(given, i, n, 2),
+        at(given, i, n, 3),
+        tl.load(constants),
+        tl.load(constants + 1),
+        a,
+        tl.load(constants + 3),
+        tl.load(constants + 4),
+    )
+    d, s, dd, ss = formulas.ssim_adjoint(
+        mean_d, mean_s, p, q, inverse_m, inverse_v, mu_d, mu_s, 1.0, a
+    )
+    put(out, i, n, 0, loss)
+    put(out, i, n, 1, d)
+    put(out, i, n, 2, s)
+    put(out, i, n, 3, dd)
+    put(out, i, n, 4, ss)
+
+
+KERNELS = {
+    "minus_log1p_minus": (minus_log1p_minus, 1),
+    "amplify": (amplify, 2),
+    "unamplified": (unamplified, 2),
+    "squared_error": (squared_error, 2),
+    "absolute_error": (absolute_error, 2),
+    "ssim": (ssim, 5),
+}
+
+
+def call(name: str, given: Tensor, constants: tuple[float, ...]) -> Tensor:
+    """Rows of results of the rows of numbers given."""
+    kernel, rows = KERNELS[name]
+    n = given.shape[-1]
+    out = given.new_empty(rows, n)
+    table = torch.tensor([*constants, 0.0], dtype=given.dtype)
+    block = triton.next_power_of_2(n)
+    kernel[(1,)](given.contiguous(), out, table, n, block)
+    return out

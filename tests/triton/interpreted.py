@@ -1,0 +1,307 @@
+"""What runs in the process that interprets Triton's kernels on the CPU: tests call it by name.
+
+TRITON_INTERPRET=1 has to be set before Triton is imported, and one process cannot both interpret
+and compile, so the test process itself does neither.
+"""
+
+from typing import Any
+
+import torch
+from layouts import LAYOUTS
+from scenes import pair
+
+from lamp_kernels import backends, functional
+from lamp_kernels import triton as backend
+from lamp_kernels.tensors import compute_dtype
+
+METRICS = ("ssim", "mse", "l1")
+
+
+def start() -> None:
+    """Once in the process: memory that nothing wrote is NaN, and the interpreter is fast."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    from triton.runtime import interpreter
+
+    patched = set()
+
+    def call(self: Any, *arguments: Any, **others: Any) -> Any:
+        """Of a function by a kernel: made ready once, where the interpreter does so at each call.
+
+        That took two thirds of the time.
+        """
+        module = self.fn.__globals__["__name__"]
+        if module not in patched:
+            patched.add(module)
+            interpreter._patch_lang(self.fn)
+        return self.rewrite()(*arguments, **others)
+
+    interpreter.InterpretedFunction.__call__ = call
+
+
+def is_ready() -> tuple[bool, bool, bool]:
+    """Whether kernels are interpreted and what is not written is NaN, of both ways to allocate."""
+    poisoned = [torch.empty(100).isnan().all(), torch.ones(1).new_empty(100).isnan().all()]
+    return backend.INTERPRETED, *(bool(all_nan) for all_nan in poisoned)
+
+
+# ---- Tiles ---------------------------------------------------------------------------------------
+
+
+class Tiles:
+    """Small tiles and groups of planes for what runs inside, so that there are seams."""
+
+    def __init__(self, columns: int | None, rows: int, scratch: int) -> None:
+        from lamp_kernels.triton import launch, tiling
+
+        self._launch, self._columns = launch, columns
+        self._before = launch._device, launch.SCRATCH
+        if columns is not None:
+            device = tiling.Device(1, lanes=columns, widest=columns, highest=rows)
+            launch._device, launch.SCRATCH = lambda _: device, scratch
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self._launch._device, self._launch.SCRATCH = self._before
+
+
+# ---- Losses against the reference ----------------------------------------------------------------
+
+
+def errors(
+    *,
+    shape: tuple[int, ...] = (1, 1, 9, 13),
+    dtypes: tuple[torch.dtype, torch.dtype] = (torch.float32, torch.float32),
+    layouts: tuple[str, str] = ("contiguous", "contiguous"),
+    grad: tuple[bool, bool] = (True, False),
+    weight: tuple[int, ...] | None = None,
+    mask: bool = False,
+    terms: dict[str, float] | None = None,
+    tile: tuple[int, int] | None = None,
+    scratch: int = 2**26,
+    scene: tuple[str, float, float] | None = None,
+    **options: Any,
+) -> list[float]:
+    """Relative errors of the loss and of the gradients that are wanted, against float64.
+
+    tile: columns and rows of a program; None for as many as there are.
+    """
+    torch.manual_seed(0)
+    options = {"window_size": 5, **options}
+    scale = options.get("data_range", 1.0)
+    if scene is None:
+        images = [scale * torch.rand(shape, dtype=torch.float64) for _ in range(2)]
+    else:
+        images = [image[tuple(map(slice, shape))] for image in pair(*scene)]
+    images = [image.to(dtype) for image, dtype in zip(images, dtypes, strict=True)]
+    if len(shape) == 4:
+        images = [LAYOUTS[name](image) for name, image in zip(layouts, images, strict=True)]
+    m = None if weight is None else torch.rand(weight, dtype=torch.float64)
+    if mask:
+        m = m > 0.4
+    coefficients = {**dict.fromkeys(METRICS, 0.0), **(terms or {"ssim": 1.0})}
+
+    def results(name: str, pair: list[torch.Tensor]) -> list[torch.Tensor]:
+        leaves = [
+            image.detach().clone(memory_format=torch.preserve_format).requires_grad_(wanted)
+            for image, wanted in zip(pair, grad, strict=True)
+        ]
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtypes[0] != dtypes[1]):
+            loss = functional.amplified_reconstruction_loss(
+                *leaves, m, **coefficients, **options, backend=name
+            )
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        upstream = torch.linspace(0.5, 1.5, loss.numel(), dtype=torch.float64).view(loss.shape)
+        found = (
+            torch.autograd.grad((loss * upstream.to(loss.dtype)).sum(), wanted) if wanted else ()
+        )
+        assert all(g.dtype == leaf.dtype for g, leaf in zip(found, wanted, strict=True))
+        return [loss.detach(), *found]
+
+    exact = results("reference", [image.double() for image in images])
+    with Tiles(*(tile or (None, 0)), scratch):
+        found = results("triton", images)
+    assert found[0].dtype == compute_dtype(*dtypes)
+    assert all(one.shape == other.shape for one, other in zip(found, exact, strict=True))
+    assert not any(tensor.isnan().any() for tensor in found)
+    return [
+        ((one.double() - other).norm() / other.norm().clamp(min=1e-300)).item()
+        for one, other in zip(found, exact, strict=True)
+    ]
+
+
+def loss_of_equal_images() -> tuple[float, float]:
+    """The loss, and the greatest gradient."""
+    image = torch.rand(1, 1, 8, 9, requires_grad=True)
+    loss = functional.amplified_reconstruction_loss(
+        image, image.detach(), l1=1.0, window_size=5, backend="triton"
+    )
+    (gradient,) = torch.autograd.grad(loss, image)
+    return loss.item(), gradient.abs().max().item()
+
+
+def windows_that_see_nan(padding: str) -> bool:
+    """Whether the map is NaN where the reference's is, and nowhere else; the gradient too."""
+    x, y = torch.rand(2, 1, 1, 9, 14).unbind(0)
+    x[0, 0, 2, 3] = torch.nan
+    same = []
+    for reduction in ("none", "sum"):
+        results = []
+        for name in ("triton", "reference"):
+            leaf = x.clone().requires_grad_()
+            loss = functional.amplified_ssim_loss(
+                leaf, y, window_size=3, padding=padding, reduction=reduction, backend=name
+            )
+            (gradient,) = torch.autograd.grad(loss[~loss.isnan()].sum(), leaf)
+            results.append((loss.isnan(), gradient.isnan() if reduction == "none" else None))
+        same.append(torch.equal(results[0][0], results[1][0]))
+    return all(same)
+
+
+def least_loss() -> float:
+    """Of nearly equal flat images, where rounding may turn a variance negative."""
+    x, y = (image[:1, :, :16, :16].float() for image in pair("flat", 1e-5))
+    losses = functional.amplified_ssim_loss(x, y, window_size=5, reduction="none", backend="triton")
+    return losses.min().item()
+
+
+def losses_of_nothing() -> list[list[int]]:
+    """Shapes of the results of empty batches, and without pixels in between."""
+    shapes = []
+    for shape, terms in (((0, 3, 9, 9), {}), ((0, 5), {"ssim": 0.0}), ((2, 0), {"ssim": 0.0})):
+        for reduction in ("mean", "image", "none"):
+            x = torch.rand(shape, requires_grad=True)
+            loss = functional.amplified_reconstruction_loss(
+                x, x.detach(), **terms, reduction=reduction, backend="triton"
+            )
+            loss.sum().backward()
+            assert x.grad.shape == x.shape
+            assert loss.detach().sum() == 0
+            shapes.append(list(loss.shape))
+    return shapes
+
+
+def same_twice() -> bool:
+    """Whether two calls agree bit by bit."""
+    x, y = torch.rand(2, 1, 2, 9, 13).unbind(0)
+    results = []
+    for _ in range(2):
+        leaf = x.clone().requires_grad_()
+        loss = functional.amplified_reconstruction_loss(leaf, y, window_size=3, backend="triton")
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaf)))
+    return all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+# ---- The operators -------------------------------------------------------------------------------
+
+OPTIONS = {
+    "data_range": 1.0,
+    "window_size": 3,
+    "sigma": 1.5,
+    "k1": 0.01,
+    "k2": 0.03,
+    "padding": "reflect",
+    "dissimilarity": 0.5,
+    "amplify": True,
+    "eps": 1e-2,
+}
+
+
+def _options(metrics: tuple[str, ...], **others: Any) -> tuple[Any, ...]:
+    return (*(metric in metrics for metric in METRICS), *{**OPTIONS, **others}.values())
+
+
+def opcheck(layout: str, dtype: torch.dtype, grad: tuple[bool, bool], per_term: bool) -> None:
+    """PyTorch's own check of schema, fake kernel, autograd and compilation."""
+    metrics = ("ssim", "l1") if per_term else ("ssim",)
+    x, y = (
+        LAYOUTS[layout](torch.rand(2, 2, 5, 6).to(dtype)).requires_grad_(wanted) for wanted in grad
+    )
+    factors = torch.rand(2, len(metrics), dtype=compute_dtype(dtype))
+    weight = torch.rand(2, 1, 5, 6, dtype=factors.dtype)
+    wanted = (False, False) if per_term else grad
+    operators = torch.ops.lamp_kernels_triton
+    torch.library.opcheck(
+        operators.image_losses.default,
+        (x, y, weight, factors, *_options(metrics), per_term, *wanted),
+    )
+    torch.library.opcheck(
+        operators.loss_map.default, (x, y, torch.rand(1, dtype=factors.dtype), *_options(("mse",)))
+    )
+
+
+def error_of(change: dict[str, Any]) -> str | None:
+    """What a bad call of image_losses raises, as RuntimeError."""
+    arguments = {
+        "x": torch.rand(2, 3, 9, 10),
+        "y": torch.rand(2, 3, 9, 10),
+        "weight": None,
+        "factors": torch.rand(2, 1),
+        "metrics": ("ssim",),
+        **change,
+    }
+    tensors = [arguments.pop(name) for name in ("x", "y", "weight", "factors")]
+    try:
+        torch.ops.lamp_kernels_triton.image_losses(
+            *tensors, *_options(**arguments), False, True, True
+        )
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def second_derivative() -> str | None:
+    """What it raises."""
+    x = torch.rand(1, 1, 5, 6, requires_grad=True)
+    loss = functional.amplified_ssim_loss(
+        x, torch.rand(1, 1, 5, 6), window_size=3, backend="triton"
+    )
+    (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+    try:
+        gradient.sum().backward()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def compiled_agrees() -> bool:
+    """Whether torch.compile takes a loss as a whole and gives the same."""
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return functional.amplified_ssim_loss(x, y, window_size=3, backend="triton")
+
+    x, y = torch.rand(2, 1, 1, 6, 7).unbind(0)
+    leaf = x.clone().requires_grad_()
+    results = []
+    for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        loss = function(leaf, y)
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaf)))
+    return all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def chosen() -> dict[str, str]:
+    """What the backends say, for CPU tensors."""
+    image = torch.rand(1, 1, 16, 16)
+    try:
+        wide = backends.resolve("triton", image, window_size=17)
+    except ValueError as error:
+        wide = str(error)
+    return {
+        "automatic": backends.resolve(None, image),
+        "asked": backends.resolve("triton", image),
+        "wide": wide,
+        "report": backends.report(),
+    }
+
+
+# ---- Formulas ------------------------------------------------------------------------------------
+
+
+def formula(name: str, given: torch.Tensor, constants: tuple[float, ...] = ()) -> torch.Tensor:
+    """Rows of results of a function of formulas.py, for the rows of numbers given."""
+    import formula_kernels
+
+    return formula_kernels.call(name, given, constants)

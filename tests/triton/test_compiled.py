@@ -1,0 +1,65 @@
+"""The Triton kernels compiled ahead of time for every target: no spills, and the right units.
+
+In a process of their own: the same source that bench/gpu_static.py has its table from.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cpu_only("compiles for GPUs, on the CPU")
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+# All kernels as they are usually called for two targets, the two that take the time for the others,
+# and for one of each maker what asks for the most registers.
+REST = (80, "gfx942")
+HEAVIEST = (90, "gfx90a")
+TARGETS = (75, 80, 86, 89, 90, 100, 120, "gfx90a", "gfx942", "gfx950")
+
+PROGRAM = """
+import json, sys
+from collections import Counter
+from gpu import triton
+target, rest, heaviest = json.loads(sys.argv[1])
+variants = triton.USUAL + triton.REST * rest + triton.HEAVIEST * heaviest
+for variant in variants:
+    found = triton.compiled(variant, target)
+    operations = dict(found.operations) or Counter(i.name for i in found.code)
+    told = [repr(variant), found.registers, found.spilled, found.shared_memory, operations]
+    print(json.dumps(told))
+"""
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_spills_and_multiply_adds_are_fused(target, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": f"{BENCH}{os.pathsep}{BENCH.parent}"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path)}  # what is tested is this compiler's work
+    arguments = json.dumps([target, target in REST, target in HEAVIEST])
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, arguments], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) >= 2
+    for variant, registers, spilled, shared_memory, operations in lines:
+        print(target, variant, registers)
+        assert spilled == 0, variant
+        assert shared_memory <= 1024, variant  # a reduction's at most
+        if "ssim" in variant and "fp32" in variant:
+            fused = sum(n * is_fused(name) for name, n in operations.items())
+            assert fused >= 30, variant  # of three planes along y alone
+        assert not any(is_of_tensor_cores(name) for name in operations)
+
+
+def is_fused(name):
+    """How many multiply-adds it is: two if packed."""
+    return 2 * name.startswith(("FFMA2", "v_pk_fma")) or name.startswith(("FFMA", "v_fma"))
+
+
+def is_of_tensor_cores(name):
+    return name.startswith(("HMMA", "IMMA", "v_mfma", "UTCHMMA", "HGMMA"))

@@ -1,0 +1,48 @@
+"""How images are cut for the Triton kernels."""
+
+import itertools
+
+import pytest
+
+from lamp_kernels.triton import tiling
+
+DEVICES = (tiling.CUDA, tiling.HIP, tiling.INTERPRETER)
+SIDES = (1, 7, 28, 64, 255, 256, 257, 1080, 1920)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_pixel_is_in_one_tile(device):
+    for height, width, planes, radius in itertools.product(SIDES, SIDES, (1, 24, 3000), (1, 5, 7)):
+        tiles = tiling.ssim_tiling(planes, height, width, radius, device)
+        assert tiles.block == tiles.warps * device.lanes
+        assert tiles.block & (tiles.block - 1) == 0
+        assert (tiles.strips - 1) * tiles.block < width <= tiles.strips * tiles.block
+        assert (tiles.bands - 1) * tiles.band_height < height <= tiles.bands * tiles.band_height
+        assert tiles.band_height <= device.highest
+
+
+@pytest.mark.parametrize("device", [tiling.CUDA, tiling.HIP])
+def test_no_band_is_mostly_seam(device):
+    for height, planes, radius in itertools.product(SIDES, (1, 24, 3000), (1, 5, 7)):
+        tiles = tiling.ssim_tiling(planes, height, 256, radius, device)
+        assert tiles.band_height >= min(4 * radius, height)
+
+
+def test_large_batches_have_high_bands_and_small_ones_fill_the_device_in_one_round():
+    assert tiling.ssim_tiling(3000, 256, 256, 5, tiling.CUDA).band_height == 128
+    device = tiling.CUDA._replace(multiprocessors=132)
+    at_once = device.multiprocessors * tiling.WARPS_AT_ONCE // 4
+    programs = 3 * tiling.ssim_tiling(3, 1080, 1920, 5, device).per_plane
+    assert 0.8 * at_once <= programs <= at_once
+
+
+@pytest.mark.parametrize(
+    ("width", "block"), [(20, 32), (64, 64), (96, 32), (256, 128), (1920, 128)]
+)
+def test_few_lanes_are_without_a_column(width, block):
+    assert tiling.ssim_tiling(24, 256, width, 5, tiling.CUDA).block == block
+
+
+def test_runs_of_pixels():
+    run = tiling.PIXEL_BLOCK * tiling.PIXEL_PIECES
+    assert [tiling.pixel_runs(n) for n in (0, 1, run, run + 1)] == [0, 1, 1, 2]
