@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shlex
 import sys
@@ -25,11 +24,10 @@ from uad import figures
 from uad.checkpoint import atomic_write
 from uad.data import GOOD
 from uad.evaluation import auroc_resamples
+from uad.html import document, picture
 from uad.report_tables import definitions, kind_table, result_table
 
 Arrays = dict[str, NDArray[Any]]
-
-STYLE = Path(__file__).with_name("report.css")
 
 
 class ReportError(Exception):
@@ -100,7 +98,7 @@ def write_report(run_folder: Path) -> Path:
 
 def page(run: Run, grid: bytes) -> str:
     """The whole document. grid: the picture grid as a PNG."""
-    title = f"Anomalies by reconstruction: {escape(run.metrics['data']['title'])}"
+    title = f"Anomalies by reconstruction: {run.metrics['data']['title']}"
     by_kind = "".join(
         kind_table(run.arms, *figure)
         for figure in (("image_auroc", "Image AUROC"), ("aupro", "AUPRO"))
@@ -113,26 +111,7 @@ def page(run: Run, grid: bytes) -> str:
         "Training": training_figures(run.arms),
         "How to repeat it": settings(run.metrics),
     }
-    body = "\n".join(
-        f"<section>\n<h2>{name}</h2>\n{content}</section>"
-        for name, content in sections.items()
-        if content
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{STYLE.read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{summary(run.metrics)}{body}
-</body>
-</html>
-"""
+    return document(title, summary(run.metrics), sections)
 
 
 # --- in words -----------------------------------------------------------------------------------
@@ -234,7 +213,7 @@ def pictures(run: Run, grid: bytes) -> str:
         "normal images."
     )
     style = "large" if len(run.arms) > 1 else ""
-    return _figure(grid, "png", "Originals, reconstructions and anomaly maps", caption, style)
+    return picture(grid, "png", "Originals, reconstructions and anomaly maps", caption, style)
 
 
 def score_figures(run: Run) -> str:
@@ -284,16 +263,7 @@ def training_figures(arms: Mapping[str, Any]) -> str:
 
 
 def _drawing(figure: Figure, alternative: str, caption: str) -> str:
-    return _figure(figures.encode(figure, "svg"), "svg+xml", alternative, caption)
-
-
-def _figure(content: bytes, subtype: str, alternative: str, caption: str, style: str = "") -> str:
-    encoded = base64.b64encode(content).decode()
-    return (
-        f'<figure class="{style}"><div class="wide"><img alt="{alternative}" '
-        f'src="data:image/{subtype};base64,{encoded}"></div>'
-        f"<figcaption>{caption}</figcaption></figure>\n"
-    )
+    return picture(figures.encode(figure, "svg"), "svg+xml", alternative, caption)
 
 
 # --- settings -----------------------------------------------------------------------------------

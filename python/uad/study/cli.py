@@ -12,6 +12,7 @@ from uad.cli import positive_int
 from uad.data import DataError
 from uad.study.experiment import load_data
 from uad.study.grid import GridError, read_grid
+from uad.study.page import publish
 from uad.study.results import ResultsError
 from uad.study.runner import run_study
 
@@ -42,11 +43,18 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--root", type=Path, help="folder of Fashion-MNIST (default: that of Debian's package)"
     )
+    publish_command = commands.add_parser(
+        "publish", help="write tables, figures and a page beside a results file"
+    )
+    publish_command.add_argument("results", type=Path, help="the file that `run` wrote")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Make the missing runs."""
+    """What the subcommand says."""
+    if arguments.command == "publish":
+        print(*publish(arguments.results), sep="\n")
+        return
     specs = read_grid(arguments.grid)
     # one image set of each sort, so that a missing one is an error before any work
     for spec in {spec.dataset: spec for spec in specs}.values():

@@ -93,7 +93,7 @@ def load_data(
 def train(spec: RunSpec, data: AnomalyData) -> Trainer:
     """Train from the first weights and in the order of images that the seed alone decides."""
     torch.manual_seed(spec.seed)
-    network = ConvAutoencoder(data.train.shape[1], width=spec.width, latent=spec.latent)
+    network: Any = ConvAutoencoder(data.train.shape[1], width=spec.width, latent=spec.latent)
     options = LossOptions(amplify_over=spec.amplify_over, eps=spec.eps)
     trainer = Trainer(
         spec.loss,

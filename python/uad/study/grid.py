@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from uad.data import fashion_mnist, textures
 from uad.study.arms import ARMS
@@ -38,7 +38,7 @@ class RunSpec:
     normal_class: int | str
     loss: str
     seed: int
-    optimizer: str = "adam"
+    optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
     epochs: int = 10
     batch_size: int = 32
