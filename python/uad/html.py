@@ -66,3 +66,9 @@ def row_head(text: str, mark: str = "") -> str:
 def cell(text: str | None) -> str:
     """A cell with plain text, a dash for None."""
     return f"<td>{'-' if text is None else escape(text)}</td>"
+
+
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """A table of plain text, of which the first column says what a row is about."""
+    cells = [row_head(first) + "".join(map(cell, others)) for first, *others in rows]
+    return table(heads, cells, caption)

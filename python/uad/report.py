@@ -24,7 +24,8 @@ from uad import figures
 from uad.checkpoint import atomic_write
 from uad.data import GOOD
 from uad.evaluation import auroc_resamples
-from uad.html import document, picture
+from uad.html import document, html_table, picture
+from uad.landscape import table as landscapes
 from uad.report_tables import definitions, kind_table, result_table
 
 Arrays = dict[str, NDArray[Any]]
@@ -92,11 +93,11 @@ def write_report(run_folder: Path) -> Path:
         file.write(grid)
     path = run_folder / "report.html"
     with atomic_write(path) as file:
-        file.write(page(run, grid).encode())
+        file.write(page(run, grid, run_folder).encode())
     return path
 
 
-def page(run: Run, grid: bytes) -> str:
+def page(run: Run, grid: bytes, folder: Path) -> str:
     """The whole document. grid: the picture grid as a PNG."""
     title = f"Anomalies by reconstruction: {run.metrics['data']['title']}"
     by_kind = "".join(
@@ -109,6 +110,7 @@ def page(run: Run, grid: bytes) -> str:
         "Pictures": pictures(run, grid),
         "Scores": score_figures(run),
         "Training": training_figures(run.arms),
+        "Loss landscape": landscape(folder),
         "How to repeat it": settings(run.metrics),
     }
     return document(title, summary(run.metrics), sections)
@@ -264,6 +266,31 @@ def training_figures(arms: Mapping[str, Any]) -> str:
 
 def _drawing(figure: Figure, alternative: str, caption: str) -> str:
     return picture(figures.encode(figure, "svg"), "svg+xml", alternative, caption)
+
+
+def landscape(folder: Path) -> str:
+    """What landscape.py has left in the run folder; empty where it has not been there."""
+    picture_path, lines_path = folder / "landscape.png", folder / "landscape.jsonl"
+    if not picture_path.exists() or not lines_path.exists():
+        return ""
+    lines = [json.loads(line) for line in lines_path.read_text(encoding="utf-8").splitlines()]
+    caption = (
+        "The training loss around the trained weights, on the plane of two random directions and "
+        "along several. A step of 1 is as long as the weights themselves. Planes of a row have "
+        "one scale of colours, logarithmic."
+    )
+    return picture(picture_path.read_bytes(), "png", "Loss landscapes", caption, "large") + "".join(
+        html_table(heads, rows) + f'<p class="note">{escape(note)}</p>\n'
+        for heads, rows, note in (
+            (
+                landscapes.STEEPNESS_HEADS,
+                landscapes.steepness_rows(lines),
+                landscapes.STEEPNESS_NOTE,
+            ),
+            (landscapes.RATIO_HEADS, landscapes.ratio_rows(lines), landscapes.RATIO_NOTE),
+        )
+        if rows
+    )
 
 
 # --- settings -----------------------------------------------------------------------------------

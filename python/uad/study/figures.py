@@ -42,7 +42,7 @@ def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
                 )  # fmt: skip
             axes.axhline(len(classes) - 0.5, color="#cccccc", linewidth=0.8)
             _interval(axes, each, len(classes), shade)
-            axes.set_title(f"{comparison.after}\nless {comparison.before}", fontweight="bold")
+            axes.set_title(f"{comparison.after}\nminus {comparison.before}", fontweight="bold")
             axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
         panels[0].set_yticks(
             range(len(classes) + 1), [*map(class_name, classes), "mean, 95 % interval"]
@@ -64,7 +64,7 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
         for setting, group in groups.items():
             axes.text(
                 0.0, place, f" {setting}", transform=axes.get_yaxis_transform(), va="center",
-                fontweight="bold", fontsize=9, bbox={"color": "white", "pad": 1},
+                fontweight="bold", fontsize=9,
             )  # fmt: skip
             place += 1
             for comparison in group:
@@ -72,7 +72,7 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
                 clear = each.verdict != "open"
                 shade = colour(f"amplified-{comparison.metric}") if clear else OPEN_COLOUR
                 _interval(axes, each, place, shade)
-                labels.append((place, f"{comparison.after} less {comparison.before}"))
+                labels.append((place, f"{comparison.after} minus {comparison.before}"))
                 place += 1
         axes.set_yticks([y for y, _ in labels], [text for _, text in labels], fontsize=8.5)
         axes.set_ylim(place - 0.4, -0.7)

@@ -115,7 +115,7 @@ def bootstrap_interval(samples: Sequence[NDArray[np.float64]]) -> tuple[float, f
     """The 95 % interval of the mean of the samples' means; NaN where there are too few values.
 
     A percentile bootstrap, each sample drawn anew from itself. From few values its intervals are
-    too narrow: of ten, they hold the truth in 90 % of all cases, of five in 83 %. So it is taken at
+    too narrow: of ten, they hold the truth in 90 % of all cases, of five in 85 %. So it is taken at
     the confidence at which it is as wide as Student's t would make it for normal values
     (the expanded percentile interval: T. Hesterberg, What teachers should know about the
     bootstrap, The American Statistician 69, 2015).

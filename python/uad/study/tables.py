@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uad.html import cell, row_head, table
+from uad.html import html_table
 from uad.study.arms import METRICS
 from uad.study.experiment import SCORES
 from uad.study.questions import (
@@ -38,8 +38,7 @@ class Table:
 
     def html(self) -> str:
         """As an element of a page."""
-        rows = [row_head(first) + "".join(map(cell, others)) for first, *others in self.rows]
-        return table(self.heads, rows, self.caption)
+        return html_table(self.heads, self.rows, self.caption)
 
 
 def difference_table(comparisons: Sequence[Comparison]) -> Table:
@@ -80,7 +79,7 @@ def score_table(comparisons: Sequence[Comparison]) -> Table:
         for figure, label in FIGURES.items()
         for score in SCORES[dataset]
     }
-    caption = "Amplified less plain, by every figure and score; 95 % interval in brackets"
+    caption = "Amplified minus plain, by every figure and score; 95 % interval in brackets"
     return _by_metric(caption, comparisons, measures, signed)
 
 
