@@ -47,14 +47,19 @@ class ResultsFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("ab")
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ResultsError(f"{path}: another study is writing it") from error
         except OSError as error:
             raise ResultsError(f"{path}: cannot be written: {error}") from error
-        self.results = read_results(path)
-        content = path.read_bytes()
-        self.file.truncate(content.rfind(b"\n") + 1)  # a torn last line would spoil the next one
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.results = read_results(path)
+            # what a kill left of a last line would spoil the next one
+            self.file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        except BlockingIOError as error:
+            self.file.close()
+            raise ResultsError(f"{path}: another study is writing it") from error
+        except ResultsError:
+            self.file.close()
+            raise
 
     def append(self, result: dict[str, Any]) -> None:
         """Add a line and wait until it is on the disk."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -28,28 +29,33 @@ def run_study(specs: Sequence[RunSpec], path: Path, *, processes: int, root: Pat
     with ResultsFile(path) as results:
         done = {spec_of(result).key for result in results.results}
         missing = [spec for spec in specs if spec.key not in done]
-        # spawned: a forked child of a process with PyTorch's threads may hang
-        with ProcessPoolExecutor(
-            processes, multiprocessing.get_context("spawn"), initializer=_prepare
-        ) as pool:
-            futures = {pool.submit(run, spec, root): spec for spec in missing}
-            progress = tqdm(
-                total=len(specs),
-                initial=len(specs) - len(missing),
-                unit="run",
-                desc=path.stem,
-                mininterval=0.1 if sys.stderr.isatty() else LOG_SECONDS,
-                smoothing=0.05,  # runs of different blocks differ in length
-            )
-            try:
-                for future in as_completed(futures):
-                    results.append(future.result())
-                    progress.update()
-            finally:
-                pool.shutdown(cancel_futures=True)  # an error ends the study after runs under way
-                progress.close()
+        with tqdm(
+            total=len(specs),
+            initial=len(specs) - len(missing),
+            unit="run",
+            desc=path.stem,
+            mininterval=0.1 if sys.stderr.isatty() else LOG_SECONDS,
+            smoothing=0.05,  # runs of different blocks differ in length
+        ) as progress:
+            for result in _run_all(missing, processes, root):
+                results.append(result)
+                progress.update()
     return len(missing)
 
 
-def _prepare() -> None:
-    torch.set_num_threads(1)
+def _run_all(
+    specs: Sequence[RunSpec], processes: int, root: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Results as they come."""
+    if processes == 1:
+        torch.set_num_threads(1)
+        yield from (run(spec, root) for spec in specs)
+        return
+    # spawned: a forked child of a process with PyTorch's threads may hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
+        futures = [pool.submit(run, spec, root) for spec in specs]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        finally:
+            pool.shutdown(cancel_futures=True)  # an error ends the study after runs under way
