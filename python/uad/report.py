@@ -270,7 +270,7 @@ def _drawing(figure: Figure, alternative: str, caption: str) -> str:
 
 def landscape(folder: Path) -> str:
     """What landscape.py has left in the run folder; empty where it has not been there."""
-    picture_path, lines_path = folder / "landscape.png", folder / "landscape.jsonl"
+    picture_path, lines_path = folder / landscapes.PICTURE, folder / landscapes.LINES
     if not picture_path.exists() or not lines_path.exists():
         return ""
     lines = [json.loads(line) for line in lines_path.read_text(encoding="utf-8").splitlines()]

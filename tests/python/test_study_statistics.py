@@ -11,10 +11,11 @@ import pytest
 from scipy import stats
 from uad.study import cli
 from uad.study.grid import RunSpec
+from uad.study.page import sentences
 from uad.study.questions import Arm, comparisons, primary
 from uad.study.results import ResultsFile
 from uad.study.statistics import Pair, bootstrap_interval, compare, make_pairs
-from uad.study.tables import difference_table, error_table, score_table
+from uad.study.tables import difference_table, error_table, score_table, stuck_table
 
 SCORE = "mse mean"
 
@@ -129,6 +130,30 @@ def test_verdicts_follow_the_interval(results):
         for line in results
     ]
     assert difference(swapped).verdict == "lower"
+
+
+def test_trainings_that_learnt_nothing_are_counted_and_left_out(results):
+    black = {"mse": 0.2, "l1": 0.3, "ssim": 0.4}
+    for line in results:
+        if line["loss"] == "mse" and line["seed"] == 0:
+            line |= {"error_normal": black, "image_auroc": {SCORE: 0.5}}
+    (group,) = comparisons(results).values()
+    assert difference(results).mean > 0.05
+    learning = group[0].without_stuck().difference(primary("fashion-mnist"))
+    assert len(learning.pairs) == 20
+    assert learning.mean == pytest.approx(0.01, abs=0.002)
+    assert "without stuck runs" in difference_table(group).rows[1][0]
+    ((loss, share),) = stuck_table(group).rows
+    assert loss == "MSE"
+    assert share.startswith("10 of 30 (17% to 53%")
+    assert "Without stuck runs +0.0" in sentences(group)[0]
+
+
+def test_where_none_is_stuck_nothing_is_said_of_it(results):
+    ((_, group),) = comparisons(results).items()
+    assert stuck_table(group) is None
+    assert all(comparison.without_stuck() is None for comparison in group)
+    assert not any("stuck" in text for text in sentences(group))
 
 
 # --- tables and pages ---------------------------------------------------------------------------

@@ -18,14 +18,20 @@ from uad.data import DataError, to_unit
 from uad.figures import encode
 from uad.landscape.figures import landscape_figure
 from uad.landscape.measure import Landscape, Options, measure
-from uad.landscape.table import RATIO_HEADS, STEEPNESS_HEADS, ratio_rows, steepness_rows
+from uad.landscape.table import (
+    LINES,
+    PICTURE,
+    RATIO_HEADS,
+    STEEPNESS_HEADS,
+    ratio_rows,
+    steepness_rows,
+)
 from uad.losses import LossOptions
 from uad.report import ReportError, write_report
 from uad.run_folder import RunFolderError, load_images, load_network, read_metrics
 from uad.table import align
 
 PROGRAM = "landscape.py"
-PICTURE, LINES = "landscape.png", "landscape.jsonl"
 
 
 def build_parser() -> argparse.ArgumentParser:

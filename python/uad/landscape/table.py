@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from uad.landscape.measure import counterparts
 from uad.study.statistics import bootstrap_interval
 
+PICTURE, LINES = "landscape.png", "landscape.jsonl"
+
 Line = dict[str, Any]
 
 COLUMNS = {

@@ -17,6 +17,9 @@ from uad.study.questions import Comparison, Setting, primary
 from uad.study.statistics import Difference
 
 ZERO: dict[str, Any] = {"color": "#888888", "linewidth": 1.0, "zorder": 0}
+WIDE, LINEAR = 0.05, 0.01
+"""Differences that need a logarithmic axis for the small ones to be seen, and its linear part."""
+
 OPEN_COLOUR = "#777777"
 
 
@@ -31,25 +34,32 @@ def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
     with rc_context(APPEARANCE | {"axes.grid.axis": "x"}):
         figure = Figure(figsize=(3.3 * len(found) + 1.2, 0.3 * len(classes) + 1.9), dpi=110)
         figure.set_layout_engine("constrained")
-        panels = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
+        panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
         for axes, comparison, each in zip(panels, comparisons, found, strict=True):
             shade = colour(comparison.after.loss)
             axes.axvline(0, **ZERO)
             for pair in each.pairs:
                 axes.plot(
                     pair.difference, classes.index(pair.normal_class), "o", color=shade,
-                    alpha=0.55, markersize=5, markeredgewidth=0,
+                    alpha=0.55, markersize=5, fillstyle="none" if pair.stuck else "full",
                 )  # fmt: skip
             axes.axhline(len(classes) - 0.5, color="#cccccc", linewidth=0.8)
             _interval(axes, each, len(classes), shade)
             axes.set_title(f"{comparison.after}\nminus {comparison.before}", fontweight="bold")
+            reach = 1.1 * max(0.002, *(abs(pair.difference) for pair in each.pairs))
+            axes.set_xlim(-reach, reach)
             axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
         panels[0].set_yticks(
             range(len(classes) + 1), [*map(class_name, classes), "mean, 95 % interval"]
         )
         panels[0].set_ylim(len(classes) + 0.5, -0.6)
-        figure.supxlabel("difference in image AUROC, right of 0: amplified is better", fontsize=10)
-        figure.suptitle(str(setting), fontsize=10)
+        figure.supxlabel(
+            "difference in image AUROC, right of 0 amplified is better; scales differ",
+            fontsize=10,
+        )
+        hollow = any(pair.stuck for each in found for pair in each.pairs)
+        note = "; hollow: one of the two learnt nothing" if hollow else ""
+        figure.suptitle(f"{setting}{note}", fontsize=10)
     return figure
 
 
@@ -76,9 +86,12 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
                 place += 1
         axes.set_yticks([y for y, _ in labels], [text for _, text in labels], fontsize=8.5)
         axes.set_ylim(place - 0.4, -0.7)
-        axes.set_xlabel(
-            "difference in image AUROC, mean and 95 % interval; grey where the interval contains 0"
-        )
+        label = "difference in image AUROC, mean and 95 % interval; grey: contains 0"
+        if max(map(abs, axes.get_xlim())) > WIDE:
+            axes.set_xscale("symlog", linthresh=LINEAR, linscale=2)
+            axes.set_xticks([-0.1, -0.01, 0, 0.01, 0.1], ["-0.1", "-0.01", "0", "0.01", "0.1"])
+            label += f"; logarithmic beyond {LINEAR:g}"
+        axes.set_xlabel(label)
     return figure
 
 

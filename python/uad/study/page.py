@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -10,13 +11,23 @@ from pathlib import Path
 from uad.checkpoint import atomic_write
 from uad.figures import encode
 from uad.html import document, picture
+from uad.landscape import table as landscape
 from uad.study import figures
 from uad.study.questions import Comparison, Setting, comparisons, primary
 from uad.study.results import ResultsError, read_results
 from uad.study.statistics import Difference, Result
-from uad.study.tables import Table, difference_table, error_table, interval, score_table, signed
+from uad.study.tables import (
+    Table,
+    difference_table,
+    error_table,
+    interval,
+    score_table,
+    signed,
+    stuck_table,
+)
 
 PAGE = "conclusions.md"
+LANDSCAPES = "Loss landscapes"
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 
 METHOD = """\
@@ -44,7 +55,7 @@ def publish(path: Path) -> list[Path]:
             name = f"{path.stem}-{slug(setting)}.png"
             pictures[name] = encode(figures.paired_dots(main), "png")
     files = dict(pictures)
-    files[f"{path.stem}.html"] = page(results, groups, pictures, path.stem).encode()
+    files[f"{path.stem}.html"] = page(results, groups, pictures, path).encode()
     files[PAGE] = fill(folder / PAGE, markdown(results, groups, path)).encode()
     for name, content in files.items():
         with atomic_write(folder / name) as file:
@@ -84,14 +95,40 @@ def sentence(comparison: Comparison, found: Difference) -> str:
 
 def sentences(group: Sequence[Comparison]) -> list[str]:
     """All comparisons of a setting in words."""
-    found = [(each, each.difference(primary(each.setting.dataset))) for each in group]
-    return [sentence(each, difference) for each, difference in found if difference]
+    said = []
+    for comparison in group:
+        measure = primary(comparison.setting.dataset)
+        found, learning = comparison.difference(measure), comparison.without_stuck()
+        rest = learning.difference(measure) if learning else None
+        if found:
+            said.append(sentence(comparison, found))
+        if rest:
+            said[-1] += f" Without stuck runs {signed(rest.mean)} ({interval(rest)})."
+    return said
 
 
 def tables(group: Sequence[Comparison]) -> list[Table]:
     """All tables of a setting."""
     main = [each for each in group if each.main]
-    return [difference_table(group), *([score_table(main), error_table(main)] if main else [])]
+    stuck = stuck_table(group)
+    return [
+        difference_table(group),
+        *([stuck] if stuck else []),
+        *([score_table(main), error_table(main)] if main else []),
+    ]
+
+
+def landscape_tables(folder: Path) -> list[Table]:
+    """The tables of what landscape.py has left in the folder; none where it has not been there."""
+    path = folder / landscape.LINES
+    if not path.exists() or not (folder / landscape.PICTURE).exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    made = [
+        Table(landscape.RATIO_NOTE, landscape.RATIO_HEADS, landscape.ratio_rows(lines)),
+        Table(landscape.STEEPNESS_NOTE, landscape.STEEPNESS_HEADS, landscape.steepness_rows(lines)),
+    ]
+    return [each for each in made if each.rows]
 
 
 def made_of(results: Sequence[Result]) -> str:
@@ -126,6 +163,10 @@ def markdown(
         if any(each.main for each in group):
             parts.append(f"![Differences by class]({path.stem}-{slug(setting)}.png)\n")
         parts += [each.markdown() for each in tables(group)]
+    landscapes = landscape_tables(path.parent)
+    if landscapes:
+        parts.append(f"## {LANDSCAPES}\n\n![Loss landscapes]({landscape.PICTURE})\n")
+        parts += [each.markdown() for each in landscapes]
     return "\n".join(parts)
 
 
@@ -141,9 +182,10 @@ def page(
     results: Sequence[Result],
     groups: Mapping[Setting, list[Comparison]],
     pictures: Mapping[str, bytes],
-    stem: str,
+    path: Path,
 ) -> str:
     """The self-contained page."""
+    folder, stem = path.parent, path.stem
     lead = f'<p class="lead">{escape(made_of(results))}</p>\n<p>{escape(METHOD)}</p>\n'
     caption = "Every comparison: mean difference in image AUROC with its 95&nbsp;% interval."
     lead += picture(pictures[f"{stem}-differences.png"], "png", "Mean differences", caption)
@@ -156,4 +198,10 @@ def page(
             dots = "A dot a pair of runs; below, the mean over the classes with its interval."
             content += picture(pictures[name], "png", f"Paired differences, {setting}", dots)
         sections[escape(str(setting))] = content + "".join(each.html() for each in tables(group))
+    landscapes = landscape_tables(folder)
+    if landscapes:
+        png = (folder / landscape.PICTURE).read_bytes()
+        caption = "The training loss around the trained weights."
+        sections[LANDSCAPES] = picture(png, "png", "Loss landscapes", caption, "large")
+        sections[LANDSCAPES] += "".join(each.html() for each in landscapes)
     return document("What amplification changes", lead, sections)

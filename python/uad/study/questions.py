@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uad.data import fashion_mnist
 from uad.study.arms import METRICS
@@ -12,6 +12,7 @@ from uad.study.experiment import SCORES
 from uad.study.grid import RunSpec
 from uad.study.results import spec_of
 from uad.study.statistics import Difference, Measure, Result, compare, make_pairs
+from uad.study.stuck import mark_stuck
 
 FIGURES = {
     "image_auroc": "image AUROC",
@@ -90,6 +91,16 @@ class Comparison:
         """Whether this is what the study was made for: amplified against plain, as by default."""
         return self.after == Arm(f"amplified-{self.metric}") and self.before == Arm(self.metric)
 
+    def without_stuck(self) -> Comparison | None:
+        """The same without trainings that learnt nothing; None if there are none."""
+        before, after = (
+            [result for result in runs if not result["stuck"]]
+            for runs in (self.runs_before, self.runs_after)
+        )
+        if len(before) == len(self.runs_before) and len(after) == len(self.runs_after):
+            return None
+        return replace(self, runs_before=before, runs_after=after)
+
     def difference(self, measure: Measure) -> Difference | None:
         """By this figure; None without any pair."""
         pairs = make_pairs(self.runs_before, self.runs_after, measure)
@@ -99,7 +110,7 @@ class Comparison:
 def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:
     """All comparisons that the results allow, amplified against plain first in each setting."""
     groups: dict[Setting, dict[Arm, list[Result]]] = {}
-    for result in results:
+    for result in mark_stuck(results):
         if "failed" not in result:
             spec = spec_of(result)
             groups.setdefault(Setting.of(spec), {}).setdefault(Arm.of(spec), []).append(result)

@@ -41,6 +41,8 @@ class Pair:
     seed: int
     before: float
     after: float
+    stuck: bool = False
+    """Whether one of the two has learnt nothing, see uad.study.stuck."""
 
     @property
     def difference(self) -> float:
@@ -79,9 +81,12 @@ def make_pairs(before: Sequence[Result], after: Sequence[Result], measure: Measu
     pairs = []
     for result in after:
         partner = partners.get(tuple(result[name] for name in PAIRED_BY))
-        values = (measure(partner), measure(result)) if partner else (None, None)
-        if values[0] is not None and values[1] is not None:
-            pairs.append(Pair(result["normal_class"], result["seed"], values[0], values[1]))
+        if partner is None:
+            continue
+        one, other = measure(partner), measure(result)
+        if one is not None and other is not None:
+            stuck = partner.get("stuck", False) or result.get("stuck", False)
+            pairs.append(Pair(result["normal_class"], result["seed"], one, other, stuck))
     return sorted(pairs, key=lambda pair: (str(pair.normal_class), pair.seed))
 
 

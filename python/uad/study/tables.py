@@ -21,6 +21,7 @@ from uad.study.questions import (
     primary,
 )
 from uad.study.statistics import Difference, Measure
+from uad.study.stuck import FACTOR, stuck_share
 
 
 @dataclass(frozen=True)
@@ -47,28 +48,52 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
     score = next(iter(SCORES[dataset]))
     rows = []
     for comparison in comparisons:
-        found = comparison.difference(primary(dataset))
-        if found:
-            before = np.array([pair.before for pair in found.pairs])
-            after = np.array([pair.after for pair in found.pairs])
-            count, of = found.classes_higher
-            rows.append(
-                [
-                    title(comparison),
-                    str(len(found.pairs)),
-                    spread(before),
-                    spread(after),
-                    signed(found.mean),
-                    interval(found),
-                    f"{(after - before).std(ddof=1):.4f}" if len(after) > 1 else "-",
-                    f"{count} of {of}",
-                ]
-            )
+        rows.append(_row(title(comparison), comparison))
+        learning = comparison.without_stuck()
+        if learning and learning.difference(primary(dataset)):
+            rows.append(_row(f"{title(comparison)}, without stuck runs", learning))
     heads = [
         "A against B", "pairs", "B: mean (sd)", "A: mean (sd)", "A - B", "95 % interval",
         "sd of A - B", "classes where A is higher",
     ]  # fmt: skip
     return Table(f"Image AUROC, score: {score}, the same for every loss", heads, rows)
+
+
+def _row(name: str, comparison: Comparison) -> list[str]:
+    found = comparison.difference(primary(comparison.setting.dataset))
+    assert found is not None  # else it is not among the comparisons
+    before = np.array([pair.before for pair in found.pairs])
+    after = np.array([pair.after for pair in found.pairs])
+    count, of = found.classes_higher
+    return [
+        name,
+        str(len(found.pairs)),
+        spread(before),
+        spread(after),
+        signed(found.mean),
+        interval(found),
+        f"{(after - before).std(ddof=1):.4f}" if len(after) > 1 else "-",
+        f"{count} of {of}",
+    ]
+
+
+def stuck_table(comparisons: Sequence[Comparison]) -> Table | None:
+    """How many trainings learnt nothing, by loss; None if none did."""
+    runs = {}
+    for comparison in comparisons:
+        runs[comparison.before] = comparison.runs_before
+        runs[comparison.after] = comparison.runs_after
+    rows = [
+        [str(arm), stuck_share(results)]
+        for arm, results in runs.items()
+        if any(result["stuck"] for result in results)
+    ]
+    caption = (
+        "Stuck runs: trainings that learnt nothing, the error of normal images more than "
+        f"{FACTOR:g} times its median over all runs of the same class; losses without any are not "
+        "listed. In brackets the 95 % interval of the share, as if all runs were independent"
+    )
+    return Table(caption, ["loss", "stuck runs"], rows) if rows else None
 
 
 def score_table(comparisons: Sequence[Comparison]) -> Table:
