@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from scipy import stats
+from uad.landscape import table as landscape
 from uad.study import cli
 from uad.study.grid import RunSpec
 from uad.study.page import sentences
@@ -200,6 +202,27 @@ def test_publishing_fills_the_marked_part_of_the_page(results, tmp_path):
     html = (tmp_path / "study.html").read_text()
     assert said in html
     assert not re.search(r'(src|href)="(?!data:)', html)
+
+
+def test_landscapes_beside_the_results_are_published_with_them(results, tmp_path):
+    path = tmp_path / "study.jsonl"
+    with ResultsFile(path) as file:
+        for line in results:
+            file.append(line)
+    slopes = {name: [1.0, 1.2, 0.9, 1.1, 1.0] for name in landscape.COLUMNS}
+    steeper = {name: [2 * value for value in values] for name, values in slopes.items()}
+    common = {"loss": "mse", "loss_at_weights": 0.1, "top_curvature": 7.5}
+    lines = [
+        common | slopes | {"looked_at": "mse"},
+        common | steeper | {"looked_at": "amplified-mse"},
+    ]
+    (tmp_path / landscape.LINES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / landscape.PICTURE).write_bytes(b"\x89PNG")
+    assert cli.main(["publish", str(path)]) == 0
+    for page in ("conclusions.md", "study.html"):
+        text = (tmp_path / page).read_text()
+        assert "mse, around the network of mse" in text
+        assert "2.00 (2.00 to 2.00)" in text  # the same directions: the ratio has no spread
 
 
 def test_publishing_without_pairs_is_an_error(tmp_path, capsys):
