@@ -60,6 +60,7 @@ def test_runs_that_blocks_share_are_made_once_and_plain_losses_have_no_eps(tmp_p
         ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
         ({"seed": []}, "seed lists no value"),
         ({"optimizer": "adagrad"}, "optimizer is 'adagrad'"),
+        ({"dataset": "folder", "normal_class": 1}, "normal_class is 1: it must be a category's"),
     ],
 )
 def test_a_wrong_grid_is_an_error_that_names_the_block(tmp_path, change, message):
@@ -150,6 +151,18 @@ def test_a_training_that_diverges_is_a_result_without_figures(monkeypatch):
     result = experiment.run(SMALL, None)
     assert "the loss mse is nan in epoch 1" in result["failed"]
     assert "image_auroc" not in result
+
+
+def test_a_folder_of_one_s_own_images_can_be_studied(image_root, tmp_path):
+    block = {"dataset": "folder", "normal_class": image_root.name, "seed": 0, "loss": "mse"}
+    options = {"epochs": 1, "batch_size": 10, "size": 32, "width": 4, "latent": 2}
+    grid = write_grid(tmp_path / "grid.json", {**block, **options})
+    results = tmp_path / "study.jsonl"
+    arguments = ["run", str(grid), "--results", str(results), "--root", str(image_root.parent)]
+    assert cli.main(arguments) == 0
+    (result,) = read_results(results)
+    assert result["normal_class"] == image_root.name
+    assert 0 < result["pixel_auroc"]["mse top 1 %"] <= 1
 
 
 # --- many runs ----------------------------------------------------------------------------------

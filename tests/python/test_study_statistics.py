@@ -73,14 +73,14 @@ def test_pairs_differ_in_the_loss_alone():
 
 def test_the_mean_counts_classes_alike_however_many_seeds_they_have():
     pairs = [Pair(0, seed, 0.0, 1.0) for seed in range(8)] + [Pair(1, 0, 0.0, 0.0)]
-    assert compare(pairs, "fashion-mnist").mean == 0.5
+    assert compare(pairs).mean == 0.5
 
 
 def test_seeds_of_a_class_are_no_evidence_of_their_own():
     """Hundredfold the same seeds: as many classes, the same interval."""
     once = [Pair(c, 0, 0.0, float(c)) for c in range(10)]
     often = [Pair(c, seed, 0.0, float(c)) for c in range(10) for seed in range(100)]
-    one, other = compare(once, "fashion-mnist"), compare(often, "fashion-mnist")
+    one, other = compare(once), compare(often)
     assert (one.low, one.high) == pytest.approx((other.low, other.high))
     assert one.high - one.low > 3
 
@@ -88,7 +88,7 @@ def test_seeds_of_a_class_are_no_evidence_of_their_own():
 def test_the_three_textures_are_not_drawn_anew():
     """Their own differences are no uncertainty; what seeds differ in is."""
     pairs = [Pair(name, s, 0.0, shift) for shift, name in enumerate("abc") for s in range(5)]
-    found = compare(pairs, "textures")
+    found = compare(pairs)
     assert (found.mean, found.low, found.high) == (1.0, 1.0, 1.0)
     assert found.verdict == "higher"
 
@@ -108,7 +108,7 @@ def test_an_interval_is_about_that_of_the_t_distribution():
 
 
 def test_a_few_pairs_have_no_interval_and_no_verdict():
-    found = compare([Pair(c, 0, 0.0, 1.0) for c in range(4)], "fashion-mnist")
+    found = compare([Pair(c, 0, 0.0, 1.0) for c in range(4)])
     assert found.mean == 1.0
     assert math.isnan(found.low)
     assert found.verdict == "open"

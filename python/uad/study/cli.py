@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from uad.cli import positive_int
-from uad.data import DataError
+from uad.data import DataError, fashion_mnist, folder
 from uad.study.experiment import load_data
 from uad.study.grid import GridError, read_grid
 from uad.study.page import publish
@@ -41,7 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="runs side by side, each on one thread (default: %(default)s)",
     )
     run.add_argument(
-        "--root", type=Path, help="folder of Fashion-MNIST (default: that of Debian's package)"
+        "--root",
+        type=Path,
+        help="folder of Fashion-MNIST (default: that of Debian's package), or of your categories "
+        "in the layout of MVTec AD",
     )
     publish_command = commands.add_parser(
         "publish", help="write tables, figures and a page beside a results file"
@@ -56,6 +59,11 @@ def run(arguments: argparse.Namespace) -> None:
         print(*publish(arguments.results), sep="\n")
         return
     specs = read_grid(arguments.grid)
+    if {fashion_mnist.NAME, folder.NAME} <= {spec.dataset for spec in specs}:
+        raise GridError(
+            f"{arguments.grid}: fashion-mnist and folder have each a --root of their own, so make "
+            "two grids of them; they may share the results file"
+        )
     # one image set of each sort, so that a missing one is an error before any work
     for spec in {spec.dataset: spec for spec in specs}.values():
         load_data(spec.dataset, spec.normal_class, spec.size, spec.seed, arguments.root)

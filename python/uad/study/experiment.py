@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import lamp_kernels
 from lamp_kernels import functional
 from uad import data as data_sets
-from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, textures
+from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, textures
 from uad.distributed import Processes
 from uad.evaluation import (
     Scoring,
@@ -34,6 +34,11 @@ from uad.study.arms import METRICS, build_arm
 from uad.study.grid import RunSpec
 from uad.training import Trainer, TrainingError, TrainingOptions
 
+DEFECT_SCORES = {
+    "mse top 1 %": Scoring("mse"),
+    "l1 top 1 %": Scoring("l1"),
+    "ssim top 1 %": Scoring("ssim"),
+}
 SCORES: dict[str, dict[str, Scoring]] = {
     fashion_mnist.NAME: {
         "mse mean": Scoring("mse", smooth_sigma=0, pooling="mean"),
@@ -41,11 +46,8 @@ SCORES: dict[str, dict[str, Scoring]] = {
         "ssim mean": Scoring("ssim", smooth_sigma=0, pooling="mean"),
         "ssim max": Scoring("ssim", smooth_sigma=0, pooling="max"),
     },
-    textures.NAME: {
-        "mse top 1 %": Scoring("mse"),
-        "l1 top 1 %": Scoring("l1"),
-        "ssim top 1 %": Scoring("ssim"),
-    },
+    textures.NAME: DEFECT_SCORES,
+    folder.NAME: DEFECT_SCORES,
 }
 """How every network is judged, whatever it was trained with. The first of each data set is the
 primary score, chosen before any run: the error that most people look at."""
@@ -57,7 +59,7 @@ CPU = torch.device("cpu")
 def run(spec: RunSpec, root: Path | None) -> dict[str, Any]:
     """The result of this run as a line of the results file: options, figures, environment.
 
-    root: folder of Fashion-MNIST, None for where Debian's package puts it. That a training
+    root: where the files of Fashion-MNIST or of a folder are. That a training
     diverges is a result too: then the line has "failed", the reason, in place of figures.
     """
     start = time.perf_counter()
@@ -86,7 +88,8 @@ def load_data(
 ) -> AnomalyData:
     """The images of a run. The seed decides the crops and defects of textures, nothing else."""
     if isinstance(normal_class, str):
-        return data_sets.load(dataset, category=[normal_class], size=size, seed=seed)
+        place = root if dataset == folder.NAME else None
+        return data_sets.load(dataset, root=place, category=[normal_class], size=size, seed=seed)
     return data_sets.load(dataset, root=root, normal_class=normal_class, size=size)
 
 

@@ -16,14 +16,15 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from uad.data import fashion_mnist, textures
+from uad.data import fashion_mnist, folder, textures
 from uad.study.arms import ARMS
 
-DATASETS: dict[str, tuple[int | str, ...]] = {
+CLASSES: dict[str, tuple[int | str, ...] | None] = {
     fashion_mnist.NAME: tuple(range(len(fashion_mnist.CLASSES))),
     textures.NAME: textures.CATEGORIES,
+    folder.NAME: None,
 }
-"""The data sets of a study with their normal classes: classes of clothes, one of the textures."""
+"""The data sets of a study with their normal classes; of a folder, the names of its categories."""
 
 
 class GridError(Exception):
@@ -51,8 +52,8 @@ class RunSpec:
     def __post_init__(self) -> None:
         """ValueError for a value that no run can have."""
         choices: dict[str, tuple[Any, ...]] = {
-            "dataset": tuple(DATASETS),
-            "normal_class": DATASETS.get(self.dataset, ()),
+            "dataset": tuple(CLASSES),
+            "normal_class": CLASSES.get(self.dataset) or (self.normal_class,),
             "loss": ARMS,
             "optimizer": ("adam", "sgd"),
             "amplify_over": ("element", "image", "batch"),
@@ -61,6 +62,8 @@ class RunSpec:
             if getattr(self, name) not in allowed:
                 listing = ", ".join(map(str, allowed))
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose from {listing}")
+        if self.dataset == folder.NAME and not isinstance(self.normal_class, str):
+            raise ValueError(f"normal_class is {self.normal_class!r}: it must be a category's name")
         for name in ("epochs", "batch_size", "width", "latent", "seed", "size"):
             value, least = getattr(self, name), {"seed": 0, "size": 16, "width": 2}.get(name, 1)
             if name == "size" and value is None:

@@ -34,10 +34,11 @@ METHOD = """\
 Runs make a pair if only the loss differs: same images, same first weights, same batches in the
 same order, same number of steps. Every network is judged by the same scores, whatever it was
 trained with. A difference is the mean over the classes of the mean over the seeds. Its 95 %
-interval is a bootstrap (percentile, widened as Student's t for few values): on Fashion-MNIST of
-whole classes, each with all its seeds; on textures of the seeds within each of the three textures,
-so that it speaks of these three alone. Of twenty comparisons without any effect, one is expected to
-miss 0: among this many, a single interval close to 0 is no proof.
+interval is a bootstrap (percentile, widened as Student's t for few values): of whole classes, each
+with all its seeds, where there are five or more; of the seeds within each class where there are
+fewer, as with the three textures, and then it speaks of these few alone. Of twenty comparisons
+without any effect, one is expected to miss 0: among this many, a single interval close to 0 is no
+proof.
 """
 
 

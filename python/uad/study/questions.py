@@ -104,7 +104,7 @@ class Comparison:
     def difference(self, measure: Measure) -> Difference | None:
         """By this figure; None without any pair."""
         pairs = make_pairs(self.runs_before, self.runs_after, measure)
-        return compare(pairs, self.setting.dataset) if pairs else None
+        return compare(pairs) if pairs else None
 
 
 def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:

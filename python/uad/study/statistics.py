@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from uad.data import fashion_mnist
-
 Result = dict[str, Any]
 Measure = Callable[[Result], float | None]
 """A figure of a result, None where it has none."""
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+MANY_CLASSES = 5
 LEAST_FREEDOM = 4
 """Degrees of freedom below which a bootstrap has too few different resamples for an interval."""
 
@@ -99,17 +98,17 @@ def by_class(pairs: Sequence[Pair]) -> list[NDArray[np.float64]]:
     ]
 
 
-def compare(pairs: Sequence[Pair], dataset: str) -> Difference:
-    """Mean difference of pairs of one data set, at least one, with its bootstrap interval.
+def compare(pairs: Sequence[Pair]) -> Difference:
+    """Mean difference of at least one pair, with its bootstrap interval.
 
-    Fashion-MNIST: whole classes are drawn anew, each with all its seeds, because the runs of a
-    class resemble one another and the question is about classes in general. Textures: there are
-    three, too few to draw from, so the interval is about these three: seeds are drawn anew within
-    each, and a seed is new crops and defects as well as new first weights.
+    Of many classes, whole ones are drawn anew, each with all its seeds: the runs of a class
+    resemble one another, and the question is about classes in general. A few, such as the three
+    textures, are no sample of anything: then the interval is about these few, and seeds are drawn
+    anew within each. (A seed is new first weights, and of textures new crops and defects too.)
     """
     groups = by_class(pairs)
     mean = float(np.mean([group.mean() for group in groups]))
-    if dataset == fashion_mnist.NAME:
+    if len(groups) >= MANY_CLASSES:
         samples = [np.array([group.mean() for group in groups])]
     else:
         samples = groups
