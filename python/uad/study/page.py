@@ -99,8 +99,7 @@ def sentences(group: Sequence[Comparison]) -> list[str]:
     said = []
     for comparison in group:
         measure = primary(comparison.setting.dataset)
-        found, learning = comparison.difference(measure), comparison.without_stuck()
-        rest = learning.difference(measure) if learning else None
+        found, rest = comparison.difference(measure), comparison.without_stuck(measure)
         if found:
             said.append(sentence(comparison, found))
         if rest:
@@ -137,14 +136,11 @@ def made_of(results: Sequence[Result]) -> str:
     failed = [result for result in results if "failed" in result]
     minutes = sum(result["seconds"] for result in results) / 60
     versions = sorted({result["torch"] for result in results})
-    return (
-        f"{len(results)} runs, {minutes:.0f} minutes of one thread, PyTorch {', '.join(versions)}. "
-        + (
-            f"{len(failed)} of them diverged and are left out: "
-            + ", ".join(f"{r['dataset']} {r['normal_class']} {r['loss']}" for r in failed)
-            if failed
-            else "None diverged."
-        )
+    return f"{len(results)} runs, {minutes:.0f} minutes in all, PyTorch {', '.join(versions)}. " + (
+        f"{len(failed)} of them diverged and are left out: "
+        + ", ".join(f"{r['dataset']} {r['normal_class']} {r['loss']}" for r in failed)
+        if failed
+        else "None diverged."
     )
 
 

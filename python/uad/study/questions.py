@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from uad.data import fashion_mnist
 from uad.study.arms import METRICS
@@ -91,20 +91,16 @@ class Comparison:
         """Whether this is what the study was made for: amplified against plain, as by default."""
         return self.after == Arm(f"amplified-{self.metric}") and self.before == Arm(self.metric)
 
-    def without_stuck(self) -> Comparison | None:
-        """The same without trainings that learnt nothing; None if there are none."""
-        before, after = (
-            [result for result in runs if not result["stuck"]]
-            for runs in (self.runs_before, self.runs_after)
-        )
-        if len(before) == len(self.runs_before) and len(after) == len(self.runs_after):
-            return None
-        return replace(self, runs_before=before, runs_after=after)
-
     def difference(self, measure: Measure) -> Difference | None:
         """By this figure; None without any pair."""
         pairs = make_pairs(self.runs_before, self.runs_after, measure)
         return compare(pairs) if pairs else None
+
+    def without_stuck(self, measure: Measure) -> Difference | None:
+        """The same of pairs that both learnt something; None if those are all pairs, or none."""
+        pairs = make_pairs(self.runs_before, self.runs_after, measure)
+        learning = [pair for pair in pairs if not pair.stuck]
+        return compare(learning) if 0 < len(learning) < len(pairs) else None
 
 
 def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:

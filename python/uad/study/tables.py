@@ -48,9 +48,11 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
     score = next(iter(SCORES[dataset]))
     rows = []
     for comparison in comparisons:
-        rows.append(_row(title(comparison), comparison))
-        learning = comparison.without_stuck()
-        if learning and learning.difference(primary(dataset)):
+        found = comparison.difference(primary(dataset))
+        learning = comparison.without_stuck(primary(dataset))
+        if found:
+            rows.append(_row(title(comparison), found))
+        if learning:
             rows.append(_row(f"{title(comparison)}, without stuck runs", learning))
     heads = [
         "A against B", "pairs", "B: mean (sd)", "A: mean (sd)", "A - B", "95 % interval",
@@ -59,9 +61,7 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
     return Table(f"Image AUROC, score: {score}, the same for every loss", heads, rows)
 
 
-def _row(name: str, comparison: Comparison) -> list[str]:
-    found = comparison.difference(primary(comparison.setting.dataset))
-    assert found is not None  # else it is not among the comparisons
+def _row(name: str, found: Difference) -> list[str]:
     before = np.array([pair.before for pair in found.pairs])
     after = np.array([pair.after for pair in found.pairs])
     count, of = found.classes_higher
