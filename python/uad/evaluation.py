@@ -56,7 +56,7 @@ def anomaly_maps(
     images: uint8 (M, C, H, W). The maps come from the reconstructions before they are rounded.
     """
     reconstructions, maps = [], []
-    for original, reconstruction in _reconstruct(model, images, batch_size, device):
+    for original, reconstruction in reconstruct(model, images, batch_size, device):
         each = functional.anomaly_map(
             reconstruction,
             original,
@@ -84,12 +84,12 @@ def psnr(
     """
     errors = [
         (reconstruction - original).square().flatten(1).mean(dim=1).cpu()
-        for original, reconstruction in _reconstruct(model, images, batch_size, device)
+        for original, reconstruction in reconstruct(model, images, batch_size, device)
     ]
     return -10 * torch.cat(errors).log10()
 
 
-def _reconstruct(
+def reconstruct(
     model: nn.Module, images: Tensor, batch_size: int, device: torch.device | str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of originals in [0, 1] with their reconstructions, float32, on the device."""

@@ -66,13 +66,10 @@ def build_loss(name: str, options: LossOptions = DEFAULTS) -> nn.Module:
 
 
 @torch.no_grad()
-def tangent_share(name: str, reconstruction: Tensor, image: Tensor, options: LossOptions) -> Tensor:
-    """Share of elements whose dissimilarity exceeds 1 - eps, where A is a straight line; ().
-
-    The elements are those of the map of the loss `name`, of both maps where it has two terms. For
-    a plain loss it says what would be on the tangent, for the levels "image" and "batch" which
-    single elements would.
-    """
+def dissimilarities(
+    name: str, reconstruction: Tensor, image: Tensor, options: LossOptions
+) -> Tensor:
+    """L of each element of the loss `name`, of both terms where it has two; (elements,)."""
     common: dict[str, Any] = {
         "amplification": "none",
         "reduction": "none",
@@ -88,5 +85,14 @@ def tangent_share(name: str, reconstruction: Tensor, image: Tensor, options: Los
     if "ssim" in name:
         maps.append(functional.amplified_ssim_loss(reconstruction, image, **window, **common))
     # flattened, because with padding "valid" the SSIM map is smaller than the image
-    elements = torch.cat([each.flatten() for each in maps])
+    return torch.cat([each.flatten() for each in maps])
+
+
+def tangent_share(name: str, reconstruction: Tensor, image: Tensor, options: LossOptions) -> Tensor:
+    """Share of elements whose dissimilarity exceeds 1 - eps, where A is a straight line; ().
+
+    For a plain loss it says what would be on the tangent, for the levels "image" and "batch" which
+    single elements would.
+    """
+    elements = dissimilarities(name, reconstruction, image, options)
     return (elements > 1.0 - options.eps).float().mean()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shlex
 import sys
@@ -25,11 +24,11 @@ from uad import figures
 from uad.checkpoint import atomic_write
 from uad.data import GOOD
 from uad.evaluation import auroc_resamples
+from uad.html import document, html_table, picture
+from uad.landscape import table as landscapes
 from uad.report_tables import definitions, kind_table, result_table
 
 Arrays = dict[str, NDArray[Any]]
-
-STYLE = Path(__file__).with_name("report.css")
 
 
 class ReportError(Exception):
@@ -94,13 +93,13 @@ def write_report(run_folder: Path) -> Path:
         file.write(grid)
     path = run_folder / "report.html"
     with atomic_write(path) as file:
-        file.write(page(run, grid).encode())
+        file.write(page(run, grid, run_folder).encode())
     return path
 
 
-def page(run: Run, grid: bytes) -> str:
+def page(run: Run, grid: bytes, folder: Path) -> str:
     """The whole document. grid: the picture grid as a PNG."""
-    title = f"Anomalies by reconstruction: {escape(run.metrics['data']['title'])}"
+    title = f"Anomalies by reconstruction: {run.metrics['data']['title']}"
     by_kind = "".join(
         kind_table(run.arms, *figure)
         for figure in (("image_auroc", "Image AUROC"), ("aupro", "AUPRO"))
@@ -111,28 +110,10 @@ def page(run: Run, grid: bytes) -> str:
         "Pictures": pictures(run, grid),
         "Scores": score_figures(run),
         "Training": training_figures(run.arms),
+        "Loss landscape": landscape(folder),
         "How to repeat it": settings(run.metrics),
     }
-    body = "\n".join(
-        f"<section>\n<h2>{name}</h2>\n{content}</section>"
-        for name, content in sections.items()
-        if content
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{STYLE.read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{summary(run.metrics)}{body}
-</body>
-</html>
-"""
+    return document(title, summary(run.metrics), sections)
 
 
 # --- in words -----------------------------------------------------------------------------------
@@ -234,7 +215,7 @@ def pictures(run: Run, grid: bytes) -> str:
         "normal images."
     )
     style = "large" if len(run.arms) > 1 else ""
-    return _figure(grid, "png", "Originals, reconstructions and anomaly maps", caption, style)
+    return picture(grid, "png", "Originals, reconstructions and anomaly maps", caption, style)
 
 
 def score_figures(run: Run) -> str:
@@ -284,15 +265,31 @@ def training_figures(arms: Mapping[str, Any]) -> str:
 
 
 def _drawing(figure: Figure, alternative: str, caption: str) -> str:
-    return _figure(figures.encode(figure, "svg"), "svg+xml", alternative, caption)
+    return picture(figures.encode(figure, "svg"), "svg+xml", alternative, caption)
 
 
-def _figure(content: bytes, subtype: str, alternative: str, caption: str, style: str = "") -> str:
-    encoded = base64.b64encode(content).decode()
-    return (
-        f'<figure class="{style}"><div class="wide"><img alt="{alternative}" '
-        f'src="data:image/{subtype};base64,{encoded}"></div>'
-        f"<figcaption>{caption}</figcaption></figure>\n"
+def landscape(folder: Path) -> str:
+    """What landscape.py has left in the run folder; empty where it has not been there."""
+    picture_path, lines_path = folder / landscapes.PICTURE, folder / landscapes.LINES
+    if not picture_path.exists() or not lines_path.exists():
+        return ""
+    lines = [json.loads(line) for line in lines_path.read_text(encoding="utf-8").splitlines()]
+    caption = (
+        "The training loss around the trained weights, on the plane of two random directions and "
+        "along several. A step of 1 is as long as the weights themselves. Planes of a row have "
+        "one scale of colours, logarithmic."
+    )
+    return picture(picture_path.read_bytes(), "png", "Loss landscapes", caption, "large") + "".join(
+        html_table(heads, rows) + f'<p class="note">{escape(note)}</p>\n'
+        for heads, rows, note in (
+            (
+                landscapes.STEEPNESS_HEADS,
+                landscapes.steepness_rows(lines),
+                landscapes.STEEPNESS_NOTE,
+            ),
+            (landscapes.RATIO_HEADS, landscapes.ratio_rows(lines), landscapes.RATIO_NOTE),
+        )
+        if rows
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from uad.figures import colour
+from uad.html import cell, row_head, table
 
 Arms = Mapping[str, Any]
 
@@ -97,15 +98,15 @@ def result_table(arms: Arms) -> str:
     for column in columns:
         values = column.values(arms)
         for arm, row in cells.items():
-            row.append(_cell(column.show(values[arm]) if arm in values else None))
+            row.append(cell(column.show(values[arm]) if arm in values else None))
     arrows = {1: "\u00a0↑", -1: "\u00a0↓", 0: ""}
     heads = [column.title + arrows[column.better] for column in columns]
-    rows = [_row_head(arm, _swatch(arm)) + "".join(row) for arm, row in cells.items()]
+    rows = [row_head(arm, _swatch(arm)) + "".join(row) for arm, row in cells.items()]
     meanings = "".join(
         f"<dt>{column.title}</dt><dd>{escape(column.meaning)}</dd>" for column in columns
     )
     return (
-        _table(["training loss", *heads], rows)
+        table(["training loss", *heads], rows)
         + f'<p class="note">↑ higher is better, ↓ lower.</p>\n<dl>{meanings}</dl>\n'
     )
 
@@ -117,11 +118,11 @@ def kind_table(arms: Arms, key: str, title: str) -> str:
     for kind, first in next(iter(per_kind.values())).items():
         found = {arm: kinds[kind][key] for arm, kinds in per_kind.items()}
         values = {arm: value for arm, value in found.items() if value is not None}
-        cells = [_cell(three_digits(values[arm]) if arm in values else None) for arm in arms]
+        cells = [cell(three_digits(values[arm]) if arm in values else None) for arm in arms]
         if values:
-            rows.append(_row_head(kind) + _cell(str(first["count"])) + "".join(cells))
+            rows.append(row_head(kind) + cell(str(first["count"])) + "".join(cells))
     caption = f"{title} of each kind against all normal test images"
-    return _table(["defect", "images", *arms], rows, caption) if rows else ""
+    return table(["defect", "images", *arms], rows, caption) if rows else ""
 
 
 def definitions(title: str, entries: Mapping[str, Any]) -> str:
@@ -139,24 +140,5 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _table(heads: Sequence[str], rows: Sequence[str], caption: str = "") -> str:
-    """heads: text; rows: HTML."""
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
-    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-    caption = caption and f"<caption>{escape(caption)}</caption>"
-    return (
-        f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>\n"
-    )
-
-
-def _row_head(text: str, mark: str = "") -> str:
-    return f'<th scope="row">{mark}{escape(text)}</th>'
-
-
 def _swatch(arm: str) -> str:
     return f'<i class="swatch" style="background:{colour(arm)}"></i>'
-
-
-def _cell(text: str | None) -> str:
-    return f"<td>{'-' if text is None else escape(text)}</td>"

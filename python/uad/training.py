@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from uad.distributed import Processes
 
 WARM_UP_STEPS = 3
 """Steps of a process that are left out of its timing: allocation, compilation, cold caches."""
+
+MOMENTUM = 0.9
+"""Of SGD; without it SGD hardly moves a network as deep as this one."""
 
 AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,6 +41,7 @@ class TrainingOptions:
     batch_size: int = 32
     """Images in a step, over all processes together."""
     learning_rate: float = 1e-3
+    optimizer: Literal["adam", "sgd"] = "adam"
     seed: int = 0
     amp: str | None = None
     """Autocast to "bfloat16", or to "float16" with a gradient scaler."""
@@ -68,7 +72,7 @@ class Trainer:
         self.network = network.to(self.device)
         self.model = processes.wrap(self.network)
         self.loss = loss
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=options.learning_rate)
+        self.optimizer = build_optimizer(self.network, options)
         # float16 gradients underflow unless scaled; bfloat16 has the range of float32
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp == "float16")
         self.history: dict[str, list[float]] = {"epoch": [], "loss": [], "tangent_share": []}
@@ -141,16 +145,16 @@ class Trainer:
                 file=sys.stderr,
             )
 
-    def fit(self, train: Tensor, path: Path) -> None:
+    def fit(self, train: Tensor, path: Path | None) -> None:
         """Train from the checkpoint at `path`, or from the beginning where there is none.
 
-        A checkpoint follows each epoch. train: uint8 (N, C, H, W).
+        A checkpoint follows each epoch, unless `path` is None. train: uint8 (N, C, H, W).
         """
-        if path.exists():
+        if path is not None and path.exists():
             self.load_state_dict(checkpoint.load(path, self.device))
         for epoch in range(len(self.history["epoch"]) + 1, self.options.epochs + 1):
             self.train_epoch(epoch, train)
-            if self.processes.first:
+            if self.processes.first and path is not None:
                 checkpoint.save(path, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
@@ -198,6 +202,13 @@ class Trainer:
 
         alone, whole = median_seconds([loss_alone, lambda: self.step(images)], self.device, repeats)
         return alone / whole
+
+
+def build_optimizer(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """Adam, or SGD with momentum."""
+    if options.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), lr=options.learning_rate)
+    return torch.optim.SGD(network.parameters(), lr=options.learning_rate, momentum=MOMENTUM)
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from skimage import data as pictures
 from torch.nn import functional
-from uad import evaluation, figures, report
+from uad import evaluation, figures, html, report
 from uad.data import GOOD, AnomalyData, to_unit
 
 KINDS = (GOOD, "hole", "stain")
@@ -164,7 +164,7 @@ def test_the_report_needs_no_other_file(page):
         assert tag not in ("script", "link", "iframe")
         for name in ("src", "href"):
             assert attributes.get(name, "data:").startswith("data:")
-    css = report.STYLE.read_text()
+    css = html.STYLE.read_text()
     assert "@import" not in css
     assert "url(" not in css
 

@@ -74,7 +74,19 @@ def read_mask(path: Path, image_path: Path, image_size: tuple[int, int], size: i
     return torch.from_numpy(np.asarray(resized) > 0)
 
 
-def _images(folder: Path) -> list[Path]:
+def resize(image: Image.Image, size: int) -> Image.Image:
+    """To (size, size); Pillow's bilinear filter averages where it reduces."""
+    return image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def to_tensor(image: Image.Image, channels: int) -> Tensor:
+    """uint8 (channels, H, W)."""
+    pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
+    return torch.from_numpy(pixels).reshape(image.height, image.width, channels).permute(2, 0, 1)
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """The image files of a folder in alphabetical order; DataError where there is none."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
@@ -109,19 +121,10 @@ def load(
     size = DEFAULT_SIZE if size is None else size
     folders = _category_folders(root, category)
 
-    def resize(image: Image.Image) -> Image.Image:
-        """To (size, size); Pillow's bilinear filter averages where it reduces."""
-        return image.resize((size, size), Image.Resampling.BILINEAR)
-
-    train_paths = [path for folder in folders for path in _images(folder / "train" / GOOD)]
-    train = [resize(read_image(path)) for path in train_paths]
+    train_paths = [path for folder in folders for path in image_paths(folder / "train" / GOOD)]
+    train = [resize(read_image(path), size) for path in train_paths]
     if channels is None:
         channels = 1 if all(image.mode == "L" for image in train) else 3
-
-    def to_tensor(image: Image.Image) -> Tensor:
-        """uint8 (channels, size, size)."""
-        pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
-        return torch.from_numpy(pixels).reshape(size, size, channels).permute(2, 0, 1)
 
     annotated = any((folder / "ground_truth").is_dir() for folder in folders)
     test: list[Tensor] = []
@@ -132,9 +135,9 @@ def load(
         if not defects:
             raise DataError(f"{folder / 'test'}: no folder of defects beside {GOOD}")
         for kind_folder in (folder / "test" / GOOD, *defects):
-            for path in _images(kind_folder):
+            for path in image_paths(kind_folder):
                 image = read_image(path)
-                test.append(to_tensor(resize(image)))
+                test.append(to_tensor(resize(image, size), channels))
                 kinds.append(kind_folder.name)
                 if annotated and kind_folder.name == GOOD:
                     masks.append(torch.zeros(size, size, dtype=torch.bool))
@@ -151,7 +154,7 @@ def load(
             "Images of the user's own folder, training on its normal images only. "
             + ("Ground truth from its masks." if annotated else "It has no ground-truth masks.")
         ),
-        train=torch.stack([to_tensor(image) for image in train]),
+        train=torch.stack([to_tensor(image, channels) for image in train]),
         test=torch.stack(test),
         kinds=tuple(kinds),
         masks=torch.stack(masks) if annotated else None,

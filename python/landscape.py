@@ -1,0 +1,13 @@
+#!/usr/bin/env python
+"""Picture and measure the loss around the networks that train.py has trained.
+
+python python/train.py --data fashion-mnist --compare mse,amplified-mse --out runs/fashion
+python python/landscape.py runs/fashion
+"""
+
+import sys
+
+from uad.landscape.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Pieces of self-contained HTML pages: one file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+STYLE = Path(__file__).with_name("report.css")
+
+
+def document(title: str, lead: str, sections: Mapping[str, str]) -> str:
+    """The whole page. title: text; lead and the contents of the sections, by heading: HTML.
+
+    A section without content is left out.
+    """
+    body = "\n".join(
+        f"<section>\n<h2>{name}</h2>\n{content}</section>"
+        for name, content in sections.items()
+        if content
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>
+{STYLE.read_text(encoding="utf-8")}</style>
+</head>
+<body>
+<h1>{escape(title)}</h1>
+{lead}{body}
+</body>
+</html>
+"""
+
+
+def picture(content: bytes, subtype: str, alternative: str, caption: str, style: str = "") -> str:
+    """A figure of a page. subtype: "png" or "svg+xml"; caption: HTML."""
+    encoded = base64.b64encode(content).decode()
+    return (
+        f'<figure class="{style}"><div class="wide"><img alt="{escape(alternative)}" '
+        f'src="data:image/{subtype};base64,{encoded}"></div>'
+        f"<figcaption>{caption}</figcaption></figure>\n"
+    )
+
+
+def table(heads: Sequence[str], rows: Sequence[str], caption: str = "") -> str:
+    """A table. heads, caption: plain text; rows: HTML, the cells of each."""
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    caption = caption and f"<caption>{escape(caption)}</caption>"
+    return (
+        f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def row_head(text: str, mark: str = "") -> str:
+    """The first cell of a row. text: plain; mark: HTML in front of it."""
+    return f'<th scope="row">{mark}{escape(text)}</th>'
+
+
+def cell(text: str | None) -> str:
+    """A cell with plain text, a dash for None."""
+    return f"<td>{'-' if text is None else escape(text)}</td>"
+
+
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """A table of plain text, of which the first column says what a row is about."""
+    cells = [row_head(first) + "".join(map(cell, others)) for first, *others in rows]
+    return table(heads, cells, caption)

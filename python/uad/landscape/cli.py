@@ -1,0 +1,141 @@
+"""The command line of the landscape program."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from uad.checkpoint import CheckpointError, atomic_write
+from uad.cli import OptionError, positive_float, positive_int, seed
+from uad.data import DataError, to_unit
+from uad.figures import encode
+from uad.landscape.figures import landscape_figure
+from uad.landscape.measure import Landscape, Options, measure
+from uad.landscape.table import (
+    LINES,
+    PICTURE,
+    RATIO_HEADS,
+    STEEPNESS_HEADS,
+    ratio_rows,
+    steepness_rows,
+)
+from uad.losses import LossOptions
+from uad.report import ReportError, write_report
+from uad.run_folder import RunFolderError, load_images, load_network, read_metrics
+from uad.table import align
+
+PROGRAM = "landscape.py"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Options and help texts."""
+    options = Options()
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Picture and measure the loss around trained weights.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, help="run folder of train.py; its report gains a section")
+    parser.add_argument("--loss", nargs="+", help="networks to look at (default: all of the run)")
+    parser.add_argument(
+        "--out", type=Path, help="folder for picture and figures (default: the run folder)"
+    )
+    parser.add_argument("--directions", type=positive_int, default=options.directions)
+    parser.add_argument(
+        "--reach",
+        type=positive_float,
+        default=options.reach,
+        help="how far to go from the weights, 1 being as far as they are from zero "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--points", type=positive_int, default=options.points, help="on a line")
+    parser.add_argument(
+        "--plane-points", type=positive_int, default=options.plane_points, help="on a plane's side"
+    )
+    parser.add_argument(
+        "--images", type=positive_int, default=options.images, help="training images, the first"
+    )
+    parser.add_argument("--seed", type=seed, default=options.seed, help="of the directions")
+    parser.add_argument("--threads", type=positive_int, help="default: PyTorch's choice")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, write, print."""
+    options = Options(
+        directions=arguments.directions,
+        reach=arguments.reach,
+        points=arguments.points,
+        plane_points=arguments.plane_points,
+        images=arguments.images,
+        seed=arguments.seed,
+    )
+    for name in ("points", "plane_points"):
+        if getattr(options, name) < 3 or getattr(options, name) % 2 == 0:
+            flag = name.replace("_", "-")
+            raise OptionError(f"--{flag} {getattr(options, name)}: must be odd, 3 or more")
+    if options.directions < 2:
+        raise OptionError("--directions 1: a spread needs 2 or more")
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    metrics = read_metrics(arguments.run)
+    config = metrics["config"]
+    networks = {
+        name: load_network(arguments.run, metrics, name)
+        for name in arguments.loss or metrics["arms"]
+    }
+    images = to_unit(load_images(metrics).train[: options.images])
+    loss = LossOptions(**{name: config[name] for name in LossOptions.__dataclass_fields__})
+    landscapes = {
+        name: measure(network, name, images, loss, options)
+        for name, network in tqdm(networks.items(), desc="networks", disable=None)
+    }
+    lines = [line for each in landscapes.values() for line in results(each, metrics, options)]
+    folder = arguments.out or arguments.run
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / PICTURE) as file:
+        file.write(encode(landscape_figure(landscapes), "png"))
+    with atomic_write(folder / LINES) as file:
+        file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
+    print(align(STEEPNESS_HEADS, steepness_rows(lines)), end="\n\n")
+    print(align(RATIO_HEADS, ratio_rows(lines)))
+    print(f"\n{folder / PICTURE}\n{folder / LINES}")
+    if folder == arguments.run:
+        print(write_report(folder))
+
+
+def results(
+    landscape: Landscape, metrics: dict[str, Any], options: Options
+) -> list[dict[str, Any]]:
+    """The lines of landscape.jsonl of one network."""
+    config = metrics["config"]
+    return [
+        {
+            "dataset": config["data"],
+            "normal_class": config["normal_class"],
+            "loss": landscape.trained,
+            "looked_at": name,
+            "seed": config["seed"],
+            "direction_seed": options.seed,
+            "reach": options.reach,
+            **figures,
+        }
+        for name, figures in landscape.figures.items()
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program. 0: done, 2: bad options, files or data."""
+    try:
+        run(build_parser().parse_args(argv))
+    except (OptionError, RunFolderError, CheckpointError, DataError, ReportError) as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 2
+    return 0

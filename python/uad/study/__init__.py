@@ -1,0 +1,1 @@
+"""Studies: many trainings of one network under several losses, and what they show together."""

@@ -1,0 +1,117 @@
+"""The figures of a study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from uad.data import fashion_mnist
+from uad.figures import APPEARANCE, colour
+from uad.study.questions import Comparison, Setting, primary
+from uad.study.statistics import Difference
+
+ZERO: dict[str, Any] = {"color": "#888888", "linewidth": 1.0, "zorder": 0}
+WIDE, LINEAR = 0.05, 0.01
+"""Differences that need a logarithmic axis for the small ones to be seen, and its linear part."""
+
+OPEN_COLOUR = "#777777"
+
+
+def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
+    """Amplified less plain, a dot a pair, a row a class, a panel a comparison; all of one setting.
+
+    Below them the mean over the classes with its interval.
+    """
+    setting = comparisons[0].setting
+    found = [_difference(comparison) for comparison in comparisons]
+    classes = sorted({pair.normal_class for each in found for pair in each.pairs}, key=str)
+    with rc_context(APPEARANCE | {"axes.grid.axis": "x"}):
+        figure = Figure(figsize=(3.3 * len(found) + 1.2, 0.3 * len(classes) + 1.9), dpi=110)
+        figure.set_layout_engine("constrained")
+        panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+        for axes, comparison, each in zip(panels, comparisons, found, strict=True):
+            shade = colour(comparison.after.loss)
+            axes.axvline(0, **ZERO)
+            for pair in each.pairs:
+                axes.plot(
+                    pair.difference, classes.index(pair.normal_class), "o", color=shade,
+                    alpha=0.55, markersize=5, fillstyle="none" if pair.stuck else "full",
+                )  # fmt: skip
+            axes.axhline(len(classes) - 0.5, color="#cccccc", linewidth=0.8)
+            _interval(axes, each, len(classes), shade)
+            axes.set_title(f"{comparison.after}\nminus {comparison.before}", fontweight="bold")
+            reach = 1.1 * max(0.002, *(abs(pair.difference) for pair in each.pairs))
+            axes.set_xlim(-reach, reach)
+            axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
+        panels[0].set_yticks(
+            range(len(classes) + 1), [*map(class_name, classes), "mean, 95 % interval"]
+        )
+        panels[0].set_ylim(len(classes) + 0.5, -0.6)
+        figure.supxlabel(
+            "difference in image AUROC, right of 0 amplified is better; scales differ",
+            fontsize=10,
+        )
+        hollow = any(pair.stuck for each in found for pair in each.pairs)
+        note = "; hollow: one of the two learnt nothing" if hollow else ""
+        figure.suptitle(f"{setting}{note}", fontsize=10)
+    return figure
+
+
+def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
+    """Every comparison's mean difference with its interval, a row each, by setting."""
+    rows = sum(len(group) + 1 for group in groups.values())
+    with rc_context(APPEARANCE | {"axes.grid.axis": "x"}):
+        figure = Figure(figsize=(9.0, 0.25 * rows + 1.0), layout="constrained", dpi=110)
+        axes = figure.subplots()
+        axes.axvline(0, **ZERO)
+        labels, place = [], 0
+        for setting, group in groups.items():
+            axes.text(
+                0.0, place, f" {setting}", transform=axes.get_yaxis_transform(), va="center",
+                fontweight="bold", fontsize=9,
+            )  # fmt: skip
+            place += 1
+            for comparison in group:
+                each = _difference(comparison)
+                clear = each.verdict != "open"
+                shade = colour(f"amplified-{comparison.metric}") if clear else OPEN_COLOUR
+                _interval(axes, each, place, shade)
+                labels.append((place, f"{comparison.after} minus {comparison.before}"))
+                place += 1
+        axes.set_yticks([y for y, _ in labels], [text for _, text in labels], fontsize=8.5)
+        axes.set_ylim(place - 0.4, -0.7)
+        label = "difference in image AUROC, mean and 95 % interval; grey: contains 0"
+        limits = axes.get_xlim()
+        if max(map(abs, limits)) > WIDE:
+            axes.set_xscale("symlog", linthresh=LINEAR, linscale=2)
+            axes.set_xticks([-0.1, -0.01, 0, 0.01, 0.1], ["-0.1", "-0.01", "0", "0.01", "0.1"])
+            axes.set_xlim(min(limits[0], -LINEAR), max(limits[1], LINEAR))
+            label += f"; logarithmic beyond {LINEAR:g}"
+        axes.set_xlabel(label)
+    return figure
+
+
+def _difference(comparison: Comparison) -> Difference:
+    found = comparison.difference(primary(comparison.setting.dataset))
+    if found is None:
+        raise ValueError(f"{comparison.after} and {comparison.before} share no pair")
+    return found
+
+
+def _interval(axes: Axes, found: Difference, y: float, shade: str) -> None:
+    if not math.isnan(found.low):
+        axes.plot([found.low, found.high], [y, y], color=shade, linewidth=2.4)
+    axes.plot(found.mean, y, "D", color=shade, markersize=6, markeredgecolor="white")
+
+
+def class_name(normal_class: int | str) -> str:
+    """As a person would call it."""
+    if isinstance(normal_class, str):
+        return normal_class
+    return fashion_mnist.CLASSES[normal_class]

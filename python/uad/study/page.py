@@ -1,0 +1,204 @@
+"""What a study publishes: figures, a block of conclusions.md, a self-contained page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from uad.checkpoint import atomic_write
+from uad.figures import encode
+from uad.html import document, picture
+from uad.landscape import table as landscape
+from uad.study import figures
+from uad.study.questions import Comparison, Setting, comparisons, primary
+from uad.study.results import ResultsError, read_results
+from uad.study.statistics import Difference, Result
+from uad.study.tables import (
+    Table,
+    difference_table,
+    error_table,
+    interval,
+    score_table,
+    signed,
+    stuck_table,
+)
+
+PAGE = "conclusions.md"
+LANDSCAPES = "Loss landscapes"
+BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
+
+METHOD = """\
+Runs make a pair if only the loss differs: same images, same first weights, same batches in the
+same order, same number of steps. Every network is judged by the same scores, whatever it was
+trained with. A difference is the mean over the classes of the mean over the seeds. Its 95 %
+interval is a bootstrap (percentile, widened as Student's t for few values): of whole classes, each
+with all its seeds, where there are five or more; of the seeds within each class where there are
+fewer, as with the three textures, and then it speaks of these few alone. Of twenty comparisons
+without any effect, one is expected to miss 0: among this many, a single interval close to 0 is no
+proof.
+"""
+
+
+def publish(path: Path) -> list[Path]:
+    """Write everything beside the results file at `path`; the files written."""
+    results = read_results(path)
+    groups = comparisons(results)
+    if not groups:
+        raise ResultsError(f"{path}: no two runs that differ in the loss alone")
+    folder = path.parent
+    pictures = {f"{path.stem}-differences.png": encode(figures.forest(groups), "png")}
+    for setting, group in groups.items():
+        main = [each for each in group if each.main]
+        if main:
+            name = f"{path.stem}-{slug(setting)}.png"
+            pictures[name] = encode(figures.paired_dots(main), "png")
+    files = dict(pictures)
+    files[f"{path.stem}.html"] = page(results, groups, pictures, path).encode()
+    files[PAGE] = fill(folder / PAGE, markdown(results, groups, path)).encode()
+    for name, content in files.items():
+        with atomic_write(folder / name) as file:
+            file.write(content)
+    return [folder / name for name in files]
+
+
+def slug(setting: Setting) -> str:
+    """The setting as a part of a file's name."""
+    return f"{setting.dataset}-{setting.optimizer}-{setting.latent}"
+
+
+def fill(path: Path, block: str) -> str:
+    """The text of the page with the block in place of the one between its marks."""
+    text = path.read_text(encoding="utf-8") if path.exists() else f"# Study\n\n{BEGIN}\n{END}\n"
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ResultsError(f"{path}: the marks {BEGIN} and {END} are missing")
+    return f"{head}{BEGIN}\n{block}{END}{tail}"
+
+
+def sentence(comparison: Comparison, found: Difference) -> str:
+    """A comparison in plain words, never without its interval."""
+    count, of = found.classes_higher
+    names = f"{comparison.after} against {comparison.before}"
+    where = f"{len(found.pairs)} pairs, higher in {count} of {of} classes"
+    if math.isnan(found.low):
+        return f"{names}: {signed(found.mean)}, too few pairs for an interval ({where})."
+    verdicts = {
+        "higher": "better",
+        "lower": "worse",
+        "open": "no difference shown",
+    }
+    return f"{names}: {verdicts[found.verdict]}, {signed(found.mean)} ({interval(found)}; {where})."
+
+
+def sentences(group: Sequence[Comparison]) -> list[str]:
+    """All comparisons of a setting in words."""
+    said = []
+    for comparison in group:
+        measure = primary(comparison.setting.dataset)
+        found, rest = comparison.difference(measure), comparison.without_stuck(measure)
+        if found:
+            said.append(sentence(comparison, found))
+        if rest:
+            said[-1] += f" Without stuck runs {signed(rest.mean)} ({interval(rest)})."
+    return said
+
+
+def tables(group: Sequence[Comparison]) -> list[Table]:
+    """All tables of a setting."""
+    main = [each for each in group if each.main]
+    stuck = stuck_table(group)
+    return [
+        difference_table(group),
+        *([stuck] if stuck else []),
+        *([score_table(main), error_table(main)] if main else []),
+    ]
+
+
+def landscape_tables(folder: Path) -> list[Table]:
+    """The tables of what landscape.py has left in the folder; none where it has not been there."""
+    path = folder / landscape.LINES
+    if not path.exists() or not (folder / landscape.PICTURE).exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    made = [
+        Table(landscape.RATIO_NOTE, landscape.RATIO_HEADS, landscape.ratio_rows(lines)),
+        Table(landscape.STEEPNESS_NOTE, landscape.STEEPNESS_HEADS, landscape.steepness_rows(lines)),
+    ]
+    return [each for each in made if each.rows]
+
+
+def made_of(results: Sequence[Result]) -> str:
+    """What the results are, in a sentence or two."""
+    failed = [result for result in results if "failed" in result]
+    minutes = sum(result["seconds"] for result in results) / 60
+    versions = sorted({result["torch"] for result in results})
+    return f"{len(results)} runs, {minutes:.0f} minutes in all, PyTorch {', '.join(versions)}. " + (
+        f"{len(failed)} of them diverged and are left out: "
+        + ", ".join(f"{r['dataset']} {r['normal_class']} {r['loss']}" for r in failed)
+        if failed
+        else "None diverged."
+    )
+
+
+def markdown(
+    results: Sequence[Result], groups: Mapping[Setting, list[Comparison]], path: Path
+) -> str:
+    """The block of conclusions.md."""
+    parts = [
+        f"*From here on written by `study.py publish` from `{path.name}`.* {made_of(results)}\n",
+        METHOD,
+        f"![Mean differences with their intervals]({path.stem}-differences.png)\n",
+    ]
+    for setting, group in groups.items():
+        parts.append(f"## {setting}\n")
+        parts.append(f"{describe(setting)} In words, image AUROC under the primary score:\n")
+        parts.append("".join(f"- {text}\n" for text in sentences(group)))
+        if any(each.main for each in group):
+            parts.append(f"![Differences by class]({path.stem}-{slug(setting)}.png)\n")
+        parts += [each.markdown() for each in tables(group)]
+    landscapes = landscape_tables(path.parent)
+    if landscapes:
+        parts.append(f"## {LANDSCAPES}\n\n![Loss landscapes]({landscape.PICTURE})\n")
+        parts += [each.markdown() for each in landscapes]
+    return "\n".join(parts)
+
+
+def describe(setting: Setting) -> str:
+    """How the runs of a setting were made."""
+    return (
+        f"Network of width {setting.width} with {setting.latent} channels in its code, "
+        f"{setting.epochs} epochs in batches of {setting.batch_size}."
+    )
+
+
+def page(
+    results: Sequence[Result],
+    groups: Mapping[Setting, list[Comparison]],
+    pictures: Mapping[str, bytes],
+    path: Path,
+) -> str:
+    """The self-contained page."""
+    folder, stem = path.parent, path.stem
+    lead = f'<p class="lead">{escape(made_of(results))}</p>\n<p>{escape(METHOD)}</p>\n'
+    caption = "Every comparison: mean difference in image AUROC with its 95&nbsp;% interval."
+    lead += picture(pictures[f"{stem}-differences.png"], "png", "Mean differences", caption)
+    sections = {}
+    for setting, group in groups.items():
+        said = "".join(f"<li>{escape(text)}</li>" for text in sentences(group))
+        content = f"<p>{escape(describe(setting))}</p>\n<ul>{said}</ul>\n"
+        name = f"{stem}-{slug(setting)}.png"
+        if name in pictures:
+            dots = "A dot a pair of runs; below, the mean over the classes with its interval."
+            content += picture(pictures[name], "png", f"Paired differences, {setting}", dots)
+        sections[escape(str(setting))] = content + "".join(each.html() for each in tables(group))
+    landscapes = landscape_tables(folder)
+    if landscapes:
+        png = (folder / landscape.PICTURE).read_bytes()
+        caption = "The training loss around the trained weights."
+        sections[LANDSCAPES] = picture(png, "png", "Loss landscapes", caption, "large")
+        sections[LANDSCAPES] += "".join(each.html() for each in landscapes)
+    return document("What amplification changes", lead, sections)

@@ -1,0 +1,159 @@
+"""What a results file is asked: which runs are compared with which, and by which figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from uad.data import fashion_mnist
+from uad.study.arms import METRICS
+from uad.study.experiment import SCORES
+from uad.study.grid import RunSpec
+from uad.study.results import spec_of
+from uad.study.statistics import Difference, Measure, Result, compare, make_pairs
+from uad.study.stuck import mark_stuck
+
+FIGURES = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "aupro": "AUPRO",
+}
+NAMES = {"mse": "MSE", "l1": "L1", "ssim": "SSIM"}
+DEFAULT_LEVEL, DEFAULT_EPS = "element", 1e-2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the runs of a comparison have in common; learning rates are equal within pairs."""
+
+    dataset: str
+    optimizer: str
+    latent: int
+    width: int
+    epochs: int
+    batch_size: int
+    size: int | None
+
+    @staticmethod
+    def of(spec: RunSpec) -> Setting:
+        """The setting of a run."""
+        return Setting(**{name: getattr(spec, name) for name in Setting.__dataclass_fields__})
+
+    def __str__(self) -> str:
+        data = "Fashion-MNIST" if self.dataset == fashion_mnist.NAME else self.dataset.capitalize()
+        optimizer = {"adam": "Adam", "sgd": "SGD"}[self.optimizer]
+        return f"{data}, code of {self.latent} channels, {optimizer}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs with one loss; for the amplified ones with one level and one eps."""
+
+    loss: str
+    amplify_over: str = DEFAULT_LEVEL
+    eps: float = DEFAULT_EPS
+
+    @staticmethod
+    def of(spec: RunSpec) -> Arm:
+        """The arm of a run."""
+        if spec.arm == "plain":
+            return Arm(spec.loss)
+        return Arm(spec.loss, spec.amplify_over, spec.eps)
+
+    def __str__(self) -> str:
+        *prefix, metric = self.loss.split("-")
+        text = " ".join((*prefix, NAMES[metric]))
+        if self.amplify_over != DEFAULT_LEVEL:
+            text += f", over the {self.amplify_over}"
+        return text + (f", eps {self.eps:g}" if self.eps != DEFAULT_EPS else "")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against another in one setting."""
+
+    setting: Setting
+    before: Arm
+    after: Arm
+    runs_before: list[Result]
+    runs_after: list[Result]
+
+    @property
+    def metric(self) -> str:
+        """The error that both losses are made of."""
+        return self.before.loss.split("-")[-1]
+
+    @property
+    def main(self) -> bool:
+        """Whether this is what the study was made for: amplified against plain, as by default."""
+        return self.after == Arm(f"amplified-{self.metric}") and self.before == Arm(self.metric)
+
+    def difference(self, measure: Measure) -> Difference | None:
+        """By this figure; None without any pair."""
+        pairs = make_pairs(self.runs_before, self.runs_after, measure)
+        return compare(pairs) if pairs else None
+
+    def without_stuck(self, measure: Measure) -> Difference | None:
+        """The same of pairs that both learnt something; None if those are all pairs, or none."""
+        pairs = make_pairs(self.runs_before, self.runs_after, measure)
+        learning = [pair for pair in pairs if not pair.stuck]
+        return compare(learning) if 0 < len(learning) < len(pairs) else None
+
+
+def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:
+    """All comparisons that the results allow, amplified against plain first in each setting."""
+    groups: dict[Setting, dict[Arm, list[Result]]] = {}
+    for result in mark_stuck(results):
+        if "failed" not in result:
+            spec = spec_of(result)
+            groups.setdefault(Setting.of(spec), {}).setdefault(Arm.of(spec), []).append(result)
+    found = {}
+    for setting, arms in groups.items():
+        made = [
+            Comparison(setting, before, after, arms[before], arms[after])
+            for before, after in _questions(arms)
+        ]
+        found[setting] = [each for each in made if each.difference(primary(setting.dataset))]
+    return {setting: each for setting, each in found.items() if each}
+
+
+def _questions(arms: dict[Arm, list[Result]]) -> Iterator[tuple[Arm, Arm]]:
+    """Pairs of arms (before, after) worth a comparison."""
+    for metric in METRICS:
+        plain, amplified = Arm(metric), Arm(f"amplified-{metric}")
+        if plain in arms and amplified in arms:
+            yield plain, amplified
+    for metric in METRICS:
+        plain, amplified = Arm(metric), Arm(f"amplified-{metric}")
+        scaled = Arm(f"scaled-{metric}")
+        variants = sorted(arms, key=lambda arm: (arm.amplify_over, -arm.eps))
+        candidates = [(plain, scaled), (scaled, amplified)]
+        for variant in variants:
+            if variant.loss == amplified.loss and variant != amplified:
+                candidates += [(plain, variant), (amplified, variant)]
+        yield from (pair for pair in candidates if set(pair) <= arms.keys())
+
+
+def by_score(figure: str, score: str) -> Measure:
+    """A figure of merit under one of the scores."""
+    return lambda result: result.get(figure, {}).get(score)
+
+
+def primary(dataset: str) -> Measure:
+    """The figure that decides: image AUROC under the primary score."""
+    return by_score("image_auroc", next(iter(SCORES[dataset])))
+
+
+def log_error(side: str, metric: str) -> Measure:
+    """Logarithm of a mean error: differences are relative changes. side: normal or anomalous."""
+    return lambda result: math.log(result[f"error_{side}"][metric])
+
+
+def log_contrast(metric: str) -> Measure:
+    """Logarithm of how many times as large the error of anomalous images is."""
+    return lambda result: math.log(
+        result["error_anomalous"][metric] / result["error_normal"][metric]
+    )

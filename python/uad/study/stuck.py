@@ -1,0 +1,51 @@
+"""Trainings that have learnt nothing, such as networks that paint every image black.
+
+The median of a pixel that is mostly dark is dark: under an absolute error a black picture is a
+trap that a network may never leave. One such run changes an AUROC by more than all else, so a study
+counts them, and says what is left of a difference without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from uad.study.statistics import CONFIDENCE, Result
+
+FACTOR = 3.0
+"""Of the usual error of normal images. Between the trainings that learn and those that do not lies
+a gap much wider than their own spread, so the number hardly matters."""
+
+SAME_TASK = ("dataset", "normal_class", "latent")
+
+
+def mark_stuck(results: Sequence[Result]) -> list[Result]:
+    """The results, each with "stuck": whether its training has learnt nothing.
+
+    That is so if the mean squared error of normal test images is more than `FACTOR` times its
+    median over all runs of the same task.
+    """
+    errors: dict[tuple[object, ...], list[float]] = {}
+    for result in results:
+        if "failed" not in result:
+            errors.setdefault(_task(result), []).append(result["error_normal"]["mse"])
+    usual = {task: float(np.median(values)) for task, values in errors.items()}
+    return [
+        result
+        if "failed" in result
+        else result | {"stuck": result["error_normal"]["mse"] > FACTOR * usual[_task(result)]}
+        for result in results
+    ]
+
+
+def _task(result: Result) -> tuple[object, ...]:
+    return tuple(result[name] for name in SAME_TASK)
+
+
+def stuck_share(results: Sequence[Result]) -> str:
+    """How many of the runs, with the 95 % interval of the share (exact, runs independent)."""
+    count = sum(result["stuck"] for result in results)
+    interval = stats.binomtest(count, len(results)).proportion_ci(CONFIDENCE)
+    return f"{count} of {len(results)} ({interval.low:.0%} to {interval.high:.0%})"

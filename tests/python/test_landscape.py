@@ -1,0 +1,192 @@
+"""Directions, slopes and curvature, on networks where they are known; the program."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from uad import cli as train_cli
+from uad.landscape import cli
+from uad.landscape.curvature import curvature_along, hessian_product, top_curvature
+from uad.landscape.directions import moved, random_direction
+from uad.landscape.measure import steepness
+from uad.landscape.surface import loss_on_plane, losses_on_line, slopes
+from uad.landscape.table import linearised
+from uad.losses import LossOptions, build_loss
+from uad.model import ConvAutoencoder
+from uad.study.statistics import bootstrap_interval
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class Scale(nn.Module):
+    """x to w x, whose squared error against x is (w - 1)^2 mean(x^2)."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.layer = nn.Conv2d(1, 1, 1, bias=False).double()
+        nn.init.constant_(self.layer.weight, weight)
+
+    def forward(self, images):
+        return self.layer(images)
+
+
+# --- directions ---------------------------------------------------------------------------------
+
+
+def test_each_filter_of_a_direction_is_as_long_as_the_network_s():
+    network = ConvAutoencoder(1, width=8, latent=4)
+    direction = random_direction(network, generator())
+    parameters = dict(network.named_parameters())
+    assert set(direction) == {name for name in parameters if name.endswith("weight")}
+    for name, tensor in direction.items():
+        transposed = name.startswith("decoder") and tensor.shape[2] == 4
+        filters, own = (
+            each.transpose(0, 1) if transposed else each for each in (tensor, parameters[name])
+        )
+        torch.testing.assert_close(filters.flatten(1).norm(dim=1), own.flatten(1).norm(dim=1))
+    again = random_direction(network, generator())
+    other = random_direction(network, generator(1))
+    assert all(torch.equal(again[name], direction[name]) for name in direction)
+    assert not any(torch.equal(other[name], direction[name]) for name in direction)
+
+
+def test_steps_add_up_and_are_taken_back():
+    network = ConvAutoencoder(1, width=8, latent=4)
+    one, other = random_direction(network, generator(1)), random_direction(network, generator(2))
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    with moved(network, [one, other], [0.5, -2.0]):
+        for name in one:
+            torch.testing.assert_close(
+                network.state_dict()[name], before[name] + 0.5 * one[name] - 2 * other[name]
+            )
+    assert all(torch.equal(weight, before[name]) for name, weight in network.state_dict().items())
+
+
+def test_a_network_without_filters_has_no_directions():
+    with pytest.raises(ValueError, match="no layer with filters"):
+        random_direction(nn.PReLU(), generator())
+
+
+# --- surface ------------------------------------------------------------------------------------
+
+
+def test_lines_and_planes_of_a_parabola():
+    images = torch.rand(4, 1, 8, 8, generator=generator(), dtype=torch.float64)
+    network, square = Scale(0.8), images.square().mean().item()
+    direction = {"layer.weight": torch.ones(1, 1, 1, 1, dtype=torch.float64)}
+    steps = np.linspace(-0.5, 0.5, 11)
+    plain, doubled = losses_on_line(
+        network, [nn.MSELoss(), lambda x, y: 2 * nn.MSELoss()(x, y)], images, direction, steps
+    )
+    np.testing.assert_allclose(plain, (steps - 0.2) ** 2 * square, atol=1e-15)
+    np.testing.assert_allclose(doubled, 2 * plain)
+    plane = loss_on_plane(network, nn.MSELoss(), images, [direction, direction], steps)
+    np.testing.assert_allclose(plane, (steps[:, None] + steps - 0.2) ** 2 * square, atol=1e-15)
+
+
+def test_slopes_are_absolute_and_relative_figures_ignore_the_scale_of_the_loss():
+    steps = np.linspace(-1, 1, 5)
+    lines = np.array([np.abs(steps) + 1, 3 * steps + 4])
+    np.testing.assert_allclose(slopes(steps, lines), [[1] * 4, [3] * 4])
+    lines[1] += 1 - lines[1, 2]  # one network: all lines meet at its weights
+    curvature = np.array([2.0, 0.0])
+    one, other = steepness(steps, lines, curvature), steepness(steps, 5 * lines, 5 * curvature)
+    assert one["mean_slope"] == one["max_slope"] == [1, 3]
+    assert other["mean_slope"] == [5, 15]
+    for name in ("mean_slope", "max_slope", "curvature"):
+        assert one[f"relative_{name}"] == pytest.approx(other[f"relative_{name}"])
+
+
+# --- curvature ----------------------------------------------------------------------------------
+
+
+def test_curvature_of_a_known_hessian():
+    """Loss sum(k w^2) / 2 of three weights: the Hessian is diagonal, with -5 the greatest."""
+    network = nn.Conv2d(1, 3, 1, bias=False).double()
+    factors = torch.tensor([1.0, -5.0, 3.0]).double()
+
+    def loss(reconstruction, image):
+        return (factors * network.weight.flatten().square()).sum() / 2 + 0 * reconstruction.sum()
+
+    images = torch.zeros(1, 1, 2, 2).double()
+    product = hessian_product(network, loss, images)
+    top = top_curvature(network, product, generator(), tolerance=1e-9)
+    assert top == pytest.approx(-5)
+    direction = {"weight": torch.tensor([1.0, 1.0, 2.0]).double().reshape(3, 1, 1, 1)}
+    assert curvature_along(network, product, direction) == pytest.approx(1 - 5 + 12)
+
+
+@pytest.mark.parametrize("name", ["mse", "amplified-mse", "amplified-l1", "amplified-ssim"])
+def test_curvature_along_a_direction_is_that_of_the_line(name):
+    torch.manual_seed(0)
+    network = ConvAutoencoder(1, width=4, latent=2).double()
+    images = torch.rand(2, 1, 24, 24, generator=generator()).double()
+    loss = build_loss(name, LossOptions(backend="reference"))
+    direction = random_direction(network, generator(3))
+    exact = curvature_along(network, hessian_product(network, loss, images), direction)
+    step = 1e-4
+    steps = np.array([-step, 0.0, step])
+    low, middle, high = losses_on_line(network, [loss], images, direction, steps)[0]
+    assert exact == pytest.approx((low - 2 * middle + high) / step**2, rel=1e-3)
+
+
+# --- tables and the program ---------------------------------------------------------------------
+
+
+def test_the_interval_of_a_ratio_of_paired_directions():
+    rng = np.random.default_rng(0)
+    below = rng.uniform(1, 9, 40)
+    above = 1.5 * below + rng.normal(0, 0.1, 40)
+    low, high = bootstrap_interval([linearised(above, below)])
+    assert low < above.mean() / below.mean() < high
+    assert high - low < 0.03  # though the slopes themselves are spread ninefold
+
+
+@pytest.fixture(scope="module")
+def run_folder(image_root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "stripes"
+    arguments = [
+        *("--data", "folder", "--root", str(image_root), "--size", "32"),
+        *("--epochs", "1", "--batch-size", "10", "--width", "4", "--latent", "2"),
+        *("--compare", "mse,amplified-mse", "--device", "cpu", "--out", str(folder)),
+    ]
+    assert train_cli.main(arguments) == 0
+    return folder
+
+
+def test_the_program_adds_picture_figures_and_a_section_of_the_report(run_folder, capsys):
+    assert "Loss landscape" not in (run_folder / "report.html").read_text()
+    options = ["--directions", "5", "--points", "5", "--plane-points", "3", "--images", "8"]
+    assert cli.main([str(run_folder), *options]) == 0
+    lines = [json.loads(line) for line in (run_folder / "landscape.jsonl").read_text().splitlines()]
+    assert [(line["loss"], line["looked_at"]) for line in lines] == [
+        ("mse", "mse"), ("mse", "amplified-mse"), ("amplified-mse", "mse"),
+        ("amplified-mse", "amplified-mse"),
+    ]  # fmt: skip
+    plain, amplified = lines[:2]
+    # the same network and directions, and A(L) is steeper than L everywhere
+    assert len(plain["mean_slope"]) == 5
+    assert all(np.array(amplified["mean_slope"]) > np.array(plain["mean_slope"]))
+    assert (run_folder / "landscape.png").read_bytes().startswith(b"\x89PNG")
+    assert "<h2>Loss landscape</h2>" in (run_folder / "report.html").read_text()
+    assert "mse, around the network of mse" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{run}", "--points", "4"], "--points 4: must be odd"),
+        (["{run}", "--directions", "1"], "a spread needs 2 or more"),
+        (["{run}", "--loss", "ssim"], "no loss 'ssim' was trained to its end"),
+        (["nowhere"], "metrics.json: not the file of a run of train.py"),
+    ],
+)
+def test_bad_arguments_are_errors(run_folder, capsys, arguments, message):
+    assert cli.main([text.format(run=run_folder) for text in arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,211 @@
+"""A study's runs: the grid, the arms, one run, resumption."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from uad.losses import LossOptions, build_loss
+from uad.study import cli, experiment
+from uad.study.arms import ARMS, METRICS, ScaledLoss, build_arm
+from uad.study.grid import GridError, RunSpec, read_grid
+from uad.study.results import ResultsError, ResultsFile, read_results, spec_of
+from uad.training import Trainer
+
+SMALL = RunSpec("textures", "brick", "mse", 0, epochs=1, size=32, width=4, latent=2)
+BLOCK = {"dataset": "textures", "normal_class": "brick", "seed": 0, "loss": "mse"}
+
+
+def write_grid(path, *blocks):
+    path.write_text(json.dumps({"blocks": blocks}))
+    return path
+
+
+def without_time(result):
+    return {name: value for name, value in result.items() if name not in ("seconds", "date")}
+
+
+# --- the grid -----------------------------------------------------------------------------------
+
+
+def test_a_block_stands_for_all_combinations_the_last_name_fastest(tmp_path):
+    block = {**BLOCK, "note": "why", "seed": [0, 1], "loss": ["mse", "amplified-mse"]}
+    specs = read_grid(write_grid(tmp_path / "grid.json", block))
+    assert [(spec.seed, spec.loss) for spec in specs] == [
+        (0, "mse"), (0, "amplified-mse"), (1, "mse"), (1, "amplified-mse"),
+    ]  # fmt: skip
+
+
+def test_runs_that_blocks_share_are_made_once_and_plain_losses_have_no_eps(tmp_path):
+    block = {**BLOCK, "loss": ["mse", "amplified-mse"]}
+    specs = read_grid(write_grid(tmp_path / "grid.json", block, {**block, "eps": [1e-2, 1e-3]}))
+    assert [(spec.loss, spec.eps) for spec in specs] == [
+        ("mse", 1e-2), ("amplified-mse", 1e-2), ("amplified-mse", 1e-3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "mae"}, "loss is 'mae': choose from mse"),
+        ({"normal_class": 0}, "normal_class is 0: choose from brick"),
+        ({"dataset": "cifar"}, "dataset is 'cifar': choose from"),
+        ({"epoch": 3}, "'epoch' is no option of a run"),
+        ({"epochs": 0}, "epochs is 0: it must be an integer, 1 or more"),
+        ({"eps": 1.0}, "eps is 1.0: it must be a number above 0, below 1"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+        ({"seed": []}, "seed lists no value"),
+        ({"optimizer": "adagrad"}, "optimizer is 'adagrad'"),
+        ({"dataset": "folder", "normal_class": 1}, "normal_class is 1: it must be a category's"),
+    ],
+)
+def test_a_wrong_grid_is_an_error_that_names_the_block(tmp_path, change, message):
+    path = write_grid(tmp_path / "grid.json", BLOCK, {**BLOCK, **change})
+    with pytest.raises(GridError, match="block 2") as raised:
+        read_grid(path)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"runs": []}', '{"blocks": []}'])
+def test_a_file_that_is_no_grid_is_an_error(tmp_path, text):
+    path = tmp_path / "grid.json"
+    path.write_text(text)
+    with pytest.raises(GridError, match=r"grid\.json"):
+        read_grid(path)
+
+
+# --- the arms -----------------------------------------------------------------------------------
+
+
+def gradient(loss, reconstruction, image):
+    leaf = reconstruction.clone().requires_grad_()
+    return torch.autograd.grad(loss(leaf, image), leaf)[0]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_control_has_the_plain_gradient_times_the_mean_slope(metric):
+    torch.manual_seed(0)
+    image, reconstruction = torch.rand(2, 3, 1, 32, 32)
+    control = ScaledLoss(metric, LossOptions())
+    slope = control.mean_slope(reconstruction, image)
+    assert slope > 1.01
+    plain = gradient(build_loss(metric), reconstruction, image)
+    torch.testing.assert_close(gradient(control, reconstruction, image), slope * plain)
+
+
+@pytest.mark.parametrize("metric", ["mse", "l1"])
+def test_where_all_errors_are_alike_the_control_is_the_amplified_loss(metric):
+    image = torch.zeros(2, 1, 32, 32)
+    reconstruction = torch.full_like(image, 0.8)
+    amplified = gradient(build_loss(f"amplified-{metric}"), reconstruction, image)
+    control = gradient(build_arm(f"scaled-{metric}", LossOptions()), reconstruction, image)
+    torch.testing.assert_close(control, amplified)
+
+
+def test_arms_begin_with_the_same_weights(monkeypatch):
+    monkeypatch.setattr(Trainer, "fit", lambda self, train, path: None)
+    data = experiment.load_data("textures", "brick", 32, 0, None)
+    networks = [experiment.train(replace(SMALL, loss=loss), data).network for loss in ARMS]
+    other = experiment.train(replace(SMALL, seed=1), data).network
+    for name, weight in networks[0].state_dict().items():
+        assert all(torch.equal(weight, each.state_dict()[name]) for each in networks)
+        assert not torch.equal(weight, other.state_dict()[name])
+
+
+# --- one run ------------------------------------------------------------------------------------
+
+
+def test_a_run_can_be_repeated_and_losses_differ():
+    first = experiment.run(SMALL, None)
+    assert without_time(experiment.run(SMALL, None)) == without_time(first)
+    other = experiment.run(replace(SMALL, loss="amplified-mse"), None)
+    assert other["error_normal"] != first["error_normal"]
+    for figure in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro"):
+        assert list(first[figure]) == list(experiment.SCORES["textures"])
+        assert all(0 < value <= 1 for value in first[figure].values())
+    assert spec_of(first) == SMALL
+
+
+class Constant(nn.Module):
+    def forward(self, images):
+        return torch.full_like(images, 0.5)
+
+
+def test_errors_of_normal_and_anomalous_images_are_told_apart():
+    data = experiment.load_data("textures", "brick", 32, 0, None)
+    figures = experiment.judge(Constant(), data, experiment.SCORES["textures"])
+    squares = (data.test.float() / 255 - 0.5).square().mean(dim=(1, 2, 3)).numpy()
+    normal = np.array(data.kinds) == "good"
+    assert figures["error_normal"]["mse"] == pytest.approx(squares[normal].mean(), rel=1e-5)
+    assert figures["error_anomalous"]["mse"] == pytest.approx(squares[~normal].mean(), rel=1e-5)
+
+
+def test_a_training_that_diverges_is_a_result_without_figures(monkeypatch):
+    monkeypatch.setattr(
+        experiment, "build_arm", lambda loss, options: lambda x, y: (x - y).sum() * torch.nan
+    )
+    result = experiment.run(SMALL, None)
+    assert "the loss mse is nan in epoch 1" in result["failed"]
+    assert "image_auroc" not in result
+
+
+def test_a_folder_of_one_s_own_images_can_be_studied(image_root, tmp_path):
+    block = {"dataset": "folder", "normal_class": image_root.name, "seed": 0, "loss": "mse"}
+    options = {"epochs": 1, "batch_size": 10, "size": 32, "width": 4, "latent": 2}
+    grid = write_grid(tmp_path / "grid.json", {**block, **options})
+    results = tmp_path / "study.jsonl"
+    arguments = ["run", str(grid), "--results", str(results), "--root", str(image_root.parent)]
+    assert cli.main(arguments) == 0
+    (result,) = read_results(results)
+    assert result["normal_class"] == image_root.name
+    assert 0 < result["pixel_auroc"]["mse top 1 %"] <= 1
+
+
+# --- many runs ----------------------------------------------------------------------------------
+
+
+def test_a_killed_study_goes_on_without_repeating_runs(tmp_path):
+    block = {**BLOCK, "epochs": 1, "size": 32, "width": 4, "latent": 2}
+    grid = write_grid(tmp_path / "grid.json", {**block, "loss": ["mse", "amplified-mse", "l1"]})
+    path = tmp_path / "results" / "study.jsonl"
+    arguments = ["run", str(grid), "--results", str(path)]
+    assert cli.main([*arguments, "--processes", "2"]) == 0
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) == 3
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:50])  # killed while it wrote the last line
+    assert len(read_results(path)) == 2
+    assert cli.main(arguments) == 0
+    again = path.read_bytes().splitlines(keepends=True)
+    assert again[:2] == lines[:2]
+    assert without_time(json.loads(again[2])) == without_time(json.loads(lines[2]))
+
+
+def test_two_studies_do_not_write_one_file(tmp_path):
+    with (
+        ResultsFile(tmp_path / "study.jsonl"),
+        pytest.raises(ResultsError, match="another study is writing it"),
+    ):
+        ResultsFile(tmp_path / "study.jsonl")
+
+
+def test_a_damaged_line_is_an_error_that_names_it(tmp_path, capsys):
+    path = tmp_path / "study.jsonl"
+    path.write_text('{"dataset": 1}\n')
+    grid = write_grid(tmp_path / "grid.json", BLOCK)
+    assert cli.main(["run", str(grid), "--results", str(path)]) == 2
+    assert "study.jsonl, line 1: not a result of a run" in capsys.readouterr().err
+
+
+def test_missing_images_are_an_error_before_any_run(tmp_path, capsys):
+    block = {**BLOCK, "dataset": "fashion-mnist", "normal_class": 0}
+    grid = write_grid(tmp_path / "grid.json", block)
+    results = tmp_path / "study.jsonl"
+    arguments = ["run", str(grid), "--results", str(results), "--root", str(tmp_path)]
+    assert cli.main(arguments) == 2
+    assert "no such file" in capsys.readouterr().err
+    assert not results.exists()
