@@ -65,5 +65,6 @@ def call(case: dict[str, Any]) -> None:
 COMPILES = json.loads(sys.argv[1])
 JITFunction.run = run
 launch._device = lambda device: tiling.CUDA
-for index, case in enumerate(json.loads(sys.argv[2])):
-    call(case)
+cases = json.loads(sys.argv[2])
+for index in range(len(cases)):
+    call(cases[index])
