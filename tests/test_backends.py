@@ -221,6 +221,14 @@ def test_devices_that_triton_lacks(monkeypatch):
             backends.resolve("triton", torch.empty(0, device=device))
 
 
+def test_a_folder_called_triton_is_not_triton(monkeypatch, tmp_path):
+    """Such as this project's tests of it, or a clone where Python was started."""
+    (tmp_path / "triton").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    assert triton._missing() == "Triton is not installed: pip install triton"
+
+
 def test_triton_is_unavailable_where_it_is_not_installed(no_triton):
     assert "triton" not in backends.available()
     assert "triton     Triton is not installed\n" in backends.report()
