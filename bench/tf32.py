@@ -4,9 +4,9 @@ python bench/tf32.py
 
 The Triton kernels compute windows in float32 (docs/triton_counts.md). The candidate that was
 rejected multiplies rows by a banded matrix on tensor cores, whose operands have 11 binary digits
-(TF32); `tf32x3` splits each operand into two of those and leaves out the product of the rests. Here
-the operands are rounded as the hardware rounds them, products and sums are exact in float64, so
-that what is left is the error of the split alone; the same windows in float32 stand beside it.
+(TF32); `tf32x3` splits each operand into two of those and leaves out the product of the rests.
+Here the operands are rounded as the hardware rounds them, products and sums are exact in float64,
+so that what is left is the error of the split alone; the same windows in float32 stand beside it.
 """
 
 from collections.abc import Callable

@@ -18,8 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(backends.report())
     try:
         for device in backends.devices():
-            choice = backends.resolve(None, torch.empty(0, device=device))
+            sample = torch.empty(0, device=device)
+            choice = backends.resolve(None, sample)
             print(f"a loss of a {device} tensor is computed by: {choice}")
+            for name, reason in backends.passed_over(sample).items():
+                print(f"  not by {name}: {reason}")
     except ValueError as error:
         print(f"every loss without a backend argument raises: {error}")
         return 1

@@ -75,6 +75,20 @@ def resolve(requested: str | None, input: Tensor, *, window_size: int | None = 1
     return name
 
 
+def passed_over(input: Tensor, *, window_size: int | None = 11) -> dict[str, str]:
+    """Backends faster than the one that computes a loss of `input`, and why each is not taken."""
+    name = resolve(None, input, window_size=window_size)
+    if _from_environment is not None:
+        said = f"{ENVIRONMENT_VARIABLE}={name}"
+        return dict.fromkeys(BACKENDS[: BACKENDS.index(name)], said)
+    reasons = {other: _not_by_itself(other, input, window_size) for other in BACKENDS}
+    return {
+        other: reason
+        for other, reason in reasons.items()
+        if reason is not None and BACKENDS.index(other) < BACKENDS.index(name)
+    }
+
+
 def _not_by_itself(name: str, input: Tensor, window_size: int | None) -> str | None:
     """Why the automatic choice leaves the backend out, or None where it does not."""
     if name == "triton" and not input.is_cuda:

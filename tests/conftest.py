@@ -33,10 +33,8 @@ DEVICE = os.environ.get("LAMP_KERNELS_TEST_DEVICE") or "cpu"
 NAMED = os.environ.get("LAMP_KERNELS_TEST_BACKENDS", ",".join(backends.available())).split(",")
 BACKENDS = tuple(
     name
-    for name in os.environ.get("LAMP_KERNELS_TEST_BACKENDS", ",".join(backends.available())).split(
-        ","
-    )
-    if backends.unserved(name, torch.empty(0, device=DEVICE), None) is None
+    for name in backends.available()
+    if name in NAMED and backends.unserved(name, torch.empty(0, device=DEVICE), None) is None
 )
 
 # What computes losses in the reference; what is left of it every backend uses on small tensors.

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lamp_kernels import AmplifiedSSIMLoss, backends, functional, native, reference, triton
+from lamp_kernels import __main__ as program
 
 pytestmark = pytest.mark.cpu_only("the choice for CPU tensors, and for what looks like a CUDA one")
 
@@ -221,6 +222,14 @@ def test_devices_that_triton_lacks(monkeypatch):
             backends.resolve("triton", torch.empty(0, device=device))
 
 
+def test_a_folder_called_triton_is_not_triton(monkeypatch, tmp_path):
+    """Such as this project's tests of it, or a clone where Python was started."""
+    (tmp_path / "triton").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    assert triton._missing() == "Triton is not installed: pip install triton"
+
+
 def test_triton_is_unavailable_where_it_is_not_installed(no_triton):
     assert "triton" not in backends.available()
     assert "triton     Triton is not installed\n" in backends.report()
@@ -359,6 +368,28 @@ class TestCudaKernels:
             loss = functional.amplified_reconstruction_loss(*images, weight, backend="native")
             losses = functional.anomaly_map(*images, backend="native")
         assert (loss.device.type, losses.device.type) == ("cuda", "cuda")
+
+
+def test_what_is_passed_over_is_said_with_the_reason(
+    monkeypatch, cuda_kernels, triton_kernels, cuda_image
+):
+    assert backends.passed_over(cuda_image) == {}
+    monkeypatch.setattr(native, "cuda_missing", "not built; build it")
+    (reason,) = backends.passed_over(cuda_image).values()
+    assert "not built; build it" in reason
+    monkeypatch.setattr(backends, "_from_environment", "reference")
+    assert backends.passed_over(IMAGE) == {
+        "native": "LAMP_KERNELS_BACKEND=reference",
+        "triton": "LAMP_KERNELS_BACKEND=reference",
+    }
+
+
+def test_the_program_says_why_another_backend_computes(monkeypatch, capsys):
+    monkeypatch.setattr(native, "missing", "no compiler")
+    assert program.main([]) == 0
+    output = capsys.readouterr().out
+    assert "a loss of a cpu tensor is computed by: reference" in output
+    assert "  not by native: no compiler" in output
 
 
 def test_the_reference_asked_for_on_cuda_does_not_warn(cuda_image):

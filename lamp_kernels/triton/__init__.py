@@ -28,7 +28,8 @@ INTERPRETED = operators.INTERPRETED
 
 
 def _missing() -> str | None:
-    if importlib.util.find_spec("triton") is None:
+    spec = importlib.util.find_spec("triton")
+    if spec is None or spec.origin is None:  # a mere folder of that name
         return "Triton is not installed: pip install triton"
     return None
 

@@ -343,5 +343,5 @@ def _joined(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor] | None:
     if x.is_contiguous() and y.is_contiguous():
         return lambda image: image.view(shape)
     if ops.is_channels_last(x) and ops.is_channels_last(y):
-        return lambda image: image.permute(0, 2, 3, 1).reshape(shape)
+        return lambda image: image.permute(0, 2, 3, 1).view(shape)
     return None

@@ -1,0 +1,82 @@
+"""Launches on a GPU up to the compiled kernel: types, compilations, grids."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cpu_only("binds launches on the CPU")
+
+HERE = Path(__file__).resolve().parent
+USUAL = {
+    "shape": (2, 3, 17, 33),
+    "dtype": "float32",
+    "terms": ["ssim"],
+    "weighted": False,
+    "window_size": 5,
+    "gradients": (True, False),
+}
+
+
+def launches(*cases, compiles=False):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(HERE.parents[1])
+    arguments = [json.dumps(compiles), json.dumps([{**USUAL, **case} for case in cases])]
+    result = subprocess.run(
+        [sys.executable, str(HERE / "launched.py"), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_arguments_fit_the_kernels_that_they_are_compiled_to():
+    found = launches({"window_size": 3}, {"terms": ["mse"]}, compiles=True)
+    assert [each["kernel"] for each in found] == [
+        *("plane_levels", "ssim_losses", "ssim_gradients", "image_sums"),
+        *("pixel_losses", "image_sums"),
+    ]
+
+
+CASES = {
+    "usual": {},
+    "half": {"dtype": "bfloat16", "terms": ["ssim", "mse", "l1"], "weighted": True},
+    "float64": {"dtype": "float64", "gradients": (True, True), "window_size": 13},
+    "strided": {"strided": True},
+    "pixels": {"terms": ["mse", "l1"], "weighted": True, "gradients": (True, True)},
+    "values": {"gradients": (False, False)},
+    "map": {"map": True},
+    "map of pixels": {"map": True, "terms": ["l1"]},
+}
+
+
+def test_scalars_have_their_types_and_sizes_compile_nothing_anew():
+    """Numbers are float64 on the way, and no integer is taken for a constant."""
+    sizes = ((2, 3, 17, 33), (1, 1, 32, 64), (16, 1, 48, 63))
+    cases = [{**case, "shape": shape} for case in CASES.values() for shape in sizes]
+    compiled = {}
+    for launch in launches(*cases):
+        assert launch["attributes"] == []
+        assert all(
+            kind.startswith("*") or kind in ("i32", "i64", "fp64")
+            for kind in launch["types"].values()
+        )
+        name = list(CASES)[launch["case"] // len(sizes)]
+        constants = {k: v for k, v in launch["constants"].items() if k != "block"}
+        variant = json.dumps([launch["types"], constants], sort_keys=True)
+        compiled.setdefault((name, launch["kernel"]), set()).add(variant)
+    assert {name for name, _ in compiled} == set(CASES)
+    for (name, kernel), variants in compiled.items():
+        each_gradient_alone = (name, kernel) == ("float64", "ssim_gradients")
+        assert len(variants) == (2 if each_gradient_alone else 1), (name, kernel)
+
+
+def test_many_planes_are_on_the_one_axis_that_admits_them():
+    (levels, losses, *_) = launches({"shape": (70_000, 1, 3, 3), "window_size": 3})
+    assert levels["grid"] == 70_000
+    assert losses["grid"] == 70_000
