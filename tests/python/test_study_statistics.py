@@ -149,6 +149,8 @@ def test_trainings_that_learnt_nothing_are_counted_and_left_out(results):
     assert loss == "MSE"
     assert share.startswith("10 of 30 (17% to 53%")
     assert "Without stuck runs +0.0" in sentences(group)[0]
+    errors = dict(error_table(group[:1]).rows)
+    assert errors["MSE error of normal images"].startswith("+0.0 %")  # not -95 % of a third
 
 
 def test_where_none_is_stuck_nothing_is_said_of_it(results):

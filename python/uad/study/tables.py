@@ -118,9 +118,9 @@ def error_table(comparisons: Sequence[Comparison]) -> Table:
         measures[f"{name}, anomalous over normal"] = log_contrast(metric)
     caption = (
         "How amplification changes the mean reconstruction error of test images, relative to the "
-        "plain loss (geometric mean); 95 % interval in brackets"
+        "plain loss (geometric mean), without stuck runs; 95 % interval in brackets"
     )
-    return _by_metric(caption, comparisons, measures, percent)
+    return _by_metric(caption, comparisons, measures, percent, with_stuck=False)
 
 
 def _by_metric(
@@ -128,10 +128,16 @@ def _by_metric(
     comparisons: Sequence[Comparison],
     measures: dict[str, Measure],
     form: Callable[[float], str],
+    *,
+    with_stuck: bool = True,
 ) -> Table:
     rows = []
     for name, measure in measures.items():
-        found = [comparison.difference(measure) for comparison in comparisons]
+        found = [
+            (None if with_stuck else comparison.without_stuck(measure))
+            or comparison.difference(measure)
+            for comparison in comparisons
+        ]
         if any(found):
             rows.append(
                 [name, *(f"{form(e.mean)} ({interval(e, form)})" if e else "-" for e in found)]
