@@ -2,7 +2,7 @@
 
 Arguments are numbers or blocks of them, all of one dtype: float32 or float64. Where a function of
 the header returns a struct, the one here returns its members as a tuple, in their order.
-tests/triton/test_formulas.py holds both against the reference.
+tests/triton/test_triton_formulas.py holds both against the reference.
 """
 
 import triton
