@@ -210,9 +210,8 @@ def _as_images(weight: Tensor, like: Tensor) -> Tensor:
 def smallest_side(scales: int, options: LossOptions) -> int:
     """The smallest side, in pixels, of which the last scale admits the window."""
     last = smallest_single_side(options.window_size, options.padding)
-    return (
-        (last - 1) << (scales - 1)
-    ) + 1  # halving rounds up: of s pixels ceil(s / 2^(scales - 1))
+    # Halving rounds up: of s pixels ceil(s / 2^(scales - 1)) are left.
+    return (last - 1 << scales - 1) + 1
 
 
 def _prepare(

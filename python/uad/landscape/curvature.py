@@ -69,4 +69,4 @@ def curvature_along(network: nn.Module, product: Product, direction: Direction) 
 
 
 def _dot(one: Vector, other: Vector) -> float:
-    return sum((a * b).sum() for a, b in zip(one, other, strict=True)).item()  # type: ignore[union-attr]
+    return torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum().item()
