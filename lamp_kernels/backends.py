@@ -17,6 +17,7 @@ from torch import Tensor
 from lamp_kernels import native, triton
 from lamp_kernels._version import __version__
 from lamp_kernels.options import check_choice, check_window_size
+from lamp_kernels.triton import autotune
 
 BACKENDS = ("native", "triton", "reference")  # in the order of the automatic choice
 ENVIRONMENT_VARIABLE = "LAMP_KERNELS_BACKEND"
@@ -158,6 +159,7 @@ def _details(name: str) -> list[str]:
         return [
             f"Triton {triton.release()}, "
             + ("interpreted (TRITON_INTERPRET)" if triton.INTERPRETED else "compiled at first use"),
+            *([f"{autotune.ENVIRONMENT_VARIABLE}={autotune.VALUE}"] if autotune.VALUE else []),
             "not yet run on a GPU",
         ]
     return [

@@ -82,13 +82,13 @@ class Variant:
             "block": tiling.CUDA.widest,
             "real": self.real,
             "one_row": not self.everything,
-            "pieces": tiling.PIXEL_PIECES,
+            "pieces": tiling.PIXELS.pieces,
             "samples": launch.LEVEL_SAMPLES,
             "terms": 3,
             "per_term": False,
         }
         if self.kernel == "pixel_losses":
-            every["block"] = tiling.PIXEL_BLOCK
+            every["block"] = tiling.PIXELS.block
         if self.kernel == "image_sums":
             every["block"] = launch.SUM_BLOCK
         if self.kernel == "ssim_gradients" and self.gradients == 2 and not both_at_once:
@@ -124,7 +124,7 @@ class Variant:
         """Of a program."""
         if self.kernel.startswith("ssim"):
             return max(tiling.CUDA.widest, warp)
-        return tiling.PIXEL_WARPS * warp
+        return tiling.PIXELS.warps * warp
 
 
 # The heaviest of their kinds: all that a kernel can be asked for at once.

@@ -2,7 +2,7 @@
 
     operators.py  the operators: schemas, registration
     launch.py     from their tensors to launches
-    tiling.py     which tile a program takes
+    tiling.py     which tile a program takes; autotune.py, the quickest, for who asks
     ssim.py       SSIM and the terms beside it; windows.py, levels.py are parts of it
     pixels.py     pointwise losses alone
     sums.py       from tiles to images

@@ -8,7 +8,7 @@ The checks guard memory against a direct call, as those of csrc/operators.h do; 
 errors that users see before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from torch import Tensor
 from lamp_kernels import ops, reference
 from lamp_kernels.options import PADDINGS
 from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, smallest_side
-from lamp_kernels.triton import operators, tiling, windows
+from lamp_kernels.triton import autotune, operators, tiling, windows
 from lamp_kernels.triton.levels import plane_levels
 from lamp_kernels.triton.pixels import pixel_losses
 from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
@@ -237,10 +237,8 @@ def _ssim(
         x, y = (image if _is_dense(image) else image.contiguous() for image in (x, y))
     batch, channels, height, width = x.shape
     planes = batch * channels
-    tiles = tiling.ssim_tiling(planes, height, width, call.radius, _device(x.device))
-    partial = x.new_empty((planes * tiles.per_plane, call.terms), dtype=torch.float64)
     if planes == 0:
-        return partial
+        return x.new_empty((0, call.terms), dtype=torch.float64)
     scale = 1.0 / options.data_range
     levels = x.new_empty((planes, 2), dtype=call.dtype)
     plane_levels[(planes,)](
@@ -255,7 +253,6 @@ def _ssim(
     taps += [0.0] * (MAX_RADIUS + 1 - len(taps))
     weights = _place(x if weight is None else weight)
     constants: dict[str, Any] = {
-        "num_warps": tiles.warps,
         "radius": call.radius,
         "border": BORDERS[options.padding],
         "weighted": weight is not None,
@@ -263,7 +260,6 @@ def _ssim(
         "l1": options.l1,
         "log": options.amplify,
         "dense": _is_dense(x, y),
-        "block": tiles.block,
         "real": call.real,
     }
     # Each with what it is the gradient of in the place of the first image.
@@ -273,24 +269,34 @@ def _ssim(
     map_offset = 0
     if losses is not None:
         map_offset = -call.margin * (losses.stride(2) + losses.stride(3))
-    for first in range(0, planes, at_once):
-        grid = (min(at_once, planes - first) * tiles.per_plane,)
-        shape = (first, channels, height, width, tiles.strips, tiles.bands, tiles.band_height)
-        ssim_losses[grid](
-            *_place(x), *_place(y), *weights, weight_offset,
-            *_place(x if losses is None else losses), map_offset,
-            factors, levels, h, partial, *shape,
-            scale, options.k1**2, options.k2**2, options.dissimilarity, *call.amplification, *taps,
-            gradients=gradients, writes_map=losses is not None, **constants,
-        )  # fmt: skip
-        for first_image, second_image, by_first, by_second, count, swapped in passes:
-            ssim_gradients[grid](
-                *_place(first_image), *_place(second_image), *weights,
-                *_place(by_first), *_place(by_second if count == 2 else by_first),
-                factors, levels, h, *shape, scale, *call.amplification, *taps,
-                h_planes=2 + gradients, gradients=count, swapped=swapped, **constants,
+
+    def launch(tiles: tiling.Tiling) -> Tensor:
+        partial = x.new_empty((planes * tiles.per_plane, call.terms), dtype=torch.float64)
+        tile = {"block": tiles.block, "num_warps": tiles.warps}
+        for first in range(0, planes, at_once):
+            grid = (min(at_once, planes - first) * tiles.per_plane,)
+            shape = (first, channels, height, width, tiles.strips, tiles.bands, tiles.band_height)
+            ssim_losses[grid](
+                *_place(x), *_place(y), *weights, weight_offset,
+                *_place(x if losses is None else losses), map_offset,
+                factors, levels, h, partial, *shape,
+                scale, options.k1**2, options.k2**2, options.dissimilarity, *call.amplification,
+                *taps, gradients=gradients, writes_map=losses is not None, **constants, **tile,
             )  # fmt: skip
-    return partial
+            for first_image, second_image, by_first, by_second, count, swapped in passes:
+                ssim_gradients[grid](
+                    *_place(first_image), *_place(second_image), *weights,
+                    *_place(by_first), *_place(by_second if count == 2 else by_first),
+                    factors, levels, h, *shape, scale, *call.amplification, *taps,
+                    h_planes=2 + gradients, gradients=count, swapped=swapped, **constants, **tile,
+                )  # fmt: skip
+        return partial
+
+    cut = (planes, height, width, call.radius, _device(x.device))
+    if not autotune.wanted():
+        return launch(tiling.ssim_tiling(*cut))
+    key = _key(x, y, gradients, losses, constants)
+    return launch(autotune.quickest(key, tiling.ssim_candidates(*cut), launch))
 
 
 def _pixels(
@@ -313,23 +319,45 @@ def _pixels(
         images = [joined(image) for image in images]
         sinks = [joined(sink) for sink in sinks]
     batch, channels, height, width = images[0].shape
-    runs = tiling.pixel_runs(height * width)
-    programs = batch * channels * runs
-    partial = x.new_empty((programs, call.terms), dtype=torch.float64)
-    if programs == 0:
+    if batch * channels * height * width == 0:
+        return x.new_empty((0, call.terms), dtype=torch.float64)
+    constants = {
+        "weighted": weight is not None,
+        "mse": options.mse,
+        "l1": options.l1,
+        "log": options.amplify,
+        "one_row": height == 1,
+        "dense": _is_dense(*images),
+        "real": call.real,
+    }
+
+    def launch(tile: tiling.PixelTiling) -> Tensor:
+        runs = tile.runs(height * width)
+        programs = batch * channels * runs
+        partial = x.new_empty((programs, call.terms), dtype=torch.float64)
+        pixel_losses[(programs,)](
+            *_place(images[0]), *_place(images[1]),
+            *_place(images[0] if weight is None else weight),
+            *_place(sinks[2]), *_place(sinks[0]), *_place(sinks[1]),
+            factors, partial, channels, height, width, runs,
+            1.0 / options.data_range, *call.amplification,
+            gradients=gradients, writes_map=losses is not None, **constants,
+            block=tile.block, pieces=tile.pieces, num_warps=tile.warps,
+        )  # fmt: skip
         return partial
-    pixel_losses[(programs,)](
-        *_place(images[0]), *_place(images[1]), *_place(images[0] if weight is None else weight),
-        *_place(sinks[2]), *_place(sinks[0]), *_place(sinks[1]),
-        factors, partial, channels, height, width, runs,
-        1.0 / options.data_range, *call.amplification,
-        gradients=gradients, writes_map=losses is not None, weighted=weight is not None,
-        mse=options.mse, l1=options.l1, log=options.amplify,
-        one_row=height == 1, dense=_is_dense(*images),
-        block=tiling.PIXEL_BLOCK, pieces=tiling.PIXEL_PIECES, real=call.real,
-        num_warps=tiling.PIXEL_WARPS,
-    )  # fmt: skip
-    return partial
+
+    if not autotune.wanted():
+        return launch(tiling.PIXELS)
+    key = _key(images[0], images[1], gradients, losses, constants)
+    return launch(autotune.quickest(key, tiling.PIXEL_CANDIDATES, launch))
+
+
+def _key(
+    x: Tensor, y: Tensor, gradients: int, losses: Tensor | None, constants: dict[str, Any]
+) -> tuple[Hashable, ...]:
+    """What decides on how long a call takes."""
+    shape = (x.device, *x.shape, x.dtype, y.dtype)
+    return (*shape, gradients, losses is not None, *constants.values())
 
 
 def _joined(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor] | None:

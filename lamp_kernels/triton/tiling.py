@@ -40,19 +40,57 @@ class Tiling(NamedTuple):
 
 
 def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Device) -> Tiling:
-    """Strips that leave few lanes without a column, and the bands that take the least time.
+    """Strips that leave few lanes without a column, and the bands that take the least time."""
+    # The wider of two that cover the width alike: of its neighbours it reads less.
+    block = min(reversed(_blocks(device)), key=lambda block: _covered(width, block))
+    warps = block // device.lanes
+    return _cut(planes, height, width, radius, device, block, warps, WARPS_AT_ONCE)
+
+
+def ssim_candidates(
+    planes: int, height: int, width: int, radius: int, device: Device
+) -> list[Tiling]:
+    """What may be quicker than ssim_tiling's, which comes first: to be measured.
+
+    Every width that leaves less than a third of the lanes without a column, one or two columns a
+    lane, and bands for a device that runs half or twice as many warps at once as is reckoned.
+    """
+    least = min(_covered(width, block) for block in _blocks(device))
+    cuts = [
+        _cut(planes, height, width, radius, device, block, warps, at_once)
+        for block in _blocks(device)
+        if 2 * _covered(width, block) < 3 * least
+        for warps in {block // device.lanes, max(block // device.lanes // 2, 1)}
+        for at_once in (WARPS_AT_ONCE // 2, WARPS_AT_ONCE, 2 * WARPS_AT_ONCE)
+    ]
+    first = ssim_tiling(planes, height, width, radius, device)
+    return list(dict.fromkeys([first, *cuts]))
+
+
+def _blocks(device: Device) -> list[int]:
+    """The widths of a program: powers of 2."""
+    blocks = [device.lanes]
+    while 2 * blocks[-1] <= device.widest:
+        blocks.append(2 * blocks[-1])
+    return blocks
+
+
+def _covered(width: int, block: int) -> int:
+    """Columns of all strips, those beyond the width too."""
+    return -(-width // block) * block
+
+
+def _cut(
+    planes: int, height: int, width: int, radius: int, device: Device,
+    block: int, warps: int, warps_at_once: int,
+) -> Tiling:  # fmt: skip
+    """The bands that take the least time.
 
     Programs run in rounds of as many as the device holds, and one walks through the rows of its
     band and 2 radius more, so a band of fewer than 4 radius rows would be half seam.
     """
-    blocks = [device.lanes]
-    while 2 * blocks[-1] <= device.widest:
-        blocks.append(2 * blocks[-1])
-    # The wider of two that cover the width alike: of its neighbours it reads less.
-    block = min(reversed(blocks), key=lambda columns: -(-width // columns) * columns)
-    warps = block // device.lanes
     strips = -(-width // block)
-    at_once = device.multiprocessors * max(WARPS_AT_ONCE // warps, 1)
+    at_once = device.multiprocessors * max(warps_at_once // warps, 1)
     fewest = -(-height // device.highest)
     most = max(fewest, height // (4 * radius))
 
@@ -65,12 +103,24 @@ def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Devic
     return Tiling(block, warps, strips, band_height, -(-height // band_height))
 
 
-# Pointwise losses: four warps, and enough pixels to hide what a program costs.
-PIXEL_BLOCK = 512
-PIXEL_PIECES = 8
-PIXEL_WARPS = 4
+class PixelTiling(NamedTuple):
+    """What a program of pointwise losses takes of a plane: `pieces` times `block` pixels."""
+
+    block: int
+    pieces: int
+    warps: int
+
+    def runs(self, pixels: int) -> int:
+        """Programs of a plane."""
+        return -(-pixels // (self.block * self.pieces))
 
 
-def pixel_runs(pixels: int) -> int:
-    """Programs of a plane."""
-    return -(-pixels // (PIXEL_BLOCK * PIXEL_PIECES))
+# Four warps, and enough pixels to hide what a program costs. The others are for autotuning.
+PIXELS = PixelTiling(block=512, pieces=8, warps=4)
+PIXEL_CANDIDATES = (
+    PIXELS,
+    PixelTiling(block=512, pieces=2, warps=4),
+    PixelTiling(block=1024, pieces=4, warps=4),
+    PixelTiling(block=1024, pieces=8, warps=8),
+    PixelTiling(block=2048, pieces=2, warps=8),
+)

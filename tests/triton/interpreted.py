@@ -4,6 +4,7 @@ TRITON_INTERPRET=1 has to be set before Triton is imported, and one process cann
 and compile, so the test process itself does neither.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -131,6 +132,32 @@ def errors(
         ((one.double() - other).norm() / other.norm().clamp(min=1e-300)).item()
         for one, other in zip(found, exact, strict=True)
     ]
+
+
+def tuned_errors(**case: Any) -> tuple[int, list[float]]:
+    """Of a call that is autotuned, after all candidates but the quickest have run as well.
+
+    The last candidate is the quickest, the first time; later there is nothing to be measured.
+    """
+    from lamp_kernels.triton import autotune
+
+    before = autotune.wanted, autotune.milliseconds
+    runs = []
+
+    def milliseconds(run: Callable[[], object]) -> float:
+        run()
+        runs.append(run)
+        return -len(runs)
+
+    autotune.wanted, autotune.milliseconds = lambda: True, milliseconds
+    try:
+        first = errors(**case)
+        measured = len(runs)
+        assert errors(**case) == first
+        assert len(runs) == measured
+        return measured, first
+    finally:
+        autotune.wanted, autotune.milliseconds = before
 
 
 def loss_of_equal_images() -> tuple[float, float]:

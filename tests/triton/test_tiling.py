@@ -43,6 +43,21 @@ def test_few_lanes_are_without_a_column(width, block):
     assert tiling.ssim_tiling(24, 256, width, 5, tiling.CUDA).block == block
 
 
-def test_runs_of_pixels():
-    run = tiling.PIXEL_BLOCK * tiling.PIXEL_PIECES
-    assert [tiling.pixel_runs(n) for n in (0, 1, run, run + 1)] == [0, 1, 1, 2]
+@pytest.mark.parametrize("tile", tiling.PIXEL_CANDIDATES)
+def test_runs_of_pixels(tile):
+    run = tile.block * tile.pieces
+    assert [tile.runs(n) for n in (0, 1, run, run + 1)] == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("device", [tiling.CUDA, tiling.HIP])
+@pytest.mark.parametrize("shape", [(24, 256, 256), (3, 1080, 1920), (1024, 28, 28), (1, 7, 5)])
+def test_candidates_are_the_choice_by_count_and_others_that_cover_the_image(device, shape):
+    _, height, width = shape
+    first, *others = tiling.ssim_candidates(*shape, 5, device)
+    assert first == tiling.ssim_tiling(*shape, 5, device)
+    assert len({first, *others}) == 1 + len(others) <= 20
+    for tiles in (first, *others):
+        assert tiles.block in (tiles.warps * device.lanes, 2 * tiles.warps * device.lanes)
+        assert (tiles.strips - 1) * tiles.block < width <= tiles.strips * tiles.block
+        assert (tiles.bands - 1) * tiles.band_height < height <= tiles.bands * tiles.band_height
+        assert tiles.band_height <= device.highest
