@@ -1,7 +1,8 @@
 """The losses as `torch.nn` modules: options in the constructor, tensors in the call.
 
 They follow the conventions of `torch.nn.MSELoss`: a `reduction`, no parameters, no buffers,
-nothing in the `state_dict`.
+nothing in the `state_dict`. Options are given by name: an 11 by position would be a data range to
+us and a window to others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -119,6 +120,7 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
 
     def __init__(
         self,
+        *,
         data_range: float = 1.0,
         window_size: int = 11,
         sigma: float = 1.5,
@@ -171,6 +173,7 @@ class AmplifiedMSELoss(_AmplifiedLoss):
 
     def __init__(
         self,
+        *,
         data_range: float = 1.0,
         amplification: Amplification = "log",
         amplify_over: Level = "element",
@@ -225,6 +228,7 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
 
     def __init__(
         self,
+        *,
         ssim: float = 1.0,
         mse: float = 1.0,
         l1: float = 0.0,
@@ -308,6 +312,7 @@ class AmplifiedMSSSIMLoss(_AmplifiedLoss):
 
     def __init__(
         self,
+        *,
         data_range: float = 1.0,
         window_size: int = 11,
         sigma: float = 1.5,

@@ -75,7 +75,7 @@ def check_image_shape(input: Tensor, options: LossOptions) -> None:
     if input.dim() != 4:
         raise ValueError(
             f"input must be (N, C, H, W) for SSIM, got {input.dim()} dimensions: "
-            f"{tuple(input.shape)}"
+            f"{tuple(input.shape)}" + ("; one image is image[None]" if input.dim() == 3 else "")
         )
     if input.shape[1] == 0:
         raise ValueError(f"input must have at least one channel, got {tuple(input.shape)}")
@@ -116,9 +116,11 @@ def check_weight(weight: Tensor | None, input: Tensor) -> None:
     if weight.dim() > input.dim() or any(
         own != 1 and own != full for own, full in zip(weight.shape, trailing, strict=True)
     ):
+        per_image = input.dim() == 4 and weight.shape == (input.shape[0], *input.shape[2:])
         raise ValueError(
             f"weight of shape {tuple(weight.shape)} does not broadcast to input of shape "
             f"{tuple(input.shape)}; dimensions are matched from the last to the first"
+            + ("; one mask for each image is weight[:, None]" if per_image else "")
         )
 
 

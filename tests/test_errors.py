@@ -151,6 +151,10 @@ class TestTensors:
         with pytest.raises(ValueError, match=r"weight of shape .* does not broadcast"):
             function(IMAGE, IMAGE, torch.ones(shape))
 
+    def test_a_mask_for_each_image_has_no_channel(self, function):
+        with pytest.raises(ValueError, match=r"one mask for each image is weight\[:, None\]"):
+            function(IMAGE, IMAGE, torch.ones(IMAGE.shape[0], *IMAGE.shape[2:]))
+
     def test_weight_requires_grad(self, function):
         with pytest.raises(ValueError, match="weight must not require grad"):
             function(IMAGE, IMAGE, torch.ones(1, requires_grad=True))

@@ -35,6 +35,7 @@ def test_module_and_function_have_the_same_options_and_defaults(module, function
     for name in options:
         assert of_module[name].default == of_function[name].default
         assert of_function[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert of_module[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 @pytest.mark.beside_reference
