@@ -134,6 +134,13 @@ def errors(
     ]
 
 
+def fuzz(case: Any, dtype: torch.dtype) -> None:
+    """A case of tests/test_fuzz.py; raises where the results differ by more than is promised."""
+    import test_fuzz
+
+    test_fuzz.check(case, dtype, "triton")
+
+
 def tuned_errors(**case: Any) -> tuple[int, list[float]]:
     """Of a call that is autotuned, after all candidates but the quickest have run as well.
 
