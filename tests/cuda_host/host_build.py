@@ -24,6 +24,7 @@ FOUND = 66  # exit status where ThreadSanitizer or AddressSanitizer found someth
 EMULATION: dict[str, list[str]] = {
     f"cuda_host/{name}.cpp": [] for name in ("engine", "fiber", "runtime")
 }
+LAUNCH = {"csrc/cuda/launch.cu": KERNEL}
 
 
 class NotFoundError(Exception):
@@ -75,12 +76,12 @@ def build_driver(
     folder: Path, cuda: Sequence[str], flags: Sequence[str] = (), radii: Sequence[int] | None = None
 ) -> Path:
     """The driver of the kernels, from a folder that `copy` filled; `radii` alone, or all."""
-    kernels = {"csrc/cuda/launch.cu": KERNEL}
     if radii:
-        kernels["cuda_host/variants.cpp"] = [*KERNEL, f"-DRADII={','.join(map(str, radii))}"]
+        kernels = {"cuda_host/variants.cpp": [*KERNEL, f"-DRADII={','.join(map(str, radii))}"]}
     else:
-        kernels |= {f"csrc/cuda/ssim_{name}.cu": KERNEL for name in ("float", "double")}
-    objects = compile_driver(folder, cuda) + compile_some(folder, kernels | EMULATION, cuda, flags)
+        kernels = {f"csrc/cuda/ssim_{name}.cu": KERNEL for name in ("float", "double")}
+    objects = compile_driver(folder, cuda) + compile_around(folder, cuda, flags)
+    objects += compile_some(folder, kernels, cuda, flags)
     return link(folder, "driver", objects, flags)
 
 
@@ -100,6 +101,11 @@ def compile_driver(folder: Path, cuda: Sequence[str]) -> list[str]:
     """What checks the kernels: slow enough without the sanitizers, and none of their business."""
     sources = {"cpu/cases.cpp": [], "cuda_host/driver.cpp": [], "cpu/textbook.cpp": ["-O2"]}
     return compile_some(folder, sources, cuda, [])
+
+
+def compile_around(folder: Path, cuda: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """What lies between the driver and the SSIM kernels."""
+    return compile_some(folder, LAUNCH | EMULATION, cuda, flags)
 
 
 def compile_some(
