@@ -21,7 +21,7 @@ from uad.study.questions import (
     primary,
 )
 from uad.study.statistics import Difference, Measure
-from uad.study.stuck import FACTOR, stuck_share
+from uad.study.stuck import FACTOR, is_stuck, stuck_share
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,26 @@ def stuck_table(comparisons: Sequence[Comparison]) -> Table | None:
     for comparison in comparisons:
         runs[comparison.before] = comparison.runs_before
         runs[comparison.after] = comparison.runs_after
-    rows = [
-        [str(arm), stuck_share(results)]
-        for arm, results in runs.items()
-        if any(result["stuck"] for result in results)
-    ]
+    rows = []
+    for arm, results in runs.items():
+        count, found = sum(result["stuck"] for result in results), stuck_share(results)
+        if count:
+            number = f"{count} of {len(results)}"
+            rows.append([str(arm), number, share(found.mean), interval(found, share)])
+    for comparison in comparisons:
+        change = comparison.difference(is_stuck)
+        if change and any(pair.stuck for pair in change.pairs):
+            name = f"{comparison.after} minus {comparison.before}"
+            number, mean = f"{len(change.pairs)} pairs", signed_share(change.mean)
+            rows.append([name, number, mean, interval(change, signed_share)])
     caption = (
         "Stuck runs: trainings that learnt nothing, the error of normal images more than "
-        f"{FACTOR:g} times its median over all runs of the same class; losses without any are not "
-        "listed. In brackets the 95 % interval of the share, as if all runs were independent"
+        f"{FACTOR:g} times its median over all runs of the same class and setting; losses without "
+        "any are not listed. Below, differences of the shares within pairs. Shares are means over "
+        "the classes; intervals are of whole classes or of seeds, as above"
     )
-    return Table(caption, ["loss", "stuck runs"], rows) if rows else None
+    heads = ["loss", "stuck runs", "share", "95 % interval"]
+    return Table(caption, heads, rows) if rows else None
 
 
 def score_table(comparisons: Sequence[Comparison]) -> Table:
@@ -158,6 +167,16 @@ def signed(value: float) -> str:
 def percent(logarithm: float) -> str:
     """+1.2 % for the logarithm of 1.012."""
     return f"{100 * math.expm1(logarithm):+.1f} %"
+
+
+def share(value: float) -> str:
+    """30 % for 0.3."""
+    return f"{100 * value:.0f} %"
+
+
+def signed_share(value: float) -> str:
+    """-20 % for -0.2."""
+    return f"{100 * value:+.0f} %"
 
 
 def interval(found: Difference, form: Callable[[float], str] = signed) -> str:
