@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from study_lines import result
+from uad.study import cli
 from uad.study.questions import comparisons
+from uad.study.results import ResultsFile
 from uad.study.stuck import SAME_TASK, mark_stuck
 from uad.study.tables import stuck_table
 
@@ -14,6 +16,18 @@ BLACK = {"mse": 0.2, "l1": 0.3, "ssim": 0.4}
 
 def stuck(line):
     return line | {"error_normal": BLACK}
+
+
+AUROC = {"mse top 1 %": 0.8}
+
+
+def publish(path, lines):
+    """The page of a results file with these lines."""
+    with ResultsFile(path) as file:
+        for line in lines:
+            file.append(line)
+    assert cli.main(["publish", str(path)]) == 0
+    return (path.parent / "conclusions.md").read_text()
 
 
 def numbers(interval):
@@ -53,3 +67,35 @@ def test_runs_are_stuck_in_comparison_with_their_own_setting(name, values):
     lines = [stuck(result("mse", 0, seed, **{name: poor})) for seed in range(3)]
     lines += [result("mse", 0, seed, **{name: good}) for seed in range(9)]
     assert not np.any([line["stuck"] for line in mark_stuck(lines)])
+
+
+# --- names of settings ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["width", "epochs", "batch_size", "size", "latent", "optimizer"])
+def test_settings_that_differ_in_anything_have_names_of_their_own(name, tmp_path):
+    values = ["adam", "sgd"] if name == "optimizer" else [16, 64]
+    lines = [
+        result(loss, normal_class, auroc=0.8 + 0.01 * place, **{name: value})
+        for place, value in enumerate(values)
+        for normal_class in range(2)
+        for loss in ("mse", "amplified-mse")
+    ]
+    page = publish(tmp_path / "study.jsonl", lines)
+    settings = list(comparisons(lines))
+    assert len({setting.slug for setting in settings}) == len(set(map(str, settings))) == 2
+    for setting in settings:
+        assert f"## {setting}\n" in page
+        assert f"study-{setting.slug}.png" in page
+        assert (tmp_path / f"study-{setting.slug}.png").exists()
+
+
+def test_names_are_short_where_nothing_else_differs():
+    lines = [result(loss, epochs=5) for loss in ("mse", "amplified-mse")]
+    lines += [
+        line | {"dataset": "textures", "normal_class": "brick", "epochs": 8, "image_auroc": AUROC}
+        for line in lines
+    ]
+    assert [str(setting) for setting in comparisons(lines)] == [
+        "Fashion-MNIST, code of 16 channels, Adam", "Textures, code of 16 channels, Adam",
+    ]  # fmt: skip

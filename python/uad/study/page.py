@@ -53,7 +53,7 @@ def publish(path: Path) -> list[Path]:
     for setting, group in groups.items():
         main = [each for each in group if each.main]
         if main:
-            name = f"{path.stem}-{slug(setting)}.png"
+            name = f"{path.stem}-{setting.slug}.png"
             pictures[name] = encode(figures.paired_dots(main), "png")
     files = dict(pictures)
     files[f"{path.stem}.html"] = page(results, groups, pictures, path).encode()
@@ -62,11 +62,6 @@ def publish(path: Path) -> list[Path]:
         with atomic_write(folder / name) as file:
             file.write(content)
     return [folder / name for name in files]
-
-
-def slug(setting: Setting) -> str:
-    """The setting as a part of a file's name."""
-    return f"{setting.dataset}-{setting.optimizer}-{setting.latent}"
 
 
 def fill(path: Path, block: str) -> str:
@@ -158,7 +153,7 @@ def markdown(
         parts.append(f"{describe(setting)} In words, image AUROC under the primary score:\n")
         parts.append("".join(f"- {text}\n" for text in sentences(group)))
         if any(each.main for each in group):
-            parts.append(f"![Differences by class]({path.stem}-{slug(setting)}.png)\n")
+            parts.append(f"![Differences by class]({path.stem}-{setting.slug}.png)\n")
         parts += [each.markdown() for each in tables(group)]
     landscapes = landscape_tables(path.parent)
     if landscapes:
@@ -190,7 +185,7 @@ def page(
     for setting, group in groups.items():
         said = "".join(f"<li>{escape(text)}</li>" for text in sentences(group))
         content = f"<p>{escape(describe(setting))}</p>\n<ul>{said}</ul>\n"
-        name = f"{stem}-{slug(setting)}.png"
+        name = f"{stem}-{setting.slug}.png"
         if name in pictures:
             dots = "A dot a pair of runs; below, the mean over the classes with its interval."
             content += picture(pictures[name], "png", f"Paired differences, {setting}", dots)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from uad.data import fashion_mnist
 from uad.study.arms import METRICS
@@ -36,16 +36,49 @@ class Setting:
     epochs: int
     batch_size: int
     size: int | None
+    told_by: tuple[str, ...] = field(default=(), compare=False)
+    """Of OFTEN_ALIKE, what settings of the same images differ in; see `told_apart`."""
 
     @staticmethod
     def of(spec: RunSpec) -> Setting:
         """The setting of a run."""
-        return Setting(**{name: getattr(spec, name) for name in Setting.__dataclass_fields__})
+        names = [each.name for each in fields(Setting) if each.compare]
+        return Setting(**{name: getattr(spec, name) for name in names})
 
     def __str__(self) -> str:
         data = "Fashion-MNIST" if self.dataset == fashion_mnist.NAME else self.dataset.capitalize()
         optimizer = {"adam": "Adam", "sgd": "SGD"}[self.optimizer]
-        return f"{data}, code of {self.latent} channels, {optimizer}"
+        also = [f"{OFTEN_ALIKE[name]} {self._value(name)}" for name in self.told_by]
+        return ", ".join((data, f"code of {self.latent} channels", optimizer, *also))
+
+    @property
+    def slug(self) -> str:
+        """As a part of a file's name."""
+        also = [f"{name.replace('_', '-')}-{self._value(name)}" for name in self.told_by]
+        return "-".join((self.dataset, self.optimizer, str(self.latent), *also))
+
+    def _value(self, name: str) -> str:
+        value = getattr(self, name)
+        return "default" if value is None else str(value)
+
+
+OFTEN_ALIKE = {"width": "width", "epochs": "epochs", "batch_size": "batches of", "size": "side"}
+"""Fields of a setting that its name leaves out where they tell it from no other."""
+
+
+def told_apart(settings: Collection[Setting]) -> list[Setting]:
+    """The settings, each with a name that no other one has."""
+    return [
+        replace(
+            setting,
+            told_by=tuple(
+                name
+                for name in OFTEN_ALIKE
+                if len({getattr(s, name) for s in settings if s.dataset == setting.dataset}) > 1
+            ),
+        )
+        for setting in settings
+    ]
 
 
 @dataclass(frozen=True)
@@ -111,7 +144,7 @@ def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:
             spec = spec_of(result)
             groups.setdefault(Setting.of(spec), {}).setdefault(Arm.of(spec), []).append(result)
     found = {}
-    for setting, arms in groups.items():
+    for setting, arms in zip(told_apart(groups), groups.values(), strict=True):
         made = [
             Comparison(setting, before, after, arms[before], arms[after])
             for before, after in _questions(arms)
