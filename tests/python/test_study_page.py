@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from study_lines import result
 from uad.study import cli
-from uad.study.questions import comparisons
+from uad.study.questions import comparisons, contrasts, primary
 from uad.study.results import ResultsFile
 from uad.study.stuck import SAME_TASK, mark_stuck
 from uad.study.tables import stuck_table
@@ -99,3 +99,64 @@ def test_names_are_short_where_nothing_else_differs():
     assert [str(setting) for setting in comparisons(lines)] == [
         "Fashion-MNIST, code of 16 channels, Adam", "Textures, code of 16 channels, Adam",
     ]  # fmt: skip
+
+
+# --- identical runs ------------------------------------------------------------------------------
+
+
+def test_runs_that_are_the_same_to_the_last_digit_are_called_so(tmp_path):
+    lines = []
+    for normal_class in range(8):
+        auroc = 0.7 + 0.01 * normal_class
+        lines += [
+            result("mse", normal_class),
+            result("amplified-mse", normal_class, auroc=auroc),
+            result("amplified-mse", normal_class, auroc=auroc, eps=1e-3),
+            result("amplified-mse", normal_class, auroc=auroc, eps=1e-1)
+            | {"error_normal": {"mse": 0.01, "l1": 0.0501, "ssim": 0.1}},
+        ]
+    page = publish(tmp_path / "study.jsonl", lines)
+    same = "identical runs: nothing reached the tangent"
+    assert f"- amplified MSE, eps 0.001 against amplified MSE: {same} (8 pairs)." in page
+    assert f"| +0.0000 | {same} |" in page
+    assert same in (tmp_path / "study.html").read_text()
+    # the same AUROC is not the same run
+    assert "- amplified MSE, eps 0.1 against amplified MSE: no difference shown, +0.0000" in page
+    assert page.count(same) == 2
+
+
+# --- capacity ------------------------------------------------------------------------------------
+
+
+def test_a_wide_code_is_compared_with_a_narrow_one_by_differences_of_differences(tmp_path):
+    """Amplification gives 0.01 more in the wide code, whatever each run's own AUROC is."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for normal_class in ("brick", "grass", "gravel"):
+        for seed in range(5):
+            for latent, gain in ((4, 0.02), (64, 0.03)):
+                plain = rng.uniform(0.6, 0.9)
+                for loss, auroc in (("mse", plain), ("amplified-mse", plain + gain)):
+                    line = result(loss, seed=seed, latent=latent)
+                    line |= {"dataset": "textures", "normal_class": normal_class}
+                    lines.append(line | {"image_auroc": {"mse top 1 %": auroc}})
+    (contrast,) = contrasts(comparisons(lines))
+    found = contrast.difference(primary("textures"))
+    assert len(found.pairs) == 15
+    assert (found.mean, found.low, found.high) == pytest.approx((0.01,) * 3)
+    page = publish(tmp_path / "study.jsonl", lines)
+    for text in (page, (tmp_path / "study.html").read_text()):
+        assert "amplified MSE against MSE, 64 less 4 channels" in text
+        assert "does more, +0.0100 (+0.0100 to +0.0100; 15 pairs)" in text
+    trapped = [stuck(line) if line["seed"] == 0 and line["latent"] == 4 else line for line in lines]
+    (contrast,) = contrasts(comparisons(trapped))
+    assert len(contrast.without_stuck(primary("textures")).pairs) == 12
+
+
+def test_settings_that_differ_in_more_than_the_code_are_not_contrasted():
+    lines = [
+        result(loss, latent=latent, epochs=latent)
+        for latent in (4, 64)
+        for loss in ("mse", "amplified-mse")
+    ]
+    assert contrasts(comparisons(lines)) == []

@@ -13,11 +13,19 @@ from uad.figures import encode
 from uad.html import document, picture
 from uad.landscape import table as landscape
 from uad.study import figures
-from uad.study.questions import Comparison, Setting, comparisons, primary
+from uad.study.questions import (
+    Comparison,
+    Contrast,
+    Setting,
+    comparisons,
+    contrasts,
+    primary,
+)
 from uad.study.results import ResultsError, read_results
 from uad.study.statistics import Difference, Result
 from uad.study.tables import (
     Table,
+    contrast_table,
     difference_table,
     error_table,
     interval,
@@ -28,6 +36,10 @@ from uad.study.tables import (
 
 PAGE = "conclusions.md"
 LANDSCAPES = "Loss landscapes"
+CAN_COPY = (
+    "Does amplification change more where the network can copy? Differences of differences, "
+    "image AUROC under the primary score:"
+)
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 
 METHOD = """\
@@ -78,6 +90,8 @@ def sentence(comparison: Comparison, found: Difference) -> str:
     """A comparison in plain words, never without its interval."""
     count, of = found.classes_higher
     names = f"{comparison.after} against {comparison.before}"
+    if comparison.identical:
+        return f"{names}: {comparison.identical} ({len(found.pairs)} pairs)."
     where = f"{len(found.pairs)} pairs, higher in {count} of {of} classes"
     if math.isnan(found.low):
         return f"{names}: {signed(found.mean)}, too few pairs for an interval ({where})."
@@ -100,6 +114,31 @@ def sentences(group: Sequence[Comparison]) -> list[str]:
         if rest:
             said[-1] += f" Without stuck runs {signed(rest.mean)} ({interval(rest)})."
     return said
+
+
+def contrast_sentence(contrast: Contrast) -> str:
+    """How much more amplification changes in the wide code, in words."""
+    measure = primary(contrast.wide.setting.dataset)
+    found, rest = contrast.difference(measure), contrast.without_stuck(measure)
+    if found is None:
+        raise ValueError(f"{contrast}: no pairs")
+    verdicts = {"higher": "does more", "lower": "does less", "open": "no difference shown"}
+    verdict = "too few pairs" if math.isnan(found.low) else verdicts[found.verdict]
+    said = f"{contrast}: {verdict}, {_with_interval(found)}."
+    return said + (f" Without stuck runs {_with_interval(rest)}." if rest else "")
+
+
+def _with_interval(found: Difference) -> str:
+    return f"{signed(found.mean)} ({interval(found)}; {len(found.pairs)} pairs)"
+
+
+def by_setting(contrasts: Sequence[Contrast]) -> dict[str, list[Contrast]]:
+    """The contrasts by the heading that they stand under."""
+    found: dict[str, list[Contrast]] = {}
+    for each in contrasts:
+        narrow, wide = each.narrow.setting, each.wide.setting
+        found.setdefault(f"{wide}, less {narrow}", []).append(each)
+    return found
 
 
 def tables(group: Sequence[Comparison]) -> list[Table]:
@@ -155,6 +194,10 @@ def markdown(
         if any(each.main for each in group):
             parts.append(f"![Differences by class]({path.stem}-{setting.slug}.png)\n")
         parts += [each.markdown() for each in tables(group)]
+    for heading, contrast in by_setting(contrasts(groups)).items():
+        parts.append(f"## {heading}\n\n{CAN_COPY}\n")
+        parts.append("".join(f"- {contrast_sentence(each)}\n" for each in contrast))
+        parts.append(contrast_table(contrast).markdown())
     landscapes = landscape_tables(path.parent)
     if landscapes:
         parts.append(f"## {LANDSCAPES}\n\n![Loss landscapes]({landscape.PICTURE})\n")
@@ -190,6 +233,10 @@ def page(
             dots = "A dot a pair of runs; below, the mean over the classes with its interval."
             content += picture(pictures[name], "png", f"Paired differences, {setting}", dots)
         sections[escape(str(setting))] = content + "".join(each.html() for each in tables(group))
+    for heading, contrast in by_setting(contrasts(groups)).items():
+        said = "".join(f"<li>{escape(contrast_sentence(each))}</li>" for each in contrast)
+        content = f"<p>{escape(CAN_COPY)}</p>\n<ul>{said}</ul>\n"
+        sections[escape(heading)] = content + contrast_table(contrast).html()
     landscapes = landscape_tables(folder)
     if landscapes:
         png = (folder / landscape.PICTURE).read_bytes()

@@ -15,6 +15,7 @@ from uad.study.questions import (
     FIGURES,
     NAMES,
     Comparison,
+    Contrast,
     by_score,
     log_contrast,
     log_error,
@@ -51,7 +52,7 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
         found = comparison.difference(primary(dataset))
         learning = comparison.without_stuck(primary(dataset))
         if found:
-            rows.append(_row(title(comparison), found))
+            rows.append(_row(title(comparison), found, comparison.identical))
         if learning:
             rows.append(_row(f"{title(comparison)}, without stuck runs", learning))
     heads = [
@@ -61,7 +62,8 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
     return Table(f"Image AUROC, score: {score}, the same for every loss", heads, rows)
 
 
-def _row(name: str, found: Difference) -> list[str]:
+def _row(name: str, found: Difference, instead: str | None = None) -> list[str]:
+    """instead: what stands in place of the interval."""
     before = np.array([pair.before for pair in found.pairs])
     after = np.array([pair.after for pair in found.pairs])
     count, of = found.classes_higher
@@ -71,7 +73,7 @@ def _row(name: str, found: Difference) -> list[str]:
         spread(before),
         spread(after),
         signed(found.mean),
-        interval(found),
+        instead or interval(found),
         f"{(after - before).std(ddof=1):.4f}" if len(after) > 1 else "-",
         f"{count} of {of}",
     ]
@@ -132,9 +134,23 @@ def error_table(comparisons: Sequence[Comparison]) -> Table:
     return _by_metric(caption, comparisons, measures, percent, with_stuck=False)
 
 
+def contrast_table(contrasts: Sequence[Contrast]) -> Table:
+    """How much more amplification changes in a wide code, by the primary score; of one data set."""
+    dataset = contrasts[0].wide.setting.dataset
+    score = next(iter(SCORES[dataset]))
+    measures = {
+        f"{label}, score: {score}": by_score(figure, score) for figure, label in FIGURES.items()
+    }
+    caption = (
+        "Amplified minus plain with the wide code, less the same with the narrow one; above 0, "
+        "amplification does more where the network can copy. 95 % interval in brackets"
+    )
+    return _by_metric(caption, contrasts, measures, signed)
+
+
 def _by_metric(
     caption: str,
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[Comparison] | Sequence[Contrast],
     measures: dict[str, Measure],
     form: Callable[[float], str],
     *,
@@ -154,8 +170,10 @@ def _by_metric(
     return Table(caption, ["", *(title(comparison) for comparison in comparisons)], rows)
 
 
-def title(comparison: Comparison) -> str:
+def title(comparison: Comparison | Contrast) -> str:
     """A against B."""
+    if isinstance(comparison, Contrast):
+        return str(comparison)
     return f"{comparison.after} against {comparison.before}"
 
 
