@@ -9,7 +9,7 @@ from uad.study import cli
 from uad.study.questions import comparisons, contrasts, primary
 from uad.study.results import ResultsFile
 from uad.study.stuck import SAME_TASK, mark_stuck
-from uad.study.tables import stuck_table
+from uad.study.tables import difference_table, stuck_table
 
 BLACK = {"mse": 0.2, "l1": 0.3, "ssim": 0.4}
 
@@ -160,3 +160,25 @@ def test_settings_that_differ_in_more_than_the_code_are_not_contrasted():
         for loss in ("mse", "amplified-mse")
     ]
     assert contrasts(comparisons(lines)) == []
+
+
+# --- the table of differences --------------------------------------------------------------------
+
+
+def test_means_count_classes_alike_as_their_difference_does():
+    lines = []
+    for normal_class, seeds, auroc in ((0, 8, 0.5), (1, 1, 0.9)):
+        for seed in range(seeds):
+            lines.append(result("mse", normal_class, seed, auroc))
+            lines.append(result("amplified-mse", normal_class, seed, auroc + 0.02 * normal_class))
+    (group,) = comparisons(lines).values()
+    table = difference_table(group)
+    row = dict(zip(table.heads, table.rows[0], strict=True))
+    assert row["B: mean (sd)"] == "0.7000 (0.133)"
+    assert row["A: mean (sd)"].startswith("0.7100 ")
+    assert row["A - B"] == "+0.0100"
+
+
+def test_the_page_says_what_the_control_is_not(tmp_path):
+    page = publish(tmp_path / "study.jsonl", [result(loss) for loss in ("mse", "amplified-mse")])
+    assert "the control is not the whole of a larger learning rate" in page

@@ -14,10 +14,16 @@ class ScaledLoss(nn.Module):
     """The plain loss times the mean slope that amplification would have at this step.
 
     Amplification does two things: it makes the whole gradient longer, as a larger learning rate
-    would, and it gives the elements that are worse a greater share of it. This loss does the first
-    and not the second. The slope A'(L) = 1 / max(1 - L, eps) is averaged over the elements of the
-    batch at every step anew, on the errors that this very network makes: it falls during training,
-    and one number for the whole run would be too small at its beginning and too large at its end.
+    would, and it gives the elements that are worse a greater share of it. This loss does some of
+    the first and nothing of the second. The slope A'(L) = 1 / max(1 - L, eps) is averaged over the
+    elements of the batch at every step anew, on the errors that this very network makes: it falls
+    during training, and one number for the whole run would be too small at its beginning and too
+    large at its end.
+
+    In the mean all elements count alike, in the gradient each by its error, and the worse ones have
+    the greater slopes: the gradient grows by more than the mean slope. Measured twice, over 200
+    steps of SGD each, mean slope and ratio of the gradients' norms were 1.12 and 1.35, 1.17 and
+    2.37 with MSE, 1.95 and 2.81, 3.94 and 8.5 with L1; with SSIM, once, 1.73 and 1.59.
     """
 
     def __init__(self, metric: str, options: LossOptions) -> None:

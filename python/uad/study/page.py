@@ -50,7 +50,9 @@ interval is a bootstrap (percentile, widened as Student's t for few values): of 
 with all its seeds, where there are five or more; of the seeds within each class where there are
 fewer, as with the three textures, and then it speaks of these few alone. Of twenty comparisons
 without any effect, one is expected to miss 0: among this many, a single interval close to 0 is no
-proof.
+proof. The control, "scaled", is the plain loss times the mean slope of the amplified one, a mean in
+which elements count alike: of MSE and L1 that is less than amplification lengthens the gradient, to
+which wrong elements contribute most, so the control is not the whole of a larger learning rate.
 """
 
 
@@ -137,7 +139,7 @@ def by_setting(contrasts: Sequence[Contrast]) -> dict[str, list[Contrast]]:
     found: dict[str, list[Contrast]] = {}
     for each in contrasts:
         narrow, wide = each.narrow.setting, each.wide.setting
-        found.setdefault(f"{wide}, less {narrow}", []).append(each)
+        found.setdefault(f"{wide}, against a code of {narrow.latent}", []).append(each)
     return found
 
 

@@ -21,7 +21,7 @@ from uad.study.questions import (
     log_error,
     primary,
 )
-from uad.study.statistics import Difference, Measure
+from uad.study.statistics import Difference, Measure, Pair
 from uad.study.stuck import FACTOR, is_stuck, stuck_share
 
 
@@ -64,17 +64,16 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
 
 def _row(name: str, found: Difference, instead: str | None = None) -> list[str]:
     """instead: what stands in place of the interval."""
-    before = np.array([pair.before for pair in found.pairs])
-    after = np.array([pair.after for pair in found.pairs])
+    differences = [pair.difference for pair in found.pairs]
     count, of = found.classes_higher
     return [
         name,
         str(len(found.pairs)),
-        spread(before),
-        spread(after),
+        spread(found.pairs, "before"),
+        spread(found.pairs, "after"),
         signed(found.mean),
         instead or interval(found),
-        f"{(after - before).std(ddof=1):.4f}" if len(after) > 1 else "-",
+        f"{np.std(differences, ddof=1):.4f}" if len(differences) > 1 else "-",
         f"{count} of {of}",
     ]
 
@@ -204,7 +203,12 @@ def interval(found: Difference, form: Callable[[float], str] = signed) -> str:
     return f"{form(found.low)} to {form(found.high)}"
 
 
-def spread(values: np.ndarray) -> str:
-    """Mean, and in brackets the standard deviation over all runs."""
-    deviation = f"{values.std(ddof=1):.3f}" if len(values) > 1 else "-"
-    return f"{values.mean():.4f} ({deviation})"
+def spread(pairs: Sequence[Pair], side: str) -> str:
+    """Mean over the classes, as of a difference, and in brackets the deviation over all runs."""
+    classes: dict[int | str, list[float]] = {}
+    for pair in pairs:
+        classes.setdefault(pair.normal_class, []).append(getattr(pair, side))
+    mean = np.mean([np.mean(values) for values in classes.values()])
+    runs = np.concatenate([*classes.values()])
+    deviation = f"{runs.std(ddof=1):.3f}" if len(runs) > 1 else "-"
+    return f"{mean:.4f} ({deviation})"
