@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uad.landscape.curvature import CURVATURE_STEP
-from uad.landscape.measure import counterparts
+from uad.landscape.measure import Options, counterparts
 from uad.study.statistics import bootstrap_interval
 
 PICTURE, LINES = "landscape.png", "landscape.jsonl"
@@ -33,9 +33,10 @@ STEEPNESS_NOTE = (
     "Mean over random directions, their standard deviation in brackets. Each filter of a direction "
     "is as long as the network's own; a slope is per step as long as the weights themselves. "
     f"Curvature: second difference along the direction, over steps of {CURVATURE_STEP:g} to both "
-    "sides. Greatest curvature: second derivative in any direction, of the first images alone; of "
-    "L1 none is given, for where the derivative of |x| jumps it has no second one, and these jumps "
-    "are nearly all of its curvature. Relative: divided by the loss at the weights."
+    "sides. Greatest curvature: second derivative in any direction, of the first "
+    f"{Options.curvature_images} images; of L1 none is given, for where the derivative of |x| "
+    "jumps it has no second one, and these jumps are nearly all of its curvature. Relative: "
+    "divided by the loss at the weights."
 )
 
 RATIO_HEADS = ("amplified over plain", *COLUMNS.values())
