@@ -82,7 +82,7 @@ def loss_curves(histories: Mapping[str, Any]) -> Figure:
 
 
 def tangent_curves(histories: Mapping[str, Any]) -> Figure:
-    """Share of elements on the tangent of the amplification over the epochs."""
+    """Share of elements on the tangent of the amplification in the last batch of each epoch."""
     with rc_context(APPEARANCE):
         figure, axes = _plot("epoch", "elements on the tangent")
         for arm, history in histories.items():

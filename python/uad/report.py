@@ -251,14 +251,14 @@ def training_figures(arms: Mapping[str, Any]) -> str:
         tangent = _drawing(
             figures.tangent_curves(histories),
             "Share of elements on the tangent over the epochs",
-            "Share of elements whose error exceeds 1&nbsp;&minus;&nbsp;eps, at the end of each "
-            "epoch. There the amplification goes on as a straight line, its tangent. Of a plain "
-            "loss: those that would be there.",
+            "Share of elements whose error exceeds 1&nbsp;&minus;&nbsp;eps, in the last batch "
+            "of each epoch. There the amplification goes on as a straight line, its tangent. Of a "
+            "plain loss: those that would be there.",
         )
     else:
         tangent = (
-            "<p>At the end of no epoch was any element on the tangent of the amplification, that "
-            "is, wrong by more than 1&nbsp;&minus;&nbsp;eps. Where all errors are small, "
+            "<p>In the last batch of no epoch was any element on the tangent of the amplification, "
+            "that is, wrong by more than 1&nbsp;&minus;&nbsp;eps. Where all errors are small, "
             "amplification leaves them nearly as they are.</p>\n"
         )
     return f'<div class="pair">{losses}{tangent}</div>\n'

@@ -85,8 +85,8 @@ COLUMNS = (
     ),
     Column(
         "on tangent", lambda arm: arm["history"]["tangent_share"][-1], percent, 0,
-        "share of elements in the last epoch whose error exceeds 1 - eps, where the amplification "
-        "goes on as a straight line; of a plain loss, those that would be there",
+        "share of elements in the last batch of the last epoch whose error exceeds 1 - eps, where "
+        "the amplification goes on as a straight line; of a plain loss, those that would be there",
     ),
 )  # fmt: skip
 

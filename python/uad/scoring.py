@@ -53,7 +53,11 @@ class Scorer:
         return Scorer(network, Scoring(**metrics["scoring"]), size, channels)
 
     def score(self, paths: Sequence[Path]) -> tuple[NDArray[np.float32], Tensor]:
-        """Scores (N,) and maps (N, size, size) of image files."""
+        """Scores (N,) and maps (N, size, size) of image files.
+
+        All are in memory at once, (4 + 2 channels) size^2 bytes an image, 0.7 MB at 256 in colour:
+        how bright the heat maps are is decided by the maps of all images.
+        """
         images = torch.stack(
             [to_tensor(resize(read_image(path), self.size), self.channels) for path in paths]
         )

@@ -63,7 +63,10 @@ class Trainer:
         processes: Processes,
         tangent_share: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
-        """name: for the log. tangent_share: of (reconstruction, image), recorded each epoch."""
+        """name: for the log.
+
+        tangent_share: of (reconstruction, image), recorded of the last batch of each epoch.
+        """
         self.name = name
         self.options = options
         self.processes = processes
@@ -141,7 +144,7 @@ class Trainer:
         if self.processes.first:
             print(
                 f"{self.name}: epoch {epoch}/{self.options.epochs}, loss {mean:.6g}, "
-                f"on the tangent of A {share:.3%}",
+                f"on the tangent of A {share:.3%} of the last batch",
                 file=sys.stderr,
             )
 

@@ -6,6 +6,7 @@ import itertools
 import kornia
 import pytest
 import torch
+from pictures import PICTURES, pair
 
 from lamp_kernels.compat import kornia as ours
 
@@ -40,6 +41,17 @@ def test_function_and_module(window_size, padding, reduction):
     ):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("apart", [1e-1, 1e-2, 1e-3])
+@pytest.mark.parametrize("picture", PICTURES)
+def test_as_near_to_the_package_as_its_own_rounding_lets_it_be(picture, apart):
+    x, y = pair(picture, apart)
+    expected = kornia.losses.ssim_loss(x.double(), y.double(), 11).item()
+    theirs = kornia.losses.ssim_loss(x, y, 11).item()
+    found = ours.ssim_loss(x, y, 11).item()
+    assert abs(found - theirs) <= abs(theirs - expected) + 1e-6
+    assert found == pytest.approx(expected, abs=2e-7)
 
 
 def test_sum():

@@ -229,7 +229,7 @@ def test_one_loss_alone(tmp_path):
     page = read_report(make_run(tmp_path / "run", losses=["mse"], tangent=0.0))
     for absent in ("is highest", "one seed", "Only the training loss", "amplified loss"):
         assert absent not in page.text
-    assert "no epoch was any element on the tangent" in page.text
+    assert "In the last batch of no epoch was any element on the tangent" in page.text
     assert len(page.files("svg+xml")) == 3
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -183,6 +188,33 @@ def test_a_killed_study_goes_on_without_repeating_runs(tmp_path):
     again = path.read_bytes().splitlines(keepends=True)
     assert again[:2] == lines[:2]
     assert without_time(json.loads(again[2])) == without_time(json.loads(lines[2]))
+
+
+KILLED = """
+import multiprocessing, os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from uad.study.runner import begin
+
+with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin) as pool:
+    pool.submit(os.getpid).result()
+    pool.submit(time.sleep, 600)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_processes_end_with_a_killed_study():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env=environment, start_new_session=True
+    ) as study:
+        try:
+            # the end of the pipe: no process has it open any more
+            assert study.communicate(timeout=60) == (b"", None)
+            assert study.returncode == -signal.SIGKILL
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(study.pid, signal.SIGKILL)
 
 
 def test_two_studies_do_not_write_one_file(tmp_path):

@@ -1,24 +1,51 @@
-"""The second derivative of the loss by products of its Hessian with vectors.
+"""The second derivative of the loss: along a direction by differences, the greatest by products.
 
-The kernels have no second derivative: the loss must be that of backend="reference".
+Absolute errors have kinks. Automatic differentiation takes the second derivative of |x| for 0, and
+what the kinks of many elements make together, nearly all of the curvature of such a loss, is lost.
+Differences over a finite step see it, as they see the kinks of the network's ReLUs.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from uad.landscape.directions import Direction
-from uad.landscape.surface import LossFunction
+from uad.landscape.surface import Array, LossFunction, losses_on_line
+
+CURVATURE_STEP = 0.01
+"""Of a second difference, 1 being as far as the weights are from zero."""
 
 Vector = list[Tensor]
 Product = Callable[[Sequence[Tensor]], Vector]
 
 
+def curvature_along(
+    network: nn.Module,
+    losses: Sequence[LossFunction],
+    images: Tensor,
+    directions: Sequence[Direction],
+) -> Array:
+    """Second differences (l(-h) - 2 l(0) + l(h)) / h^2, h = CURVATURE_STEP, (directions, losses).
+
+    In float64: a rounding error of the loss is divided by h^2.
+    """
+    network, images = copy.deepcopy(network).double(), images.double()
+    steps = CURVATURE_STEP * np.array([-1.0, 0.0, 1.0])
+    lines = np.array([losses_on_line(network, losses, images, each, steps) for each in directions])
+    found: Array = np.diff(lines, n=2)[..., 0] / CURVATURE_STEP**2
+    return found
+
+
 def hessian_product(network: nn.Module, loss: LossFunction, images: Tensor) -> Product:
-    """The map from v to H v, H the Hessian of the loss of the images in all parameters."""
+    """The map from v to H v, H the Hessian of the loss of the images in all parameters.
+
+    The kernels have no second derivative: the loss must be that of backend="reference".
+    """
     parameters = [each for each in network.parameters() if each.requires_grad]
     gradient = torch.autograd.grad(loss(network(images), images), parameters, create_graph=True)
 
@@ -56,16 +83,6 @@ def top_curvature(
         if abs(value - before) <= tolerance * abs(value):
             break
     return value
-
-
-def curvature_along(network: nn.Module, product: Product, direction: Direction) -> float:
-    """The second derivative of the loss along a direction, d^T H d."""
-    vector = [
-        direction.get(name, torch.zeros_like(each))
-        for name, each in network.named_parameters()
-        if each.requires_grad
-    ]
-    return _dot(vector, product(vector))
 
 
 def _dot(one: Vector, other: Vector) -> float:

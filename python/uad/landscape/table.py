@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uad.landscape.measure import counterparts
+from uad.landscape.curvature import CURVATURE_STEP
+from uad.landscape.measure import Options, counterparts
 from uad.study.statistics import bootstrap_interval
 
 PICTURE, LINES = "landscape.png", "landscape.jsonl"
@@ -31,8 +32,11 @@ STEEPNESS_HEADS = (
 STEEPNESS_NOTE = (
     "Mean over random directions, their standard deviation in brackets. Each filter of a direction "
     "is as long as the network's own; a slope is per step as long as the weights themselves. "
-    "Curvature: second derivative along the direction; the greatest is that in any direction. "
-    "Relative: divided by the loss at the weights."
+    f"Curvature: second difference along the direction, over steps of {CURVATURE_STEP:g} to both "
+    "sides. Greatest curvature: second derivative in any direction, of the first "
+    f"{Options.curvature_images} images; of L1 none is given, for where the derivative of |x| "
+    "jumps it has no second one, and these jumps are nearly all of its curvature. Relative: "
+    "divided by the loss at the weights."
 )
 
 RATIO_HEADS = ("amplified over plain", *COLUMNS.values())
@@ -51,7 +55,7 @@ def steepness_rows(lines: Sequence[Line]) -> list[list[str]]:
             line["looked_at"],
             digits(line["loss_at_weights"]),
             *(_mean_and_sd(line[name]) for name in COLUMNS),
-            digits(line["top_curvature"]),
+            "-" if line["top_curvature"] is None else digits(line["top_curvature"]),
         ]
         for line in lines
     ]

@@ -14,10 +14,18 @@ class ScaledLoss(nn.Module):
     """The plain loss times the mean slope that amplification would have at this step.
 
     Amplification does two things: it makes the whole gradient longer, as a larger learning rate
-    would, and it gives the elements that are worse a greater share of it. This loss does the first
-    and not the second. The slope A'(L) = 1 / max(1 - L, eps) is averaged over the elements of the
-    batch at every step anew, on the errors that this very network makes: it falls during training,
-    and one number for the whole run would be too small at its beginning and too large at its end.
+    would, and it gives the elements that are worse a greater share of it. This loss does some of
+    the first and nothing of the second. The slope A'(L) = 1 / max(1 - L, eps) is averaged over the
+    elements of the batch at every step anew, on the errors that this very network makes: it falls
+    during training, and one number for the whole run would be too small at its beginning and too
+    large at its end.
+
+    In the mean all elements count alike, in the gradient each by its error, and the worse ones have
+    the greater slopes, so the two need not agree. Over 200 steps of SGD on Fashion-MNIST (batches
+    of 64; rate 1.0 for MSE, 0.3 for L1 and SSIM), the medians of mean slope and of the ratio of the
+    gradients' norms, amplified over plain, were with MSE 1.13 and 1.34 (class 0), 1.17 and 2.00
+    (class 8), with L1 1.65 and 8.5, 1.63 and 5.1, with SSIM 1.86 and 1.59, 1.90 and 1.63: the
+    control's gradient is too short with MSE and L1, and a little too long with SSIM.
     """
 
     def __init__(self, metric: str, options: LossOptions) -> None:

@@ -61,6 +61,7 @@ def run(spec: RunSpec, root: Path | None) -> dict[str, Any]:
 
     root: where the files of Fashion-MNIST or of a folder are. That a training
     diverges is a result too: then the line has "failed", the reason, in place of figures.
+    tangent_share is that of the last batch of the last epoch.
     """
     start = time.perf_counter()
     data = load_data(spec.dataset, spec.normal_class, spec.size, spec.seed, root)

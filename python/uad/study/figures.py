@@ -82,7 +82,8 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
                 clear = each.verdict != "open"
                 shade = colour(f"amplified-{comparison.metric}") if clear else OPEN_COLOUR
                 _interval(axes, each, place, shade)
-                labels.append((place, f"{comparison.after} minus {comparison.before}"))
+                same = ": identical runs" if comparison.identical else ""
+                labels.append((place, f"{comparison.after} minus {comparison.before}{same}"))
                 place += 1
         axes.set_yticks([y for y, _ in labels], [text for _, text in labels], fontsize=8.5)
         axes.set_ylim(place - 0.4, -0.7)

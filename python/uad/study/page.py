@@ -13,11 +13,19 @@ from uad.figures import encode
 from uad.html import document, picture
 from uad.landscape import table as landscape
 from uad.study import figures
-from uad.study.questions import Comparison, Setting, comparisons, primary
+from uad.study.questions import (
+    Comparison,
+    Contrast,
+    Setting,
+    comparisons,
+    contrasts,
+    primary,
+)
 from uad.study.results import ResultsError, read_results
 from uad.study.statistics import Difference, Result
 from uad.study.tables import (
     Table,
+    contrast_table,
     difference_table,
     error_table,
     interval,
@@ -28,6 +36,10 @@ from uad.study.tables import (
 
 PAGE = "conclusions.md"
 LANDSCAPES = "Loss landscapes"
+CAN_COPY = (
+    "Does amplification change more where the network can copy? Differences of differences, "
+    "image AUROC under the primary score:"
+)
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 
 METHOD = """\
@@ -38,7 +50,10 @@ interval is a bootstrap (percentile, widened as Student's t for few values): of 
 with all its seeds, where there are five or more; of the seeds within each class where there are
 fewer, as with the three textures, and then it speaks of these few alone. Of twenty comparisons
 without any effect, one is expected to miss 0: among this many, a single interval close to 0 is no
-proof.
+proof. The control, "scaled", is the plain loss times the mean slope of the amplified one, a mean in
+which elements count alike, while wrong ones contribute most to the gradient: over 200 steps of SGD
+it lengthened the gradient less than amplification does with MSE and L1, and a little more with
+SSIM, so the control is not the whole of a larger learning rate.
 """
 
 
@@ -53,7 +68,7 @@ def publish(path: Path) -> list[Path]:
     for setting, group in groups.items():
         main = [each for each in group if each.main]
         if main:
-            name = f"{path.stem}-{slug(setting)}.png"
+            name = f"{path.stem}-{setting.slug}.png"
             pictures[name] = encode(figures.paired_dots(main), "png")
     files = dict(pictures)
     files[f"{path.stem}.html"] = page(results, groups, pictures, path).encode()
@@ -62,11 +77,6 @@ def publish(path: Path) -> list[Path]:
         with atomic_write(folder / name) as file:
             file.write(content)
     return [folder / name for name in files]
-
-
-def slug(setting: Setting) -> str:
-    """The setting as a part of a file's name."""
-    return f"{setting.dataset}-{setting.optimizer}-{setting.latent}"
 
 
 def fill(path: Path, block: str) -> str:
@@ -83,6 +93,8 @@ def sentence(comparison: Comparison, found: Difference) -> str:
     """A comparison in plain words, never without its interval."""
     count, of = found.classes_higher
     names = f"{comparison.after} against {comparison.before}"
+    if comparison.identical:
+        return f"{names}: {comparison.identical} ({len(found.pairs)} pairs)."
     where = f"{len(found.pairs)} pairs, higher in {count} of {of} classes"
     if math.isnan(found.low):
         return f"{names}: {signed(found.mean)}, too few pairs for an interval ({where})."
@@ -105,6 +117,31 @@ def sentences(group: Sequence[Comparison]) -> list[str]:
         if rest:
             said[-1] += f" Without stuck runs {signed(rest.mean)} ({interval(rest)})."
     return said
+
+
+def contrast_sentence(contrast: Contrast) -> str:
+    """How much more amplification changes in the wide code, in words."""
+    measure = primary(contrast.wide.setting.dataset)
+    found, rest = contrast.difference(measure), contrast.without_stuck(measure)
+    if found is None:
+        raise ValueError(f"{contrast}: no pairs")
+    verdicts = {"higher": "does more", "lower": "does less", "open": "no difference shown"}
+    verdict = "too few pairs" if math.isnan(found.low) else verdicts[found.verdict]
+    said = f"{contrast}: {verdict}, {_with_interval(found)}."
+    return said + (f" Without stuck runs {_with_interval(rest)}." if rest else "")
+
+
+def _with_interval(found: Difference) -> str:
+    return f"{signed(found.mean)} ({interval(found)}; {len(found.pairs)} pairs)"
+
+
+def by_setting(contrasts: Sequence[Contrast]) -> dict[str, list[Contrast]]:
+    """The contrasts by the heading that they stand under."""
+    found: dict[str, list[Contrast]] = {}
+    for each in contrasts:
+        narrow, wide = each.narrow.setting, each.wide.setting
+        found.setdefault(f"{wide}, against a code of {narrow.latent}", []).append(each)
+    return found
 
 
 def tables(group: Sequence[Comparison]) -> list[Table]:
@@ -158,8 +195,12 @@ def markdown(
         parts.append(f"{describe(setting)} In words, image AUROC under the primary score:\n")
         parts.append("".join(f"- {text}\n" for text in sentences(group)))
         if any(each.main for each in group):
-            parts.append(f"![Differences by class]({path.stem}-{slug(setting)}.png)\n")
+            parts.append(f"![Differences by class]({path.stem}-{setting.slug}.png)\n")
         parts += [each.markdown() for each in tables(group)]
+    for heading, contrast in by_setting(contrasts(groups)).items():
+        parts.append(f"## {heading}\n\n{CAN_COPY}\n")
+        parts.append("".join(f"- {contrast_sentence(each)}\n" for each in contrast))
+        parts.append(contrast_table(contrast).markdown())
     landscapes = landscape_tables(path.parent)
     if landscapes:
         parts.append(f"## {LANDSCAPES}\n\n![Loss landscapes]({landscape.PICTURE})\n")
@@ -190,11 +231,15 @@ def page(
     for setting, group in groups.items():
         said = "".join(f"<li>{escape(text)}</li>" for text in sentences(group))
         content = f"<p>{escape(describe(setting))}</p>\n<ul>{said}</ul>\n"
-        name = f"{stem}-{slug(setting)}.png"
+        name = f"{stem}-{setting.slug}.png"
         if name in pictures:
             dots = "A dot a pair of runs; below, the mean over the classes with its interval."
             content += picture(pictures[name], "png", f"Paired differences, {setting}", dots)
         sections[escape(str(setting))] = content + "".join(each.html() for each in tables(group))
+    for heading, contrast in by_setting(contrasts(groups)).items():
+        said = "".join(f"<li>{escape(contrast_sentence(each))}</li>" for each in contrast)
+        content = f"<p>{escape(CAN_COPY)}</p>\n<ul>{said}</ul>\n"
+        sections[escape(heading)] = content + contrast_table(contrast).html()
     landscapes = landscape_tables(folder)
     if landscapes:
         png = (folder / landscape.PICTURE).read_bytes()

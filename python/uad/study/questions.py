@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from uad.data import fashion_mnist
 from uad.study.arms import METRICS
 from uad.study.experiment import SCORES
 from uad.study.grid import RunSpec
 from uad.study.results import spec_of
-from uad.study.statistics import Difference, Measure, Result, compare, make_pairs
+from uad.study.statistics import Difference, Measure, Pair, Result, compare, make_pairs
 from uad.study.stuck import mark_stuck
 
 FIGURES = {
@@ -36,16 +36,49 @@ class Setting:
     epochs: int
     batch_size: int
     size: int | None
+    told_by: tuple[str, ...] = field(default=(), compare=False)
+    """Of OFTEN_ALIKE, what settings of the same images differ in; see `told_apart`."""
 
     @staticmethod
     def of(spec: RunSpec) -> Setting:
         """The setting of a run."""
-        return Setting(**{name: getattr(spec, name) for name in Setting.__dataclass_fields__})
+        names = [each.name for each in fields(Setting) if each.compare]
+        return Setting(**{name: getattr(spec, name) for name in names})
 
     def __str__(self) -> str:
         data = "Fashion-MNIST" if self.dataset == fashion_mnist.NAME else self.dataset.capitalize()
         optimizer = {"adam": "Adam", "sgd": "SGD"}[self.optimizer]
-        return f"{data}, code of {self.latent} channels, {optimizer}"
+        also = [f"{OFTEN_ALIKE[name]} {self._value(name)}" for name in self.told_by]
+        return ", ".join((data, f"code of {self.latent} channels", optimizer, *also))
+
+    @property
+    def slug(self) -> str:
+        """As a part of a file's name."""
+        also = [f"{name.replace('_', '-')}-{self._value(name)}" for name in self.told_by]
+        return "-".join((self.dataset, self.optimizer, str(self.latent), *also))
+
+    def _value(self, name: str) -> str:
+        value = getattr(self, name)
+        return "default" if value is None else str(value)
+
+
+OFTEN_ALIKE = {"width": "width", "epochs": "epochs", "batch_size": "batches of", "size": "side"}
+"""Fields of a setting that its name leaves out where they tell it from no other."""
+
+
+def told_apart(settings: Collection[Setting]) -> list[Setting]:
+    """The settings, each with a name that no other one has."""
+    return [
+        replace(
+            setting,
+            told_by=tuple(
+                name
+                for name in OFTEN_ALIKE
+                if len({getattr(s, name) for s in settings if s.dataset == setting.dataset}) > 1
+            ),
+        )
+        for setting in settings
+    ]
 
 
 @dataclass(frozen=True)
@@ -98,9 +131,86 @@ class Comparison:
 
     def without_stuck(self, measure: Measure) -> Difference | None:
         """The same of pairs that both learnt something; None if those are all pairs, or none."""
-        pairs = make_pairs(self.runs_before, self.runs_after, measure)
-        learning = [pair for pair in pairs if not pair.stuck]
-        return compare(learning) if 0 < len(learning) < len(pairs) else None
+        return of_learning(make_pairs(self.runs_before, self.runs_after, measure))
+
+    @property
+    def identical(self) -> str | None:
+        """What is to be said where all pairs are the same runs to the last digit."""
+        if not all(pair.difference == 0.0 for each in self._all_figures() for pair in each):
+            return None
+        if replace(self.before, eps=self.after.eps) == self.after:
+            return "identical runs: nothing reached the tangent"
+        return "identical runs"
+
+    def _all_figures(self) -> Iterator[list[Pair]]:
+        """The pairs of every figure of merit and every error."""
+        scores = SCORES[self.setting.dataset]
+        measures = [by_score(figure, score) for figure in FIGURES for score in scores]
+        measures += [
+            by_score(f"error_{side}", metric)
+            for side in ("normal", "anomalous")
+            for metric in METRICS
+        ]
+        for measure in measures:
+            yield make_pairs(self.runs_before, self.runs_after, measure)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The same comparison with a wide code and with a narrow one.
+
+    Contained generalisation, which amplification is meant to prevent, is for networks that could
+    copy what they have never seen.
+    """
+
+    narrow: Comparison
+    wide: Comparison
+
+    def __str__(self) -> str:
+        sizes = f"{self.wide.setting.latent} less {self.narrow.setting.latent}"
+        return f"{self.wide.after} against {self.wide.before}, {sizes} channels"
+
+    def difference(self, measure: Measure) -> Difference | None:
+        """The wide code's difference less the narrow one's, paired by class and seed."""
+        pairs = self._pairs(measure)
+        return compare(pairs) if pairs else None
+
+    def without_stuck(self, measure: Measure) -> Difference | None:
+        """The same where all four runs learnt something; None if all did, or none."""
+        return of_learning(self._pairs(measure))
+
+    def _pairs(self, measure: Measure) -> list[Pair]:
+        narrow, wide = (_gains(each, measure) for each in (self.narrow, self.wide))
+        return make_pairs(narrow, wide, lambda result: result["gain"])
+
+
+def of_learning(pairs: Sequence[Pair]) -> Difference | None:
+    """Of pairs that are not stuck; None if those are all pairs, or none."""
+    learning = [pair for pair in pairs if not pair.stuck]
+    return compare(learning) if 0 < len(learning) < len(pairs) else None
+
+
+def _gains(comparison: Comparison, measure: Measure) -> list[Result]:
+    """A result a pair, with the difference as its "gain", and of no capacity."""
+    return [
+        result | {"latent": None, "gain": pair.difference, "stuck": pair.stuck}
+        for result in comparison.runs_after
+        for pair in make_pairs(comparison.runs_before, [result], measure)
+    ]
+
+
+def contrasts(groups: Mapping[Setting, Sequence[Comparison]]) -> list[Contrast]:
+    """Amplified against plain in all settings that differ in the code's channels alone."""
+    main = [each for group in groups.values() for each in group if each.main]
+    found = [
+        Contrast(narrow, wide)
+        for narrow in main
+        for wide in main
+        if narrow.setting.latent < wide.setting.latent
+        and replace(narrow.setting, latent=wide.setting.latent) == wide.setting
+        and narrow.metric == wide.metric
+    ]
+    return [each for each in found if each.difference(primary(each.wide.setting.dataset))]
 
 
 def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:
@@ -111,7 +221,7 @@ def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:
             spec = spec_of(result)
             groups.setdefault(Setting.of(spec), {}).setdefault(Arm.of(spec), []).append(result)
     found = {}
-    for setting, arms in groups.items():
+    for setting, arms in zip(told_apart(groups), groups.values(), strict=True):
         made = [
             Comparison(setting, before, after, arms[before], arms[after])
             for before, after in _questions(arms)

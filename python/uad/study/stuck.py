@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
-from uad.study.statistics import CONFIDENCE, Result
+from uad.study.statistics import Difference, Pair, Result, compare
 
 FACTOR = 3.0
 """Of the usual error of normal images. Between the trainings that learn and those that do not lies
 a gap much wider than their own spread, so the number hardly matters."""
 
-SAME_TASK = ("dataset", "normal_class", "latent")
+SAME_TASK = (
+    "dataset", "normal_class", "optimizer", "epochs", "size", "width", "latent",
+)  # fmt: skip
 
 
 def mark_stuck(results: Sequence[Result]) -> list[Result]:
@@ -44,8 +45,17 @@ def _task(result: Result) -> tuple[object, ...]:
     return tuple(result[name] for name in SAME_TASK)
 
 
-def stuck_share(results: Sequence[Result]) -> str:
-    """How many of the runs, with the 95 % interval of the share (exact, runs independent)."""
-    count = sum(result["stuck"] for result in results)
-    interval = stats.binomtest(count, len(results)).proportion_ci(CONFIDENCE)
-    return f"{count} of {len(results)} ({interval.low:.0%} to {interval.high:.0%})"
+def is_stuck(result: Result) -> float:
+    """1 for a run that is stuck, 0 for another: a figure whose mean is a share."""
+    return float(result["stuck"])
+
+
+def stuck_share(results: Sequence[Result]) -> Difference:
+    """The share of stuck runs, from 0, with its interval: of whole classes or of seeds, as ever.
+
+    Runs of a class are alike: some classes are traps and others are not, so an interval for
+    independent runs would be too narrow.
+    """
+    return compare(
+        [Pair(each["normal_class"], each["seed"], 0.0, is_stuck(each)) for each in results]
+    )

@@ -15,13 +15,14 @@ from uad.study.questions import (
     FIGURES,
     NAMES,
     Comparison,
+    Contrast,
     by_score,
     log_contrast,
     log_error,
     primary,
 )
-from uad.study.statistics import Difference, Measure
-from uad.study.stuck import FACTOR, stuck_share
+from uad.study.statistics import Difference, Measure, Pair
+from uad.study.stuck import FACTOR, is_stuck, stuck_share
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
         found = comparison.difference(primary(dataset))
         learning = comparison.without_stuck(primary(dataset))
         if found:
-            rows.append(_row(title(comparison), found))
+            rows.append(_row(title(comparison), found, comparison.identical))
         if learning:
             rows.append(_row(f"{title(comparison)}, without stuck runs", learning))
     heads = [
@@ -61,18 +62,18 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
     return Table(f"Image AUROC, score: {score}, the same for every loss", heads, rows)
 
 
-def _row(name: str, found: Difference) -> list[str]:
-    before = np.array([pair.before for pair in found.pairs])
-    after = np.array([pair.after for pair in found.pairs])
+def _row(name: str, found: Difference, instead: str | None = None) -> list[str]:
+    """instead: what stands in place of the interval."""
+    differences = [pair.difference for pair in found.pairs]
     count, of = found.classes_higher
     return [
         name,
         str(len(found.pairs)),
-        spread(before),
-        spread(after),
+        spread(found.pairs, "before"),
+        spread(found.pairs, "after"),
         signed(found.mean),
-        interval(found),
-        f"{(after - before).std(ddof=1):.4f}" if len(after) > 1 else "-",
+        instead or interval(found),
+        f"{np.std(differences, ddof=1):.4f}" if len(differences) > 1 else "-",
         f"{count} of {of}",
     ]
 
@@ -83,17 +84,26 @@ def stuck_table(comparisons: Sequence[Comparison]) -> Table | None:
     for comparison in comparisons:
         runs[comparison.before] = comparison.runs_before
         runs[comparison.after] = comparison.runs_after
-    rows = [
-        [str(arm), stuck_share(results)]
-        for arm, results in runs.items()
-        if any(result["stuck"] for result in results)
-    ]
+    rows = []
+    for arm, results in runs.items():
+        count, found = sum(result["stuck"] for result in results), stuck_share(results)
+        if count:
+            number = f"{count} of {len(results)}"
+            rows.append([str(arm), number, share(found.mean), interval(found, share)])
+    for comparison in comparisons:
+        change = comparison.difference(is_stuck)
+        if change and any(pair.stuck for pair in change.pairs):
+            name = f"{comparison.after} minus {comparison.before}"
+            number, mean = f"{len(change.pairs)} pairs", signed_share(change.mean)
+            rows.append([name, number, mean, interval(change, signed_share)])
     caption = (
         "Stuck runs: trainings that learnt nothing, the error of normal images more than "
-        f"{FACTOR:g} times its median over all runs of the same class; losses without any are not "
-        "listed. In brackets the 95 % interval of the share, as if all runs were independent"
+        f"{FACTOR:g} times its median over all runs of the same class and setting; losses without "
+        "any are not listed. Below, differences of the shares within pairs. Shares are means over "
+        "the classes; intervals are of whole classes or of seeds, as above"
     )
-    return Table(caption, ["loss", "stuck runs"], rows) if rows else None
+    heads = ["loss", "stuck runs", "share", "95 % interval"]
+    return Table(caption, heads, rows) if rows else None
 
 
 def score_table(comparisons: Sequence[Comparison]) -> Table:
@@ -123,9 +133,23 @@ def error_table(comparisons: Sequence[Comparison]) -> Table:
     return _by_metric(caption, comparisons, measures, percent, with_stuck=False)
 
 
+def contrast_table(contrasts: Sequence[Contrast]) -> Table:
+    """How much more amplification changes in a wide code, by the primary score; of one data set."""
+    dataset = contrasts[0].wide.setting.dataset
+    score = next(iter(SCORES[dataset]))
+    measures = {
+        f"{label}, score: {score}": by_score(figure, score) for figure, label in FIGURES.items()
+    }
+    caption = (
+        "Amplified minus plain with the wide code, less the same with the narrow one; above 0, "
+        "amplification does more where the network can copy. 95 % interval in brackets"
+    )
+    return _by_metric(caption, contrasts, measures, signed)
+
+
 def _by_metric(
     caption: str,
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[Comparison] | Sequence[Contrast],
     measures: dict[str, Measure],
     form: Callable[[float], str],
     *,
@@ -145,8 +169,10 @@ def _by_metric(
     return Table(caption, ["", *(title(comparison) for comparison in comparisons)], rows)
 
 
-def title(comparison: Comparison) -> str:
+def title(comparison: Comparison | Contrast) -> str:
     """A against B."""
+    if isinstance(comparison, Contrast):
+        return str(comparison)
     return f"{comparison.after} against {comparison.before}"
 
 
@@ -160,6 +186,16 @@ def percent(logarithm: float) -> str:
     return f"{100 * math.expm1(logarithm):+.1f} %"
 
 
+def share(value: float) -> str:
+    """30 % for 0.3."""
+    return f"{100 * value:.0f} %"
+
+
+def signed_share(value: float) -> str:
+    """-20 % for -0.2."""
+    return f"{100 * value:+.0f} %"
+
+
 def interval(found: Difference, form: Callable[[float], str] = signed) -> str:
     """Low to high, or why not."""
     if math.isnan(found.low):
@@ -167,7 +203,12 @@ def interval(found: Difference, form: Callable[[float], str] = signed) -> str:
     return f"{form(found.low)} to {form(found.high)}"
 
 
-def spread(values: np.ndarray) -> str:
-    """Mean, and in brackets the standard deviation over all runs."""
-    deviation = f"{values.std(ddof=1):.3f}" if len(values) > 1 else "-"
-    return f"{values.mean():.4f} ({deviation})"
+def spread(pairs: Sequence[Pair], side: str) -> str:
+    """Mean over the classes, as of a difference, and in brackets the deviation over all runs."""
+    classes: dict[int | str, list[float]] = {}
+    for pair in pairs:
+        classes.setdefault(pair.normal_class, []).append(getattr(pair, side))
+    mean = np.mean([np.mean(values) for values in classes.values()])
+    runs = np.concatenate([*classes.values()])
+    deviation = f"{runs.std(ddof=1):.3f}" if len(runs) > 1 else "-"
+    return f"{mean:.4f} ({deviation})"

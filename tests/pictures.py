@@ -1,0 +1,17 @@
+"""What packages are compared on: a flat image and a photograph, each beside itself with noise."""
+
+import skimage.data
+import torch
+from torch import Tensor
+
+PICTURES = ("flat", "photograph")
+SIDE = 192  # pixels, enough for five scales of MS-SSIM
+
+
+def pair(picture: str, apart: float) -> tuple[Tensor, Tensor]:
+    """An image and the same with normal noise of this deviation, float32 (1, 1, SIDE, SIDE)."""
+    image = torch.full((1, 1, SIDE, SIDE), 0.95)
+    if picture == "photograph":
+        crop = skimage.data.camera()[100 : 100 + SIDE, 100 : 100 + SIDE]
+        image = torch.as_tensor(crop, device=image.device)[None, None].float() / 255
+    return image, image + apart * torch.randn(image.shape)

@@ -1,0 +1,184 @@
+"""What a study's page says, beyond the differences themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from study_lines import result
+from uad.study import cli
+from uad.study.questions import comparisons, contrasts, primary
+from uad.study.results import ResultsFile
+from uad.study.stuck import SAME_TASK, mark_stuck
+from uad.study.tables import difference_table, stuck_table
+
+BLACK = {"mse": 0.2, "l1": 0.3, "ssim": 0.4}
+
+
+def stuck(line):
+    return line | {"error_normal": BLACK}
+
+
+AUROC = {"mse top 1 %": 0.8}
+
+
+def publish(path, lines):
+    """The page of a results file with these lines."""
+    with ResultsFile(path) as file:
+        for line in lines:
+            file.append(line)
+    assert cli.main(["publish", str(path)]) == 0
+    return (path.parent / "conclusions.md").read_text()
+
+
+def numbers(interval):
+    return [float(value) for value in interval.replace(" %", "").split(" to ")]
+
+
+# --- stuck runs ---------------------------------------------------------------------------------
+
+
+def test_the_share_of_stuck_runs_is_of_classes_and_so_is_its_paired_difference():
+    """All five seeds of four classes in ten are traps: four pieces of evidence, not twenty."""
+    lines = []
+    for normal_class in range(10):
+        for seed in range(5):
+            plain = result("l1", normal_class, seed)
+            lines.append(stuck(plain) if normal_class < 4 else plain)
+            lines.append(result("amplified-l1", normal_class, seed))
+            lines += [result(loss, normal_class, seed) for loss in ("mse", "amplified-mse")]
+    (group,) = comparisons(lines).values()
+    (loss, count, share, interval), (name, pairs, change, its_interval) = stuck_table(group).rows
+    assert (loss, count, share) == ("L1", "20 of 50", "40 %")
+    low, high = numbers(interval)
+    assert low <= 10  # of 50 independent runs it would be 26 to 55 %
+    assert high >= 70
+    assert (name, pairs, change) == ("amplified L1 minus L1", "50 pairs", "-40 %")
+    assert numbers(its_interval) == [-high, -low]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("optimizer", ("adam", "sgd")), ("epochs", (1, 9)), ("size", (32, 64)), ("width", (4, 16))],
+)
+def test_runs_are_stuck_in_comparison_with_their_own_setting(name, values):
+    """What is usual after one epoch is no measure of what is after nine."""
+    assert name in SAME_TASK
+    poor, good = values
+    lines = [stuck(result("mse", 0, seed, **{name: poor})) for seed in range(3)]
+    lines += [result("mse", 0, seed, **{name: good}) for seed in range(9)]
+    assert not np.any([line["stuck"] for line in mark_stuck(lines)])
+
+
+# --- names of settings ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["width", "epochs", "batch_size", "size", "latent", "optimizer"])
+def test_settings_that_differ_in_anything_have_names_of_their_own(name, tmp_path):
+    values = ["adam", "sgd"] if name == "optimizer" else [16, 64]
+    lines = [
+        result(loss, normal_class, auroc=0.8 + 0.01 * place, **{name: value})
+        for place, value in enumerate(values)
+        for normal_class in range(2)
+        for loss in ("mse", "amplified-mse")
+    ]
+    page = publish(tmp_path / "study.jsonl", lines)
+    settings = list(comparisons(lines))
+    assert len({setting.slug for setting in settings}) == len(set(map(str, settings))) == 2
+    for setting in settings:
+        assert f"## {setting}\n" in page
+        assert f"study-{setting.slug}.png" in page
+        assert (tmp_path / f"study-{setting.slug}.png").exists()
+
+
+def test_names_are_short_where_nothing_else_differs():
+    lines = [result(loss, epochs=5) for loss in ("mse", "amplified-mse")]
+    lines += [
+        line | {"dataset": "textures", "normal_class": "brick", "epochs": 8, "image_auroc": AUROC}
+        for line in lines
+    ]
+    assert [str(setting) for setting in comparisons(lines)] == [
+        "Fashion-MNIST, code of 16 channels, Adam", "Textures, code of 16 channels, Adam",
+    ]  # fmt: skip
+
+
+# --- identical runs ------------------------------------------------------------------------------
+
+
+def test_runs_that_are_the_same_to_the_last_digit_are_called_so(tmp_path):
+    lines = []
+    for normal_class in range(8):
+        auroc = 0.7 + 0.01 * normal_class
+        lines += [
+            result("mse", normal_class),
+            result("amplified-mse", normal_class, auroc=auroc),
+            result("amplified-mse", normal_class, auroc=auroc, eps=1e-3),
+            result("amplified-mse", normal_class, auroc=auroc, eps=1e-1)
+            | {"error_normal": {"mse": 0.01, "l1": 0.0501, "ssim": 0.1}},
+        ]
+    page = publish(tmp_path / "study.jsonl", lines)
+    same = "identical runs: nothing reached the tangent"
+    assert f"- amplified MSE, eps 0.001 against amplified MSE: {same} (8 pairs)." in page
+    assert f"| +0.0000 | {same} |" in page
+    assert same in (tmp_path / "study.html").read_text()
+    # the same AUROC is not the same run
+    assert "- amplified MSE, eps 0.1 against amplified MSE: no difference shown, +0.0000" in page
+    assert page.count(same) == 2
+
+
+# --- capacity ------------------------------------------------------------------------------------
+
+
+def test_a_wide_code_is_compared_with_a_narrow_one_by_differences_of_differences(tmp_path):
+    """Amplification gives 0.01 more in the wide code, whatever each run's own AUROC is."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for normal_class in ("brick", "grass", "gravel"):
+        for seed in range(5):
+            for latent, gain in ((4, 0.02), (64, 0.03)):
+                plain = rng.uniform(0.6, 0.9)
+                for loss, auroc in (("mse", plain), ("amplified-mse", plain + gain)):
+                    line = result(loss, seed=seed, latent=latent)
+                    line |= {"dataset": "textures", "normal_class": normal_class}
+                    lines.append(line | {"image_auroc": {"mse top 1 %": auroc}})
+    (contrast,) = contrasts(comparisons(lines))
+    found = contrast.difference(primary("textures"))
+    assert len(found.pairs) == 15
+    assert (found.mean, found.low, found.high) == pytest.approx((0.01,) * 3)
+    page = publish(tmp_path / "study.jsonl", lines)
+    for text in (page, (tmp_path / "study.html").read_text()):
+        assert "amplified MSE against MSE, 64 less 4 channels" in text
+        assert "does more, +0.0100 (+0.0100 to +0.0100; 15 pairs)" in text
+    trapped = [stuck(line) if line["seed"] == 0 and line["latent"] == 4 else line for line in lines]
+    (contrast,) = contrasts(comparisons(trapped))
+    assert len(contrast.without_stuck(primary("textures")).pairs) == 12
+
+
+def test_settings_that_differ_in_more_than_the_code_are_not_contrasted():
+    lines = [
+        result(loss, latent=latent, epochs=latent)
+        for latent in (4, 64)
+        for loss in ("mse", "amplified-mse")
+    ]
+    assert contrasts(comparisons(lines)) == []
+
+
+# --- the table of differences --------------------------------------------------------------------
+
+
+def test_means_count_classes_alike_as_their_difference_does():
+    lines = []
+    for normal_class, seeds, auroc in ((0, 8, 0.5), (1, 1, 0.9)):
+        for seed in range(seeds):
+            lines.append(result("mse", normal_class, seed, auroc))
+            lines.append(result("amplified-mse", normal_class, seed, auroc + 0.02 * normal_class))
+    (group,) = comparisons(lines).values()
+    table = difference_table(group)
+    row = dict(zip(table.heads, table.rows[0], strict=True))
+    assert row["B: mean (sd)"] == "0.7000 (0.133)"
+    assert row["A: mean (sd)"].startswith("0.7100 ")
+    assert row["A - B"] == "+0.0100"
+
+
+def test_the_page_says_what_the_control_is_not(tmp_path):
+    page = publish(tmp_path / "study.jsonl", [result(loss) for loss in ("mse", "amplified-mse")])
+    assert "the control is not the whole of a larger learning rate" in page
