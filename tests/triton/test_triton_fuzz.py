@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 pytestmark = pytest.mark.cpu_only("interprets the kernels on the CPU")
 
 # A case takes a hundred times as long as one of the compiled kernels.
-SHARE = 0.02
+SHARE = 0.006
 
 
 def settings_of(dtype):
