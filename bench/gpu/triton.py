@@ -301,14 +301,24 @@ def _seam(tiles: tiling.Tiling, radius: int, height: int) -> float:
     return 1.0 + 2 * radius * tiles.bands / height
 
 
-def _tiles(shape: model.Shape, radius: int, multiprocessors: int) -> tiling.Tiling:
+def _groups(shape: model.Shape, variant: Variant, device: Device) -> list[int]:
+    """The planes of each pair of launches, as launch.py has them."""
     n, c, height, width = shape
+    of_plane = 4 * (2 + variant.gradients) * height * width
+    scratch = tiling.CUDA._replace(scratch=tiling.scratch(int(device.cache)))
+    most = tiling.planes_at_once(n * c, of_plane, scratch)
+    return [min(most, n * c - first) for first in range(0, n * c, most)]
+
+
+def _tiles(
+    planes: int, shape: model.Shape, variant: Variant, multiprocessors: int
+) -> tiling.Tiling:
     device = tiling.CUDA._replace(multiprocessors=multiprocessors)
-    return tiling.ssim_tiling(n * c, height, width, radius, device)
+    return tiling.ssim_tiling(planes, *shape[2:], variant.radius, device)
 
 
 def _loop(variant: Variant, target: int) -> Row:
-    tiles = _tiles(MAIN, variant.radius, TARGETS[target].multiprocessors)
+    tiles = _tiles(MAIN[0] * MAIN[1], MAIN, variant, TARGETS[target].multiprocessors)
     factor = _seam(tiles, variant.radius, MAIN[2]) * tiles.strips * tiles.block / MAIN[3]
     counts = count(row_loop(variant, target))
     return {
@@ -337,11 +347,12 @@ def _bytes(variant: Variant, seam: float) -> tuple[float, float]:
 def _prediction(device: Device, shape: model.Shape) -> Row:
     """Of forward + backward, as those of the CUDA kernels: DRAM or instructions, the slower."""
     target = int(device.target.name[3:])
-    n, c, height, _ = shape
-    row: Row = {"device": device.name, "shape": list(shape), "launches": {}}
+    height, width = shape[2:]
+    groups = _groups(shape, USUAL[0], device)
+    row: Row = {"device": device.name, "shape": list(shape), "planes": groups, "launches": {}}
     parts, fast = [], []
     for variant in USUAL:
-        tiles = _tiles(shape, variant.radius, device.multiprocessors)
+        tiles = _tiles(groups[0], shape, variant, device.multiprocessors)
         found = compiled(variant, target)
         fits = occupancy(device.target, tiles.warps * WARP, found.registers, found.shared_memory)
         body = from_cache(row_loop(variant, target))
@@ -352,20 +363,24 @@ def _prediction(device: Device, shape: model.Shape) -> Row:
             of_row.append(cycles_of_turn(body, owner, device.target))
         rows = tiles.band_height + 2 * variant.radius
         cycles = [each * rows + FAR_LATENCY * (each > 0) for each in of_row]
-        programs = n * c * tiles.per_plane
-        busy = model.in_rounds(programs, device, fits.blocks, cycles) / device.clock
         seam = _seam(tiles, variant.radius, height)
-        least, most = (model.dram_seconds(some, shape, device) for some in _bytes(variant, seam))
-        parts.append(model.Part(most, busy))
-        fast.append(model.Part(least, busy))
+        launches = []
+        for planes in groups:
+            part = (planes, 1, height, width)
+            programs = planes * tiles.per_plane
+            busy = model.in_rounds(programs, device, fits.blocks, cycles) / device.clock
+            least, most = (model.dram_seconds(some, part, device) for some in _bytes(variant, seam))
+            launches.append(model.Part(most, busy))
+            fast.append(model.Part(least, busy))
+        parts += launches
         row["launches"][variant.kernel] = {
             "block": tiles.block,
             "band_height": tiles.band_height,
-            "programs": programs,
+            "programs": groups[0] * tiles.per_plane,
             "warps_at_once": fits.warps,
             "bytes": list(_bytes(variant, seam)),
-            "binding": parts[-1].binding,
-            "seconds": parts[-1].seconds,
+            "binding": launches[0].binding,
+            "seconds": model.seconds(launches),
         }
     # Levels and sums; what PyTorch does around; backward's multiplication by the upstream factor.
     around = [

@@ -1,8 +1,9 @@
 """From the operators' tensors to launches of the kernels. Imported with the first call.
 
 A call with SSIM launches plane_levels, then for each group of planes ssim_losses and, where a
-gradient is wanted, ssim_gradients, and at last image_sums. The groups keep the h planes between the
-two kernels small: beyond the stored gradients a call holds SCRATCH bytes, or what one plane takes.
+gradient is wanted, ssim_gradients, and at last image_sums. The groups bound the memory of the h
+planes between the two kernels: beyond the stored gradients a call holds as many bytes as
+tiling.scratch says, or what one plane takes.
 
 The checks guard memory against a direct call, as those of csrc/operators.h do; Python raises the
 errors that users see before.
@@ -26,7 +27,6 @@ from lamp_kernels.triton.pixels import pixel_losses
 from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
 from lamp_kernels.triton.sums import image_sums
 
-SCRATCH = 64 * 2**20  # bytes of h planes at once: so many stay in the L2 cache of a large device
 MAX_RADIUS = 7
 # In float64 the sums of both gradients' windows, of 13 pixels or more, are more than the registers
 # hold: then each gradient has a launch of its own. Columns that are not side by side take registers
@@ -203,7 +203,10 @@ def _device(device: torch.device) -> tiling.Device:
         return tiling.INTERPRETER
     table = tiling.HIP if torch.version.hip else tiling.CUDA
     properties = torch.cuda.get_device_properties(device)
-    return table._replace(multiprocessors=properties.multi_processor_count)
+    cache = getattr(properties, "L2_cache_size", 0)
+    return table._replace(
+        multiprocessors=properties.multi_processor_count, scratch=tiling.scratch(cache)
+    )
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
@@ -246,8 +249,9 @@ def _ssim(
         LEVEL_SAMPLES, call.real, num_warps=4,
     )  # fmt: skip
 
+    device = _device(x.device)
     size = (2 + gradients) * height * width if gradients else 0
-    at_once = min(planes, max(1, SCRATCH // (size * call.dtype.itemsize))) if size else planes
+    at_once = tiling.planes_at_once(planes, size * call.dtype.itemsize, device)
     h = x.new_empty(at_once * size, dtype=call.dtype)
     taps = reference.gaussian(options.window_size, options.sigma)[call.radius :]
     taps += [0.0] * (MAX_RADIUS + 1 - len(taps))
@@ -292,7 +296,8 @@ def _ssim(
                 )  # fmt: skip
         return partial
 
-    cut = (planes, height, width, call.radius, _device(x.device))
+    # For the planes of one group: it is they that share the device.
+    cut = (at_once, height, width, call.radius, device)
     if not autotune.wanted():
         return launch(tiling.ssim_tiling(*cut))
     key = _key(x, y, gradients, losses, constants)

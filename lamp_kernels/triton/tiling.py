@@ -10,18 +10,45 @@ class Device(NamedTuple):
     lanes: int  # threads of a warp (32), or of a wavefront (64)
     widest: int  # columns of a program
     highest: int  # rows of a program
+    scratch: int  # bytes of h planes at once
+
+
+# What h planes may take, counted by bench/gpu/triton.py's model. On A100 and H100 instructions are
+# what takes the time, also with the h planes going through DRAM: there larger groups of planes win,
+# by higher bands and rounds that are full. (5, 5, 1080, 1920) on an H100, one gradient: 1.60 ms
+# within 64 MiB, which is neither cached nor a whole image, 1.48 within 192 MiB, 1.43 within any.
+SCRATCH = 192 * 2**20
+# On an RTX 4090 DRAM is what takes the time, and its cache is large: 1.87 ms with h planes that
+# stay there, 2.6 without. What is left of the cache is for the images that stream through it.
+LARGE_CACHE = 64 * 2**20
+
+
+def scratch(cache: int) -> int:
+    """Bytes of h planes at once, for a device whose L2 cache has `cache` bytes."""
+    return cache * 3 // 4 if cache >= LARGE_CACHE else SCRATCH
 
 
 # A lane has one column, so four warps of NVIDIA's are 128 columns. A lane adds up its column in the
 # type computed in: 128 rows cost float32 no digit that is promised.
-CUDA = Device(multiprocessors=80, lanes=32, widest=128, highest=128)
-HIP = Device(multiprocessors=104, lanes=64, widest=128, highest=128)
+CUDA = Device(multiprocessors=80, lanes=32, widest=128, highest=128, scratch=SCRATCH)
+HIP = Device(multiprocessors=104, lanes=64, widest=128, highest=128, scratch=SCRATCH)
 # Triton's interpreter: an operation takes as long for one column as for a thousand.
-INTERPRETER = Device(multiprocessors=1, lanes=32, widest=1024, highest=4096)
+INTERPRETER = Device(multiprocessors=1, lanes=32, widest=1024, highest=4096, scratch=SCRATCH)
 
 # Registers let some 16 warps run at once on one multiprocessor (docs/triton_counts.md); with fewer
 # it waits for memory.
 WARPS_AT_ONCE = 16
+
+
+def planes_at_once(planes: int, of_plane: int, device: Device) -> int:
+    """How many planes are launched together, in groups as even as can be.
+
+    of_plane: bytes of h planes that each takes, one plane's at least being there. A small last
+    group would leave most of the device idle for as long as the others take.
+    """
+    most = max(1, device.scratch // of_plane) if of_plane else planes
+    groups = -(-planes // most)
+    return -(-planes // groups)
 
 
 class Tiling(NamedTuple):

@@ -57,16 +57,16 @@ class Tiles:
         from lamp_kernels.triton import launch, tiling
 
         self._launch, self._columns = launch, columns
-        self._before = launch._device, launch.SCRATCH
+        self._before = launch._device
         if columns is not None:
-            device = tiling.Device(1, lanes=columns, widest=columns, highest=rows)
-            launch._device, launch.SCRATCH = lambda _: device, scratch
+            device = tiling.Device(1, columns, widest=columns, highest=rows, scratch=scratch)
+            launch._device = lambda _: device
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *error: object) -> None:
-        self._launch._device, self._launch.SCRATCH = self._before
+        self._launch._device = self._before
 
 
 # ---- Losses against the reference ----------------------------------------------------------------

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lamp_kernels.triton import tiling
+
 pytestmark = pytest.mark.cpu_only("binds launches on the CPU")
 
 HERE = Path(__file__).resolve().parent
@@ -80,3 +82,12 @@ def test_many_planes_are_on_the_one_axis_that_admits_them():
     (levels, losses, *_) = launches({"shape": (70_000, 1, 3, 3), "window_size": 3})
     assert levels["grid"] == 70_000
     assert losses["grid"] == 70_000
+
+
+def test_the_planes_of_one_group_fill_the_device():
+    """Five planes of which four have room for their h planes at once: three, and then two."""
+    shape = (5, 1, 1000, 4000)
+    (_, *both, _) = launches({"shape": shape, "window_size": 11})
+    per_plane = tiling.ssim_tiling(3, *shape[2:], 5, tiling.CUDA).per_plane
+    assert tiling.ssim_tiling(5, *shape[2:], 5, tiling.CUDA).per_plane != per_plane
+    assert [each["grid"] for each in both] == [n * per_plane for n in (3, 3, 2, 2)]

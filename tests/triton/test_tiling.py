@@ -61,3 +61,12 @@ def test_candidates_are_the_choice_by_count_and_others_that_cover_the_image(devi
         assert (tiles.strips - 1) * tiles.block < width <= tiles.strips * tiles.block
         assert (tiles.bands - 1) * tiles.band_height < height <= tiles.bands * tiles.band_height
         assert tiles.band_height <= device.highest
+
+
+def test_groups_of_planes_are_even_and_within_the_scratch_memory():
+    device = tiling.CUDA._replace(scratch=100)
+    assert [tiling.planes_at_once(n, 30, device) for n in (1, 3, 4, 7, 9)] == [1, 3, 2, 3, 3]
+    assert tiling.planes_at_once(5, 101, device) == 1
+    assert tiling.planes_at_once(5, 0, device) == 5
+    assert tiling.scratch(50 * 10**6) == tiling.SCRATCH
+    assert tiling.scratch(72 * 2**20) == 54 * 2**20

@@ -1,4 +1,4 @@
-"""tests/test_fuzz.py for the Triton kernels, in the interpreter: some random cases of each dtype."""
+"""tests/test_fuzz.py for the Triton kernels, interpreted: some random cases of each dtype."""
 
 import math
 
