@@ -28,6 +28,7 @@ from gpu.schedule import FAR_LATENCY, cycles_of_turn
 from lamp_kernels.triton import launch, tiling
 from lamp_kernels.triton.levels import plane_levels
 from lamp_kernels.triton.pixels import pixel_losses
+from lamp_kernels.triton.scale import scale_gradient
 from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
 from lamp_kernels.triton.sums import image_sums
 
@@ -39,6 +40,7 @@ KERNELS = {
     "pixel_losses": pixel_losses,
     "plane_levels": plane_levels,
     "image_sums": image_sums,
+    "scale_gradient": scale_gradient,
 }
 AMD = ("gfx90a", "gfx942", "gfx950")
 AMD_REGISTERS = 512  # of a lane, together with the accumulation registers, on all three
@@ -89,6 +91,8 @@ class Variant:
         }
         if self.kernel == "pixel_losses":
             every["block"] = tiling.PIXELS.block
+        if self.kernel == "scale_gradient":
+            every |= {"block": tiling.SCALE.block, "pieces": tiling.SCALE.pieces}
         if self.kernel == "image_sums":
             every["block"] = launch.SUM_BLOCK
         if self.kernel == "ssim_gradients" and self.gradients == 2 and not both_at_once:
@@ -142,6 +146,7 @@ REST = (
     Variant("pixel_losses"),
     Variant("plane_levels"),
     Variant("image_sums"),
+    Variant("scale_gradient"),
 )
 QUICK = (*USUAL, *REST)
 ALL = (
@@ -382,11 +387,11 @@ def _prediction(device: Device, shape: model.Shape) -> Row:
             "binding": launches[0].binding,
             "seconds": model.seconds(launches),
         }
-    # Levels and sums; what PyTorch does around; backward's multiplication by the upstream factor.
+    # Levels and sums; what PyTorch does around; backward's look at the upstream factor, which is 1.
     around = [
         *[model.Part(0.0, 2 * FAR_LATENCY / device.clock)] * 2,
         *[model.Part(0.0, 0.0)] * 3,
-        model.Part(model.dram_seconds(8, shape, device), 0.0),
+        model.Part(0.0, FAR_LATENCY / device.clock),
     ]
     row["seconds"] = model.seconds([*parts, *around])
     row["seconds_with_h_in_cache"] = model.seconds([*fast, *around])

@@ -6,6 +6,7 @@
     ssim.py       SSIM and the terms beside it; windows.py, levels.py are parts of it
     pixels.py     pointwise losses alone
     sums.py       from tiles to images
+    scale.py      backward's multiplication of a gradient
     formulas.py   the scalar mathematics, csrc/formulas.h once more
 
 Importing this imports no Triton; the first call does.

@@ -24,6 +24,7 @@ from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, smallest_side
 from lamp_kernels.triton import autotune, operators, tiling, windows
 from lamp_kernels.triton.levels import plane_levels
 from lamp_kernels.triton.pixels import pixel_losses
+from lamp_kernels.triton.scale import scale_gradient
 from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
 from lamp_kernels.triton.sums import image_sums
 
@@ -107,6 +108,31 @@ def loss_map(input: Tensor, target: Tensor, coefficients: Tensor, *arguments: An
         run = _ssim if options.ssim else _pixels
         run(call, input, target, None, 0, coefficients.contiguous(), 0, losses, losses, losses)
     return losses
+
+
+def scale_(gradient: Tensor, factor: Tensor) -> None:
+    """The operator of that name: see lamp_kernels/ops.py."""
+    _check(
+        gradient.dim() == 4
+        and gradient.dtype in REAL
+        and (gradient.is_contiguous() or ops.is_channels_last(gradient)),
+        "expected a gradient (N, C, H, W) in float32 or float64, dense",
+    )
+    _check(
+        factor.dtype == gradient.dtype and factor.shape == gradient.shape[:1],
+        "expected factors (N,) in the gradient's type",
+    )
+    _check_device(gradient, factor)
+    if gradient.numel() == 0:
+        return
+    images = gradient.shape[0]
+    size = gradient.numel() // images
+    runs = tiling.SCALE.runs(size)
+    with _on(gradient):
+        scale_gradient[(images * runs,)](
+            gradient, factor, factor.stride(0), size, runs,
+            block=tiling.SCALE.block, pieces=tiling.SCALE.pieces, num_warps=tiling.SCALE.warps,
+        )  # fmt: skip
 
 
 # ---- Checks --------------------------------------------------------------------------------------

@@ -131,7 +131,10 @@ def _cut(
 
 
 class PixelTiling(NamedTuple):
-    """What a program of pointwise losses takes of a plane: `pieces` times `block` pixels."""
+    """What a program takes: `pieces` times `block` elements.
+
+    Of a plane, for pointwise losses, or of an image, to scale its gradient.
+    """
 
     block: int
     pieces: int
@@ -151,3 +154,5 @@ PIXEL_CANDIDATES = (
     PixelTiling(block=1024, pieces=8, warps=8),
     PixelTiling(block=2048, pieces=2, warps=8),
 )
+# As many elements as a block of the CUDA kernel has in float32: most often none is read.
+SCALE = PixelTiling(block=1024, pieces=8, warps=4)

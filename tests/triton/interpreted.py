@@ -301,6 +301,39 @@ def second_derivative() -> str | None:
     return None
 
 
+def scaled(layout: str, dtype: torch.dtype, factors: list[float], shape: tuple[int, ...]) -> bool:
+    """Whether scale_ gives the bits of a multiplication, in a gradient that is part of another."""
+    whole = torch.randn(len(factors) + 1, *shape, dtype=dtype)
+    whole = LAYOUTS[layout](whole)
+    whole[0, 0, 0, 0] = torch.nan
+    factor = torch.tensor(factors, dtype=dtype)
+    if len(set(factors)) == 1:
+        factor = factor[:1].expand(len(factors))
+    expected = whole.clone(memory_format=torch.preserve_format)
+    expected[1:] *= factor.view(-1, 1, 1, 1)
+    torch.ops.lamp_kernels_triton.scale_(whole[1:], factor)
+    bits = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
+    return torch.equal(whole.view(bits), expected.view(bits))
+
+
+def is_not_read_where_the_factor_is_1() -> bool:
+    """A signalling NaN would become a quiet one, were it multiplied."""
+    bits = torch.full((2, 1, 3, 5), 0x7FA00001, dtype=torch.int32)
+    gradient = bits.clone().view(torch.float32)
+    torch.ops.lamp_kernels_triton.scale_(gradient, torch.tensor([1.0, 2.0]))
+    same = gradient.view(torch.int32) == bits
+    return bool(same[0].all()) and not same[1].any()
+
+
+def error_of_scale(gradient: torch.Tensor, factor: torch.Tensor) -> str | None:
+    """What a bad call raises, as RuntimeError."""
+    try:
+        torch.ops.lamp_kernels_triton.scale_(gradient, factor)
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
 def compiled_agrees() -> bool:
     """Whether torch.compile takes a loss as a whole and gives the same."""
 

@@ -55,7 +55,9 @@ def call(case: dict[str, Any]) -> None:
         *(name in terms for name in ("ssim", "mse", "l1")),
         1.0, case["window_size"], 1.5, 0.01, 0.03, "reflect", 0.5, True, 1e-2,
     )  # fmt: skip
-    if case.get("map"):
+    if case.get("scale"):
+        launch.scale_(x, torch.rand(x.shape[0], dtype=dtype))
+    elif case.get("map"):
         launch.loss_map(x, y, torch.rand(len(terms), dtype=real), *options)
     else:
         factors = torch.rand(x.shape[0], len(terms), dtype=real)

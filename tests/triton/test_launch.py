@@ -38,10 +38,10 @@ def launches(*cases, compiles=False):
 
 
 def test_arguments_fit_the_kernels_that_they_are_compiled_to():
-    found = launches({"window_size": 3}, {"terms": ["mse"]}, compiles=True)
+    found = launches({"window_size": 3}, {"terms": ["mse"]}, {"scale": True}, compiles=True)
     assert [each["kernel"] for each in found] == [
         *("plane_levels", "ssim_losses", "ssim_gradients", "image_sums"),
-        *("pixel_losses", "image_sums"),
+        *("pixel_losses", "image_sums", "scale_gradient"),
     ]
 
 
@@ -54,6 +54,7 @@ CASES = {
     "values": {"gradients": (False, False)},
     "map": {"map": True},
     "map of pixels": {"map": True, "terms": ["l1"]},
+    "scale": {"scale": True},
 }
 
 
