@@ -84,6 +84,8 @@ class Variant:
             "block": tiling.CUDA.widest,
             "real": self.real,
             "one_row": not self.everything,
+            "aligned": not self.everything,
+            "narrow": True,
             "pieces": tiling.PIXELS.pieces,
             "samples": launch.LEVEL_SAMPLES,
             "terms": 3,

@@ -35,6 +35,7 @@ MAX_RADIUS = 7
 WIDE_IN_FLOAT64 = 6  # radius
 LEVEL_SAMPLES = 1024
 SUM_BLOCK = 256
+NARROW = 2**31  # pixels that 32 bits count
 BORDERS = {
     "reflect": windows.REFLECT.value,
     "valid": windows.VALID.value,
@@ -245,6 +246,18 @@ def _is_dense(*images: Tensor) -> bool:
     return all(image.stride(3) == 1 for image in images)
 
 
+def _are_aligned(*tensors: Tensor) -> bool:
+    """Whether columns lie side by side and every plane begins at a multiple of 16 bytes."""
+    return _is_dense(*tensors) and not any(
+        tensor.data_ptr() % 16
+        or any(
+            size > 1 and stride * tensor.itemsize % 16
+            for size, stride in zip(tensor.shape[:2], tensor.stride()[:2], strict=True)
+        )
+        for tensor in tensors
+    )
+
+
 def _ssim(
     call: _Call,
     x: Tensor,
@@ -350,7 +363,8 @@ def _pixels(
         images = [joined(image) for image in images]
         sinks = [joined(sink) for sink in sinks]
     batch, channels, height, width = images[0].shape
-    if batch * channels * height * width == 0:
+    pixels = height * width
+    if batch * channels * pixels == 0:
         return x.new_empty((0, call.terms), dtype=torch.float64)
     constants = {
         "weighted": weight is not None,
@@ -359,11 +373,12 @@ def _pixels(
         "log": options.amplify,
         "one_row": height == 1,
         "dense": _is_dense(*images),
+        "aligned": height == 1 and pixels % 16 == 0 and _are_aligned(*images, *sinks),
         "real": call.real,
     }
 
     def launch(tile: tiling.PixelTiling) -> Tensor:
-        runs = tile.runs(height * width)
+        runs = tile.runs(pixels)
         programs = batch * channels * runs
         partial = x.new_empty((programs, call.terms), dtype=torch.float64)
         pixel_losses[(programs,)](
@@ -373,6 +388,7 @@ def _pixels(
             factors, partial, channels, height, width, runs,
             1.0 / options.data_range, *call.amplification,
             gradients=gradients, writes_map=losses is not None, **constants,
+            narrow=pixels + tile.block <= NARROW,
             block=tile.block, pieces=tile.pieces, num_warps=tile.warps,
         )  # fmt: skip
         return partial

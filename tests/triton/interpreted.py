@@ -141,6 +141,18 @@ def fuzz(case: Any, dtype: torch.dtype) -> None:
     test_fuzz.check(case, dtype, "triton")
 
 
+def errors_of_wide_pixels(**case: Any) -> list[float]:
+    """As `errors`, as if 32 bits could not count the pixels."""
+    from lamp_kernels.triton import launch
+
+    before = launch.NARROW
+    launch.NARROW = 0
+    try:
+        return errors(**case)
+    finally:
+        launch.NARROW = before
+
+
 def tuned_errors(**case: Any) -> tuple[int, list[float]]:
     """Of a call that is autotuned, after all candidates but the quickest have run as well.
 

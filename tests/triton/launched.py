@@ -46,6 +46,8 @@ def call(case: dict[str, Any]) -> None:
     """image_losses, or loss_map, of a case."""
     dtype = getattr(torch, case["dtype"])
     x, y = torch.rand(2, *case["shape"]).to(dtype).unbind(0)
+    if first := case.get("first"):  # elements from the beginning of the memory
+        x = torch.rand(first + x.numel())[first:].to(dtype).view(x.shape)
     if case.get("strided"):
         x, y = x.mT.contiguous().mT, y.mT.contiguous().mT
     real = torch.float64 if dtype == torch.float64 else torch.float32

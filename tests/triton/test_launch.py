@@ -70,7 +70,7 @@ def test_scalars_have_their_types_and_sizes_compile_nothing_anew():
             for kind in launch["types"].values()
         )
         name = list(CASES)[launch["case"] // len(sizes)]
-        constants = {k: v for k, v in launch["constants"].items() if k != "block"}
+        constants = {k: v for k, v in launch["constants"].items() if k not in ("block", "aligned")}
         variant = json.dumps([launch["types"], constants], sort_keys=True)
         compiled.setdefault((name, launch["kernel"]), set()).add(variant)
     assert {name for name, _ in compiled} == set(CASES)
@@ -92,3 +92,16 @@ def test_the_planes_of_one_group_fill_the_device():
     per_plane = tiling.ssim_tiling(3, *shape[2:], 5, tiling.CUDA).per_plane
     assert tiling.ssim_tiling(5, *shape[2:], 5, tiling.CUDA).per_plane != per_plane
     assert [each["grid"] for each in both] == [n * per_plane for n in (3, 3, 2, 2)]
+
+
+ALIGNED_ELSEWISE = ({"weighted": True}, {"first": 1})
+
+
+def test_aligned_pixels_are_told_to_the_compiler():
+    pixels = {"terms": ["mse"]}
+    shapes = ((1, 1, 4, 12), (2, 3, 4, 8), (2, 3, 4, 7), (4, 1, 1, 16))
+    cases = [{**pixels, "shape": shape} for shape in shapes]
+    cases += [{**pixels, "shape": (1, 1, 4, 8), **other} for other in ALIGNED_ELSEWISE]
+    found = [each for each in launches(*cases) if each["kernel"] == "pixel_losses"]
+    told = [each["constants"]["aligned"] for each in found]
+    assert told == ["True", "True", "False", "True", "False", "False"]
