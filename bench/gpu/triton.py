@@ -153,6 +153,8 @@ REST = (
 QUICK = (*USUAL, *REST)
 ALL = (
     *QUICK,
+    Variant("ssim_losses", "fp64"),
+    Variant("ssim_gradients", "fp64"),
     *HEAVIEST,
     *(
         Variant(kernel, type_, radius, 2, border)

@@ -225,15 +225,28 @@ def _on(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 @lru_cache(maxsize=16)
-def _device(device: torch.device) -> tiling.Device:
+def _device(device: torch.device, dtype: torch.dtype) -> tiling.Device:
+    """What is there, for the type computed in."""
     if device.type != "cuda" or operators.INTERPRETED:
         return tiling.INTERPRETER
-    table = tiling.HIP if torch.version.hip else tiling.CUDA
+    wide = dtype is torch.float64
+    table = tiling.CUDA_FLOAT64 if wide else tiling.CUDA
     properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        table = tiling.HIP_FLOAT64 if wide else tiling.HIP
+        # 64 on the compute devices (CDNA), 32 on those for graphics (RDNA).
+        table = table._replace(lanes=getattr(properties, "warp_size", table.lanes))
     cache = getattr(properties, "L2_cache_size", 0)
     return table._replace(
         multiprocessors=properties.multi_processor_count, scratch=tiling.scratch(cache)
     )
+
+
+@lru_cache(maxsize=64)
+def _taps(window_size: int, sigma: float) -> tuple[float, ...]:
+    """By their distance from the centre, and 0 beyond the window."""
+    taps = reference.gaussian(window_size, sigma)[window_size // 2 :]
+    return (*taps, *[0.0] * (MAX_RADIUS + 1 - len(taps)))
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
@@ -288,12 +301,11 @@ def _ssim(
         LEVEL_SAMPLES, call.real, num_warps=4,
     )  # fmt: skip
 
-    device = _device(x.device)
+    device = _device(x.device, call.dtype)
     size = (2 + gradients) * height * width if gradients else 0
     at_once = tiling.planes_at_once(planes, size * call.dtype.itemsize, device)
     h = x.new_empty(at_once * size, dtype=call.dtype)
-    taps = reference.gaussian(options.window_size, options.sigma)[call.radius :]
-    taps += [0.0] * (MAX_RADIUS + 1 - len(taps))
+    taps = _taps(options.window_size, options.sigma)
     weights = _place(x if weight is None else weight)
     constants: dict[str, Any] = {
         "radius": call.radius,

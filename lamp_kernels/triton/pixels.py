@@ -51,8 +51,7 @@ def pixel_losses(
     runs: of a plane, `pieces * block` pixels each. one_row: the height is 1, and no pixel has to be
     divided by the width. dense: columns of both images have stride 1. aligned: so have those of
     what is written, there is one row, of a multiple of 16 pixels, and 16 bytes divide the address
-    of each plane: then an access takes several pixels. narrow: 32 bits count the pixels of a plane,
-    in which a division takes a fifth of the instructions.
+    of each plane: then an access takes several pixels. narrow: 32 bits count the pixels of a plane.
     """
     program = tl.program_id(0)
     plane = program // runs

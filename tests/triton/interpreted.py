@@ -59,14 +59,51 @@ class Tiles:
         self._launch, self._columns = launch, columns
         self._before = launch._device
         if columns is not None:
-            device = tiling.Device(1, columns, widest=columns, highest=rows, scratch=scratch)
-            launch._device = lambda _: device
+            device = tiling.INTERPRETER._replace(
+                lanes=columns, widest=columns, highest=rows, scratch=scratch
+            )
+            launch._device = lambda *_: device
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *error: object) -> None:
         self._launch._device = self._before
+
+
+def devices() -> dict[str, tuple[int, ...]]:
+    """Lanes, multiprocessors, warps at once in float32 and float64, MiB of h planes."""
+    from unittest import mock
+
+    from lamp_kernels.triton import launch, operators
+
+    properties = {
+        "MI300": {"multi_processor_count": 304, "warp_size": 64, "L2_cache_size": 4 * 2**20},
+        "RX 7900": {"multi_processor_count": 48, "warp_size": 32, "L2_cache_size": 6 * 2**20},
+        "RTX 4090": {"multi_processor_count": 128, "warp_size": 32, "L2_cache_size": 72 * 2**20},
+        "H100": {"multi_processor_count": 132, "warp_size": 32, "L2_cache_size": 50 * 2**20},
+    }
+    found = {}
+    for index, (name, values) in enumerate(properties.items()):
+        hip = "6.4" if values["multi_processor_count"] in (304, 48) else None
+        with (
+            mock.patch.object(operators, "INTERPRETED", False),
+            mock.patch.object(torch.version, "hip", hip),
+            mock.patch.object(
+                torch.cuda, "get_device_properties", lambda _, values=values: mock.Mock(**values)
+            ),
+        ):
+            single, double = (
+                launch._device(torch.device("cuda", index), dtype)
+                for dtype in (torch.float32, torch.float64)
+            )
+        found[name] = (
+            single.lanes, single.multiprocessors, single.warps_at_once, double.warps_at_once,
+            single.scratch // 2**20,
+        )  # fmt: skip
+        assert single._replace(warps_at_once=double.warps_at_once) == double
+    launch._device.cache_clear()
+    return found
 
 
 # ---- Losses against the reference ----------------------------------------------------------------

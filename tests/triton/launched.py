@@ -68,7 +68,7 @@ def call(case: dict[str, Any]) -> None:
 
 COMPILES = json.loads(sys.argv[1])
 JITFunction.run = run
-launch._device = lambda device: tiling.CUDA
+launch._device = lambda device, dtype: tiling.CUDA
 cases = json.loads(sys.argv[2])
 for index in range(len(cases)):
     call(cases[index])

@@ -105,3 +105,16 @@ def test_aligned_pixels_are_told_to_the_compiler():
     found = [each for each in launches(*cases) if each["kernel"] == "pixel_losses"]
     told = [each["constants"]["aligned"] for each in found]
     assert told == ["True", "True", "False", "True", "False", "False"]
+
+
+def test_the_device_is_asked_for_what_it_has(interpret):
+    """A graphics device of AMD's has warps of 32 lanes, another of NVIDIA's a large cache."""
+    import interpreted
+
+    found = interpret(interpreted.devices)
+    assert found == {
+        "MI300": (64, 304, 12, 8, 192),
+        "RX 7900": (32, 48, 12, 8, 192),
+        "RTX 4090": (32, 128, 16, 8, 54),
+        "H100": (32, 132, 16, 8, 192),
+    }
