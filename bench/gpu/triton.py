@@ -59,6 +59,7 @@ class Variant:
     gradients: int = 1
     border: str = "reflect"
     everything: bool = False
+    writes_map: bool = False
 
     @property
     def real(self) -> Any:
@@ -75,7 +76,7 @@ class Variant:
             "gradients": self.gradients,
             "h_planes": 2 + self.gradients,
             "swapped": False,
-            "writes_map": False,
+            "writes_map": self.writes_map,
             "weighted": self.everything,
             "mse": self.everything or self.kernel == "pixel_losses",
             "l1": self.everything,
@@ -144,8 +145,10 @@ HEAVIEST = (
 USUAL = (Variant("ssim_losses"), Variant("ssim_gradients"))
 REST = (
     Variant("ssim_losses", gradients=0),
+    Variant("ssim_losses", gradients=0, writes_map=True),
     Variant("pixel_losses", "bf16", everything=True),
     Variant("pixel_losses"),
+    Variant("pixel_losses", gradients=0, writes_map=True),
     Variant("plane_levels"),
     Variant("image_sums"),
     Variant("scale_gradient"),

@@ -7,6 +7,8 @@ from gpu.tables import Table
 
 Row = dict[str, Any]
 
+MORE = {"everything": "everything", "map": "writes_map"}  # in the name of a kernel: its field
+
 
 def tables(results: Row) -> list[Table]:
     """All of them."""
@@ -36,11 +38,12 @@ def _registers(results: Row) -> Table:
 
 
 def _name(row: Row) -> str:
+    more = [name for name in MORE if row[MORE[name]]]
     if not row["kernel"].startswith("ssim"):
-        return f"{row['kernel']}, {row['type']}" + ", everything" * row["everything"]
+        return ", ".join([row["kernel"], row["type"], *more])
     window = 2 * row["radius"] + 1
     parts = [row["kernel"], row["type"], str(window), str(row["gradients"]), row["border"]]
-    return ", ".join([*parts, *(["everything"] if row["everything"] else [])])
+    return ", ".join([*parts, *more])
 
 
 def _loops(results: Row) -> Table:
