@@ -17,8 +17,8 @@ class Device(NamedTuple):
 
 # What h planes may take, counted by bench/gpu/triton.py's model. On A100 and H100 instructions are
 # what takes the time, also with the h planes going through DRAM: there larger groups of planes win,
-# by higher bands and rounds that are full. (5, 5, 1080, 1920) on an H100, one gradient: 1.60 ms
-# within 64 MiB, which is neither cached nor a whole image, 1.48 within 192 MiB, 1.43 within any.
+# by higher bands and full rounds. (5, 5, 1080, 1920) on an H100, one gradient: 1.60 ms in groups of
+# 64 MiB, 1.48 in groups of 192 MiB, 1.43 all at once.
 SCRATCH = 192 * 2**20
 # On an RTX 4090 DRAM is what takes the time, and its cache is large: 1.87 ms with h planes that
 # stay there, 2.6 without. What is left of the cache is for the images that stream through it.

@@ -318,6 +318,7 @@ def opcheck(layout: str, dtype: torch.dtype, grad: tuple[bool, bool], per_term: 
     torch.library.opcheck(
         operators.loss_map.default, (x, y, torch.rand(1, dtype=factors.dtype), *_options(("mse",)))
     )
+    torch.library.opcheck(operators.scale_.default, (weight, factors[:, 0]))
 
 
 def error_of(change: dict[str, Any]) -> str | None:
