@@ -73,11 +73,12 @@ def _predictions(results: Row) -> Table:
     table = Table(
         "Triton: predicted times",
         "float32, window 11, one gradient, forward + backward, by the model of the CUDA kernels' "
-        "table. Planes: of each pair of launches; tile and programs are those of the first. `h in "
-        "cache`: if the h planes between the two kernels never leave the L2 cache, as they can "
-        "where the groups are made to fit into it (RTX 4090); else they go through DRAM. A row's "
-        "first loads come from memory, the others from the L1 cache. Not counted: the second line "
-        "of the cache that an access at a shifted address touches. Nothing here was measured.",
+        "table. Planes: of each pair of launches (3 x 7, 4: three times seven, then four); tile "
+        "and programs are those of the first. `h in cache`: if the h planes between the two "
+        "kernels never leave the L2 cache, as they can where the groups are made to fit into it "
+        "(RTX 4090); else they go through DRAM. A row's first loads come from memory, the others "
+        "from the L1 cache. Not counted: the second line of the cache that an access at a shifted "
+        "address touches. Nothing here was measured.",
         ["", "planes", "tile", "programs", "B", "bound by", "ms", "h in cache"],
     )
     for row in results["predictions"]:

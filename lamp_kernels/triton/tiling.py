@@ -35,7 +35,7 @@ def scratch(cache: int) -> int:
 # Warps at once: with fewer a multiprocessor waits for memory. Of ssim_losses with window 11 and one
 # gradient, which needs the most registers of the usual kernels, by docs/triton_static.md:
 #   float32: 112 to 124 registers on NVIDIA's targets, 132 on gfx942 and gfx950 (gfx90a: 16 warps)
-#   float64: 180 to 190 on NVIDIA's targets, 198 on AMD's
+#   float64: 176 to 182 on NVIDIA's targets, 198 to 200 on AMD's
 CUDA = Device(
     multiprocessors=80, lanes=32, widest=128, highest=128, scratch=SCRATCH, warps_at_once=16
 )

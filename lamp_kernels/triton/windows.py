@@ -100,13 +100,10 @@ def neighbour(
 
 @triton.jit
 def is_there(row_there, column, width, k: tl.constexpr, border: tl.constexpr):
-    """Whether a pixel stands k columns to the right, in lanes of the image; in others none does."""
+    """Whether a pixel stands k columns to the right: without a sign, what is left of 0 is large."""
     there = row_there
     if border != REFLECT:
-        if k < 0:
-            there = row_there & (column >= -k) & (column < width)
-        else:
-            there = row_there & (column < width - k)
+        there = row_there & ((column + k).to(tl.uint32) < width.to(tl.uint32))
     return there
 
 
