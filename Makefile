@@ -42,7 +42,7 @@ CHECK := build/check-torch-$(TORCH)
 .DELETE_ON_ERROR:
 .PHONY: help setup build build-cuda train study study-full study-publish test lint format fuzz mutate clean
 .PHONY: wheel wheel-check wheel-cuda wheel-cuda-check sdist
-.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-check gpu-static prove
+.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-check gpu-static triton-static prove
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -152,6 +152,9 @@ prove: $(READY) ## prove the barriers of the CUDA SSIM kernel on its PTX (some m
 
 gpu-static: $(READY) ## count registers and instructions of the compiled CUDA kernels, write docs/gpu_static.md
 	$(BIN)/python bench/gpu_static.py --out bench/gpu/figures.json --markdown docs/gpu_static.md
+
+triton-static: $(READY) ## the same of the Triton kernels alone, write docs/triton_static.md (some minutes)
+	$(BIN)/python bench/gpu_static.py --triton --out bench/gpu/triton_figures.json --markdown docs/triton_static.md
 
 # build/lib would bring files into the wheel that the sources have no more.
 wheel: $(LIBRARY) ## make dist/*.whl, and check that it uses nothing but stable interfaces

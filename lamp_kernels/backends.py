@@ -92,7 +92,7 @@ def passed_over(input: Tensor, *, window_size: int | None = 11) -> dict[str, str
 
 def _not_by_itself(name: str, input: Tensor, window_size: int | None) -> str | None:
     """Why the automatic choice leaves the backend out, or None where it does not."""
-    if name == "triton" and not input.is_cuda:
+    if name == "triton" and (triton.INTERPRETED or not input.is_cuda):
         return "its interpreter has to be asked for"
     return unavailable(name) or unserved(name, input, window_size)
 

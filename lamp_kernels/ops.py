@@ -69,6 +69,7 @@ IMAGE_LOSSES_SCHEMA = (
 )
 LOSS_MAP_SCHEMA = f"(Tensor input, Tensor target, Tensor coefficients, {_OPTIONS_SCHEMA}) -> Tensor"
 ONCE_SCHEMA = "(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> Tensor"
+SCALE_SCHEMA = "(Tensor(a!) gradient, Tensor factor) -> ()"
 
 
 class Operators(NamedTuple):

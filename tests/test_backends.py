@@ -180,6 +180,7 @@ def triton_kernels(monkeypatch):
     monkeypatch.setattr(triton, "missing", None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     monkeypatch.setattr(triton, "_too_old", lambda index: None)
+    monkeypatch.setattr(triton, "_without_compiler", lambda: None)
 
 
 def test_triton_serves_a_cuda_tensor_where_there_are_no_cuda_kernels(
@@ -205,9 +206,57 @@ def test_windows_that_triton_lacks(monkeypatch, triton_kernels, cuda_image):
         assert backends.resolve(None, cuda_image, window_size=17) == "reference"
 
 
+def test_the_interpreter_is_not_chosen_for_a_cuda_tensor(monkeypatch, triton_kernels, cuda_image):
+    monkeypatch.setattr(native, "cuda_missing", "not built; build it")
+    monkeypatch.setattr(triton, "INTERPRETED", True)
+    with pytest.warns(UserWarning, match="triton: its interpreter has to be asked for"):
+        assert backends.resolve(None, cuda_image) == "reference"
+    assert backends.resolve("triton", cuda_image) == "triton"
+
+
+@pytest.fixture
+def no_compiler(monkeypatch, tmp_path):
+    """A machine without gcc and clang, as `triton.refusal` sees it."""
+    monkeypatch.setattr(triton, "missing", None)
+    monkeypatch.setattr(triton, "INTERPRETED", False)
+    monkeypatch.setattr(triton, "_too_old", lambda index: None)
+    monkeypatch.setattr(triton, "_without_compiler", triton._without_compiler.__wrapped__)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+
+
+def test_triton_without_a_c_compiler_is_passed_over(monkeypatch, no_compiler, cuda_image):
+    """Its first launch would raise."""
+    monkeypatch.setattr(native, "cuda_missing", "not built; build it")
+    reason = "Triton needs a C compiler at its first launch, and there is neither gcc nor clang"
+    with pytest.warns(UserWarning, match=f"triton: {reason}"):
+        assert backends.resolve(None, cuda_image) == "reference"
+    with pytest.raises(ValueError, match=f"backend='triton' cannot serve this input: {reason}"):
+        backends.resolve("triton", cuda_image)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(ValueError, match="and CC=no-such-compiler is none"):
+        backends.resolve("triton", cuda_image)
+
+
+@pytest.mark.parametrize("name", ["gcc", "clang", "CC", "knobs"])
+def test_c_compilers_that_triton_finds(monkeypatch, no_compiler, cuda_image, tmp_path, name):
+    if name == "knobs":
+        build = SimpleNamespace(impl=lambda *arguments: "")
+        loaded = SimpleNamespace(knobs=SimpleNamespace(build=build))
+        monkeypatch.setitem(sys.modules, "triton", loaded)
+    else:
+        compiler = tmp_path / name
+        compiler.touch(mode=0o755)
+        if name == "CC":
+            monkeypatch.setenv("CC", str(compiler))
+    assert backends.resolve("triton", cuda_image) == "triton"
+
+
 def test_a_gpu_too_old_for_triton(monkeypatch, cuda_image):
     monkeypatch.setattr(triton, "missing", None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
+    monkeypatch.setattr(triton, "_without_compiler", lambda: None)
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 0))
     with pytest.raises(ValueError, match=r"cuda:0 has compute capability 7\.0, needed is 7\.5"):

@@ -28,6 +28,7 @@ from gpu.schedule import FAR_LATENCY, cycles_of_turn
 from lamp_kernels.triton import launch, tiling
 from lamp_kernels.triton.levels import plane_levels
 from lamp_kernels.triton.pixels import pixel_losses
+from lamp_kernels.triton.scale import scale_gradient
 from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
 from lamp_kernels.triton.sums import image_sums
 
@@ -39,6 +40,7 @@ KERNELS = {
     "pixel_losses": pixel_losses,
     "plane_levels": plane_levels,
     "image_sums": image_sums,
+    "scale_gradient": scale_gradient,
 }
 AMD = ("gfx90a", "gfx942", "gfx950")
 AMD_REGISTERS = 512  # of a lane, together with the accumulation registers, on all three
@@ -57,6 +59,7 @@ class Variant:
     gradients: int = 1
     border: str = "reflect"
     everything: bool = False
+    writes_map: bool = False
 
     @property
     def real(self) -> Any:
@@ -73,7 +76,7 @@ class Variant:
             "gradients": self.gradients,
             "h_planes": 2 + self.gradients,
             "swapped": False,
-            "writes_map": False,
+            "writes_map": self.writes_map,
             "weighted": self.everything,
             "mse": self.everything or self.kernel == "pixel_losses",
             "l1": self.everything,
@@ -82,6 +85,8 @@ class Variant:
             "block": tiling.CUDA.widest,
             "real": self.real,
             "one_row": not self.everything,
+            "aligned": not self.everything,
+            "narrow": True,
             "pieces": tiling.PIXELS.pieces,
             "samples": launch.LEVEL_SAMPLES,
             "terms": 3,
@@ -89,6 +94,8 @@ class Variant:
         }
         if self.kernel == "pixel_losses":
             every["block"] = tiling.PIXELS.block
+        if self.kernel == "scale_gradient":
+            every |= {"block": tiling.SCALE.block, "pieces": tiling.SCALE.pieces}
         if self.kernel == "image_sums":
             every["block"] = launch.SUM_BLOCK
         if self.kernel == "ssim_gradients" and self.gradients == 2 and not both_at_once:
@@ -138,14 +145,19 @@ HEAVIEST = (
 USUAL = (Variant("ssim_losses"), Variant("ssim_gradients"))
 REST = (
     Variant("ssim_losses", gradients=0),
+    Variant("ssim_losses", gradients=0, writes_map=True),
     Variant("pixel_losses", "bf16", everything=True),
     Variant("pixel_losses"),
+    Variant("pixel_losses", gradients=0, writes_map=True),
     Variant("plane_levels"),
     Variant("image_sums"),
+    Variant("scale_gradient"),
 )
 QUICK = (*USUAL, *REST)
 ALL = (
     *QUICK,
+    Variant("ssim_losses", "fp64"),
+    Variant("ssim_gradients", "fp64"),
     *HEAVIEST,
     *(
         Variant(kernel, type_, radius, 2, border)
@@ -301,14 +313,24 @@ def _seam(tiles: tiling.Tiling, radius: int, height: int) -> float:
     return 1.0 + 2 * radius * tiles.bands / height
 
 
-def _tiles(shape: model.Shape, radius: int, multiprocessors: int) -> tiling.Tiling:
+def _groups(shape: model.Shape, variant: Variant, device: Device) -> list[int]:
+    """The planes of each pair of launches, as launch.py has them."""
     n, c, height, width = shape
+    of_plane = 4 * (2 + variant.gradients) * height * width
+    scratch = tiling.CUDA._replace(scratch=tiling.scratch(int(device.cache)))
+    most = tiling.planes_at_once(n * c, of_plane, scratch)
+    return [min(most, n * c - first) for first in range(0, n * c, most)]
+
+
+def _tiles(
+    planes: int, shape: model.Shape, variant: Variant, multiprocessors: int
+) -> tiling.Tiling:
     device = tiling.CUDA._replace(multiprocessors=multiprocessors)
-    return tiling.ssim_tiling(n * c, height, width, radius, device)
+    return tiling.ssim_tiling(planes, *shape[2:], variant.radius, device)
 
 
 def _loop(variant: Variant, target: int) -> Row:
-    tiles = _tiles(MAIN, variant.radius, TARGETS[target].multiprocessors)
+    tiles = _tiles(MAIN[0] * MAIN[1], MAIN, variant, TARGETS[target].multiprocessors)
     factor = _seam(tiles, variant.radius, MAIN[2]) * tiles.strips * tiles.block / MAIN[3]
     counts = count(row_loop(variant, target))
     return {
@@ -337,11 +359,12 @@ def _bytes(variant: Variant, seam: float) -> tuple[float, float]:
 def _prediction(device: Device, shape: model.Shape) -> Row:
     """Of forward + backward, as those of the CUDA kernels: DRAM or instructions, the slower."""
     target = int(device.target.name[3:])
-    n, c, height, _ = shape
-    row: Row = {"device": device.name, "shape": list(shape), "launches": {}}
+    height, width = shape[2:]
+    groups = _groups(shape, USUAL[0], device)
+    row: Row = {"device": device.name, "shape": list(shape), "planes": groups, "launches": {}}
     parts, fast = [], []
     for variant in USUAL:
-        tiles = _tiles(shape, variant.radius, device.multiprocessors)
+        tiles = _tiles(groups[0], shape, variant, device.multiprocessors)
         found = compiled(variant, target)
         fits = occupancy(device.target, tiles.warps * WARP, found.registers, found.shared_memory)
         body = from_cache(row_loop(variant, target))
@@ -352,26 +375,30 @@ def _prediction(device: Device, shape: model.Shape) -> Row:
             of_row.append(cycles_of_turn(body, owner, device.target))
         rows = tiles.band_height + 2 * variant.radius
         cycles = [each * rows + FAR_LATENCY * (each > 0) for each in of_row]
-        programs = n * c * tiles.per_plane
-        busy = model.in_rounds(programs, device, fits.blocks, cycles) / device.clock
         seam = _seam(tiles, variant.radius, height)
-        least, most = (model.dram_seconds(some, shape, device) for some in _bytes(variant, seam))
-        parts.append(model.Part(most, busy))
-        fast.append(model.Part(least, busy))
+        launches = []
+        for planes in groups:
+            part = (planes, 1, height, width)
+            programs = planes * tiles.per_plane
+            busy = model.in_rounds(programs, device, fits.blocks, cycles) / device.clock
+            least, most = (model.dram_seconds(some, part, device) for some in _bytes(variant, seam))
+            launches.append(model.Part(most, busy))
+            fast.append(model.Part(least, busy))
+        parts += launches
         row["launches"][variant.kernel] = {
             "block": tiles.block,
             "band_height": tiles.band_height,
-            "programs": programs,
+            "programs": groups[0] * tiles.per_plane,
             "warps_at_once": fits.warps,
             "bytes": list(_bytes(variant, seam)),
-            "binding": parts[-1].binding,
-            "seconds": parts[-1].seconds,
+            "binding": launches[0].binding,
+            "seconds": model.seconds(launches),
         }
-    # Levels and sums; what PyTorch does around; backward's multiplication by the upstream factor.
+    # Levels and sums; what PyTorch does around; backward's look at the upstream factor, which is 1.
     around = [
         *[model.Part(0.0, 2 * FAR_LATENCY / device.clock)] * 2,
         *[model.Part(0.0, 0.0)] * 3,
-        model.Part(model.dram_seconds(8, shape, device), 0.0),
+        model.Part(0.0, FAR_LATENCY / device.clock),
     ]
     row["seconds"] = model.seconds([*parts, *around])
     row["seconds_with_h_in_cache"] = model.seconds([*fast, *around])

@@ -1,10 +1,13 @@
 """The Triton kernels' figures as tables."""
 
+from collections import Counter
 from typing import Any
 
 from gpu.tables import Table
 
 Row = dict[str, Any]
+
+MORE = {"everything": "everything", "map": "writes_map"}  # in the name of a kernel: its field
 
 
 def tables(results: Row) -> list[Table]:
@@ -35,11 +38,12 @@ def _registers(results: Row) -> Table:
 
 
 def _name(row: Row) -> str:
+    more = [name for name in MORE if row[MORE[name]]]
     if not row["kernel"].startswith("ssim"):
-        return f"{row['kernel']}, {row['type']}" + ", everything" * row["everything"]
+        return ", ".join([row["kernel"], row["type"], *more])
     window = 2 * row["radius"] + 1
     parts = [row["kernel"], row["type"], str(window), str(row["gradients"]), row["border"]]
-    return ", ".join([*parts, *(["everything"] if row["everything"] else [])])
+    return ", ".join([*parts, *more])
 
 
 def _loops(results: Row) -> Table:
@@ -69,11 +73,13 @@ def _predictions(results: Row) -> Table:
     table = Table(
         "Triton: predicted times",
         "float32, window 11, one gradient, forward + backward, by the model of the CUDA kernels' "
-        "table. `h in cache`: if the h planes between the two kernels never leave the L2 cache; "
-        "else they go through DRAM. A row's first loads come from memory, the others from the L1 "
-        "cache. Not counted: the second line of the cache that an access at a shifted address "
-        "touches. Nothing here was measured.",
-        ["", "tile", "programs", "B", "bound by", "ms", "h in cache"],
+        "table. Planes: of each pair of launches (3 x 7, 4: three times seven, then four); tile "
+        "and programs are those of the first. `h in cache`: if the h planes between the two "
+        "kernels never leave the L2 cache, as they can where the groups are made to fit into it "
+        "(RTX 4090); else they go through DRAM. A row's first loads come from memory, the others "
+        "from the L1 cache. Not counted: the second line of the cache that an access at a shifted "
+        "address touches. Nothing here was measured.",
+        ["", "planes", "tile", "programs", "B", "bound by", "ms", "h in cache"],
     )
     for row in results["predictions"]:
         losses, gradients = row["launches"].values()
@@ -81,6 +87,7 @@ def _predictions(results: Row) -> Table:
         table.rows.append(
             [
                 f"{row['device']}, ({', '.join(map(str, row['shape']))})",
+                _planes(row["planes"]),
                 f"{losses['block']} x {losses['band_height']}",
                 str(losses["programs"]),
                 f"{low:.0f} to {high:.0f}",
@@ -90,3 +97,11 @@ def _predictions(results: Row) -> Table:
             ]
         )
     return table
+
+
+def _planes(groups: list[int]) -> str:
+    """As 12 x 2, 1: twelve groups of two planes, then one plane."""
+    return ", ".join(
+        f"{count} x {planes}" if count > 1 else str(planes)
+        for planes, count in Counter(groups).items()
+    )

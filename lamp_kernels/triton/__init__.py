@@ -6,6 +6,7 @@
     ssim.py       SSIM and the terms beside it; windows.py, levels.py are parts of it
     pixels.py     pointwise losses alone
     sums.py       from tiles to images
+    scale.py      backward's multiplication of a gradient
     formulas.py   the scalar mathematics, csrc/formulas.h once more
 
 Importing this imports no Triton; the first call does.
@@ -13,7 +14,11 @@ Importing this imports no Triton; the first call does.
 
 import importlib.metadata
 import importlib.util
+import os
+import shutil
+import sys
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -60,7 +65,24 @@ def refusal(device: torch.device) -> str | None:
         )
     if device.type != "cuda":
         return f"its kernels take CUDA and HIP tensors, got one on {device}"
-    return _too_old(device.index)
+    return _without_compiler() or _too_old(device.index)
+
+
+@cache
+def _without_compiler() -> str | None:
+    """Why Triton cannot compile its way to the driver, which it does at the first launch.
+
+    Compilers as triton/runtime/build.py finds them. That Triton's cache may have it from before is
+    not looked at: older releases compile more than that.
+    """
+    loaded = sys.modules.get("triton")
+    if INTERPRETED or (loaded is not None and loaded.knobs.build.impl is not None):
+        return None
+    named = os.environ.get("CC")
+    if any(map(shutil.which, ("gcc", "clang") if named is None else (named,))):
+        return None
+    found = "there is neither gcc nor clang" if named is None else f"CC={named} is none"
+    return f"Triton needs a C compiler at its first launch, and {found}"
 
 
 def _too_old(index: int) -> str | None:

@@ -1,8 +1,9 @@
 """From the operators' tensors to launches of the kernels. Imported with the first call.
 
 A call with SSIM launches plane_levels, then for each group of planes ssim_losses and, where a
-gradient is wanted, ssim_gradients, and at last image_sums. The groups keep the h planes between the
-two kernels small: beyond the stored gradients a call holds SCRATCH bytes, or what one plane takes.
+gradient is wanted, ssim_gradients, and at last image_sums. The groups bound the memory of the h
+planes between the two kernels: beyond the stored gradients a call holds as many bytes as
+tiling.scratch says, or what one plane takes.
 
 The checks guard memory against a direct call, as those of csrc/operators.h do; Python raises the
 errors that users see before.
@@ -23,10 +24,10 @@ from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, smallest_side
 from lamp_kernels.triton import autotune, operators, tiling, windows
 from lamp_kernels.triton.levels import plane_levels
 from lamp_kernels.triton.pixels import pixel_losses
+from lamp_kernels.triton.scale import scale_gradient
 from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
 from lamp_kernels.triton.sums import image_sums
 
-SCRATCH = 64 * 2**20  # bytes of h planes at once: so many stay in the L2 cache of a large device
 MAX_RADIUS = 7
 # In float64 the sums of both gradients' windows, of 13 pixels or more, are more than the registers
 # hold: then each gradient has a launch of its own. Columns that are not side by side take registers
@@ -34,6 +35,7 @@ MAX_RADIUS = 7
 WIDE_IN_FLOAT64 = 6  # radius
 LEVEL_SAMPLES = 1024
 SUM_BLOCK = 256
+NARROW = 2**31  # pixels that 32 bits count
 BORDERS = {
     "reflect": windows.REFLECT.value,
     "valid": windows.VALID.value,
@@ -107,6 +109,31 @@ def loss_map(input: Tensor, target: Tensor, coefficients: Tensor, *arguments: An
         run = _ssim if options.ssim else _pixels
         run(call, input, target, None, 0, coefficients.contiguous(), 0, losses, losses, losses)
     return losses
+
+
+def scale_(gradient: Tensor, factor: Tensor) -> None:
+    """The operator of that name: see lamp_kernels/ops.py."""
+    _check(
+        gradient.dim() == 4
+        and gradient.dtype in REAL
+        and (gradient.is_contiguous() or ops.is_channels_last(gradient)),
+        "expected a gradient (N, C, H, W) in float32 or float64, dense",
+    )
+    _check(
+        factor.dtype == gradient.dtype and factor.shape == gradient.shape[:1],
+        "expected factors (N,) in the gradient's type",
+    )
+    _check_device(gradient, factor)
+    if gradient.numel() == 0:
+        return
+    images = gradient.shape[0]
+    size = gradient.numel() // images
+    runs = tiling.SCALE.runs(size)
+    with _on(gradient):
+        scale_gradient[(images * runs,)](
+            gradient, factor, factor.stride(0), size, runs,
+            block=tiling.SCALE.block, pieces=tiling.SCALE.pieces, num_warps=tiling.SCALE.warps,
+        )  # fmt: skip
 
 
 # ---- Checks --------------------------------------------------------------------------------------
@@ -198,12 +225,28 @@ def _on(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 @lru_cache(maxsize=16)
-def _device(device: torch.device) -> tiling.Device:
+def _device(device: torch.device, dtype: torch.dtype) -> tiling.Device:
+    """What is there, for the type computed in."""
     if device.type != "cuda" or operators.INTERPRETED:
         return tiling.INTERPRETER
-    table = tiling.HIP if torch.version.hip else tiling.CUDA
+    wide = dtype is torch.float64
+    table = tiling.CUDA_FLOAT64 if wide else tiling.CUDA
     properties = torch.cuda.get_device_properties(device)
-    return table._replace(multiprocessors=properties.multi_processor_count)
+    if torch.version.hip:
+        table = tiling.HIP_FLOAT64 if wide else tiling.HIP
+        # 64 on the compute devices (CDNA), 32 on those for graphics (RDNA).
+        table = table._replace(lanes=getattr(properties, "warp_size", table.lanes))
+    cache = getattr(properties, "L2_cache_size", 0)
+    return table._replace(
+        multiprocessors=properties.multi_processor_count, scratch=tiling.scratch(cache)
+    )
+
+
+@lru_cache(maxsize=64)
+def _taps(window_size: int, sigma: float) -> tuple[float, ...]:
+    """By their distance from the centre, and 0 beyond the window."""
+    taps = reference.gaussian(window_size, sigma)[window_size // 2 :]
+    return (*taps, *[0.0] * (MAX_RADIUS + 1 - len(taps)))
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
@@ -214,6 +257,18 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
 def _is_dense(*images: Tensor) -> bool:
     """Whether columns lie side by side."""
     return all(image.stride(3) == 1 for image in images)
+
+
+def _are_aligned(*tensors: Tensor) -> bool:
+    """Whether columns lie side by side and every plane begins at a multiple of 16 bytes."""
+    return _is_dense(*tensors) and not any(
+        tensor.data_ptr() % 16
+        or any(
+            size > 1 and stride * tensor.itemsize % 16
+            for size, stride in zip(tensor.shape[:2], tensor.stride()[:2], strict=True)
+        )
+        for tensor in tensors
+    )
 
 
 def _ssim(
@@ -246,11 +301,11 @@ def _ssim(
         LEVEL_SAMPLES, call.real, num_warps=4,
     )  # fmt: skip
 
+    device = _device(x.device, call.dtype)
     size = (2 + gradients) * height * width if gradients else 0
-    at_once = min(planes, max(1, SCRATCH // (size * call.dtype.itemsize))) if size else planes
+    at_once = tiling.planes_at_once(planes, size * call.dtype.itemsize, device)
     h = x.new_empty(at_once * size, dtype=call.dtype)
-    taps = reference.gaussian(options.window_size, options.sigma)[call.radius :]
-    taps += [0.0] * (MAX_RADIUS + 1 - len(taps))
+    taps = _taps(options.window_size, options.sigma)
     weights = _place(x if weight is None else weight)
     constants: dict[str, Any] = {
         "radius": call.radius,
@@ -292,7 +347,8 @@ def _ssim(
                 )  # fmt: skip
         return partial
 
-    cut = (planes, height, width, call.radius, _device(x.device))
+    # For the planes of one group: it is they that share the device.
+    cut = (at_once, height, width, call.radius, device)
     if not autotune.wanted():
         return launch(tiling.ssim_tiling(*cut))
     key = _key(x, y, gradients, losses, constants)
@@ -319,7 +375,8 @@ def _pixels(
         images = [joined(image) for image in images]
         sinks = [joined(sink) for sink in sinks]
     batch, channels, height, width = images[0].shape
-    if batch * channels * height * width == 0:
+    pixels = height * width
+    if batch * channels * pixels == 0:
         return x.new_empty((0, call.terms), dtype=torch.float64)
     constants = {
         "weighted": weight is not None,
@@ -328,11 +385,12 @@ def _pixels(
         "log": options.amplify,
         "one_row": height == 1,
         "dense": _is_dense(*images),
+        "aligned": height == 1 and pixels % 16 == 0 and _are_aligned(*images, *sinks),
         "real": call.real,
     }
 
     def launch(tile: tiling.PixelTiling) -> Tensor:
-        runs = tile.runs(height * width)
+        runs = tile.runs(pixels)
         programs = batch * channels * runs
         partial = x.new_empty((programs, call.terms), dtype=torch.float64)
         pixel_losses[(programs,)](
@@ -342,6 +400,7 @@ def _pixels(
             factors, partial, channels, height, width, runs,
             1.0 / options.data_range, *call.amplification,
             gradients=gradients, writes_map=losses is not None, **constants,
+            narrow=pixels + tile.block <= NARROW,
             block=tile.block, pieces=tile.pieces, num_warps=tile.warps,
         )  # fmt: skip
         return partial

@@ -30,6 +30,12 @@ def _loss_map(*arguments: Any) -> Tensor:
     return launch.loss_map(*arguments)
 
 
+def _scale_(gradient: Tensor, factor: Tensor) -> None:
+    from lamp_kernels.triton import launch
+
+    launch.scale_(gradient, factor)
+
+
 def _once(factor: Tensor, input: Tensor, target: Tensor, upstream: Tensor) -> Tensor:
     return factor.clone()
 
@@ -39,12 +45,14 @@ def register() -> ops.Operators:
     _library.define(f"image_losses{ops.IMAGE_LOSSES_SCHEMA}")
     _library.define(f"loss_map{ops.LOSS_MAP_SCHEMA}")
     _library.define(f"once{ops.ONCE_SCHEMA}")
+    _library.define(f"scale_{ops.SCALE_SCHEMA}")
     _library.impl("once", _once, "CompositeExplicitAutograd")
     for key in ("CUDA", "CPU") if INTERPRETED else ("CUDA",):  # AMD's GPUs have the key CUDA
         _library.impl("image_losses", _image_losses, key)
         _library.impl("loss_map", _loss_map, key)
+        _library.impl("scale_", _scale_, key)
     ops.register_once(NAME)
-    return ops.register(NAME, "image_losses", "loss_map")
+    return ops.register(NAME, "image_losses", "loss_map", "scale_")
 
 
 _library = torch.library.Library(NAME, "DEF")

@@ -1,9 +1,31 @@
 """Pointwise losses without SSIM: a program takes a run of pixels of one plane."""
 
+import triton
 import triton.language as tl
 
 from lamp_kernels.triton.jit import kernel
 from lamp_kernels.triton.ssim import pointwise, read
+from lamp_kernels.triton.windows import offset
+
+
+@triton.jit
+def start(pointer, image, batch_stride, channel, channel_stride, aligned: tl.constexpr):
+    """Of a plane. aligned: its address is a multiple of 16 bytes, and the compiler is told so."""
+    plane = pointer + image * batch_stride + channel * channel_stride
+    if aligned:
+        plane = tl.multiple_of(plane, 16)
+    return plane
+
+
+@triton.jit
+def place(
+    plane, row, column, row_stride, column_stride, one_row: tl.constexpr, dense: tl.constexpr
+):
+    """Of pixels in a plane. dense: columns have stride 1."""
+    found = plane + offset(column, column_stride, dense)
+    if not one_row:
+        found += row.to(tl.int64) * row_stride
+    return found
 
 
 @kernel
@@ -17,29 +39,38 @@ def pixel_losses(
     dy_ptr, dy_batch: tl.int64, dy_channel: tl.int64, dy_row: tl.int64, dy_column: tl.int64,
     factors_ptr,  # (N, terms), or (terms,) where there is a map
     partial_ptr,  # (programs, terms)
-    channels: tl.int64, height: tl.int64, width: tl.int64, runs: tl.int64,
+    channels: tl.int32, height: tl.int64, width: tl.int64, runs: tl.int32,
     scale: tl.float64, knee: tl.float64, steepest: tl.float64,
     gradients: tl.constexpr, writes_map: tl.constexpr, weighted: tl.constexpr,
     mse: tl.constexpr, l1: tl.constexpr, log: tl.constexpr,
-    one_row: tl.constexpr, dense: tl.constexpr, block: tl.constexpr, pieces: tl.constexpr,
-    real: tl.constexpr,
+    one_row: tl.constexpr, dense: tl.constexpr, aligned: tl.constexpr, narrow: tl.constexpr,
+    block: tl.constexpr, pieces: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
     """Sums of m A(L) over each run of pixels, and their gradients or the map of factor A(L).
 
     runs: of a plane, `pieces * block` pixels each. one_row: the height is 1, and no pixel has to be
-    divided by the width. dense: columns of both images have stride 1.
+    divided by the width. dense: columns of both images have stride 1. aligned: so have those of
+    what is written, there is one row, of a multiple of 16 pixels, and 16 bytes divide the address
+    of each plane: then an access takes several pixels. narrow: 32 bits count the pixels of a plane.
     """
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     plane = program // runs
-    image = plane // channels
-    channel = plane % channels
-    first = program % runs * (pieces * block)
-    x_plane = x_ptr + image * x_batch + channel * x_channel
-    y_plane = y_ptr + image * y_batch + channel * y_channel
-    weight_plane = weight_ptr + image * weight_batch + channel * weight_channel
-    map_plane = map_ptr + image * map_batch + channel * map_channel
-    dx_plane = dx_ptr + image * dx_batch + channel * dx_channel
-    dy_plane = dy_ptr + image * dy_batch + channel * dy_channel
+    first = (program % runs).to(tl.int64) * (pieces * block)
+    image = (plane // channels).to(tl.int64)
+    channel = (plane % channels).to(tl.int64)
+    x_plane = start(x_ptr, image, x_batch, channel, x_channel, aligned)
+    y_plane = start(y_ptr, image, y_batch, channel, y_channel, aligned)
+    weight_plane = start(weight_ptr, image, weight_batch, channel, weight_channel, False)
+    map_plane = start(map_ptr, image, map_batch, channel, map_channel, aligned)
+    dx_plane = start(dx_ptr, image, dx_batch, channel, dx_channel, aligned)
+    dy_plane = start(dy_ptr, image, dy_batch, channel, dy_channel, aligned)
+    pixels = height * width
+    if narrow:
+        first = first.to(tl.int32)
+        pixels = pixels.to(tl.int32)
+        width = width.to(tl.int32)
+    if aligned:
+        pixels = tl.multiple_of(pixels, 16)
 
     scale = tl.full((), scale, real)
     knee = tl.full((), knee, real)
@@ -55,41 +86,42 @@ def pixel_losses(
 
     total = tl.zeros([block], real)
     second_total = tl.zeros([block], real)
-    for piece in range(pieces):
-        pixel = first + piece * block + tl.arange(0, block)
-        there = pixel < height * width
-        if one_row:
-            row = pixel * 0
-            column = pixel
-        else:
+    for piece in range(0, tl.minimum(pixels - first, pieces * block), block):
+        pixel = first + piece + tl.arange(0, block)
+        there = pixel < pixels
+        row = pixel
+        column = pixel
+        if not one_row:
             row = pixel // width
             column = pixel - row * width
-        if dense:
-            x_place = x_plane + row * x_row + column
-            y_place = y_plane + row * y_row + column
-        else:
-            x_place = x_plane + row * x_row + column * x_column
-            y_place = y_plane + row * y_row + column * y_column
-        d = (read(x_place, there, real) - read(y_place, there, real)) * scale
+        x = read(place(x_plane, row, column, x_row, x_column, one_row, dense), there, real)
+        y = read(place(y_plane, row, column, y_row, y_column, one_row, dense), there, real)
         first_term, second_term, value, slope = pointwise(
-            d, factor, second_factor, mse, l1, log, knee, steepest
+            (x - y) * scale, factor, second_factor, mse, l1, log, knee, steepest
         )
         if weighted:
-            weight = read(weight_plane + row * weight_row + column * weight_column, there, real)
+            weight = read(
+                place(weight_plane, row, column, weight_row, weight_column, one_row, False),
+                there, real,
+            )  # fmt: skip
             first_term *= weight
             second_term *= weight
             slope *= weight
         total += tl.where(there, first_term, 0.0)
         second_total += tl.where(there, second_term, 0.0)
         if writes_map:
-            tl.store(map_plane + row * map_row + column * map_column, value, mask=there)
+            at = place(map_plane, row, column, map_row, map_column, one_row, aligned)
+            tl.store(at, value, mask=there)
         if gradients > 0:
             by_x = slope * scale
-            tl.store(dx_plane + row * dx_row + column * dx_column, by_x, mask=there)
+            at = place(dx_plane, row, column, dx_row, dx_column, one_row, aligned)
+            tl.store(at, by_x, mask=there)
             if gradients == 2:
-                tl.store(dy_plane + row * dy_row + column * dy_column, -by_x, mask=there)
+                at = place(dy_plane, row, column, dy_row, dy_column, one_row, aligned)
+                tl.store(at, -by_x, mask=there)
 
     if not writes_map:
-        tl.store(partial_ptr + program * terms, tl.sum(total.to(tl.float64), 0))
+        partial = partial_ptr + program.to(tl.int64) * terms
+        tl.store(partial, tl.sum(total.to(tl.float64), 0))
         if terms > 1:
-            tl.store(partial_ptr + program * terms + 1, tl.sum(second_total.to(tl.float64), 0))
+            tl.store(partial + 1, tl.sum(second_total.to(tl.float64), 0))

@@ -33,6 +33,8 @@ from lamp_kernels.triton.windows import (
     VALID,
     ZEROS,
     at_edge,
+    is_there,
+    neighbour,
     no_sums,
     offset,
     push,
@@ -173,9 +175,10 @@ def ssim_losses(
         source = seen_at(v, height, border).to(tl.int64)
         x_line = x_plane + source * x_row
         y_line = y_plane + source * y_row
+        there = is_there(row_there, column, width, 0, border)
         d, s = difference_and_sum(
-            read(x_line + offset(columns[radius], x_column, dense), row_there, real),
-            read(y_line + offset(columns[radius], y_column, dense), row_there, real),
+            read(neighbour(x_line, columns, 0, x_column, radius, border, dense), there, real),
+            read(neighbour(y_line, columns, 0, y_column, radius, border, dense), there, real),
             scale, level_d, level_s,
         )  # fmt: skip
         mean_d = taps[0] * d
@@ -183,21 +186,16 @@ def ssim_losses(
         square_d = mean_d * d
         square_s = mean_s * s
         for k in tl.static_range(1, radius + 1):
-            left_there = row_there
-            right_there = row_there
-            if border == ZEROS:
-                left_there = row_there & (column >= k)
-                right_there = row_there & (column < width - k)
-            left = columns[radius - k]
-            right = columns[radius + k]
+            there = is_there(row_there, column, width, -k, border)
             left_d, left_s = difference_and_sum(
-                read(x_line + offset(left, x_column, dense), left_there, real),
-                read(y_line + offset(left, y_column, dense), left_there, real),
+                read(neighbour(x_line, columns, -k, x_column, radius, border, dense), there, real),
+                read(neighbour(y_line, columns, -k, y_column, radius, border, dense), there, real),
                 scale, level_d, level_s,
             )  # fmt: skip
+            there = is_there(row_there, column, width, k, border)
             right_d, right_s = difference_and_sum(
-                read(x_line + offset(right, x_column, dense), right_there, real),
-                read(y_line + offset(right, y_column, dense), right_there, real),
+                read(neighbour(x_line, columns, k, x_column, radius, border, dense), there, real),
+                read(neighbour(y_line, columns, k, y_column, radius, border, dense), there, real),
                 scale, level_d, level_s,
             )  # fmt: skip
             mean_d += taps[k] * (left_d + right_d)
@@ -348,21 +346,19 @@ def ssim_gradients(
         if border == REFLECT:
             row_there = True
         h = h_plane + seen_at(v, height, border).to(tl.int64) * width
-        centre = h + columns[radius]
-        by_ss = taps[0] * read(centre, row_there, real)
-        by_dd = taps[0] * read(centre + pixels, row_there, real)
-        by_x = taps[0] * read(centre + by_x_plane * pixels, row_there, real)
+        there = is_there(row_there, column, width, 0, border)
+        centre = neighbour(h, columns, 0, 1, radius, border, True)
+        by_ss = taps[0] * read(centre, there, real)
+        by_dd = taps[0] * read(centre + pixels, there, real)
+        by_x = taps[0] * read(centre + by_x_plane * pixels, there, real)
         by_y = by_x
         if gradients == 2:
-            by_y = taps[0] * read(centre + 3 * pixels, row_there, real)
+            by_y = taps[0] * read(centre + 3 * pixels, there, real)
         for k in tl.static_range(1, radius + 1):
-            left_there = row_there
-            right_there = row_there
-            if border != REFLECT:
-                left_there = row_there & (column >= k)
-                right_there = row_there & (column < width - k)
-            left = h + columns[radius - k]
-            right = h + columns[radius + k]
+            left_there = is_there(row_there, column, width, -k, border)
+            right_there = is_there(row_there, column, width, k, border)
+            left = neighbour(h, columns, -k, 1, radius, border, True)
+            right = neighbour(h, columns, k, 1, radius, border, True)
             by_ss += taps[k] * (read(left, left_there, real) + read(right, right_there, real))
             by_dd += taps[k] * (
                 read(left + pixels, left_there, real) + read(right + pixels, right_there, real)

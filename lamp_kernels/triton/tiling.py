@@ -1,5 +1,6 @@
 """How images are cut into the tiles that programs take: by the shape, the window and the device."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -10,18 +11,50 @@ class Device(NamedTuple):
     lanes: int  # threads of a warp (32), or of a wavefront (64)
     widest: int  # columns of a program
     highest: int  # rows of a program
+    scratch: int  # bytes of h planes at once
+    warps_at_once: int  # that the registers of a multiprocessor have room for
+
+
+# What h planes may take, counted by bench/gpu/triton.py's model. On A100 and H100 instructions are
+# what takes the time, also with the h planes going through DRAM: there larger groups of planes win,
+# by higher bands and full rounds. (5, 5, 1080, 1920) on an H100, one gradient: 1.60 ms in groups of
+# 64 MiB, 1.48 in groups of 192 MiB, 1.43 all at once.
+SCRATCH = 192 * 2**20
+# On an RTX 4090 DRAM is what takes the time, and its cache is large: 1.87 ms with h planes that
+# stay there, 2.6 without. What is left of the cache is for the images that stream through it.
+LARGE_CACHE = 64 * 2**20
+
+
+def scratch(cache: int) -> int:
+    """Bytes of h planes at once, for a device whose L2 cache has `cache` bytes."""
+    return cache * 3 // 4 if cache >= LARGE_CACHE else SCRATCH
 
 
 # A lane has one column, so four warps of NVIDIA's are 128 columns. A lane adds up its column in the
 # type computed in: 128 rows cost float32 no digit that is promised.
-CUDA = Device(multiprocessors=80, lanes=32, widest=128, highest=128)
-HIP = Device(multiprocessors=104, lanes=64, widest=128, highest=128)
+# Warps at once: with fewer a multiprocessor waits for memory. Of ssim_losses with window 11 and one
+# gradient, which needs the most registers of the usual kernels, by docs/triton_static.md:
+#   float32: 112 to 124 registers on NVIDIA's targets, 132 on gfx942 and gfx950 (gfx90a: 16 warps)
+#   float64: 176 to 182 on NVIDIA's targets, 198 to 200 on AMD's
+CUDA = Device(
+    multiprocessors=80, lanes=32, widest=128, highest=128, scratch=SCRATCH, warps_at_once=16
+)
+CUDA_FLOAT64 = CUDA._replace(warps_at_once=8)
+HIP = CUDA._replace(multiprocessors=104, lanes=64, warps_at_once=12)
+HIP_FLOAT64 = HIP._replace(warps_at_once=8)
 # Triton's interpreter: an operation takes as long for one column as for a thousand.
-INTERPRETER = Device(multiprocessors=1, lanes=32, widest=1024, highest=4096)
+INTERPRETER = CUDA._replace(multiprocessors=1, widest=1024, highest=4096)
 
-# Registers let some 16 warps run at once on one multiprocessor (docs/triton_counts.md); with fewer
-# it waits for memory.
-WARPS_AT_ONCE = 16
+
+def planes_at_once(planes: int, of_plane: int, device: Device) -> int:
+    """How many planes are launched together, in groups as even as can be.
+
+    of_plane: bytes of h planes that each takes, one plane's at least being there. A small last
+    group would leave most of the device idle for as long as the others take.
+    """
+    most = max(1, device.scratch // of_plane) if of_plane else planes
+    groups = -(-planes // most)
+    return -(-planes // groups)
 
 
 class Tiling(NamedTuple):
@@ -39,12 +72,13 @@ class Tiling(NamedTuple):
         return self.strips * self.bands
 
 
+@lru_cache(maxsize=512)
 def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Device) -> Tiling:
     """Strips that leave few lanes without a column, and the bands that take the least time."""
     # The wider of two that cover the width alike: of its neighbours it reads less.
     block = min(reversed(_blocks(device)), key=lambda block: _covered(width, block))
     warps = block // device.lanes
-    return _cut(planes, height, width, radius, device, block, warps, WARPS_AT_ONCE)
+    return _cut(planes, height, width, radius, device, block, warps, device.warps_at_once)
 
 
 def ssim_candidates(
@@ -61,7 +95,7 @@ def ssim_candidates(
         for block in _blocks(device)
         if 2 * _covered(width, block) < 3 * least
         for warps in {block // device.lanes, max(block // device.lanes // 2, 1)}
-        for at_once in (WARPS_AT_ONCE // 2, WARPS_AT_ONCE, 2 * WARPS_AT_ONCE)
+        for at_once in (device.warps_at_once // 2, device.warps_at_once, 2 * device.warps_at_once)
     ]
     first = ssim_tiling(planes, height, width, radius, device)
     return list(dict.fromkeys([first, *cuts]))
@@ -104,7 +138,10 @@ def _cut(
 
 
 class PixelTiling(NamedTuple):
-    """What a program of pointwise losses takes of a plane: `pieces` times `block` pixels."""
+    """What a program takes: `pieces` times `block` elements.
+
+    Of a plane, for pointwise losses, or of an image, to scale its gradient.
+    """
 
     block: int
     pieces: int
@@ -124,3 +161,5 @@ PIXEL_CANDIDATES = (
     PixelTiling(block=1024, pieces=8, warps=8),
     PixelTiling(block=2048, pieces=2, warps=8),
 )
+# As many elements as a block of the CUDA kernel has in float32: most often none is read.
+SCALE = PixelTiling(block=1024, pieces=8, warps=4)

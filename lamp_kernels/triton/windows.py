@@ -72,8 +72,39 @@ def seen_columns(column, width, radius: tl.constexpr, border: tl.constexpr):
     """What stands at the columns column - radius to column + radius."""
     columns = ()
     for k in tl.static_range(2 * radius + 1):
-        columns = columns + (seen_at(column + (k - radius), width, border),)
+        if border == REFLECT:
+            columns = columns + (seen_at(column + (k - radius), width, border),)
+        else:
+            columns = columns + (column,)
     return columns
+
+
+@triton.jit
+def neighbour(
+    line, columns, k: tl.constexpr, stride, radius: tl.constexpr, border: tl.constexpr,
+    dense: tl.constexpr,
+):  # fmt: skip
+    """The address in its line of what stands k columns to the right. columns: of `seen_columns`.
+
+    Only a mirrored column needs an address of its own. Under the other borders it is the lane's
+    own and a constant: outside of the image where `is_there` is false, and not to be read then.
+    """
+    place = line + offset(columns[radius + k], stride, dense)
+    if border != REFLECT:
+        if dense:
+            place += k
+        else:
+            place += k * stride
+    return place
+
+
+@triton.jit
+def is_there(row_there, column, width, k: tl.constexpr, border: tl.constexpr):
+    """Whether a pixel stands k columns to the right: without a sign, what is left of 0 is large."""
+    there = row_there
+    if border != REFLECT:
+        there = row_there & ((column + k).to(tl.uint32) < width.to(tl.uint32))
+    return there
 
 
 @triton.jit

@@ -57,16 +57,53 @@ class Tiles:
         from lamp_kernels.triton import launch, tiling
 
         self._launch, self._columns = launch, columns
-        self._before = launch._device, launch.SCRATCH
+        self._before = launch._device
         if columns is not None:
-            device = tiling.Device(1, lanes=columns, widest=columns, highest=rows)
-            launch._device, launch.SCRATCH = lambda _: device, scratch
+            device = tiling.INTERPRETER._replace(
+                lanes=columns, widest=columns, highest=rows, scratch=scratch
+            )
+            launch._device = lambda *_: device
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *error: object) -> None:
-        self._launch._device, self._launch.SCRATCH = self._before
+        self._launch._device = self._before
+
+
+def devices() -> dict[str, tuple[int, ...]]:
+    """Lanes, multiprocessors, warps at once in float32 and float64, MiB of h planes."""
+    from unittest import mock
+
+    from lamp_kernels.triton import launch, operators
+
+    properties = {
+        "MI300": {"multi_processor_count": 304, "warp_size": 64, "L2_cache_size": 4 * 2**20},
+        "RX 7900": {"multi_processor_count": 48, "warp_size": 32, "L2_cache_size": 6 * 2**20},
+        "RTX 4090": {"multi_processor_count": 128, "warp_size": 32, "L2_cache_size": 72 * 2**20},
+        "H100": {"multi_processor_count": 132, "warp_size": 32, "L2_cache_size": 50 * 2**20},
+    }
+    found = {}
+    for index, (name, values) in enumerate(properties.items()):
+        hip = "6.4" if values["multi_processor_count"] in (304, 48) else None
+        with (
+            mock.patch.object(operators, "INTERPRETED", False),
+            mock.patch.object(torch.version, "hip", hip),
+            mock.patch.object(
+                torch.cuda, "get_device_properties", lambda _, values=values: mock.Mock(**values)
+            ),
+        ):
+            single, double = (
+                launch._device(torch.device("cuda", index), dtype)
+                for dtype in (torch.float32, torch.float64)
+            )
+        found[name] = (
+            single.lanes, single.multiprocessors, single.warps_at_once, double.warps_at_once,
+            single.scratch // 2**20,
+        )  # fmt: skip
+        assert single._replace(warps_at_once=double.warps_at_once) == double
+    launch._device.cache_clear()
+    return found
 
 
 # ---- Losses against the reference ----------------------------------------------------------------
@@ -141,6 +178,18 @@ def fuzz(case: Any, dtype: torch.dtype) -> None:
     test_fuzz.check(case, dtype, "triton")
 
 
+def errors_of_wide_pixels(**case: Any) -> list[float]:
+    """As `errors`, as if 32 bits could not count the pixels."""
+    from lamp_kernels.triton import launch
+
+    before = launch.NARROW
+    launch.NARROW = 0
+    try:
+        return errors(**case)
+    finally:
+        launch.NARROW = before
+
+
 def tuned_errors(**case: Any) -> tuple[int, list[float]]:
     """Of a call that is autotuned, after all candidates but the quickest have run as well.
 
@@ -181,6 +230,7 @@ def windows_that_see_nan(padding: str) -> bool:
     """Whether the map is NaN where the reference's is, and nowhere else; the gradient too."""
     x, y = torch.rand(2, 1, 1, 9, 14).unbind(0)
     x[0, 0, 2, 3] = torch.nan
+    x[0, 0, 8, 13] = torch.nan  # a corner, whose windows reach beyond the edge
     same = []
     for reduction in ("none", "sum"):
         results = []
@@ -189,9 +239,12 @@ def windows_that_see_nan(padding: str) -> bool:
             loss = functional.amplified_ssim_loss(
                 leaf, y, window_size=3, padding=padding, reduction=reduction, backend=name
             )
-            (gradient,) = torch.autograd.grad(loss[~loss.isnan()].sum(), leaf)
-            results.append((loss.isnan(), gradient.isnan() if reduction == "none" else None))
-        same.append(torch.equal(results[0][0], results[1][0]))
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+            results.append((loss.isnan(), gradient.isnan()))
+        of_loss, of_gradient = results[0]
+        assert of_gradient.any()
+        assert not of_gradient.all()
+        same += [torch.equal(of_loss, results[1][0]), torch.equal(of_gradient, results[1][1])]
     return all(same)
 
 
@@ -265,6 +318,7 @@ def opcheck(layout: str, dtype: torch.dtype, grad: tuple[bool, bool], per_term: 
     torch.library.opcheck(
         operators.loss_map.default, (x, y, torch.rand(1, dtype=factors.dtype), *_options(("mse",)))
     )
+    torch.library.opcheck(operators.scale_.default, (weight, factors[:, 0]))
 
 
 def error_of(change: dict[str, Any]) -> str | None:
@@ -296,6 +350,39 @@ def second_derivative() -> str | None:
     (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
     try:
         gradient.sum().backward()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def scaled(layout: str, dtype: torch.dtype, factors: list[float], shape: tuple[int, ...]) -> bool:
+    """Whether scale_ gives the bits of a multiplication, in a gradient that is part of another."""
+    whole = torch.randn(len(factors) + 1, *shape, dtype=dtype)
+    whole = LAYOUTS[layout](whole)
+    whole[0, 0, 0, 0] = torch.nan
+    factor = torch.tensor(factors, dtype=dtype)
+    if len(set(factors)) == 1:
+        factor = factor[:1].expand(len(factors))
+    expected = whole.clone(memory_format=torch.preserve_format)
+    expected[1:] *= factor.view(-1, 1, 1, 1)
+    torch.ops.lamp_kernels_triton.scale_(whole[1:], factor)
+    bits = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
+    return torch.equal(whole.view(bits), expected.view(bits))
+
+
+def is_not_read_where_the_factor_is_1() -> bool:
+    """A signalling NaN would become a quiet one, were it multiplied."""
+    bits = torch.full((2, 1, 3, 5), 0x7FA00001, dtype=torch.int32)
+    gradient = bits.clone().view(torch.float32)
+    torch.ops.lamp_kernels_triton.scale_(gradient, torch.tensor([1.0, 2.0]))
+    same = gradient.view(torch.int32) == bits
+    return bool(same[0].all()) and not same[1].any()
+
+
+def error_of_scale(gradient: torch.Tensor, factor: torch.Tensor) -> str | None:
+    """What a bad call raises, as RuntimeError."""
+    try:
+        torch.ops.lamp_kernels_triton.scale_(gradient, factor)
     except RuntimeError as error:
         return str(error)
     return None

@@ -46,6 +46,8 @@ def call(case: dict[str, Any]) -> None:
     """image_losses, or loss_map, of a case."""
     dtype = getattr(torch, case["dtype"])
     x, y = torch.rand(2, *case["shape"]).to(dtype).unbind(0)
+    if first := case.get("first"):  # elements from the beginning of the memory
+        x = torch.rand(first + x.numel())[first:].to(dtype).view(x.shape)
     if case.get("strided"):
         x, y = x.mT.contiguous().mT, y.mT.contiguous().mT
     real = torch.float64 if dtype == torch.float64 else torch.float32
@@ -55,7 +57,9 @@ def call(case: dict[str, Any]) -> None:
         *(name in terms for name in ("ssim", "mse", "l1")),
         1.0, case["window_size"], 1.5, 0.01, 0.03, "reflect", 0.5, True, 1e-2,
     )  # fmt: skip
-    if case.get("map"):
+    if case.get("scale"):
+        launch.scale_(x, torch.rand(x.shape[0], dtype=dtype))
+    elif case.get("map"):
         launch.loss_map(x, y, torch.rand(len(terms), dtype=real), *options)
     else:
         factors = torch.rand(x.shape[0], len(terms), dtype=real)
@@ -64,7 +68,7 @@ def call(case: dict[str, Any]) -> None:
 
 COMPILES = json.loads(sys.argv[1])
 JITFunction.run = run
-launch._device = lambda device: tiling.CUDA
+launch._device = lambda device, dtype: tiling.CUDA
 cases = json.loads(sys.argv[2])
 for index in range(len(cases)):
     call(cases[index])

@@ -46,6 +46,8 @@ def test_nothing_spills_and_multiply_adds_are_fused(target, tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(lines) >= 2
+    kernels_of_maps = sum("writes_map=True" in variant for variant, *_ in lines)
+    assert kernels_of_maps == (2 if target in REST else 0)
     for variant, registers, spilled, shared_memory, operations in lines:
         print(target, variant, registers)
         assert spilled == 0, variant

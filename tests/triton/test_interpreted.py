@@ -186,9 +186,14 @@ def test_planes_in_groups(interpret):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4), (2, 1, 2, 3, 4), (1, 4099)])
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4), (2, 1, 2, 3, 4), (1, 4099), (2, 4112)])
 def test_pointwise_of_any_shape(interpret, shape):
     check(interpret, shape=shape, terms=TERMS["mse and l1"], grad=(True, True))
+
+
+def test_pixels_that_32_bits_do_not_count(interpret):
+    case = {"shape": (1, 2, 3, 700), "terms": TERMS["mse"], "weight": (3, 700)}
+    assert max(interpret(interpreted.errors_of_wide_pixels, **case)) <= LIMITS[torch.float32]
 
 
 SCENES = ("texture", "flat", "dark beside bright", "stripes of eight rows")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lamp_kernels.triton import tiling
+
 pytestmark = pytest.mark.cpu_only("binds launches on the CPU")
 
 HERE = Path(__file__).resolve().parent
@@ -36,10 +38,10 @@ def launches(*cases, compiles=False):
 
 
 def test_arguments_fit_the_kernels_that_they_are_compiled_to():
-    found = launches({"window_size": 3}, {"terms": ["mse"]}, compiles=True)
+    found = launches({"window_size": 3}, {"terms": ["mse"]}, {"scale": True}, compiles=True)
     assert [each["kernel"] for each in found] == [
         *("plane_levels", "ssim_losses", "ssim_gradients", "image_sums"),
-        *("pixel_losses", "image_sums"),
+        *("pixel_losses", "image_sums", "scale_gradient"),
     ]
 
 
@@ -52,6 +54,7 @@ CASES = {
     "values": {"gradients": (False, False)},
     "map": {"map": True},
     "map of pixels": {"map": True, "terms": ["l1"]},
+    "scale": {"scale": True},
 }
 
 
@@ -67,7 +70,7 @@ def test_scalars_have_their_types_and_sizes_compile_nothing_anew():
             for kind in launch["types"].values()
         )
         name = list(CASES)[launch["case"] // len(sizes)]
-        constants = {k: v for k, v in launch["constants"].items() if k != "block"}
+        constants = {k: v for k, v in launch["constants"].items() if k not in ("block", "aligned")}
         variant = json.dumps([launch["types"], constants], sort_keys=True)
         compiled.setdefault((name, launch["kernel"]), set()).add(variant)
     assert {name for name, _ in compiled} == set(CASES)
@@ -80,3 +83,38 @@ def test_many_planes_are_on_the_one_axis_that_admits_them():
     (levels, losses, *_) = launches({"shape": (70_000, 1, 3, 3), "window_size": 3})
     assert levels["grid"] == 70_000
     assert losses["grid"] == 70_000
+
+
+def test_the_planes_of_one_group_fill_the_device():
+    """Five planes of which four have room for their h planes at once: three, and then two."""
+    shape = (5, 1, 1000, 4000)
+    (_, *both, _) = launches({"shape": shape, "window_size": 11})
+    per_plane = tiling.ssim_tiling(3, *shape[2:], 5, tiling.CUDA).per_plane
+    assert tiling.ssim_tiling(5, *shape[2:], 5, tiling.CUDA).per_plane != per_plane
+    assert [each["grid"] for each in both] == [n * per_plane for n in (3, 3, 2, 2)]
+
+
+ALIGNED_ELSEWISE = ({"weighted": True}, {"first": 1})
+
+
+def test_aligned_pixels_are_told_to_the_compiler():
+    pixels = {"terms": ["mse"]}
+    shapes = ((1, 1, 4, 12), (2, 3, 4, 8), (2, 3, 4, 7), (4, 1, 1, 16))
+    cases = [{**pixels, "shape": shape} for shape in shapes]
+    cases += [{**pixels, "shape": (1, 1, 4, 8), **other} for other in ALIGNED_ELSEWISE]
+    found = [each for each in launches(*cases) if each["kernel"] == "pixel_losses"]
+    told = [each["constants"]["aligned"] for each in found]
+    assert told == ["True", "True", "False", "True", "False", "False"]
+
+
+def test_the_device_is_asked_for_what_it_has(interpret):
+    """A graphics device of AMD's has warps of 32 lanes, another of NVIDIA's a large cache."""
+    import interpreted
+
+    found = interpret(interpreted.devices)
+    assert found == {
+        "MI300": (64, 304, 12, 8, 192),
+        "RX 7900": (32, 48, 12, 8, 192),
+        "RTX 4090": (32, 128, 16, 8, 54),
+        "H100": (32, 132, 16, 8, 192),
+    }

@@ -63,6 +63,55 @@ def test_a_second_derivative_is_an_error(interpret):
     assert interpret(interpreted.second_derivative) == ops.NO_SECOND_DERIVATIVE
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("factors", [(1.0, 1.0), (0.3, 0.3), (1.0, -2.7, 1e30)], ids=str)
+def test_a_gradient_is_scaled_as_by_a_multiplication(interpret, layout, dtype, factors):
+    assert interpret(interpreted.scaled, layout, dtype, list(factors), (3, 5, 7))
+
+
+def test_a_gradient_of_many_runs_is_scaled(interpret):
+    assert interpret(interpreted.scaled, "contiguous", torch.float32, [0.5, 3.0], (1, 99, 101))
+
+
+def test_a_gradient_is_not_read_where_the_factor_is_1(interpret):
+    assert interpret(interpreted.is_not_read_where_the_factor_is_1)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "factor", "message"),
+    [
+        (torch.rand(2, 1, 4, 5).mT, torch.rand(2), "dense"),
+        (torch.rand(2, 1, 4, 5).half(), torch.rand(2).half(), "float32 or float64"),
+        (torch.rand(2, 1, 4, 5), torch.rand(3), "factors"),
+        (torch.rand(2, 1, 4, 5), torch.rand(2).double(), "in the gradient's type"),
+    ],
+)
+def test_a_bad_call_to_scale_raises(interpret, gradient, factor, message):
+    assert message in interpret(interpreted.error_of_scale, gradient, factor)
+
+
+def test_backward_on_a_gpu_scales_by_the_operator(monkeypatch):
+    """Where there is no GPU: what the derivative hands to it."""
+
+    class OnCuda(torch.Tensor):
+        is_cuda = True
+
+    assert triton._operators.scale is torch.ops.lamp_kernels_triton.scale_.default
+    given = []
+    operators = triton._operators._replace(scale=lambda *tensors: given.append(tensors))
+    monkeypatch.setattr(ops, "Tensor", OnCuda)  # that its gradient is an ordinary tensor
+    image = torch.rand(2, 1, 3, 4)
+    gradient, factor = image.clone().as_subclass(OnCuda), torch.tensor([1.0, 3.0])
+    with torch.no_grad():
+        results = ops._results(
+            operators, [gradient, image], factor, image, image, factor, [True, False]
+        )
+    assert given[0][0] is gradient
+    assert given[0][1] is factor
+    assert results[0] is gradient
+
+
 def test_a_compiled_graph_gives_the_same(interpret):
     assert interpret(interpreted.compiled_agrees)
 
