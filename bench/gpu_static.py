@@ -3,11 +3,11 @@
 python bench/gpu_static.py              # all variants and targets, 10 to 20 minutes
 python bench/gpu_static.py --quick      # float32, window 11: 2 minutes
 python bench/gpu_static.py --targets 90
-python bench/gpu_static.py --triton     # the Triton kernels alone
+python bench/gpu_static.py --triton     # the Triton kernels anew, the others as --out has them
 python bench/gpu_static.py --out bench/gpu/figures.json --markdown docs/gpu_static.md
 
-The Triton kernels stand in the same tables where Triton is installed; --triton is these alone, and
-needs nothing else. For the CUDA kernels nvcc is needed, and for the counts of instructions
+The Triton kernels stand in the same tables where Triton is installed; --triton compiles these
+alone, and needs nothing else. For the CUDA kernels nvcc is needed, and for the counts of instructions
 cuobjdump and nvdisasm, which the toolkit brings (on PyPI: nvidia-cuda-cuobjdump,
 nvidia-cuda-nvdisasm). Exits with 1 if a kernel spills registers.
 """
@@ -35,6 +35,8 @@ def main() -> int:
         results = json.loads(arguments.from_json.read_text(encoding="utf-8"))
     else:
         results = {}
+        if arguments.triton and arguments.out is not None and arguments.out.exists():
+            results = json.loads(arguments.out.read_text(encoding="utf-8"))
         if not arguments.triton:
             try:
                 tools = Tools.find(arguments.nvcc, arguments.cuobjdump)
@@ -85,7 +87,7 @@ def _rounded(value: Any) -> Any:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="float32 and window 11 alone")
-    parser.add_argument("--triton", action="store_true", help="the Triton kernels alone")
+    parser.add_argument("--triton", action="store_true", help="compile the Triton kernels alone")
     parser.add_argument(
         "--targets",
         type=int,

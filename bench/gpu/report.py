@@ -26,7 +26,7 @@ def text(results: Results) -> str:
 def markdown(results: Results) -> str:
     """For docs/."""
     lines = [
-        f"# The {'CUDA' if 'variants' in results else 'Triton'} kernels by their compiled code",
+        "# The GPU kernels by their compiled code",
         "",
         "Written by `bench/gpu_static.py`; not to be edited. Nothing here was measured on a GPU by "
         f"this project: figures are counted in the compiled code or computed from it. "
@@ -258,7 +258,7 @@ def _predictions(results: Results) -> Table:
         "float, window 11, one gradient, forward + backward, border zeros. `least`: if no warp "
         "had to wait and all multiprocessors had equal work. `plain`: the two kernels with the "
         "launches around them, 80 bytes; ours, too, with what is launched around it: `B` is the "
-        "kernel's traffic, backward's multiplication by the upstream gradient 8 bytes more. "
+        "kernel's traffic, and backward's multiplication by an upstream gradient of 1 has none. "
         "`ratio`: plain to ours; in brackets with all memory free for the plain design alone, "
         "which is the least it can be where planes stay in the L2 cache (*).",
         [

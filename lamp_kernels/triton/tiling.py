@@ -33,7 +33,7 @@ def scratch(cache: int) -> int:
 # A lane has one column, so four warps of NVIDIA's are 128 columns. A lane adds up its column in the
 # type computed in: 128 rows cost float32 no digit that is promised.
 # Warps at once: with fewer a multiprocessor waits for memory. Of ssim_losses with window 11 and one
-# gradient, which needs the most registers of the usual kernels, by docs/triton_static.md:
+# gradient, which needs the most registers of the usual kernels, by docs/gpu_static.md:
 #   float32: 112 to 124 registers on NVIDIA's targets, 132 on gfx942 and gfx950 (gfx90a: 16 warps)
 #   float64: 176 to 182 on NVIDIA's targets, 198 to 200 on AMD's
 CUDA = Device(
