@@ -7,8 +7,8 @@ python bench/gpu_static.py --triton     # the Triton kernels anew, the others as
 python bench/gpu_static.py --out bench/gpu/figures.json --markdown docs/gpu_static.md
 
 The Triton kernels stand in the same tables where Triton is installed; --triton compiles these
-alone, and needs nothing else. For the CUDA kernels nvcc is needed, and for the counts of instructions
-cuobjdump and nvdisasm, which the toolkit brings (on PyPI: nvidia-cuda-cuobjdump,
+alone, and needs nothing else. For the CUDA kernels nvcc is needed, and for the counts of
+instructions cuobjdump and nvdisasm, which the toolkit brings (on PyPI: nvidia-cuda-cuobjdump,
 nvidia-cuda-nvdisasm). Exits with 1 if a kernel spills registers.
 """
 
