@@ -86,7 +86,7 @@ study-publish: $(READY) ## tables, figures and page of python/results from its l
 
 # Two processes of one thread each beat one process of two threads on many small tests.
 test: $(LIBRARY) ## run the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_FLAGS)
 
 lint: $(READY) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

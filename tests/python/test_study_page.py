@@ -72,9 +72,11 @@ def test_runs_are_stuck_in_comparison_with_their_own_setting(name, values):
 # --- names of settings ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["width", "epochs", "batch_size", "size", "latent", "optimizer"])
+@pytest.mark.parametrize(
+    "name", ["width", "epochs", "batch_size", "size", "latent", "optimizer", "learning_rate"]
+)
 def test_settings_that_differ_in_anything_have_names_of_their_own(name, tmp_path):
-    values = ["adam", "sgd"] if name == "optimizer" else [16, 64]
+    values = {"optimizer": ["adam", "sgd"], "learning_rate": [0.3, 1.0]}.get(name, [16, 64])
     lines = [
         result(loss, normal_class, auroc=0.8 + 0.01 * place, **{name: value})
         for place, value in enumerate(values)

@@ -27,17 +27,18 @@ DEFAULT_LEVEL, DEFAULT_EPS = "element", 1e-2
 
 @dataclass(frozen=True)
 class Setting:
-    """What the runs of a comparison have in common; learning rates are equal within pairs."""
+    """What the runs of a comparison have in common."""
 
     dataset: str
     optimizer: str
+    learning_rate: float
     latent: int
     width: int
     epochs: int
     batch_size: int
     size: int | None
     told_by: tuple[str, ...] = field(default=(), compare=False)
-    """Of OFTEN_ALIKE, what settings of the same images differ in; see `told_apart`."""
+    """Of OFTEN_ALIKE, what settings of the same images and optimiser differ in."""
 
     @staticmethod
     def of(spec: RunSpec) -> Setting:
@@ -62,23 +63,27 @@ class Setting:
         return "default" if value is None else str(value)
 
 
-OFTEN_ALIKE = {"width": "width", "epochs": "epochs", "batch_size": "batches of", "size": "side"}
+OFTEN_ALIKE = {
+    "learning_rate": "rate", "width": "width", "epochs": "epochs", "batch_size": "batches of",
+    "size": "side",
+}  # fmt: skip
 """Fields of a setting that its name leaves out where they tell it from no other."""
 
 
 def told_apart(settings: Collection[Setting]) -> list[Setting]:
     """The settings, each with a name that no other one has."""
-    return [
-        replace(
-            setting,
-            told_by=tuple(
-                name
-                for name in OFTEN_ALIKE
-                if len({getattr(s, name) for s in settings if s.dataset == setting.dataset}) > 1
-            ),
+
+    def differing(setting: Setting) -> tuple[str, ...]:
+        alike = [
+            other
+            for other in settings
+            if (other.dataset, other.optimizer) == (setting.dataset, setting.optimizer)
+        ]
+        return tuple(
+            name for name in OFTEN_ALIKE if len({getattr(each, name) for each in alike}) > 1
         )
-        for setting in settings
-    ]
+
+    return [replace(setting, told_by=differing(setting)) for setting in settings]
 
 
 @dataclass(frozen=True)
