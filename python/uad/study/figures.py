@@ -87,13 +87,13 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
                 place += 1
         axes.set_yticks([y for y, _ in labels], [text for _, text in labels], fontsize=8.5)
         axes.set_ylim(place - 0.4, -0.7)
-        label = "difference in image AUROC, mean and 95 % interval; grey: contains 0"
+        label = "difference in image AUROC, 95 % interval; grey: contains 0"
         limits = axes.get_xlim()
         if max(map(abs, limits)) > WIDE:
             axes.set_xscale("symlog", linthresh=LINEAR, linscale=2)
             axes.set_xticks([-0.1, -0.01, 0, 0.01, 0.1], ["-0.1", "-0.01", "0", "0.01", "0.1"])
-            axes.set_xlim(min(limits[0], -LINEAR), max(limits[1], LINEAR))
-            label += f"; logarithmic beyond {LINEAR:g}"
+            axes.set_xlim(1.3 * min(limits[0], -LINEAR), 1.3 * max(limits[1], LINEAR))
+            label += f"\nlogarithmic beyond {LINEAR:g}"
         axes.set_xlabel(label)
     return figure
 
