@@ -9,7 +9,7 @@ within a process, and perhaps other in their last digit in the next, where anoth
 import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,7 +21,7 @@ WARMUP, REPETITIONS = 5, 25  # milliseconds of each candidate
 
 T = TypeVar("T", bound=Hashable)
 
-_quickest: dict[Hashable, object] = {}
+_quickest: dict[Hashable, Any] = {}
 _measuring = threading.Lock()  # two at once would measure one another
 
 
@@ -44,7 +44,7 @@ def quickest(key: Hashable, candidates: Sequence[T], run: Callable[[T], object])
         with _measuring:
             if key not in _quickest:
                 _quickest[key] = min(candidates, key=lambda one: milliseconds(lambda: run(one)))
-    found: T = _quickest[key]  # type: ignore[assignment]
+    found: T = _quickest[key]
     return found
 
 

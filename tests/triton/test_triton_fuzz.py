@@ -2,51 +2,27 @@
 
 import math
 
+import hypothesis.strategies as st
 import pytest
 import test_fuzz
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 
 pytestmark = pytest.mark.cpu_only("interprets the kernels on the CPU")
 
 # A case takes a hundred times as long as one of the compiled kernels.
 SHARE = 0.006
 ROWS = 100  # of all planes: the interpreter takes them one by one, of any width
+AS_MANY = test_fuzz.cases_of(torch.float32)
 
 
-def settings_of(dtype):
-    whole = test_fuzz.cases_of(dtype)
-    few = math.ceil(SHARE * whole.max_examples)
-    return settings(whole, max_examples=few, suppress_health_check=list(HealthCheck))
-
-
-def compare(interpret, case, dtype):
+@pytest.mark.parametrize("dtype", test_fuzz.SHARES, ids=str)
+@settings(AS_MANY, max_examples=math.ceil(SHARE * AS_MANY.max_examples))
+@given(data=st.data())
+def test_random_cases(interpret, dtype, data):
     import interpreted
 
+    case = data.draw(test_fuzz.cases(dtype))
     *planes, height, _ = (1, 1, *case.shape)
     assume(math.prod(planes) * height <= ROWS)
     interpret(interpreted.fuzz, case, dtype)
-
-
-@settings_of(torch.float32)
-@given(test_fuzz.cases(torch.float32))
-def test_float32(interpret, case):
-    compare(interpret, case, torch.float32)
-
-
-@settings_of(torch.float64)
-@given(test_fuzz.cases(torch.float64))
-def test_float64(interpret, case):
-    compare(interpret, case, torch.float64)
-
-
-@settings_of(torch.float16)
-@given(test_fuzz.cases(torch.float16))
-def test_float16(interpret, case):
-    compare(interpret, case, torch.float16)
-
-
-@settings_of(torch.bfloat16)
-@given(test_fuzz.cases(torch.bfloat16))
-def test_bfloat16(interpret, case):
-    compare(interpret, case, torch.bfloat16)
