@@ -52,9 +52,7 @@ fewer, as with the three textures, and then it speaks of these few alone. There 
 than seven classes, or five seeds. Of twenty comparisons without any effect, one is expected to miss
 0: among this many, a single interval close to 0 is no proof. The control, "scaled", is the plain
 loss times the mean slope of the amplified one, a mean in which elements count alike, while wrong
-ones contribute most to the gradient: over 200 steps of SGD it lengthened the gradient less than
-amplification does with MSE and L1, and a little more with SSIM, so the control is not the whole of
-a larger learning rate.
+ones contribute most to the gradient, so the control is not the whole of a larger learning rate.
 """
 
 

@@ -89,11 +89,11 @@ def make_pairs(before: Sequence[Result], after: Sequence[Result], measure: Measu
     return sorted(pairs, key=lambda pair: (str(pair.normal_class), pair.seed))
 
 
-def by_class(pairs: Sequence[Pair]) -> list[NDArray[np.float64]]:
-    """The differences, one array a class."""
+def by_class(pairs: Sequence[Pair], figure: str = "difference") -> list[NDArray[np.float64]]:
+    """This figure of the pairs, one array a class."""
     classes = dict.fromkeys(pair.normal_class for pair in pairs)
     return [
-        np.array([pair.difference for pair in pairs if pair.normal_class == each])
+        np.array([getattr(pair, figure) for pair in pairs if pair.normal_class == each])
         for each in classes
     ]
 

@@ -20,6 +20,7 @@ a gap much wider than their own spread, so the number hardly matters."""
 SAME_TASK = (
     "dataset", "normal_class", "optimizer", "epochs", "size", "width", "latent",
 )  # fmt: skip
+"""Without the learning rate: where most runs of a rate break, their own median is no measure."""
 
 
 def mark_stuck(results: Sequence[Result]) -> list[Result]:

@@ -21,7 +21,7 @@ from uad.study.questions import (
     log_error,
     primary,
 )
-from uad.study.statistics import Difference, Measure, Pair
+from uad.study.statistics import Difference, Measure, Pair, by_class
 from uad.study.stuck import FACTOR, is_stuck, stuck_share
 
 
@@ -98,9 +98,9 @@ def stuck_table(comparisons: Sequence[Comparison]) -> Table | None:
             rows.append([name, number, mean, interval(change, signed_share)])
     caption = (
         "Stuck runs: trainings that learnt nothing, the error of normal images more than "
-        f"{FACTOR:g} times its median over all runs of the same class and setting; losses without "
-        "any are not listed. Below, differences of the shares within pairs. Shares are means over "
-        "the classes; intervals are of whole classes or of seeds, as above"
+        f"{FACTOR:g} times its median over all runs of the same class and setting, at any learning "
+        "rate; losses without any are not listed. Below, differences of the shares within pairs. "
+        "Shares are means over the classes; intervals are of whole classes or of seeds, as above"
     )
     heads = ["loss", "stuck runs", "share", "95 % interval"]
     return Table(caption, heads, rows) if rows else None
@@ -205,10 +205,8 @@ def interval(found: Difference, form: Callable[[float], str] = signed) -> str:
 
 def spread(pairs: Sequence[Pair], side: str) -> str:
     """Mean over the classes, as of a difference, and in brackets the deviation over all runs."""
-    classes: dict[int | str, list[float]] = {}
-    for pair in pairs:
-        classes.setdefault(pair.normal_class, []).append(getattr(pair, side))
-    mean = np.mean([np.mean(values) for values in classes.values()])
-    runs = np.concatenate([*classes.values()])
+    classes = by_class(pairs, side)
+    mean = np.mean([values.mean() for values in classes])
+    runs = np.concatenate(classes)
     deviation = f"{runs.std(ddof=1):.3f}" if len(runs) > 1 else "-"
     return f"{mean:.4f} ({deviation})"
