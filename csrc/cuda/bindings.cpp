@@ -42,10 +42,9 @@ struct Cuda {
     const int32_t index = like.get_device_index();
     const torch::stable::accelerator::DeviceGuard guard(index);
     const cuda::Call call(p, wide, cuda::current_device(index));
-    const Tensor partial =
-        torch::stable::new_empty(like, {call.partial_size()}, ScalarType::Double);
-    call.enqueue(shares, per_term, static_cast<double*>(partial.mutable_data_ptr()),
-                 current_stream(index));
+    const Tensor scratch =
+        torch::stable::new_empty(like, {call.scratch_bytes()}, ScalarType::Byte);
+    call.enqueue(shares, per_term, scratch.mutable_data_ptr(), current_stream(index));
   }
 };
 

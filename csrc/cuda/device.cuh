@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <climits>
 #include <cstdint>
 
 #include "../params.h"
@@ -109,15 +110,21 @@ LAMP_DEVICE T value_of(Bfloat16 v) {
   return T(same_bits<float>(uint32_t(v.bits) << 16));  // the upper half of a float32
 }
 
-// Element `at` of a source, in the type computed in. The dtype is the same for all threads.
+// The element of a tensor of `dtype` at an address, in the type computed in. The dtype is the same
+// for all threads.
+template <class T>
+LAMP_DEVICE T load_as(const char* at, Dtype dtype) {
+  switch (dtype) {
+    case Dtype::float32: return value_of<T>(*reinterpret_cast<const float*>(at));
+    case Dtype::float64: return value_of<T>(*reinterpret_cast<const double*>(at));
+    case Dtype::float16: return value_of<T>(*reinterpret_cast<const Float16*>(at));
+    default: return value_of<T>(*reinterpret_cast<const Bfloat16*>(at));
+  }
+}
+// Element `at` of a source.
 template <class T>
 LAMP_DEVICE T load(const Source& s, int64_t at) {
-  switch (s.dtype) {
-    case Dtype::float32: return value_of<T>(static_cast<const float*>(s.data)[at]);
-    case Dtype::float64: return value_of<T>(static_cast<const double*>(s.data)[at]);
-    case Dtype::float16: return value_of<T>(static_cast<const Float16*>(s.data)[at]);
-    default: return value_of<T>(static_cast<const Bfloat16*>(s.data)[at]);
-  }
+  return load_as<T>(static_cast<const char*>(s.data) + at * size_of(s.dtype), s.dtype);
 }
 
 // Where in a tensor one plane begins.

@@ -5,27 +5,21 @@
 #include <string>
 #include <utility>
 
+#include "levels.cuh"
 #include "pixels.cuh"
 #include "scale.cuh"
 #include "sums.cuh"
-#include "variants.h"
 
 namespace lamp_kernels::cuda {
 
 namespace {
 
 constexpr int64_t kLongestSide = 1 << 30;  // SSIM counts twice a side in 32 bits
+constexpr int64_t kMostPlanes = int64_t(1) << 31;
+constexpr int64_t kAligned = 256;  // bytes
 
 constexpr size_t kScratch = kMostWarps * sizeof(double);  // for sum_of_block
 static_assert(kPixelThreads <= kMostWarps * kWarp && kSumThreads <= kMostWarps * kWarp);
-
-int gradients_of(const Params& p) {
-  return int(p.input_gradient.data != nullptr) + int(p.target_gradient.data != nullptr);
-}
-
-const Variant& variant_of(const Params& p, bool wide) {
-  return (wide ? double_variant : float_variant)(p.radius, gradients_of(p));
-}
 
 // Calls f(first, count) until `total` are done, as many at once as a launch may have blocks.
 template <class F>
@@ -44,6 +38,14 @@ void launch_pixels(const Params& p, double* partial, const Device& device, cudaS
                               partial};
     LAMP_LAUNCH(pixel_kernel<T>, unsigned(count), kPixelThreads, kScratch, stream, a);
     check(cudaGetLastError(), "launch of the pixel kernel");
+  });
+}
+
+void launch_levels(const Params& p, float* levels, const Device& device, cudaStream_t stream) {
+  in_launches(p.batch * p.channels, device, [&](int64_t first, int64_t count) {
+    const LevelArguments<float> a{p, float(p.scale), uint32_t(first), levels};
+    LAMP_LAUNCH(level_kernel<float>, unsigned(count), kLevelThreads, kScratch, stream, a);
+    check(cudaGetLastError(), "launch of the kernel of levels");
   });
 }
 
@@ -75,18 +77,34 @@ void check(cudaError_t status, const char* what) {
 }
 
 Device current_device(int expected) {
-  int device = 0, multiprocessors = 0, shared_memory = 0;
+  int device = 0;
   check(cudaGetDevice(&device), "CUDA device");
   // This library's CUDA runtime is its own, not PyTorch's.
   if (device != expected) throw std::runtime_error("the current CUDA device is not the tensors'");
-  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
-        "number of multiprocessors");
-  check(cudaDeviceGetAttribute(&shared_memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-        "size of the shared memory");
-  return {multiprocessors, shared_memory};
+  auto attribute = [&](cudaDeviceAttr name, const char* what) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, name, device), what);
+    return value;
+  };
+  Device d;
+  d.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, "number of multiprocessors");
+  d.shared_memory =
+      attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "size of the shared memory");
+  d.cache = attribute(cudaDevAttrL2CacheSize, "size of the L2 cache");
+  d.clock = 1e3 * attribute(cudaDevAttrClockRate, "clock");
+  // Memory sends twice a cycle.
+  d.bandwidth = 2e3 * attribute(cudaDevAttrMemoryClockRate, "memory clock") / 8 *
+                attribute(cudaDevAttrGlobalMemoryBusWidth, "width of the memory bus");
+  // Compute capabilities 7.5 and 8.0 have 16 lanes for float32 in each scheduler, others 32. About a
+  // third of the instructions are not for these lanes.
+  const int capability =
+      10 * attribute(cudaDevAttrComputeCapabilityMajor, "compute capability") +
+      attribute(cudaDevAttrComputeCapabilityMinor, "compute capability");
+  d.issue_cycles = capability <= 80 ? 4.0 / 3 : 1;
+  return d;
 }
 
-Call::Call(const Params& p, bool wide, const Device& device)
+Call::Call(const Params& p, bool wide, const Device& device, Design design)
     : p_(p), wide_(wide), device_(device) {
   if (p.target_gradient.data && !p.input_gradient.data) {  // every term is symmetric in its images
     std::swap(p_.input, p_.target);
@@ -99,19 +117,56 @@ Call::Call(const Params& p, bool wide, const Device& device)
   }
   if (std::max(p_.height, p_.width) >= kLongestSide)
     throw std::runtime_error("an image of 2^30 rows or columns is too large for SSIM");
-  tiling_ = ssim_tiling(p_, variant_of(p_, wide_).demands, device_);
-  if (!tiling_.threads)
-    throw std::runtime_error("a block of this device has too little shared memory for the window");
-  per_plane_ = tiling_.tiles_per_plane();
+  if (planes() >= kMostPlanes)
+    throw std::runtime_error("2^31 planes of images are too many for SSIM");
+  use(plan_ssim(p_, wide_, device_, design));
 }
 
-void Call::enqueue(void* shares, bool per_term, double* partial, cudaStream_t stream) const {
-  if (!is_empty(p_) && p_.ssim) {
-    in_launches(planes() * per_plane_, device_, [&](int64_t first, int64_t count) {
-      variant_of(p_, wide_).launch(p_, tiling_, first, count, partial, device_, stream);
+void Call::use(const Plan& plan) {
+  plan_ = plan;
+  per_plane_ = plan_.tiling.tiles_per_plane();
+}
+
+int64_t Call::levels_at() const {
+  return round_up(planes() * per_plane_ * p_.terms() * int64_t(sizeof(double)), kAligned);
+}
+int64_t Call::h_at() const {
+  const bool levels = p_.ssim && plan_.design == Design::two;
+  return levels_at() + (levels ? round_up(planes() * 2 * int64_t(sizeof(float)), kAligned) : 0);
+}
+int64_t Call::scratch_bytes() const {
+  if (!plan_.gradients) return h_at();
+  const int64_t of_plane = plan_.tiling.h_plane(plan_.gradients_count) * int64_t(sizeof(float));
+  return h_at() + plan_.planes_at_once * of_plane;
+}
+
+void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
+  double* const partial = reinterpret_cast<double*>(scratch);
+  float* const levels = reinterpret_cast<float*>(scratch + levels_at());
+  void* const h = scratch + h_at();
+  if (plan_.design == Design::two) launch_levels(p_, levels, device_, stream);
+  // One kernel, over some planes.
+  auto launch = [&](const Variant& variant, const Tiling& tiling, bool common, int64_t first_plane,
+                    int64_t count) {
+    const int64_t before = first_plane * tiling.tiles_per_plane();
+    in_launches(count * tiling.tiles_per_plane(), device_, [&](int64_t first, int64_t blocks) {
+      variant.launch({p_, tiling, tiling.range(before + first), blocks, common, partial, levels, h,
+                      first_plane, device_, stream});
     });
-  } else if (!is_empty(p_)) {
-    (wide_ ? launch_pixels<double> : launch_pixels<float>)(p_, partial, device_, stream);
+  };
+  if (!plan_.gradients) return launch(*plan_.variant, plan_.tiling, plan_.common, 0, planes());
+  for (int64_t first = 0; first < planes(); first += plan_.planes_at_once) {
+    const int64_t count = std::min(plan_.planes_at_once, planes() - first);
+    launch(*plan_.variant, plan_.tiling, plan_.common, first, count);
+    launch(*plan_.gradients, plan_.gradients_tiling, plan_.gradients_common, first, count);
+  }
+}
+
+void Call::enqueue(void* shares, bool per_term, void* scratch, cudaStream_t stream) const {
+  double* const partial = static_cast<double*>(scratch);
+  if (!is_empty(p_)) {
+    if (p_.ssim) enqueue_ssim(static_cast<char*>(scratch), stream);
+    else (wide_ ? launch_pixels<double> : launch_pixels<float>)(p_, partial, device_, stream);
   }
   if (!shares) return;
   const SumArguments sums{partial,  0,          p_.channels * per_plane_, p_.terms(),

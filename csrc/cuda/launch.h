@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "../params.h"
-#include "tiling.h"
+#include "plan.h"
 
 namespace lamp_kernels::cuda {
 
@@ -17,25 +17,33 @@ Device current_device(int expected);
 class Call {
  public:
   // `wide`: computes in float64, else in float32. Throws std::runtime_error for what no launch can
-  // do.
-  Call(const Params& p, bool wide, const Device& device);
+  // do, and for a design that does not serve it.
+  Call(const Params& p, bool wide, const Device& device, Design design = Design::fastest);
 
-  // Numbers of float64 that `enqueue` needs for the sums of tiles.
-  int64_t partial_size() const { return planes() * per_plane_ * p_.terms(); }
+  // What `enqueue` needs beside the tensors: sums of tiles, levels, planes of h.
+  int64_t scratch_bytes() const;
+
+  // Of SSIM; may be replaced by another one for the same design.
+  const Plan& plan() const { return plan_; }
+  void use(const Plan& plan);
 
   // Enqueues on `stream` what writes map and gradients as the parameters say, and factors * sums
-  // over each image to `shares` unless that is null: (N, T), or (N,) summed over the terms. Throws
-  // std::runtime_error where a launch fails.
-  void enqueue(void* shares, bool per_term, double* partial, cudaStream_t stream) const;
+  // over each image to `shares` unless that is null: (N, T), or (N,) summed over the terms.
+  // `scratch` is aligned as an allocation is. Throws std::runtime_error where a launch fails.
+  void enqueue(void* shares, bool per_term, void* scratch, cudaStream_t stream) const;
 
  private:
   Params p_;
   bool wide_;
   Device device_;
-  Tiling tiling_{};  // of SSIM
-  int64_t per_plane_ = 0;  // tiles
+  Plan plan_{};
+  int64_t per_plane_ = 0;  // tiles whose sums there are
 
   int64_t planes() const { return p_.batch * p_.channels; }
+  // Bytes from the start of the scratch.
+  int64_t levels_at() const;
+  int64_t h_at() const;
+  void enqueue_ssim(char* scratch, cudaStream_t stream) const;
 };
 
 // Enqueues the multiplication of each image of a dense `gradient` (images, size) by its factor;

@@ -2,8 +2,9 @@
 
 namespace lamp_kernels::cuda {
 
-const Variant& double_variant(int radius, int gradients) {
-  return variant_of<double>(radius, gradients);
-}
+#define LAMP_VARIANTS(r) \
+  {variant<OneLaunch<double, r, 0, false>>(), variant<OneLaunch<double, r, 1, false>>(), \
+   variant<OneLaunch<double, r, 2, false>>()}
+LAMP_TABLE(double_one, LAMP_VARIANTS)
 
 }  // namespace lamp_kernels::cuda

@@ -1,4 +1,5 @@
-// How images are cut into the tiles that blocks take: by the shape, the window and the device.
+// How images are cut into the tiles that blocks take, and which kernels compute them: by the shape,
+// the window and the device.
 #pragma once
 
 #include <algorithm>
@@ -11,110 +12,163 @@ namespace lamp_kernels::cuda {
 
 // What a launch depends on.
 struct Device {
-  int multiprocessors;
-  int64_t shared_memory;                // bytes that one block may have
+  int multiprocessors = 132;
+  int64_t shared_memory = 227 * 1024;   // bytes that one block may have
   int64_t most_blocks = (1u << 31) - 1;  // of one launch: the limit of gridDim.x
+  // An H100's, where nothing else is said; they choose tiles and designs and change no result but
+  // by rounding.
+  int64_t cache = 50 << 20;     // bytes of the L2 cache
+  double clock = 1.98e9;        // Hz
+  double bandwidth = 3.35e12;   // bytes a second
+  double issue_cycles = 1;      // of a scheduler, for an instruction in float32
 };
 
 constexpr int kWarp = 32;      // threads
+constexpr int kSchedulers = 4;  // of a multiprocessor
 constexpr int64_t kReservedShared = 1024;  // bytes of a multiprocessor that each block costs
 constexpr int kMostWarps = 8;  // of a block: with 255 registers a thread it fits a multiprocessor
 static_assert(kMostWarps * kWarp * 255 <= 65536);
 
-// A kernel's demands, by the type computed in, the window and the number of gradients.
-struct Demands {
-  int radius;
-  int columns;        // that a thread has
-  int halo;           // columns and rows on each side that are computed for the neighbours' sake
-  int ring_rows;      // rows of pixels in shared memory
-  int planes;         // of h
-  int size;           // bytes of a number
-  int sums_in_shared; // a thread's sums of windows under way that lie there
-  int registers;      // of a thread, for the sums that do not
+// ---- What a kernel takes -------------------------------------------------------------------------
+
+// By the type computed in, the window and the number of gradients.
+struct KernelResources {
+  int radius = 0;
+  int columns = 1;        // that a thread has
+  int halo = 0;           // columns and rows on each side computed for the neighbours' sake
+  int pixel_bytes = 0;    // of shared memory, for each column that windows see
+  int thread_bytes = 0;   // and for each thread
+  int warps_at_once = 0;  // on a multiprocessor, as registers let them
+  int instructions = 0;   // of a warp, for a row
+  int latency = 0;        // cycles of a row that a warp waits for its own results
+  int bytes = 0;          // of DRAM, for each pixel
 
   constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
-  // A row of pixels: what the windows of all positions see.
-  constexpr int64_t pixels(int threads) const { return positions(threads) + 2 * radius; }
-  constexpr int64_t pixel_bytes(int threads) const {
-    return ring_rows * pixels(threads) * 2 * size;  // d and s
-  }
-  constexpr int64_t h_bytes(int threads) const {
-    return 2 * planes * positions(threads) * size;  // one row written, one read
-  }
-  constexpr int64_t sums_bytes(int threads) const {
-    return int64_t(sums_in_shared) * threads * size;
-  }
   constexpr int64_t shared_memory(int threads) const {
-    return pixel_bytes(threads) + h_bytes(threads) + sums_bytes(threads) +
+    return (positions(threads) + 2 * radius) * pixel_bytes + int64_t(threads) * thread_bytes +
            kMostWarps * int64_t(sizeof(double));
   }
+  // Rows that a band computes beside its own.
+  constexpr int seam() const { return 2 * radius + 2 * halo; }
 
-  // How many blocks run on one multiprocessor: 8 or 12 warps, as registers let them
-  // (bench/gpu_static.py), or, in float64, fewer for want of shared memory. What one block may have
-  // of that is all there is, but for the reserve.
+  // How many blocks run on one multiprocessor. What one block may have of its shared memory is all
+  // there is, but for the reserve.
   constexpr int64_t blocks_at_once(int threads, int64_t shared) const {
-    const int64_t by_registers = (registers <= 48 ? 12 : 8) / (threads / kWarp);
+    const int64_t by_registers = warps_at_once / (threads / kWarp);
     const int64_t by_shared =
         (shared + kReservedShared) / (shared_memory(threads) + kReservedShared);
     return std::max<int64_t>(std::min(by_registers, by_shared), 1);
   }
 };
 
+// ---- Tiles ---------------------------------------------------------------------------------------
+
+struct Tile {
+  int64_t image, channel;
+  int row, end_row, column, end_column;
+};
+
+// The tiles of one launch: from tile `rest` of plane `plane` on.
+struct TileRange {
+  int64_t first;  // of all tiles of the call
+  uint32_t plane, rest;
+};
+
 struct Tiling {
-  int64_t channels, height, width;
-  int64_t strips, strip_width, bands, band_height;
-  int threads;  // of a block
+  int channels = 0, height = 0, width = 0;
+  int strips = 0, strip_width = 0, bands = 0, band_height = 0;
+  int threads = 0;  // of a block
 
-  LAMP_ANYWHERE int64_t tiles_per_plane() const { return strips * bands; }
+  LAMP_ANYWHERE int tiles_per_plane() const { return strips * bands; }
 
-  // Bands of one strip follow one another.
-  LAMP_ANYWHERE Tile tile(int64_t index) const {
-    const int64_t band = index % bands, strip = index / bands % strips;
-    const int64_t plane = index / (bands * strips);
-    const int64_t row = band * band_height, column = strip * strip_width;
-    const int64_t end_row = row + band_height, end_column = column + strip_width;
-    return {plane / channels, plane % channels,
+  TileRange range(int64_t first) const {
+    return {first, uint32_t(first / tiles_per_plane()), uint32_t(first % tiles_per_plane())};
+  }
+
+  // Bands of one strip follow one another. In 32 bits: a division of 64 takes some 70 instructions.
+  LAMP_ANYWHERE Tile tile(const TileRange& range, uint32_t block) const {
+    const uint32_t index = range.rest + block, of_plane = uint32_t(tiles_per_plane());
+    const uint32_t plane = range.plane + index / of_plane, in_plane = index % of_plane;
+    const int row = int(in_plane % uint32_t(bands)) * band_height;
+    const int column = int(in_plane / uint32_t(bands)) * strip_width;
+    const int end_row = row + band_height, end_column = column + strip_width;
+    return {plane / uint32_t(channels), plane % uint32_t(channels),
             row, end_row < height ? end_row : height,
             column, end_column < width ? end_column : width};
   }
+
+  // Which of all planes a tile is in.
+  LAMP_ANYWHERE int64_t plane(const Tile& tile) const { return tile.image * channels + tile.channel; }
+
+  // Columns of a row of h: as many as keep what lies behind pairs of numbers aligned.
+  LAMP_ANYWHERE int h_width() const { return (width + 1) & ~1; }
+  // Numbers of a plane of h.
+  LAMP_ANYWHERE int64_t h_plane(int gradients) const {
+    return int64_t(h_width()) * height * (2 + gradients);
+  }
 };
 
-// Warps of one multiprocessor that keep its multiply-add units busy: with fewer it does not take
-// less time.
-constexpr int kBusyWarps = 8;
+// Cycles until a block's first row is there.
+constexpr double kStartCycles = 1500;
 
-// Strips as wide as wastes the fewest threads, and bands so that small batches fill the device:
-// what takes the least time if a warp takes one unit for a row, and kBusyWarps of them on one
-// multiprocessor no longer than one.
-inline Tiling ssim_tiling(const Params& p, const Demands& d, const Device& device) {
-  Tiling best{p.channels, p.height, p.width, 0, 0, 0, 0, 0};
-  const int64_t planes = std::max<int64_t>(p.batch * p.channels, 1);
+// Cycles that a launch takes on the multiprocessor that gets most blocks. What a row takes fits the
+// compiled code played through on a scheduler with 1 to 4 warps (bench/gpu/schedule.py) to 10 %.
+inline double launch_cycles(const KernelResources& r, const Tiling& t, int64_t planes,
+                            const Device& device) {
+  const int64_t at_once = r.blocks_at_once(t.threads, device.shared_memory);
+  const int64_t blocks =
+      ceil_div(planes * t.strips * t.bands, int64_t(device.multiprocessors));
+  auto row = [&](int64_t some) {
+    const double warps = std::max(double(some * (t.threads / kWarp)) / kSchedulers, 1.0);
+    const double issue = warps * r.instructions * device.issue_cycles;
+    return std::max(1.05 * issue, r.latency + 0.5 * issue);
+  };
+  const double rows = t.band_height + r.seam(), rest = double(blocks % at_once);
+  return double(blocks / at_once) * (rows * row(at_once) + kStartCycles) +
+         (rest ? rows * row(blocks % at_once) + kStartCycles : 0);
+}
+
+// Tiles for blocks of so many warps and about so many bands. `threads` is 0 if no such block fits
+// the device.
+inline Tiling tiling_of(const Params& p, const KernelResources& r, int warps, int64_t bands,
+                        const Device& device) {
+  Tiling t;
+  t.channels = int(p.channels);
+  t.height = int(p.height);
+  t.width = int(p.width);
+  const int64_t widest = r.positions(warps * kWarp) - 2 * r.halo;
+  if (widest < r.columns || r.shared_memory(warps * kWarp) > device.shared_memory) return t;
+  t.threads = warps * kWarp;
+  // Pairs of columns stay together, for vectors of two.
+  t.strip_width =
+      int(std::min(round_up(ceil_div(p.width, ceil_div(p.width, widest)), r.columns), widest));
+  t.strips = int(ceil_div(p.width, t.strip_width));
+  t.band_height = int(ceil_div(p.height, bands));
+  t.bands = int(ceil_div(p.height, t.band_height));
+  return t;
+}
+
+// Those that take the least time.
+inline Tiling best_tiling(const Params& p, const KernelResources& r, int64_t planes,
+                          const Device& device) {
+  Tiling best;
   double least = -1;
   for (int warps = 1; warps <= kMostWarps; ++warps) {
-    Tiling t = best;
-    t.threads = warps * kWarp;
-    if (d.shared_memory(t.threads) > device.shared_memory) break;
-    const int64_t widest = d.positions(t.threads) - 2 * d.halo;
-    if (widest < d.columns) continue;
-    // Pairs of columns stay together, for vectors of two.
-    t.strip_width =
-        std::min(round_up(ceil_div(p.width, ceil_div(p.width, widest)), d.columns), widest);
-    t.strips = ceil_div(p.width, t.strip_width);
-    const int64_t at_once = d.blocks_at_once(t.threads, device.shared_memory);
-    auto round = [&](int64_t blocks) {  // on one multiprocessor, of one row
-      return blocks ? std::max<int64_t>(blocks * warps, kBusyWarps) : 0;
-    };
-    // A seam computes so many rows twice: bands of fewer rows than that are all seam.
-    const int64_t seam = 2 * d.radius + 2 * d.halo;
-    const int64_t most_bands = std::max<int64_t>(1, p.height / seam);
-    for (int64_t bands = 1; bands <= std::min<int64_t>(most_bands, 64); ++bands) {
-      t.band_height = ceil_div(p.height, bands);
-      t.bands = ceil_div(p.height, t.band_height);
-      const int64_t blocks = ceil_div(planes * t.strips * t.bands, device.multiprocessors);
-      const double time = double(blocks / at_once * round(at_once) + round(blocks % at_once)) *
-                          double(t.band_height + seam);
-      if (least < 0 || time < least) {
-        least = time;
+    const Tiling whole = tiling_of(p, r, warps, 1, device);
+    if (!whole.threads) continue;
+    const int64_t at_once = r.blocks_at_once(whole.threads, device.shared_memory);
+    // So many bands that a multiprocessor gets 1, 2, ... blocks, up to three rounds of them.
+    int64_t last = 0;
+    for (int64_t blocks = 0; blocks <= 3 * at_once; ++blocks) {
+      const int64_t bands = std::clamp<int64_t>(
+          blocks * device.multiprocessors / std::max<int64_t>(planes * whole.strips, 1), 1,
+          p.height);
+      if (bands == last) continue;
+      last = bands;
+      const Tiling t = tiling_of(p, r, warps, bands, device);
+      const double cycles = launch_cycles(r, t, planes, device);
+      if (least < 0 || cycles < least) {
+        least = cycles;
         best = t;
       }
     }
@@ -122,7 +176,9 @@ inline Tiling ssim_tiling(const Params& p, const Demands& d, const Device& devic
   return best;
 }
 
-// Pointwise losses: a tile is a run of pixels in one plane, whose rows may be many or one.
+// ---- Pointwise losses, and backward's multiplication ---------------------------------------------
+
+// A tile of a pointwise loss is a run of pixels in one plane, whose rows may be many or one.
 constexpr int kPixelThreads = 256;
 constexpr int kPixelsOfAThread = 16;
 

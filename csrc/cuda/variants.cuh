@@ -1,54 +1,82 @@
-// A table of the SSIM kernel's variants in one type. Included by ssim_float.cu and ssim_double.cu.
+// Tables of the SSIM kernels' variants. Included by the files that compile them.
 #pragma once
 
 #include "ssim.cuh"
+#include "ssim_gradients.cuh"
+#include "ssim_losses.cuh"
 #include "variants.h"
 
 namespace lamp_kernels::cuda {
 
-template <class T, int radius, int gradients>
-void launch_ssim(const Params& p, const Tiling& tiling, int64_t first, int64_t count,
-                 double* partial, const Device& device, cudaStream_t stream) {
+template <class T>
+SsimArguments<T> arguments_of(const SsimLaunch& l) {
+  const Params& p = l.p;
   SsimArguments<T> a{};
   a.p = p;
-  a.tiling = tiling;
-  a.first_tile = first;
-  a.input_row = p.input.row * size_of(p.input.dtype);
-  a.target_row = p.target.row * size_of(p.target.dtype);
-  for (int k = 0; k <= radius; ++k) a.tap[k] = T(p.taps[k]);
+  a.tiling = l.tiling;
+  a.tiles = l.tiles;
+  for (int k = 0; k <= p.radius; ++k) a.tap[k] = T(p.taps[k]);
   a.scale = T(p.scale);
   a.constants = {T(p.c1), T(p.c2), T(p.dissimilarity), T(0), T(0)};
   a.amplification = amplification<T>(p.amplify, p.eps);
-  a.partial = partial;
-  const auto kernel = &ssim_kernel<T, radius, gradients>;
-  const int shared = int(SsimTile<T, radius, gradients>::demands().shared_memory(tiling.threads));
+  a.common = l.common;
+  a.partial = l.partial;
+  a.levels = static_cast<const T*>(l.levels);
+  a.h = static_cast<T*>(l.h);
+  a.first_h_plane = l.first_h_plane;
+  return a;
+}
+
+template <class T, int radius, int gradients, bool common>
+struct OneLaunch {
+  using Type = T;
+  static constexpr auto kKernel = &ssim_kernel<T, radius, gradients, common>;
+  static constexpr KernelResources kResources =
+      SsimTile<T, radius, gradients, common>::resources();
+};
+template <int radius, int gradients>
+struct Losses {
+  using Type = float;
+  static constexpr auto kKernel = &ssim_losses_kernel<float, radius, gradients>;
+  static constexpr KernelResources kResources = losses_resources<float, radius, gradients>();
+};
+template <int radius, int gradients>
+struct Gradients {
+  using Type = float;
+  static constexpr auto kKernel = &ssim_gradients_kernel<float, radius, gradients>;
+  static constexpr KernelResources kResources = gradients_resources<float, radius, gradients>();
+};
+
+template <class Kernel>
+void launch(const SsimLaunch& l) {
+  const auto kernel = Kernel::kKernel;
+  const int shared = int(Kernel::kResources.shared_memory(l.tiling.threads));
   constexpr int kWithoutAsking = 48 * 1024;
   // Always for as much as there is: another thread's call must not find that this one asked for
   // less than it needs.
   if (shared > kWithoutAsking)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               int(device.shared_memory)),
+                               int(l.device.shared_memory)),
           "shared memory");
-  LAMP_LAUNCH(kernel, unsigned(count), unsigned(tiling.threads), shared, stream, a);
-  check(cudaGetLastError(), "launch of the SSIM kernel");
+  const auto arguments = arguments_of<typename Kernel::Type>(l);
+  LAMP_LAUNCH(kernel, unsigned(l.blocks), unsigned(l.tiling.threads), shared, l.stream, arguments);
+  check(cudaGetLastError(), "launch of an SSIM kernel");
 }
 
-template <class T, int radius, int gradients>
+template <class Kernel>
 constexpr Variant variant() {
   // One warp of any variant fits the device with the least, of compute capability 7.5.
-  static_assert(SsimTile<T, radius, gradients>::demands().shared_memory(kWarp) <= 64 * 1024);
-  return {SsimTile<T, radius, gradients>::demands(), &launch_ssim<T, radius, gradients>};
+  static_assert(Kernel::kResources.shared_memory(kWarp) <= 64 * 1024);
+  return {Kernel::kResources, &launch<Kernel>};
 }
 
-template <class T>
-const Variant& variant_of(int radius, int gradients) {
-#define LAMP_RADIUS(r) {variant<T, r, 0>(), variant<T, r, 1>(), variant<T, r, 2>()}
-  static const Variant table[kMaxRadius][3] = {LAMP_RADIUS(1), LAMP_RADIUS(2), LAMP_RADIUS(3),
-                                               LAMP_RADIUS(4), LAMP_RADIUS(5), LAMP_RADIUS(6),
-                                               LAMP_RADIUS(7)};
-#undef LAMP_RADIUS
-  return table[radius - 1][gradients];
-}
+// A function that looks up in a table of variants, with a row MAKE(radius) for each radius.
+#define LAMP_TABLE(name, MAKE)                                                          \
+  const Variant& name(int radius, int gradients) {                                      \
+    static const Variant table[kMaxRadius][3] = {MAKE(1), MAKE(2), MAKE(3), MAKE(4),    \
+                                                 MAKE(5), MAKE(6), MAKE(7)};            \
+    return table[radius - 1][gradients];                                                \
+  }
 
 }  // namespace lamp_kernels::cuda

@@ -23,15 +23,12 @@ namespace {
 using cuda_host::Order;
 namespace cuda = lamp_kernels::cuda;
 
-constexpr cuda::Device kLarge{132, 227 * 1024}, kSmall{1, 227 * 1024};
-
-const cuda::Demands& demands(bool wide, int radius, int gradients) {
-  return (wide ? cuda::double_variant : cuda::float_variant)(radius, gradients).demands;
-}
+const cuda::Device kLarge{};  // an H100
 
 class CudaKernels : public Kernels {
  public:
-  bool small = false;  // always the smallest device
+  int warps = 0;  // of a block, if not those that the device takes
+  cuda::Design design = cuda::Design::fastest;
 
   void compute(const Params& p, bool wide, void* shares, int way) override {
     cuda_host::settings.order = Order(way);
@@ -51,41 +48,72 @@ class CudaKernels : public Kernels {
   std::string vary(uint64_t seed) override {
     Random random(seed);
     device_ = kLarge;
-    if (small) {
-      device_ = kSmall;
-    } else if (seed) {
+    if (seed && !warps) {
       device_.multiprocessors = random.of<int>({1, 4, 20, 132, 1000});
       device_.shared_memory = random.of<int64_t>({64, 99, 227}) * 1024;
       if (random.chance(0.4)) device_.most_blocks = random.of<int64_t>({1, 3, 50});
+      // Room for few planes of h, or for none.
+      if (random.chance(0.4)) device_.cache = random.of<int64_t>({1, 20, 100, 500}) * 1024;
     }
     cuda_host::settings.seed = seed;
     cuda_host::settings.multiprocessors = device_.multiprocessors;
     cuda_host::settings.shared_memory = size_t(device_.shared_memory);
+    cuda_host::settings.cache = size_t(device_.cache);
     const cuda::Device found = cuda::current_device(0);
     if (found.multiprocessors != device_.multiprocessors ||
-        found.shared_memory != device_.shared_memory)
+        found.shared_memory != device_.shared_memory || found.cache != device_.cache)
       fail("current_device", "not the device that there is");
+    if (std::abs(found.clock / kLarge.clock - 1) > 1e-3 ||
+        std::abs(found.bandwidth / kLarge.bandwidth - 1) > 1e-2 || found.issue_cycles != 1)
+      fail("current_device", "not the speed of the device that there is");
     char text[100];
-    std::snprintf(text, sizeof text, ", device (%d, %lld, %lld)", device_.multiprocessors,
-                  (long long)device_.shared_memory, (long long)device_.most_blocks);
+    std::snprintf(text, sizeof text, ", device (%d, %lld, %lld, %lld), design %d",
+                  device_.multiprocessors, (long long)device_.shared_memory,
+                  (long long)device_.most_blocks, (long long)device_.cache, int(design));
     return text;
   }
 
-  cuda::Tiling tiling(const Params& p, bool wide, int gradients) const {
-    return cuda::ssim_tiling(p, demands(wide, p.radius, gradients), device_);
+  // Of that design, or the other one if the device has no room for it.
+  cuda::Call call(const Params& p, bool wide) const {
+    cuda::Call call = of_design(p, wide);
+    if (!warps) return call;
+    cuda::Plan plan = call.plan();
+    widen(p, *plan.variant, plan.tiling);
+    if (plan.gradients) widen(p, *plan.gradients, plan.gradients_tiling);
+    call.use(plan);
+    return call;
   }
   int64_t strip_width(const Params& p, bool wide, int gradients) const override {
-    return tiling(p, wide, gradients).strip_width;
+    Params known = p;  // of which places in memory do not count
+    float some = 0;
+    known.input_gradient.data = gradients ? &some : nullptr;
+    known.target_gradient.data = gradients == 2 ? &some : nullptr;
+    const cuda::Plan plan = call(known, wide).plan();
+    return plan.design == cuda::Design::two ? p.width : plan.tiling.strip_width;
   }
 
  private:
   cuda::Device device_ = kLarge;
 
+  cuda::Call of_design(const Params& p, bool wide) const {
+    try {
+      return cuda::Call(p, wide, device_, design);
+    } catch (const std::runtime_error&) {
+      if (design != cuda::Design::two) throw;
+      return cuda::Call(p, wide, device_, cuda::Design::one);
+    }
+  }
+  void widen(const Params& p, const cuda::Variant& variant, cuda::Tiling& tiling) const {
+    const cuda::Tiling wide = cuda::tiling_of(p, variant.resources, warps, tiling.bands, device_);
+    if (wide.threads) tiling = wide;
+  }
+
   void launch(const Params& p, bool wide, void* shares, bool per_term) const {
-    const cuda::Call call(p, wide, device_);
-    const std::unique_ptr<double[]> partial(new double[size_t(call.partial_size())]);
-    std::fill_n(partial.get(), call.partial_size(), NAN);
-    call.enqueue(shares, per_term, partial.get(), nullptr);
+    const cuda::Call call = this->call(p, wide);
+    const size_t numbers = size_t(call.scratch_bytes() + 7) / sizeof(double);
+    const std::unique_ptr<double[]> scratch(new double[numbers]);
+    std::fill_n(scratch.get(), numbers, NAN);
+    call.enqueue(shares, per_term, scratch.get(), nullptr);
   }
 
   // The other form of the sums, (N,).
@@ -105,19 +133,32 @@ class CudaKernels : public Kernels {
 
 // ---- Every variant -----------------------------------------------------------------------------
 
+const cuda::KernelResources& resources(bool wide, int radius, int gradients, cuda::Design design) {
+  if (wide) return cuda::double_one(radius, gradients).resources;
+  const bool one = design == cuda::Design::one && gradients > 0;
+  return (one ? cuda::float_one : cuda::float_losses)(radius, gradients).resources;
+}
+
 // As wide as a strip can be for blocks of so many threads. A large device takes small images in
 // blocks of one warp, so that this is a strip there.
-int64_t widest_strip(bool wide, int radius, int gradients, int threads) {
-  const cuda::Demands& d = demands(wide, radius, gradients);
-  return d.positions(threads) - 2 * d.halo;
+int64_t widest_strip(const cuda::KernelResources& r, int threads) {
+  return r.positions(threads) - 2 * r.halo;
 }
 
 struct Seen {
-  int64_t strips = 0, bands = 0;
+  int64_t strips = 0, bands = 0, threads = 0, common = 0;
+  void add(const cuda::Plan& plan) {
+    for (const cuda::Tiling& t : {plan.tiling, plan.gradients_tiling}) {
+      strips = std::max<int64_t>(strips, t.strips);
+      bands = std::max<int64_t>(bands, t.bands);
+      threads = std::max<int64_t>(threads, t.threads);
+    }
+    common += plan.common;
+  }
 };
 
 template <class T>
-cuda::Tiling shape_of_variant(uint64_t seed, int radius, int gradients, Border border,
+cuda::Plan shape_of_variant(uint64_t seed, int radius, int gradients, Border border,
                               const Shape& shape, CudaKernels& kernels) {
   Random random(seed);
   Case<T> c;
@@ -129,13 +170,14 @@ cuda::Tiling shape_of_variant(uint64_t seed, int radius, int gradients, Border b
   c.set_shape(shape);
   const int wanted = gradients == 1 ? 1 + int(random.below(2)) : gradients ? 3 : 0;
   complete_and_check(c, seed, random, kernels, wanted);
-  return kernels.tiling(c.p, sizeof(T) == sizeof(double), gradients);
+  return kernels.call(c.p, sizeof(T) == sizeof(double)).plan();
 }
 
 template <class T>
 void shapes_of_variant(int radius, int gradients, bool few, CudaKernels& kernels) {
   constexpr bool kWide = sizeof(T) == sizeof(double);
-  const int64_t strip = widest_strip(kWide, radius, gradients, cuda::kWarp);
+  const cuda::KernelResources& r = resources(kWide, radius, gradients, kernels.design);
+  const int64_t strip = widest_strip(r, cuda::kWarp);
   const int64_t bands = 8 * radius + 3;  // rows enough for several bands, with or without a halo
   Seen most;
   uint64_t seed = uint64_t(radius * 100 + gradients * 10 + kWide) * 1000;
@@ -154,27 +196,63 @@ void shapes_of_variant(int radius, int gradients, bool few, CudaKernels& kernels
     for (const Shape& shape : shapes) {
       const Shape grown{shape.batch, shape.channels, std::max(shape.height, least),
                         std::max(shape.width, least)};
-      const cuda::Tiling tiling =
-          shape_of_variant<T>(++seed, radius, gradients, border, grown, kernels);
-      most.strips = std::max(most.strips, tiling.strips);
-      most.bands = std::max(most.bands, tiling.bands);
+      most.add(shape_of_variant<T>(++seed, radius, gradients, border, grown, kernels));
     }
   }
   if (most.strips < 2 || most.bands < 2)
     fail("shapes", "no image has several strips, or none several bands");
   if (few) return;
-  // On the smallest device one wide strip takes the largest block; without a halo, two of half the
-  // size as well.
+  // Blocks as large as they can be, on two strips of which one is narrow.
+  kernels.warps = cuda::kMostWarps;
   constexpr int kThreads = cuda::kMostWarps * cuda::kWarp;
-  const Shape shape{1, 1, radius + 2, widest_strip(kWide, radius, gradients, kThreads)};
-  kernels.small = true;
-  const cuda::Tiling tiling =
-      shape_of_variant<T>(++seed, radius, gradients, Border::reflect, shape, kernels);
-  kernels.small = false;
-  const bool fits =
-      demands(kWide, radius, gradients).shared_memory(kThreads) <= kSmall.shared_memory;
-  if (fits && gradients && tiling.threads != kThreads)
+  const Shape shape{1, 1, radius + 2, widest_strip(r, kThreads) + 3};
+  Seen large;
+  large.add(shape_of_variant<T>(++seed, radius, gradients, Border::reflect, shape, kernels));
+  kernels.warps = 0;
+  if (r.shared_memory(kThreads) <= kLarge.shared_memory && large.threads != kThreads)
     fail("shapes", "no image takes the largest block");
+}
+
+// What is left out where nothing rare is asked for: float images side by side in memory, one after
+// another, and only the loss of SSIM.
+void common_ways(int radius, CudaKernels& kernels) {
+  uint64_t seed = uint64_t(radius) * 77;
+  for (const Border border : {Border::reflect, Border::valid, Border::zeros})
+    for (int gradients = 0; gradients <= 2; ++gradients)
+      for (const Shape& s : {Shape{2, 3, 4 * radius + 3, 70}, Shape{1, 1, 2 * radius + 1, 130}}) {
+        Random random(++seed);
+        Case<float> c;
+        c.p.ssim = true;
+        c.p.border = border;
+        c.p.amplify = seed % 4 != 0;
+        c.set_window(radius, 1.5);
+        c.set_shape(s);
+        c.input = Input(Dtype::float32, contiguous(s), s);
+        c.target = Input(Dtype::float32, contiguous(s), s);
+        for (int64_t n = 0; n < s.batch; ++n)
+          for (int64_t k = 0; k < s.channels; ++k)
+            for (int64_t i = 0; i < s.height; ++i)
+              for (int64_t j = 0; j < s.width; ++j) {
+                const double y = 0.2 + 0.7 * random.uniform();
+                c.target.set(n, k, i, j, y);
+                c.input.set(n, k, i, j, y + 0.1 * (2 * random.uniform() - 1));
+              }
+        for (int64_t n = 0; n < s.batch; ++n) c.factors.push_back(0.5f + float(random.uniform()));
+        if (gradients >= 1) c.input_gradient = Output<float>(contiguous(s), s);
+        if (gradients == 2) c.target_gradient = Output<float>(contiguous(s), s);
+        kernels.vary(0);
+        c.name = "common, radius " + std::to_string(radius) + ", gradients " +
+                 std::to_string(gradients) + ", border " + std::to_string(int(border)) +
+                 ", design " + std::to_string(int(kernels.design));
+        c.run(kernels);
+        check(c, {1e-5, 1e-5, 4e-5});
+        check_all_ways(c, kernels);
+        const cuda::Plan plan = kernels.call(c.p, false).plan();
+        if (plan.design == cuda::Design::two && (!plan.common || (gradients && !plan.gradients_common)))
+          fail(c.name, "is not computed so");
+        if (plan.design == cuda::Design::one && gradients == 1 && !plan.common)
+          fail(c.name, "is not computed so");
+      }
 }
 
 // Of a few pixels more than a block takes.
@@ -194,8 +272,14 @@ void pixels(bool few, CudaKernels& kernels) {
 void shapes(bool few, const Arguments& arguments, CudaKernels& kernels) {
   for (const int radius : arguments.radii)
     for (int gradients = 0; gradients <= 2; ++gradients) {
-      shapes_of_variant<float>(radius, gradients, few, kernels);
       shapes_of_variant<double>(radius, gradients, few, kernels);
+      for (const cuda::Design design : {cuda::Design::one, cuda::Design::two}) {
+        if (!gradients && design == cuda::Design::one) continue;
+        kernels.design = design;
+        shapes_of_variant<float>(radius, gradients, few, kernels);
+        if (gradients == 1) common_ways(radius, kernels);
+      }
+      kernels.design = cuda::Design::fastest;
     }
   pixels<float>(few, kernels);
   pixels<double>(few, kernels);
@@ -213,7 +297,7 @@ void scaling() {
       const std::unique_ptr<T[]> gradient(new T[size_t(3 * size)]);
       for (int64_t i = 0; i < 3 * size; ++i) gradient[size_t(i)] = T(i % 97 + 1);
       cuda::scale(gradient.get(), factors, 2, 3, size, sizeof(T) == 8,
-                  {132, 227 * 1024, most_blocks}, nullptr);
+                  {.most_blocks = most_blocks}, nullptr);
       for (int64_t i = 0; i < 3 * size; ++i)
         if (gradient[size_t(i)] != factors[2 * (i / size)] * T(i % 97 + 1))
           return fail("scaling", "not the product", double(gradient[size_t(i)]), double(i));

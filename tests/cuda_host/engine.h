@@ -25,6 +25,7 @@ struct Settings {
   // Of the device that there is.
   int multiprocessors = 4;
   size_t shared_memory = 227 * 1024;  // that a block may have, if its kernel has asked
+  size_t cache = 50 << 20;            // L2
   // It is an error to ask for less than all: threads that launch one kernel would take from one
   // another what they had asked for.
   bool asks_for_all = false;

@@ -24,7 +24,8 @@ FOUND = 66  # exit status where ThreadSanitizer or AddressSanitizer found someth
 EMULATION: dict[str, list[str]] = {
     f"cuda_host/{name}.cpp": [] for name in ("engine", "fiber", "runtime")
 }
-LAUNCH = {"csrc/cuda/launch.cu": KERNEL}
+KERNELS = ("float", "double", "two")
+LAUNCH = {f"csrc/cuda/{name}.cu": KERNEL for name in ("launch", "plan")}
 
 
 class NotFoundError(Exception):
@@ -79,7 +80,7 @@ def build_driver(
     if radii:
         kernels = {"cuda_host/variants.cpp": [*KERNEL, f"-DRADII={','.join(map(str, radii))}"]}
     else:
-        kernels = {f"csrc/cuda/ssim_{name}.cu": KERNEL for name in ("float", "double")}
+        kernels = {f"csrc/cuda/ssim_{name}.cu": KERNEL for name in KERNELS}
     objects = compile_driver(folder, cuda) + compile_around(folder, cuda, flags)
     objects += compile_some(folder, kernels, cuda, flags)
     return link(folder, "driver", objects, flags)

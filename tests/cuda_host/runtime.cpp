@@ -69,6 +69,13 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = settings.multiprocessors; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = int(settings.shared_memory); break;
+    case cudaDevAttrL2CacheSize: *value = int(settings.cache); break;
+    // An H100's.
+    case cudaDevAttrClockRate: *value = 1'980'000; break;
+    case cudaDevAttrMemoryClockRate: *value = 2'619'000; break;
+    case cudaDevAttrGlobalMemoryBusWidth: *value = 5120; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
     default: return status(cudaErrorInvalidValue);
   }
   return cudaSuccess;

@@ -1,5 +1,5 @@
-// The SSIM kernel for some radii alone (-DRADII=2,5), in the place of ssim_float.cu and
-// ssim_double.cu: most of the time goes into compiling it.
+// The SSIM kernels for some radii alone (-DRADII=2,5), in the place of ssim_float.cu,
+// ssim_double.cu and ssim_two.cu: most of the time goes into compiling it.
 #include "cuda/variants.cuh"
 
 #include <cstdio>
@@ -8,27 +8,47 @@
 namespace lamp_kernels::cuda {
 namespace {
 
-template <class T, int... radii>
-const Variant& one_of(int radius, int gradients) {
-  static const Variant table[][3] = {
-      {variant<T, radii, 0>(), variant<T, radii, 1>(), variant<T, radii, 2>()}...};
-  int row = 0, found = -1;
-  for (const int one : {radii...}) {
-    if (one == radius) found = row;
-    ++row;
-  }
-  if (found >= 0) return table[found][gradients];
+// The row of `table` for a radius, where the rows are those of RADII.
+template <size_t rows>
+const Variant& find(const Variant (&table)[rows][3], int radius, int gradients) {
+  constexpr int kRadii[] = {RADII};
+  for (size_t row = 0; row < rows; ++row)
+    if (kRadii[row] == radius) return table[row][gradients];
   std::fprintf(stderr, "radius %d is not compiled\n", radius);
   std::abort();
 }
 
+template <int... radii>
+struct Tables {
+  static constexpr Variant kDouble[][3] = {{variant<OneLaunch<double, radii, 0, false>>(),
+                                            variant<OneLaunch<double, radii, 1, false>>(),
+                                            variant<OneLaunch<double, radii, 2, false>>()}...};
+  static constexpr Variant kFloat[][3] = {{{}, variant<OneLaunch<float, radii, 1, false>>(),
+                                           variant<OneLaunch<float, radii, 2, false>>()}...};
+  static constexpr Variant kCommon[][3] = {{{}, variant<OneLaunch<float, radii, 1, true>>(), {}}...};
+  static constexpr Variant kLosses[][3] = {
+      {variant<Losses<radii, 0>>(), variant<Losses<radii, 1>>(), variant<Losses<radii, 2>>()}...};
+  static constexpr Variant kGradients[][3] = {
+      {{}, variant<Gradients<radii, 1>>(), variant<Gradients<radii, 2>>()}...};
+};
+using Compiled = Tables<RADII>;
+
 }  // namespace
 
-const Variant& float_variant(int radius, int gradients) {
-  return one_of<float, RADII>(radius, gradients);
+const Variant& double_one(int radius, int gradients) {
+  return find(Compiled::kDouble, radius, gradients);
 }
-const Variant& double_variant(int radius, int gradients) {
-  return one_of<double, RADII>(radius, gradients);
+const Variant& float_one(int radius, int gradients) {
+  return find(Compiled::kFloat, radius, gradients);
+}
+const Variant& float_one_common(int radius, int gradients) {
+  return find(Compiled::kCommon, radius, gradients);
+}
+const Variant& float_losses(int radius, int gradients) {
+  return find(Compiled::kLosses, radius, gradients);
+}
+const Variant& float_gradients(int radius, int gradients) {
+  return find(Compiled::kGradients, radius, gradients);
 }
 
 }  // namespace lamp_kernels::cuda

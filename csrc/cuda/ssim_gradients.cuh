@@ -1,0 +1,253 @@
+// The second of two launches: the gradient, from the planes of h that ssim_losses.cuh has written.
+//
+//   h (row)     --fetch, deposit-->    shared
+//   h           --adjoint_along_x-->   G_x^T at a thread's two columns
+//   these       --push-->              G_y^T of them: a finished row, radius rows later
+//   adjoint, d, s  --finish-->         gradient
+//
+// d and s are read anew. Two rows of h are in shared memory, and there is one barrier a row.
+#pragma once
+
+#include "terms.cuh"
+
+namespace lamp_kernels::cuda {
+
+// `common`: images of T and gradients whose pairs of columns may be read and written at once, and no
+// pointwise term.
+template <class T, int radius, int gradients, bool common>
+class SsimGradients {
+  static constexpr int kColumns = 2;
+  // As in RowReader: h is read side by side by a warp.
+  static constexpr int kPieces = kColumns + 1;
+  static constexpr int kPlanes = 2 + gradients;
+  using Pair = HPair<T>;
+  using Rest = HRest<T, gradients>;
+  using Values = Neighbours<T, kColumns>;
+
+  const SsimArguments<T>& a;
+  const Params& p;
+  const Tile tile;
+  const int length = blockDim.x * kColumns + 2 * radius;  // of a row of h
+  Pair* pairs;  // two rows of these, two of those
+  Rest* rests;
+  const Edges edge_rows;
+  const int column;  // the first of this thread's pixels
+  const bool active;
+  T level_d, level_s;
+  T share[kColumns];  // of the adjoint
+  SumsInRegisters<T, radius> adjoint_sums[kPlanes * kColumns];
+
+  // The row of h to come. Where the pieces of one lie, in bytes from its start.
+  const HPlane<T, gradients> h;
+  int h_row, step;
+  bool there[kPieces];   // whether the grid has such a column
+  bool inside[kPieces];  // and such a row
+  uint32_t pair_at[kPieces], rest_at[kPieces];
+  Pair next_pair[kPieces];
+  Rest next_rest[kPieces];
+
+  // The pixels to come, and where the gradients go.
+  using Stride = std::conditional_t<common, int, int64_t>;
+  const char *x, *y;  // in row 0
+  Stride x_row, y_row;
+  Values next_x, next_y;
+  T *to_x, *to_y;
+
+ public:
+  LAMP_DEVICE SsimGradients(const SsimArguments<T>& arguments, unsigned char* shared)
+      : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)),
+        pairs(reinterpret_cast<Pair*>(shared)), rests(reinterpret_cast<Rest*>(pairs + 2 * length)),
+        edge_rows(p, p.height), column(tile.column + kColumns * int(threadIdx.x)),
+        active(column < tile.end_column),
+        h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), x(pixels(p.input)),
+        y(pixels(p.target)), x_row(Stride(p.input.row * size_in(p.input))),
+        y_row(Stride(p.target.row * size_in(p.target))), next_x{}, next_y{} {
+    level_d = a.levels[2 * a.tiling.plane(tile)];
+    level_s = a.levels[2 * a.tiling.plane(tile) + 1];
+    LAMP_UNROLL
+    for (int k = 0; k < kPlanes * kColumns; ++k) {
+      T* none = nullptr;
+      adjoint_sums[k].clear(none);
+    }
+    const Edges edge_columns(p, p.width);
+    LAMP_UNROLL
+    for (int c = 0; c < kColumns; ++c) share[c] = a.scale * edge_columns.share<T>(column + c);
+    const Axis columns = grid_axis(p, p.width);
+    LAMP_UNROLL
+    for (int i = 0; i < kPieces; ++i) {
+      const int at = columns.at(tile.column - radius + piece<kColumns>(i));
+      there[i] = at >= 0;
+      pair_at[i] = h.pair_at(max(at, 0));
+      rest_at[i] = h.rest_at(max(at, 0));
+      next_pair[i] = {};
+      next_rest[i] = {};
+    }
+    to_x = element<T>(p.input_gradient, tile, tile.row, column);
+    if constexpr (gradients == 2) to_y = element<T>(p.target_gradient, tile, tile.row, column);
+  }
+
+  LAMP_DEVICE void run() {
+    const Axis grid = grid_axis(p, p.height);
+    // Row v of h brings row v - radius of the gradient. The row after it is on its way, and so are
+    // the pixels of the next row of the gradient.
+    int v = tile.row - radius;
+    const int stop = tile.end_row + radius;
+    seat(grid.run(v));
+    fetch();
+    fetch_pixels(tile.row);
+    int buffer = 0;
+    while (v < stop) {
+      const Axis::Run run = grid.run(v + 1);
+      seat(run);
+      for (const int some = min(v + run.end - (v + 1), stop); v < some; ++v) {
+        Pair* const pair_row = pairs + buffer;
+        Rest* const rest_row = rests + buffer;
+        deposit(pair_row, rest_row);
+        __syncthreads();
+        fetch();
+        T planes[kColumns][kPlanes];
+        adjoint(pair_row, rest_row, planes);
+        if (v - radius >= tile.row && active) {
+          finish(v - radius, planes);
+          fetch_pixels(min(v - radius + 1, tile.end_row - 1));
+        }
+        buffer = length - buffer;
+      }
+    }
+  }
+
+ private:
+  LAMP_DEVICE bool has_piece(int i) const { return i < kColumns || threadIdx.x < 2 * radius; }
+
+  LAMP_DEVICE void seat(const Axis::Run& run) {
+    h_row = max(run.at, 0);
+    step = run.step;
+    LAMP_UNROLL
+    for (int i = 0; i < kPieces; ++i) inside[i] = there[i] && run.at >= 0;
+  }
+  LAMP_DEVICE void fetch() {
+    const char* const row = h.row(h_row);
+    LAMP_UNROLL
+    for (int i = 0; i < kPieces; ++i) {
+      if (!has_piece(i)) continue;
+      next_pair[i] = inside[i] ? *reinterpret_cast<const Pair*>(row + pair_at[i]) : Pair{};
+      next_rest[i] = inside[i] ? *reinterpret_cast<const Rest*>(row + rest_at[i]) : Rest{};
+    }
+    h_row += step;
+  }
+  LAMP_DEVICE void deposit(Pair* pair_row, Rest* rest_row) const {
+    LAMP_UNROLL
+    for (int i = 0; i < kPieces; ++i) {
+      if (!has_piece(i)) continue;
+      pair_row[piece<kColumns>(i)] = next_pair[i];
+      rest_row[piece<kColumns>(i)] = next_rest[i];
+    }
+  }
+
+  LAMP_DEVICE static int64_t size_in(const Source& s) { return common ? sizeof(T) : size_of(s.dtype); }
+  LAMP_DEVICE const char* pixels(const Source& s) const {
+    return static_cast<const char*>(s.data) +
+           (plane_of(s, tile.image, tile.channel) + column * s.column) * size_in(s);
+  }
+  LAMP_DEVICE void fetch_pixels(int row) {
+    if (!active) return;
+    read(p.input, rows_from(x, row, x_row), next_x);
+    read(p.target, rows_from(y, row, y_row), next_y);
+  }
+  LAMP_DEVICE void read(const Source& s, const char* from, Values& to) const {
+    if constexpr (common) {
+      const auto* const at = reinterpret_cast<const Values*>(from);
+      LAMP_IS_GLOBAL(at);
+      to = *at;
+    } else {
+      LAMP_UNROLL
+      for (int c = 0; c < kColumns; ++c)
+        if (column + c < tile.end_column)
+          to.at[c] = load_as<T>(from + c * s.column * size_in(s), s.dtype);
+    }
+  }
+
+  // G^T of the row of h, as far as a row of pixels is finished by it.
+  LAMP_DEVICE void adjoint(const Pair* pair_row, const Rest* rest_row,
+                           T (*planes)[kPlanes]) {
+    const Seen<radius, kColumns, Pair> pair(pair_row);
+    const Seen<radius, kColumns, Rest> rest(rest_row);
+    LAMP_UNROLL
+    for (int c = 0; c < kColumns; ++c) {
+      const int centre = c + radius;
+      T along_x[4];
+      along_x[0] = adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].ss; }, a.tap);
+      along_x[1] = adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].dd; }, a.tap);
+      along_x[2] = adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[0]; }, a.tap);
+      if constexpr (gradients == 2)
+        along_x[3] =
+            adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[1]; }, a.tap);
+      LAMP_UNROLL
+      for (int k = 0; k < kPlanes; ++k)
+        planes[c][k] = push<radius>(adjoint_sums[k * kColumns + c], along_x[k], a.tap);
+    }
+  }
+
+  LAMP_DEVICE void finish(int row, const T (*planes)[kPlanes]) {
+    const T row_share = edge_rows.share<T>(row);
+    Values by_x, by_y;
+    LAMP_UNROLL
+    for (int c = 0; c < kColumns; ++c) {
+      const T* plane = planes[c];
+      const T d = (next_x.at[c] - next_y.at[c]) * a.scale - level_d;
+      const T s = (next_x.at[c] + next_y.at[c]) * a.scale - level_s;
+      const T by_s = T(2) * s * plane[0], by_dd = T(2) * d * plane[1];
+      T by_d = 0;
+      if constexpr (!common) {
+        if ((p.mse || p.l1) && column + c < tile.end_column)
+          by_d = a.scale * PixelTerms<T>(a, tile, Factors<T>(p, tile.image), row, column + c,
+                                         [](int, T) {}).by_d;
+      }
+      by_x.at[c] = (plane[2] + by_s + by_dd) * (share[c] * row_share) + by_d;
+      if constexpr (gradients == 2)
+        by_y.at[c] = (plane[3] + by_s - by_dd) * (share[c] * row_share) - by_d;
+    }
+    write(p.input_gradient, to_x, by_x);
+    if constexpr (gradients == 2) write(p.target_gradient, to_y, by_y);
+  }
+  LAMP_DEVICE void write(const Sink& s, T*& to, const Values& values) const {
+    if constexpr (common) {
+      auto* const at = reinterpret_cast<Values*>(to);
+      LAMP_IS_GLOBAL(at);
+      *at = values;
+    } else {
+      LAMP_UNROLL
+      for (int c = 0; c < kColumns; ++c) {
+        T* const at = to + c * s.column;
+        LAMP_IS_GLOBAL(at);
+        if (column + c < tile.end_column) *at = values.at[c];
+      }
+    }
+    to += s.row;
+  }
+};
+
+template <class T, int radius, int gradients>
+constexpr KernelResources gradients_resources() {
+  KernelResources r;
+  r.radius = radius;
+  r.columns = 2;
+  r.pixel_bytes = 2 * (2 + gradients) * int(sizeof(T));
+  r.warps_at_once = 16;  // as the launch bounds have it
+  r.instructions = 123 + 32 * radius;
+  r.latency = 510 + 100 * radius;
+  r.bytes = (2 + gradients) * int(sizeof(T));
+  return r;
+}
+
+template <class T, int radius, int gradients>
+__global__ void __launch_bounds__(kMostWarps* kWarp, 2)
+    ssim_gradients_kernel(const __grid_constant__ SsimArguments<T> a) {
+  LAMP_SHARED(shared);
+  if (a.common)
+    SsimGradients<T, radius, gradients, true>(a, shared).run();
+  else
+    SsimGradients<T, radius, gradients, false>(a, shared).run();
+}
+
+}  // namespace lamp_kernels::cuda

@@ -1,0 +1,155 @@
+// SSIM's loss at every position, and for a gradient the planes of h that it takes, to memory:
+// ssim_gradients.cuh, the second launch, makes the gradient of them. Without a gradient, the map.
+//
+//   pixels (row)  --RowReader-->       shared: d, s of the row, about the plane's levels
+//   d, s          --moments_along_x--> G_x of d, s, d^2, s^2 at a thread's column
+//   these         --push-->            G_y of them: a finished row, radius rows later
+//   moments       --statistics-->      loss, and h to memory
+//
+// A block walks down a tile, a thread for each column. There are two rows in shared memory, of which
+// one is written while the other is read, and one barrier a row.
+#pragma once
+
+#include "terms.cuh"
+
+namespace lamp_kernels::cuda {
+
+// `common`: images of T whose columns lie side by side, no weight, no pointwise term and no map.
+template <class T, int radius, int gradients, bool common>
+class SsimLosses {
+  using PixelRow = Pixel<T>*;
+
+  const SsimArguments<T>& a;
+  const Params& p;
+  const Tile tile;
+  const Factors<T> factor;
+  PixelRow rows;
+  double* scratch;
+  SsimConstants<T> constants;
+  RowReader<T, radius, 1, common> reader;
+  SumsInRegisters<T, radius> moment_sums[4];
+  Sum<T> sums[kMaxTerms];
+  const Edges edge_rows;
+  const int column;  // of the image
+  bool counted;      // whether the tile has it, and the loss's grid
+  T own_factor;      // of the slope; 0 where it is not counted
+  const HPlane<T, gradients> h;
+  const uint32_t pair_at, rest_at;  // in a row of h
+
+ public:
+  LAMP_DEVICE SsimLosses(const SsimArguments<T>& arguments, unsigned char* shared)
+      : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)), factor(p, tile.image),
+        rows(reinterpret_cast<PixelRow>(reinterpret_cast<double*>(shared) + kMostWarps)),
+        scratch(reinterpret_cast<double*>(shared)), constants(a.constants),
+        reader(p, tile, tile.column - radius), edge_rows(p, p.height),
+        column(tile.column + int(threadIdx.x)),
+        h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), pair_at(h.pair_at(column)),
+        rest_at(h.rest_at(column)) {
+    const int64_t plane = a.tiling.plane(tile);
+    constants.level_d = a.levels[2 * plane];
+    constants.level_s = a.levels[2 * plane + 1];
+    LAMP_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      T* none = nullptr;
+      moment_sums[k].clear(none);
+    }
+    counted = column < tile.end_column && grid_axis(p, p.width).at(column) == column;
+    own_factor = counted ? factor.of[0] * Edges(p, p.width).factor<T>(column) : T(0);
+  }
+
+  LAMP_DEVICE void run() {
+    const Axis grid = grid_axis(p, p.height), image = image_axis(p, p.height);
+    const int first = max(tile.row, grid.begin), end = min(tile.end_row, grid.end);
+    // Row v of pixels brings row v - radius of the loss. The row after it is on its way.
+    int v = first - radius;
+    const int stop = end + radius;
+    reader.seat(image.run(v));
+    reader.fetch();
+    PixelRow row = rows, other = rows + blockDim.x + 2 * radius;
+    while (v < stop) {
+      const Axis::Run run = image.run(v + 1);
+      reader.seat(run);
+      const int some = min(v + min(run.end - (v + 1), Sum<T>::kFew), stop);
+      for (; v < some; ++v) {
+        reader.deposit(row, a.scale, constants.level_d, constants.level_s);
+        __syncthreads();
+        reader.fetch();
+        const Moments<T> moments = push_moments<radius>(
+            moment_sums, moments_along_x<radius>(Seen<radius, 1, Pixel<T>>(row), 0, a.tap), a.tap);
+        if (v - radius >= first) statistics(v - radius, moments);
+        PixelRow const read = row;
+        row = other;
+        other = read;
+      }
+      sums[0].flush();
+    }
+    if constexpr (!common) pointwise();
+    write_sums(a, sums, scratch);
+  }
+
+ private:
+  LAMP_DEVICE void statistics(int row, const Moments<T>& moments) {
+    const Dissimilarity<T> at = ssim(moments, constants);
+    const Amplified<T> amplified = amplify<T>(at.loss, a.amplification);
+    T slope = own_factor * edge_rows.factor<T>(row) * amplified.slope;
+    T loss = amplified.value;
+    if constexpr (!common) {
+      if (p.weight.data && counted) {
+        const T weight = weight_at<T>(p, tile, row, column);
+        slope *= weight;
+        loss *= weight;
+      }
+    }
+    if (counted) sums[0].few += loss;
+    if constexpr (gradients == 0) {
+      if (!common && p.map.data && counted)
+        *element<T>(p.map, tile, row, column) = amplified.value * factor.of[0];
+    } else {
+      const Adjoint<T> adjoint =
+          ssim_adjoint(moments.mean_d, moments.mean_s, at, slope, constants);
+      HRest<T, gradients> rest;
+      rest.at[0] = adjoint.s + adjoint.d;
+      if constexpr (gradients == 2) rest.at[1] = adjoint.s - adjoint.d;
+      if (counted) {
+        char* const h_row = h.row(row);
+        *reinterpret_cast<HPair<T>*>(h_row + pair_at) = {adjoint.ss, adjoint.dd};
+        *reinterpret_cast<HRest<T, gradients>*>(h_row + rest_at) = rest;
+      }
+    }
+  }
+
+  // The pointwise terms, whose gradient is the second launch's.
+  LAMP_DEVICE void pointwise() {
+    if (!(p.mse || p.l1) || column >= tile.end_column) return;
+    for (int row = tile.row; row < tile.end_row; ++row) {
+      const PixelTerms<T> terms(a, tile, factor, row, column,
+                                [&](int k, T v) { (k == 1 ? sums[1] : sums[2]).few += v; });
+      if (gradients == 0 && p.map.data) *element<T>(p.map, tile, row, column) += terms.value;
+      if ((row - tile.row) % Sum<T>::kFew == Sum<T>::kFew - 1) sums[1].flush(), sums[2].flush();
+    }
+  }
+};
+
+template <class T, int radius, int gradients>
+constexpr KernelResources losses_resources() {
+  KernelResources r;
+  r.radius = radius;
+  r.pixel_bytes = 2 * 2 * int(sizeof(T));
+  r.warps_at_once = 16;  // as the launch bounds have it
+  r.instructions = 126 + 26 * radius;
+  r.latency = 455 + 50 * radius;
+  r.bytes = 2 * int(sizeof(T));
+  return r;
+}
+
+template <class T, int radius, int gradients>
+__global__ void __launch_bounds__(kMostWarps* kWarp, 2)
+    ssim_losses_kernel(const __grid_constant__ SsimArguments<T> a) {
+  LAMP_SHARED(shared);
+  if (a.common)
+    SsimLosses<T, radius, gradients, true>(a, shared).run();
+  else
+    SsimLosses<T, radius, gradients, false>(a, shared).run();
+}
+
+}  // namespace lamp_kernels::cuda

@@ -1,0 +1,129 @@
+// What the SSIM kernels share beside the windows: their arguments, the tile of a block, and the
+// terms of a pixel.
+#pragma once
+
+#include "windows.cuh"
+
+namespace lamp_kernels::cuda {
+
+template <class T>
+struct SsimArguments {
+  Params p;
+  Tiling tiling;
+  TileRange tiles;  // of this launch
+  T tap[kMaxRadius + 1];
+  T scale;
+  SsimConstants<T> constants;  // the levels are the tile's or the plane's
+  Amplification<T> amplification;
+  bool common;      // the kernel may take the way that leaves out what is rare
+  double* partial;  // (tiles of all planes, terms)
+  // Of the design with two launches:
+  const T* levels;      // (planes, 2): of d and of s
+  T* h;                 // (planes at once, rows, what HPlane says)
+  int64_t first_h_plane;  // the plane that h begins with
+
+  LAMP_DEVICE T* h_of(int64_t plane, int gradients) const {
+    return h + (plane - first_h_plane) * tiling.h_plane(gradients);
+  }
+};
+
+// The factors of the terms of one image, or of a map.
+template <class T>
+struct Factors {
+  T of[kMaxTerms];
+
+  LAMP_DEVICE Factors(const Params& p, int64_t image) {
+    const int terms = p.terms();
+    const T* const all = static_cast<const T*>(p.factors) + (p.map.data ? 0 : image * terms);
+    LAMP_UNROLL
+    for (int k = 0; k < kMaxTerms; ++k) of[k] = k < terms ? all[k] : T(0);
+  }
+};
+
+template <class T>
+LAMP_DEVICE T load_at(const Source& s, const Tile& tile, int row, int column) {
+  return load<T>(s, plane_of(s, tile.image, tile.channel) + row * s.row + column * s.column);
+}
+template <class T>
+LAMP_DEVICE T weight_at(const Params& p, const Tile& tile, int row, int column) {
+  return p.weight.data ? load_at<T>(p.weight, tile, row, column) : T(1);
+}
+template <class T>
+LAMP_DEVICE T* element(const Sink& s, const Tile& tile, int row, int column) {
+  return static_cast<T*>(s.data) + plane_of(s, tile.image, tile.channel) + row * s.row +
+         column * s.column;
+}
+
+// The pointwise terms of one pixel: the sum of factor times A(L), and its derivative by d. Calls
+// add(k, weight times A(L)) for term k of all. From the pixels themselves: d about its level has
+// lost digits.
+template <class T>
+struct PixelTerms {
+  T value = 0, by_d = 0;
+
+  template <class Add>
+  LAMP_DEVICE PixelTerms(const SsimArguments<T>& a, const Tile& tile, const Factors<T>& factor,
+                         int row, int column, Add add) {
+    const Params& p = a.p;
+    const T x = load_at<T>(p.input, tile, row, column);
+    const T y = load_at<T>(p.target, tile, row, column);
+    const T d = (x - y) * a.scale, weight = weight_at<T>(p, tile, row, column);
+    int k = 1;  // after SSIM
+    auto term = [&](const Pointwise<T>& l) {
+      const Amplified<T> amplified = amplify<T>(l.loss, a.amplification);
+      const T own = k == 1 ? factor.of[1] : factor.of[2];
+      add(k, weight * amplified.value);
+      value += amplified.value * own;
+      by_d += weight * own * amplified.slope * l.slope;
+      ++k;
+    };
+    if (p.mse) term(squared_error(d));
+    if (p.l1) term(absolute_error<T>(d));
+  }
+};
+
+// Writes the block's sums of the terms; `tile` counts all of the call's.
+template <class T>
+LAMP_DEVICE void write_sums(const SsimArguments<T>& a, Sum<T>* sums, double* scratch) {
+  const int terms = a.p.terms();
+  LAMP_UNROLL
+  for (int k = 0; k < kMaxTerms; ++k) {
+    if (k >= terms) break;
+    sums[k].flush();
+    const double sum = sum_of_block(sums[k].total, scratch);
+    if (threadIdx.x == 0) a.partial[(a.tiles.first + blockIdx.x) * terms + k] = sum;
+  }
+}
+
+// ---- The planes of h, between the two launches ---------------------------------------------------
+
+// A row of h holds for each column of the image ss and dd, and behind these, for each again, s + d
+// and, with both gradients, s - d: one instruction reads two numbers.
+template <class T>
+struct alignas(2 * sizeof(T)) HPair {
+  T ss, dd;
+};
+template <class T, int gradients>
+using HRest = Neighbours<T, gradients ? gradients : 1>;  // there is no h without a gradient
+
+// One plane of h, of `width` columns (Tiling::h_width()). As it is kept in a cache, 32 bits count its
+// bytes.
+template <class T, int gradients>
+struct HPlane {
+  char* start;
+  int width, row_bytes;
+
+  LAMP_DEVICE HPlane(T* plane, int columns)
+      : start(reinterpret_cast<char*>(plane)), width(columns),
+        row_bytes(columns * (2 + gradients) * int(sizeof(T))) {
+    LAMP_IS_GLOBAL(start);
+  }
+  LAMP_DEVICE char* row(int i) const { return start + uint32_t(i * row_bytes); }
+  // Bytes from the start of a row.
+  LAMP_DEVICE uint32_t pair_at(int column) const { return column * uint32_t(sizeof(HPair<T>)); }
+  LAMP_DEVICE uint32_t rest_at(int column) const {
+    return width * uint32_t(sizeof(HPair<T>)) + column * uint32_t(sizeof(HRest<T, gradients>));
+  }
+};
+
+}  // namespace lamp_kernels::cuda
