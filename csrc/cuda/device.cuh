@@ -149,18 +149,29 @@ struct Sum {
   }
 };
 
-// The sum of all threads' values, to all of them, always in the same order. `scratch` holds a
-// number for each warp, and nothing else uses it between two barriers from here.
+// The sums of all threads' values, to all of them, always in the same order. `scratch` holds `count`
+// numbers for each warp, and nothing else uses it between two barriers from here.
+template <class T, int count>
+LAMP_DEVICE void sums_of_block(T (&values)[count], T* scratch) {
+  LAMP_UNROLL
+  for (int k = 0; k < count; ++k)
+    for (int by = kWarp / 2; by > 0; by /= 2)
+      values[k] += __shfl_down_sync(0xffffffffu, values[k], by);
+  const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp;
+  if (threadIdx.x % kWarp == 0)
+    for (int k = 0; k < count; ++k) scratch[warp * count + k] = values[k];
+  __syncthreads();
+  for (int k = 0; k < count; ++k) {
+    values[k] = 0;
+    for (int i = 0; i < warps; ++i) values[k] += scratch[i * count + k];
+  }
+  __syncthreads();
+}
 template <class T>
 LAMP_DEVICE T sum_of_block(T value, T* scratch) {
-  for (int by = kWarp / 2; by > 0; by /= 2) value += __shfl_down_sync(0xffffffffu, value, by);
-  const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp;
-  if (threadIdx.x % kWarp == 0) scratch[warp] = value;
-  __syncthreads();
-  T sum = 0;
-  for (int i = 0; i < warps; ++i) sum += scratch[i];
-  __syncthreads();
-  return sum;
+  T values[] = {value};
+  sums_of_block(values, scratch);
+  return values[0];
 }
 
 }  // namespace lamp_kernels::cuda

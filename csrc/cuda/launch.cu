@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "levels.cuh"
 #include "pixels.cuh"
 #include "scale.cuh"
 #include "sums.cuh"
@@ -18,7 +17,8 @@ constexpr int64_t kLongestSide = 1 << 30;  // SSIM counts twice a side in 32 bit
 constexpr int64_t kMostPlanes = int64_t(1) << 31;
 constexpr int64_t kAligned = 256;  // bytes
 
-constexpr size_t kScratch = kMostWarps * sizeof(double);  // for sum_of_block
+constexpr size_t kScratchBytes = kMostWarps * sizeof(double);  // for sum_of_block
+static_assert(kScratchBytes <= kScratch * sizeof(double));
 static_assert(kPixelThreads <= kMostWarps * kWarp && kSumThreads <= kMostWarps * kWarp);
 
 // Calls f(first, count) until `total` are done, as many at once as a launch may have blocks.
@@ -36,16 +36,8 @@ void launch_pixels(const Params& p, double* partial, const Device& device, cudaS
   in_launches(p.batch * p.channels * tiling.per_plane, device, [&](int64_t first, int64_t count) {
     const PixelArguments<T> a{p, tiling, first, T(p.scale), amplification<T>(p.amplify, p.eps),
                               partial};
-    LAMP_LAUNCH(pixel_kernel<T>, unsigned(count), kPixelThreads, kScratch, stream, a);
+    LAMP_LAUNCH(pixel_kernel<T>, unsigned(count), kPixelThreads, kScratchBytes, stream, a);
     check(cudaGetLastError(), "launch of the pixel kernel");
-  });
-}
-
-void launch_levels(const Params& p, float* levels, const Device& device, cudaStream_t stream) {
-  in_launches(p.batch * p.channels, device, [&](int64_t first, int64_t count) {
-    const LevelArguments<float> a{p, float(p.scale), uint32_t(first), levels};
-    LAMP_LAUNCH(level_kernel<float>, unsigned(count), kLevelThreads, kScratch, stream, a);
-    check(cudaGetLastError(), "launch of the kernel of levels");
   });
 }
 
@@ -53,7 +45,7 @@ template <class T>
 void launch_sums(SumArguments a, int64_t images, const Device& device, cudaStream_t stream) {
   in_launches(images, device, [&](int64_t first, int64_t count) {
     a.first_image = first;
-    LAMP_LAUNCH(sum_kernel<T>, unsigned(count), kSumThreads, kScratch, stream, a);
+    LAMP_LAUNCH(sum_kernel<T>, unsigned(count), kSumThreads, kScratchBytes, stream, a);
     check(cudaGetLastError(), "launch of the summing kernel");
   });
 }
@@ -131,8 +123,8 @@ int64_t Call::levels_at() const {
   return round_up(planes() * per_plane_ * p_.terms() * int64_t(sizeof(double)), kAligned);
 }
 int64_t Call::h_at() const {
-  const bool levels = p_.ssim && plan_.design == Design::two;
-  return levels_at() + (levels ? round_up(planes() * 2 * int64_t(sizeof(float)), kAligned) : 0);
+  const int64_t levels = plan_.gradients ? planes() * per_plane_ * 2 * int64_t(sizeof(float)) : 0;
+  return levels_at() + round_up(levels, kAligned);
 }
 int64_t Call::scratch_bytes() const {
   if (!plan_.gradients) return h_at();
@@ -144,14 +136,13 @@ void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
   double* const partial = reinterpret_cast<double*>(scratch);
   float* const levels = reinterpret_cast<float*>(scratch + levels_at());
   void* const h = scratch + h_at();
-  if (plan_.design == Design::two) launch_levels(p_, levels, device_, stream);
   // One kernel, over some planes.
   auto launch = [&](const Variant& variant, const Tiling& tiling, bool common, int64_t first_plane,
                     int64_t count) {
     const int64_t before = first_plane * tiling.tiles_per_plane();
     in_launches(count * tiling.tiles_per_plane(), device_, [&](int64_t first, int64_t blocks) {
-      variant.launch({p_, tiling, tiling.range(before + first), blocks, common, partial, levels, h,
-                      first_plane, device_, stream});
+      variant.launch({p_, tiling, tiling.range(before + first), blocks, common, partial,
+                      plan_.tiling, levels, h, first_plane, device_, stream});
     });
   };
   if (!plan_.gradients) return launch(*plan_.variant, plan_.tiling, plan_.common, 0, planes());

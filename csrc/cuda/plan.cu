@@ -7,9 +7,8 @@ namespace lamp_kernels::cuda {
 
 namespace {
 
-// Between two kernels that follow one another in a stream, and for one that has next to nothing to
-// do. bench/gpu/model.py has the sources.
-constexpr double kLaunchSeconds = 0.9e-6, kSmallKernelSeconds = 1.5e-6;
+// Between two kernels that follow one another in a stream; bench/gpu/model.py has the source.
+constexpr double kLaunchSeconds = 0.9e-6;
 constexpr double kBandwidthShare = 0.9;  // of the DRAM's, that a kernel reaches
 
 int gradients_of(const Params& p) {
@@ -75,8 +74,7 @@ Plan plan_two(const Params& p, int gradients, const Device& device) {
   const KernelResources& losses = plan.variant->resources;
   if (!gradients) {
     plan.tiling = best_tiling(p, losses, planes, device);
-    plan.seconds = kLaunchSeconds + kSmallKernelSeconds +
-                   seconds_of(p, losses, plan.tiling, planes, device);
+    plan.seconds = seconds_of(p, losses, plan.tiling, planes, device);
     return plan;
   }
   const int64_t of_plane =
@@ -89,10 +87,10 @@ Plan plan_two(const Params& p, int gradients, const Device& device) {
   plan.gradients = &float_gradients(p.radius, gradients);
   plan.gradients_count = gradients;
   plan.gradients_common = is_common_gradient(p);
-  plan.tiling = best_tiling(p, losses, at_once, device);
-  plan.gradients_tiling = best_tiling(p, plan.gradients->resources, at_once, device);
+  const Tilings tilings = best_tilings(p, losses, plan.gradients->resources, at_once, device);
+  plan.tiling = tilings.losses;
+  plan.gradients_tiling = tilings.gradients;
   plan.seconds =
-      kLaunchSeconds + kSmallKernelSeconds +
       double(groups) *
           (seconds_of(p, losses, plan.tiling, at_once, device) +
            seconds_of(p, plan.gradients->resources, plan.gradients_tiling, at_once, device));

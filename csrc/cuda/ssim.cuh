@@ -107,7 +107,7 @@ class SsimTile {
       : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)), factor(p, tile.image),
         grid_rows(grid_axis(p, p.height)), grid_columns(grid_axis(p, p.width)),
         scratch(reinterpret_cast<double*>(shared)),
-        ring(reinterpret_cast<PixelOf*>(scratch + kMostWarps)),
+        ring(reinterpret_cast<PixelOf*>(scratch + kScratch)),
         h(reinterpret_cast<T*>(ring + kRingRows * row_length())), constants(a.constants),
         reader(p, tile, tile.column - kHalo - radius), edge_rows(p, p.height) {
     const Edges edge_columns(p, p.width);
@@ -129,7 +129,9 @@ class SsimTile {
   }
 
   LAMP_DEVICE void run() {
-    find_levels();
+    const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
+    constants.level_d = levels.d;
+    constants.level_s = levels.s;
     const Axis image = image_axis(p, p.height);
     // Row v of pixels brings row v - r of loss and row v - 2r - 1 of the gradient. The row after it
     // is on its way.
@@ -187,35 +189,6 @@ class SsimTile {
     } else if constexpr (!common) {
       if ((p.mse || p.l1) && row >= tile.row && row < tile.end_row) value_of_pixels(row);
     }
-  }
-
-  // About the mean of d and s on this tile, of a few rows; what is not finite does not count, so
-  // that a NaN stays in its windows. Rounding of a variance grows with the square of the distance
-  // to the level.
-  LAMP_DEVICE void find_levels() {
-    constexpr int kRows = 8;
-    const int rows = tile.end_row - tile.row;
-    T sum_d = 0, sum_s = 0, count = 0;
-    for (int column = tile.column + thread; column < tile.end_column; column += blockDim.x) {
-      T at_x[kRows], at_y[kRows];  // all asked for before the first is waited for
-      LAMP_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        // Not at equal distances: a texture may repeat.
-        const int row = tile.row + int(int64_t(i) * rows / kRows) + 3 * i % max(rows / kRows, 1);
-        at_x[i] = load_at<T>(p.input, tile, row, column);
-        at_y[i] = load_at<T>(p.target, tile, row, column);
-      }
-      LAMP_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        const T d = at_x[i] - at_y[i], s = at_x[i] + at_y[i];
-        if (d - d == T(0) && s - s == T(0)) sum_d += d, sum_s += s, count += 1;
-      }
-    }
-    T* some = reinterpret_cast<T*>(scratch);
-    count = sum_of_block(count, some);
-    const T mean = a.scale / max(count, T(1));
-    constants.level_d = sum_of_block(sum_d, some) * mean;
-    constants.level_s = sum_of_block(sum_s, some) * mean;
   }
 
   LAMP_DEVICE void statistics(int row, const Moments<T>* moments, T* h_row) {

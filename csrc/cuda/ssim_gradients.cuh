@@ -33,15 +33,16 @@ class SsimGradients {
   const Edges edge_rows;
   const int column;  // the first of this thread's pixels
   const bool active;
-  T level_d, level_s;
+  Levels<T> level;  // of the losses' tile that this one is in
   T share[kColumns];  // of the adjoint
   SumsInRegisters<T, radius> adjoint_sums[kPlanes * kColumns];
 
   // The row of h to come. Where the pieces of one lie, in bytes from its start.
   const HPlane<T, gradients> h;
   int h_row, step;
-  bool there[kPieces];   // whether the grid has such a column
-  bool inside[kPieces];  // and such a row
+  int h_column[kPieces];  // -1 where there is none
+  bool inside[kPieces];   // whether the grid has such a column and such a row
+  Levels<T> higher[kPieces];  // twice how much higher the level here is than that of h
   uint32_t pair_at[kPieces], rest_at[kPieces];
   Pair next_pair[kPieces];
   Rest next_rest[kPieces];
@@ -62,8 +63,7 @@ class SsimGradients {
         h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), x(pixels(p.input)),
         y(pixels(p.target)), x_row(Stride(p.input.row * size_in(p.input))),
         y_row(Stride(p.target.row * size_in(p.target))), next_x{}, next_y{} {
-    level_d = a.levels[2 * a.tiling.plane(tile)];
-    level_s = a.levels[2 * a.tiling.plane(tile) + 1];
+    level = level_at(tile.row, tile.column);
     LAMP_UNROLL
     for (int k = 0; k < kPlanes * kColumns; ++k) {
       T* none = nullptr;
@@ -76,7 +76,7 @@ class SsimGradients {
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       const int at = columns.at(tile.column - radius + piece<kColumns>(i));
-      there[i] = at >= 0;
+      h_column[i] = at;
       pair_at[i] = h.pair_at(max(at, 0));
       rest_at[i] = h.rest_at(max(at, 0));
       next_pair[i] = {};
@@ -88,30 +88,28 @@ class SsimGradients {
 
   LAMP_DEVICE void run() {
     const Axis grid = grid_axis(p, p.height);
-    // Row v of h brings row v - radius of the gradient. The row after it is on its way, and so are
-    // the pixels of the next row of the gradient.
+    // Row v of h brings row v - radius of the gradient. Meanwhile the row after it is on its way, and
+    // so are the pixels of the next row of the gradient.
     int v = tile.row - radius;
     const int stop = tile.end_row + radius;
-    seat(grid.run(v));
+    seat(grid, v);
     fetch();
+    deposit(0);
     fetch_pixels(tile.row);
     int buffer = 0;
     while (v < stop) {
-      const Axis::Run run = grid.run(v + 1);
-      seat(run);
-      for (const int some = min(v + run.end - (v + 1), stop); v < some; ++v) {
-        Pair* const pair_row = pairs + buffer;
-        Rest* const rest_row = rests + buffer;
-        deposit(pair_row, rest_row);
+      const int end = seat(grid, v + 1);
+      for (const int some = min(end - 1, stop); v < some; ++v) {
         __syncthreads();
         fetch();
         T planes[kColumns][kPlanes];
-        adjoint(pair_row, rest_row, planes);
+        adjoint(pairs + buffer, rests + buffer, planes);
         if (v - radius >= tile.row && active) {
           finish(v - radius, planes);
           fetch_pixels(min(v - radius + 1, tile.end_row - 1));
         }
         buffer = length - buffer;
+        deposit(buffer);
       }
     }
   }
@@ -119,11 +117,26 @@ class SsimGradients {
  private:
   LAMP_DEVICE bool has_piece(int i) const { return i < kColumns || threadIdx.x < 2 * radius; }
 
-  LAMP_DEVICE void seat(const Axis::Run& run) {
+  LAMP_DEVICE Levels<T> level_at(int row, int column) const {
+    const Tiling& t = a.losses_tiling;
+    return a.levels[a.tiling.plane(tile) * t.tiles_per_plane() + t.tile_at(row, column)];
+  }
+
+  // From row v on fetch() reads the rows of the grid that the border rule puts there, as far as they
+  // follow one another in one band of the losses' tiles. Returns the first row that does not.
+  LAMP_DEVICE int seat(const Axis& grid, int v) {
+    const Axis::Run run = grid.run(v);
     h_row = max(run.at, 0);
     step = run.step;
+    const int height = a.losses_tiling.band_height, in_band = h_row % height;
     LAMP_UNROLL
-    for (int i = 0; i < kPieces; ++i) inside[i] = there[i] && run.at >= 0;
+    for (int i = 0; i < kPieces; ++i) {
+      inside[i] = h_column[i] >= 0 && run.at >= 0;
+      const Levels<T> there = level_at(h_row, max(h_column[i], 0));
+      higher[i] = {T(2) * (level.d - there.d), T(2) * (level.s - there.s)};
+    }
+    if (step == 0) return run.end;
+    return min(run.end, v + (step > 0 ? height - in_band : in_band + 1));
   }
   LAMP_DEVICE void fetch() {
     const char* const row = h.row(h_row);
@@ -135,12 +148,18 @@ class SsimGradients {
     }
     h_row += step;
   }
-  LAMP_DEVICE void deposit(Pair* pair_row, Rest* rest_row) const {
+  // Writes the row that was asked for last, about the level here.
+  LAMP_DEVICE void deposit(int buffer) const {
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       if (!has_piece(i)) continue;
-      pair_row[piece<kColumns>(i)] = next_pair[i];
-      rest_row[piece<kColumns>(i)] = next_rest[i];
+      const Pair pair = next_pair[i];
+      Rest rest = next_rest[i];
+      const T by_s = pair.ss * higher[i].s, by_d = pair.dd * higher[i].d;
+      rest.at[0] += by_s + by_d;
+      if constexpr (gradients == 2) rest.at[1] += by_s - by_d;
+      pairs[buffer + piece<kColumns>(i)] = pair;
+      rests[buffer + piece<kColumns>(i)] = rest;
     }
   }
 
@@ -194,8 +213,8 @@ class SsimGradients {
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
-      const T d = (next_x.at[c] - next_y.at[c]) * a.scale - level_d;
-      const T s = (next_x.at[c] + next_y.at[c]) * a.scale - level_s;
+      const T d = (next_x.at[c] - next_y.at[c]) * a.scale - level.d;
+      const T s = (next_x.at[c] + next_y.at[c]) * a.scale - level.s;
       const T by_s = T(2) * s * plane[0], by_dd = T(2) * d * plane[1];
       T by_d = 0;
       if constexpr (!common) {

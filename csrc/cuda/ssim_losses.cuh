@@ -1,7 +1,7 @@
 // SSIM's loss at every position, and for a gradient the planes of h that it takes, to memory:
 // ssim_gradients.cuh, the second launch, makes the gradient of them. Without a gradient, the map.
 //
-//   pixels (row)  --RowReader-->       shared: d, s of the row, about the plane's levels
+//   pixels (row)  --RowReader-->       shared: d, s of the row, about the tile's levels
 //   d, s          --moments_along_x--> G_x of d, s, d^2, s^2 at a thread's column
 //   these         --push-->            G_y of them: a finished row, radius rows later
 //   moments       --statistics-->      loss, and h to memory
@@ -39,15 +39,16 @@ class SsimLosses {
  public:
   LAMP_DEVICE SsimLosses(const SsimArguments<T>& arguments, unsigned char* shared)
       : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)), factor(p, tile.image),
-        rows(reinterpret_cast<PixelRow>(reinterpret_cast<double*>(shared) + kMostWarps)),
+        rows(reinterpret_cast<PixelRow>(reinterpret_cast<double*>(shared) + kScratch)),
         scratch(reinterpret_cast<double*>(shared)), constants(a.constants),
         reader(p, tile, tile.column - radius), edge_rows(p, p.height),
         column(tile.column + int(threadIdx.x)),
         h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), pair_at(h.pair_at(column)),
         rest_at(h.rest_at(column)) {
-    const int64_t plane = a.tiling.plane(tile);
-    constants.level_d = a.levels[2 * plane];
-    constants.level_s = a.levels[2 * plane + 1];
+    const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
+    constants.level_d = levels.d;
+    constants.level_s = levels.s;
+    if (gradients > 0 && threadIdx.x == 0) a.levels[a.tiles.first + blockIdx.x] = levels;
     LAMP_UNROLL
     for (int k = 0; k < 4; ++k) {
       T* none = nullptr;

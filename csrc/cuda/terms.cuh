@@ -2,6 +2,7 @@
 // terms of a pixel.
 #pragma once
 
+#include "levels.cuh"
 #include "windows.cuh"
 
 namespace lamp_kernels::cuda {
@@ -13,12 +14,13 @@ struct SsimArguments {
   TileRange tiles;  // of this launch
   T tap[kMaxRadius + 1];
   T scale;
-  SsimConstants<T> constants;  // the levels are the tile's or the plane's
+  SsimConstants<T> constants;  // the levels are the tile's
   Amplification<T> amplification;
   bool common;      // the kernel may take the way that leaves out what is rare
   double* partial;  // (tiles of all planes, terms)
   // Of the design with two launches:
-  const T* levels;      // (planes, 2): of d and of s
+  Tiling losses_tiling;
+  Levels<T>* levels;    // of its tiles, of all planes
   T* h;                 // (planes at once, rows, what HPlane says)
   int64_t first_h_plane;  // the plane that h begins with
 

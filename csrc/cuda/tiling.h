@@ -27,6 +27,7 @@ constexpr int kWarp = 32;      // threads
 constexpr int kSchedulers = 4;  // of a multiprocessor
 constexpr int64_t kReservedShared = 1024;  // bytes of a multiprocessor that each block costs
 constexpr int kMostWarps = 8;  // of a block: with 255 registers a thread it fits a multiprocessor
+constexpr int kScratch = 3 * kMostWarps;  // numbers of float64 in shared memory, for sums of blocks
 static_assert(kMostWarps * kWarp * 255 <= 65536);
 
 // ---- What a kernel takes -------------------------------------------------------------------------
@@ -46,7 +47,7 @@ struct KernelResources {
   constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
   constexpr int64_t shared_memory(int threads) const {
     return (positions(threads) + 2 * radius) * pixel_bytes + int64_t(threads) * thread_bytes +
-           kMostWarps * int64_t(sizeof(double));
+           kScratch * int64_t(sizeof(double));
   }
   // Rows that a band computes beside its own.
   constexpr int seam() const { return 2 * radius + 2 * halo; }
@@ -99,6 +100,11 @@ struct Tiling {
 
   // Which of all planes a tile is in.
   LAMP_ANYWHERE int64_t plane(const Tile& tile) const { return tile.image * channels + tile.channel; }
+
+  // Which of a plane's tiles holds a pixel.
+  LAMP_ANYWHERE int tile_at(int row, int column) const {
+    return column / strip_width * bands + row / band_height;
+  }
 
   // Columns of a row of h: as many as keep what lies behind pairs of numbers aligned.
   LAMP_ANYWHERE int h_width() const { return (width + 1) & ~1; }
@@ -170,6 +176,55 @@ inline Tiling best_tiling(const Params& p, const KernelResources& r, int64_t pla
       if (least < 0 || cycles < least) {
         least = cycles;
         best = t;
+      }
+    }
+  }
+  return best;
+}
+
+// The tiles of the two launches: those of the gradients lie within those of the losses, one or more
+// below one another, so that a tile of gradients has one level.
+struct Tilings {
+  Tiling losses, gradients;
+
+  // The tiles of the losses, and each in `parts` for a kernel with other columns.
+  Tilings(const Tiling& t, const KernelResources& r, int parts) : losses(t), gradients(t) {
+    gradients.threads = int(round_up(ceil_div(t.strip_width, r.columns), kWarp));
+    gradients.band_height = int(ceil_div(t.band_height, parts));
+    gradients.bands = int(ceil_div(t.height, gradients.band_height));
+    losses.band_height = parts * gradients.band_height;
+    losses.bands = int(ceil_div(t.height, losses.band_height));
+  }
+  Tilings() = default;
+};
+inline Tilings best_tilings(const Params& p, const KernelResources& losses,
+                            const KernelResources& gradients, int64_t planes,
+                            const Device& device) {
+  Tilings best;
+  double least = -1;
+  // Strips of an even number of warps, unless one is enough.
+  for (int warps = p.width <= losses.positions(kWarp) ? 1 : 2; warps <= kMostWarps;
+       warps += 1 + (warps > 1)) {
+    const Tiling whole = tiling_of(p, losses, warps, 1, device);
+    if (!whole.threads) continue;
+    const int64_t at_once = losses.blocks_at_once(whole.threads, device.shared_memory);
+    int64_t last = 0;
+    for (int64_t blocks = 0; blocks <= 3 * at_once; ++blocks) {
+      const int64_t bands = std::clamp<int64_t>(
+          blocks * device.multiprocessors / std::max<int64_t>(planes * whole.strips, 1), 1,
+          p.height);
+      if (bands == last) continue;
+      last = bands;
+      Tiling t = tiling_of(p, losses, warps, bands, device);
+      t.strip_width = int(round_up(t.strip_width, gradients.columns));
+      for (int parts = 1; parts <= 4; ++parts) {
+        const Tilings tilings(t, gradients, parts);
+        const double cycles = launch_cycles(losses, tilings.losses, planes, device) +
+                              launch_cycles(gradients, tilings.gradients, planes, device);
+        if (least < 0 || cycles < least) {
+          least = cycles;
+          best = tilings;
+        }
       }
     }
   }

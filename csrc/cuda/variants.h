@@ -15,7 +15,8 @@ struct SsimLaunch {
   int64_t blocks;
   bool common;        // as the kernel says
   double* partial;
-  const void* levels;  // the rest for the design with two launches
+  Tiling losses_tiling;  // the rest for the design with two launches
+  void* levels;
   void* h;
   int64_t first_h_plane;
   const Device& device;

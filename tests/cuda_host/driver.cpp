@@ -78,8 +78,15 @@ class CudaKernels : public Kernels {
     cuda::Call call = of_design(p, wide);
     if (!warps) return call;
     cuda::Plan plan = call.plan();
-    widen(p, *plan.variant, plan.tiling);
-    if (plan.gradients) widen(p, *plan.gradients, plan.gradients_tiling);
+    const cuda::Tiling wide_one =
+        cuda::tiling_of(p, plan.variant->resources, warps, plan.tiling.bands, device_);
+    if (!wide_one.threads) return call;
+    plan.tiling = wide_one;
+    if (plan.gradients) {
+      const cuda::Tilings both(wide_one, plan.gradients->resources, 2);
+      plan.tiling = both.losses;
+      plan.gradients_tiling = both.gradients;
+    }
     call.use(plan);
     return call;
   }
@@ -88,8 +95,7 @@ class CudaKernels : public Kernels {
     float some = 0;
     known.input_gradient.data = gradients ? &some : nullptr;
     known.target_gradient.data = gradients == 2 ? &some : nullptr;
-    const cuda::Plan plan = call(known, wide).plan();
-    return plan.design == cuda::Design::two ? p.width : plan.tiling.strip_width;
+    return call(known, wide).plan().tiling.strip_width;
   }
 
  private:
@@ -103,11 +109,6 @@ class CudaKernels : public Kernels {
       return cuda::Call(p, wide, device_, cuda::Design::one);
     }
   }
-  void widen(const Params& p, const cuda::Variant& variant, cuda::Tiling& tiling) const {
-    const cuda::Tiling wide = cuda::tiling_of(p, variant.resources, warps, tiling.bands, device_);
-    if (wide.threads) tiling = wide;
-  }
-
   void launch(const Params& p, bool wide, void* shares, bool per_term) const {
     const cuda::Call call = this->call(p, wide);
     const size_t numbers = size_t(call.scratch_bytes() + 7) / sizeof(double);
