@@ -133,6 +133,11 @@ LAMP_DEVICE int64_t plane_of(const Tensor& s, int64_t image, int64_t channel) {
   return image * s.batch + channel * s.channel;
 }
 
+template <class T>
+LAMP_DEVICE T load_at(const Source& s, const Tile& tile, int row, int column) {
+  return load<T>(s, plane_of(s, tile.image, tile.channel) + row * s.row + column * s.column);
+}
+
 // ---- Sums ---------------------------------------------------------------------------------------
 
 // A sum of many numbers: in T over a few of them, in double from there on, because float64 is a

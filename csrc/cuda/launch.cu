@@ -151,6 +151,7 @@ void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
     launch(*plan_.variant, plan_.tiling, plan_.common, first, count);
     launch(*plan_.gradients, plan_.gradients_tiling, plan_.gradients_common, first, count);
   }
+  if (p_.mse || p_.l1) launch_pixels<float>(p_, nullptr, device_, stream);
 }
 
 void Call::enqueue(void* shares, bool per_term, void* scratch, cudaStream_t stream) const {

@@ -1,4 +1,5 @@
-// Pointwise losses without SSIM: a block takes a run of pixels in one plane.
+// Pointwise losses without SSIM, and beside it their gradient, added to SSIM's: a block takes a run of
+// pixels in one plane.
 #pragma once
 
 #include "device.cuh"
@@ -13,7 +14,7 @@ struct PixelArguments {
   int64_t first_tile;  // of this launch
   T scale;
   Amplification<T> amplification;
-  double* partial;  // (tiles, terms)
+  double* partial;  // (tiles, terms); null: gradients are added to what is there, and nothing else
 };
 
 template <class T>
@@ -26,7 +27,9 @@ __global__ void __launch_bounds__(kPixelThreads)
   const int64_t first = tile % a.tiling.per_plane * (kPixelThreads * kPixelsOfAThread);
   const int terms = p.terms();
   const T* const factors = static_cast<const T*>(p.factors) + (p.map.data ? 0 : image * terms);
-  const T factor = factors[0], second_factor = terms > 1 ? factors[1] : T(0);
+  const int first_term = int(p.ssim);
+  const T factor = factors[first_term];
+  const T second_factor = terms > first_term + 1 ? factors[first_term + 1] : T(0);
   T sum = 0, second_sum = 0;  // not an array: that would lie in memory
 
   auto at = [&](const auto& s, int64_t row, int64_t column) {
@@ -58,11 +61,15 @@ __global__ void __launch_bounds__(kPixelThreads)
     };
     if (p.mse) term(squared_error(d), factor, false);
     if (p.l1) term(absolute_error<T>(d), p.mse ? second_factor : factor, p.mse);
-    auto write = [&](const Sink& s, T v) { static_cast<T*>(s.data)[at(s, row, column)] = v; };
+    auto write = [&](const Sink& s, T v) {
+      T& to = static_cast<T*>(s.data)[at(s, row, column)];
+      to = a.partial ? v : to + v;
+    };
     if (p.map.data) write(p.map, value);
     if (p.input_gradient.data) write(p.input_gradient, by_d * a.scale);
     if (p.target_gradient.data) write(p.target_gradient, -(by_d * a.scale));
   }
+  if (!a.partial) return;
   double* const scratch = reinterpret_cast<double*>(shared);
   const double total = sum_of_block(double(sum), scratch);
   if (threadIdx.x == 0) a.partial[tile * terms] = total;

@@ -31,9 +31,11 @@ bool has_pairs(const Tensor& s, const Params& p) {
          (p.batch == 1 || s.batch % 2 == 0) && (p.channels == 1 || s.channel % 2 == 0) &&
          (p.height == 1 || s.row % 2 == 0);
 }
-bool is_common_gradient(const Params& p) {
-  return p.width % 2 == 0 && is_plain(p.input) && is_plain(p.target) && !p.mse && !p.l1 &&
-         has_pairs(p.input, p) && has_pairs(p.target, p) && has_pairs(p.input_gradient, p) &&
+bool is_common_gradient(const Params& p, const KernelResources& r) {
+  if (!is_plain(p.input) || !is_plain(p.target)) return false;
+  if (r.columns == 1) return true;
+  return p.width % 2 == 0 && has_pairs(p.input, p) && has_pairs(p.target, p) &&
+         has_pairs(p.input_gradient, p) &&
          (!p.target_gradient.data || has_pairs(p.target_gradient, p));
 }
 
@@ -86,7 +88,7 @@ Plan plan_two(const Params& p, int gradients, const Device& device) {
   plan.planes_at_once = at_once;
   plan.gradients = &float_gradients(p.radius, gradients);
   plan.gradients_count = gradients;
-  plan.gradients_common = is_common_gradient(p);
+  plan.gradients_common = is_common_gradient(p, plan.gradients->resources);
   const Tilings tilings = best_tilings(p, losses, plan.gradients->resources, at_once, device);
   plan.tiling = tilings.losses;
   plan.gradients_tiling = tilings.gradients;

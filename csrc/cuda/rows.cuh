@@ -2,9 +2,8 @@
 // ahead of time and leaves them, as d and s, in shared memory.
 #pragma once
 
-#include <type_traits>
-
 #include "device.cuh"
+#include "tiling.h"
 
 namespace lamp_kernels::cuda {
 
@@ -64,7 +63,7 @@ struct Edges {
   LAMP_DEVICE T share(int i) const { return has(i) ? T(0.5) : T(1); }
 };
 
-// `rows` rows of so many bytes from `base`, in one instruction where they are counted in 32 bits.
+// `rows` rows of so many bytes from `base`, in one instruction.
 LAMP_DEVICE const char* rows_from(const char* base, int rows, int bytes) {
 #ifdef __CUDA_ARCH__
   const char* at;
@@ -74,10 +73,6 @@ LAMP_DEVICE const char* rows_from(const char* base, int rows, int bytes) {
   return base + int64_t(rows) * bytes;
 #endif
 }
-LAMP_DEVICE const char* rows_from(const char* base, int rows, int64_t bytes) {
-  return base + rows * bytes;
-}
-
 // A pixel, about the levels and in units of data_range.
 template <class T>
 struct alignas(2 * sizeof(T)) Pixel {
@@ -98,39 +93,39 @@ LAMP_DEVICE int piece(int i) {
 template <class T, int radius, int columns, bool common>
 class RowReader {
   static constexpr int kPieces = columns + 1;
-  using Stride = std::conditional_t<common, int, int64_t>;
 
   const Params& p;
+  const Tile tile;
   int column[kPieces];  // in the image, -1 for black
-  const char *x[kPieces], *y[kPieces];  // in row 0
-  Stride x_row, y_row;  // bytes
-  int row, step;        // the next one, -1 for black, and from there to the one after it
+  const char *x[kPieces], *y[kPieces];  // in row 0; only if `common`
+  int x_row, y_row;                     // bytes; only if `common`
+  int row, step;  // the next one, -1 for black, and from there to the one after it
   T next_x[kPieces], next_y[kPieces];
 
   LAMP_DEVICE bool has_piece(int i) const { return i < columns || threadIdx.x < 2 * radius; }
 
-  LAMP_DEVICE static int64_t size_in(const Source& s) { return common ? sizeof(T) : size_of(s.dtype); }
-  LAMP_DEVICE static const char* start(const Source& s, const Tile& tile, int column) {
-    const int64_t at = plane_of(s, tile.image, tile.channel) + column * (common ? 1 : s.column);
-    return static_cast<const char*>(s.data) + at * size_in(s);
+  LAMP_DEVICE const char* start(const Source& s, int column) const {
+    return reinterpret_cast<const char*>(static_cast<const T*>(s.data) +
+                                         plane_of(s, tile.image, tile.channel) + column);
   }
-  LAMP_DEVICE static T value_at(const char* at, Dtype dtype) {
+  LAMP_DEVICE static T value_at(const char* at) {
     LAMP_IS_GLOBAL(at);
-    if constexpr (common) return *reinterpret_cast<const T*>(at);
-    return load_as<T>(at, dtype);
+    return *reinterpret_cast<const T*>(at);
   }
 
  public:
   // first: the image column of the row's first pixel.
-  LAMP_DEVICE RowReader(const Params& params, const Tile& tile, int first)
-      : p(params), x_row(Stride(p.input.row * size_in(p.input))),
-        y_row(Stride(p.target.row * size_in(p.target))) {
+  LAMP_DEVICE RowReader(const Params& params, const Tile& of, int first)
+      : p(params), tile(of), x_row(int(p.input.row * sizeof(T))),
+        y_row(int(p.target.row * sizeof(T))) {
     const Axis axis = image_axis(p, p.width);
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       column[i] = axis.at(first + piece<columns>(i));
-      x[i] = start(p.input, tile, max(column[i], 0));
-      y[i] = start(p.target, tile, max(column[i], 0));
+      if constexpr (common) {
+        x[i] = start(p.input, max(column[i], 0));
+        y[i] = start(p.target, max(column[i], 0));
+      }
       next_x[i] = next_y[i] = 0;
     }
   }
@@ -147,8 +142,13 @@ class RowReader {
     for (int i = 0; i < kPieces; ++i) {
       if (!has_piece(i)) continue;
       const bool inside = (row | column[i]) >= 0;
-      next_x[i] = inside ? value_at(rows_from(x[i], row, x_row), p.input.dtype) : T(0);
-      next_y[i] = inside ? value_at(rows_from(y[i], row, y_row), p.target.dtype) : T(0);
+      if constexpr (common) {
+        next_x[i] = inside ? value_at(rows_from(x[i], row, x_row)) : T(0);
+        next_y[i] = inside ? value_at(rows_from(y[i], row, y_row)) : T(0);
+      } else {
+        next_x[i] = inside ? load_at<T>(p.input, tile, row, column[i]) : T(0);
+        next_y[i] = inside ? load_at<T>(p.target, tile, row, column[i]) : T(0);
+      }
     }
     row += step;
   }

@@ -29,7 +29,8 @@ template <class T, int radius, int gradients, bool common>
 class SsimTile {
   static constexpr int kPlanes = gradients ? 2 + gradients : 0;  // of h: ss, dd, s + d, s - d
   static constexpr int kRegisters = sizeof(T) / 4;               // of a number
-  // Registers for the sums under way in one column; of 255 they may take 160.
+  // Registers for the sums under way in one column; of 255 they may take 160, or less where what is
+  // rare takes the others.
   static constexpr int kSums = 2 * radius * (4 + kPlanes) * kRegisters;
   // In float64 registers do not do: the adjoint's go to shared memory, and those of wide windows
   // altogether.
@@ -37,7 +38,8 @@ class SsimTile {
   static constexpr bool kMomentsInShared = radius >= 5 && sizeof(T) == 8;
 
  public:
-  static constexpr int kColumns = sizeof(T) == 4 && 2 * kSums <= 160 ? 2 : 1;
+  static constexpr int kColumns =
+      sizeof(T) == 4 && 2 * kSums <= 160 && (common || gradients < 2) ? 2 : 1;
   static constexpr int kHalo = gradients ? radius : 0;
   static constexpr int kRingRows = gradients ? 2 * radius + 3 : 2;
   static constexpr KernelResources resources() {

@@ -5,21 +5,26 @@
 //   these       --push-->              G_y^T of them: a finished row, radius rows later
 //   adjoint, d, s  --finish-->         gradient
 //
-// d and s are read anew. Two rows of h are in shared memory, and there is one barrier a row.
+// d and s are read anew. Two rows of h are in shared memory, and there is one barrier a row. What
+// pointwise terms there are beside SSIM add their gradient later (pixels.cuh).
 #pragma once
 
 #include "terms.cuh"
 
 namespace lamp_kernels::cuda {
 
-// `common`: images of T and gradients whose pairs of columns may be read and written at once, and no
-// pointwise term.
+// `common`: images of T whose columns lie side by side, and where a thread has two columns images and
+// gradients of which they may be read and written at once.
 template <class T, int radius, int gradients, bool common>
 class SsimGradients {
-  static constexpr int kColumns = 2;
+ public:
+  static constexpr int kPlanes = 2 + gradients;
+  // Two columns share what they read of shared memory, if 128 registers do.
+  static constexpr int kColumns = gradients == 1 && radius <= 5 ? 2 : 1;
+
+ private:
   // As in RowReader: h is read side by side by a warp.
   static constexpr int kPieces = kColumns + 1;
-  static constexpr int kPlanes = 2 + gradients;
   using Pair = HPair<T>;
   using Rest = HRest<T, gradients>;
   using Values = Neighbours<T, kColumns>;
@@ -47,12 +52,12 @@ class SsimGradients {
   Pair next_pair[kPieces];
   Rest next_rest[kPieces];
 
-  // The pixels to come, and where the gradients go.
+  // The planes of the images and of the gradients, and the pixels to come.
   using Stride = std::conditional_t<common, int, int64_t>;
-  const char *x, *y;  // in row 0
-  Stride x_row, y_row;
+  const char *x, *y;
+  Stride x_row, y_row;  // bytes
+  T *by_x, *by_y;
   Values next_x, next_y;
-  T *to_x, *to_y;
 
  public:
   LAMP_DEVICE SsimGradients(const SsimArguments<T>& arguments, unsigned char* shared)
@@ -60,9 +65,9 @@ class SsimGradients {
         pairs(reinterpret_cast<Pair*>(shared)), rests(reinterpret_cast<Rest*>(pairs + 2 * length)),
         edge_rows(p, p.height), column(tile.column + kColumns * int(threadIdx.x)),
         active(column < tile.end_column),
-        h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), x(pixels(p.input)),
-        y(pixels(p.target)), x_row(Stride(p.input.row * size_in(p.input))),
-        y_row(Stride(p.target.row * size_in(p.target))), next_x{}, next_y{} {
+        h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), x(plane(p.input)),
+        y(plane(p.target)), x_row(Stride(p.input.row * size_in(p.input))),
+        y_row(Stride(p.target.row * size_in(p.target))), by_x(element<T>(p.input_gradient, tile, 0, 0)), next_x{}, next_y{} {
     level = level_at(tile.row, tile.column);
     LAMP_UNROLL
     for (int k = 0; k < kPlanes * kColumns; ++k) {
@@ -82,8 +87,7 @@ class SsimGradients {
       next_pair[i] = {};
       next_rest[i] = {};
     }
-    to_x = element<T>(p.input_gradient, tile, tile.row, column);
-    if constexpr (gradients == 2) to_y = element<T>(p.target_gradient, tile, tile.row, column);
+    if constexpr (gradients == 2) by_y = element<T>(p.target_gradient, tile, 0, 0);
   }
 
   LAMP_DEVICE void run() {
@@ -164,25 +168,25 @@ class SsimGradients {
   }
 
   LAMP_DEVICE static int64_t size_in(const Source& s) { return common ? sizeof(T) : size_of(s.dtype); }
-  LAMP_DEVICE const char* pixels(const Source& s) const {
+  LAMP_DEVICE const char* plane(const Source& s) const {
     return static_cast<const char*>(s.data) +
-           (plane_of(s, tile.image, tile.channel) + column * s.column) * size_in(s);
+           plane_of(s, tile.image, tile.channel) * size_of(s.dtype);
   }
   LAMP_DEVICE void fetch_pixels(int row) {
     if (!active) return;
-    read(p.input, rows_from(x, row, x_row), next_x);
-    read(p.target, rows_from(y, row, y_row), next_y);
+    read(p.input, x + int64_t(row) * x_row, next_x);
+    read(p.target, y + int64_t(row) * y_row, next_y);
   }
-  LAMP_DEVICE void read(const Source& s, const char* from, Values& to) const {
+  LAMP_DEVICE void read(const Source& s, const char* row, Values& to) const {
     if constexpr (common) {
-      const auto* const at = reinterpret_cast<const Values*>(from);
+      const auto* const at = reinterpret_cast<const Values*>(row + uint32_t(column) * sizeof(T));
       LAMP_IS_GLOBAL(at);
       to = *at;
     } else {
       LAMP_UNROLL
       for (int c = 0; c < kColumns; ++c)
         if (column + c < tile.end_column)
-          to.at[c] = load_as<T>(from + c * s.column * size_in(s), s.dtype);
+          to.at[c] = load_as<T>(row + (column + c) * s.column * size_in(s), s.dtype);
     }
   }
 
@@ -209,40 +213,34 @@ class SsimGradients {
 
   LAMP_DEVICE void finish(int row, const T (*planes)[kPlanes]) {
     const T row_share = edge_rows.share<T>(row);
-    Values by_x, by_y;
+    Values x_values, y_values;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
       const T d = (next_x.at[c] - next_y.at[c]) * a.scale - level.d;
       const T s = (next_x.at[c] + next_y.at[c]) * a.scale - level.s;
       const T by_s = T(2) * s * plane[0], by_dd = T(2) * d * plane[1];
-      T by_d = 0;
-      if constexpr (!common) {
-        if ((p.mse || p.l1) && column + c < tile.end_column)
-          by_d = a.scale * PixelTerms<T>(a, tile, Factors<T>(p, tile.image), row, column + c,
-                                         [](int, T) {}).by_d;
-      }
-      by_x.at[c] = (plane[2] + by_s + by_dd) * (share[c] * row_share) + by_d;
+      x_values.at[c] = (plane[2] + by_s + by_dd) * (share[c] * row_share);
       if constexpr (gradients == 2)
-        by_y.at[c] = (plane[3] + by_s - by_dd) * (share[c] * row_share) - by_d;
+        y_values.at[c] = (plane[3] + by_s - by_dd) * (share[c] * row_share);
     }
-    write(p.input_gradient, to_x, by_x);
-    if constexpr (gradients == 2) write(p.target_gradient, to_y, by_y);
+    write(p.input_gradient, by_x + int64_t(row) * Stride(p.input_gradient.row), x_values);
+    if constexpr (gradients == 2)
+      write(p.target_gradient, by_y + int64_t(row) * Stride(p.target_gradient.row), y_values);
   }
-  LAMP_DEVICE void write(const Sink& s, T*& to, const Values& values) const {
-    if constexpr (common) {
-      auto* const at = reinterpret_cast<Values*>(to);
+  LAMP_DEVICE void write(const Sink& s, T* row, const Values& values) const {
+    if constexpr (common && kColumns > 1) {
+      auto* const at = reinterpret_cast<Values*>(row + uint32_t(column));
       LAMP_IS_GLOBAL(at);
       *at = values;
     } else {
       LAMP_UNROLL
       for (int c = 0; c < kColumns; ++c) {
-        T* const at = to + c * s.column;
+        T* const at = row + (column + c) * s.column;
         LAMP_IS_GLOBAL(at);
         if (column + c < tile.end_column) *at = values.at[c];
       }
     }
-    to += s.row;
   }
 };
 
@@ -250,7 +248,7 @@ template <class T, int radius, int gradients>
 constexpr KernelResources gradients_resources() {
   KernelResources r;
   r.radius = radius;
-  r.columns = 2;
+  r.columns = SsimGradients<T, radius, gradients, true>::kColumns;
   r.pixel_bytes = 2 * (2 + gradients) * int(sizeof(T));
   r.warps_at_once = 16;  // as the launch bounds have it
   r.instructions = 123 + 32 * radius;

@@ -119,7 +119,7 @@ class SsimLosses {
     }
   }
 
-  // The pointwise terms, whose gradient is the second launch's.
+  // The values of the pointwise terms.
   LAMP_DEVICE void pointwise() {
     if (!(p.mse || p.l1) || column >= tile.end_column) return;
     for (int row = tile.row; row < tile.end_row; ++row) {
@@ -136,7 +136,7 @@ constexpr KernelResources losses_resources() {
   KernelResources r;
   r.radius = radius;
   r.pixel_bytes = 2 * 2 * int(sizeof(T));
-  r.warps_at_once = 16;  // as the launch bounds have it
+  r.warps_at_once = radius < 7 ? 16 : 12;  // as the launch bounds and the registers have it
   r.instructions = 126 + 26 * radius;
   r.latency = 455 + 50 * radius;
   r.bytes = 2 * int(sizeof(T));
@@ -144,7 +144,7 @@ constexpr KernelResources losses_resources() {
 }
 
 template <class T, int radius, int gradients>
-__global__ void __launch_bounds__(kMostWarps* kWarp, 2)
+__global__ void __launch_bounds__(kMostWarps* kWarp, radius < 7 ? 2 : 1)
     ssim_losses_kernel(const __grid_constant__ SsimArguments<T> a) {
   LAMP_SHARED(shared);
   if (a.common)

@@ -43,10 +43,6 @@ struct Factors {
 };
 
 template <class T>
-LAMP_DEVICE T load_at(const Source& s, const Tile& tile, int row, int column) {
-  return load<T>(s, plane_of(s, tile.image, tile.channel) + row * s.row + column * s.column);
-}
-template <class T>
 LAMP_DEVICE T weight_at(const Params& p, const Tile& tile, int row, int column) {
   return p.weight.data ? load_at<T>(p.weight, tile, row, column) : T(1);
 }
