@@ -10,7 +10,9 @@ import sysconfig
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from gpu.devices import Device
 from gpu.sass import Instruction, parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +28,7 @@ _SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers(.*)")
 _STATIC = re.compile(r"(\d+) bytes smem")
 _INCLUDE = re.compile(r'^#include "(.+)"', re.MULTILINE)
-_VARIANT = re.compile(r"ssim_kernelI([fd])Li(\d+)ELi(\d+)E")
+_VARIANT = re.compile(r"(ssim(?:_losses|_gradients)?)_kernelI([fd])Li(\d+)ELi(\d+)E(?:Lb([01])E)?")
 
 
 class MissingToolError(RuntimeError):
@@ -108,20 +110,57 @@ def resources(report: str) -> dict[str, Resources]:
     return found
 
 
+# The kernels: the one launch, the same without what is rare, and the two of the other design.
+ONE, COMMON, LOSSES, GRADIENTS_KERNEL = "one", "one, common", "losses", "gradients"
+_NAMES = {
+    ONE: ("ssim_kernel", ", false"),
+    COMMON: ("ssim_kernel", ", true"),
+    LOSSES: ("ssim_losses_kernel", ""),
+    GRADIENTS_KERNEL: ("ssim_gradients_kernel", ""),
+}
+
+
 @dataclass(frozen=True, order=True)
 class Variant:
-    """One instantiation of the SSIM kernel."""
+    """One instantiation of an SSIM kernel."""
 
+    kernel: str
     type: str
     radius: int
     gradients: int
 
     @property
+    def arguments(self) -> str:
+        """Of the template, without the last one of the one launch."""
+        return f"{self.type}, {self.radius}, {self.gradients}"
+
+    @property
     def definition(self) -> str:
         """What makes the compiler emit it."""
-        arguments = f"const __grid_constant__ SsimArguments<{self.type}>"
-        name = f"ssim_kernel<{self.type}, {self.radius}, {self.gradients}>"
-        return f"template __global__ void {name}({arguments});"
+        name, last = _NAMES[self.kernel]
+        parameter = f"const __grid_constant__ SsimArguments<{self.type}>"
+        return f"template __global__ void {name}<{self.arguments}{last}>({parameter});"
+
+    @property
+    def resources(self) -> str:
+        """Its KernelResources, as an expression."""
+        if self.kernel in (ONE, COMMON):
+            return f"SsimTile<{self.arguments}{_NAMES[self.kernel][1]}>::resources()"
+        return f"{self.kernel}_resources<{self.arguments}>()"
+
+
+def all_variants(radii: Sequence[int] = RADII, types: Sequence[str] = TYPES) -> list[Variant]:
+    """Those that csrc/cuda/ssim_*.cu compile."""
+    found = []
+    for radius in radii:
+        if "double" in types:
+            found += [Variant(ONE, "double", radius, gradients) for gradients in GRADIENTS]
+        if "float" in types:
+            found += [Variant(ONE, "float", radius, gradients) for gradients in (1, 2)]
+            found += [Variant(COMMON, "float", radius, 1)]
+            found += [Variant(LOSSES, "float", radius, gradients) for gradients in GRADIENTS]
+            found += [Variant(GRADIENTS_KERNEL, "float", radius, gradients) for gradients in (1, 2)]
+    return sorted(found)
 
 
 def variant_of(name: str) -> Variant:
@@ -129,7 +168,12 @@ def variant_of(name: str) -> Variant:
     found = _VARIANT.search(name)
     if found is None:
         raise ValueError(f"{name} is not an SSIM kernel")
-    return Variant({"f": "float", "d": "double"}[found[1]], int(found[2]), int(found[3]))
+    kernel = {
+        "ssim": COMMON if found[5] == "1" else ONE,
+        "ssim_losses": LOSSES,
+        "ssim_gradients": GRADIENTS_KERNEL,
+    }[found[1]]
+    return Variant(kernel, {"f": "float", "d": "double"}[found[2]], int(found[3]), int(found[4]))
 
 
 def snapshot(folder: Path) -> Path:
@@ -143,7 +187,8 @@ def snapshot(folder: Path) -> Path:
 def digest(folder: Path) -> str:
     """Of the files in a snapshot that the kernels are made of."""
     found = hashlib.sha256()
-    todo = [folder / "csrc" / "cuda" / "ssim.cuh", folder / TWO_KERNEL.name]
+    cuda = folder / "csrc" / "cuda"
+    todo = [cuda / "variants.cuh", cuda / "plan.cu", folder / TWO_KERNEL.name]
     files: set[Path] = set()
     while todo:
         path = todo.pop().resolve()
@@ -156,32 +201,31 @@ def digest(folder: Path) -> str:
 
 
 def compile_kernels(
-    tools: Tools, source: Path, target: int, into: Path, defines: Iterable[str] = ()
+    tools: Tools, source: Path, target: int, into: Path, flags: Iterable[str] = ()
 ) -> dict[str, Resources]:
     """Compile one file in a folder with a snapshot for one target, to `into`."""
     command = [tools.nvcc, "-cubin", f"-arch=sm_{target}", *FLAGS, f"-I{source.parent / 'csrc'}"]
-    command += [f"-D{name}" for name in defines]
-    command += ["-Xptxas", "-v", str(source), "-o", str(into)]
+    command += [*flags, "-Xptxas", "-v", str(source), "-o", str(into)]
     return resources(_run(command).stderr)
 
 
 def compile_variants(
-    tools: Tools, variants: Iterable[Variant], target: int, folder: Path, common: bool = False
+    tools: Tools, variants: Iterable[Variant], target: int, folder: Path
 ) -> tuple[dict[Variant, Resources], Path]:
-    """Compile variants of the SSIM kernel; `common` leaves out what rarely happens."""
-    source, cubin = folder / "variants.cu", folder / f"variants-{target}.cubin"
+    """Compile variants of the SSIM kernels, as they are shipped."""
+    source, cubin = folder / f"variants-{target}.cu", folder / f"variants-{target}.cubin"
     definitions = "\n".join(v.definition for v in variants)
     source.write_text(
-        f'#include "cuda/ssim.cuh"\nnamespace lamp_kernels::cuda {{\n{definitions}\n}}\n',
+        f'#include "cuda/variants.cuh"\nnamespace lamp_kernels::cuda {{\n{definitions}\n}}\n',
         encoding="utf-8",
     )
-    found = compile_kernels(tools, source, target, cubin, ["LAMP_COUNT_COMMON"] if common else [])
+    found = compile_kernels(tools, source, target, cubin)
     return {variant_of(name): r for name, r in found.items()}, cubin
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How ssim_tiling cuts images, and what a tile demands."""
+    """How a launch cuts images, and what a block takes."""
 
     columns: int  # of a thread
     halo: int
@@ -194,59 +238,150 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What csrc/cuda/plan.h chooses for a shape and a device."""
+
+    design: str  # one, two
+    seconds: float
+    planes_at_once: int
+    launches: dict[str, Tiles]  # by the kernel
+
+
+@dataclass(frozen=True)
 class Query:
-    """What the tiles depend on."""
+    """What a plan depends on: float, window 11, one gradient."""
 
-    variant: Variant
+    design: str  # fastest, one, two
     shape: tuple[int, int, int, int]
-    multiprocessors: int
-    shared_memory: int
+    device: Device
 
 
-def tiles(tools: Tools, queries: Sequence[Query], folder: Path) -> list[Tiles]:
-    """By a program around the kernels' own header, so that no rule of it is repeated here."""
-    source, program = folder / "tiles.cu", folder / "tiles"
-    kinds = sorted({q.variant for q in queries})
-    index = {v: i for i, v in enumerate(kinds)}
-    demands = ",\n".join(f"SsimTile<{v.type}, {v.radius}, {v.gradients}>::demands()" for v in kinds)
-    source.write_text(_TILES.replace("DEMANDS", demands), encoding="utf-8")
-    include = f"-I{folder / 'csrc'}"
-    _run([tools.nvcc, "-std=c++20", include, "-arch=sm_75", str(source), "-o", str(program)])
+@dataclass(frozen=True)
+class Known:
+    """What the tiling takes for granted of a kernel."""
+
+    columns: int
+    halo: int
+    warps_at_once: int
+    instructions: int
+    latency: int
+    shared_memory: int  # dynamic, of a block of KNOWN_THREADS
+
+
+KNOWN_THREADS = 128
+
+
+def known(tools: Tools, variants: Sequence[Variant], folder: Path) -> dict[Variant, Known]:
+    """Of each variant."""
+    answers = _answers(
+        tools, _KNOWN.replace("LIST", ", ".join(v.resources for v in variants)), folder, "known", ""
+    )
+    return dict(zip(variants, (Known(**answer) for answer in answers), strict=True))
+
+
+def plans(tools: Tools, queries: Sequence[Query], folder: Path) -> list[Plan | None]:
+    """By the library's own rules; None where the device has no room for the design."""
     lines = [
-        " ".join(map(str, (index[q.variant], *q.shape, q.multiprocessors, q.shared_memory)))
+        f"{('fastest', 'one', 'two').index(q.design)} {' '.join(map(str, q.shape))} "
+        f"{q.device.multiprocessors} {q.device.target.shared_memory_of_block} "
+        f"{int(q.device.cache)} {q.device.clock} {q.device.bandwidth} {q.device.issue_cycles}"
         for q in queries
     ]
-    answers = _run([str(program)], given="\n".join(lines)).stdout.splitlines()
-    return [Tiles(**json.loads(answer)) for answer in answers]
+    found: list[Plan | None] = []
+    for answer in _answers(tools, _PLANS, folder, "plans", "\n".join(lines)):
+        launches = {name: Tiles(**tiles) for name, tiles in answer.pop("launches", {}).items()}
+        found.append(Plan(**answer, launches=launches) if launches else None)
+    return found
 
 
-_TILES = r"""
+def _answers(tools: Tools, text: str, folder: Path, name: str, given: str) -> list[dict[str, Any]]:
+    """Of a program around the kernels' own headers, so that no rule of theirs is repeated here."""
+    source, program = folder / f"{name}.cu", folder / name
+    source.write_text(text, encoding="utf-8")
+    include = f"-I{folder / 'csrc'}"
+    _run([tools.nvcc, "-std=c++20", include, "-arch=sm_75", str(source), "-o", str(program)])
+    return [json.loads(line) for line in _run([str(program)], given=given).stdout.splitlines()]
+
+
+_KNOWN = r"""
 #include <cstdio>
 #include "cuda/ssim.cuh"
-using namespace lamp_kernels;
+#include "cuda/ssim_gradients.cuh"
+#include "cuda/ssim_losses.cuh"
 using namespace lamp_kernels::cuda;
 int main() {
-  const Demands demands[] = {DEMANDS};
-  int kind;
-  long long batch, channels, height, width, multiprocessors, shared;
-  while (std::scanf("%d %lld %lld %lld %lld %lld %lld", &kind, &batch, &channels, &height, &width,
-                    &multiprocessors, &shared) == 7) {
-    Params p{};
-    p.batch = batch, p.channels = channels, p.height = height, p.width = width;
-    p.ssim = true;
-    p.radius = demands[kind].radius;
-    p.border = Border::zeros;
-    Device device{};
-    device.multiprocessors = int(multiprocessors);
+  const KernelResources all[] = {LIST};
+  for (const KernelResources& r : all)
+    std::printf("{\"columns\": %d, \"halo\": %d, \"warps_at_once\": %d, \"instructions\": %d, "
+                "\"latency\": %d, \"shared_memory\": %lld}\n",
+                r.columns, r.halo, r.warps_at_once, r.instructions, r.latency,
+                (long long)r.shared_memory(THREADS));
+}
+""".replace("THREADS", str(KNOWN_THREADS))
+
+_PLANS = r"""
+#include <cstdio>
+#include <stdexcept>
+#include "cuda/plan.cu"
+#include "cuda/ssim.cuh"
+#include "cuda/ssim_gradients.cuh"
+#include "cuda/ssim_losses.cuh"
+namespace lamp_kernels::cuda {
+// Of radius 5 and one gradient alone, and without their code.
+const Variant& double_one(int, int) { throw std::logic_error("not asked for"); }
+const Variant& float_one(int, int) { throw std::logic_error("not asked for"); }
+const Variant& float_one_common(int, int) {
+  static const Variant only = {SsimTile<float, 5, 1, true>::resources(), nullptr};
+  return only;
+}
+const Variant& float_losses(int, int) {
+  static const Variant only = {losses_resources<float, 5, 1>(), nullptr};
+  return only;
+}
+const Variant& float_gradients(int, int) {
+  static const Variant only = {gradients_resources<float, 5, 1>(), nullptr};
+  return only;
+}
+}  // namespace lamp_kernels::cuda
+using namespace lamp_kernels;
+using namespace lamp_kernels::cuda;
+void print(const char* name, const KernelResources& r, const Tiling& t, const char* end) {
+  std::printf("\"%s\": {\"columns\": %d, \"halo\": %d, \"threads\": %d, \"strips\": %d, "
+              "\"strip_width\": %d, \"bands\": %d, \"band_height\": %d, "
+              "\"shared_memory\": %lld}%s",
+              name, r.columns, r.halo, t.threads, t.strips, t.strip_width, t.bands, t.band_height,
+              (long long)r.shared_memory(t.threads), end);
+}
+int main() {
+  int design;
+  long long n, c, h, w, shared, cache;
+  Device device;
+  while (std::scanf("%d %lld %lld %lld %lld %d %lld %lld %lf %lf %lf", &design, &n, &c, &h, &w,
+                    &device.multiprocessors, &shared, &cache, &device.clock, &device.bandwidth,
+                    &device.issue_cycles) == 11) {
     device.shared_memory = shared;
-    const Demands& d = demands[kind];
-    const Tiling t = ssim_tiling(p, d, device);
-    std::printf("{\"columns\": %d, \"halo\": %d, \"threads\": %d, \"strips\": %lld, "
-                "\"strip_width\": %lld, \"bands\": %lld, \"band_height\": %lld, "
-                "\"shared_memory\": %lld}\n",
-                d.columns, d.halo, t.threads, (long long)t.strips, (long long)t.strip_width,
-                (long long)t.bands, (long long)t.band_height,
-                (long long)d.shared_memory(t.threads));
+    device.cache = cache;
+    Params p{};
+    p.batch = n, p.channels = c, p.height = h, p.width = w;
+    p.ssim = true;
+    p.radius = 5;
+    p.border = Border::zeros;
+    alignas(16) static float memory[4];
+    p.input = {memory, Dtype::float32, c * h * w, h * w, w, 1};
+    p.target = p.input;
+    p.input_gradient = {memory, c * h * w, h * w, w, 1};
+    try {
+      const Plan plan = plan_ssim(p, false, device, Design(design));
+      const bool two = plan.design == Design::two;
+      std::printf("{\"design\": \"%s\", \"seconds\": %g, \"planes_at_once\": %lld, "
+                  "\"launches\": {", two ? "two" : "one", plan.seconds,
+                  two ? (long long)plan.planes_at_once : n * c);
+      print(two ? "losses" : "one, common", plan.variant->resources, plan.tiling, two ? ", " : "");
+      if (two) print("gradients", plan.gradients->resources, plan.gradients_tiling, "");
+      std::printf("}}\n");
+    } catch (const std::runtime_error&) {
+      std::printf("{}\n");
+    }
   }
 }
 """

@@ -3,14 +3,23 @@
 import datetime
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gpu import build, model
-from gpu.build import Query, Tiles, Tools, Variant
+from gpu.build import Known, Plan, Query, Tools, Variant
 from gpu.devices import DEVICES, TARGETS, WARP, Device, Target, occupancy
-from gpu.sass import Counts, Instruction, count, main_loop, unrolled, until_exit, without_calls
+from gpu.sass import (
+    Counts,
+    Instruction,
+    common_row,
+    count,
+    longest_path,
+    unrolled,
+    until_exit,
+    without_calls,
+)
 from gpu.schedule import (
     FAR_LATENCY,
     NEAR_LATENCY,
@@ -21,84 +30,107 @@ from gpu.schedule import (
 
 Row = dict[str, Any]
 
-SCHEMA = 1
+SCHEMA = 2
 MAIN: model.Shape = (1, 3, 1080, 1920)
-SHAPES: tuple[model.Shape, ...] = (MAIN, (8, 3, 256, 256), model.BIG)
-QUICK = [Variant("float", 5, g) for g in build.GRADIENTS]
-ALL = [Variant(t, r, g) for t in build.TYPES for r in build.RADII for g in build.GRADIENTS]
-PREDICTED = Variant("float", 5, 1)
+# Those with an aim, and a large one.
+SHAPES: tuple[model.Shape, ...] = ((8, 3, 256, 256), (64, 1, 28, 28), MAIN, model.BIG)
+RADIUS, GRADIENTS = 5, 1  # of what is predicted
+DESIGNS = {"one": (build.COMMON,), "two": (build.LOSSES, build.GRADIENTS_KERNEL)}
+PREDICTED = [
+    Variant(k, "float", RADIUS, GRADIENTS) for kernels in DESIGNS.values() for k in kernels
+]
 
 # What the compiler makes of bench/two_kernel.cu, by what is in the names, and how often a block's
 # 8 warps go through the two loops: 26 x 26 pixels are 22 turns of a warp, 26 x 16 sums are 13.
 PLAIN = {"forward": "forwardILb1", "inference": "forwardILb0", "backward": "backward"}
 TURNS = (22 / 8, 13 / 8)
+# As fused-ssim compiles its kernels.
+PLAIN_FLAGS = ("--use_fast_math", "--maxrregcount=32")
 # Of the two warps that a scheduler of middling load has.
 TURNS_OF_SCHEDULER = ((3, 2), (3, 1))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a warp executes for a row of the common loop.
+
+    The first 2 radius rows of a tile warm up: windows are not full, and there is no loss or no
+    gradient to compute.
+    """
+
+    full: list[Instruction]
+    warming: list[Instruction]
+
+    @classmethod
+    def of(cls, kernel: str, code: Sequence[Instruction]) -> "Rows":
+        """Of a kernel's machine code."""
+        body = common_row(code)
+        # Losses take reciprocals, gradients are written.
+        result = "stg" if kernel == build.GRADIENTS_KERNEL else "mufu"
+        return cls(longest_path(body), longest_path(body, (result,)))
 
 
 def collect(
     tools: Tools, targets: Sequence[int], quick: bool, say: Callable[[str], None] = print
 ) -> Row:
     """All of it."""
-    variants = QUICK if quick else ALL
+    variants = build.all_variants((RADIUS,), ("float",)) if quick else build.all_variants()
     rows: list[Row] = []
     loops: list[Row] = []
-    bodies: dict[int, list[Instruction]] = {}
+    bodies: dict[tuple[int, str], Rows] = {}
     plain: dict[int, dict[str, list[Instruction]]] = {}
     plain_rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build.snapshot(folder)
         sources = build.digest(folder)
-        tiles = _tiles(tools, variants, targets, folder)
-        predicted_tiles = _predicted_tiles(tools, folder)
+        known = build.known(tools, variants, folder)
         for number in targets:
             target = TARGETS[number]
-            for of_type in build.TYPES:
-                some = [v for v in variants if v.type == of_type]
-                if not some:
-                    continue
-                say(f"{target.name}: {len(some)} kernels in {of_type}")
-                found, _ = build.compile_variants(tools, some, number, folder)
-                rows += [_resources(target, v, found[v], tiles[number, v]) for v in sorted(found)]
+            say(f"{target.name}: {len(variants)} kernels")
+            found, cubin = build.compile_variants(tools, variants, number, folder)
+            rows += [_resources(target, v, found[v], known[v]) for v in sorted(found)]
             if tools.cuobjdump is None:
                 continue
-            some = [v for v in variants if v.type == "float" and v.gradients]
-            say(f"{target.name}: loops of {len(some)} kernels")
-            _, cubin = build.compile_variants(tools, some, number, folder, common=True)
             for mangled, code in sorted(tools.disassembled(cubin).items()):
                 variant = build.variant_of(mangled)
-                body = main_loop(code)
-                loops.append(_loop(target, variant, body, tiles[number, variant]))
-                if variant == PREDICTED:
-                    bodies[number] = body
+                if variant.type != "float" or not variant.gradients or variant.kernel == build.ONE:
+                    continue
+                row = Rows.of(variant.kernel, code)
+                loops.append(_loop(target, variant, row, known[variant]))
+                if variant in PREDICTED:
+                    bodies[number, variant.kernel] = row
             cubin = folder / f"plain-{number}.cubin"
             found_plain = build.compile_kernels(
-                tools, folder / build.TWO_KERNEL.name, number, cubin
+                tools, folder / build.TWO_KERNEL.name, number, cubin, PLAIN_FLAGS
             )
             plain[number] = _plain_code(tools, cubin)
             for kernel, part in PLAIN.items():
                 used = next(r for mangled, r in found_plain.items() if part in mangled)
                 plain_rows.append(_plain_row(target, kernel, used, plain[number][kernel]))
-    devices = [d for d in DEVICES if int(d.target.name[3:]) in bodies]
-    say("models of " + (", ".join(d.name for d in devices) or "no device"))
+        devices = [d for d in DEVICES if int(d.target.name[3:]) in plain]
+        say("models of " + (", ".join(d.name for d in devices) or "no device"))
+        keys = [
+            (d, shape, design)
+            for d in devices
+            for shape in SHAPES
+            for design in ("fastest", *DESIGNS)
+        ]
+        plans = dict(
+            zip(keys, build.plans(tools, [Query(q, s, d) for d, s, q in keys], folder), strict=True)
+        )
     predictions: list[Row] = []
     published: list[Row] = []
     for device in devices:
         number = int(device.target.name[3:])
-        used = next(r for r in rows if r["target"] == device.target.name and _is(r, PREDICTED))
         block_cycles = _block_cycles(device, plain[number], plain_rows)
         for shape in SHAPES:
-            predictions.append(
-                _prediction(
-                    device,
-                    shape,
-                    predicted_tiles[device.name, shape],
-                    used["registers"],
-                    bodies[number],
-                    block_cycles,
-                )
-            )
+            chosen = plans[device, shape, "fastest"]
+            for design in DESIGNS:
+                plan = plans[device, shape, design]
+                if plan is not None and chosen is not None:
+                    row = _prediction(device, shape, plan, rows, bodies, block_cycles)
+                    predictions.append({**row, "chosen": chosen.design == design})
         published += [
             _compared(p, device, block_cycles) for p in model.PUBLISHED if p.device == device.name
         ]
@@ -135,69 +167,39 @@ def collect(
     }
 
 
-def _is(row: Row, variant: Variant) -> bool:
-    return (row["type"], row["radius"], row["gradients"]) == (
-        variant.type,
-        variant.radius,
-        variant.gradients,
-    )
-
-
-def _tiles(
-    tools: Tools, variants: Sequence[Variant], targets: Sequence[int], folder: Path
-) -> dict[tuple[int, Variant], Tiles]:
-    keys = [(number, v) for number in targets for v in variants]
-    queries = [
-        Query(v, MAIN, TARGETS[n].multiprocessors, TARGETS[n].shared_memory_of_block)
-        for n, v in keys
-    ]
-    return dict(zip(keys, build.tiles(tools, queries, folder), strict=True))
-
-
-def _predicted_tiles(tools: Tools, folder: Path) -> dict[tuple[str, model.Shape], Tiles]:
-    keys = [(d, shape) for d in DEVICES for shape in SHAPES]
-    queries = [
-        Query(PREDICTED, shape, d.multiprocessors, d.target.shared_memory_of_block)
-        for d, shape in keys
-    ]
-    answers = build.tiles(tools, queries, folder)
-    return {(d.name, shape): t for (d, shape), t in zip(keys, answers, strict=True)}
-
-
-def _resources(target: Target, variant: Variant, used: build.Resources, tiles: Tiles) -> Row:
-    shared = used.shared_memory + tiles.shared_memory
-    fits = occupancy(target, tiles.threads, used.registers, shared)
+def _resources(target: Target, variant: Variant, used: build.Resources, known: Known) -> Row:
+    shared = used.shared_memory + known.shared_memory
+    fits = occupancy(target, build.KNOWN_THREADS, used.registers, shared)
     return {
         "target": target.name,
         **asdict(variant),
         "registers": used.registers,
         "spilled": used.spilled,
-        "threads": tiles.threads,
         "shared_static": used.shared_memory,
-        "shared_dynamic": tiles.shared_memory,
+        "shared_dynamic": known.shared_memory,
         "blocks": fits.blocks,
         "warps": fits.warps,
         "limit": fits.limit,
     }
 
 
-def _loop(target: Target, variant: Variant, body: Sequence[Instruction], tiles: Tiles) -> Row:
-    counts = count(body)
-    more = model.overhead(tiles, variant.radius, MAIN)
-    dram, asked = model.streamed_bytes(tiles, variant.gradients, more)
+def _loop(target: Target, variant: Variant, row: Rows, known: Known) -> Row:
+    body = row.full
+    alone, _, _, four = cycles = [
+        cycles_of_turn(body, list(range(warps)), target) for warps in range(1, 5)
+    ]
     return {
         "target": target.name,
         **asdict(variant),
-        "columns": tiles.columns,
-        "strip_width": tiles.strip_width,
-        "band_height": tiles.band_height,
-        "threads": tiles.threads,
-        "row_factor": more.rows,
-        "column_factor": more.columns,
-        "position": _counted(counts * (1 / tiles.columns)),
-        "element": _counted(counts * (more.positions / tiles.columns)),
-        "dram_bytes": dram,
-        "asked_bytes": asked,
+        "columns": known.columns,
+        "position": _counted(count(body) * (1 / known.columns)),
+        "row": len(body),
+        "warming_row": len(row.warming),
+        "known": {"instructions": known.instructions, "latency": known.latency},
+        # Of a row, of 1 to 4 warps that one scheduler has.
+        "cycles": cycles,
+        "cycles_of_position": four / 4 / known.columns,
+        "waiting_alone": alone - len(body),
         "unit_cycles": unit_cycles(body, target),
     }
 
@@ -270,56 +272,83 @@ def _row_cycles(
 def _prediction(
     device: Device,
     shape: model.Shape,
-    tiles: Tiles,
-    registers: int,
-    body: Sequence[Instruction],
+    plan: Plan,
+    rows: Sequence[Row],
+    bodies: dict[tuple[int, str], Rows],
     block_cycles: dict[str, list[float]],
 ) -> Row:
-    target = device.target
-    fits = occupancy(target, tiles.threads, registers, tiles.shared_memory)
-    more = model.overhead(tiles, PREDICTED.radius, shape)
-    dram, asked = model.streamed_bytes(tiles, PREDICTED.gradients, more)
-    warps = tiles.threads // WARP
-    row_cycles = _row_cycles(body, warps, fits.blocks, target)
-    n = model.elements(shape)
-    ours = [
-        model.streamed_part(tiles, more, shape, device, dram, row_cycles),
+    target, number = device.target, int(device.target.name[3:])
+    n, planes = model.elements(shape), shape[0] * shape[1]
+    groups = [
+        min(plan.planes_at_once, planes - first) for first in range(0, planes, plan.planes_at_once)
+    ]
+    parts: list[model.Part] = []
+    launches: Row = {}
+    instructions = multiply_adds = dram = 0.0
+    for kernel, tiles in plan.launches.items():
+        row = bodies[number, kernel]
+        body = row.full
+        used = next(
+            r
+            for r in rows
+            if (r["target"], r["kernel"], r["type"], r["radius"], r["gradients"])
+            == (target.name, kernel, "float", RADIUS, GRADIENTS)
+        )
+        fits = occupancy(target, tiles.threads, used["registers"], tiles.shared_memory)
+        more = model.overhead(tiles, RADIUS, shape)
+        moved = model.streamed_bytes(kernel, tiles, GRADIENTS, more)
+        row_cycles, warming_cycles = (
+            _row_cycles(some, tiles.threads // WARP, fits.blocks, target)
+            for some in (body, row.warming)
+        )
+        # Planes one after another, as many as h has room for.
+        some = [
+            model.streamed_part(
+                kernel, tiles, more, (1, group, *shape[2:]), device, moved, row_cycles, warming_cycles
+            )
+            for group in groups
+        ]
+        parts += some
+        launches[kernel] = {
+            "tiles": asdict(tiles),
+            "blocks": groups[0] * tiles.strips * tiles.bands,
+            "blocks_at_once": fits.blocks * device.multiprocessors,
+            "warps": fits.warps,
+            "position_factor": more.positions,
+            "dram_bytes": moved,
+            "binding": some[0].binding,
+            "seconds": model.seconds(some),
+        }
+        share = more.warming / more.longest
+        mean = len(body) * (1 - share) + len(row.warming) * share
+        instructions += mean / tiles.columns * more.positions
+        multiply_adds += count(body).multiply_adds / tiles.columns * more.positions
+        dram += moved
+    around = [
         # The sum over tiles: a read, a reduction.
         model.Part(0.0, 2 * FAR_LATENCY / device.clock),
-        # Around them: the factors, the sum over images, the gradient of the loss by itself ...
+        # The factors, the sum over images, the gradient of the loss by itself ...
         *[model.Part(0.0, 0.0)] * 3,
         # ... and backward's multiplication by it, whose blocks read that it is 1, and end.
         model.Part(0.0, FAR_LATENCY / device.clock),
     ]
     plain = model.plain_parts([*model.FORWARD, *model.BACKWARD], shape, device, block_cycles)
+    seconds, theirs = model.seconds([*parts, *around]), model.seconds(plain)
+    kernels = model.seconds(parts)
     per_second = target.schedulers * device.multiprocessors * device.clock
-    factor = more.positions / (WARP * tiles.columns) / per_second
-    units = {name: busy * factor for name, busy in unit_cycles(body, target).items()}
-    total = n_tiles(shape, tiles)
-    at_once = fits.blocks * device.multiprocessors
-    seconds, theirs = model.seconds(ours), model.seconds(plain)
     return {
         "device": device.name,
         "shape": list(shape),
-        "tiles": asdict(tiles),
-        "tiles_total": total,
-        "tiles_at_once": at_once,
-        "warps": fits.warps,
-        "position_factor": more.positions,
-        "multiply_adds": count(body).multiply_adds / tiles.columns * more.positions,
-        "instructions": len(body) / tiles.columns * more.positions,
+        "design": plan.design,
+        "planes": groups,
+        "launches": launches,
+        "instructions": instructions,
+        "multiply_adds": multiply_adds,
         "dram_bytes": dram,
-        "asked_bytes": asked,
-        # Seconds per element that each resource is busy.
-        "units": {**units, "dram": model.dram_seconds(dram, shape, device) / n},
-        "row_cycles": row_cycles[-1],
-        "issue_share": len(body) * warps * fits.blocks / target.schedulers / row_cycles[-1],
-        "binding": ours[0].binding,
+        "issue_share": instructions * n / WARP / per_second / kernels,
+        "kernel_seconds": kernels,
+        "planned_seconds": plan.seconds,
         "seconds": seconds,
-        "seconds_per_element": seconds / n,
-        # The same if no warp had to wait and all multiprocessors had equal work.
-        "least_seconds": max(max(units.values()) * n, ours[0].dram) + 2 * model.LAUNCH_GAP,
-        "cycles_by_warps": [cycles_of_turn(body, list(range(w)), target) / w for w in range(1, 5)],
         "two_kernel": {
             "seconds": theirs,
             "seconds_without_memory": model.seconds(plain, memory=False),
@@ -331,11 +360,6 @@ def _prediction(
         "ratio_without_memory": model.seconds(plain, memory=False) / seconds,
         "plane_in_cache": 4 * n < device.cache,
     }
-
-
-def n_tiles(shape: model.Shape, tiles: Tiles) -> int:
-    """Of all planes."""
-    return shape[0] * shape[1] * tiles.strips * tiles.bands
 
 
 def _compared(

@@ -58,6 +58,11 @@ class Device:
         """How many there are."""
         return self.target.multiprocessors
 
+    @property
+    def issue_cycles(self) -> float:
+        """Of a scheduler, for an instruction in float32: as csrc/cuda/launch.cu has it."""
+        return 4 / 3 if self.target.float32 == 64 else 1.0
+
 
 DEVICES = (
     Device(

@@ -7,7 +7,7 @@ multiprocessors as gpu/schedule.py plays them through.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpu.build import Tiles
+from gpu.build import GRADIENTS_KERNEL, LOSSES, Tiles
 from gpu.devices import Device
 from gpu.schedule import FAR_LATENCY
 
@@ -50,7 +50,7 @@ def dram_seconds(bytes_per_element: float, shape: Shape, device: Device) -> floa
     return bytes_per_element * elements(shape) / (DRAM_SHARE * device.bandwidth)
 
 
-# ---- The streaming kernel ------------------------------------------------------------------------
+# ---- The streaming kernels -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Overhead:
     columns: float
     rows_read: float  # of the images, over those that there are
     columns_read: float
-    longest: int  # rows that the longest tile walks through
+    longest: int  # rows that the longest tile walks through ...
+    warming: int  # ... and how many of these have no result yet: no loss, or no gradient
 
     @property
     def positions(self) -> float:
@@ -70,22 +71,22 @@ class Overhead:
 
 
 def overhead(tiles: Tiles, radius: int, shape: Shape) -> Overhead:
-    """By the bounds of SsimTile::run, for a grid that is the whole image."""
+    """By the bounds of the kernels' loops, for a grid that is the whole image."""
     _, _, height, width = shape
+    around = tiles.halo + radius  # rows and columns that a tile sees on each side
     walked, rows_read, longest = 0, 0, 0
     for band in range(tiles.bands):
         begin = band * tiles.band_height
         stop = min(begin + tiles.band_height, height)
-        first, end = max(0, begin - tiles.halo), min(height, stop + tiles.halo)
-        last = stop + 2 * radius if tiles.halo else end + radius - 1
-        rows = last - (first - radius) + 1
+        # With a halo the gradient is a row behind.
+        rows = stop - begin + 2 * around + (1 if tiles.halo else 0)
         walked += rows
         longest = max(longest, rows)
-        rows_read += min(height, end + radius) - max(0, first - radius)
+        rows_read += min(height, stop + around) - max(0, begin - around)
     positions = tiles.threads * tiles.columns
     columns_read = 0
     for strip in range(tiles.strips):
-        left = strip * tiles.strip_width - tiles.halo - radius
+        left = strip * tiles.strip_width - around
         right = left + positions + 2 * radius
         columns_read += min(width, right) - max(0, left)
     return Overhead(
@@ -94,29 +95,30 @@ def overhead(tiles: Tiles, radius: int, shape: Shape) -> Overhead:
         rows_read / height,
         columns_read / width,
         longest,
+        2 * radius,
     )
 
 
-LEVEL_ROWS = 8  # that find_levels reads of each tile
+LEVEL_ROWS = 8  # that levels_of reads of each tile
 
 
-def streamed_bytes(tiles: Tiles, gradients: int, more: Overhead) -> tuple[float, float]:
-    """Bytes per element that come from or go to DRAM, and that the kernel asks for.
+def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) -> float:
+    """Bytes per element that come from DRAM or go there.
 
     Neighbouring strips are in step, so that what both read comes from the L2 cache the second time;
     of two bands one reads the rows between them at its end and the other at its beginning, when
-    they are no longer there, or not yet. Rows for the levels are read anew, too.
+    they are no longer there, or not yet. Rows for the levels are read anew, too. The planes of h
+    stay in the L2 cache; the gradients' kernel reads the images again.
     """
+    if kernel == GRADIENTS_KERNEL:
+        return 8.0 + 4.0 * gradients
     levels = min(LEVEL_ROWS, tiles.band_height) / tiles.band_height
-    written = 4.0 * gradients
-    dram = 8 * (more.rows_read + levels) + written
-    return dram, 8 * (more.rows_read * more.columns_read + levels) + written
+    return 8 * (more.rows_read + levels) + (0.0 if kernel == LOSSES else 4.0 * gradients)
 
 
-def start_cycles(tiles: Tiles) -> float:
-    """Before the first row: the levels' pixels are waited for one after the other."""
-    turns = -(-tiles.strip_width // tiles.threads)
-    return (min(LEVEL_ROWS, tiles.band_height) * turns + 1.0) * FAR_LATENCY
+def start_cycles(kernel: str) -> float:
+    """Before the first row: pixels for the levels, or the levels; then a row that is waited for."""
+    return (3.0 if kernel == GRADIENTS_KERNEL else 4.0) * FAR_LATENCY
 
 
 def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float]) -> float:
@@ -130,19 +132,23 @@ def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float])
 
 
 def streamed_part(
+    kernel: str,
     tiles: Tiles,
     more: Overhead,
     shape: Shape,
     device: Device,
     bytes_per_element: float,
     row_cycles: Sequence[float],
+    warming_cycles: Sequence[float],
 ) -> Part:
-    """One launch. row_cycles: of a row of 0, 1, ... blocks at once on a multiprocessor."""
+    """One launch. Cycles: of a row of 0, 1, ... blocks at once on a multiprocessor."""
     n, c, _, _ = shape
     total = n * c * tiles.strips * tiles.bands
     of_tile = [
-        cycles * more.longest + (start_cycles(tiles) if blocks else 0.0)
-        for blocks, cycles in enumerate(row_cycles)
+        full * (more.longest - more.warming)
+        + warming * more.warming
+        + (start_cycles(kernel) if blocks else 0.0)
+        for blocks, (full, warming) in enumerate(zip(row_cycles, warming_cycles, strict=True))
     ]
     busy = in_rounds(total, device, len(row_cycles) - 1, of_tile)
     return Part(dram_seconds(bytes_per_element, shape, device), busy / device.clock)

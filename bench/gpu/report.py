@@ -51,13 +51,11 @@ def tables(results: Results) -> list[Table]:
     made = [
         _registers(results),
         _spills(results),
-        _occupancy(results),
         _loops(results),
         _by_radius(results),
         _plain(results),
         _published(results),
         _predictions(results),
-        _units(results),
         _aims(results),
         _devices(results),
         *(triton_report.tables(results["triton"]) if "triton" in results else []),
@@ -67,13 +65,11 @@ def tables(results: Results) -> list[Table]:
 
 LEFT_OUT = (
     "What the model leaves out: conflicts of shared memory banks (two_kernel.cu has some where "
-    "rows of 26 meet, the streaming kernel's accesses are contiguous), misses of the "
-    "instruction cache, the bandwidth of the L2 cache, what it spares the DRAM for "
-    "planes that fit in it, and clocks below boost. Of the streaming kernel it counts the common "
-    "path alone: float32 images, dense rows, aligned; not the threads at the edge of an image, "
-    "which look up each pixel and for whom their block waits (in small images most blocks have "
-    "such), nor half types, odd widths and channels_last, which take more instructions to read, "
-    "nor pointwise terms beside SSIM, which read their pixels again."
+    "rows of 26 meet, the streaming kernels' accesses are contiguous), misses of the "
+    "instruction cache, the bandwidth of the L2 cache and h planes that it evicts, what it spares "
+    "the DRAM for images that fit in it, and clocks below boost. Of the streaming kernels it counts "
+    "the common way: float32 images in dense rows, for the gradients of windows up to 11 even and "
+    "aligned ones; no weight, no pointwise term beside SSIM, which adds a launch."
 )
 
 
@@ -94,29 +90,30 @@ def _where(rows: Iterable[Row], **fields: Any) -> list[Row]:
     return [row for row in rows if all(row[k] == v for k, v in fields.items())]
 
 
+def _kernel(row: Row) -> str:
+    return f"{row['kernel']}, {row['type']}, {2 * row['radius'] + 1}, {row['gradients']}"
+
+
 def _registers(results: Results) -> Table:
     targets = _targets(results)
     spilled = sum(row["spilled"] for row in results["variants"])
     spilled += sum(row["spilled"] for row in results["two_kernel"])
     table = Table(
         "Registers and warps",
-        f"Of a thread, and of the SSIM kernel's warps that one multiprocessor holds. Spilled: "
-        f"{spilled} bytes in {len(results['variants'])} kernels.",
-        ["type, window, gradients", *targets],
+        "Of a thread, and of the warps that one multiprocessor holds in blocks of 128 threads. "
+        "`one`: loss and gradient in one launch; `one, common`: the same without what is rare; "
+        f"`losses` and `gradients`: the two launches. Spilled: {spilled} bytes in "
+        f"{len(results['variants'])} kernels.",
+        ["kernel, type, window, gradients", *targets],
     )
-    keys = dict.fromkeys((r["type"], r["radius"], r["gradients"]) for r in results["variants"])
-    for of_type, radius, gradients in keys:
-        row = [f"{of_type}, {2 * radius + 1}, {gradients}"]
+    kernels = dict.fromkeys(_kernel(row) for row in results["variants"])
+    by_target = {(_kernel(row), row["target"]): row for row in results["variants"]}
+    for kernel in kernels:
+        cells = [kernel]
         for target in targets:
-            found = _where(
-                results["variants"],
-                target=target,
-                type=of_type,
-                radius=radius,
-                gradients=gradients,
-            )
-            row.append(f"{found[0]['registers']} / {found[0]['warps']}" if found else "-")
-        table.rows.append(row)
+            found = by_target.get((kernel, target))
+            cells.append(f"{found['registers']} / {found['warps']}" if found else "-")
+        table.rows.append(cells)
     return table
 
 
@@ -124,35 +121,13 @@ def _spills(results: Results) -> Table:
     table = Table(
         "Kernels that spill registers",
         "Bytes stored and loaded by a thread, as ptxas counts them; the aim is none.",
-        ["type, window, gradients, target", "registers", "bytes"],
+        ["kernel, type, window, gradients, target", "registers", "bytes"],
     )
     for r in results["variants"]:
         if r["spilled"]:
-            name = f"{r['type']}, {2 * r['radius'] + 1}, {r['gradients']}, {r['target']}"
-            table.rows.append([name, str(r["registers"]), str(r["spilled"])])
-    return table
-
-
-def _occupancy(results: Results) -> Table:
-    table = Table(
-        "What one multiprocessor holds",
-        "float, window 11, in the tiles that ssim_tiling chooses for (1, 3, 1080, 1920) on the "
-        "device that stands for the target.",
-        ["target, gradients", "threads", "registers", "static", "dynamic", "blocks", "warps", "by"],
-    )
-    for r in _where(results["variants"], type="float", radius=5):
-        table.rows.append(
-            [
-                f"{r['target']}, {r['gradients']}",
-                str(r["threads"]),
-                str(r["registers"]),
-                f"{r['shared_static']} B",
-                f"{r['shared_dynamic']:,} B",
-                str(r["blocks"]),
-                str(r["warps"]),
-                r["limit"],
-            ]
-        )
+            table.rows.append(
+                [f"{_kernel(r)}, {r['target']}", str(r["registers"]), str(r["spilled"])]
+            )
     return table
 
 
@@ -173,19 +148,18 @@ def _short(value: float) -> str:
 
 def _loops(results: Results) -> Table:
     table = Table(
-        "Instructions of the main loop",
-        "Of a build without what is rare (LAMP_COUNT_COMMON); float, window 11. Per position: a "
-        "row of one column. Per element: times what is computed for neighbours and for the sake of "
-        "whole warps, with the strip and band of (1, 3, 1080, 1920). Multiply-adds: FFMA + FADD + "
-        "FMUL. `x 128 B`: cycles of the shared memory for a warp.",
-        ["", *_COUNTS, "B of DRAM"],
+        "Instructions of a row",
+        "Of the kernels as they are shipped, float, window 11, for each position: the longest way "
+        "through a turn of the common loop, so that what only a block's first warp does counts for "
+        "all. Multiply-adds: FFMA + FADD + FMUL. `x 128 B`: cycles of the shared memory for a warp. "
+        "`cycles`: of a scheduler with four warps, as bench/gpu/schedule.py plays them through.",
+        ["", *_COUNTS, "cycles"],
     )
     for r in _where(results["loops"], radius=5):
-        name = f"{r['target']}, {r['gradients']} gradient{'s' * (r['gradients'] > 1)}"
-        table.rows.append([f"{name}, position", *_counts(r["position"]), ""])
-        own = f"element ({r['strip_width']} x {r['band_height']}: "
-        own += f"x {r['row_factor'] * r['column_factor']:.2f})"
-        table.rows.append([own, *_counts(r["element"]), f"{r['dram_bytes']:.1f}"])
+        name = (
+            f"{r['target']}, {r['kernel']}, {r['gradients']} gradient{'s' * (r['gradients'] > 1)}"
+        )
+        table.rows.append([name, *_counts(r["position"]), _short(r["cycles_of_position"])])
     return table
 
 
@@ -195,20 +169,36 @@ def _by_radius(results: Results) -> Table:
     rows = _where(results["loops"], target=target)
     table = Table(
         f"Windows, on {target}",
-        "Per position, as above.",
-        ["window, gradients", "columns of a thread", *_COUNTS],
+        "Instructions of a position, and cycles of a row for 1 and 4 warps of a scheduler; in "
+        "brackets what csrc/cuda takes them for when it chooses tiles.",
+        ["kernel, window, gradients", "columns", "position", "multiply-adds", "1 warp", "4 warps"],
     )
     if len({r["radius"] for r in rows}) > 1:
         for r in rows:
-            name = f"{2 * r['radius'] + 1}, {r['gradients']}"
-            table.rows.append([name, str(r["columns"]), *_counts(r["position"])])
+            known = r["known"]
+            taken = [
+                max(1.05 * warps * known["instructions"],
+                    known["latency"] + 0.5 * warps * known["instructions"])
+                for warps in (1, 4)
+            ]  # fmt: skip
+            found = (r["cycles"][0], r["cycles"][3])
+            table.rows.append(
+                [
+                    f"{r['kernel']}, {2 * r['radius'] + 1}, {r['gradients']}",
+                    str(r["columns"]),
+                    _short(r["position"]["instructions"]),
+                    _short(r["position"]["multiply_adds"]),
+                    *(f"{a:.0f} ({b:.0f})" for a, b in zip(found, taken, strict=True)),
+                ]
+            )
     return table
 
 
 def _plain(results: Results) -> Table:
     table = Table(
         "The plain two kernels",
-        "bench/two_kernel.cu, per element; conflicts of shared memory banks are not counted.",
+        "bench/two_kernel.cu, per element, compiled with fused-ssim's flags (--use_fast_math "
+        "--maxrregcount=32); conflicts of shared memory banks are not counted.",
         ["", "registers", "warps", *_COUNTS],
     )
     for r in results["two_kernel"]:
@@ -255,65 +245,55 @@ def _shape(shape: Sequence[int]) -> str:
 def _predictions(results: Results) -> Table:
     table = Table(
         "Predicted times",
-        "float, window 11, one gradient, forward + backward, border zeros. `least`: if no warp "
-        "had to wait and all multiprocessors had equal work. `plain`: the two kernels with the "
-        "launches around them, 80 bytes; ours, too, with what is launched around it: `B` is the "
-        "kernel's traffic, and backward's multiplication by an upstream gradient of 1 has none. "
-        "`ratio`: plain to ours; in brackets with all memory free for the plain design alone, "
-        "which is the least it can be where planes stay in the L2 cache (*).",
+        "float, window 11, one gradient, forward + backward, border zeros. Tiles are columns x rows "
+        "of each launch; `planes` at a time, as h fits half of the L2 cache. `kernels`: the launches "
+        "of SSIM alone, and in brackets what csrc/cuda/plan.cu takes them for; `all`: with what is "
+        "launched around them. "
+        "`plain`: the plain two kernels with the launches around them, 80 bytes, and how many times "
+        "as long they take; in brackets with all memory free for the plain design alone, which is "
+        "the least it can be where planes stay in the L2 cache (*). Chosen designs are bold.",
         [
             "",
-            "tile",
+            "design",
+            "tiles",
+            "planes",
+            "instructions",
             "B",
-            "multiply-adds",
             "issue slots",
             "bound by",
-            "ms",
-            "least",
-            "plain, ms",
+            "kernels, us",
+            "all, us",
+            "plain, us",
             "ratio",
         ],
     )
     for r in results["predictions"]:
-        t = r["tiles"]
         cache = " *" if r["plane_in_cache"] else ""
+        parts = r["launches"].values()
+        of_tiles = [part["tiles"] for part in parts]
+        groups = f"{r['planes'][0]}" + (f" of {sum(r['planes'])}" if len(r["planes"]) > 1 else "")
+        mark = "**" if r["chosen"] else ""
         table.rows.append(
             [
                 f"{r['device']}, {_shape(r['shape'])}{cache}",
-                f"{t['strip_width']} x {t['band_height']}, {t['threads']} threads",
+                f"{mark}{r['design']}{mark}",
+                ", ".join(f"{t['strip_width']} x {t['band_height']}" for t in of_tiles),
+                groups,
+                f"{r['instructions']:.0f}",
                 f"{r['dram_bytes']:.1f}",
-                f"{r['multiply_adds']:.0f}",
                 f"{100 * r['issue_share']:.0f} %",
-                r["binding"],
-                f"{1e3 * r['seconds']:.3f}",
-                f"{1e3 * r['least_seconds']:.3f}",
-                f"{1e3 * r['two_kernel']['seconds']:.3f}",
+                ", ".join(dict.fromkeys(part["binding"] for part in parts)),
+                f"{1e6 * r['kernel_seconds']:.1f} ({1e6 * r['planned_seconds']:.1f})",
+                f"{mark}{1e6 * r['seconds']:.1f}{mark}",
+                f"{1e6 * r['two_kernel']['seconds']:.1f}",
                 f"{r['ratio']:.1f} ({r['ratio_without_memory']:.1f})",
             ]
         )
     return table
 
 
-_UNITS = ("issue", "float32", "half", "integer", "special", "memory", "float64", "dram")
-
-
-def _units(results: Results) -> Table:
-    table = Table(
-        "How long each resource is busy",
-        "ps per element. `half`: IMAD, where it has half of the multiply-add lanes; `special`: "
-        "MUFU; `memory`: shared memory and L1. `all`: the predicted time.",
-        ["", *_UNITS, "all"],
-    )
-    for r in results["predictions"]:
-        busy = [r["units"].get(unit) for unit in _UNITS]
-        table.rows.append(
-            [
-                f"{r['device']}, {_shape(r['shape'])}",
-                *("-" if b is None else f"{1e12 * b:.1f}" for b in busy),
-                f"{1e12 * r['seconds_per_element']:.1f}",
-            ]
-        )
-    return table
+# Of forward + backward on an H100, in us.
+_AIMS = {(8, 3, 256, 256): 40, (64, 1, 28, 28): 20, (1, 3, 1080, 1920): 110}
 
 
 def _aims(results: Results) -> Table:
@@ -329,13 +309,13 @@ def _aims(results: Results) -> Table:
             ]
         )
     for r in results["predictions"]:
-        if not r["device"].startswith("H100") or r["shape"][0] == 8:
+        aim = _AIMS.get(tuple(r["shape"]))
+        if not r["chosen"] or not r["device"].startswith("H100") or aim is None:
             continue
         where = f"{r['device']}, {_shape(r['shape'])}"
         table.rows += [
-            [f"{where}: multiply-adds per element", "<= 240", f"{r['multiply_adds']:.0f}"],
-            [f"{where}: bytes of DRAM per element", "<= 12.5", f"{r['dram_bytes']:.1f}"],
-            [f"{where}: plain design to ours", ">= 3", f"{r['ratio']:.1f}"],
+            [f"{where}: us", f"<= {aim}", f"{1e6 * r['seconds']:.1f}"],
+            [f"{where}: plain design to ours", ">= 2", f"{r['ratio']:.1f}"],
         ]
     return table
 

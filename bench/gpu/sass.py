@@ -155,12 +155,55 @@ def loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
     return found
 
 
-def main_loop(code: Sequence[Instruction]) -> list[Instruction]:
-    """The largest loop with a barrier in it."""
+def row_loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
+    """The innermost loops with a barrier in them: a turn of each is a row."""
     bodies = [body for body in loops(code) if any(i.name == "BAR" for i in body)]
-    if not bodies:
+
+    def within(one: Sequence[Instruction], other: Sequence[Instruction]) -> bool:
+        inside = one[0].address >= other[0].address and one[-1].address <= other[-1].address
+        return inside and len(one) < len(other)
+
+    inner = [body for body in bodies if not any(within(one, body) for one in bodies)]
+    if not inner:
         raise ValueError("no loop holds a barrier")
-    return max(bodies, key=len)
+    return inner
+
+
+def longest_path(body: Sequence[Instruction], without: Sequence[str] = ()) -> list[Instruction]:
+    """Of a loop's turn without inner loops: the way with the most instructions.
+
+    Whatever a warp may skip is on it: the pixels that only the first warps of a block read, the
+    logarithm. What no turn can do together is not. without: kinds that are not on the way.
+    """
+    place = {i.address: k for k, i in enumerate(body)}
+    last = len(body) - 1
+    length = [0] * len(body)
+    after: list[int | None] = [None] * len(body)
+    length[last] = 1
+    for k in range(last - 1, -1, -1):
+        i = body[k]
+        if i.kind in without:
+            continue
+        ways = [] if i.unconditional and i.name in ("BRA", "EXIT") else [k + 1]
+        if i.target is not None and place.get(i.target, -1) > k:
+            ways.append(place[i.target])
+        ways = [way for way in ways if length[way]]
+        if ways:
+            way = max(ways, key=lambda one: length[one])
+            after[k], length[k] = way, 1 + length[way]
+    if not length[0]:
+        raise ValueError(f"no way without {', '.join(without)}")
+    path: list[Instruction] = []
+    at: int | None = 0
+    while at is not None:
+        path.append(body[at])
+        at = after[at]
+    return path
+
+
+def common_row(code: Sequence[Instruction]) -> list[Instruction]:
+    """The loop over rows that has the shortest way, where a kernel has several."""
+    return min(row_loops(code), key=lambda body: len(longest_path(body)))
 
 
 def until_exit(code: Sequence[Instruction]) -> list[Instruction]:

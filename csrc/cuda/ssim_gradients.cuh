@@ -99,19 +99,18 @@ class SsimGradients {
     seat(grid, v);
     fetch();
     deposit(0);
-    fetch_pixels(tile.row);
     int buffer = 0;
     while (v < stop) {
       const int end = seat(grid, v + 1);
       for (const int some = min(end - 1, stop); v < some; ++v) {
         __syncthreads();
+        const int row = v - radius;
+        const Values x_here = next_x, y_here = next_y;
         fetch();
+        if (row + 1 >= tile.row) fetch_pixels(min(row + 1, tile.end_row - 1));
         T planes[kColumns][kPlanes];
         adjoint(pairs + buffer, rests + buffer, planes);
-        if (v - radius >= tile.row && active) {
-          finish(v - radius, planes);
-          fetch_pixels(min(v - radius + 1, tile.end_row - 1));
-        }
+        if (row >= tile.row && active) finish(row, x_here, y_here, planes);
         buffer = length - buffer;
         deposit(buffer);
       }
@@ -211,14 +210,15 @@ class SsimGradients {
     }
   }
 
-  LAMP_DEVICE void finish(int row, const T (*planes)[kPlanes]) {
+  LAMP_DEVICE void finish(int row, const Values& x_here, const Values& y_here,
+                          const T (*planes)[kPlanes]) {
     const T row_share = edge_rows.share<T>(row);
     Values x_values, y_values;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
-      const T d = (next_x.at[c] - next_y.at[c]) * a.scale - level.d;
-      const T s = (next_x.at[c] + next_y.at[c]) * a.scale - level.s;
+      const T d = (x_here.at[c] - y_here.at[c]) * a.scale - level.d;
+      const T s = (x_here.at[c] + y_here.at[c]) * a.scale - level.s;
       const T by_s = T(2) * s * plane[0], by_dd = T(2) * d * plane[1];
       x_values.at[c] = (plane[2] + by_s + by_dd) * (share[c] * row_share);
       if constexpr (gradients == 2)

@@ -113,8 +113,13 @@ class SsimLosses {
       if constexpr (gradients == 2) rest.at[1] = adjoint.s - adjoint.d;
       if (counted) {
         char* const h_row = h.row(row);
-        *reinterpret_cast<HPair<T>*>(h_row + pair_at) = {adjoint.ss, adjoint.dd};
-        *reinterpret_cast<HRest<T, gradients>*>(h_row + rest_at) = rest;
+        const HPair<T> pair{adjoint.ss, adjoint.dd};
+        auto* const to_pair = reinterpret_cast<HPair<T>*>(h_row + pair_at);
+        auto* const to_rest = reinterpret_cast<HRest<T, gradients>*>(h_row + rest_at);
+        LAMP_IS_GLOBAL(to_pair);
+        LAMP_IS_GLOBAL(to_rest);
+        *to_pair = pair;
+        *to_rest = rest;
       }
     }
   }

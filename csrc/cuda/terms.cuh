@@ -114,7 +114,7 @@ struct HPlane {
   LAMP_DEVICE HPlane(T* plane, int columns)
       : start(reinterpret_cast<char*>(plane)), width(columns),
         row_bytes(columns * (2 + gradients) * int(sizeof(T))) {
-    LAMP_IS_GLOBAL(start);
+    
   }
   LAMP_DEVICE char* row(int i) const { return start + uint32_t(i * row_bytes); }
   // Bytes from the start of a row.
