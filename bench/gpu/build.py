@@ -263,8 +263,7 @@ class Known:
     columns: int
     halo: int
     warps_at_once: int
-    instructions: int
-    latency: int
+    cycles: tuple[int, int, int]  # of a row, where a scheduler has 1, 2 and 4 warps
     shared_memory: int  # dynamic, of a block of KNOWN_THREADS
 
 
@@ -312,9 +311,9 @@ using namespace lamp_kernels::cuda;
 int main() {
   const KernelResources all[] = {LIST};
   for (const KernelResources& r : all)
-    std::printf("{\"columns\": %d, \"halo\": %d, \"warps_at_once\": %d, \"instructions\": %d, "
-                "\"latency\": %d, \"shared_memory\": %lld}\n",
-                r.columns, r.halo, r.warps_at_once, r.instructions, r.latency,
+    std::printf("{\"columns\": %d, \"halo\": %d, \"warps_at_once\": %d, "
+                "\"cycles\": [%d, %d, %d], \"shared_memory\": %lld}\n",
+                r.columns, r.halo, r.warps_at_once, r.cycles[0], r.cycles[1], r.cycles[2],
                 (long long)r.shared_memory(THREADS));
 }
 """.replace("THREADS", str(KNOWN_THREADS))

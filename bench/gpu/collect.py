@@ -185,7 +185,7 @@ def _resources(target: Target, variant: Variant, used: build.Resources, known: K
 
 def _loop(target: Target, variant: Variant, row: Rows, known: Known) -> Row:
     body = row.full
-    alone, _, _, four = cycles = [
+    cycles = [
         cycles_of_turn(body, list(range(warps)), target) for warps in range(1, 5)
     ]
     return {
@@ -195,11 +195,10 @@ def _loop(target: Target, variant: Variant, row: Rows, known: Known) -> Row:
         "position": _counted(count(body) * (1 / known.columns)),
         "row": len(body),
         "warming_row": len(row.warming),
-        "known": {"instructions": known.instructions, "latency": known.latency},
+        "known_cycles": list(known.cycles),
         # Of a row, of 1 to 4 warps that one scheduler has.
         "cycles": cycles,
-        "cycles_of_position": four / 4 / known.columns,
-        "waiting_alone": alone - len(body),
+        "cycles_of_position": cycles[3] / 4 / known.columns,
         "unit_cycles": unit_cycles(body, target),
     }
 

@@ -169,26 +169,20 @@ def _by_radius(results: Results) -> Table:
     rows = _where(results["loops"], target=target)
     table = Table(
         f"Windows, on {target}",
-        "Instructions of a position, and cycles of a row for 1 and 4 warps of a scheduler; in "
+        "Instructions of a position, and cycles of a row where a scheduler has 1, 2 or 4 warps; in "
         "brackets what csrc/cuda takes them for when it chooses tiles.",
-        ["kernel, window, gradients", "columns", "position", "multiply-adds", "1 warp", "4 warps"],
+        ["kernel, window, gradients", "columns", "position", "multiply-adds", "1 warp", "2", "4"],
     )
     if len({r["radius"] for r in rows}) > 1:
         for r in rows:
-            known = r["known"]
-            taken = [
-                max(1.05 * warps * known["instructions"],
-                    known["latency"] + 0.5 * warps * known["instructions"])
-                for warps in (1, 4)
-            ]  # fmt: skip
-            found = (r["cycles"][0], r["cycles"][3])
+            found = (r["cycles"][0], r["cycles"][1], r["cycles"][3])
             table.rows.append(
                 [
                     f"{r['kernel']}, {2 * r['radius'] + 1}, {r['gradients']}",
                     str(r["columns"]),
                     _short(r["position"]["instructions"]),
                     _short(r["position"]["multiply_adds"]),
-                    *(f"{a:.0f} ({b:.0f})" for a, b in zip(found, taken, strict=True)),
+                    *(f"{a:.0f} ({b:.0f})" for a, b in zip(found, r["known_cycles"], strict=True)),
                 ]
             )
     return table

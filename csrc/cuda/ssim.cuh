@@ -55,8 +55,12 @@ class SsimTile {
     r.thread_bytes = (2 * kPlanes * kColumns + kInShared) * int(sizeof(T));
     // As ptxas gives them (docs/gpu_static.md): at most 255 or 168 registers.
     r.warps_at_once = kInRegisters * kRegisters <= 48 ? 12 : 8;
-    r.instructions = 140 + 110 * radius;
-    r.latency = 360 + 180 * radius;
+    // What is rare takes half as long again, and float64 six times as long.
+    const double times = (common ? 1.0 : 1.5) * (sizeof(T) == 8 ? 4.0 : 1.0);
+    const bool two = kColumns == 2;
+    r.cycles[0] = int(times * (two ? 1150 + 105 * radius : 1240));
+    r.cycles[1] = int(times * (two ? 1330 + 175 * radius : 1200 + 60 * radius));
+    r.cycles[2] = int(times * (two ? 1700 + 330 * radius : 900 + 235 * radius));
     r.bytes = 2 * int(sizeof(T)) + gradients * int(sizeof(T));
     return r;
   }

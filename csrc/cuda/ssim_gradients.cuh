@@ -251,8 +251,10 @@ constexpr KernelResources gradients_resources() {
   r.columns = SsimGradients<T, radius, gradients, true>::kColumns;
   r.pixel_bytes = 2 * (2 + gradients) * int(sizeof(T));
   r.warps_at_once = 16;  // as the launch bounds have it
-  r.instructions = 123 + 32 * radius;
-  r.latency = 510 + 100 * radius;
+  const bool two = r.columns == 2;
+  r.cycles[0] = two ? 950 : 1100;
+  r.cycles[1] = two ? 1000 : 1250;
+  r.cycles[2] = (two ? 1090 : 1250) + 100 * radius;
   r.bytes = (2 + gradients) * int(sizeof(T));
   return r;
 }

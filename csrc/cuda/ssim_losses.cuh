@@ -142,8 +142,9 @@ constexpr KernelResources losses_resources() {
   r.radius = radius;
   r.pixel_bytes = 2 * 2 * int(sizeof(T));
   r.warps_at_once = radius < 7 ? 16 : 12;  // as the launch bounds and the registers have it
-  r.instructions = 126 + 26 * radius;
-  r.latency = 455 + 50 * radius;
+  r.cycles[0] = 800 + 13 * radius;
+  r.cycles[1] = 830 + 20 * radius;
+  r.cycles[2] = 880 + 80 * radius;
   r.bytes = 2 * int(sizeof(T));
   return r;
 }

@@ -40,8 +40,7 @@ struct KernelResources {
   int pixel_bytes = 0;    // of shared memory, for each column that windows see
   int thread_bytes = 0;   // and for each thread
   int warps_at_once = 0;  // on a multiprocessor, as registers let them
-  int instructions = 0;   // of a warp, for a row
-  int latency = 0;        // cycles of a row that a warp waits for its own results
+  int cycles[3] = {};     // of a row, where a scheduler has 1, 2 and 4 warps
   int bytes = 0;          // of DRAM, for each pixel
 
   constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
@@ -117,17 +116,20 @@ struct Tiling {
 // Cycles until a block's first row is there.
 constexpr double kStartCycles = 1500;
 
-// Cycles that a launch takes on the multiprocessor that gets most blocks. What a row takes fits the
-// compiled code played through on a scheduler with 1 to 4 warps (bench/gpu/schedule.py) to 10 %.
+// Cycles that a launch takes on the multiprocessor that gets most blocks. What a row takes are lines
+// through the compiled code of sm_90 as bench/gpu/schedule.py plays it through (docs/gpu_static.md,
+// "Windows").
 inline double launch_cycles(const KernelResources& r, const Tiling& t, int64_t planes,
                             const Device& device) {
   const int64_t at_once = r.blocks_at_once(t.threads, device.shared_memory);
   const int64_t blocks =
       ceil_div(planes * t.strips * t.bands, int64_t(device.multiprocessors));
   auto row = [&](int64_t some) {
-    const double warps = std::max(double(some * (t.threads / kWarp)) / kSchedulers, 1.0);
-    const double issue = warps * r.instructions * device.issue_cycles;
-    return std::max(1.05 * issue, r.latency + 0.5 * issue);
+    const double warps = double(some * (t.threads / kWarp)) / kSchedulers;
+    const double four = r.cycles[2] * device.issue_cycles;
+    const double two = std::max<double>(r.cycles[1], four / 2);
+    if (warps >= 2) return two + (four - two) * (warps / 2 - 1);
+    return r.cycles[0] + (two - r.cycles[0]) * std::max(warps - 1, 0.0);
   };
   const double rows = t.band_height + r.seam(), rest = double(blocks % at_once);
   return double(blocks / at_once) * (rows * row(at_once) + kStartCycles) +
