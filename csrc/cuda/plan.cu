@@ -52,7 +52,8 @@ double seconds_of(const Params& p, const KernelResources& r, const Tiling& t, in
 Plan plan_one(const Params& p, bool wide, int gradients, const Device& device) {
   Plan plan{};
   plan.design = Design::one;
-  plan.common = !wide && gradients == 1 && is_common(p);
+  plan.common = !wide && gradients == 1 && is_common(p) && p.height > p.radius + 1 &&
+                p.width % 2 == 0 && has_pairs(p.input_gradient, p);
   plan.variant = &(wide          ? double_one
                    : plan.common ? float_one_common
                                  : float_one)(p.radius, gradients);

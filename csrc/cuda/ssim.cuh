@@ -5,7 +5,7 @@
 //   d, s            --moments_along_x-->   G_x of d, s, d^2, s^2 at a thread's columns
 //   these           --push-->              G_y of them: a finished row, radius rows later
 //   moments         --statistics-->        loss, and h planes to shared
-//   h planes        --adjoint_along_x-->   G_x^T, then push: G_y^T, radius rows later
+//   h planes        --push_adjoint-->      G_x^T, and G_y^T of that: a finished row, radius rows later
 //   adjoint, d, s   --finish-->            gradient
 //
 // There is one barrier a row:
@@ -24,7 +24,9 @@
 
 namespace lamp_kernels::cuda {
 
-// `common`: images of T whose columns lie side by side, no weight, no pointwise term and no map.
+// `common`: images of T whose columns lie side by side and that are higher than a window's half and
+// one, a gradient of which a thread's columns may be written at once, no weight, no pointwise term and
+// no map.
 template <class T, int radius, int gradients, bool common>
 class SsimTile {
   static constexpr int kPlanes = gradients ? 2 + gradients : 0;  // of h: ss, dd, s + d, s - d
@@ -58,8 +60,8 @@ class SsimTile {
     // What is rare takes half as long again, and float64 six times as long.
     const double times = (common ? 1.0 : 1.5) * (sizeof(T) == 8 ? 4.0 : 1.0);
     const bool two = kColumns == 2;
-    r.cycles[0] = int(times * (two ? 1150 + 105 * radius : 1240));
-    r.cycles[1] = int(times * (two ? 1330 + 175 * radius : 1200 + 60 * radius));
+    r.cycles[0] = int(times * (two ? 950 + 105 * radius : 1150));
+    r.cycles[1] = int(times * (two ? 1150 + 170 * radius : 1200 + 60 * radius));
     r.cycles[2] = int(times * (two ? 1700 + 330 * radius : 900 + 235 * radius));
     r.bytes = 2 * int(sizeof(T)) + gradients * int(sizeof(T));
     return r;
@@ -69,6 +71,7 @@ class SsimTile {
   using PixelOf = Pixel<T>;
   using Pixels = Neighbours<PixelOf, kColumns>;
   using Values = Neighbours<T, kColumns>;
+  using Rest = HRest<T, gradients>;
   using AdjointSums =
       std::conditional_t<kAdjointInShared, SumsInShared<T, radius>, SumsInRegisters<T, radius>>;
   using MomentSums =
@@ -162,7 +165,12 @@ class SsimTile {
 
  private:
   LAMP_DEVICE int row_length() const { return positions + 2 * radius; }
-  LAMP_DEVICE T* h_row(int v) const { return h + (v & 1) * kPlanes * positions; }
+  LAMP_DEVICE HPair<T>* h_pairs(int v) const {
+    return reinterpret_cast<HPair<T>*>(h + (v & 1) * kPlanes * positions);
+  }
+  LAMP_DEVICE Rest* h_rests(int v) const {
+    return reinterpret_cast<Rest*>(h_pairs(v) + positions);
+  }
   LAMP_DEVICE int window_column(int c) const { return tile.column - kHalo + kColumns * thread + c; }
   LAMP_DEVICE int pixel_column(int c) const { return tile.column + kColumns * thread + c; }
 
@@ -179,7 +187,7 @@ class SsimTile {
     for (int c = 0; c < kColumns; ++c)
       moments[c] = push_moments<radius>(moment_sums + 4 * c,
                                         moments_along_x<radius>(seen, c, a.tap), a.tap);
-    if (done >= 0) statistics(row, moments, h_row(v));
+    if (done >= 0) statistics(row, moments, v);
     if constexpr (gradients > 0) {
       if (done > 0 && active) {
         const int finished = row - 1 - radius;
@@ -189,7 +197,8 @@ class SsimTile {
         // Asked for before it is needed, but where registers are scarce.
         const Pixels early = gradients == 1 ? centred() : Pixels{};
         T planes[kColumns][kPlanes];
-        adjoint(h_row(v - 1), planes);
+        push_adjoint<radius, kColumns, gradients>(h_pairs(v - 1), h_rests(v - 1), adjoint_sums, a.tap,
+                                                  planes);
         if (finished >= tile.row) finish(finished, gradients == 1 ? early : centred(), planes);
       }
     } else if constexpr (!common) {
@@ -197,7 +206,7 @@ class SsimTile {
     }
   }
 
-  LAMP_DEVICE void statistics(int row, const Moments<T>* moments, T* h_row) {
+  LAMP_DEVICE void statistics(int row, const Moments<T>* moments, int v) {
     // Step by step for all columns: each is a chain of operations that wait for one another.
     Dissimilarity<T> all[kColumns];
     LAMP_UNROLL
@@ -212,10 +221,15 @@ class SsimTile {
       LAMP_UNROLL
       for (int c = 0; c < kColumns; ++c) all_amplified[c] = amplify<T>(all[c].loss, known);
     }
-    const int in_grid = grid_rows.at(row);
-    const T row_factor = in_grid < 0 ? T(0) : edge_rows.factor<T>(in_grid);
-    const bool own_row = row >= tile.row && row < tile.end_row && in_grid == row;
-    T planes[kColumns][kPlanes + 1];
+    // Which row of the grid this is, or mirrors; -1 if none. No mirror image shows an edge again in
+    // the images of the common way.
+    const bool in_rows = row >= grid_rows.begin && row < grid_rows.end;
+    const int in_grid = common ? row : grid_rows.at(row);
+    const T row_factor =
+        (common ? in_rows || grid_rows.reflects : in_grid >= 0) ? edge_rows.factor<T>(in_grid) : T(0);
+    const bool own_row = row >= tile.row && row < tile.end_row && in_rows;
+    Neighbours<HPair<T>, kColumns> pairs;
+    Neighbours<Rest, kColumns> rests;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const Dissimilarity<T>& at = all[c];
@@ -236,31 +250,14 @@ class SsimTile {
         const T slope = weight * factor_here * amplified.slope;
         const Adjoint<T> adjoint =
             ssim_adjoint(moments[c].mean_d, moments[c].mean_s, at, slope, constants);
-        planes[c][0] = adjoint.ss;
-        planes[c][1] = adjoint.dd;
-        planes[c][2] = adjoint.s + adjoint.d;
-        if constexpr (gradients == 2) planes[c][3] = adjoint.s - adjoint.d;
+        pairs.at[c] = {adjoint.ss, adjoint.dd};
+        rests.at[c].at[0] = adjoint.s + adjoint.d;
+        if constexpr (gradients == 2) rests.at[c].at[1] = adjoint.s - adjoint.d;
       }
     }
-    LAMP_UNROLL
-    for (int k = 0; k < kPlanes; ++k) {
-      Values values;
-      LAMP_UNROLL
-      for (int c = 0; c < kColumns; ++c) values.at[c] = planes[c][k];
-      reinterpret_cast<Values*>(h_row + k * positions)[thread] = values;
-    }
-  }
-
-  // G^T of a row of h, as far as a row of pixels is finished by it.
-  LAMP_DEVICE void adjoint(const T* h_row, T (*planes)[kPlanes]) {
-    LAMP_UNROLL
-    for (int k = 0; k < kPlanes; ++k) {
-      const Seen<radius, kColumns, T> seen(h_row + k * positions);
-      LAMP_UNROLL
-      for (int c = 0; c < kColumns; ++c)
-        planes[c][k] = push<radius>(
-            adjoint_sums[k * kColumns + c],
-            adjoint_along_x<radius>([&](int i) { return seen.at[c + radius + i]; }, a.tap), a.tap);
+    if constexpr (gradients > 0) {
+      reinterpret_cast<Neighbours<HPair<T>, kColumns>*>(h_pairs(v))[thread] = pairs;
+      reinterpret_cast<Neighbours<Rest, kColumns>*>(h_rests(v))[thread] = rests;
     }
   }
 
@@ -309,7 +306,7 @@ class SsimTile {
   }
 
   LAMP_DEVICE void write(const Sink& s, Place& place, const Values& values) const {
-    if (!place.whole) {
+    if (!common && !place.whole) {
       LAMP_UNROLL
       for (int c = 0; c < kColumns; ++c) {
         T* const to = place.to + c * s.column;

@@ -1,8 +1,8 @@
 // The second of two launches: the gradient, from the planes of h that ssim_losses.cuh has written.
 //
 //   h (row)     --fetch, deposit-->    shared
-//   h           --adjoint_along_x-->   G_x^T at a thread's two columns
-//   these       --push-->              G_y^T of them: a finished row, radius rows later
+//   h           --push_adjoint-->      G_x^T at a thread's columns, and G_y^T of that: a finished row,
+//                                      radius rows later
 //   adjoint, d, s  --finish-->         gradient
 //
 // d and s are read anew. Two rows of h are in shared memory, and there is one barrier a row. What
@@ -109,7 +109,8 @@ class SsimGradients {
         fetch();
         if (row + 1 >= tile.row) fetch_pixels(min(row + 1, tile.end_row - 1));
         T planes[kColumns][kPlanes];
-        adjoint(pairs + buffer, rests + buffer, planes);
+        push_adjoint<radius, kColumns, gradients>(pairs + buffer, rests + buffer, adjoint_sums, a.tap,
+                                                  planes);
         if (row >= tile.row && active) finish(row, x_here, y_here, planes);
         buffer = length - buffer;
         deposit(buffer);
@@ -186,27 +187,6 @@ class SsimGradients {
       for (int c = 0; c < kColumns; ++c)
         if (column + c < tile.end_column)
           to.at[c] = load_as<T>(row + (column + c) * s.column * size_in(s), s.dtype);
-    }
-  }
-
-  // G^T of the row of h, as far as a row of pixels is finished by it.
-  LAMP_DEVICE void adjoint(const Pair* pair_row, const Rest* rest_row,
-                           T (*planes)[kPlanes]) {
-    const Seen<radius, kColumns, Pair> pair(pair_row);
-    const Seen<radius, kColumns, Rest> rest(rest_row);
-    LAMP_UNROLL
-    for (int c = 0; c < kColumns; ++c) {
-      const int centre = c + radius;
-      T along_x[4];
-      along_x[0] = adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].ss; }, a.tap);
-      along_x[1] = adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].dd; }, a.tap);
-      along_x[2] = adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[0]; }, a.tap);
-      if constexpr (gradients == 2)
-        along_x[3] =
-            adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[1]; }, a.tap);
-      LAMP_UNROLL
-      for (int k = 0; k < kPlanes; ++k)
-        planes[c][k] = push<radius>(adjoint_sums[k * kColumns + c], along_x[k], a.tap);
     }
   }
 

@@ -104,6 +104,28 @@ struct alignas(2 * sizeof(T)) HPair {
 template <class T, int gradients>
 using HRest = Neighbours<T, gradients ? gradients : 1>;  // there is no h without a gradient
 
+// G^T of a row of h that lies in shared memory, as far as a row of pixels is finished by it, at a
+// thread's columns: of ss, dd, s + d and, with both gradients, s - d.
+template <int radius, int columns, int gradients, class T, class Sums>
+LAMP_DEVICE void push_adjoint(const HPair<T>* pairs, const HRest<T, gradients>* rests, Sums* sums,
+                              const T* tap, T (*planes)[2 + gradients]) {
+  const Seen<radius, columns, HPair<T>> pair(pairs);
+  const Seen<radius, columns, HRest<T, gradients>> rest(rests);
+  LAMP_UNROLL
+  for (int c = 0; c < columns; ++c) {
+    const int centre = c + radius;
+    auto finish = [&](int k, T along_x) {
+      planes[c][k] = push<radius>(sums[k * columns + c], along_x, tap);
+    };
+    finish(0, adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].ss; }, tap));
+    finish(1, adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].dd; }, tap));
+    LAMP_UNROLL
+    for (int g = 0; g < gradients; ++g)
+      finish(2 + g,
+             adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[g]; }, tap));
+  }
+}
+
 // One plane of h, of `width` columns (Tiling::h_width()). As it is kept in a cache, 32 bits count its
 // bytes.
 template <class T, int gradients>
