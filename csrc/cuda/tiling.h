@@ -190,7 +190,10 @@ struct Tilings {
   Tiling losses, gradients;
 
   // The tiles of the losses, and each in `parts` for a kernel with other columns.
-  Tilings(const Tiling& t, const KernelResources& r, int parts) : losses(t), gradients(t) {
+  Tilings(Tiling t, const KernelResources& r, int parts) {
+    t.strip_width = int(round_up(t.strip_width, r.columns));  // a multiple of a warp holds that too
+    t.strips = int(ceil_div(t.width, t.strip_width));
+    losses = gradients = t;
     gradients.threads = int(round_up(ceil_div(t.strip_width, r.columns), kWarp));
     gradients.band_height = int(ceil_div(t.band_height, parts));
     gradients.bands = int(ceil_div(t.height, gradients.band_height));
@@ -217,8 +220,7 @@ inline Tilings best_tilings(const Params& p, const KernelResources& losses,
           p.height);
       if (bands == last) continue;
       last = bands;
-      Tiling t = tiling_of(p, losses, warps, bands, device);
-      t.strip_width = int(round_up(t.strip_width, gradients.columns));
+      const Tiling t = tiling_of(p, losses, warps, bands, device);
       for (int parts = 1; parts <= 4; ++parts) {
         const Tilings tilings(t, gradients, parts);
         const double cycles = launch_cycles(losses, tilings.losses, planes, device) +

@@ -12,6 +12,7 @@ from pathlib import Path
 import kernel_driver
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 # Checks by calls instead of in place: a third of the time to compile.
 CALLS = ["--param", "asan-instrumentation-with-call-threshold=0"]
 ADDRESS = [*kernel_driver.SANITIZE, *CALLS]
@@ -96,6 +97,13 @@ def build_proof_input(folder: Path, cuda: Sequence[str]) -> Path:
     """The program that writes a launch down for sentryward."""
     sources = {"cuda_host/proof_input.cpp": KERNEL} | EMULATION
     return link(folder, "proof_input", compile_some(folder, sources, cuda, []), [])
+
+
+def build_sweep(folder: Path, cuda: Sequence[str]) -> Path:
+    """bench/sweep.cu, which a test has copied to `folder`, for radius 5."""
+    kernels = {"cuda_host/variants.cpp": [*KERNEL, "-DRADII=5"], "sweep.cu": KERNEL}
+    sources = kernels | LAUNCH | EMULATION | {"cuda_host/memory.cpp": []}
+    return link(folder, "sweep", compile_some(folder, sources, cuda, []), [])
 
 
 def compile_driver(folder: Path, cuda: Sequence[str]) -> list[str]:
