@@ -39,7 +39,7 @@ class SsimGradients {
   const int column;  // the first of this thread's pixels
   const bool active;
   Levels<T> level;  // of the losses' tile that this one is in
-  T share[kColumns];  // of the adjoint
+  bool at_edge[kColumns];  // whether the image is mirrored there
   SumsInRegisters<T, radius> adjoint_sums[kPlanes * kColumns];
 
   // The row of h to come. Where the pieces of one lie, in bytes from its start.
@@ -76,7 +76,7 @@ class SsimGradients {
     }
     const Edges edge_columns(p, p.width);
     LAMP_UNROLL
-    for (int c = 0; c < kColumns; ++c) share[c] = a.scale * edge_columns.share<T>(column + c);
+    for (int c = 0; c < kColumns; ++c) at_edge[c] = edge_columns.has(column + c);
     const Axis columns = grid_axis(p, p.width);
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
@@ -192,17 +192,18 @@ class SsimGradients {
 
   LAMP_DEVICE void finish(int row, const Values& x_here, const Values& y_here,
                           const T (*planes)[kPlanes]) {
-    const T row_share = edge_rows.share<T>(row);
+    const T row_share = a.scale * edge_rows.share<T>(row);
     Values x_values, y_values;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
+      const T share = at_edge[c] ? T(0.5) * row_share : row_share;
       const T d = (x_here.at[c] - y_here.at[c]) * a.scale - level.d;
       const T s = (x_here.at[c] + y_here.at[c]) * a.scale - level.s;
       const T by_s = T(2) * s * plane[0], by_dd = T(2) * d * plane[1];
-      x_values.at[c] = (plane[2] + by_s + by_dd) * (share[c] * row_share);
+      x_values.at[c] = (plane[2] + by_s + by_dd) * share;
       if constexpr (gradients == 2)
-        y_values.at[c] = (plane[3] + by_s - by_dd) * (share[c] * row_share);
+        y_values.at[c] = (plane[3] + by_s - by_dd) * share;
     }
     write(p.input_gradient, by_x + int64_t(row) * Stride(p.input_gradient.row), x_values);
     if constexpr (gradients == 2)
@@ -239,8 +240,19 @@ constexpr KernelResources gradients_resources() {
   return r;
 }
 
+// Blocks on a multiprocessor, where a thread has two columns: as strips are those of the losses, such
+// blocks have half of the most warps. Of 128 registers nvcc 13.0 spills some for compute capability
+// 12.0.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kGradientBlocks = 3;
+#else
+constexpr int kGradientBlocks = 4;
+#endif
+
 template <class T, int radius, int gradients>
-__global__ void __launch_bounds__(kMostWarps* kWarp, 2)
+__global__ void __launch_bounds__(
+    kMostWarps* kWarp / SsimGradients<T, radius, gradients, true>::kColumns,
+    SsimGradients<T, radius, gradients, true>::kColumns == 2 ? kGradientBlocks : 2)
     ssim_gradients_kernel(const __grid_constant__ SsimArguments<T> a) {
   LAMP_SHARED(shared);
   if (a.common)
