@@ -499,7 +499,9 @@ counts_memory = pytest.mark.cpu_only("counts the memory of the CPU; tests/cuda h
 def peak_of(function):
     """The most bytes of tensors that were alive at once while it ran, beyond those before."""
     with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        activities=[torch.profiler.ProfilerActivity.CPU],
+        profile_memory=True,
+        acc_events=True,  # else PyTorch 2.11 warns that it drops those of earlier cycles
     ) as profile:
         result = function()
     now = peak = 0

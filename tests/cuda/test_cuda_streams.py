@@ -120,7 +120,7 @@ def test_the_kernels_of_a_call(kernels):
     leaf = x.requires_grad_()
     loss_function(leaf, y).backward()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         leaf.grad = None
         loss_function(leaf, y).backward()
         torch.cuda.synchronize()
