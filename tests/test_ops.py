@@ -681,7 +681,6 @@ def test_data_parallel_training(tmp_path):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inside torch.func.jvp
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_derivatives_of_other_kinds_are_errors_and_not_wrong(reduction):
     x, y = images((2, 1, 8, 8))

@@ -31,8 +31,6 @@ def test_autocast_with_half_output_and_full_target(kernels, module, dtype):
     scaler.update()
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inside Inductor
-@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")  # Inductor's advice
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 @pytest.mark.parametrize("module", [AmplifiedSSIMLoss, AmplifiedReconstructionLoss])
 def test_compiled(kernels, module, mode):
