@@ -172,7 +172,7 @@ def install(row: Row, python: str, folder: Path, run: Runner, *, full: bool) -> 
     pip = (str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--no-compile")
     # torch first and alone, so that no other package chooses its release.
     run.need("install", *pip, row.packages[0])
-    wanted = (*row.packages, *tested_with, "setuptools")
+    wanted = (*row.packages, *tested_with, "setuptools>=77")
     run.need("install", *pip, "-c", str(folder / "constraints.txt"), *wanted)
     ready.write_text(made_for)
 
