@@ -24,6 +24,8 @@ STUDY := python/results
 STUDY_FLAGS ?= --processes 2
 FASHION_ROOT ?= /usr/share/datasets/fashion-mnist
 TORCH ?= $(shell sed -n 's/^torch==//p' requirements-dev.txt)
+MATRIX ?=
+MATRIX_FLAGS ?=
 FUZZ_CASES ?= 20000
 FUZZ_ROUNDS ?= 1000000
 GPU_OUT ?= runs/gpu/results.json
@@ -41,7 +43,7 @@ CHECK := build/check-torch-$(TORCH)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup build build-cuda train study study-full study-publish test lint format fuzz mutate clean
-.PHONY: wheel wheel-check wheel-cuda wheel-cuda-check sdist
+.PHONY: matrix wheel wheel-check wheel-cuda wheel-cuda-check sdist
 .PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-check gpu-static triton-static prove
 
 help: ## list the targets
@@ -87,6 +89,10 @@ study-publish: $(READY) ## tables, figures and page of python/results from its l
 # Two processes of one thread each beat one process of two threads on many small tests.
 test: $(LIBRARY) ## run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_FLAGS)
+
+# With any Python; environments of 5 GB each stay in build/matrix until `make clean`.
+matrix: ## build and test beside several releases of PyTorch, or beside MATRIX="oldest gpu development newest"
+	$(PYTHON) tests/install/matrix.py $(MATRIX) $(MATRIX_FLAGS)
 
 lint: $(READY) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

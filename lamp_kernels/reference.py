@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels.options import Amplification, LossOptions, Metric, Padding, Terms
-from lamp_kernels.tensors import compute_dtype
+from lamp_kernels.tensors import compute_dtype, has_autocast
 
 SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one thread
 
@@ -278,6 +278,6 @@ def sum_images(values: Tensor) -> Tensor:
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    if torch.amp.is_autocast_available(device_type):
+    if has_autocast(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()

@@ -129,6 +129,15 @@ def _check_dense(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be a dense tensor, got one of layout {tensor.layout}")
 
 
+def has_autocast(device_type: str) -> bool:
+    """Whether this kind of device has autocast; PyTorch raises where it is asked of one without."""
+    return torch.amp.is_autocast_available(device_type)
+
+
+# Dynamo of PyTorch 2.10 and 2.11 cannot trace is_autocast_available; a constant it takes. This is
+# what torch.compiler.assume_constant_result sets; that function imports the whole compiler.
+has_autocast._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def _autocasting(device_type: str) -> bool:
-    available = torch.amp.is_autocast_available(device_type)
-    return available and torch.is_autocast_enabled(device_type)
+    return has_autocast(device_type) and torch.is_autocast_enabled(device_type)

@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 DEVICE = os.environ.get("LAMP_KERNELS_TEST_DEVICE") or "cpu"
 
 # What has its turn as `each_backend`: all that serve that device, or those of them that are named.
-NAMED = os.environ.get("LAMP_KERNELS_TEST_BACKENDS", ",".join(backends.available())).split(",")
+NAMED = (os.environ.get("LAMP_KERNELS_TEST_BACKENDS") or ",".join(backends.available())).split(",")
 BACKENDS = tuple(
     name
     for name in backends.available()
@@ -51,12 +51,17 @@ MARKERS = (
     "kernels_only: of `each_backend`, all but the reference, which would take long",
     "beside_reference: calls the reference by name, to compare with it",
     "cpu_only(reason): left out where the tests make their tensors on another device",
+    "xdist_group(name): of pytest-xdist, with --dist loadgroup: one process runs all of a group",
 )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for line in MARKERS:
         config.addinivalue_line("markers", line)
+    if unknown := [name for name in NAMED if name not in backends.BACKENDS]:
+        raise pytest.UsageError(f"LAMP_KERNELS_TEST_BACKENDS names {unknown}, no such backend")
+    # Convolutions of the tests' networks: TF32 would round an eager and a compiled one differently.
+    torch.backends.cudnn.allow_tf32 = False
     if DEVICE != "cpu":
         torch.set_default_device(DEVICE)  # before the tests' modules, which make tensors too
 

@@ -1,8 +1,10 @@
 """What packages are compared on: a flat image and a photograph, each beside itself with noise."""
 
-import skimage.data
 import torch
+from packages import optional
 from torch import Tensor
+
+skimage_data = optional("skimage.data")
 
 PICTURES = ("flat", "photograph")
 SIDE = 192  # pixels, enough for five scales of MS-SSIM
@@ -12,6 +14,6 @@ def pair(picture: str, apart: float) -> tuple[Tensor, Tensor]:
     """An image and the same with normal noise of this deviation, float32 (1, 1, SIDE, SIDE)."""
     image = torch.full((1, 1, SIDE, SIDE), 0.95)
     if picture == "photograph":
-        crop = skimage.data.camera()[100 : 100 + SIDE, 100 : 100 + SIDE]
+        crop = skimage_data.camera()[100 : 100 + SIDE, 100 : 100 + SIDE]
         image = torch.as_tensor(crop, device=image.device)[None, None].float() / 255
     return image, image + apart * torch.randn(image.shape)

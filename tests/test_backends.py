@@ -279,6 +279,17 @@ def test_a_folder_called_triton_is_not_triton(monkeypatch, tmp_path):
     assert triton._missing() == "Triton is not installed: pip install triton"
 
 
+@pytest.mark.parametrize(
+    ("release", "numpy", "fails"),
+    [("3.6.0", "2.4.6", True), ("3.6.0", "2.3.5", False), ("3.7.1", "2.4.6", False)],
+)
+def test_the_interpreter_of_triton_3_6_needs_an_older_numpy(monkeypatch, release, numpy, fails):
+    versions = {"triton": release, "numpy": numpy}
+    monkeypatch.setattr(triton.importlib.metadata, "version", versions.__getitem__)
+    reason = f"the interpreter of Triton {release} needs NumPy older than 2.4, got {numpy}"
+    assert triton._interpreter_fails() == (reason if fails else None)
+
+
 def test_triton_is_unavailable_where_it_is_not_installed(no_triton):
     assert "triton" not in backends.available()
     assert "triton     Triton is not installed\n" in backends.report()

@@ -103,7 +103,6 @@ def test_a_whole_training_step_of_any_batch_size(loss_function):
     assert counts == [1, 2, 2, 2, 2]
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inside Inductor
 def test_a_whole_training_step_under_inductor():
     loss_function, batches = AmplifiedReconstructionLoss(), [2, 2]
     found = train(loss_function, lambda f: torch.compile(f, fullgraph=True), batches)

@@ -7,13 +7,15 @@ import pickle
 from functools import partial
 
 import pytest
-import pytorch_msssim
 import scenes
 import torch
+from packages import optional
 from torch.nn.functional import avg_pool2d
 
 from lamp_kernels import AmplifiedMSSSIMLoss, amplify, functional
 from lamp_kernels.functional import SCALE_WEIGHTS, amplified_ms_ssim_loss, ms_ssim
+
+pytorch_msssim = optional("pytorch_msssim")
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 

@@ -1,16 +1,18 @@
 """SSIM and its gradient against packages that compute the same thing, live, in float64."""
 
-import kornia
-import numpy as np
 import pytest
-import pytorch_msssim
 import torch
-import torchmetrics
-from skimage.data import camera
-from skimage.metrics import structural_similarity
+from packages import optional
 from textbook import ssim_map
 
 from lamp_kernels import AmplifiedSSIMLoss, functional
+
+kornia = optional("kornia")
+np = optional("numpy")
+pytorch_msssim = optional("pytorch_msssim")
+skimage_data = optional("skimage.data")
+skimage_metrics = optional("skimage.metrics")
+torchmetrics = optional("torchmetrics")
 
 pytestmark = [
     pytest.mark.usefixtures("each_backend"),
@@ -27,7 +29,7 @@ def images():
 
 
 def test_known_answer_of_scikit_image():
-    clean = camera()
+    clean = skimage_data.camera()
     noisy = clean + 20.0 * np.random.RandomState(5).randn(*clean.shape)
     noisy = noisy.clip(0, 255).astype(clean.dtype)
     x, y = (torch.from_numpy(i.astype(np.float64))[None, None] for i in (clean, noisy))
@@ -39,7 +41,9 @@ def test_scikit_image(images):
     x, y = images
     options = {"gaussian_weights": True, "use_sample_covariance": False, "channel_axis": 0}
     for image, other, found in zip(x, y, functional.ssim(x, y, reduction="image"), strict=True):
-        expected = structural_similarity(image.numpy(), other.numpy(), data_range=1.0, **options)
+        expected = skimage_metrics.structural_similarity(
+            image.numpy(), other.numpy(), data_range=1.0, **options
+        )
         assert found.item() == pytest.approx(expected, abs=1e-13)
 
 
@@ -49,7 +53,7 @@ def test_gradient_of_scikit_image(images):
     # is our gradient of the sum over the map divided by the number of pixels.
     x, y = images
     image, other = x[0, 0], y[0, 0].clone().requires_grad_()
-    _, expected = structural_similarity(
+    _, expected = skimage_metrics.structural_similarity(
         image.numpy(),
         other.detach().numpy(),
         data_range=1.0,

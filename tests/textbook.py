@@ -1,7 +1,11 @@
 """SSIM by its textbook formula, in float64, on scipy's filters: slow, plain, not ours."""
 
-import numpy as np
-from scipy.ndimage import correlate1d
+from __future__ import annotations
+
+from packages import optional
+
+np = optional("numpy")
+ndimage = optional("scipy.ndimage")
 
 MODES = {"reflect": "mirror", "zeros": "constant", "valid": "mirror"}
 
@@ -24,7 +28,7 @@ def ssim_map(
 
     def window(plane: np.ndarray) -> np.ndarray:
         for axis in (-2, -1):
-            plane = correlate1d(plane, taps, axis=axis, mode=MODES[padding])
+            plane = ndimage.correlate1d(plane, taps, axis=axis, mode=MODES[padding])
         if padding == "valid" and radius:
             plane = plane[..., radius:-radius, radius:-radius]
         return plane

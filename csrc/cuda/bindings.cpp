@@ -31,7 +31,8 @@ cudaStream_t current_stream(int32_t device) {
       reinterpret_cast<Get>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
   STD_TORCH_CHECK(get, "this PyTorch does not tell its current CUDA stream");
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(get(device, &stream));
+  STD_TORCH_CHECK(get(device, &stream) == AOTI_TORCH_SUCCESS,
+                  "PyTorch does not tell its current CUDA stream of device ", device);
   return static_cast<cudaStream_t>(stream);
 }
 

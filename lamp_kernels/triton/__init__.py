@@ -15,6 +15,7 @@ Importing this imports no Triton; the first call does.
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -32,18 +33,6 @@ OLDEST_CAPABILITY = (7, 5)
 INTERPRETED = operators.INTERPRETED
 
 
-def _missing() -> str | None:
-    spec = importlib.util.find_spec("triton")
-    if spec is None or spec.origin is None:  # a mere folder of that name
-        return "Triton is not installed: pip install triton"
-    return None
-
-
-missing = _missing()  # why there are no Triton kernels; else None
-if missing is None:
-    _operators = operators.register()
-
-
 def release() -> str:
     """Triton's version, without importing it."""
     for name in ("triton", "pytorch-triton-rocm", "triton-rocm"):  # packages that bring it
@@ -52,6 +41,34 @@ def release() -> str:
         except importlib.metadata.PackageNotFoundError:
             pass
     return "of unknown version"
+
+
+def _pair(version: str) -> tuple[int, ...]:
+    """Major and minor."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def _missing() -> str | None:
+    spec = importlib.util.find_spec("triton")
+    if spec is None or spec.origin is None:  # a mere folder of that name
+        return "Triton is not installed: pip install triton"
+    return _interpreter_fails() if INTERPRETED else None
+
+
+def _interpreter_fails() -> str | None:
+    """Triton's interpreter up to 3.6 takes int() of arrays (1,), which NumPy refuses since 2.4."""
+    numpy = importlib.util.find_spec("numpy")
+    if numpy is None:
+        return "Triton's interpreter needs NumPy: pip install numpy"
+    found = importlib.metadata.version("numpy")
+    if (3,) <= _pair(release()) < (3, 7) and _pair(found) >= (2, 4):
+        return f"the interpreter of Triton {release()} needs NumPy older than 2.4, got {found}"
+    return None
+
+
+missing = _missing()  # why there are no Triton kernels; else None
+if missing is None:
+    _operators = operators.register()
 
 
 def refusal(device: torch.device) -> str | None:

@@ -4,13 +4,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib.image
 import pytest
+from packages import optional
 from suite import results as files
-from suite.plots import draw
 from suite.table import BEGIN, END, markdown, text, update_readme
 
+matplotlib_image = optional("matplotlib.image")
+
 RUN = Path(__file__).resolve().parents[2] / "bench" / "run.py"
+
+
+@pytest.fixture
+def draw():
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    from suite.plots import draw
+
+    return draw
 
 
 def test_results_survive_the_file(made_up, tmp_path):
@@ -60,16 +69,16 @@ def test_ratios_stand_side_by_side_for_each_machine(made_up):
     assert "| kornia | - | - | - | - |" in lines
 
 
-def test_plots_are_pictures(made_up, tmp_path):
+def test_plots_are_pictures(draw, made_up, tmp_path):
     drawn = draw(made_up, tmp_path)
     assert len(drawn) == 3
     for name, description in drawn:
         assert description
-        height, width = matplotlib.image.imread(tmp_path / name).shape[:2]
+        height, width = matplotlib_image.imread(tmp_path / name).shape[:2]
         assert min(height, width) > 150
 
 
-def test_plots_of_nothing_are_left_out(made_up, tmp_path):
+def test_plots_of_nothing_are_left_out(draw, made_up, tmp_path):
     assert not draw({**made_up, "speed": [], "sweep": [], "memory": []}, tmp_path)
 
 

@@ -8,11 +8,13 @@ C2 = 0.03^2, the mean of the map, a gradient for `img1` alone.
 import inspect
 
 import pytest
-import pytorch_msssim
 import torch
+from packages import optional
 from textbook import ssim_map
 
 from lamp_kernels.compat.fused_ssim import fused_ssim
+
+pytorch_msssim = optional("pytorch_msssim")
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 

@@ -3,12 +3,14 @@
 import inspect
 import itertools
 
-import kornia
 import pytest
 import torch
+from packages import optional
 from pictures import PICTURES, pair
 
 from lamp_kernels.compat import kornia as ours
+
+kornia = optional("kornia")
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 

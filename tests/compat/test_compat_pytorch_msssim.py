@@ -4,12 +4,14 @@ import inspect
 import warnings
 
 import pytest
-import pytorch_msssim
 import torch
+from packages import optional
 from pictures import PICTURES, pair
 from torch.nn.functional import avg_pool2d
 
 from lamp_kernels.compat import pytorch_msssim as ours
+
+pytorch_msssim = optional("pytorch_msssim")
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 

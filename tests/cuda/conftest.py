@@ -8,11 +8,19 @@ import torch
 
 from lamp_kernels import backends
 
-# The backends with kernels of their own; native, too, where it is missing, for its reason.
+# The backends with kernels of their own: those that LAMP_KERNELS_TEST_BACKENDS names, installed or
+# not, so that one process runs the native kernels alone and another one Triton's. Without it those
+# that are installed, and native in any case, for its reason.
+NAMED = os.environ.get("LAMP_KERNELS_TEST_BACKENDS")
 KERNELS = [
     name
     for name in backends.BACKENDS
-    if name != "reference" and (name == "native" or backends.unavailable(name) is None)
+    if name != "reference"
+    and (
+        name in NAMED.split(",")
+        if NAMED
+        else name == "native" or backends.unavailable(name) is None
+    )
 ]
 
 

@@ -51,6 +51,22 @@ def exact(x: Tensor, y: Tensor, *weight: Tensor, **options: Any) -> list[Tensor]
     return results(loss_function, x.double(), y.double(), *weight)
 
 
+def h_plane_bytes(backend: str, shape: tuple[int, ...], gradients: int) -> int:
+    """The most that a float32 SSIM with so many gradients may hold of h planes between kernels.
+
+    Triton: 2 + gradients planes an image plane, in groups that lamp_kernels/triton/tiling.py
+    bounds. Native: none, one kernel hands them on in shared memory.
+    """
+    if gradients == 0 or backend == "native":
+        return 0
+    from lamp_kernels.triton import launch, tiling  # imports Triton
+
+    batch, channels, height, width = shape
+    of_plane = 4 * (2 + gradients) * height * width
+    device = launch._device(torch.device("cuda", torch.cuda.current_device()), torch.float32)
+    return of_plane * tiling.planes_at_once(batch * channels, of_plane, device)
+
+
 def assert_near(found: list[Tensor], wanted: list[Tensor], limit: float) -> None:
     """In the 2-norm, relative to what is wanted."""
     for one, other in zip(found, wanted, strict=True):

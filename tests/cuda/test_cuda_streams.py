@@ -58,17 +58,21 @@ def test_the_processor_does_not_wait(kernels, module, options, weighted):
     loss_function = module(**options, backend=kernels)
     weight = weight_of(weighted)
     images = wanting(*pair(SHAPE))
-    results(loss_function, *images, *weight)  # the first call loads the kernels
+
+    def calls():
+        loss = loss_function(*images, *weight)
+        torch.autograd.grad(loss.sum(), images)
+        with torch.no_grad():
+            loss_function(*images, *weight)
+
+    calls()  # loads or compiles each kernel, and leaves the allocator the memory that they take
     done = torch.cuda.Event()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         torch.cuda._sleep(4 * CYCLES)
         done.record()
-        loss = loss_function(*images, *weight)
-        torch.autograd.grad(loss.sum(), images)
-        with torch.no_grad():
-            loss_function(*images, *weight)
+        calls()
         waited = done.query()
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -120,7 +124,7 @@ def test_the_kernels_of_a_call(kernels):
     leaf = x.requires_grad_()
     loss_function(leaf, y).backward()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         leaf.grad = None
         loss_function(leaf, y).backward()
         torch.cuda.synchronize()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from on_cuda import assert_near, pair, results, wanting
+from on_cuda import assert_near, h_plane_bytes, pair, results, wanting
 
 from lamp_kernels import AmplifiedMSELoss, AmplifiedReconstructionLoss, AmplifiedSSIMLoss
 
@@ -31,7 +31,6 @@ def test_autocast_with_half_output_and_full_target(kernels, module, dtype):
     scaler.update()
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inside Inductor
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 @pytest.mark.parametrize("module", [AmplifiedSSIMLoss, AmplifiedReconstructionLoss])
 def test_compiled(kernels, module, mode):
@@ -79,7 +78,8 @@ def test_four_bytes_an_element_for_each_gradient(kernels, module, grad):
         return torch.autograd.grad(loss, wanted) if wanted else loss
 
     expected = 4 * ELEMENTS * len(wanted)
-    assert expected <= peak_of(run) <= expected + SLACK
+    beside = h_plane_bytes(kernels, SHAPE, len(wanted)) if module is AmplifiedSSIMLoss else 0
+    assert expected <= peak_of(run) <= expected + beside + SLACK
     with torch.no_grad():
         assert peak_of(lambda: loss_function(x, y)) <= SLACK
 
@@ -91,7 +91,8 @@ def test_half_types_have_their_gradient_in_float32_and_rounded(kernels, dtype):
     most = peak_of(
         lambda: torch.autograd.grad(loss_function(images[0], images[1].detach()), images[:1])
     )
-    assert most <= 6 * ELEMENTS + SLACK
+    # The h planes are gone when the gradient is rounded.
+    assert most <= max(6 * ELEMENTS, 4 * ELEMENTS + h_plane_bytes(kernels, SHAPE, 1)) + SLACK
 
 
 def test_a_loss_is_worth_descending(kernels):

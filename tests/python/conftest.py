@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from packages import optional
+
+np = optional("numpy")
+images = optional("PIL.Image")
 
 PYTHON_FOLDER = Path(__file__).resolve().parents[2] / "python"
 sys.path.insert(0, str(PYTHON_FOLDER))
+
+# The program imports all of them.
+NEEDED = ("matplotlib", "numpy", "PIL", "scipy", "skimage", "sklearn", "tqdm")
+MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+
+class _WithoutPackages(pytest.Module):
+    """A file of tests that cannot be imported here."""
+
+    def collect(self) -> list[pytest.Item]:
+        pytest.skip(f"not installed: {', '.join(MISSING)}; requirements-dev.txt has them")
+
+
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    """Skip each file with the reason, where importing it would be an error."""
+    if not MISSING:
+        return None
+    return _WithoutPackages.from_parent(parent, path=module_path)
+
 
 torch.set_num_threads(1)  # bitwise comparisons need one number of threads, whichever process runs
 
@@ -35,7 +59,7 @@ def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def write(array: np.ndarray, *parts: str) -> None:
         path = root.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(path)
+        images.fromarray(array).save(path)
 
     for index in range(20):
         write(stripes(), "train", "good", f"{index:02}.png")

@@ -195,7 +195,6 @@ def test_autocast(amp, name, tmp_path):
     assert trainer.measure_loss_share(IMAGES) > 0
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own use
 def test_compiled_training_agrees(tmp_path):
     eager, compiled = (
         make_trainer("amplified-ssim", replace(OPTIONS, epochs=1, compile=compile))

@@ -51,10 +51,14 @@ class Interpreter:
         before = dict(os.environ)
         os.environ["TRITON_INTERPRET"] = "1"
         try:
-            self._pool.submit(interpreted.start).result()
+            reason = self._pool.submit(interpreted.start).result()
         finally:
             os.environ.clear()
             os.environ.update(before)
+        if reason is not None:
+            self.stop()
+            self._pool = None
+            pytest.skip(reason)
 
     def stop(self) -> None:
         """End the process."""

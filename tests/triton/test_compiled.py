@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,16 @@ def test_nothing_spills_and_multiply_adds_are_fused(target, tmp_path):
     assert len(lines) >= 2
     kernels_of_maps = sum("writes_map=True" in variant for variant, *_ in lines)
     assert kernels_of_maps == (2 if target in REST else 0)
+    release = tuple(map(int, version("triton").split(".")[:2]))
+    # Triton 3.8 leaves a third of them to packed multiplications and additions on CDNA 3 and 4.
+    least = 20 if target in ("gfx942", "gfx950") and release >= (3, 8) else 30
     for variant, registers, spilled, shared_memory, operations in lines:
         print(target, variant, registers)
         assert spilled == 0, variant
         assert shared_memory <= 1024, variant  # a reduction's at most
         if "ssim" in variant and "fp32" in variant:
             fused = sum(n * is_fused(name) for name, n in operations.items())
-            assert fused >= 30, variant  # of three planes along y alone
+            assert fused >= least, variant  # of three planes along y alone
         assert not any(is_of_tensor_cores(name) for name in operations)
 
 

@@ -1,0 +1,331 @@
+"""Builds and tests the library beside several releases of PyTorch: `make matrix`.
+
+A row of ROWS is an environment of its own below build/matrix, made with the row's Python and what
+pip finds for it. There the library is built from a copy of the sources and a short suite is run.
+The CUDA library's bindings, the one file of csrc/cuda that includes PyTorch's headers, are compiled
+too, without nvcc; --cuda builds the whole CUDA library, which takes minutes and needs nvcc.
+
+    python3 tests/install/matrix.py                  # all rows
+    python3 tests/install/matrix.py oldest newest    # what CI runs, with --discard
+    python3 tests/install/matrix.py gpu --cuda --full
+
+Prints a Markdown table; the exit status is 1 where a step or a test failed. PyTorch from PyPI is a
+CUDA build of 5 GB: it imports without a GPU, but not without the CUDA libraries that it links.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "build" / "matrix"
+
+
+class Row(NamedTuple):
+    """A Python, by its version, and what pip is asked for."""
+
+    python: str
+    packages: tuple[str, ...]
+
+
+# Triton comes with the CUDA builds of PyTorch; the CPU build of 2.13.0 brings none. The
+# interpreter of Triton 3.6 needs NumPy older than 2.4.
+ROWS = {
+    "oldest": Row("3.10", ("torch==2.10.0", "numpy<2.4")),
+    "gpu": Row("3.12", ("torch==2.11.0", "numpy<2.4")),  # what machines with GPUs have
+    "development": Row("3.11", ("torch==2.13.0", "triton==3.7.1", "numpy")),
+    "newest": Row("3.12", ("torch", "numpy")),
+}
+# Beside those, in the releases that requirements-dev.txt names; the last two are CUDA's headers.
+TEST_PACKAGES = (
+    "hypothesis",
+    "ninja",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "nvidia-cuda-runtime",
+    "nvidia-cuda-crt",
+)
+# What more of the whole suite needs; without them its tests are skipped.
+FULL_PACKAGES = (
+    "kornia",
+    "lightning",
+    "matplotlib",
+    "pillow",
+    "pytorch-msssim",
+    "scikit-image",
+    "scikit-learn",
+    "scipy",
+    "torchmetrics",
+    "tqdm",
+)
+# Operators, modules, gradients, torch.compile and export, Triton's interpreter: about a minute.
+SUITE = (
+    "tests/test_compile.py",
+    "tests/test_gradients.py",
+    "tests/test_modules.py",
+    "tests/test_ops.py",
+    "tests/test_precision.py",
+    "tests/test_self_check.py",
+    "tests/triton/test_operators.py",
+)
+# The slowest by far: Inductor compiles C++.
+LEFT_OUT = "tests/test_compile.py::test_a_whole_training_step_under_inductor"
+HEADINGS = "| row | Python | torch | triton | build | CUDA | passed | failed | skipped | seconds |"
+
+
+@dataclass
+class Outcome:
+    """A line of the table."""
+
+    row: str
+    python: str
+    torch: str = "-"
+    triton: str = "-"
+    build: str = "-"
+    cuda: str = "-"
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    problem: str | None = None
+
+    def line(self) -> str:
+        """As Markdown."""
+        seconds = ", ".join(f"{name} {spent:.0f}" for name, spent in self.seconds.items()) or "-"
+        return (
+            f"| {self.row} | {self.python} | {self.torch} | {self.triton} | {self.build} | "
+            f"{self.cuda} | {self.passed} | {self.failed} | {self.skipped} | {seconds} |"
+        )
+
+
+class StepError(Exception):
+    """A command failed; its output is in the log."""
+
+
+class Runner:
+    """Runs a row's commands, with all that they print in its log."""
+
+    def __init__(self, log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        log.write_text("")
+
+    def __call__(self, *command: str, cwd: Path = ROOT, **environment: str) -> int:
+        """The exit status."""
+        with self.log.open("a") as out:
+            print("$", *command, file=out, flush=True)
+            return subprocess.run(
+                command, cwd=cwd, env=os.environ | environment, stdout=out, stderr=out, check=False
+            ).returncode
+
+    def need(self, step: str, *command: str, cwd: Path = ROOT, **environment: str) -> None:
+        """As a call, but a failure ends the row."""
+        if self(*command, cwd=cwd, **environment) != 0:
+            raise StepError(step)
+
+
+def interpreter(version: str) -> str | None:
+    """The path of this version's interpreter: on PATH, or one that pyenv has and does not show."""
+    ask = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2], sys.executable)"
+    for environment in ({}, {"PYENV_VERSION": version}):
+        try:
+            answer = subprocess.run(
+                [f"python{version}", "-c", ask],
+                env=os.environ | environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except FileNotFoundError:
+            return None
+        if answer.returncode == 0 and answer.stdout.split()[0] == version:
+            return answer.stdout.split()[1]
+    return None
+
+
+def constraints() -> str:
+    """The pinned releases of requirements-dev.txt, but for what a row chooses."""
+    chosen = ("torch==", "triton==", "numpy==", "setuptools==")
+    lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
+    return "\n".join(line for line in lines if not line.startswith(chosen)) + "\n"
+
+
+def install(row: Row, python: str, folder: Path, run: Runner, *, full: bool) -> None:
+    """Make the environment, unless the one that is there was made for the same packages."""
+    environment, ready = folder / "env", folder / "ready"
+    tested_with = (*TEST_PACKAGES, *(FULL_PACKAGES if full else ()))
+    made_for = "\n".join([python, *row.packages, *tested_with, constraints()])
+    if ready.exists() and ready.read_text() == made_for:
+        return
+    ready.unlink(missing_ok=True)
+    (folder / "constraints.txt").write_text(constraints())
+    run.need("venv", python, "-m", "venv", "--clear", str(environment))
+    pip = (str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--no-compile")
+    # torch first and alone, so that no other package chooses its release.
+    run.need("install", *pip, row.packages[0])
+    wanted = (*row.packages, *tested_with, "setuptools>=77")
+    run.need("install", *pip, "-c", str(folder / "constraints.txt"), *wanted)
+    ready.write_text(made_for)
+
+
+def copy_sources(to: Path) -> None:
+    """What git tracks or would track, so without anything built in place."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shutil.rmtree(to, ignore_errors=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():  # one that is deleted is still listed
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+
+
+# Compiled with setup.py's own flags.
+BINDINGS = """
+import os, runpy, shlex, subprocess, sys, sysconfig
+import setuptools
+from torch.utils import cpp_extension
+setuptools.setup = lambda **told: None
+os.environ.update(LAMP_KERNELS_NATIVE="0", LAMP_KERNELS_CUDA="0")
+setup = runpy.run_path("setup.py")
+cuda = sysconfig.get_path("purelib") + "/nvidia/cu13/include"
+command = [*shlex.split(setup["compiler"]()), "-fsyntax-only", *setup["STYLE"]]
+command += [*setup["STABLE_ABI"], *(f"-I{path}" for path in [*cpp_extension.include_paths(), cuda])]
+sys.exit(subprocess.run([*command, "csrc/cuda/bindings.cpp"]).returncode)
+"""
+
+
+def build(sources: Path, python: Path, run: Runner, *, cuda: bool, jobs: int) -> str:
+    """Build in place; what there is of CUDA."""
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    switches = {
+        "LAMP_KERNELS_NATIVE": "1",
+        "LAMP_KERNELS_CUDA": str(int(cuda)),
+        "MAX_JOBS": str(jobs),
+        "PATH": path,
+    }
+    if cuda:
+        switches["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST") or "9.0"
+    command = (str(python), "setup.py", "--quiet", "build_ext", "--inplace")
+    run.need("build", *command, cwd=sources, **switches)
+    if cuda:
+        return "built for " + switches["TORCH_CUDA_ARCH_LIST"]
+    run.need("CUDA bindings", str(python), "-W", "ignore", "-c", BINDINGS, cwd=sources)
+    return "bindings compiled"
+
+
+def test(
+    outcome: Outcome, sources: Path, python: Path, run: Runner, *, full: bool, jobs: int
+) -> None:
+    """Run the suite, and count."""
+    report = sources.parent / "tests.xml"
+    report.unlink(missing_ok=True)
+    parallel = ("-n", str(jobs), "--dist", "worksteal") if jobs > 1 else ()
+    chosen = () if full else (*SUITE, f"--deselect={LEFT_OUT}")
+    status = run(
+        *(str(python), "-m", "pytest", "-q", f"--junitxml={report}", *parallel, *chosen),
+        cwd=sources,
+        OMP_NUM_THREADS="1",
+        CI="true",
+        PYTHONPATH=str(sources),  # for the programs that tests start elsewhere
+    )
+    if report.exists():
+        counts = ET.parse(report).getroot()[0].attrib
+        outcome.failed = int(counts["failures"]) + int(counts["errors"])
+        outcome.skipped = int(counts["skipped"])
+        outcome.passed = int(counts["tests"]) - outcome.failed - outcome.skipped
+    if status != 0 or not outcome.passed:
+        raise StepError("tests")
+
+
+def run_row(name: str, arguments: argparse.Namespace, jobs: int) -> Outcome:
+    """Everything of one row."""
+    row = ROWS[name]
+    outcome = Outcome(name, row.python)
+    python = interpreter(row.python)
+    if python is None:
+        outcome.build = f"not run: no python{row.python} here"
+        return outcome
+    folder = FOLDER / name
+    run = Runner(folder / "log.txt")
+    sources, in_environment = folder / "sources", folder / "env" / "bin" / "python"
+
+    def timed(step: str, begin: float) -> None:
+        outcome.seconds[step] = time.monotonic() - begin
+
+    try:
+        begin = time.monotonic()
+        install(row, python, folder, run, full=arguments.full)
+        timed("install", begin)
+        outcome.torch, outcome.triton = versions(in_environment)
+        begin = time.monotonic()
+        copy_sources(sources)
+        outcome.build = "FAILED"
+        outcome.cuda = build(sources, in_environment, run, cuda=arguments.cuda, jobs=jobs)
+        outcome.build = "ok"
+        timed("build", begin)
+        begin = time.monotonic()
+        test(outcome, sources, in_environment, run, full=arguments.full, jobs=jobs)
+        timed("tests", begin)
+    except StepError as error:
+        outcome.problem = str(error)
+    if arguments.discard:
+        for part in ("env", "sources", "ready"):
+            path = folder / part
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return outcome
+
+
+def versions(python: Path) -> tuple[str, str]:
+    """Of torch and triton, as they are installed."""
+    ask = "from importlib.metadata import version as v; print(v('torch'), v('triton'))"
+    answer = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+    torch, triton = answer.stdout.split()
+    return torch, triton
+
+
+def main() -> int:
+    """Run the rows, and print the table; 0 where nothing failed, else 1."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", help=f"{', '.join(ROWS)}; without: all of them")
+    parser.add_argument("--cuda", action="store_true", help="build the CUDA library, with nvcc")
+    parser.add_argument("--full", action="store_true", help="run the whole suite")
+    parser.add_argument("--discard", action="store_true", help="remove the environments at the end")
+    parser.add_argument("--at-once", type=int, default=2, metavar="N", help="rows at a time (2)")
+    arguments = parser.parse_args()
+    names = arguments.rows or list(ROWS)
+    if unknown := [name for name in names if name not in ROWS]:
+        parser.error(f"no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    at_once = max(1, min(arguments.at_once, len(names)))
+    jobs = max(1, (os.cpu_count() or 1) // at_once)
+    with ThreadPoolExecutor(at_once) as pool:
+        outcomes = list(pool.map(lambda name: run_row(name, arguments, jobs), names))
+    print(HEADINGS, "|".join(["", *["---"] * HEADINGS.count("| "), ""]), sep="\n")
+    for outcome in outcomes:
+        print(outcome.line())
+    failed = [outcome for outcome in outcomes if outcome.problem]
+    for outcome in failed:
+        log = FOLDER / outcome.row / "log.txt"
+        print(f"\n{outcome.row}: {outcome.problem} failed; {log.relative_to(ROOT)} ends with")
+        print("\n".join(log.read_text().splitlines()[-40:]))
+    ran = [outcome for outcome in outcomes if outcome.torch != "-"]
+    return int(bool(failed) or not ran)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

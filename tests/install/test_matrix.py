@@ -1,0 +1,70 @@
+"""The matrix of PyTorch releases: what its rows are made of, and how they can fail."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "tests" / "install" / "matrix.py"
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    return runpy.run_path(str(PROGRAM))
+
+
+def test_this_python_is_found_by_its_version(matrix):
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if (found := matrix["interpreter"](version)) is None:
+        pytest.skip(f"no python{version} on PATH, this one is {sys.executable}")
+    answer = subprocess.run([found, "-V"], capture_output=True, text=True, check=True).stdout
+    assert answer.startswith(f"Python {version}.")
+
+
+def test_a_python_that_is_not_there_is_told(matrix):
+    assert matrix["interpreter"]("3.99") is None
+
+
+def test_a_row_chooses_its_own_torch(matrix):
+    """And has the tests' packages in the releases of the development environment."""
+    names = {line.partition("==")[0] for line in matrix["constraints"]().splitlines()}
+    assert names >= {"hypothesis", "pytest", "nvidia-cuda-crt"}
+    assert not names & {"torch", "triton", "numpy", "setuptools"}
+    assert set(matrix["TEST_PACKAGES"]) <= names
+
+
+def test_the_suite_is_there(matrix):
+    assert [name for name in matrix["SUITE"] if not (ROOT / name).is_file()] == []
+
+
+def test_the_oldest_row_is_the_oldest_that_the_package_supports(matrix):
+    project = (ROOT / "pyproject.toml").read_text()
+    oldest = matrix["ROWS"]["oldest"]
+    assert f'requires-python = ">={oldest.python}"' in project
+    release = oldest.packages[0].removeprefix("torch==").removesuffix(".0")
+    assert f'dependencies = ["torch>={release}"]' in project
+
+
+def test_sources_are_copied_without_what_was_built(matrix, tmp_path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    matrix["copy_sources"](tmp_path)
+    copied = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert {"setup.py", "csrc/operators.h", "tests/test_ops.py"} <= copied
+    assert [name for name in copied if name.endswith(".so")] == []
+
+
+def test_a_command_that_fails_ends_the_row_and_is_in_the_log(matrix, tmp_path):
+    run = matrix["Runner"](tmp_path / "log.txt")
+    with pytest.raises(matrix["StepError"], match="building"):
+        run.need("building", sys.executable, "-c", "import sys; sys.exit('no headers')")
+    assert "no headers" in run.log.read_text()
+
+
+def test_an_unknown_row_is_refused():
+    failed = subprocess.run([sys.executable, PROGRAM, "nineties"], capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert "no row nineties; there are oldest, gpu, development, newest" in failed.stderr
