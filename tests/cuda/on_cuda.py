@@ -54,15 +54,18 @@ def exact(x: Tensor, y: Tensor, *weight: Tensor, **options: Any) -> list[Tensor]
 def h_plane_bytes(backend: str, shape: tuple[int, ...], gradients: int) -> int:
     """The most that a float32 SSIM with so many gradients may hold of h planes between kernels.
 
-    Triton: 2 + gradients planes an image plane, in groups that lamp_kernels/triton/tiling.py
-    bounds. Native: none, one kernel hands them on in shared memory.
+    2 + gradients planes an image plane, for as many of these at a time as a backend takes together:
+    native half of the L2 cache (csrc/cuda/plan.cu), Triton what lamp_kernels/triton/tiling.py bounds.
     """
-    if gradients == 0 or backend == "native":
+    if gradients == 0:
         return 0
-    from lamp_kernels.triton import launch, tiling  # imports Triton
-
     batch, channels, height, width = shape
     of_plane = 4 * (2 + gradients) * height * width
+    if backend == "native":
+        room = torch.cuda.get_device_properties("cuda").L2_cache_size // 2
+        return of_plane * min(room // of_plane, batch * channels)
+    from lamp_kernels.triton import launch, tiling  # imports Triton
+
     device = launch._device(torch.device("cuda", torch.cuda.current_device()), torch.float32)
     return of_plane * tiling.planes_at_once(batch * channels, of_plane, device)
 
