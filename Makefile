@@ -42,7 +42,7 @@ CHECK := build/check-torch-$(TORCH)
 .DELETE_ON_ERROR:
 .PHONY: help setup build build-cuda train study study-full study-publish test lint format fuzz mutate clean
 .PHONY: wheel wheel-check wheel-cuda wheel-cuda-check sdist
-.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-bundle gpu-check gpu-static triton-static prove
+.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-bundle gpu-check gpu-report gpu-static triton-static prove
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -149,6 +149,9 @@ gpu-bundle: $(READY) ## build here, without a GPU, what gpu-check takes along, i
 # With the Python that is there: a machine with a GPU has its own PyTorch, and may have no network.
 gpu-check: ## test and measure on this machine's NVIDIA GPU, to the folder GPU_OUT=runs/gpu
 	$(PYTHON) bench/gpu_check.py --out $(GPU_OUT) --minutes $(GPU_MINUTES) $(GPU_FLAGS)
+
+gpu-report: $(BENCH_READY) ## the README's GPU table and plot from bench/results/<card>.json
+	$(BENCH_BIN)/python bench/gpu_report.py
 
 # cuobjdump and nvdisasm: of CUDA's toolkit, or of the packages nvidia-cuda-cuobjdump and -nvdisasm.
 prove: $(READY) ## prove the barriers of the CUDA SSIM kernel on its PTX (some minutes, 9 GB of memory)
