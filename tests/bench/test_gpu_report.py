@@ -3,8 +3,10 @@
 import json
 import sys
 
+import gpu_bundle
 import gpu_report
 import pytest
+from suite import results
 
 ROW = {"shape": [8, 3, 256, 256], "dtype": "float32", "border": "reflect", "cache": "cold"}
 
@@ -56,3 +58,27 @@ def test_the_table_of_a_run(readme):
         assert words in text
     assert "peer" not in text
     assert (readme.parent / "docs" / "gpu-speed.png").stat().st_size > 1000
+
+
+def test_the_cpu_tables_do_not_read_it(tmp_path):
+    (tmp_path / "card.json").write_text('{"schema": 2, "date": "2026", "phases": []}')
+    with pytest.raises(FileNotFoundError, match="no results"):
+        results.every(tmp_path)
+    (tmp_path / "cpu.json").write_text(json.dumps({"schema": results.SCHEMA, "date": "2026"}))
+    assert len(results.every(tmp_path)) == 1
+
+
+def test_the_sweep_is_built_for_every_target(tmp_path, monkeypatch):
+    fake = tmp_path / "bin" / "nvcc"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/said\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    gpu_bundle.sweep(tmp_path, "8.0;9.0+PTX", tmp_path / "made_up.cu")
+    said = (tmp_path / "said").read_text()
+    assert "arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90" in said
+    assert "made_up.cu" in said
+    assert said.strip().endswith("sweep")
+    fake.write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(SystemExit, match="exit status 3"):
+        gpu_bundle.sweep(tmp_path, "9.0", tmp_path / "made_up.cu")
