@@ -74,9 +74,9 @@ class Contestant:
         }.get(self.name)  # fmt: skip
         if kernels is not None and kernels not in backends.available():
             return f"this installation of lamp_kernels has no {kernels} kernels"
-        # A module without metadata serves as well: fused-ssim is built from source, not installed.
-        module = self.distribution.replace("-", "_")
-        if self.version is None and importlib.util.find_spec(module) is None:
+        # fused-ssim is built from source: a module without a version serves as well.
+        bare = self.name == FUSED and importlib.util.find_spec("fused_ssim") is not None
+        if self.version is None and self.distribution != OURS and not bare:
             return f"{self.distribution} is not installed"
         return None
 
