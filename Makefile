@@ -28,8 +28,8 @@ MATRIX ?=
 MATRIX_FLAGS ?=
 FUZZ_CASES ?= 20000
 FUZZ_ROUNDS ?= 1000000
-GPU_OUT ?= runs/gpu/results.json
-GPU_MINUTES ?= 9
+GPU_OUT ?= runs/gpu
+GPU_MINUTES ?= 9.6
 GPU_FLAGS ?=
 BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
@@ -44,7 +44,7 @@ CHECK := build/check-torch-$(TORCH)
 .DELETE_ON_ERROR:
 .PHONY: help setup build build-cuda train study study-full study-publish test lint format fuzz mutate clean
 .PHONY: matrix wheel wheel-check wheel-cuda wheel-cuda-check sdist
-.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-check gpu-static triton-static prove
+.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-bundle gpu-check gpu-report gpu-static triton-static prove
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -147,9 +147,17 @@ $(ANOMALIB_READY): examples/requirements-anomalib.txt
 anomalib: $(LIBRARY) $(ANOMALIB_READY) ## run the anomalib example's test, in an environment of its own (6 GB)
 	$(ANOMALIB_VENV)/bin/python -m pytest tests/examples/test_anomalib_example.py $(TEST_FLAGS)
 
+# For the rented machine's GPU, unless CUDA_TARGETS is given.
+gpu-bundle: CUDA_TARGETS = 9.0
+gpu-bundle: $(READY) ## build here, without a GPU, what gpu-check takes along, into gpu-bundle/
+	$(NATIVE) $(BIN)/python bench/gpu_bundle.py --targets "$(CUDA_TARGETS)"
+
 # With the Python that is there: a machine with a GPU has its own PyTorch, and may have no network.
-gpu-check: ## build, test and measure on this machine's NVIDIA GPU, within GPU_MINUTES=9
+gpu-check: ## test and measure on this machine's NVIDIA GPU, to the folder GPU_OUT=runs/gpu
 	$(PYTHON) bench/gpu_check.py --out $(GPU_OUT) --minutes $(GPU_MINUTES) $(GPU_FLAGS)
+
+gpu-report: $(BENCH_READY) ## the README's GPU table and plot from bench/results/<card>.json
+	$(BENCH_BIN)/python bench/gpu_report.py
 
 # cuobjdump and nvdisasm: of CUDA's toolkit, or of the packages nvidia-cuda-cuobjdump and -nvdisasm.
 prove: $(READY) ## prove the barriers of the CUDA SSIM kernel on its PTX (some minutes, 9 GB of memory)
@@ -212,4 +220,4 @@ sdist: $(READY) ## make dist/*.tar.gz, and a wheel from it alone
 	$(BIN)/python -m zipfile -l build/from-sdist/*.whl | grep -F _C.abi3.so
 
 clean: ## remove the environment, caches, runs and what was built
-	rm -rf $(VENV) $(BENCH_VENV) $(ANOMALIB_VENV) runs build dist *.egg-info $(LIBRARY) $(CUDA_LIBRARY) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH_VENV) $(ANOMALIB_VENV) runs build dist gpu-bundle *.egg-info $(LIBRARY) $(CUDA_LIBRARY) .pytest_cache .mypy_cache .ruff_cache .hypothesis

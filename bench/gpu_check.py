@@ -1,19 +1,26 @@
-"""Build, test and measure on a machine with an NVIDIA GPU, within a few minutes, offline.
+"""Test and measure on a machine with an NVIDIA GPU, within a few minutes, offline.
 
-python bench/gpu_check.py --out runs/gpu/results.json
+python bench/gpu_check.py --out runs/gpu
 
-It takes the Python that it is run with as it is: PyTorch, pytest and hypothesis have to be there,
-and for the build nvcc and a C++ compiler. Phases, each within its share of the time and none left
-out without a word:
+Where `make gpu-bundle` has left a bundle, nothing is built here; else nvcc and a C++ compiler have
+to be there, beside PyTorch, pytest and hypothesis. Steps, each within its share of the time and
+none left out without a word:
 
     environment   what the machine is
-    build         the kernels, for this device alone, in place
-    tests         the test suite with its tensors on the device, and what only CUDA has
-    sanitizer     NVIDIA's compute-sanitizer on small shapes, where it is installed
-    benchmarks    this library, torch.compile, plain PyTorch and other packages that are installed
+    build         the bundle's libraries put in place; else the kernels, for this device alone
+    native        what shows first whether the native kernels compute the right thing
+    sanitizer     NVIDIA's compute-sanitizer, where it is installed
+    sweep         every tiling of the sweep program, and the clocks beside it
+    counters      hardware counters by Nsight Compute, where it is installed
+    timing        this library, torch.compile, plain PyTorch and other packages, on the device
+    calls         the wall clock of calls in a loop, eager and replayed
+    training      a training step of an autoencoder
+    autotune      the tiles that Triton's own search chooses
+    suite         the rest of the test suite, native before Triton
 
-A phase that overruns is ended, and the next one begins. The file is written after each. The exit
-status is 0 if every phase passed or was left out for a reason that is no fault.
+`--steps` chooses some of them. A step that overruns is ended, and the next one begins. The folder
+gets results.json, anew after each step; sweep.jsonl and counters.csv, raw; and table.txt. The exit
+status is 0 if every step passed or was left out for a reason that is no fault.
 """
 
 import argparse
@@ -23,35 +30,43 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from on_gpu import sanitizer, table, testing
+from on_gpu import counters, sanitizer, sweep, table, testing
+from on_gpu.bundle import FOLDER, Bundle
 from on_gpu.phases import (
     FAILED,
     LEFT_OUT,
-    OVERRAN,
     PASSED,
     ROOT,
     Budget,
     Ended,
     Job,
     Phase,
+    ending,
     run_all,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Check:
-    """The phases in their order, and what they found."""
+    """The steps in their order, and what they found."""
 
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
         self._arguments = arguments
         self._device: str = arguments.device
         self._folder = folder
-        self._budget = Budget(60.0 * arguments.minutes)
+        self._out: Path = arguments.out
+        self._bundle = Bundle.find(arguments.bundle)
+        self._sweep_program = self._bundle.sweep if self._bundle else None
+        # The environment is not left out: the others need to know that there is a device.
+        chosen = [s for s in Budget.WEIGHTS if s == "environment" or s in arguments.steps]
+        weighted = [s for s in chosen if s != "build" or not (self._bundle or arguments.no_build)]
+        self._steps = chosen
+        self._budget = Budget(60.0 * arguments.minutes, weighted)
         self.report: dict[str, Any] = {
             "schema": SCHEMA,
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -62,27 +77,25 @@ class Check:
         }
 
     def run(self) -> bool:
-        """All phases; whether none failed and none overran."""
-        phases: dict[str, Callable[[float, Path], Phase]] = {
-            "environment": self._environment,
-            "build": self._build,
-            "tests": self._tests,
-            "sanitizer": self._sanitizer,
-            "benchmarks": self._benchmarks,
-        }
+        """All steps; whether none failed and none overran."""
+        if self._bundle:
+            places = [*self._bundle.unpack(self._folder / "packages"), os.environ.get("PYTHONPATH")]
+            os.environ["PYTHONPATH"] = os.pathsep.join(place for place in places if place)
         good = True
-        for name, function in phases.items():
-            phase = self._phase(name, function)
+        for name in Budget.WEIGHTS:
+            phase = self._phase(name, getattr(self, f"_{name}"))
             good = good and phase.status in (PASSED, LEFT_OUT)
             self.report["phases"].append(phase.summary())
             if phase.details:
                 self.report[name] = phase.details
-            write(self.report, self._arguments.out)
+            write(self.report, self._out)
             said = f"{name}: {phase.status} {phase.reason}".rstrip()
             print(f"[{self._budget.elapsed():4.0f} s] {said}", file=sys.stderr, flush=True)
         return good
 
     def _phase(self, name: str, function: Callable[[float, Path], Phase]) -> Phase:
+        if name not in self._steps:
+            return Phase(name, LEFT_OUT, "not among --steps")
         begun, limit = self._budget.elapsed(), self._budget.limit(name)
         folder = self._folder / name
         folder.mkdir()
@@ -105,9 +118,13 @@ class Check:
         if ended.returncode != 0 or not details:
             told = ended.output[-500:] or ended.state
             details.setdefault("problem", f"the device cannot be used: {told}")
-        return _phase_of(ended, details, details.get("problem", ""))
+        return ending(ended, details, details.get("problem", ""))
 
     def _build(self, limit: float, folder: Path) -> Phase:
+        if self._bundle:
+            installed = self._bundle.install(ROOT / "lamp_kernels")
+            details = {"bundle": installed, "report": self._installed(folder)}
+            return Phase("build", PASSED, details=details)
         if self._arguments.no_build:
             return Phase(
                 "build", LEFT_OUT, "--no-build", details={"report": self._installed(folder)}
@@ -128,7 +145,7 @@ class Check:
             "output": ended.output,
             "report": self._installed(folder),
         }
-        return _phase_of(ended, details, "what was built before is what is tested and measured")
+        return ending(ended, details, "what was built before is what is tested and measured")
 
     def _installed(self, folder: Path) -> str:
         """What the package says of itself."""
@@ -137,53 +154,74 @@ class Check:
         (ended,) = run_all([job], limit=30.0, folder=folder)
         return ended.output
 
-    def _tests(self, limit: float, folder: Path) -> Phase:
-        return testing.run(
-            self._device,
-            folder,
-            limit,
-            quick=self._arguments.quick,
-            chosen=self._arguments.tests,
-        )
+    def _native(self, limit: float, folder: Path) -> Phase:
+        if self._device == "cpu":
+            return Phase("native", LEFT_OUT, "not on this device: the CUDA kernels' own tests")
+        return testing.run(self._device, folder, limit, first=True)
 
     def _sanitizer(self, limit: float, folder: Path) -> Phase:
-        return sanitizer.run(self._device, folder, limit)
+        return sanitizer.run(self._device, folder, limit, self._sweep_program)
 
-    def _benchmarks(self, limit: float, folder: Path) -> Phase:
-        out = folder / "benchmarks.json"
-        flags = ["--seconds", f"{0.9 * limit:.0f}"]  # the rest is for its start and its last round
-        if self._arguments.quick:
-            flags.append("--quick")
-        ended = self._program("timing", out, limit, folder, flags)
-        details = _read(out)
-        phase = _phase_of(ended, details)
+    def _sweep(self, limit: float, folder: Path) -> Phase:
+        return sweep.run(self._sweep_program, limit, folder, self._out / "sweep.jsonl")
+
+    def _counters(self, limit: float, folder: Path) -> Phase:
+        out = self._out / "counters.csv"
+        return counters.run(self._device, self._sweep_program, limit, folder, out)
+
+    def _timing(self, limit: float, folder: Path) -> Phase:
+        phase = self._measure("timing", limit, folder)
         ours = [
-            row for row in details.get("speed", []) if row["contestant"] == "lamp_kernels native"
+            row
+            for row in phase.details.get("speed", [])
+            if row["contestant"] == "lamp_kernels native"
         ]
         skipped = [row["skipped"] for row in ours if "skipped" in row]
         if phase.status == PASSED and (skipped or not ours):
             phase.status = FAILED if self._device != "cpu" else PASSED
-            reasons = [row["reason"] for row in details["skipped"] if "native" in row["contestant"]]
+            left_out = phase.details["skipped"]
+            reasons = [row["reason"] for row in left_out if "native" in row["contestant"]]
             phase.reason = f"native was not measured: {', '.join({*skipped, *reasons})}"
         return phase
 
+    def _calls(self, limit: float, folder: Path) -> Phase:
+        return self._measure("calls", limit, folder)
+
+    def _training(self, limit: float, folder: Path) -> Phase:
+        return self._measure("training", limit, folder)
+
+    def _autotune(self, limit: float, folder: Path) -> Phase:
+        if self._device == "cpu":
+            return Phase("autotune", LEFT_OUT, "not on this device: Triton's interpreter is no GPU")
+        # Keys alone: what other steps compiled is in Triton's cache, what was timed is not.
+        return self._measure("autotune", limit, folder, {"LAMP_KERNELS_TRITON_AUTOTUNE": "1"})
+
+    def _suite(self, limit: float, folder: Path) -> Phase:
+        quick, chosen = self._arguments.quick, self._arguments.tests
+        return testing.run(self._device, folder, limit, quick=quick, chosen=chosen)
+
+    def _measure(
+        self, name: str, limit: float, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> Phase:
+        """A measuring program, told to end by itself before it is ended."""
+        out = folder / f"{name}.json"
+        flags = ["--seconds", f"{0.85 * limit:.0f}"]  # the rest is for its start and last round
+        flags += ["--quick"] if self._arguments.quick else []
+        return ending(self._program(name, out, limit, folder, flags, environment), _read(out))
+
     def _program(
-        self, name: str, out: Path, limit: float, folder: Path, flags: list[str] | None = None
+        self,
+        name: str,
+        out: Path,
+        limit: float,
+        folder: Path,
+        flags: list[str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Ended:
         command = [sys.executable, "-m", f"on_gpu.{name}", *(flags or [])]
         command += ["--device", self._device, "--out", str(out)]
-        (ended,) = run_all([Job(name, command)], limit=limit, folder=folder)
+        (ended,) = run_all([Job(name, command, environment or {})], limit=limit, folder=folder)
         return ended
-
-
-def _phase_of(ended: Ended, details: dict[str, Any], besides: str = "") -> Phase:
-    if ended.state == "ended" and ended.returncode == 0:
-        return Phase(ended.name, PASSED, details=details)
-    details.setdefault("output", ended.output)
-    told = besides or ended.output[-300:]
-    if ended.state != "ended":
-        return Phase(ended.name, OVERRAN, f"{ended.state}: {told}", details=details)
-    return Phase(ended.name, FAILED, f"exit status {ended.returncode}: {told}", details=details)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -195,10 +233,11 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def write(report: dict[str, Any], path: Path) -> None:
-    """Write the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def write(report: dict[str, Any], folder: Path) -> None:
+    """Write the file anew, and the table of what it says so far."""
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "table.txt").write_text(table.text(report) + "\n", encoding="utf-8")
 
 
 def main() -> int:
@@ -206,21 +245,37 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu" / "results.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu", metavar="FOLDER")
     parser.add_argument("--minutes", type=float, default=9.0, help="altogether (%(default)s)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="a few tests and small shapes")
     parser.add_argument("--no-build", action="store_true", help="take what was built before")
-    parser.add_argument("--tests", nargs="+", metavar="FILE", help="these instead of all")
+    parser.add_argument("--bundle", type=Path, default=FOLDER, help="of gpu-bundle")
+    parser.add_argument(
+        "--tests", nargs="+", metavar="FILE", help="the suite: these instead of all"
+    )
+    parser.add_argument(
+        "--steps", type=_steps, default=list(Budget.WEIGHTS), help="a,b,c: these instead of all"
+    )
     arguments = parser.parse_args()
     if arguments.minutes <= 0:
         parser.error(f"--minutes must be positive, got {arguments.minutes}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         check = Check(arguments, Path(folder))
         good = check.run()
     print(table.text(check.report))
     print(f"\nwritten: {arguments.out}")
     return 0 if good else 1
+
+
+def _steps(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in Budget.WEIGHTS]
+    if unknown:
+        known = ", ".join(Budget.WEIGHTS)
+        raise argparse.ArgumentTypeError(f"no step {', '.join(unknown)}; there are {known}")
+    return names
 
 
 if __name__ == "__main__":

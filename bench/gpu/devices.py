@@ -48,15 +48,12 @@ class Device:
 
     name: str
     target: Target
+    multiprocessors: int
     clock: float  # Hz
     bandwidth: float  # bytes per second of DRAM
     cache: float  # bytes of L2
     source: str
 
-    @property
-    def multiprocessors(self) -> int:
-        """How many there are."""
-        return self.target.multiprocessors
 
     @property
     def issue_cycles(self) -> float:
@@ -68,6 +65,7 @@ DEVICES = (
     Device(
         "A100 SXM 80 GB",
         TARGETS[80],
+        108,
         1.41e9,
         2039e9,
         40e6,
@@ -76,6 +74,7 @@ DEVICES = (
     Device(
         "H100 SXM",
         TARGETS[90],
+        132,
         1.98e9,
         3350e9,
         50e6,
@@ -84,10 +83,47 @@ DEVICES = (
     Device(
         "RTX 4090",
         TARGETS[89],
+        128,
         2.52e9,
         1008e9,
         72e6,
         "NVIDIA Ada architecture whitepaper (128 SMs, 2,520 MHz, 1,008 GB/s)",
+    ),
+    Device(
+        "H200 SXM",
+        TARGETS[90],
+        132,
+        1.98e9,
+        4800e9,
+        50e6,
+        "NVIDIA H200 datasheet (4.8 TB/s; 67 TFLOPS of float32 are 132 SMs at 1.98 GHz)",
+    ),
+    Device(
+        "B200",
+        TARGETS[100],
+        148,
+        1.98e9,
+        8000e9,
+        126e6,
+        "NVIDIA Blackwell datasheet, HGX B200 (8 TB/s; 75 TFLOPS of float32: 148 SMs at 1.98 GHz)",
+    ),
+    Device(
+        "L4",
+        TARGETS[89],
+        58,
+        2.04e9,
+        300e9,
+        48e6,
+        "NVIDIA L4 datasheet (300 GB/s; 30.3 TFLOPS of float32 are 58 SMs at 2.04 GHz)",
+    ),
+    Device(
+        "RTX 5090",
+        TARGETS[120],
+        170,
+        2.407e9,
+        1792e9,
+        96e6,
+        "NVIDIA RTX Blackwell architecture whitepaper (170 SMs, 2,407 MHz, 1,792 GB/s)",
     ),
 )
 

@@ -38,21 +38,28 @@ class Phase:
 class Budget:
     """The seconds of the whole check. What a phase leaves over goes to those after it."""
 
-    # Of the whole; the rest is for starting, ending and writing. Kernels for one device take nvcc
-    # a minute or two; tests and benchmarks have an order, and leave out what they do not reach.
-    SHARES: ClassVar[dict[str, float]] = {
-        "environment": 0.06,
-        "build": 0.36,
-        "tests": 0.29,
-        "sanitizer": 0.09,
-        "benchmarks": 0.18,
+    # Seconds of a full run, in the order of what is most worth knowing. Kernels for one device take
+    # nvcc a minute or two; with a bundle there is nothing to build, and its share is spread.
+    WEIGHTS: ClassVar[dict[str, float]] = {
+        "environment": 20.0,
+        "build": 200.0,
+        "native": 40.0,
+        "sanitizer": 30.0,
+        "sweep": 45.0,
+        "counters": 55.0,
+        "timing": 130.0,
+        "calls": 20.0,
+        "training": 60.0,
+        "autotune": 50.0,
+        "suite": 110.0,
     }
-
+    ENDING = 0.02  # of the whole, for starting, ending and writing
     # Seconds, whatever the whole is: without it there is nothing to go on with.
     LEAST: ClassVar[dict[str, float]] = {"environment": 40.0}
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, names: Sequence[str] | None = None) -> None:
+        self._seconds = (1.0 - self.ENDING) * seconds
+        self._weights = {n: w for n, w in self.WEIGHTS.items() if names is None or n in names}
         self._start = monotonic()
 
     def elapsed(self) -> float:
@@ -61,11 +68,12 @@ class Budget:
 
     def limit(self, phase: str) -> float:
         """What this phase may take from now on: all but the shares of the phases after it."""
-        names = list(self.SHARES)
-        after = sum(self.SHARES[name] for name in names[names.index(phase) + 1 :])
-        ending = 1.0 - sum(self.SHARES.values())
-        left = self._seconds * (1.0 - ending) - self.elapsed()
-        return max(0.0, min(left, max(left - self._seconds * after, self.LEAST.get(phase, 0.0))))
+        order = list(self.WEIGHTS)
+        later = order[order.index(phase) + 1 :]
+        after = sum(self._weights.get(name, 0.0) for name in later)
+        reserved = self._seconds * after / sum(self._weights.values())
+        left = self._seconds - self.elapsed()
+        return max(0.0, min(left, max(left - reserved, self.LEAST.get(phase, 0.0))))
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,17 @@ def python_path() -> dict[str, str]:
     """The environment in which the package and `bench/` are found without being installed."""
     places = [str(ROOT), str(BENCH), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(place for place in places if place)}
+
+
+def ending(ended: Ended, details: dict[str, Any], besides: str = "") -> Phase:
+    """The phase of a process that passes where its exit status is 0."""
+    if ended.state == "ended" and ended.returncode == 0:
+        return Phase(ended.name, PASSED, details=details)
+    details.setdefault("output", ended.output)
+    told = besides or ended.output[-300:]
+    if ended.state != "ended":
+        return Phase(ended.name, OVERRAN, f"{ended.state}: {told}", details=details)
+    return Phase(ended.name, FAILED, f"exit status {ended.returncode}: {told}", details=details)
 
 
 def run_all(jobs: Sequence[Job], *, limit: float, folder: Path, at_once: int = 1) -> list[Ended]:

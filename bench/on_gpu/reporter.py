@@ -18,7 +18,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Write only where a file is named."""
+    """Write only where a file is named; under pytest-xdist its controller hears of every test."""
+    if hasattr(config, "workerinput"):
+        return
     path = config.getoption("--gpu-report")
     if path is not None:
         config.pluginmanager.register(_Reporter(path))

@@ -15,9 +15,15 @@ def text(report: Report) -> str:
         for row in report["phases"]
     ]
     lines += _build(report.get("build", {}))
-    lines += _tests(report.get("tests", {}))
+    lines += _tests(report.get("native", {}))
     lines += _sanitizer(report.get("sanitizer", {}))
-    lines += _benchmarks(report.get("benchmarks", {}))
+    lines += _sweep(report.get("sweep", {}))
+    lines += _counters(report.get("counters", {}))
+    lines += _benchmarks(report.get("timing", {}))
+    lines += _rows("wall clock of a call in a loop, ms", report.get("calls", {}), "contestant")
+    lines += _rows("a training step, ms", report.get("training", {}), "loss")
+    lines += _autotune(report.get("autotune", {}))
+    lines += _tests(report.get("suite", {}))
     return "\n".join(lines)
 
 
@@ -72,11 +78,64 @@ def _sanitizer(sanitizer: Report) -> list[str]:
     return ["", *(f"{row['tool']:<14}{row['status']:<10}{row['summary']}" for row in tools)]
 
 
+def _sweep(sweep: Report) -> list[str]:
+    if not sweep:
+        return []
+    lines = ["", f"sweep of {sweep['tilings']} tilings, ms cold and warm; default / this"]
+    for row in sweep["best"]:
+        told = "default" if row.get("own") else f"best of design {row.get('design')}"
+        name = f"{row['shape']} {row.get('border')} gradients={row.get('gradients')}, {told}"
+        tile = f"{row.get('threads')} threads, {row.get('strips')} strips, {row.get('bands')} bands"
+        times = f"{_three(row['cold_ms']):>9}{_three(row['warm_ms']):>9}"
+        lines.append(f"  {name:<66}{times}{row.get('default_over_this') or 0:8.2f}  {tile}")
+    lines += [f"  wrong: {row}" for row in sweep["wrong"]]
+    return lines + [f"  left out: {problem}" for problem in sweep["problems"]]
+
+
+def _counters(counters: Report) -> list[str]:
+    lines: list[str] = []
+    for program in counters.get("programs", []):
+        lines += ["", f"counters of {program['program']}"]
+        for kernel in program["kernels"]:
+            known = {name: value for name, value in kernel.items() if value is not None}
+            lines.append(f"  {str(known.pop('kernel', '?'))[:70]}")
+            figures = [
+                f"{n} {v:.4g}" if isinstance(v, float) else f"{n} {v}" for n, v in known.items()
+            ]
+            lines.append(f"    {', '.join(figures)}")
+        if not program["kernels"]:
+            lines.append(f"  nothing read: {program.get('output', '')[-300:]}")
+    return lines
+
+
+def _rows(title: str, results: Report, name: str) -> list[str]:
+    """Rows with a shape, a way of calling and quantiles."""
+    rows = results.get("rows", [])
+    lines = ["", f"{title}: p10, p50, p90"] if rows else []
+    for row in rows:
+        label = f"  {row['shape']} {row['how']} {row.get(name, '')}"
+        told = row.get("skipped") or "".join(
+            f"{_three(1e3 * row[key]):>9}" for key in ("p10", "p50", "p90")
+        )
+        lines.append(f"{label:<76}{told}")
+    for row in results.get("ratios", []):
+        lines.append(f"  {row['shape']} {row['how']}: SSIM / MSE {row['ssim_over_mse']:.3f}")
+    return lines
+
+
+def _autotune(results: Report) -> list[str]:
+    lines = ["", "Triton's choice of tiles"] if results.get("winners") else []
+    for row in results.get("winners", []):
+        lines.append(f"  {row['shape']}, {row['seconds']} s {row.get('skipped', '')}".rstrip())
+        lines += [f"    {chosen['tile']}" for chosen in row["chosen"]]
+    return lines
+
+
 def _benchmarks(results: Report) -> list[str]:
     if not results:
         return []
     copy = results.get("copy") or {}
-    lines = ["", f"forward + backward, ms, by {results['how']}"]
+    lines = ["", f"ms, by {results['how']}"]
     if "bytes_per_s" in copy:
         lines.append(
             f"copy of {copy['bytes'] // 2**21} MiB: {_three(copy['bytes_per_s'] / 1e9)} GB/s"
@@ -87,7 +146,7 @@ def _benchmarks(results: Report) -> list[str]:
             f"{shape!s:<52}{'p10':>9}{'p50':>9}{'p90':>9}{'rounds':>8}{'GB/s':>8}{'of copy':>9}"
         )
         rows = [row for row in speed if tuple(row["shape"]) == shape]
-        lines += [_timed(row, f"  {row['contestant']}, {row['dtype']}") for row in rows]
+        lines += [_timed(row, f"  {row['contestant']}, {_variant(row)}") for row in rows]
     if results.get("host"):
         lines.append("a call on a small image with nothing queued, µs: returned, computed")
     for row in results.get("host", []):
@@ -105,6 +164,13 @@ def _benchmarks(results: Report) -> list[str]:
     if not results.get("complete"):
         lines.append("the benchmarks did not come to their end")
     return lines
+
+
+def _variant(row: Report) -> str:
+    """The dtype, and what is not as usual: forward alone, a warm cache."""
+    unusual = [row.get(key) for key, usual in (("pass", "forward + backward"), ("cache", "cold"))
+               if row.get(key) not in (None, usual, "as it is")]  # fmt: skip
+    return ", ".join([row["dtype"], *map(str, unusual)])
 
 
 def _timed(row: Report, name: str) -> str:

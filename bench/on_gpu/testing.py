@@ -34,8 +34,15 @@ TRITON = (
     "tests/test_levels.py",
     "tests/test_precision.py",
     "tests/test_determinism.py",
+    "tests/cuda",
 )
 OF_TRITON = " with triton"  # in the name of such a file
+# The native kernels alone, before all else: what these find wrong is not worth timing.
+FIRST = (
+    "tests/cuda/test_cuda_results.py",
+    "tests/cuda/test_cuda_streams.py",
+    "tests/cuda/test_cuda_graphs.py",
+)
 QUICK = ("tests/test_range_check.py", "tests/cuda")
 # Folders of tests that make no tensor on the device.
 ELSEWHERE = {
@@ -48,6 +55,7 @@ ELSEWHERE = {
     "triton": "the Triton kernels, interpreted on the CPU and compiled for every target",
 }
 FAILURES = 20  # told of each file
+XDIST = 3  # processes of each file of Triton's
 PER_TEST = 120  # seconds, where pytest-timeout is there
 MISSING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
@@ -57,23 +65,28 @@ def run(
     folder: Path,
     limit: float,
     *,
+    first: bool = False,
     quick: bool = False,
     chosen: Sequence[str] | None = None,
 ) -> Phase:
-    """Run `chosen`, or all that has to do with the device; the quick run takes two files."""
-    units = list(chosen) if chosen else list(QUICK) if quick else everything()
+    """Run `chosen`, or all that has to do with the device; the quick run takes two files.
+
+    first: the native kernels alone, short.
+    """
+    name = "native" if first else "suite"
+    units = list(FIRST if first else chosen or (QUICK if quick else everything()))
     processors = os.cpu_count() or 1
     at_once = max(1, min(8, processors // 2)) if device != "cpu" else min(2, processors)
     threads = str(max(1, processors // at_once))
     environment = {"LAMP_KERNELS_TEST_DEVICE": device, "OMP_NUM_THREADS": threads}
-    if device != "cpu" and not (quick or chosen):
+    if device != "cpu" and not (first or quick or chosen):
         units += [f"{file}{OF_TRITON}" for file in TRITON]
     reports = [folder / f"{index}.jsonl" for index in range(len(units))]
     jobs = [
         Job(
             unit,
-            _command(unit.removesuffix(OF_TRITON), report),
-            {**environment, "LAMP_KERNELS_TEST_BACKENDS": _backends_of(unit)},
+            _command(unit, report),
+            {**environment, "LAMP_KERNELS_TEST_BACKENDS": _backends_of(unit, first=first)},
         )
         for unit, report in zip(units, reports, strict=True)
     ]
@@ -82,21 +95,23 @@ def run(
     totals = Counter[str]()
     for file in files:
         totals.update({k: file[k] for k in ("passed", "failed", "skipped", "without_package")})
-    left_out = [] if quick or chosen else _elsewhere()
+    left_out = [] if first or quick or chosen else _elsewhere()
     details = {
         "device": device, "at_once": at_once, **totals, "files": files, "left_out": left_out,
     }  # fmt: skip
     failed = [file["file"] for file in files if file["status"] in ("failed", "crashed")]
     unfinished = [file["file"] for file in files if file["status"] in ("overran", "not started")]
     if failed:
-        return Phase("tests", FAILED, "failed: " + ", ".join(failed), details=details)
+        return Phase(name, FAILED, "failed: " + ", ".join(failed), details=details)
     if unfinished:
-        return Phase("tests", OVERRAN, "not finished: " + ", ".join(unfinished), details=details)
-    return Phase("tests", PASSED, details=details)
+        return Phase(name, OVERRAN, "not finished: " + ", ".join(unfinished), details=details)
+    return Phase(name, PASSED, details=details)
 
 
-def _backends_of(unit: str) -> str:
+def _backends_of(unit: str, *, first: bool) -> str:
     """Those that the tests take in turn."""
+    if first or (unit.startswith("tests/cuda") and not unit.endswith(OF_TRITON)):
+        return "native"
     return "triton" if unit.endswith(OF_TRITON) else "native,reference"
 
 
@@ -123,14 +138,17 @@ def _elsewhere() -> list[dict[str, str]]:
 
 
 def _command(unit: str, report: Path) -> list[str]:
+    shared = unit.endswith(OF_TRITON) and importlib.util.find_spec("xdist") is not None
     command = [sys.executable, "-m", "pytest", "-c", str(INI), "--rootdir", str(ROOT), "-q"]
     command += ["-p", "on_gpu.reporter", "--gpu-report", str(report)]
     # Plugins that change how tests run or that warn of one another, where they are installed.
-    for plugin in ("cacheprovider", "xdist", "benchmark"):
+    for plugin in ("cacheprovider", "benchmark", *(() if shared else ("xdist",))):
         command += ["-p", f"no:{plugin}"]
+    if shared:  # most of their time is Triton's compiler, one variant after the other
+        command += ["-n", str(XDIST)]
     if importlib.util.find_spec("pytest_timeout") is not None:
         command += ["-o", f"timeout={PER_TEST}"]
-    return [*command, unit]
+    return [*command, unit.removesuffix(OF_TRITON)]
 
 
 def outcome(ended: Ended, report: Path) -> dict[str, Any]:

@@ -1,20 +1,16 @@
-"""The benchmarks: python -m on_gpu.timing --device cuda --seconds 100 --out FILE.json.
+"""The benchmarks: python -m on_gpu.timing --device cuda ...
 
-Time on the device by CUDA events, of forward + backward in float32 and, for this library, in the
-half types; what the device's memory does at most, by a copy; what a call costs the processor; and
-memory. The file is written anew after each part: whoever ends this process has the parts before.
-On the CPU the same by the processor's clock, without a flush of its caches.
+Time on the device by CUDA events: forward + backward and forward alone, with a cold and a warm
+cache, in float32 and, for this library, in the half types. Beside it what the device's memory does
+at most, by a copy; what a call costs the processor; and memory. On the CPU the same by the
+processor's clock, without a flush of its caches.
 """
 
-import argparse
-import json
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
-from pathlib import Path
 from statistics import median
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -22,7 +18,9 @@ from suite.cases import Shape, shape_name, textured_pair
 from suite.contestants import (
     COMPILED,
     FLOOR,
+    FUSED,
     NATIVE,
+    NATIVE_ZEROS,
     ON_GPU,
     REFERENCE,
     TEXTBOOK,
@@ -33,6 +31,8 @@ from suite.contestants import (
 from suite.measure import Entry, Row, digits, first_line, interleave, progress
 from suite.peak import COPIED
 from torch import Tensor
+
+from on_gpu.program import Program
 
 # The most telling first, in case the time runs out.
 SHAPES: tuple[Shape, ...] = (
@@ -46,9 +46,12 @@ QUICK_SHAPES: tuple[Shape, ...] = ((2, 1, 32, 32),)
 QUICK_NAMES = (NATIVE, REFERENCE, TEXTBOOK, FLOOR)
 HALVES = (torch.float16, torch.bfloat16)
 SMALL: Shape = (1, 1, 32, 32)  # where a call's cost rules; as in bench/overhead.py
-TENSORS = 3  # of a forward + backward: two images read, one gradient written
 COMPILING = 25.0  # seconds, before it is known; the compiler takes the longest by far
-NAME = "forward + backward"
+BOTH, FORWARD = "forward + backward", "forward"
+COLD, WARM = "cold", "warm"
+TENSORS = {BOTH: 3, FORWARD: 2}  # two images read, one gradient written
+FORWARD_TOO = (NATIVE, NATIVE_ZEROS, TRITON, FUSED, REFERENCE, FLOOR)
+WARM_TOO = (NATIVE, NATIVE_ZEROS, TRITON, FUSED)
 
 
 class Clock:
@@ -74,6 +77,7 @@ class CudaClock(Clock):
     the call: what is measured is the device's work, without gaps where it waits for the processor.
     Before that the device reads a buffer larger than its cache, so that every call finds the
     images in memory, as in training; reading leaves nothing to be written back during the call.
+    Not before an entry whose cache is to be warm: that one is called twice, and the second counts.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -89,7 +93,10 @@ class CudaClock(Clock):
 
     def __call__(self, entry: Entry) -> float:
         """Seconds of one call on the device."""
-        torch.sum(self._buffer, 0, out=self._sum)
+        if entry.label.get("cache") == WARM:
+            entry.call()
+        else:
+            torch.sum(self._buffer, 0, out=self._sum)
         # Twice what queueing took the last time; the first time is that of a warm-up.
         ahead = min(2.0 * self._queueing.get(id(entry), 0.0) + 2e-5, 0.05)
         torch.cuda._sleep(int(ahead * self._cycles_per_second))
@@ -119,20 +126,18 @@ class CudaClock(Clock):
         return cycles / (start.elapsed_time(end) / 1e3)
 
 
-class Benchmarks:
-    """Measures part by part into `results`, as far as the time goes."""
+class Timing(Program):
+    """Part by part."""
 
-    def __init__(self, device: torch.device, seconds: float, out: Path, *, quick: bool) -> None:
-        self._deadline = monotonic() + seconds
-        self._device, self._out, self._quick = device, out, quick
-        self._clock = CudaClock(device) if device.type == "cuda" else Clock()
-        self._taken, skipped = select(QUICK_NAMES if quick else None, among=ON_GPU)
-        if quick:
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._clock = CudaClock(self.device) if self.device.type == "cuda" else Clock()
+        self._taken, skipped = select(QUICK_NAMES if self.quick else None, among=ON_GPU)
+        if self.quick:
             self._taken = [c for c in self._taken if c.name in QUICK_NAMES]
         self._compiling = COMPILING
-        self.results: dict[str, Any] = {
+        self.results |= {
             "how": self._clock.how,
-            "torch": torch.__version__,
             "skipped": skipped,
             "copy": {},
             "speed": [],
@@ -140,29 +145,21 @@ class Benchmarks:
             "memory": [],
         }
 
-    def run(self) -> None:
+    def parts(self) -> None:
         """All parts."""
         self._copy()
-        self._write()
+        self.write()
         self._host()
-        self._write()
-        shapes = QUICK_SHAPES if self._quick else SHAPES
+        self.write()
+        shapes = QUICK_SHAPES if self.quick else SHAPES
         for index, shape in enumerate(shapes):
             entries = self._speed(shape, len(shapes) - index)
-            self._write()
+            self.write()
             if index == 0:
                 self._memory(shape, entries)
-        self.results["complete"] = True
-        self._write()
-
-    def _left(self) -> float:
-        return self._deadline - monotonic()
-
-    def _write(self) -> None:
-        self._out.write_text(json.dumps(self.results), encoding="utf-8")
 
     def _interleave(self, entries: Sequence[Entry], budget: float) -> list[Row]:
-        low, high = (2, 5) if self._quick else (5, 100)
+        low, high = (2, 5) if self.quick else (5, 100)
         return interleave(
             entries,
             budget=max(budget, 0.0),
@@ -174,8 +171,8 @@ class Benchmarks:
 
     def _copy(self) -> None:
         progress("copy")
-        count = COPIED // 16 if self._quick else COPIED
-        source = torch.rand(count, device=self._device)
+        count = COPIED // 16 if self.quick else COPIED
+        source = torch.rand(count, device=self.device)
         destination = torch.empty_like(source)
         entry = Entry({"what": "copy"}, partial(destination.copy_, source))
         (row,) = self._interleave([entry], 2.0)
@@ -191,10 +188,10 @@ class Benchmarks:
         for contestant in self._taken:
             if contestant.name not in (NATIVE, TRITON, REFERENCE, FLOOR):
                 continue
-            label = {"contestant": contestant.name, "shape": list(SMALL), "pass": NAME}
+            label = {"contestant": contestant.name, "shape": list(SMALL), "pass": BOTH}
             try:
                 call = contestant.setup(input, target).forward_backward
-                times = [self._times_of(call) for _ in range(20 if self._quick else 220)]
+                times = [self._times_of(call) for _ in range(20 if self.quick else 220)]
             except Exception as error:  # the others go on
                 self.results["host"].append({**label, "skipped": _reason(error)})
                 continue
@@ -223,11 +220,15 @@ class Benchmarks:
                 self._add_compiled(entries, contestant, shape, shapes_left)
             else:
                 self._add(entries, contestant, shape, torch.float32)
+                if contestant.name in FORWARD_TOO:
+                    self._add(entries, contestant, shape, torch.float32, which=FORWARD)
+                if contestant.name in WARM_TOO and self.device.type == "cuda":
+                    self._add(entries, contestant, shape, torch.float32, cache=WARM)
         for dtype in HALVES:
             for contestant in self._taken:
                 if contestant.name in (NATIVE, TRITON):
                     self._add(entries, contestant, shape, dtype)
-        budget = 0.5 * self._left() / shapes_left
+        budget = 0.5 * self.left() / shapes_left
         for row in self._interleave(entries, min(budget, 8.0)):
             if "p50" in row:
                 row["bytes_per_s"] = digits(row["bytes"] / row["p50"])
@@ -238,7 +239,14 @@ class Benchmarks:
         return entries
 
     def _add(
-        self, entries: list[Entry], contestant: Contestant, shape: Shape, dtype: torch.dtype
+        self,
+        entries: list[Entry],
+        contestant: Contestant,
+        shape: Shape,
+        dtype: torch.dtype,
+        *,
+        which: str = BOTH,
+        cache: str = COLD,
     ) -> Entry | None:
         label = {
             "contestant": contestant.name,
@@ -247,11 +255,13 @@ class Benchmarks:
             "shape": list(shape),
             "dtype": str(dtype).removeprefix("torch."),
             "elements": prod(shape),
-            "bytes": TENSORS * dtype.itemsize * prod(shape),
-            "pass": NAME,
+            "bytes": TENSORS[which] * dtype.itemsize * prod(shape),
+            "pass": which,
+            "cache": cache if self.device.type == "cuda" else "as it is",
         }
         try:
-            call = contestant.setup(*self._pair(shape, dtype)).forward_backward
+            passes = contestant.setup(*self._pair(shape, dtype))
+            call = passes.forward_backward if which == BOTH else passes.forward
         except Exception as error:  # a peer that does not import must not end the run
             self.results["speed"].append({**label, "skipped": _reason(error)})
             return None
@@ -266,9 +276,9 @@ class Benchmarks:
         if entry is None:
             return
         reason = None
-        if self._quick:
+        if self.quick:
             reason = "compiling takes too long for a quick run"
-        elif self._left() - self._compiling < 6.0 * shapes_left:
+        elif self.left() - self._compiling < 6.0 * shapes_left:
             reason = f"no time left to compile it, which takes some {self._compiling:.0f} s"
         start = perf_counter()
         if reason is None:
@@ -283,7 +293,7 @@ class Benchmarks:
 
     def _memory(self, shape: Shape, entries: Sequence[Entry]) -> None:
         """The most bytes beyond the images that forward + backward holds at once, an element."""
-        if self._device.type != "cuda":
+        if self.device.type != "cuda":
             self.results["memory"].append({"skipped": "not on this device: counts CUDA's memory"})
             return
         progress("memory")
@@ -307,7 +317,7 @@ class Benchmarks:
     def _pair(self, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         if getattr(self, "_made", None) != (shape, dtype):
             self._made = shape, dtype
-            self._images = [image.to(self._device) for image in textured_pair(shape, dtype=dtype)]
+            self._images = [image.to(self.device) for image in textured_pair(shape, dtype=dtype)]
         input, target = self._images
         return input, target
 
@@ -316,19 +326,5 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)
-    Benchmarks(device, arguments.seconds, arguments.out, quick=arguments.quick).run()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    Timing.main(__doc__)

@@ -22,6 +22,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 OURS = "lamp_kernels"
 NATIVE = "lamp_kernels native"
 NATIVE_PLAIN = "lamp_kernels native, valid, not amplified"
+NATIVE_ZEROS = "lamp_kernels native, zeros, not amplified"
 REFERENCE = "lamp_kernels reference"
 REFERENCE_PLAIN = "lamp_kernels reference, valid, not amplified"
 COMPILED = "lamp_kernels reference, compiled"
@@ -68,10 +69,14 @@ class Contestant:
 
     def unavailable(self) -> str | None:
         """Why it cannot be measured here, or None."""
-        kernels = {NATIVE: "native", NATIVE_PLAIN: "native", TRITON: "triton"}.get(self.name)
+        kernels = {
+            NATIVE: "native", NATIVE_PLAIN: "native", NATIVE_ZEROS: "native", TRITON: "triton",
+        }.get(self.name)  # fmt: skip
         if kernels is not None and kernels not in backends.available():
             return f"this installation of lamp_kernels has no {kernels} kernels"
-        if self.version is None and self.distribution != OURS:
+        # fused-ssim is built from source: a module without a version serves as well.
+        bare = self.name == FUSED and importlib.util.find_spec("fused_ssim") is not None
+        if self.version is None and self.distribution != OURS and not bare:
             return f"{self.distribution} is not installed"
         return None
 
@@ -281,6 +286,8 @@ _BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}
 # Those that take tensors of a GPU; fused-ssim takes no others.
 ON_GPU = (
     *(_BY_NAME[name] for name in (NATIVE, NATIVE_PLAIN)),
+    # What fused-ssim computes.
+    _ours(NATIVE_ZEROS, backend="native", **{**_PLAIN, "padding": "zeros"}),
     _ours(TRITON, backend="triton"),
     *(_BY_NAME[name] for name in (COMPILED, REFERENCE)),
     Contestant(TEXTBOOK, "torch", "valid", _torch_setup(_textbook), _plain("valid")),

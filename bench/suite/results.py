@@ -79,11 +79,16 @@ def read(path: Path) -> Results:
 
 
 def every(folder: Path) -> list[Results]:
-    """All results of a folder, the latest first, by the date inside."""
-    found = [read(path) for path in sorted(folder.glob("*.json"))]
+    """All results of a folder, the latest first, by the date inside; runs of gpu_check apart."""
+    found = [read(path) for path in sorted(folder.glob("*.json")) if not _of_gpu_check(path)]
     if not found:
         raise FileNotFoundError(f"{folder} holds no results (*.json)")
     return sorted(found, key=lambda results: str(results["date"]), reverse=True)
+
+
+def _of_gpu_check(path: Path) -> bool:
+    """Whether gpu_report.py reads it; its phases tell."""
+    return "phases" in json.loads(path.read_text(encoding="utf-8"))
 
 
 def newest(folder: Path) -> Results:

@@ -86,15 +86,15 @@ def markdown(
     return "\n".join(lines)
 
 
-def update_readme(path: Path, block: str) -> bool:
+def update_readme(path: Path, block: str, begin: str = BEGIN, end: str = END) -> bool:
     """Put the block between the README's markers; whether the file changed."""
     before = path.read_text(encoding="utf-8")
-    if before.count(BEGIN) != 1 or before.count(END) != 1:
-        raise ValueError(f"{path} must hold {BEGIN} and {END} once each")
-    head, rest = before.split(BEGIN)
-    if END not in rest:
-        raise ValueError(f"{path} has {END} before {BEGIN}")
-    after = f"{head}{BEGIN}\n{block.strip()}\n{END}{rest.split(END)[1]}"
+    if before.count(begin) != 1 or before.count(end) != 1:
+        raise ValueError(f"{path} must hold {begin} and {end} once each")
+    head, rest = before.split(begin)
+    if end not in rest:
+        raise ValueError(f"{path} has {end} before {begin}")
+    after = f"{head}{begin}\n{block.strip()}\n{end}{rest.split(end)[1]}"
     if after != before:
         path.write_text(after, encoding="utf-8")
     return after != before

@@ -54,13 +54,19 @@ def _losses() -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     return losses
 
 
-def _step(loss_function: Callable[[Tensor, Tensor], Tensor], images: Tensor) -> Callable[[], None]:
+def autoencoder(channels: int) -> torch.nn.Module:
+    """The training program's, with its default sizes."""
     if str(PYTHON) not in sys.path:
         sys.path.append(str(PYTHON))
     from uad.model import ConvAutoencoder
 
+    model: torch.nn.Module = ConvAutoencoder(channels)
+    return model
+
+
+def _step(loss_function: Callable[[Tensor, Tensor], Tensor], images: Tensor) -> Callable[[], None]:
     torch.manual_seed(SEED)
-    model = ConvAutoencoder(images.shape[1])
+    model = autoencoder(images.shape[1])
     optimizer = torch.optim.Adam(model.parameters())
 
     def step() -> None:

@@ -4,10 +4,12 @@ import importlib.util
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
-from on_gpu import sanitizer, table, testing
+from on_gpu import counters, sanitizer, sweep, table, testing
+from on_gpu.bundle import Bundle
 from on_gpu.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Budget, Job, Phase, run_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +31,9 @@ def test_triton_has_its_turn_after_the_native_kernels(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="zip"):  # no job has ended
         testing.run("cuda", tmp_path, 1.0)
     backends = [job.environment["LAMP_KERNELS_TEST_BACKENDS"] for job in jobs]
-    assert backends == sorted(backends)
+    assert backends == sorted(backends, key=lambda given: given == "triton")
+    natively = {b for b, job in zip(backends, jobs, strict=True) if "tests/cuda/" in job.name}
+    assert natively == {"native"}
     assert backends.count("triton") == len(testing.TRITON)
     for job in jobs[-len(testing.TRITON) :]:
         assert job.command[-1] in testing.TRITON
@@ -40,17 +44,24 @@ def test_triton_has_its_turn_after_the_native_kernels(monkeypatch, tmp_path):
 
 
 def test_what_a_phase_leaves_over_goes_to_those_after_it():
-    budget = Budget(1000.0)
-    limits = {name: budget.limit(name) for name in budget.SHARES}
-    assert limits["build"] == pytest.approx(420.0, abs=2)  # with what the environment left
-    assert limits["benchmarks"] == pytest.approx(980.0, abs=2)
-    assert sum(budget.SHARES.values()) < 1.0  # something is left for the table
+    budget = Budget(580.0, [name for name in Budget.WEIGHTS if name != "build"])
+    first = budget.limit("environment")
+    assert first == 40.0  # its least
+    native, suite = budget.limit("native"), budget.limit("suite")
+    assert 55.0 < native < 65.0  # its own share and what the environment left
+    assert suite == pytest.approx(0.98 * 580.0, abs=2)
+
+
+def test_steps_that_are_not_chosen_leave_their_time_to_the_others():
+    budget = Budget(100.0, ["environment", "timing"])
+    assert budget.limit("timing") == pytest.approx(98.0, abs=1)
+    assert 38.0 < budget.limit("environment") < 41.0
 
 
 def test_no_phase_gets_more_than_is_left():
     budget = Budget(10.0)
     assert 9.0 < budget.limit("environment") < 10.0  # which has a least of more than that
-    assert Budget(0.0).limit("benchmarks") == 0.0
+    assert Budget(0.0).limit("timing") == 0.0
 
 
 def test_a_job_that_overruns_is_killed_with_what_it_started(tmp_path):
@@ -185,6 +196,17 @@ def test_what_the_sanitizer_says(tmp_path, monkeypatch, says, status, expected):
     assert phase.details["tools"][0]["summary"] == says.strip("= ") * ("SUMMARY" in says)
 
 
+def test_a_device_that_the_sanitizer_refuses_is_no_fault(tmp_path, monkeypatch):
+    fake = tmp_path / "compute-sanitizer"
+    fake.write_text("#!/bin/sh\necho '========= Error: Device not supported.'\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sanitizer, "program", lambda: str(fake))
+    phase = sanitizer.run("cuda", tmp_path, 30.0, tmp_path / "sweep")
+    assert phase.status == LEFT_OUT
+    assert "does not support this device" in phase.reason
+    assert phase.details["checked"] == "sweep --check"
+
+
 def test_without_the_sanitizer_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(sanitizer, "program", lambda: None)
     phase = sanitizer.run("cuda", tmp_path, 30.0)
@@ -192,42 +214,163 @@ def test_without_the_sanitizer_it_is_said(tmp_path, monkeypatch):
     assert sanitizer.run("cpu", tmp_path, 30.0).status == LEFT_OUT
 
 
+# ---- Sweep and counters, made up ----------------------------------------------------------------
+
+LINE = {
+    "shape": [8, 3, 256, 256], "gradients": 1, "border": "reflect", "design": "one", "threads": 64,
+    "strips": 2, "bands": 3, "warm_ms": 0.05, "error": 1e-7,
+}  # fmt: skip
+
+
+def swept(tmp_path: Path, *lines: dict) -> Phase:
+    """The step over a program that prints these lines."""
+    printed = tmp_path / "printed"
+    printed.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    program = tmp_path / "sweep"
+    program.write_text(f"#!/bin/sh\ncat {printed}\n")
+    program.chmod(0o755)
+    return sweep.run(program, 30.0, tmp_path, tmp_path / "sweep.jsonl")
+
+
+def test_the_quickest_tiling_stands_beside_the_default(tmp_path):
+    phase = swept(
+        tmp_path,
+        {**LINE, "own": True, "cold_ms": 0.09},
+        {**LINE, "own": False, "cold_ms": 0.06, "threads": 128},
+        {**LINE, "own": False, "cold_ms": 0.07},
+        {**LINE, "own": False, "cold_ms": 0.045, "design": "two", "second": {"threads": 32}},
+        {"problem": "shared memory"},
+    )
+    assert phase.status == PASSED
+    assert [row["cold_ms"] for row in phase.details["best"]] == [0.09, 0.06, 0.045]
+    assert phase.details["best"][2]["default_over_this"] == 2.0
+    assert phase.details["problems"] == ["shared memory"]
+    assert len((tmp_path / "sweep.jsonl").read_text().splitlines()) == 5
+    assert "best of design two" in table.text({"date": "", "phases": [], "sweep": phase.details})
+
+
+@pytest.mark.parametrize("error", [1e-3, float("nan")])
+def test_a_tiling_with_another_gradient_fails(tmp_path, error):
+    phase = swept(tmp_path, {**LINE, "own": True, "cold_ms": 0.09, "error": error})
+    assert phase.status == FAILED
+    assert "1 tilings whose gradient" in phase.reason
+
+
+def test_without_the_program_the_sweep_is_left_out(tmp_path):
+    phase = sweep.run(None, 1.0, tmp_path, tmp_path / "sweep.jsonl")
+    assert (phase.status, "gpu-bundle" in phase.reason) == (LEFT_OUT, True)
+
+
+# Written after the documentation of "ncu --csv --page raw": names, units, a row for each launch.
+RAW = Path(__file__).with_name("ncu_raw.csv").read_text(encoding="utf-8")
+
+
+def test_counters_are_read_from_the_raw_page():
+    first, second = counters.parse(RAW)
+    assert first["kernel"] == "void ssim_kernel<float, 5, 1>(Arguments)"
+    assert first["dram_read"] == pytest.approx(12.58e6)
+    assert first["duration"] == pytest.approx(61.44e-6)
+    assert (first["registers"], first["instructions"]) == (247, 1234567)
+    assert first["stall_barrier"] == 0.31
+    assert first["waves"] is None  # not in this file
+    assert (second["dram_read"], second["stall_barrier"]) == (None, None)
+    assert counters.parse("==ERROR== nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("says", "expected", "reason"),
+    [
+        (RAW, PASSED, ""),
+        ("==ERROR== Failed to initialize the profiler", LEFT_OUT, "cannot read"),
+        ("==ERROR== something else", FAILED, "no counters of: sweep, others"),
+    ],
+)
+def test_what_ncu_says(tmp_path, monkeypatch, says, expected, reason):
+    (tmp_path / "said").write_text(says)
+    fake = tmp_path / "ncu"
+    fake.write_text(f"#!/bin/sh\ncat {tmp_path / 'said'}\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(counters, "program", lambda _: str(fake))
+    out = tmp_path / "counters.csv"
+    phase = counters.run("cuda", tmp_path / "sweep", 30.0, tmp_path, out)
+    assert phase.status == expected
+    assert reason in phase.reason
+    assert says in out.read_text()
+
+
+# ---- The bundle ---------------------------------------------------------------------------------
+
+
+def test_a_bundle_is_put_in_place(tmp_path):
+    folder, package = tmp_path / "gpu-bundle", tmp_path / "package"
+    assert Bundle.find(folder) is None
+    (folder / "lamp_kernels").mkdir(parents=True)
+    (folder / "wheels").mkdir()
+    package.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"_C\.abi3\.so, _C_cuda\.abi3\.so"):
+        Bundle.find(folder)
+    for name in ("_C.abi3.so", "_C_cuda.abi3.so"):
+        (folder / "lamp_kernels" / name).write_text(name)
+    with zipfile.ZipFile(folder / "wheels" / "peer-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("peer/__init__.py", "")
+    bundle = Bundle.find(folder)
+    assert bundle.sweep is None
+    bundle.install(package)
+    assert (package / "_C_cuda.abi3.so").read_text() == "_C_cuda.abi3.so"
+    places = bundle.unpack(tmp_path / "packages")
+    assert (Path(places[-1]) / "peer" / "__init__.py").exists()
+
+
 # ---- The whole ----------------------------------------------------------------------------------
 
 
 def check(out: Path, *arguments: str) -> tuple[int, dict, str, str]:
     command = [sys.executable, str(PROGRAM), "--out", str(out), *arguments]
+    # A bundle of this checkout is none of these tests'.
+    command += ["--bundle", str(out / "no-bundle")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, json.loads(out.read_text(encoding="utf-8")), done.stdout, done.stderr
+    report = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    return done.returncode, report, done.stdout, done.stderr
 
 
 @pytest.mark.timeout(300)  # the machine may be busy with the other tests
 def test_quick_run_on_the_cpu(tmp_path):
     status, report, output, errors = check(
-        tmp_path / "results.json", "--device", "cpu", "--quick", "--no-build", "--minutes", "4"
+        tmp_path / "out", "--device", "cpu", "--quick", "--no-build", "--minutes", "4"
     )
     assert status == 0, output + errors
     phases = {row["phase"]: row for row in report["phases"]}
     assert {name: row["status"] for name, row in phases.items()} == {
         "environment": "passed",
         "build": "left out",
-        "tests": "passed",
+        "native": "left out",
         "sanitizer": "left out",
-        "benchmarks": "passed",
+        "sweep": "left out",
+        "counters": "left out",
+        "timing": "passed",
+        "calls": "passed",
+        "training": "passed",
+        "autotune": "left out",
+        "suite": "passed",
     }
     assert phases["build"]["reason"] == "--no-build"
     assert phases["sanitizer"]["reason"].startswith("not on this device")
     assert report["environment"]["packages"]["pytest"]
-    files = {file["file"]: file for file in report["tests"]["files"]}
+    files = {file["file"]: file for file in report["suite"]["files"]}
     assert files["tests/test_range_check.py"]["passed"] >= 7
     assert list(files["tests/cuda"]["skips"]) in ([], ["no CUDA device"])
-    measured = report["benchmarks"]
+    measured = report["timing"]
     assert measured["complete"]
     assert measured["copy"]["bytes_per_s"] > 0
     timed = {row["contestant"] for row in measured["speed"] if "p50" in row}
     assert {"lamp_kernels reference", "textbook SSIM", "torch MSELoss"} <= timed
     assert all(row["p10"] <= row["p50"] <= row["p90"] for row in measured["speed"] if "p50" in row)
     assert measured["memory"][0]["skipped"].startswith("not on this device")
+    assert all(row["status"] != "left out" or row["reason"] for row in phases.values())
+    assert {row["how"] for row in report["training"]["rows"] if "p50" in row} == {"eager"}
+    assert report["calls"]["complete"]
+    assert (tmp_path / "out" / "table.txt").read_text(encoding="utf-8").strip() in output
+    assert len(list((tmp_path / "out").iterdir())) <= 8
     for word in ("textbook SSIM, float32", "copy of 16 MiB", "backends:"):
         assert word in output
 
@@ -237,7 +380,7 @@ def test_quick_run_on_the_cpu(tmp_path):
     reason="has a CUDA device",
 )
 def test_without_a_device_every_phase_says_so(tmp_path):
-    status, report, output, _ = check(tmp_path / "results.json", "--minutes", "2")
+    status, report, output, _ = check(tmp_path / "out", "--minutes", "2")
     assert status == 1
     first, *others = report["phases"]
     assert (first["phase"], first["status"]) == ("environment", "failed")
@@ -260,7 +403,7 @@ def test_the_table_of_a_run_that_went_wrong():
             "packages": {"torch": "2.11.0"},
         },
         "build": {"failed": True, "output": "nvcc: error", "report": "lamp_kernels 0.1"},
-        "tests": {
+        "suite": {
             "files": [
                 {
                     "file": "tests/test_peers.py", "status": "without a package", "passed": 0,
@@ -270,7 +413,7 @@ def test_the_table_of_a_run_that_went_wrong():
             "left_out": [{"folder": "tests/cpu", "reason": "the CPU kernels alone"}],
         },
         "sanitizer": {"tools": [{"tool": "memcheck", "status": "passed", "summary": "0 errors"}]},
-        "benchmarks": {
+        "timing": {
             "how": "CUDA events",
             "copy": {"bytes": 2**29, "bytes_per_s": 2.5e12},
             "speed": [

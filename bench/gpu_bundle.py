@@ -1,0 +1,101 @@
+"""Build here, without a GPU, what a run on a rented machine takes along.
+
+python bench/gpu_bundle.py --targets 9.0
+
+Into gpu-bundle/ (see on_gpu/bundle.py): both libraries for these targets, the sweep program, and
+wheels of other packages. gpu-bundle/site/ is left alone: a fused_ssim that is there is taken along.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from on_gpu.bundle import FOLDER
+from on_gpu.phases import ROOT
+
+MOST = 64 * 2**20  # bytes: what a rented machine takes
+SWEEP = ROOT / "bench" / "sweep.cu"
+# Of the machine it goes to, not of this one.
+PLATFORM = ["--python-version", "3.12", "--implementation", "cp"]
+for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014"):
+    PLATFORM += ["--platform", f"{tag}_x86_64"]
+
+
+def nvcc() -> str:
+    """As setup.py finds it: CUDA_HOME's, or that on PATH, or that in /usr/local/cuda."""
+    home = os.environ.get("CUDA_HOME")
+    path = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/local/cuda/bin"
+    found = shutil.which("nvcc", path=str(Path(home, "bin")) if home else path)
+    if found is None:
+        raise SystemExit(f"CUDA_HOME={home} has no nvcc" if home else "no nvcc was found")
+    return found
+
+
+def libraries(folder: Path, targets: str) -> None:
+    """Both, beside the tree's own, which stay as they are."""
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--force"]
+    command += ["--build-lib", str(folder), "--build-temp", str(ROOT / "build" / "gpu-bundle")]
+    switches = {"LAMP_KERNELS_NATIVE": "1", "LAMP_KERNELS_CUDA": "1"}
+    run(command, {**switches, "TORCH_CUDA_ARCH_LIST": targets})
+
+
+def sweep(folder: Path, targets: str, source: Path = SWEEP) -> None:
+    """The stand-alone program, with machine code for every target."""
+    kernels = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    generate = []
+    for target in targets.replace(" ", ";").split(";"):
+        number = target.removesuffix("+PTX").replace(".", "")
+        generate += ["-gencode", f"arch=compute_{number},code=sm_{number}"]
+    command = [nvcc(), "-O3", "-std=c++20", *generate, "-I", str(ROOT / "csrc"), str(source)]
+    run([*command, *map(str, kernels), "-o", str(folder / "sweep")])
+
+
+def wheels(folder: Path) -> None:
+    """Other packages, as pinned for the benchmarks, for the rented machine's Python."""
+    shutil.rmtree(folder / "wheels", ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", *PLATFORM, "-d", str(folder / "wheels")]
+    run([*command, "-r", str(ROOT / "bench" / "requirements-gpu.txt")])
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    """Say the command and run it."""
+    print(" ".join(command).replace(f"{ROOT}/", ""), file=sys.stderr, flush=True)
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"exit status {done.returncode}: {command[0]}")
+
+
+def main() -> None:
+    """Build all of it, and say how large it is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--targets", default="9.0", help="compute capabilities: 8.0;9.0")
+    arguments = parser.parse_args()
+    folder: Path = arguments.out.resolve()
+    (folder / "site").mkdir(parents=True, exist_ok=True)
+    libraries(folder, arguments.targets)
+    if SWEEP.exists():
+        sweep(folder, arguments.targets)
+    else:
+        print("left out: the sweep program, there is no bench/sweep.cu", file=sys.stderr)
+    wheels(folder)
+    fused = [path.name for path in folder.glob("site/fused_ssim*")]
+    print(f"fused-ssim: {', '.join(fused) or 'left out, nothing in site/'}")
+    total = size(folder)
+    print(f"{arguments.out}: {total / 2**20:.1f} MiB")
+    if total > MOST:
+        raise SystemExit(f"more than {MOST // 2**20} MiB: a rented machine does not take it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The README's GPU table and plot from the JSON of a run of gpu_check.
+
+python bench/gpu_report.py --results bench/results
+
+A run's results.json is committed as bench/results/<card>.json; the newest one counts.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from suite.cases import shape_name
+from suite.table import update_readme
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
+Report = dict[str, Any]
+BOTH = "forward + backward"
+
+
+def newest(folder: Path) -> Report | None:
+    """The newest run of gpu_check with timings, or None; other benchmarks lie there, too."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    runs = [run for run in found if "phases" in run and _timed(run)]
+    return max(runs, key=lambda run: run["date"], default=None)
+
+
+def markdown(run: Report, plots: list[str]) -> str:
+    """The block: date, card and versions, then a row for each contestant."""
+    about = run["environment"]
+    card = about["devices"][0]["name"] if about["devices"] else "no GPU"
+    smi = (about.get("nvidia_smi") or "").splitlines()
+    driver = smi[1].split(",")[2].strip() if len(smi) > 1 else "unknown"
+    packages = about["packages"]
+    shapes = list(dict.fromkeys(tuple(row["shape"]) for row in _timed(run)))
+    head = ["", "border", *map(shape_name, shapes)]
+    lines = [
+        f"{card}, {run['date'][:10]}, driver {driver}, CUDA {about.get('cuda_of_torch')}, torch "
+        f"{packages.get('torch')}, triton {packages.get('triton')}. Medians in ms of {BOTH}, "
+        f"float32, interleaved; {run['timing']['how']}. Forward alone in brackets.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|---" * len(head) + "|",
+    ]
+    for name in dict.fromkeys(row["contestant"] for row in _timed(run)):
+        rows = [row for row in _timed(run) if row["contestant"] == name]
+        cells = [name, rows[0]["border"], *(_cell(rows, shape) for shape in shapes)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, *(f"\n![Time by shape]({plot})" for plot in plots)])
+
+
+def _timed(run: Report) -> list[Report]:
+    """Cold float32 rows that were measured."""
+    rows = run.get("timing", {}).get("speed", [])
+    return [
+        row
+        for row in rows
+        if "p50" in row and row["dtype"] == "float32" and row.get("cache") != "warm"
+    ]
+
+
+def _cell(rows: list[Report], shape: tuple[int, ...]) -> str:
+    found = {row["pass"]: f"{1e3 * row['p50']:.3f}" for row in rows if tuple(row["shape"]) == shape}
+    alone = f" ({found['forward']})" if "forward" in found else ""
+    return found.get(BOTH, "-") + alone
+
+
+def draw(run: Report, path: Path) -> None:
+    """Bars of forward + backward by shape."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in _timed(run) if row["pass"] == BOTH]
+    shapes = list(dict.fromkeys(tuple(row["shape"]) for row in rows))
+    figure, all_axes = plt.subplots(
+        1, len(shapes), figsize=(4.2 * len(shapes), 4.0), layout="constrained", squeeze=False
+    )
+    for axes, shape in zip(all_axes[0], shapes, strict=True):
+        bars = [row for row in rows if tuple(row["shape"]) == shape]
+        axes.barh([row["contestant"] for row in bars], [1e3 * row["p50"] for row in bars])
+        axes.invert_yaxis()
+        axes.set(title=shape_name(shape), xlabel="ms", xscale="log")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Write, or say that there is nothing to write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
+    parser.add_argument("--root", type=Path, default=ROOT, help="where README.md and docs/ lie")
+    arguments = parser.parse_args()
+    run = newest(arguments.results)
+    if run is None:
+        print("no results of a GPU: README.md unchanged")
+        return
+    block = markdown(run, ["docs/gpu-speed.png"])
+    changed = update_readme(arguments.root / "README.md", block, BEGIN, END)
+    draw(run, arguments.root / "docs" / "gpu-speed.png")
+    print(f"README.md {'changed' if changed else 'unchanged'}, docs/gpu-speed.png drawn")
+
+
+if __name__ == "__main__":
+    main()

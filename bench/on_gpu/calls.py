@@ -1,0 +1,65 @@
+"""What a training loop sees: python -m on_gpu.calls --device cuda --seconds 20 --out FILE.json
+
+Wall clock of forward + backward called CALLS times in a row with one wait at the end, at training
+sizes: eager, where launches and Python count, and replayed from a CUDA graph, where they do not.
+"""
+
+from time import perf_counter
+
+from suite.cases import Shape, textured_pair
+from suite.contestants import FLOOR, FUSED, NATIVE, NATIVE_ZEROS, ON_GPU, REFERENCE, TRITON, select
+from suite.measure import Entry, first_line, interleave, progress
+
+from on_gpu.program import Program, captured
+
+SHAPES: tuple[Shape, ...] = ((8, 3, 256, 256), (64, 1, 28, 28))
+QUICK_SHAPES: tuple[Shape, ...] = ((2, 1, 32, 32),)
+NAMES = (NATIVE, NATIVE_ZEROS, FUSED, TRITON, REFERENCE, FLOOR)
+CALLS = 100
+
+
+class Calls(Program):
+    """Shape by shape, contestants in turns."""
+
+    def parts(self) -> None:
+        """Eager and replayed calls in the same rounds."""
+        among = [contestant for contestant in ON_GPU if contestant.name in NAMES]
+        taken, skipped = select(among=among)
+        self.results.update(calls=CALLS, skipped=skipped, rows=[])
+        shapes = QUICK_SHAPES if self.quick else SHAPES
+        low, high = (2, 3) if self.quick else (5, 50)
+        for index, shape in enumerate(shapes):
+            progress(f"calls, {shape}")
+            images = [image.to(self.device) for image in textured_pair(shape)]
+            entries = []
+            for contestant in taken:
+                for how in ("eager", "captured"):
+                    label = {"contestant": contestant.name, "shape": list(shape), "how": how}
+                    if how == "captured" and self.device.type != "cuda":
+                        reason = "not on this device: CUDA graphs"
+                        self.results["rows"].append({**label, "skipped": reason})
+                        continue
+                    try:
+                        call = contestant.setup(*images).forward_backward
+                        entries.append(Entry(label, captured(call) if how == "captured" else call))
+                    except Exception as error:  # the others go on
+                        told = f"{type(error).__name__}: {first_line(error)}"
+                        self.results["rows"].append({**label, "skipped": told})
+            self.results["rows"] += interleave(
+                entries, budget=0.8 * self.left() / (len(shapes) - index), min_rounds=low,
+                max_rounds=high, shortest=0.0, sample=self._sample,
+            )  # fmt: skip
+            self.write()
+
+    def _sample(self, entry: Entry) -> float:
+        calls = 5 if self.quick else CALLS
+        self.wait()
+        start = perf_counter()
+        for _ in range(calls):
+            entry.call()
+        self.wait()
+        return (perf_counter() - start) / calls
+
+
+if __name__ == "__main__":
+    Calls.main(__doc__)
