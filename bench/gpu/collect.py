@@ -185,9 +185,7 @@ def _resources(target: Target, variant: Variant, used: build.Resources, known: K
 
 def _loop(target: Target, variant: Variant, row: Rows, known: Known) -> Row:
     body = row.full
-    cycles = [
-        cycles_of_turn(body, list(range(warps)), target) for warps in range(1, 5)
-    ]
+    cycles = [cycles_of_turn(body, list(range(warps)), target) for warps in range(1, 5)]
     return {
         "target": target.name,
         **asdict(variant),
@@ -303,7 +301,14 @@ def _prediction(
         # Planes one after another, as many as h has room for.
         some = [
             model.streamed_part(
-                kernel, tiles, more, (1, group, *shape[2:]), device, moved, row_cycles, warming_cycles
+                kernel,
+                tiles,
+                more,
+                (1, group, *shape[2:]),
+                device,
+                moved,
+                row_cycles,
+                warming_cycles,
             )
             for group in groups
         ]

@@ -54,7 +54,6 @@ class Device:
     cache: float  # bytes of L2
     source: str
 
-
     @property
     def issue_cycles(self) -> float:
         """Of a scheduler, for an instruction in float32: as csrc/cuda/launch.cu has it."""

@@ -66,10 +66,10 @@ def tables(results: Results) -> list[Table]:
 LEFT_OUT = (
     "What the model leaves out: conflicts of shared memory banks (two_kernel.cu has some where "
     "rows of 26 meet, the streaming kernels' accesses are contiguous), misses of the "
-    "instruction cache, the bandwidth of the L2 cache and h planes that it evicts, what it spares "
-    "the DRAM for images that fit in it, and clocks below boost. Of the streaming kernels it counts "
-    "the common way: float32 images in dense rows, for the gradients of windows up to 11 even and "
-    "aligned ones; no weight, no pointwise term beside SSIM, which adds a launch."
+    "instruction cache, the bandwidth of the L2 cache and h planes that it evicts, the DRAM "
+    "traffic that it saves for images that fit in it, and clocks below boost. Of the streaming "
+    "kernels it counts the common way: float32 images in dense rows, even and aligned where a thread has two "
+    "columns; no weight; no pointwise term beside SSIM, which adds a launch."
 )
 
 
@@ -149,10 +149,10 @@ def _short(value: float) -> str:
 def _loops(results: Results) -> Table:
     table = Table(
         "Instructions of a row",
-        "Of the kernels as they are shipped, float, window 11, for each position: the longest way "
-        "through a turn of the common loop, so that what only a block's first warp does counts for "
-        "all. Multiply-adds: FFMA + FADD + FMUL. `x 128 B`: cycles of the shared memory for a warp. "
-        "`cycles`: of a scheduler with four warps, as bench/gpu/schedule.py plays them through.",
+        "Of the kernels as they are shipped, float, window 11, per position: the longest path "
+        "through the common loop, so that what only a block's first warp does counts for all. "
+        "Multiply-adds: FFMA + FADD + FMUL. `x 128 B`: shared memory cycles of a warp. `cycles`: "
+        "of a scheduler with four warps, simulated by bench/gpu/schedule.py.",
         ["", *_COUNTS, "cycles"],
     )
     for r in _where(results["loops"], radius=5):
@@ -239,13 +239,13 @@ def _shape(shape: Sequence[int]) -> str:
 def _predictions(results: Results) -> Table:
     table = Table(
         "Predicted times",
-        "float, window 11, one gradient, forward + backward, border zeros. Tiles are columns x rows "
-        "of each launch; `planes` at a time, as h fits half of the L2 cache. `kernels`: the launches "
-        "of SSIM alone, and in brackets what csrc/cuda/plan.cu takes them for; `all`: with what is "
-        "launched around them. "
-        "`plain`: the plain two kernels with the launches around them, 80 bytes, and how many times "
-        "as long they take; in brackets with all memory free for the plain design alone, which is "
-        "the least it can be where planes stay in the L2 cache (*). Chosen designs are bold.",
+        "float, window 11, one gradient, forward + backward, border zeros. `tiles`: columns x rows "
+        "of each launch. `planes`: how many at a time, so that h fits half of the L2 cache. "
+        "`kernels`: the SSIM launches alone; in brackets the estimate by which csrc/cuda/plan.cu "
+        "chooses. `all`: with the launches around them. `plain`: the plain two kernels with the "
+        "launches around them, 80 bytes. `ratio`: plain to ours; in brackets with all memory free "
+        "for the plain design alone, its lower bound where planes stay in the L2 cache (*). The "
+        "design that is chosen is bold.",
         [
             "",
             "design",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from gpu import build, collect, model, report, sass, schedule
-from gpu.build import Tiles, Tools, Variant
+from gpu.build import Plan, Query, Tiles, Tools, Variant
 from gpu.devices import DEVICES, TARGETS, occupancy
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -75,16 +75,49 @@ def test_half_an_instruction_is_refused():
         sass.parse(f"Function : f\n{first}\n")
 
 
-def test_main_loop_is_the_one_with_a_barrier(code):
+def test_a_row_is_a_turn_of_the_loop_with_a_barrier(code):
     assert [len(body) for body in sass.loops(code)] == [3, 12]
-    body = sass.main_loop(code)
+    body = sass.common_row(code)
     assert (body[0].name, body[-1].name) == ("STS", "BRA")
     with pytest.raises(ValueError, match="no loop holds a barrier"):
-        sass.main_loop(code[:4])
+        sass.row_loops(code[:4])
+
+
+# A row's loop within another: skips one way, or the other, or leaves out what is rare.
+BRANCHES = (
+    "IADD3 R9, R9, 0x1, RZ",
+    "BAR.SYNC 0x0",
+    "@P0 BRA 0x50",
+    "MUFU.RCP R3, R3",
+    "BRA 0x80",
+    "FADD R1, R1, R1",
+    "FADD R2, R2, R2",
+    "FADD R6, R6, R6",
+    "@P1 BRA 0xa0",
+    "STG.E desc[UR4][R4.64], R3",
+    "@P2 BRA 0x10",
+    "@P3 BRA 0x0",
+    "EXIT",
+)
+
+
+def test_the_longest_way_through_a_row():
+    code = [sass.Instruction(16 * i, text) for i, text in enumerate(BRANCHES)]
+    (body,) = sass.row_loops(code)  # the inner loop alone
+    assert [i.address for i in (body[0], body[-1])] == [0x10, 0xA0]
+
+    def names(*without):
+        return [i.name for i in sass.longest_path(body, without)]
+
+    assert names() == ["BAR", "BRA", "FADD", "FADD", "FADD", "BRA", "STG", "BRA"]
+    assert names("stg") == ["BAR", "BRA", "FADD", "FADD", "FADD", "BRA", "BRA"]
+    assert names("fadd_fmul") == ["BAR", "BRA", "MUFU", "BRA", "BRA", "STG", "BRA"]
+    with pytest.raises(ValueError, match="no way without control"):
+        sass.longest_path(body, ("control",))
 
 
 def test_counts(code):
-    counts = sass.count(sass.main_loop(code))
+    counts = sass.count(sass.common_row(code))
     expected = {"ffma": 3, "fadd_fmul": 2, "imad": 1, "move": 2, "mufu": 1, "lds": 1, "sts": 1}
     assert {k: v for k, v in counts.kinds.items() if v} == {**expected, "control": 2}
     assert counts.multiply_adds == 5  # FFMA2 is two
@@ -176,16 +209,27 @@ TILES = Tiles(
 
 def test_overhead_of_tiles():
     more = model.overhead(TILES, 5, (1, 1, 80, 100))
-    # Row -5 to 50 of pixels for the upper band, 30 to 90 for the lower.
-    assert more.rows == pytest.approx((56 + 61) / 80)
-    assert more.longest == 61
+    # With a halo, pixel rows -10 to 50 for the upper band, 30 to 90 for the lower.
+    assert more.rows == pytest.approx(2 * 61 / 80)
+    assert (more.longest, more.warming) == (61, 10)
     assert more.columns == pytest.approx(2 * 128 / 100)
     assert more.rows_read == pytest.approx((50 + 50) / 80)
     # Pixels -10 to 127 for the left strip, 40 to 177 for the right.
     assert more.columns_read == pytest.approx((100 + 60) / 100)
-    dram, asked = model.streamed_bytes(TILES, 1, more)
+    dram = model.streamed_bytes(build.COMMON, TILES, 1, more)
     assert dram == pytest.approx(8 * (100 / 80 + 8 / 40) + 4)
-    assert asked > dram
+    assert model.streamed_bytes(build.LOSSES, TILES, 1, more) == pytest.approx(dram - 4)
+    assert model.streamed_bytes(build.GRADIENTS_KERNEL, TILES, 1, more) == 8 + 4
+
+
+def test_rows_without_a_result_take_less():
+    device = DEVICES[0]
+    more = model.overhead(TILES, 5, (1, 1, 80, 100))
+    part = model.streamed_part(
+        build.LOSSES, TILES, more, (1, 1, 80, 100), device, 0.0, [0.0, 100.0], [0.0, 60.0]
+    )
+    cycles = 51 * 100 + 10 * 60 + model.start_cycles(build.LOSSES)
+    assert part.multiprocessors == pytest.approx(cycles / device.clock)
 
 
 def test_rounds():
@@ -223,8 +267,8 @@ def test_published_times_come_from_traffic():
 # ---- The compiler's output -----------------------------------------------------------------------
 
 PTXAS = """\
-ptxas info    : Compiling entry function '_ZN1n11ssim_kernelIfLi5ELi1EEEvT_' for 'sm_90'
-ptxas info    : Function properties for _ZN1n11ssim_kernelIfLi5ELi1EEEvT_
+ptxas info    : Compiling entry function '_ZN1n11ssim_kernelIfLi5ELi1ELb1EEEvT_' for 'sm_90'
+ptxas info    : Function properties for _ZN1n11ssim_kernelIfLi5ELi1ELb1EEEvT_
     16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads
 ptxas info    : Used 237 registers, used 1 barriers, 13728 bytes smem, 416 bytes cmem[0]
 """
@@ -232,8 +276,20 @@ ptxas info    : Used 237 registers, used 1 barriers, 13728 bytes smem, 416 bytes
 
 def test_ptxas_report():
     ((name, found),) = build.resources(PTXAS).items()
-    assert build.variant_of(name) == Variant("float", 5, 1)
+    assert build.variant_of(name) == Variant(build.COMMON, "float", 5, 1)
     assert found == build.Resources(registers=237, spilled=20, shared_memory=13728)
+
+
+def test_kernels_by_their_names():
+    some = {
+        "_ZN1n11ssim_kernelIdLi7ELi2ELb0EEEvT_": Variant(build.ONE, "double", 7, 2),
+        "_ZN1n18ssim_losses_kernelIfLi5ELi0EEEvT_": Variant(build.LOSSES, "float", 5, 0),
+        "_ZN1n21ssim_gradients_kernelIfLi3ELi1EEEvT_": Variant(
+            build.GRADIENTS_KERNEL, "float", 3, 1
+        ),
+    }
+    assert {name: build.variant_of(name) for name in some} == some
+    assert len(build.all_variants()) == len(set(build.all_variants())) == 7 * 11
 
 
 def test_other_kernels_are_no_variant():
@@ -247,8 +303,8 @@ def test_committed_figures_are_those_of_the_document():
     assert report.markdown(results) == document
     assert not results["quick"]
     main = [r for r in results["variants"] if (r["type"], r["radius"]) == ("float", 5)]
-    assert len(main) == 3 * len(TARGETS)
-    assert not any(row["spilled"] for row in [*main, *results["two_kernel"]])
+    assert len(main) == 8 * len(TARGETS)
+    assert not any(row["spilled"] for row in [*results["variants"], *results["two_kernel"]])
     gates = [row for row in results["published"] if row["gate"]]
     assert len(gates) == 2
     assert all(row["agrees"] for row in gates)
@@ -270,19 +326,60 @@ def tools():
         pytest.skip(str(error))
 
 
+def test_the_tiles_are_chosen_by_what_the_compiled_code_takes():
+    """Within a quarter: lines through the cycles of all windows, for sm_90."""
+    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    rows = [row for row in results["loops"] if row["target"] == "sm_90"]
+    assert len(rows) == 7 * 5
+    for row in rows:
+        found = [row["cycles"][warps - 1] for warps in (1, 2, 4)]
+        assert row["known_cycles"] == pytest.approx(found, rel=0.25), row["kernel"]
+    # And the choice between the designs by the model's own times.
+    times = {}
+    for row in results["predictions"]:
+        times.setdefault((row["device"], *row["shape"]), []).append(row)
+    for rows in times.values():
+        chosen = next(row for row in rows if row["chosen"])
+        assert chosen["seconds"] <= 1.1 * min(row["seconds"] for row in rows)
+        assert chosen["kernel_seconds"] == pytest.approx(chosen["planned_seconds"], rel=0.25)
+
+
 @pytest.mark.parametrize("target", [75, 90])
-def test_the_main_kernel_spills_nothing(tools, target, tmp_path):
+def test_the_main_kernels_spill_nothing(tools, target, tmp_path):
     build.snapshot(tmp_path)
-    variant = Variant("float", 5, 1)
-    found, _ = build.compile_variants(tools, [variant], target, tmp_path)
-    assert found[variant].spilled == 0
+    found, cubin = build.compile_variants(tools, collect.PREDICTED, target, tmp_path)
+    assert [found[variant].spilled for variant in collect.PREDICTED] == [0, 0, 0]
     if tools.cuobjdump is None:
         pytest.skip("no cuobjdump: what was compiled is not looked into")
-    _, cubin = build.compile_variants(tools, [variant], target, tmp_path, common=True)
-    (code,) = tools.disassembled(cubin).values()
-    counts = sass.count(sass.main_loop(code))
-    assert 180 < counts.multiply_adds / 2 < 240
-    assert counts.instructions / 2 < 400
+    known = build.known(tools, collect.PREDICTED, tmp_path)
+    most = {build.COMMON: (240, 370), build.LOSSES: (170, 275), build.GRADIENTS_KERNEL: (90, 180)}
+    for name, code in tools.disassembled(cubin).items():
+        variant = build.variant_of(name)
+        counts = sass.count(sass.longest_path(sass.common_row(code)))
+        columns = known[variant].columns
+        multiply_adds, instructions = most[variant.kernel]
+        assert counts.multiply_adds / columns < multiply_adds
+        assert counts.instructions / columns < instructions
+
+
+def test_a_plan_is_the_library_s(tools, tmp_path):
+    build.snapshot(tmp_path)
+    (h100,) = (d for d in DEVICES if d.name == "H100 SXM")
+    queries = [
+        Query(design, shape, h100)
+        for shape in ((8, 3, 256, 256), (1, 1, 8192, 8192))
+        for design in ("fastest", "one", "two")
+    ]
+    small, small_one, small_two, large, large_one, large_two = build.plans(tools, queries, tmp_path)
+    assert isinstance(small_one, Plan)
+    assert [set(p.launches) for p in (small_one, small_two)] == [
+        {build.COMMON},
+        {build.LOSSES, build.GRADIENTS_KERNEL},
+    ]
+    assert small == min((small_one, small_two), key=lambda plan: plan.seconds)
+    # One plane of h, 805 MB, does not fit the cache.
+    assert large_two is None
+    assert large == large_one
 
 
 def test_without_a_compiler_it_says_so(tmp_path):

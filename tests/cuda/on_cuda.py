@@ -54,8 +54,8 @@ def exact(x: Tensor, y: Tensor, *weight: Tensor, **options: Any) -> list[Tensor]
 def h_plane_bytes(backend: str, shape: tuple[int, ...], gradients: int) -> int:
     """The most that a float32 SSIM with so many gradients may hold of h planes between kernels.
 
-    2 + gradients planes an image plane, for as many of these at a time as a backend takes together:
-    native half of the L2 cache (csrc/cuda/plan.cu), Triton what lamp_kernels/triton/tiling.py bounds.
+    2 + gradients planes for each image plane, for the image planes that a backend takes at a time:
+    native by half of the L2 cache (csrc/cuda/plan.cu), Triton by lamp_kernels/triton/tiling.py.
     """
     if gradients == 0:
         return 0

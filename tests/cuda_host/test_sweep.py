@@ -1,4 +1,4 @@
-"""bench/sweep.cu, on the CPU: every design and block size gives the gradient that the first gives."""
+"""bench/sweep.cu on the CPU: every design and block size gives the same gradient."""
 
 import json
 import shutil
