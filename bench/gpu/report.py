@@ -68,8 +68,8 @@ LEFT_OUT = (
     "rows of 26 meet, the streaming kernels' accesses are contiguous), misses of the "
     "instruction cache, the bandwidth of the L2 cache and h planes that it evicts, the DRAM "
     "traffic that it saves for images that fit in it, and clocks below boost. Of the streaming "
-    "kernels it counts the common way: float32 images in dense rows, even and aligned where a thread has two "
-    "columns; no weight; no pointwise term beside SSIM, which adds a launch."
+    "kernels it counts the common way: float32 images in dense rows, even and aligned where a "
+    "thread has two columns; no weight; no pointwise term beside SSIM, which adds a launch."
 )
 
 
