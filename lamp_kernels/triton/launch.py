@@ -228,7 +228,7 @@ def _on(tensor: Tensor) -> AbstractContextManager[object]:
 def _device(device: torch.device, dtype: torch.dtype) -> tiling.Device:
     """What is there, for the type computed in."""
     if device.type != "cuda" or operators.INTERPRETED:
-        return tiling.INTERPRETER
+        return tiling.INTERPRETER_FLOAT64 if dtype is torch.float64 else tiling.INTERPRETER
     wide = dtype is torch.float64
     table = tiling.CUDA_FLOAT64 if wide else tiling.CUDA
     properties = torch.cuda.get_device_properties(device)
@@ -255,8 +255,8 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _is_dense(*images: Tensor) -> bool:
-    """Whether columns lie side by side."""
-    return all(image.stride(3) == 1 for image in images)
+    """Whether columns lie side by side, and 32 bits hold the distance of rows."""
+    return all(image.stride(3) == 1 and image.stride(2) < NARROW for image in images)
 
 
 def _are_aligned(*tensors: Tensor) -> bool:
@@ -302,7 +302,7 @@ def _ssim(
     )  # fmt: skip
 
     device = _device(x.device, call.dtype)
-    size = (2 + gradients) * height * width if gradients else 0
+    size = tiling.h_elements(height, width, 2 + gradients, device.across) if gradients else 0
     at_once = tiling.planes_at_once(planes, size * call.dtype.itemsize, device)
     h = x.new_empty(at_once * size, dtype=call.dtype)
     taps = _taps(options.window_size, options.sigma)
@@ -327,7 +327,7 @@ def _ssim(
 
     def launch(tiles: tiling.Tiling) -> Tensor:
         partial = x.new_empty((planes * tiles.per_plane, call.terms), dtype=torch.float64)
-        tile = {"block": tiles.block, "num_warps": tiles.warps}
+        tile = {"block": tiles.lanes, "across": tiles.across, "num_warps": tiles.warps}
         for first in range(0, planes, at_once):
             grid = (min(at_once, planes - first) * tiles.per_plane,)
             shape = (first, channels, height, width, tiles.strips, tiles.bands, tiles.band_height)

@@ -9,6 +9,7 @@ class Device(NamedTuple):
 
     multiprocessors: int  # compute units, in AMD's words
     lanes: int  # threads of a warp (32), or of a wavefront (64)
+    across: int  # columns of a lane
     widest: int  # columns of a program
     highest: int  # rows of a program
     scratch: int  # bytes of h planes at once
@@ -37,13 +38,20 @@ def scratch(cache: int) -> int:
 #   float32: 112 to 124 registers on NVIDIA's targets, 132 on gfx942 and gfx950 (gfx90a: 16 warps)
 #   float64: 176 to 182 on NVIDIA's targets, 198 to 200 on AMD's
 CUDA = Device(
-    multiprocessors=80, lanes=32, widest=128, highest=128, scratch=SCRATCH, warps_at_once=16
+    multiprocessors=80,
+    lanes=32,
+    across=2,
+    widest=256,
+    highest=128,
+    scratch=SCRATCH,
+    warps_at_once=8,
 )
-CUDA_FLOAT64 = CUDA._replace(warps_at_once=8)
-HIP = CUDA._replace(multiprocessors=104, lanes=64, warps_at_once=12)
-HIP_FLOAT64 = HIP._replace(warps_at_once=8)
+CUDA_FLOAT64 = CUDA._replace(across=1, widest=128)
+HIP = CUDA._replace(multiprocessors=104, lanes=64)
+HIP_FLOAT64 = HIP._replace(across=1, widest=128)
 # Triton's interpreter: an operation takes as long for one column as for a thousand.
 INTERPRETER = CUDA._replace(multiprocessors=1, widest=1024, highest=4096)
+INTERPRETER_FLOAT64 = INTERPRETER._replace(across=1)
 
 
 def planes_at_once(planes: int, of_plane: int, device: Device) -> int:
@@ -61,6 +69,7 @@ class Tiling(NamedTuple):
     """A program's tile, and how many there are of them in a plane."""
 
     block: int  # columns, a power of 2
+    across: int  # of them a lane has
     warps: int
     strips: int
     band_height: int
@@ -71,14 +80,18 @@ class Tiling(NamedTuple):
         """Programs of a plane."""
         return self.strips * self.bands
 
+    @property
+    def lanes(self) -> int:
+        """Of a program."""
+        return self.block // self.across
+
 
 @lru_cache(maxsize=512)
 def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Device) -> Tiling:
     """Strips that leave few lanes without a column, and the bands that take the least time."""
     # The wider of two that cover the width alike: of its neighbours it reads less.
     block = min(reversed(_blocks(device)), key=lambda block: _covered(width, block))
-    warps = block // device.lanes
-    return _cut(planes, height, width, radius, device, block, warps, device.warps_at_once)
+    return _cut(planes, height, width, radius, device, block, device.warps_at_once)
 
 
 def ssim_candidates(
@@ -86,15 +99,14 @@ def ssim_candidates(
 ) -> list[Tiling]:
     """What may be quicker than ssim_tiling's, which comes first: to be measured.
 
-    Every width that leaves less than a third of the lanes without a column, one or two columns a
-    lane, and bands for a device that runs half or twice as many warps at once as is reckoned.
+    Every width that leaves less than a third of the lanes without a column, and bands for a device
+    that runs half or twice as many warps at once as is reckoned.
     """
     least = min(_covered(width, block) for block in _blocks(device))
     cuts = [
-        _cut(planes, height, width, radius, device, block, warps, at_once)
+        _cut(planes, height, width, radius, device, block, at_once)
         for block in _blocks(device)
         if 2 * _covered(width, block) < 3 * least
-        for warps in {block // device.lanes, max(block // device.lanes // 2, 1)}
         for at_once in (device.warps_at_once // 2, device.warps_at_once, 2 * device.warps_at_once)
     ]
     first = ssim_tiling(planes, height, width, radius, device)
@@ -103,7 +115,7 @@ def ssim_candidates(
 
 def _blocks(device: Device) -> list[int]:
     """The widths of a program: powers of 2."""
-    blocks = [device.lanes]
+    blocks = [device.lanes * device.across]
     while 2 * blocks[-1] <= device.widest:
         blocks.append(2 * blocks[-1])
     return blocks
@@ -116,7 +128,7 @@ def _covered(width: int, block: int) -> int:
 
 def _cut(
     planes: int, height: int, width: int, radius: int, device: Device,
-    block: int, warps: int, warps_at_once: int,
+    block: int, warps_at_once: int,
 ) -> Tiling:  # fmt: skip
     """The bands that take the least time.
 
@@ -124,6 +136,7 @@ def _cut(
     band and 2 radius more, so a band of fewer than 4 radius rows would be half seam.
     """
     strips = -(-width // block)
+    warps = block // (device.lanes * device.across)
     at_once = device.multiprocessors * max(warps_at_once // warps, 1)
     fewest = -(-height // device.highest)
     most = max(fewest, height // (4 * radius))
@@ -134,7 +147,7 @@ def _cut(
 
     bands = min(range(fewest, most + 1), key=time)
     band_height = -(-height // bands)
-    return Tiling(block, warps, strips, band_height, -(-height // band_height))
+    return Tiling(block, device.across, warps, strips, band_height, -(-height // band_height))
 
 
 class PixelTiling(NamedTuple):
@@ -163,3 +176,13 @@ PIXEL_CANDIDATES = (
 )
 # As many elements as a block of the CUDA kernel has in float32: most often none is read.
 SCALE = PixelTiling(block=1024, pieces=8, warps=4)
+
+
+# As LANES of windows.py.
+CHUNK_LANES = 32
+
+
+def h_elements(height: int, width: int, h_planes: int, across: int) -> int:
+    """Of all h planes of a plane, whose rows are cut into chunks (windows.h_place)."""
+    chunk = across * CHUNK_LANES
+    return height * -(-width // chunk) * chunk * h_planes
