@@ -336,7 +336,8 @@ def _tiles(
     planes: int, shape: model.Shape, variant: Variant, multiprocessors: int
 ) -> tiling.Tiling:
     device = tiling.CUDA._replace(multiprocessors=multiprocessors)
-    return tiling.ssim_tiling(planes, *shape[2:], variant.radius, device)
+    losses, gradients = tiling.ssim_tilings(planes, *shape[2:], variant.radius, device)
+    return losses if variant.kernel == "ssim_losses" else gradients
 
 
 def _loop(variant: Variant, target: int) -> Row:

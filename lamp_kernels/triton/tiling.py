@@ -13,7 +13,8 @@ class Device(NamedTuple):
     widest: int  # columns of a program
     highest: int  # rows of a program
     scratch: int  # bytes of h planes at once
-    warps_at_once: int  # that the registers of a multiprocessor have room for
+    warps_at_once: int  # of ssim_losses, that the registers of a multiprocessor have room for
+    gradient_warps: int  # of ssim_gradients
 
 
 # What h planes may take, counted by bench/gpu/triton.py's model. On A100 and H100 instructions are
@@ -45,8 +46,9 @@ CUDA = Device(
     highest=128,
     scratch=SCRATCH,
     warps_at_once=8,
+    gradient_warps=12,
 )
-CUDA_FLOAT64 = CUDA._replace(across=1, widest=128)
+CUDA_FLOAT64 = CUDA._replace(across=1, widest=128, gradient_warps=16)
 HIP = CUDA._replace(multiprocessors=104, lanes=64)
 HIP_FLOAT64 = HIP._replace(across=1, widest=128)
 # Triton's interpreter: an operation takes as long for one column as for a thousand.
@@ -63,6 +65,10 @@ def planes_at_once(planes: int, of_plane: int, device: Device) -> int:
     most = max(1, device.scratch // of_plane) if of_plane else planes
     groups = -(-planes // most)
     return -(-planes // groups)
+
+
+LOWEST_BAND = 4  # rows
+SCHEDULERS = 4  # of a multiprocessor; SIMD units, in AMD's words
 
 
 class Tiling(NamedTuple):
@@ -94,13 +100,22 @@ def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Devic
     return _cut(planes, height, width, radius, device, block, device.warps_at_once)
 
 
+def ssim_tilings(
+    planes: int, height: int, width: int, radius: int, device: Device
+) -> tuple[Tiling, Tiling]:
+    """Of ssim_losses and of ssim_gradients."""
+    others = device._replace(warps_at_once=device.gradient_warps)
+    cut = (planes, height, width, radius)
+    return ssim_tiling(*cut, device), ssim_tiling(*cut, others)
+
+
 def ssim_candidates(
     planes: int, height: int, width: int, radius: int, device: Device
-) -> list[Tiling]:
-    """What may be quicker than ssim_tiling's, which comes first: to be measured.
+) -> list[tuple[Tiling, Tiling]]:
+    """What may be quicker than ssim_tilings', which come first: to be measured.
 
     Every width that leaves less than a third of the lanes without a column, and bands for a device
-    that runs half or twice as many warps at once as is reckoned.
+    that runs half or twice as many warps at once as is reckoned; both kernels in the same tiles.
     """
     least = min(_covered(width, block) for block in _blocks(device))
     cuts = [
@@ -109,8 +124,8 @@ def ssim_candidates(
         if 2 * _covered(width, block) < 3 * least
         for at_once in (device.warps_at_once // 2, device.warps_at_once, 2 * device.warps_at_once)
     ]
-    first = ssim_tiling(planes, height, width, radius, device)
-    return list(dict.fromkeys([first, *cuts]))
+    first = ssim_tilings(planes, height, width, radius, device)
+    return list(dict.fromkeys([first, *((cut, cut) for cut in cuts)]))
 
 
 def _blocks(device: Device) -> list[int]:
@@ -132,18 +147,22 @@ def _cut(
 ) -> Tiling:  # fmt: skip
     """The bands that take the least time.
 
-    Programs run in rounds of as many as the device holds, and one walks through the rows of its
-    band and 2 radius more, so a band of fewer than 4 radius rows would be half seam.
+    A program walks through the rows of its band and 2 radius more. For each row the warps of a
+    scheduler take turns, which is the time of one for each of them, and then wait for one another
+    and for memory, by bench/gpu/triton.py's model about half as long. Programs run in rounds of as
+    many as the device holds; the multiprocessor that has the most decides.
     """
     strips = -(-width // block)
     warps = block // (device.lanes * device.across)
-    at_once = device.multiprocessors * max(warps_at_once // warps, 1)
+    at_once = max(warps_at_once // warps, 1)
     fewest = -(-height // device.highest)
-    most = max(fewest, height // (4 * radius))
+    most = max(fewest, height // LOWEST_BAND)
 
-    def time(bands: int) -> int:
-        rounds = -(-planes * strips * bands // at_once)
-        return rounds * (-(-height // bands) + 2 * radius)
+    def time(bands: int) -> float:
+        programs = -(-planes * strips * bands // device.multiprocessors)
+        rounds = -(-programs // at_once)
+        turns = -(-programs * warps // SCHEDULERS) + 0.5 * rounds
+        return turns * (-(-height // bands) + 2 * radius)
 
     bands = min(range(fewest, most + 1), key=time)
     band_height = -(-height // bands)
