@@ -46,7 +46,7 @@ AMD = ("gfx90a", "gfx942", "gfx950")
 AMD_REGISTERS = 512  # of a lane, together with the accumulation registers, on all three
 AMD_SHARED_MEMORY = 64 * 1024
 MAIN: model.Shape = (1, 3, 1080, 1920)
-SHAPES: tuple[model.Shape, ...] = (MAIN, (8, 3, 256, 256), model.BIG)
+SHAPES: tuple[model.Shape, ...] = (MAIN, (8, 3, 256, 256), (64, 1, 28, 28), model.BIG)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,9 @@ class Variant:
     @property
     def device(self) -> tiling.Device:
         """That it is tiled for."""
-        return tiling.CUDA_FLOAT64 if self.type == "fp64" else tiling.CUDA
+        if self.type == "fp64":
+            return tiling.CUDA_FLOAT64
+        return tiling.one_column(tiling.CUDA) if self.everything else tiling.CUDA
 
     @property
     def alone(self) -> bool:

@@ -311,7 +311,10 @@ def _ssim(
         warps=4,
     )  # fmt: skip
 
+    dense = _is_dense(x, y)
     device = _device(x.device, call.dtype)
+    if not dense:
+        device = tiling.one_column(device)
     size = tiling.h_elements(height, width, 2 + gradients, device.across) if gradients else 0
     at_once = tiling.planes_at_once(planes, size * call.dtype.itemsize, device)
     h = x.new_empty(at_once * size, dtype=call.dtype)
@@ -325,7 +328,7 @@ def _ssim(
         "mse": options.mse,
         "l1": options.l1,
         "log": options.amplify,
-        "dense": _is_dense(x, y),
+        "dense": dense,
     }
     dtypes = (x.dtype, y.dtype, call.dtype)
     # Each with what it is the gradient of in the place of the first image.

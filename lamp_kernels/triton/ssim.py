@@ -239,6 +239,8 @@ def ssim_losses(
     begin = (band * band_height).to(tl.int32)
     end = tl.minimum(begin + band_height, height)
 
+    # Rows are asked for ahead where registers are left for them.
+    ahead: tl.constexpr = across == 2
     none = no_sums(radius, block, across, real)
     sums = (none, none, none, none)
     # A lane adds up its column of the tile in the type computed in, tiles add up in float64.
@@ -255,27 +257,43 @@ def ssim_losses(
         next_lines, first, seen, x_column, y_column, width, radius, border, dense, across, real
     )
     for v in range(begin - radius, begin + radius):
-        later = lines_at(v + 2, x_plane, y_plane, x_row, y_row, height, border, dense)
-        later_ends = pixels_at_ends(
-            later, first, seen, x_column, y_column, width, radius, border, dense, across, real
-        )
+        if ahead:
+            later = lines_at(v + 2, x_plane, y_plane, x_row, y_row, height, border, dense)
+            later_ends = pixels_at_ends(
+                later, first, seen, x_column, y_column, width, radius, border, dense, across, real
+            )
+        else:
+            lines = lines_at(v, x_plane, y_plane, x_row, y_row, height, border, dense)
+            ends = pixels_at_ends(
+                lines, first, seen, x_column, y_column, width, radius, border, dense, across, real
+            )
         _, _, _, _, sums = moments_of_row(
             lines, ends, sums, first, seen, x_column, y_column, width, taps, scale, level_d,
             level_s, radius, border, dense, across, real,
         )  # fmt: skip
-        lines, ends = next_lines, next_ends
-        next_lines, next_ends = later, later_ends
+        if ahead:
+            lines, ends = next_lines, next_ends
+            next_lines, next_ends = later, later_ends
     for row in range(begin, end):
-        later = lines_at(row + radius + 2, x_plane, y_plane, x_row, y_row, height, border, dense)
-        later_ends = pixels_at_ends(
-            later, first, seen, x_column, y_column, width, radius, border, dense, across, real
-        )
+        if ahead:
+            later = lines_at(
+                row + radius + 2, x_plane, y_plane, x_row, y_row, height, border, dense
+            )
+            later_ends = pixels_at_ends(
+                later, first, seen, x_column, y_column, width, radius, border, dense, across, real
+            )
+        else:
+            lines = lines_at(row + radius, x_plane, y_plane, x_row, y_row, height, border, dense)
+            ends = pixels_at_ends(
+                lines, first, seen, x_column, y_column, width, radius, border, dense, across, real
+            )
         mean_d, mean_s, square_d, square_s, sums = moments_of_row(
             lines, ends, sums, first, seen, x_column, y_column, width, taps, scale, level_d,
             level_s, radius, border, dense, across, real,
         )  # fmt: skip
-        lines, ends = next_lines, next_ends
-        next_lines, next_ends = later, later_ends
+        if ahead:
+            lines, ends = next_lines, next_ends
+            next_lines, next_ends = later, later_ends
         for c in tl.static_range(across):
             column = first + c
             in_image = column < width
@@ -504,6 +522,8 @@ def ssim_gradients(
     begin = (band * band_height).to(tl.int32)
     end = tl.minimum(begin + band_height, height)
 
+    # Rows are asked for ahead where registers are left for them.
+    ahead: tl.constexpr = across == 2
     none = no_sums(radius, block, across, real)
     sums = (none, none, none)
     if gradients == 2:
@@ -517,35 +537,55 @@ def ssim_gradients(
         next_line, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
     )
     for v in range(begin - radius, begin + radius):
-        later = h_at(v + 2, h_plane, h_row, height, border)
-        later_ends = h_at_ends(
-            later, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
-        )
+        if ahead:
+            later = h_at(v + 2, h_plane, h_row, height, border)
+            later_ends = h_at_ends(
+                later, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
+            )
+        else:
+            line = h_at(v, h_plane, h_row, height, border)
+            ends = h_at_ends(
+                line, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
+            )
         _, sums = adjoint_of_row(
             line, ends, sums, first, h_seen, width, taps, radius, border, gradients, by_x_plane,
             across, real,
         )  # fmt: skip
-        line, ends = next_line, next_ends
-        next_line, next_ends = later, later_ends
+        if ahead:
+            line, ends = next_line, next_ends
+            next_line, next_ends = later, later_ends
     pixels = own_pixels(
         begin, x_plane, y_plane, x_row, y_row, x_column, y_column, height, width, first, dense,
         across, real,
     )  # fmt: skip
     for row in range(begin, end):
-        later = h_at(row + radius + 2, h_plane, h_row, height, border)
-        later_ends = h_at_ends(
-            later, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
-        )
+        if ahead:
+            later = h_at(row + radius + 2, h_plane, h_row, height, border)
+            later_ends = h_at_ends(
+                later, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
+            )
+        else:
+            line = h_at(row + radius, h_plane, h_row, height, border)
+            ends = h_at_ends(
+                line, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
+            )
         windows, sums = adjoint_of_row(
             line, ends, sums, first, h_seen, width, taps, radius, border, gradients, by_x_plane,
             across, real,
         )  # fmt: skip
-        line, ends = next_line, next_ends
-        next_line, next_ends = later, later_ends
-        next_pixels = own_pixels(
-            row + 1, x_plane, y_plane, x_row, y_row, x_column, y_column, height, width, first,
-            dense, across, real,
-        )  # fmt: skip
+        if ahead:
+            line, ends = next_line, next_ends
+            next_line, next_ends = later, later_ends
+        if ahead:
+            next_pixels = own_pixels(
+                row + 1, x_plane, y_plane, x_row, y_row, x_column, y_column, height, width, first,
+                dense, across, real,
+            )  # fmt: skip
+        else:
+            pixels = own_pixels(
+                row, x_plane, y_plane, x_row, y_row, x_column, y_column, height, width, first,
+                dense, across, real,
+            )  # fmt: skip
         for c in tl.static_range(across):
             column = first + c
             in_image = column < width
@@ -586,4 +626,5 @@ def ssim_gradients(
             if gradients == 2:
                 dy_line = dy_plane + tl.cast(row, tl.int64) * dy_row
                 tl.store(dy_line + column.to(tl.int64) * dy_column, dy * scale, mask=in_image)
-        pixels = next_pixels
+        if ahead:
+            pixels = next_pixels

@@ -32,12 +32,11 @@ def scratch(cache: int) -> int:
     return cache * 3 // 4 if cache >= LARGE_CACHE else SCRATCH
 
 
-# A lane has one column, so four warps of NVIDIA's are 128 columns. A lane adds up its column in the
-# type computed in: 128 rows cost float32 no digit that is promised.
-# Warps at once: with fewer a multiprocessor waits for memory. Of ssim_losses with window 11 and one
-# gradient, which needs the most registers of the usual kernels, by docs/gpu_static.md:
-#   float32: 112 to 124 registers on NVIDIA's targets, 132 on gfx942 and gfx950 (gfx90a: 16 warps)
-#   float64: 176 to 182 on NVIDIA's targets, 198 to 200 on AMD's
+# A lane has two columns in float32, one in float64, whose sums fill the registers: so four warps of
+# NVIDIA's are 256 columns, or 128. A lane adds up its columns in the type computed in: 128 rows of
+# two cost float32 no digit that is promised.
+# Warps at once: as many as the registers have room for, of window 11 and one gradient, by
+# docs/gpu_static.md.
 CUDA = Device(
     multiprocessors=80,
     lanes=32,
@@ -54,6 +53,11 @@ HIP_FLOAT64 = HIP._replace(across=1, widest=128)
 # Triton's interpreter: an operation takes as long for one column as for a thousand.
 INTERPRETER = CUDA._replace(multiprocessors=1, widest=1024, highest=4096)
 INTERPRETER_FLOAT64 = INTERPRETER._replace(across=1)
+
+
+def one_column(device: Device) -> Device:
+    """For images whose columns are not side by side: two would need too many addresses."""
+    return device._replace(across=1, widest=device.widest // device.across)
 
 
 def planes_at_once(planes: int, of_plane: int, device: Device) -> int:
