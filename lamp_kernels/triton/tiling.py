@@ -15,6 +15,7 @@ class Device(NamedTuple):
     scratch: int  # bytes of h planes at once
     warps_at_once: int  # of ssim_losses, that the registers of a multiprocessor have room for
     gradient_warps: int  # of ssim_gradients
+    schedulers: int = 4  # of a multiprocessor; SIMD units, in AMD's words
 
 
 # What h planes may take, counted by bench/gpu/triton.py's model. On A100 and H100 instructions are
@@ -51,7 +52,7 @@ CUDA_FLOAT64 = CUDA._replace(across=1, widest=128, gradient_warps=16)
 HIP = CUDA._replace(multiprocessors=104, lanes=64)
 HIP_FLOAT64 = HIP._replace(across=1, widest=128)
 # Triton's interpreter: an operation takes as long for one column as for a thousand.
-INTERPRETER = CUDA._replace(multiprocessors=1, widest=1024, highest=4096)
+INTERPRETER = CUDA._replace(multiprocessors=1, schedulers=1, widest=1024, highest=4096)
 INTERPRETER_FLOAT64 = INTERPRETER._replace(across=1)
 
 
@@ -72,7 +73,6 @@ def planes_at_once(planes: int, of_plane: int, device: Device) -> int:
 
 
 LOWEST_BAND = 4  # rows
-SCHEDULERS = 4  # of a multiprocessor; SIMD units, in AMD's words
 
 
 class Tiling(NamedTuple):
@@ -101,7 +101,7 @@ def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Devic
     """Strips that leave few lanes without a column, and the bands that take the least time."""
     # The wider of two that cover the width alike: of its neighbours it reads less.
     block = min(reversed(_blocks(device)), key=lambda block: _covered(width, block))
-    return _cut(planes, height, width, radius, device, block, device.warps_at_once)
+    return _cut(planes, height, width, radius, device, block)
 
 
 def ssim_tilings(
@@ -118,18 +118,20 @@ def ssim_candidates(
 ) -> list[tuple[Tiling, Tiling]]:
     """What may be quicker than ssim_tilings', which come first: to be measured.
 
-    Every width that leaves less than a third of the lanes without a column, and bands for a device
-    that runs half or twice as many warps at once as is reckoned; both kernels in the same tiles.
+    Every width that leaves less than a third of the lanes without a column, and half, twice and
+    four times as many bands as are reckoned; both kernels in the same tiles.
     """
     least = min(_covered(width, block) for block in _blocks(device))
-    cuts = [
-        _cut(planes, height, width, radius, device, block, at_once)
-        for block in _blocks(device)
-        if 2 * _covered(width, block) < 3 * least
-        for at_once in (device.warps_at_once // 2, device.warps_at_once, 2 * device.warps_at_once)
-    ]
-    first = ssim_tilings(planes, height, width, radius, device)
-    return list(dict.fromkeys([first, *((cut, cut) for cut in cuts)]))
+    candidates = [ssim_tilings(planes, height, width, radius, device)]
+    for block in _blocks(device):
+        if 2 * _covered(width, block) >= 3 * least:
+            continue
+        cut = _cut(planes, height, width, radius, device, block)
+        for bands in (cut.bands // 2, cut.bands, 2 * cut.bands, 4 * cut.bands):
+            if bands in _bands(height, device):
+                tiles = _tiling(height, width, device, block, bands)
+                candidates.append((tiles, tiles))
+    return list(dict.fromkeys(candidates))
 
 
 def _blocks(device: Device) -> list[int]:
@@ -145,10 +147,21 @@ def _covered(width: int, block: int) -> int:
     return -(-width // block) * block
 
 
-def _cut(
-    planes: int, height: int, width: int, radius: int, device: Device,
-    block: int, warps_at_once: int,
-) -> Tiling:  # fmt: skip
+def _bands(height: int, device: Device) -> range:
+    """How many a plane may be cut into."""
+    fewest = -(-height // device.highest)
+    return range(fewest, max(fewest, height // LOWEST_BAND) + 1)
+
+
+def _tiling(height: int, width: int, device: Device, block: int, bands: int) -> Tiling:
+    """In about as many bands, of one height."""
+    warps = block // (device.lanes * device.across)
+    band_height = -(-height // bands)
+    strips = -(-width // block)
+    return Tiling(block, device.across, warps, strips, band_height, -(-height // band_height))
+
+
+def _cut(planes: int, height: int, width: int, radius: int, device: Device, block: int) -> Tiling:
     """The bands that take the least time.
 
     A program walks through the rows of its band and 2 radius more. For each row the warps of a
@@ -158,19 +171,15 @@ def _cut(
     """
     strips = -(-width // block)
     warps = block // (device.lanes * device.across)
-    at_once = max(warps_at_once // warps, 1)
-    fewest = -(-height // device.highest)
-    most = max(fewest, height // LOWEST_BAND)
+    at_once = max(device.warps_at_once // warps, 1)
 
     def time(bands: int) -> float:
         programs = -(-planes * strips * bands // device.multiprocessors)
         rounds = -(-programs // at_once)
-        turns = -(-programs * warps // SCHEDULERS) + 0.5 * rounds
+        turns = -(-programs * warps // device.schedulers) + 0.5 * rounds
         return turns * (-(-height // bands) + 2 * radius)
 
-    bands = min(range(fewest, most + 1), key=time)
-    band_height = -(-height // bands)
-    return Tiling(block, device.across, warps, strips, band_height, -(-height // band_height))
+    return _tiling(height, width, device, block, min(_bands(height, device), key=time))
 
 
 class PixelTiling(NamedTuple):
