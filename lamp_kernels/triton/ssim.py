@@ -3,8 +3,8 @@
     ssim_losses     pixels -> moments -> loss, sums of it, or its map; h planes for the gradient
     ssim_gradients  h planes -> the window's adjoint -> gradients
 
-docs/triton_counts.md says why they are two. A program of either takes `block` columns and
-`band_height` rows of one plane; see windows.py for how.
+docs/triton_counts.md says why they are two. A program of either takes `across * block`
+columns and `band_height` rows of one plane; see windows.py for how.
 
 The adjoint of a mirror. Let the h planes go on beyond the edge as the mirror image of themselves,
 with the edge's own row (column) taken twice. The window over that is the transpose of the window
@@ -188,7 +188,7 @@ def ssim_losses(
     map_offset: tl.int64,
     factors_ptr,  # (N, terms), or (terms,) where there is a map
     levels_ptr,  # (planes, 2)
-    h_ptr,  # (planes from first_plane on, 2 + gradients, H, W): ss, dd, s + d, s - d
+    h_ptr,  # (planes from first_plane on, H, a row of h): ss, dd, s + d, s - d; see h_place
     partial_ptr,  # (programs of all planes, terms): what each adds up
     first_plane: tl.int64, channels: tl.int32, height: tl.int32, width: tl.int32,
     strips: tl.int32, bands: tl.int32, band_height: tl.int32,
@@ -297,7 +297,7 @@ def ssim_losses(
         for c in tl.static_range(across):
             column = first + c
             in_image = column < width
-            # 3. The loss there, its sum, and what the adjoint takes.
+            # The loss there, its sum, and what the adjoint takes.
             loss, p, q, inverse_m, inverse_v, mu_d, mu_s = ssim(
                 mean_d[c], mean_s[c], square_d[c], square_s[c], c1, c2, a, level_d, level_s
             )
@@ -344,8 +344,8 @@ def ssim_losses(
                 if gradients == 2:
                     tl.store(h + 3 * across * LANES, h_y, mask=in_image)
 
-            # 4. The pointwise terms of these pixels, whose d is not about its level: that has
-            #    lost digits.
+            # The pointwise terms of these pixels. Their d is not about its level: that has lost
+            # digits.
             if terms > 1:
                 x = read(
                     line_of(x_plane, row, x_row, dense) + offset(column, x_column, dense),
@@ -589,7 +589,7 @@ def ssim_gradients(
         for c in tl.static_range(across):
             column = first + c
             in_image = column < width
-            # 3. The pixels' gradients.
+            # The pixels' gradients.
             x = pixels[2 * c]
             y = pixels[2 * c + 1]
             d, s = difference_and_sum(x, y, scale, level_d, level_s)
