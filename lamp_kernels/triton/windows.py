@@ -3,7 +3,7 @@
 A program owns a strip of columns, one or two a lane, and walks down it. Along x a lane loads all
 that its windows see, from the cache: two columns share most of it. Along y a lane keeps, for each
 plane and column, the 2 radius sums of windows under way in registers, and adds a new row to all of
-them: the transposed form of a filter, in which moving on by a row costs no move. Two columns are
+them: the transposed form of a filter. Two columns are
 two blocks in a tuple: Triton would move a block of pairs through shared memory.
 """
 
