@@ -107,9 +107,8 @@ class Variant:
     @property
     def device(self) -> tiling.Device:
         """That it is tiled for."""
-        if self.type == "fp64":
-            return tiling.CUDA_FLOAT64
-        return tiling.one_column(tiling.CUDA) if self.everything else tiling.CUDA
+        device = tiling.CUDA_FLOAT64 if self.type == "fp64" else tiling.CUDA
+        return tiling.for_call(device, not self.everything, self.radius, self.gradients)
 
     @property
     def alone(self) -> bool:

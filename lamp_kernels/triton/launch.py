@@ -312,9 +312,7 @@ def _ssim(
     )  # fmt: skip
 
     dense = _is_dense(x, y)
-    device = _device(x.device, call.dtype)
-    if not dense:
-        device = tiling.one_column(device)
+    device = tiling.for_call(_device(x.device, call.dtype), dense, call.radius, gradients)
     size = tiling.h_elements(height, width, 2 + gradients, device.across) if gradients else 0
     at_once = tiling.planes_at_once(planes, size * call.dtype.itemsize, device)
     h = x.new_empty(at_once * size, dtype=call.dtype)

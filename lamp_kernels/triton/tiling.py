@@ -48,16 +48,22 @@ CUDA = Device(
     warps_at_once=8,
     gradient_warps=12,
 )
-CUDA_FLOAT64 = CUDA._replace(across=1, widest=128, gradient_warps=16)
-HIP = CUDA._replace(multiprocessors=104, lanes=64)
-HIP_FLOAT64 = HIP._replace(across=1, widest=128)
+CUDA_FLOAT64 = CUDA._replace(across=1, widest=128)
+HIP = CUDA._replace(multiprocessors=104, lanes=64, gradient_warps=8)
+HIP_FLOAT64 = HIP._replace(across=1, widest=128, gradient_warps=12)
 # Triton's interpreter: an operation takes as long for one column as for a thousand.
 INTERPRETER = CUDA._replace(multiprocessors=1, schedulers=1, widest=1024, highest=4096)
 INTERPRETER_FLOAT64 = INTERPRETER._replace(across=1)
 
 
-def one_column(device: Device) -> Device:
-    """For images whose columns are not side by side: two would need too many addresses."""
+def for_call(device: Device, dense: bool, radius: int, gradients: int) -> Device:
+    """With one column a lane where two ask for more registers than there are.
+
+    dense: columns lie side by side; else each of them has an address of its own. The other case are
+    both gradients of a window of 15, beside pointwise terms.
+    """
+    if dense and not (radius >= 7 and gradients == 2):
+        return device
     return device._replace(across=1, widest=device.widest // device.across)
 
 

@@ -106,7 +106,9 @@ def test_each_kernel_is_cut_for_the_warps_that_its_registers_admit():
 
 
 def test_one_column_a_lane_keeps_the_lanes():
-    for device in DEVICES:
-        one = tiling.one_column(device)
+    for device, call in itertools.product(DEVICES, [(False, 5, 1), (True, 7, 2)]):
+        one = tiling.for_call(device, *call)
         assert (one.across, one.lanes) == (1, device.lanes)
         assert one.widest * device.across == device.widest
+    assert tiling.for_call(tiling.CUDA, True, 7, 1) == tiling.CUDA
+    assert tiling.for_call(tiling.CUDA, True, 6, 2) == tiling.CUDA
