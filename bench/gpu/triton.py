@@ -46,7 +46,7 @@ AMD = ("gfx90a", "gfx942", "gfx950")
 AMD_REGISTERS = 512  # of a lane, together with the accumulation registers, on all three
 AMD_SHARED_MEMORY = 64 * 1024
 MAIN: model.Shape = (1, 3, 1080, 1920)
-SHAPES: tuple[model.Shape, ...] = (MAIN, (8, 3, 256, 256), model.BIG)
+SHAPES: tuple[model.Shape, ...] = (MAIN, (8, 3, 256, 256), (64, 1, 28, 28), model.BIG)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class Variant:
             "l1": self.everything,
             "log": True,
             "dense": self.type == "fp64" or not self.everything,
-            "block": tiling.CUDA.widest,
+            "block": self.device.widest // self.device.across,
+            "across": self.device.across,
             "real": self.real,
             "one_row": not self.everything,
             "aligned": not self.everything,
@@ -102,6 +103,12 @@ class Variant:
             every |= {"gradients": 1, "swapped": True}
         names = [p.name for p in KERNELS[self.kernel].params if p.is_constexpr]
         return {name: every[name] for name in names}
+
+    @property
+    def device(self) -> tiling.Device:
+        """That it is tiled for."""
+        device = tiling.CUDA_FLOAT64 if self.type == "fp64" else tiling.CUDA
+        return tiling.for_call(device, not self.everything, self.radius, self.gradients)
 
     @property
     def alone(self) -> bool:
@@ -130,7 +137,7 @@ class Variant:
     def threads(self, warp: int) -> int:
         """Of a program."""
         if self.kernel.startswith("ssim"):
-            return max(tiling.CUDA.widest, warp)
+            return self.device.widest // self.device.across
         return tiling.PIXELS.warps * warp
 
 
@@ -238,20 +245,23 @@ def row_loop(variant: Variant, target: int) -> list[Instruction]:
     return max(loops(without_calls(compiled(variant, target).code)), key=len)
 
 
-def from_cache(body: Sequence[Instruction], far: int = 2) -> list[Instruction]:
-    """The loop with its loads as the model is to time them: `far` of them from memory.
+def from_cache(body: Sequence[Instruction], variant: Variant) -> list[Instruction]:
+    """The loop with its loads as the model is to time them: some of them from memory.
 
-    A row comes from memory with the first load of each image (of an h plane: from the L2 cache, or
-    memory). The others of the row find it in the L1 cache, which answers as fast as shared memory:
-    to the model they are loads from there.
+    From memory (h planes: from the L2 cache, or memory) come the loads for a later row, which the
+    compiler leaves at the loop's end, and what ssim_gradients reads of the images. The others find
+    their row in the L1 cache, which answers as fast as shared memory: to the model they are loads
+    from there.
     """
-    loads = 0
+    far = 4 if variant.kernel == "ssim_losses" else 2 * (2 + variant.gradients)
+    if variant.kernel == "ssim_gradients":
+        far += 2 * variant.device.across
+    near = sum(i.kind == "ldg" for i in body) - far
     timed = []
     for i in body:
-        if i.kind == "ldg":
-            loads += 1
-            if loads > far:
-                i = replace(i, text=i.text.replace("LDG", "LDS", 1))
+        if i.kind == "ldg" and near > 0:
+            near -= 1
+            i = replace(i, text=i.text.replace("LDG", "LDS", 1))
         timed.append(i)
     return timed
 
@@ -316,7 +326,8 @@ def _seam(tiles: tiling.Tiling, radius: int, height: int) -> float:
 def _groups(shape: model.Shape, variant: Variant, device: Device) -> list[int]:
     """The planes of each pair of launches, as launch.py has them."""
     n, c, height, width = shape
-    of_plane = 4 * (2 + variant.gradients) * height * width
+    device_ = variant.device
+    of_plane = 4 * tiling.h_elements(height, width, 2 + variant.gradients, device_.across)
     scratch = tiling.CUDA._replace(scratch=tiling.scratch(int(device.cache)))
     most = tiling.planes_at_once(n * c, of_plane, scratch)
     return [min(most, n * c - first) for first in range(0, n * c, most)]
@@ -326,13 +337,14 @@ def _tiles(
     planes: int, shape: model.Shape, variant: Variant, multiprocessors: int
 ) -> tiling.Tiling:
     device = tiling.CUDA._replace(multiprocessors=multiprocessors)
-    return tiling.ssim_tiling(planes, *shape[2:], variant.radius, device)
+    losses, gradients = tiling.ssim_tilings(planes, *shape[2:], variant.radius, device)
+    return losses if variant.kernel == "ssim_losses" else gradients
 
 
 def _loop(variant: Variant, target: int) -> Row:
     tiles = _tiles(MAIN[0] * MAIN[1], MAIN, variant, TARGETS[target].multiprocessors)
     factor = _seam(tiles, variant.radius, MAIN[2]) * tiles.strips * tiles.block / MAIN[3]
-    counts = count(row_loop(variant, target))
+    counts = count(row_loop(variant, target)) * (1 / variant.device.across)
     return {
         "target": TARGETS[target].name,
         "kernel": variant.kernel,
@@ -367,7 +379,7 @@ def _prediction(device: Device, shape: model.Shape) -> Row:
         tiles = _tiles(groups[0], shape, variant, device.multiprocessors)
         found = compiled(variant, target)
         fits = occupancy(device.target, tiles.warps * WARP, found.registers, found.shared_memory)
-        body = from_cache(row_loop(variant, target))
+        body = from_cache(row_loop(variant, target), variant)
         of_row = [0.0]
         for at_once in range(1, fits.blocks + 1):
             warps = [i // tiles.warps for i in range(at_once * tiles.warps)]

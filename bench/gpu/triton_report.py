@@ -76,9 +76,9 @@ def _predictions(results: Row) -> Table:
         "table. Planes: of each pair of launches (3 x 7, 4: three times seven, then four); tile "
         "and programs are those of the first. `h in cache`: if the h planes between the two "
         "kernels never leave the L2 cache, as they can where the groups are made to fit into it "
-        "(RTX 4090); else they go through DRAM. A row's first loads come from memory, the others "
-        "from the L1 cache. Not counted: the second line of the cache that an access at a shifted "
-        "address touches. Nothing here was measured.",
+        "(RTX 4090); else they go through DRAM. Loads for a later row come from memory, the others "
+        "from the L1 cache. Not counted: that lanes two columns apart read two lines of the cache, "
+        "and an access at a shifted address one more. Nothing here was measured.",
         ["", "planes", "tile", "programs", "B", "bound by", "ms", "h in cache"],
     )
     for row in results["predictions"]:

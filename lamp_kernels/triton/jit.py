@@ -1,11 +1,14 @@
-"""How the kernels are decorated."""
+"""How the kernels are decorated and launched."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import triton
 import triton.language as tl
+from torch import Tensor
+
+from lamp_kernels.triton.operators import INTERPRETED
 
 
 def kernel(function: Callable[..., None]) -> Any:
@@ -18,3 +21,33 @@ def kernel(function: Callable[..., None]) -> Any:
     parameters = inspect.signature(function).parameters.values()
     values = [p.name for p in parameters if p.annotation is not tl.constexpr]
     return triton.jit(function, do_not_specialize=values)
+
+
+_compiled: dict[Hashable, Any] = {}
+
+
+def launch(
+    kernel: Any,
+    programs: int,
+    dtypes: tuple[Hashable, ...],
+    arguments: tuple[Any, ...],
+    constants: dict[str, Any],
+    warps: int,
+) -> None:
+    """Launch on the current device and stream; the first argument is a tensor there.
+
+    Triton binds and specialises every argument of every launch, to find which of the compiled
+    kernels it takes. Ours specialise on no argument, so the dtypes and constants tell.
+    dtypes: whatever decides on the pointers' types. constants: in the order of the parameters,
+    which they end.
+    """
+    if INTERPRETED:
+        kernel[(programs,)](*arguments, **constants, num_warps=warps)
+        return
+    first: Tensor = arguments[0]
+    key = (id(kernel), first.get_device(), dtypes, warps, *constants.values())
+    found = _compiled.get(key)
+    if found is None:
+        _compiled[key] = kernel[(programs,)](*arguments, **constants, num_warps=warps)
+    else:
+        found[(programs, 1, 1)](*arguments, *constants.values())

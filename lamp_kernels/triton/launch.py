@@ -21,7 +21,7 @@ from torch import Tensor
 from lamp_kernels import ops, reference
 from lamp_kernels.options import PADDINGS
 from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, smallest_side
-from lamp_kernels.triton import autotune, operators, tiling, windows
+from lamp_kernels.triton import autotune, jit, operators, tiling, windows
 from lamp_kernels.triton.levels import plane_levels
 from lamp_kernels.triton.pixels import pixel_losses
 from lamp_kernels.triton.scale import scale_gradient
@@ -83,9 +83,14 @@ def image_losses(
         run = _ssim if options.ssim else _pixels
         partial = run(call, *images, at, offset, factors, gradients, *sinks, None)
         if batch:
-            image_sums[(batch,)](
-                partial, factors, losses, partial.shape[0] // batch,
-                call.terms, bool(per_term), SUM_BLOCK, call.real,
+            jit.launch(
+                image_sums, batch, (call.dtype,),
+                (partial, factors, losses, partial.shape[0] // batch),
+                {
+                    "terms": call.terms, "per_term": bool(per_term), "block": SUM_BLOCK,
+                    "real": call.real,
+                },
+                warps=4,
             )  # fmt: skip
     return losses, by_input, by_target
 
@@ -130,9 +135,11 @@ def scale_(gradient: Tensor, factor: Tensor) -> None:
     size = gradient.numel() // images
     runs = tiling.SCALE.runs(size)
     with _on(gradient):
-        scale_gradient[(images * runs,)](
-            gradient, factor, factor.stride(0), size, runs,
-            block=tiling.SCALE.block, pieces=tiling.SCALE.pieces, num_warps=tiling.SCALE.warps,
+        jit.launch(
+            scale_gradient, images * runs, (gradient.dtype,),
+            (gradient, factor, factor.stride(0), size, runs),
+            {"block": tiling.SCALE.block, "pieces": tiling.SCALE.pieces},
+            warps=tiling.SCALE.warps,
         )  # fmt: skip
 
 
@@ -228,7 +235,7 @@ def _on(tensor: Tensor) -> AbstractContextManager[object]:
 def _device(device: torch.device, dtype: torch.dtype) -> tiling.Device:
     """What is there, for the type computed in."""
     if device.type != "cuda" or operators.INTERPRETED:
-        return tiling.INTERPRETER
+        return tiling.INTERPRETER_FLOAT64 if dtype is torch.float64 else tiling.INTERPRETER
     wide = dtype is torch.float64
     table = tiling.CUDA_FLOAT64 if wide else tiling.CUDA
     properties = torch.cuda.get_device_properties(device)
@@ -255,8 +262,8 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _is_dense(*images: Tensor) -> bool:
-    """Whether columns lie side by side."""
-    return all(image.stride(3) == 1 for image in images)
+    """Whether columns lie side by side, and 32 bits hold the distance of rows."""
+    return all(image.stride(3) == 1 and image.stride(2) < NARROW for image in images)
 
 
 def _are_aligned(*tensors: Tensor) -> bool:
@@ -296,62 +303,90 @@ def _ssim(
         return x.new_empty((0, call.terms), dtype=torch.float64)
     scale = 1.0 / options.data_range
     levels = x.new_empty((planes, 2), dtype=call.dtype)
-    plane_levels[(planes,)](
-        *_place(x), *_place(y), levels, channels, height, width, scale,
-        LEVEL_SAMPLES, call.real, num_warps=4,
+    x_place, y_place = _place(x), _place(y)
+    jit.launch(
+        plane_levels, planes, (x.dtype, y.dtype),
+        (*x_place, *y_place, levels, channels, height, width, scale),
+        {"samples": LEVEL_SAMPLES, "real": call.real},
+        warps=4,
     )  # fmt: skip
 
-    device = _device(x.device, call.dtype)
-    size = (2 + gradients) * height * width if gradients else 0
+    dense = _is_dense(x, y)
+    device = tiling.for_call(_device(x.device, call.dtype), dense, call.radius, gradients)
+    size = tiling.h_elements(height, width, 2 + gradients, device.across) if gradients else 0
     at_once = tiling.planes_at_once(planes, size * call.dtype.itemsize, device)
     h = x.new_empty(at_once * size, dtype=call.dtype)
     taps = _taps(options.window_size, options.sigma)
-    weights = _place(x if weight is None else weight)
-    constants: dict[str, Any] = {
-        "radius": call.radius,
-        "border": BORDERS[options.padding],
-        "weighted": weight is not None,
+    weights = x_place if weight is None else _place(weight)
+    outputs = x_place if losses is None else _place(losses)
+    weighted = weight is not None
+    head = {"radius": call.radius, "border": BORDERS[options.padding]}
+    terms = {
+        "weighted": weighted,
         "mse": options.mse,
         "l1": options.l1,
         "log": options.amplify,
-        "dense": _is_dense(x, y),
-        "real": call.real,
+        "dense": dense,
     }
+    dtypes = (x.dtype, y.dtype, call.dtype)
     # Each with what it is the gradient of in the place of the first image.
-    passes = [(x, y, dx, dy, gradients, False)] if gradients else []
-    if gradients == 2 and call.dtype is torch.float64 and call.radius >= WIDE_IN_FLOAT64:
-        passes = [(x, y, dx, dx, 1, False), (y, x, dy, dy, 1, True)]
+    passes = []
+    if gradients:
+        dx_place = _place(dx)
+        dy_place = _place(dy) if gradients == 2 else dx_place
+        passes = [((x_place, y_place, dx_place, dy_place), gradients, False)]
+        if gradients == 2 and call.dtype is torch.float64 and call.radius >= WIDE_IN_FLOAT64:
+            passes = [
+                ((x_place, y_place, dx_place, dx_place), 1, False),
+                ((y_place, x_place, dy_place, dy_place), 1, True),
+            ]
     map_offset = 0
     if losses is not None:
         map_offset = -call.margin * (losses.stride(2) + losses.stride(3))
 
-    def launch(tiles: tiling.Tiling) -> Tensor:
+    def launch(pair: tuple[tiling.Tiling, tiling.Tiling]) -> Tensor:
+        tiles, gradient_tiles = pair
         partial = x.new_empty((planes * tiles.per_plane, call.terms), dtype=torch.float64)
-        tile = {"block": tiles.block, "num_warps": tiles.warps}
         for first in range(0, planes, at_once):
-            grid = (min(at_once, planes - first) * tiles.per_plane,)
-            shape = (first, channels, height, width, tiles.strips, tiles.bands, tiles.band_height)
-            ssim_losses[grid](
-                *_place(x), *_place(y), *weights, weight_offset,
-                *_place(x if losses is None else losses), map_offset,
-                factors, levels, h, partial, *shape,
-                scale, options.k1**2, options.k2**2, options.dissimilarity, *call.amplification,
-                *taps, gradients=gradients, writes_map=losses is not None, **constants, **tile,
+            some = min(at_once, planes - first)
+            jit.launch(
+                ssim_losses, some * tiles.per_plane, dtypes,
+                (
+                    *x_place, *y_place, *weights, weight_offset, *outputs, map_offset,
+                    factors, levels, h, partial, first, channels, height, width,
+                    tiles.strips, tiles.bands, tiles.band_height,
+                    scale, options.k1**2, options.k2**2, options.dissimilarity,
+                    *call.amplification, *taps,
+                ),
+                {
+                    **head, "gradients": gradients, "writes_map": losses is not None, **terms,
+                    "block": tiles.lanes, "across": tiles.across, "real": call.real,
+                },
+                tiles.warps,
             )  # fmt: skip
-            for first_image, second_image, by_first, by_second, count, swapped in passes:
-                ssim_gradients[grid](
-                    *_place(first_image), *_place(second_image), *weights,
-                    *_place(by_first), *_place(by_second if count == 2 else by_first),
-                    factors, levels, h, *shape, scale, *call.amplification, *taps,
-                    h_planes=2 + gradients, gradients=count, swapped=swapped, **constants, **tile,
+            for places, count, swapped in passes:
+                jit.launch(
+                    ssim_gradients, some * gradient_tiles.per_plane, dtypes,
+                    (
+                        *places[0], *places[1], *weights, *places[2], *places[3],
+                        factors, levels, h, first, channels, height, width,
+                        gradient_tiles.strips, gradient_tiles.bands, gradient_tiles.band_height,
+                        scale, *call.amplification, *taps,
+                    ),
+                    {
+                        **head, "h_planes": 2 + gradients, "gradients": count, "swapped": swapped,
+                        **terms, "block": gradient_tiles.lanes, "across": gradient_tiles.across,
+                        "real": call.real,
+                    },
+                    gradient_tiles.warps,
                 )  # fmt: skip
         return partial
 
     # For the planes of one group: it is they that share the device.
     cut = (at_once, height, width, call.radius, device)
     if not autotune.wanted():
-        return launch(tiling.ssim_tiling(*cut))
-    key = _key(x, y, gradients, losses, constants)
+        return launch(tiling.ssim_tilings(*cut))
+    key = _key(x, y, gradients, losses, {**head, **terms})
     return launch(autotune.quickest(key, tiling.ssim_candidates(*cut), launch))
 
 
@@ -386,22 +421,27 @@ def _pixels(
         "one_row": height == 1,
         "dense": _is_dense(*images),
         "aligned": height == 1 and pixels % 16 == 0 and _are_aligned(*images, *sinks),
-        "real": call.real,
     }
+    places = (*_place(images[0]), *_place(images[1]))
 
     def launch(tile: tiling.PixelTiling) -> Tensor:
         runs = tile.runs(pixels)
         programs = batch * channels * runs
         partial = x.new_empty((programs, call.terms), dtype=torch.float64)
-        pixel_losses[(programs,)](
-            *_place(images[0]), *_place(images[1]),
-            *_place(images[0] if weight is None else weight),
-            *_place(sinks[2]), *_place(sinks[0]), *_place(sinks[1]),
-            factors, partial, channels, height, width, runs,
-            1.0 / options.data_range, *call.amplification,
-            gradients=gradients, writes_map=losses is not None, **constants,
-            narrow=pixels + tile.block <= NARROW,
-            block=tile.block, pieces=tile.pieces, num_warps=tile.warps,
+        jit.launch(
+            pixel_losses, programs, (x.dtype, y.dtype, call.dtype),
+            (
+                *places, *(places[:5] if weight is None else _place(weight)),
+                *_place(sinks[2]), *_place(sinks[0]), *_place(sinks[1]),
+                factors, partial, channels, height, width, runs,
+                1.0 / options.data_range, *call.amplification,
+            ),
+            {
+                "gradients": gradients, "writes_map": losses is not None, **constants,
+                "narrow": pixels + tile.block <= NARROW,
+                "block": tile.block, "pieces": tile.pieces, "real": call.real,
+            },
+            tile.warps,
         )  # fmt: skip
         return partial
 

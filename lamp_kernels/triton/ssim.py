@@ -3,8 +3,8 @@
     ssim_losses     pixels -> moments -> loss, sums of it, or its map; h planes for the gradient
     ssim_gradients  h planes -> the window's adjoint -> gradients
 
-docs/triton_counts.md says why they are two. A program of either takes `block` columns and
-`band_height` rows of one plane; see windows.py for how.
+docs/triton_counts.md says why they are two. A program of either takes `across * block`
+columns and `band_height` rows of one plane; see windows.py for how.
 
 The adjoint of a mirror. Let the h planes go on beyond the edge as the mirror image of themselves,
 with the edge's own row (column) taken twice. The window over that is the transpose of the window
@@ -29,17 +29,22 @@ from lamp_kernels.triton.formulas import (
 )
 from lamp_kernels.triton.jit import kernel
 from lamp_kernels.triton.windows import (
+    LANES,
     REFLECT,
     VALID,
     ZEROS,
+    along_x,
     at_edge,
+    h_place,
+    h_row_length,
     is_there,
-    neighbour,
+    line_of,
     no_sums,
     offset,
     push,
     seen_at,
     seen_columns,
+    squares_along_x,
     window,
 )
 
@@ -93,6 +98,86 @@ def pointwise(
     return first, second, value, slope
 
 
+@triton.jit
+def lines_at(v, x_plane, y_plane, x_row, y_row, height, border: tl.constexpr, dense: tl.constexpr):
+    """Row v of both images, and whether there is one: only under "zeros" windows see none."""
+    there = (v >= 0) & (v < height)
+    if border != ZEROS:
+        there = True
+    source = seen_at(v, height, border)
+    x_line = line_of(x_plane, source, x_row, dense)
+    y_line = line_of(y_plane, source, y_row, dense)
+    return x_line, y_line, there
+
+
+@triton.jit
+def pixels_at(
+    k: tl.constexpr, lines, first, seen, x_column, y_column, width, radius: tl.constexpr,
+    border: tl.constexpr, dense: tl.constexpr, real: tl.constexpr,
+):  # fmt: skip
+    """Of both images, at the column that a lane sees k-th."""
+    there = is_there(lines[2], first + (k - radius), width, border != ZEROS)
+    x = read(lines[0] + offset(seen[k], x_column, dense), there, real)
+    y = read(lines[1] + offset(seen[k], y_column, dense), there, real)
+    return x, y
+
+
+@triton.jit
+def pixels_at_ends(
+    lines, first, seen, x_column, y_column, width, radius: tl.constexpr, border: tl.constexpr,
+    dense: tl.constexpr, across: tl.constexpr, real: tl.constexpr,
+):  # fmt: skip
+    """At the first and the last column that a lane sees."""
+    last: tl.constexpr = 2 * radius + across - 1
+    x_0, y_0 = pixels_at(
+        0, lines, first, seen, x_column, y_column, width, radius, border, dense, real
+    )
+    x_1, y_1 = pixels_at(
+        last, lines, first, seen, x_column, y_column, width, radius, border, dense, real
+    )
+    return x_0, y_0, x_1, y_1
+
+
+@triton.jit
+def moments_of_row(
+    lines, ends, sums, first, seen, x_column, y_column, width, taps,
+    scale, level_d, level_s, radius: tl.constexpr, border: tl.constexpr, dense: tl.constexpr,
+    across: tl.constexpr, real: tl.constexpr,
+):  # fmt: skip
+    """A row of d, s, d^2 and s^2 under the windows; those of `radius` rows above are done.
+
+    Returns these, each a tuple of a lane's columns, and the sums.
+    ends: the pixels at the first and the last column that a lane sees, which the kernels ask for
+    two rows ahead. Together the lanes so ask for whole rows; what is between them then comes from
+    the L1 cache.
+    """
+    last: tl.constexpr = 2 * radius + across - 1
+    d_there, s_there = difference_and_sum(ends[0], ends[1], scale, level_d, level_s)
+    d = (d_there,)
+    s = (s_there,)
+    for k in tl.static_range(1, last):
+        x, y = pixels_at(
+            k, lines, first, seen, x_column, y_column, width, radius, border, dense, real
+        )
+        d_there, s_there = difference_and_sum(x, y, scale, level_d, level_s)
+        d = d + (d_there,)
+        s = s + (s_there,)
+    d_there, s_there = difference_and_sum(ends[2], ends[3], scale, level_d, level_s)
+    d = d + (d_there,)
+    s = s + (s_there,)
+    mean_d = along_x(d, taps, radius, across)
+    mean_s = along_x(s, taps, radius, across)
+    square_d = squares_along_x(d, taps, radius, across)
+    square_s = squares_along_x(s, taps, radius, across)
+
+    mean_d, mean_d_sums = push(sums[0], mean_d, taps, radius, across)
+    mean_s, mean_s_sums = push(sums[1], mean_s, taps, radius, across)
+    square_d, square_d_sums = push(sums[2], square_d, taps, radius, across)
+    square_s, square_s_sums = push(sums[3], square_s, taps, radius, across)
+    later = (mean_d_sums, mean_s_sums, square_d_sums, square_s_sums)
+    return mean_d, mean_s, square_d, square_s, later
+
+
 @kernel
 def ssim_losses(
     x_ptr, x_batch: tl.int64, x_channel: tl.int64, x_row: tl.int64, x_column: tl.int64,
@@ -103,7 +188,7 @@ def ssim_losses(
     map_offset: tl.int64,
     factors_ptr,  # (N, terms), or (terms,) where there is a map
     levels_ptr,  # (planes, 2)
-    h_ptr,  # (planes from first_plane on, 2 + gradients, H, W): ss, dd, s + d, s - d
+    h_ptr,  # (planes from first_plane on, H, a row of h): ss, dd, s + d, s - d; see h_place
     partial_ptr,  # (programs of all planes, terms): what each adds up
     first_plane: tl.int64, channels: tl.int32, height: tl.int32, width: tl.int32,
     strips: tl.int32, bands: tl.int32, band_height: tl.int32,
@@ -113,7 +198,7 @@ def ssim_losses(
     tap4: tl.float64, tap5: tl.float64, tap6: tl.float64, tap7: tl.float64,
     radius: tl.constexpr, border: tl.constexpr, gradients: tl.constexpr, writes_map: tl.constexpr,
     weighted: tl.constexpr, mse: tl.constexpr, l1: tl.constexpr, log: tl.constexpr,
-    dense: tl.constexpr, block: tl.constexpr, real: tl.constexpr,
+    dense: tl.constexpr, block: tl.constexpr, across: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
     """Sums of m A(L) over each tile, the h planes of the gradient, and the map of factor A(L)."""
     program = tl.program_id(0).to(tl.int64)
@@ -124,8 +209,9 @@ def ssim_losses(
     y_plane = y_ptr + image * y_batch + channel * y_channel
     weight_plane = weight_ptr + image * weight_batch + channel * weight_channel + weight_offset
     map_plane = map_ptr + image * map_batch + channel * map_channel + map_offset
-    pixels = height.to(tl.int64) * width
-    h_plane = h_ptr + (plane - first_plane) * (2 + gradients) * pixels
+    h_planes: tl.constexpr = 2 + gradients
+    h_row = h_row_length(width, h_planes, across)
+    h_plane = h_ptr + (plane - first_plane) * height * h_row.to(tl.int64)
 
     taps = window(tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7, real)
     scale = tl.full((), scale, real)
@@ -148,78 +234,83 @@ def ssim_losses(
     if terms > 2:
         third_factor = tl.load(factors + 2)
 
-    # The loss's grid is the image, or where a window fits into it.
-    margin: tl.constexpr = radius if border == VALID else 0
-    column = (strip * block).to(tl.int32) + tl.arange(0, block)
-    in_image = column < width
-    columns = seen_columns(column, width, radius, border)
-    in_grid = (column >= margin) & (column < width - margin)
+    first = (strip * (block * across)).to(tl.int32) + across * tl.arange(0, block)
+    seen = seen_columns(first, width, radius, border, across)
     begin = (band * band_height).to(tl.int32)
     end = tl.minimum(begin + band_height, height)
 
-    mean_d_sums = no_sums(radius, block, real)
-    mean_s_sums = no_sums(radius, block, real)
-    square_d_sums = no_sums(radius, block, real)
-    square_s_sums = no_sums(radius, block, real)
+    # Rows are asked for ahead where registers are left for them.
+    ahead: tl.constexpr = across == 2
+    none = no_sums(radius, block, across, real)
+    sums = (none, none, none, none)
     # A lane adds up its column of the tile in the type computed in, tiles add up in float64.
     total = tl.zeros([block], real)
     second_total = tl.zeros([block], real)
     third_total = tl.zeros([block], real)
 
-    for v in range(begin - radius, end + radius):
-        # 1. Row v of d, s, d^2, s^2 under the window along x. Symmetric taps: tap k meets the sum
-        #    of what lies k to both sides.
-        row_there = (v >= 0) & (v < height)
-        if border != ZEROS:
-            row_there = True
-        source = seen_at(v, height, border).to(tl.int64)
-        x_line = x_plane + source * x_row
-        y_line = y_plane + source * y_row
-        there = is_there(row_there, column, width, 0, border)
-        d, s = difference_and_sum(
-            read(neighbour(x_line, columns, 0, x_column, radius, border, dense), there, real),
-            read(neighbour(y_line, columns, 0, y_column, radius, border, dense), there, real),
-            scale, level_d, level_s,
+    lines = lines_at(begin - radius, x_plane, y_plane, x_row, y_row, height, border, dense)
+    ends = pixels_at_ends(
+        lines, first, seen, x_column, y_column, width, radius, border, dense, across, real
+    )
+    next_lines = lines_at(begin - radius + 1, x_plane, y_plane, x_row, y_row, height, border, dense)
+    next_ends = pixels_at_ends(
+        next_lines, first, seen, x_column, y_column, width, radius, border, dense, across, real
+    )
+    for v in range(begin - radius, begin + radius):
+        if ahead:
+            later = lines_at(v + 2, x_plane, y_plane, x_row, y_row, height, border, dense)
+            later_ends = pixels_at_ends(
+                later, first, seen, x_column, y_column, width, radius, border, dense, across, real
+            )
+        else:
+            lines = lines_at(v, x_plane, y_plane, x_row, y_row, height, border, dense)
+            ends = pixels_at_ends(
+                lines, first, seen, x_column, y_column, width, radius, border, dense, across, real
+            )
+        _, _, _, _, sums = moments_of_row(
+            lines, ends, sums, first, seen, x_column, y_column, width, taps, scale, level_d,
+            level_s, radius, border, dense, across, real,
         )  # fmt: skip
-        mean_d = taps[0] * d
-        mean_s = taps[0] * s
-        square_d = mean_d * d
-        square_s = mean_s * s
-        for k in tl.static_range(1, radius + 1):
-            there = is_there(row_there, column, width, -k, border)
-            left_d, left_s = difference_and_sum(
-                read(neighbour(x_line, columns, -k, x_column, radius, border, dense), there, real),
-                read(neighbour(y_line, columns, -k, y_column, radius, border, dense), there, real),
-                scale, level_d, level_s,
-            )  # fmt: skip
-            there = is_there(row_there, column, width, k, border)
-            right_d, right_s = difference_and_sum(
-                read(neighbour(x_line, columns, k, x_column, radius, border, dense), there, real),
-                read(neighbour(y_line, columns, k, y_column, radius, border, dense), there, real),
-                scale, level_d, level_s,
-            )  # fmt: skip
-            mean_d += taps[k] * (left_d + right_d)
-            mean_s += taps[k] * (left_s + right_s)
-            square_d += taps[k] * (left_d * left_d + right_d * right_d)
-            square_s += taps[k] * (left_s * left_s + right_s * right_s)
-
-        # 2. Along y: the windows centred `radius` rows above are finished.
-        mean_d, mean_d_sums = push(mean_d_sums, mean_d, taps, radius)
-        mean_s, mean_s_sums = push(mean_s_sums, mean_s, taps, radius)
-        square_d, square_d_sums = push(square_d_sums, square_d, taps, radius)
-        square_s, square_s_sums = push(square_s_sums, square_s, taps, radius)
-        row = v - radius
-        if row >= begin:
-            # 3. The loss there, its sum, and what the adjoint takes.
+        if ahead:
+            lines, ends = next_lines, next_ends
+            next_lines, next_ends = later, later_ends
+    for row in range(begin, end):
+        if ahead:
+            later = lines_at(
+                row + radius + 2, x_plane, y_plane, x_row, y_row, height, border, dense
+            )
+            later_ends = pixels_at_ends(
+                later, first, seen, x_column, y_column, width, radius, border, dense, across, real
+            )
+        else:
+            lines = lines_at(row + radius, x_plane, y_plane, x_row, y_row, height, border, dense)
+            ends = pixels_at_ends(
+                lines, first, seen, x_column, y_column, width, radius, border, dense, across, real
+            )
+        mean_d, mean_s, square_d, square_s, sums = moments_of_row(
+            lines, ends, sums, first, seen, x_column, y_column, width, taps, scale, level_d,
+            level_s, radius, border, dense, across, real,
+        )  # fmt: skip
+        if ahead:
+            lines, ends = next_lines, next_ends
+            next_lines, next_ends = later, later_ends
+        for c in tl.static_range(across):
+            column = first + c
+            in_image = column < width
+            # The loss there, its sum, and what the adjoint takes.
             loss, p, q, inverse_m, inverse_v, mu_d, mu_s = ssim(
-                mean_d, mean_s, square_d, square_s, c1, c2, a, level_d, level_s
+                mean_d[c], mean_s[c], square_d[c], square_s[c], c1, c2, a, level_d, level_s
             )
             value, slope = amplify(loss, log, knee, steepest)
-            counts = in_grid & (row >= margin) & (row < height - margin)
-            line = row.to(tl.int64)
+            counts = in_image
+            if border == VALID:
+                counts = (column >= radius) & (column < width - radius)
+                counts &= (row >= radius) & (row < height - radius)
             if weighted:
                 weight = tl.load(
-                    weight_plane + line * weight_row + column.to(tl.int64) * weight_column,
+                    weight_plane
+                    + tl.cast(row, tl.int64) * weight_row
+                    + column.to(tl.int64) * weight_column,
                     mask=in_image if terms > 1 else counts,
                     other=0.0,
                 )
@@ -233,7 +324,7 @@ def ssim_losses(
                     slope *= tl.where(at_edge(row, height), 2.0, 1.0)
                     slope = tl.where(at_edge(column, width), slope + slope, slope)
                 h_d, h_s, h_dd, h_ss = ssim_adjoint(
-                    mean_d, mean_s, p, q, inverse_m, inverse_v, mu_d, mu_s, slope, a
+                    mean_d[c], mean_s[c], p, q, inverse_m, inverse_v, mu_d, mu_s, slope, a
                 )
                 h_x = h_s + h_d
                 h_y = h_s - h_d
@@ -242,18 +333,30 @@ def ssim_losses(
                     h_dd = tl.where(counts, h_dd, 0.0)
                     h_x = tl.where(counts, h_x, 0.0)
                     h_y = tl.where(counts, h_y, 0.0)
-                h = h_plane + line * width + column
+                h = (
+                    h_plane
+                    + tl.cast(row, tl.int64) * h_row.to(tl.int64)
+                    + h_place(column, h_planes, across)
+                )
                 tl.store(h, h_ss, mask=in_image)
-                tl.store(h + pixels, h_dd, mask=in_image)
-                tl.store(h + 2 * pixels, h_x, mask=in_image)
+                tl.store(h + across * LANES, h_dd, mask=in_image)
+                tl.store(h + 2 * across * LANES, h_x, mask=in_image)
                 if gradients == 2:
-                    tl.store(h + 3 * pixels, h_y, mask=in_image)
+                    tl.store(h + 3 * across * LANES, h_y, mask=in_image)
 
-            # 4. The pointwise terms of these pixels, whose d is not about its level: that has
-            #    lost digits.
+            # The pointwise terms of these pixels. Their d is not about its level: that has lost
+            # digits.
             if terms > 1:
-                x = read(x_plane + line * x_row + offset(column, x_column, dense), in_image, real)
-                y = read(y_plane + line * y_row + offset(column, y_column, dense), in_image, real)
+                x = read(
+                    line_of(x_plane, row, x_row, dense) + offset(column, x_column, dense),
+                    in_image,
+                    real,
+                )
+                y = read(
+                    line_of(y_plane, row, y_row, dense) + offset(column, y_column, dense),
+                    in_image,
+                    real,
+                )
                 second, third, pointwise_value, _ = pointwise(
                     (x - y) * scale, second_factor, third_factor, mse, l1, log, knee, steepest
                 )
@@ -267,7 +370,7 @@ def ssim_losses(
                 if terms > 1:
                     value += pointwise_value
                 tl.store(
-                    map_plane + line * map_row + column.to(tl.int64) * map_column,
+                    map_plane + tl.cast(row, tl.int64) * map_row + column.to(tl.int64) * map_column,
                     value,
                     mask=counts,
                 )
@@ -279,6 +382,88 @@ def ssim_losses(
             tl.store(partial + 1, tl.sum(second_total.to(tl.float64), 0))
         if terms > 2:
             tl.store(partial + 2, tl.sum(third_total.to(tl.float64), 0))
+
+
+@triton.jit
+def h_at(v, h_plane, h_row, height, border: tl.constexpr):
+    """Row v of the h planes, and whether there is one: only "reflect" has any beyond an edge."""
+    there = (v >= 0) & (v < height)
+    if border == REFLECT:
+        there = True
+    return h_plane + seen_at(v, height, border).to(tl.int64) * h_row.to(tl.int64), there
+
+
+@triton.jit
+def h_at_ends(
+    line, first, h_seen, width, radius: tl.constexpr, border: tl.constexpr,
+    gradients: tl.constexpr, by_x_plane: tl.constexpr, across: tl.constexpr, real: tl.constexpr,
+):  # fmt: skip
+    """The h planes at the first and the last column that a lane sees."""
+    last: tl.constexpr = 2 * radius + across - 1
+    left = is_there(line[1], first - radius, width, border == REFLECT)
+    right = is_there(line[1], first + (last - radius), width, border == REFLECT)
+    ends = ()
+    for j in tl.static_range(2 + gradients):
+        ends = ends + (
+            read(plane_of(line[0] + h_seen[0], j, by_x_plane, across), left, real),
+            read(plane_of(line[0] + h_seen[last], j, by_x_plane, across), right, real),
+        )
+    return ends
+
+
+@triton.jit
+def plane_of(place, j: tl.constexpr, by_x_plane: tl.constexpr, across: tl.constexpr):
+    """The same place in the j-th of the h planes that this launch reads."""
+    if j == 2:
+        place += by_x_plane * across * LANES
+    else:
+        place += j * across * LANES
+    return place
+
+
+@triton.jit
+def adjoint_of_row(
+    line, ends, sums, first, h_seen, width, taps, radius: tl.constexpr,
+    border: tl.constexpr, gradients: tl.constexpr, by_x_plane: tl.constexpr,
+    across: tl.constexpr, real: tl.constexpr,
+):  # fmt: skip
+    """A row of the h planes under the windows; those of `radius` rows above are done.
+
+    Returns these, each a tuple of a lane's columns, and the sums. ends: as in `moments_of_row`.
+    """
+    last: tl.constexpr = 2 * radius + across - 1
+    done = ()
+    later = ()
+    for j in tl.static_range(2 + gradients):
+        h = (ends[2 * j],)
+        for k in tl.static_range(1, last):
+            there = is_there(line[1], first + (k - radius), width, border == REFLECT)
+            place = plane_of(line[0] + h_seen[k], j, by_x_plane, across)
+            h = h + (read(place, there, real),)
+        h = h + (ends[2 * j + 1],)
+        windows, after = push(sums[j], along_x(h, taps, radius, across), taps, radius, across)
+        done = done + (windows,)
+        later = later + (after,)
+    return done, later
+
+
+@triton.jit
+def own_pixels(
+    row, x_plane, y_plane, x_row, y_row, x_column, y_column, height, width, first,
+    dense: tl.constexpr, across: tl.constexpr, real: tl.constexpr,
+):  # fmt: skip
+    """x and y at each of a lane's columns in turn. A row ahead: beyond the image it is some row."""
+    row = tl.minimum(row, height - 1)
+    x_line = line_of(x_plane, row, x_row, dense)
+    y_line = line_of(y_plane, row, y_row, dense)
+    pixels = ()
+    for c in tl.static_range(across):
+        there = first + c < width
+        pixels = pixels + (
+            read(x_line + offset(first + c, x_column, dense), there, real),
+            read(y_line + offset(first + c, y_column, dense), there, real),
+        )
+    return pixels
 
 
 @kernel
@@ -300,7 +485,7 @@ def ssim_gradients(
     radius: tl.constexpr, border: tl.constexpr, h_planes: tl.constexpr,
     gradients: tl.constexpr, swapped: tl.constexpr,
     weighted: tl.constexpr, mse: tl.constexpr, l1: tl.constexpr, log: tl.constexpr,
-    dense: tl.constexpr, block: tl.constexpr, real: tl.constexpr,
+    dense: tl.constexpr, block: tl.constexpr, across: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
     """The gradients of sum(factors * sums): SSIM's by the adjoint window, the others' pointwise.
 
@@ -315,8 +500,8 @@ def ssim_gradients(
     weight_plane = weight_ptr + image * weight_batch + channel * weight_channel
     dx_plane = dx_ptr + image * dx_batch + channel * dx_channel
     dy_plane = dy_ptr + image * dy_batch + channel * dy_channel
-    pixels = height.to(tl.int64) * width
-    h_plane = h_ptr + (plane - first_plane) * h_planes * pixels
+    h_row = h_row_length(width, h_planes, across)
+    h_plane = h_ptr + (plane - first_plane) * height * h_row.to(tl.int64)
 
     taps = window(tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7, real)
     scale = tl.full((), scale, real)
@@ -329,67 +514,89 @@ def ssim_gradients(
         level_d = -level_d
     terms: tl.constexpr = 1 + mse + l1
 
-    column = (strip * block).to(tl.int32) + tl.arange(0, block)
-    in_image = column < width
-    columns = seen_columns(column, width, radius, border)
+    first = (strip * (block * across)).to(tl.int32) + across * tl.arange(0, block)
+    seen = seen_columns(first, width, radius, border, across)
+    h_seen = ()
+    for k in tl.static_range(2 * radius + across):
+        h_seen = h_seen + (h_place(seen[k], h_planes, across),)
     begin = (band * band_height).to(tl.int32)
     end = tl.minimum(begin + band_height, height)
 
-    ss_sums = no_sums(radius, block, real)
-    dd_sums = no_sums(radius, block, real)
-    x_sums = no_sums(radius, block, real)
-    y_sums = no_sums(radius, block, real)
-
-    for v in range(begin - radius, end + radius):
-        # 1. Row v of the h planes under the window along x. Only "reflect" has any beyond an edge.
-        row_there = (v >= 0) & (v < height)
-        if border == REFLECT:
-            row_there = True
-        h = h_plane + seen_at(v, height, border).to(tl.int64) * width
-        there = is_there(row_there, column, width, 0, border)
-        centre = neighbour(h, columns, 0, 1, radius, border, True)
-        by_ss = taps[0] * read(centre, there, real)
-        by_dd = taps[0] * read(centre + pixels, there, real)
-        by_x = taps[0] * read(centre + by_x_plane * pixels, there, real)
-        by_y = by_x
-        if gradients == 2:
-            by_y = taps[0] * read(centre + 3 * pixels, there, real)
-        for k in tl.static_range(1, radius + 1):
-            left_there = is_there(row_there, column, width, -k, border)
-            right_there = is_there(row_there, column, width, k, border)
-            left = neighbour(h, columns, -k, 1, radius, border, True)
-            right = neighbour(h, columns, k, 1, radius, border, True)
-            by_ss += taps[k] * (read(left, left_there, real) + read(right, right_there, real))
-            by_dd += taps[k] * (
-                read(left + pixels, left_there, real) + read(right + pixels, right_there, real)
+    # Rows are asked for ahead where registers are left for them.
+    ahead: tl.constexpr = across == 2
+    none = no_sums(radius, block, across, real)
+    sums = (none, none, none)
+    if gradients == 2:
+        sums = (none, none, none, none)
+    line = h_at(begin - radius, h_plane, h_row, height, border)
+    ends = h_at_ends(
+        line, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
+    )
+    next_line = h_at(begin - radius + 1, h_plane, h_row, height, border)
+    next_ends = h_at_ends(
+        next_line, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
+    )
+    for v in range(begin - radius, begin + radius):
+        if ahead:
+            later = h_at(v + 2, h_plane, h_row, height, border)
+            later_ends = h_at_ends(
+                later, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
             )
-            by_x += taps[k] * (
-                read(left + by_x_plane * pixels, left_there, real)
-                + read(right + by_x_plane * pixels, right_there, real)
+        else:
+            line = h_at(v, h_plane, h_row, height, border)
+            ends = h_at_ends(
+                line, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
             )
-            if gradients == 2:
-                by_y += taps[k] * (
-                    read(left + 3 * pixels, left_there, real)
-                    + read(right + 3 * pixels, right_there, real)
-                )
-
-        # 2. Along y.
-        by_ss, ss_sums = push(ss_sums, by_ss, taps, radius)
-        by_dd, dd_sums = push(dd_sums, by_dd, taps, radius)
-        by_x, x_sums = push(x_sums, by_x, taps, radius)
-        if gradients == 2:
-            by_y, y_sums = push(y_sums, by_y, taps, radius)
-        row = v - radius
-        if row >= begin:
-            # 3. The pixels' gradients.
-            line = row.to(tl.int64)
-            x = read(x_plane + line * x_row + offset(column, x_column, dense), in_image, real)
-            y = read(y_plane + line * y_row + offset(column, y_column, dense), in_image, real)
+        _, sums = adjoint_of_row(
+            line, ends, sums, first, h_seen, width, taps, radius, border, gradients, by_x_plane,
+            across, real,
+        )  # fmt: skip
+        if ahead:
+            line, ends = next_line, next_ends
+            next_line, next_ends = later, later_ends
+    pixels = own_pixels(
+        begin, x_plane, y_plane, x_row, y_row, x_column, y_column, height, width, first, dense,
+        across, real,
+    )  # fmt: skip
+    for row in range(begin, end):
+        if ahead:
+            later = h_at(row + radius + 2, h_plane, h_row, height, border)
+            later_ends = h_at_ends(
+                later, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
+            )
+        else:
+            line = h_at(row + radius, h_plane, h_row, height, border)
+            ends = h_at_ends(
+                line, first, h_seen, width, radius, border, gradients, by_x_plane, across, real
+            )
+        windows, sums = adjoint_of_row(
+            line, ends, sums, first, h_seen, width, taps, radius, border, gradients, by_x_plane,
+            across, real,
+        )  # fmt: skip
+        if ahead:
+            line, ends = next_line, next_ends
+            next_line, next_ends = later, later_ends
+        if ahead:
+            next_pixels = own_pixels(
+                row + 1, x_plane, y_plane, x_row, y_row, x_column, y_column, height, width, first,
+                dense, across, real,
+            )  # fmt: skip
+        else:
+            pixels = own_pixels(
+                row, x_plane, y_plane, x_row, y_row, x_column, y_column, height, width, first,
+                dense, across, real,
+            )  # fmt: skip
+        for c in tl.static_range(across):
+            column = first + c
+            in_image = column < width
+            # The pixels' gradients.
+            x = pixels[2 * c]
+            y = pixels[2 * c + 1]
             d, s = difference_and_sum(x, y, scale, level_d, level_s)
-            by_s = 2.0 * s * by_ss
-            by_d = 2.0 * d * by_dd
-            dx = by_x + by_s + by_d
-            dy = by_y + by_s - by_d
+            by_s = 2.0 * s * windows[0][c]
+            by_d = 2.0 * d * windows[1][c]
+            dx = windows[2][c] + by_s + by_d
+            dy = windows[gradients + 1][c] + by_s - by_d
             if border == REFLECT:
                 share = tl.where(at_edge(row, height), 0.5, 1.0).to(real)
                 share = tl.where(at_edge(column, width), 0.5 * share, share)
@@ -406,14 +613,18 @@ def ssim_gradients(
                 )
                 if weighted:
                     slope *= tl.load(
-                        weight_plane + line * weight_row + column.to(tl.int64) * weight_column,
+                        weight_plane
+                        + tl.cast(row, tl.int64) * weight_row
+                        + column.to(tl.int64) * weight_column,
                         mask=in_image,
                         other=0.0,
                     )
                 dx += slope
                 dy -= slope
-            dx_line = dx_plane + line * dx_row
+            dx_line = dx_plane + tl.cast(row, tl.int64) * dx_row
             tl.store(dx_line + column.to(tl.int64) * dx_column, dx * scale, mask=in_image)
             if gradients == 2:
-                dy_line = dy_plane + line * dy_row
+                dy_line = dy_plane + tl.cast(row, tl.int64) * dy_row
                 tl.store(dy_line + column.to(tl.int64) * dy_column, dy * scale, mask=in_image)
+        if ahead:
+            pixels = next_pixels

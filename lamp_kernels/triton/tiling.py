@@ -9,10 +9,13 @@ class Device(NamedTuple):
 
     multiprocessors: int  # compute units, in AMD's words
     lanes: int  # threads of a warp (32), or of a wavefront (64)
+    across: int  # columns of a lane
     widest: int  # columns of a program
     highest: int  # rows of a program
     scratch: int  # bytes of h planes at once
-    warps_at_once: int  # that the registers of a multiprocessor have room for
+    warps_at_once: int  # of ssim_losses, that the registers of a multiprocessor have room for
+    gradient_warps: int  # of ssim_gradients
+    schedulers: int = 4  # of a multiprocessor; SIMD units, in AMD's words
 
 
 # What h planes may take, counted by bench/gpu/triton.py's model. On A100 and H100 instructions are
@@ -30,20 +33,38 @@ def scratch(cache: int) -> int:
     return cache * 3 // 4 if cache >= LARGE_CACHE else SCRATCH
 
 
-# A lane has one column, so four warps of NVIDIA's are 128 columns. A lane adds up its column in the
-# type computed in: 128 rows cost float32 no digit that is promised.
-# Warps at once: with fewer a multiprocessor waits for memory. Of ssim_losses with window 11 and one
-# gradient, which needs the most registers of the usual kernels, by docs/gpu_static.md:
-#   float32: 112 to 124 registers on NVIDIA's targets, 132 on gfx942 and gfx950 (gfx90a: 16 warps)
-#   float64: 176 to 182 on NVIDIA's targets, 198 to 200 on AMD's
+# A lane has two columns in float32, one in float64, whose sums fill the registers: so four warps of
+# NVIDIA's are 256 columns, or 128. A lane adds up its columns in the type computed in: 128 rows of
+# two cost float32 no digit that is promised.
+# Warps at once: as many as the registers have room for, of window 11 and one gradient, by
+# docs/gpu_static.md.
 CUDA = Device(
-    multiprocessors=80, lanes=32, widest=128, highest=128, scratch=SCRATCH, warps_at_once=16
+    multiprocessors=80,
+    lanes=32,
+    across=2,
+    widest=256,
+    highest=128,
+    scratch=SCRATCH,
+    warps_at_once=8,
+    gradient_warps=12,
 )
-CUDA_FLOAT64 = CUDA._replace(warps_at_once=8)
-HIP = CUDA._replace(multiprocessors=104, lanes=64, warps_at_once=12)
-HIP_FLOAT64 = HIP._replace(warps_at_once=8)
+CUDA_FLOAT64 = CUDA._replace(across=1, widest=128)
+HIP = CUDA._replace(multiprocessors=104, lanes=64, gradient_warps=8)
+HIP_FLOAT64 = HIP._replace(across=1, widest=128, gradient_warps=12)
 # Triton's interpreter: an operation takes as long for one column as for a thousand.
-INTERPRETER = CUDA._replace(multiprocessors=1, widest=1024, highest=4096)
+INTERPRETER = CUDA._replace(multiprocessors=1, schedulers=1, widest=1024, highest=4096)
+INTERPRETER_FLOAT64 = INTERPRETER._replace(across=1)
+
+
+def for_call(device: Device, dense: bool, radius: int, gradients: int) -> Device:
+    """With one column a lane where two ask for more registers than there are.
+
+    dense: columns lie side by side; else each of them has an address of its own. The other case are
+    both gradients of a window of 15, beside pointwise terms.
+    """
+    if dense and not (radius >= 7 and gradients == 2):
+        return device
+    return device._replace(across=1, widest=device.widest // device.across)
 
 
 def planes_at_once(planes: int, of_plane: int, device: Device) -> int:
@@ -57,10 +78,14 @@ def planes_at_once(planes: int, of_plane: int, device: Device) -> int:
     return -(-planes // groups)
 
 
+LOWEST_BAND = 4  # rows
+
+
 class Tiling(NamedTuple):
     """A program's tile, and how many there are of them in a plane."""
 
     block: int  # columns, a power of 2
+    across: int  # of them a lane has
     warps: int
     strips: int
     band_height: int
@@ -71,39 +96,53 @@ class Tiling(NamedTuple):
         """Programs of a plane."""
         return self.strips * self.bands
 
+    @property
+    def lanes(self) -> int:
+        """Of a program."""
+        return self.block // self.across
+
 
 @lru_cache(maxsize=512)
 def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Device) -> Tiling:
     """Strips that leave few lanes without a column, and the bands that take the least time."""
     # The wider of two that cover the width alike: of its neighbours it reads less.
     block = min(reversed(_blocks(device)), key=lambda block: _covered(width, block))
-    warps = block // device.lanes
-    return _cut(planes, height, width, radius, device, block, warps, device.warps_at_once)
+    return _cut(planes, height, width, radius, device, block)
+
+
+def ssim_tilings(
+    planes: int, height: int, width: int, radius: int, device: Device
+) -> tuple[Tiling, Tiling]:
+    """Of ssim_losses and of ssim_gradients."""
+    others = device._replace(warps_at_once=device.gradient_warps)
+    cut = (planes, height, width, radius)
+    return ssim_tiling(*cut, device), ssim_tiling(*cut, others)
 
 
 def ssim_candidates(
     planes: int, height: int, width: int, radius: int, device: Device
-) -> list[Tiling]:
-    """What may be quicker than ssim_tiling's, which comes first: to be measured.
+) -> list[tuple[Tiling, Tiling]]:
+    """What may be quicker than ssim_tilings', which come first: to be measured.
 
-    Every width that leaves less than a third of the lanes without a column, one or two columns a
-    lane, and bands for a device that runs half or twice as many warps at once as is reckoned.
+    Every width that leaves less than a third of the lanes without a column, and half, twice and
+    four times as many bands as are reckoned; both kernels in the same tiles.
     """
     least = min(_covered(width, block) for block in _blocks(device))
-    cuts = [
-        _cut(planes, height, width, radius, device, block, warps, at_once)
-        for block in _blocks(device)
-        if 2 * _covered(width, block) < 3 * least
-        for warps in {block // device.lanes, max(block // device.lanes // 2, 1)}
-        for at_once in (device.warps_at_once // 2, device.warps_at_once, 2 * device.warps_at_once)
-    ]
-    first = ssim_tiling(planes, height, width, radius, device)
-    return list(dict.fromkeys([first, *cuts]))
+    candidates = [ssim_tilings(planes, height, width, radius, device)]
+    for block in _blocks(device):
+        if 2 * _covered(width, block) >= 3 * least:
+            continue
+        cut = _cut(planes, height, width, radius, device, block)
+        for bands in (cut.bands // 2, cut.bands, 2 * cut.bands, 4 * cut.bands):
+            if bands in _bands(height, device):
+                tiles = _tiling(height, width, device, block, bands)
+                candidates.append((tiles, tiles))
+    return list(dict.fromkeys(candidates))
 
 
 def _blocks(device: Device) -> list[int]:
     """The widths of a program: powers of 2."""
-    blocks = [device.lanes]
+    blocks = [device.lanes * device.across]
     while 2 * blocks[-1] <= device.widest:
         blocks.append(2 * blocks[-1])
     return blocks
@@ -114,27 +153,39 @@ def _covered(width: int, block: int) -> int:
     return -(-width // block) * block
 
 
-def _cut(
-    planes: int, height: int, width: int, radius: int, device: Device,
-    block: int, warps: int, warps_at_once: int,
-) -> Tiling:  # fmt: skip
+def _bands(height: int, device: Device) -> range:
+    """How many a plane may be cut into."""
+    fewest = -(-height // device.highest)
+    return range(fewest, max(fewest, height // LOWEST_BAND) + 1)
+
+
+def _tiling(height: int, width: int, device: Device, block: int, bands: int) -> Tiling:
+    """In about as many bands, of one height."""
+    warps = block // (device.lanes * device.across)
+    band_height = -(-height // bands)
+    strips = -(-width // block)
+    return Tiling(block, device.across, warps, strips, band_height, -(-height // band_height))
+
+
+def _cut(planes: int, height: int, width: int, radius: int, device: Device, block: int) -> Tiling:
     """The bands that take the least time.
 
-    Programs run in rounds of as many as the device holds, and one walks through the rows of its
-    band and 2 radius more, so a band of fewer than 4 radius rows would be half seam.
+    A program walks through the rows of its band and 2 radius more. For each row the warps of a
+    scheduler take turns, which is the time of one for each of them, and then wait for one another
+    and for memory, by bench/gpu/triton.py's model about half as long. Programs run in rounds of as
+    many as the device holds; the multiprocessor that has the most decides.
     """
     strips = -(-width // block)
-    at_once = device.multiprocessors * max(warps_at_once // warps, 1)
-    fewest = -(-height // device.highest)
-    most = max(fewest, height // (4 * radius))
+    warps = block // (device.lanes * device.across)
+    at_once = max(device.warps_at_once // warps, 1)
 
-    def time(bands: int) -> int:
-        rounds = -(-planes * strips * bands // at_once)
-        return rounds * (-(-height // bands) + 2 * radius)
+    def time(bands: int) -> float:
+        programs = -(-planes * strips * bands // device.multiprocessors)
+        rounds = -(-programs // at_once)
+        turns = -(-programs * warps // device.schedulers) + 0.5 * rounds
+        return turns * (-(-height // bands) + 2 * radius)
 
-    bands = min(range(fewest, most + 1), key=time)
-    band_height = -(-height // bands)
-    return Tiling(block, warps, strips, band_height, -(-height // band_height))
+    return _tiling(height, width, device, block, min(_bands(height, device), key=time))
 
 
 class PixelTiling(NamedTuple):
@@ -163,3 +214,13 @@ PIXEL_CANDIDATES = (
 )
 # As many elements as a block of the CUDA kernel has in float32: most often none is read.
 SCALE = PixelTiling(block=1024, pieces=8, warps=4)
+
+
+# As LANES of windows.py.
+CHUNK_LANES = 32
+
+
+def h_elements(height: int, width: int, h_planes: int, across: int) -> int:
+    """Of all h planes of a plane, whose rows are cut into chunks (windows.h_place)."""
+    chunk = across * CHUNK_LANES
+    return height * -(-width // chunk) * chunk * h_planes

@@ -1,9 +1,10 @@
 """What the SSIM kernels share: the window, borders, and windows along y that need no neighbours.
 
-A program owns a strip of columns, one a lane, and walks down it. Along x a window reads its
-neighbours from the cache, by loads at shifted addresses. Along y a lane keeps for each plane the
-2 radius sums of windows that are under way, in registers, and a new row goes to all of them: the
-transposed form of a filter, in which moving on by a row costs no move.
+A program owns a strip of columns, one or two a lane, and walks down it. Along x a lane loads all
+that its windows see, from the cache: two columns share most of it. Along y a lane keeps, for each
+plane and column, the 2 radius sums of windows under way in registers, and adds a new row to all of
+them: the transposed form of a filter. Two columns are
+two blocks in a tuple: Triton would move a block of pairs through shared memory.
 """
 
 import triton
@@ -12,6 +13,7 @@ import triton.language as tl
 REFLECT: tl.constexpr = tl.constexpr(0)
 VALID: tl.constexpr = tl.constexpr(1)
 ZEROS: tl.constexpr = tl.constexpr(2)
+LANES: tl.constexpr = tl.constexpr(32)  # a chunk of a row of h planes has as many pairs of columns
 
 
 @triton.jit
@@ -30,28 +32,37 @@ def window(tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7, real: tl.constexpr):
 
 
 @triton.jit
-def no_sums(radius: tl.constexpr, block: tl.constexpr, real: tl.constexpr):
-    """The sums of one plane before the first row."""
+def no_sums(radius: tl.constexpr, block: tl.constexpr, across: tl.constexpr, real: tl.constexpr):
+    """The sums of one plane before the first row: a tuple of 2 radius for each of the columns."""
     sums = ()
-    for _ in tl.static_range(2 * radius):
-        sums = sums + (tl.zeros([block], real),)
+    for _ in tl.static_range(across):
+        of_column = ()
+        for _ in tl.static_range(2 * radius):
+            of_column = of_column + (tl.zeros([block], real),)
+        sums = sums + (of_column,)
     return sums
 
 
 @triton.jit
-def push(sums, value, taps, radius: tl.constexpr):
-    """A new row's `value` for all windows along y that see it.
+def push(sums, values, taps, radius: tl.constexpr, across: tl.constexpr):
+    """A new row's values, one a column, for all windows along y that see them.
 
-    Returns the window that ends there, which is centred `radius` rows above, and the sums for the
-    next row: `sums[k]` is the window centred radius - k rows above that one.
+    Returns the windows that end there, which are centred `radius` rows above, and the sums for the
+    next row: `sums[c][k]` is the window centred radius - k rows above that one.
     """
-    done = sums[0] + taps[radius] * value
+    done = ()
     later = ()
-    for k in tl.static_range(radius):
-        later = later + (sums[k + 1] + taps[radius - 1 - k] * value,)
-    for k in tl.static_range(radius, 2 * radius - 1):
-        later = later + (sums[k + 1] + taps[k - radius + 1] * value,)
-    return done, later + (taps[radius] * value,)
+    for c in tl.static_range(across):
+        before = sums[c]
+        value = values[c]
+        after = ()
+        for k in tl.static_range(radius):
+            after = after + (before[k + 1] + taps[radius - 1 - k] * value,)
+        for k in tl.static_range(radius, 2 * radius - 1):
+            after = after + (before[k + 1] + taps[k - radius + 1] * value,)
+        done = done + (before[0] + taps[radius] * value,)
+        later = later + (after + (taps[radius] * value,),)
+    return done, later
 
 
 @triton.jit
@@ -68,43 +79,47 @@ def seen_at(i, size, border: tl.constexpr):
 
 
 @triton.jit
-def seen_columns(column, width, radius: tl.constexpr, border: tl.constexpr):
-    """What stands at the columns column - radius to column + radius."""
+def seen_columns(first, width, radius: tl.constexpr, border: tl.constexpr, across: tl.constexpr):
+    """What stands at the columns first - radius to first + across - 1 + radius."""
     columns = ()
-    for k in tl.static_range(2 * radius + 1):
-        if border == REFLECT:
-            columns = columns + (seen_at(column + (k - radius), width, border),)
-        else:
-            columns = columns + (column,)
+    for k in tl.static_range(2 * radius + across):
+        columns = columns + (seen_at(first + (k - radius), width, border),)
     return columns
 
 
 @triton.jit
-def neighbour(
-    line, columns, k: tl.constexpr, stride, radius: tl.constexpr, border: tl.constexpr,
-    dense: tl.constexpr,
-):  # fmt: skip
-    """The address in its line of what stands k columns to the right. columns: of `seen_columns`.
-
-    Only a mirrored column needs an address of its own. Under the other borders it is the lane's
-    own and a constant: outside of the image where `is_there` is false, and not to be read then.
-    """
-    place = line + offset(columns[radius + k], stride, dense)
-    if border != REFLECT:
-        if dense:
-            place += k
-        else:
-            place += k * stride
-    return place
+def is_there(row_there, column, width, mirrored: tl.constexpr):
+    """Whether a pixel stands there: without a sign, what is left of 0 is large."""
+    there = row_there
+    if not mirrored:
+        there = row_there & (column.to(tl.uint32) < width.to(tl.uint32))
+    return there
 
 
 @triton.jit
-def is_there(row_there, column, width, k: tl.constexpr, border: tl.constexpr):
-    """Whether a pixel stands k columns to the right: without a sign, what is left of 0 is large."""
-    there = row_there
-    if border != REFLECT:
-        there = row_there & ((column + k).to(tl.uint32) < width.to(tl.uint32))
-    return there
+def along_x(values, taps, radius: tl.constexpr, across: tl.constexpr):
+    """The window over the values that a lane sees, at each of its columns."""
+    sums = ()
+    for c in tl.static_range(across):
+        total = taps[0] * values[c + radius]
+        for k in tl.static_range(1, radius + 1):
+            total += taps[k] * (values[c + radius - k] + values[c + radius + k])
+        sums = sums + (total,)
+    return sums
+
+
+@triton.jit
+def squares_along_x(values, taps, radius: tl.constexpr, across: tl.constexpr):
+    """The window over their squares."""
+    sums = ()
+    for c in tl.static_range(across):
+        total = taps[0] * values[c + radius] * values[c + radius]
+        for k in tl.static_range(1, radius + 1):
+            left = values[c + radius - k]
+            right = values[c + radius + k]
+            total += taps[k] * (left * left + right * right)
+        sums = sums + (total,)
+    return sums
 
 
 @triton.jit
@@ -114,10 +129,40 @@ def at_edge(i, size):
 
 
 @triton.jit
-def offset(column, stride, dense: tl.constexpr):
+def offset(index, stride, dense: tl.constexpr):
     """Of a column in its row, in elements. dense: the stride is 1, and 32 bits hold it."""
     if dense:
-        place = column
+        place = index
     else:
-        place = column.to(tl.int64) * stride
+        place = index.to(tl.int64) * stride
     return place
+
+
+@triton.jit
+def line_of(plane, row, stride, dense: tl.constexpr):
+    """The address of a row of an image. dense: 32 bits hold the stride: one multiplication."""
+    if dense:
+        line = plane + tl.cast(row, tl.int64) * stride.to(tl.int32).to(tl.int64)
+    else:
+        line = plane + tl.cast(row, tl.int64) * stride
+    return line
+
+
+@triton.jit
+def h_row_length(width, h_planes: tl.constexpr, across: tl.constexpr):
+    """Elements of a row of all h planes of a plane. launch.py reckons with the same."""
+    chunk: tl.constexpr = across * LANES
+    return (width + (chunk - 1)) // chunk * (h_planes * chunk)
+
+
+@triton.jit
+def h_place(column, h_planes: tl.constexpr, across: tl.constexpr):
+    """Of a column in its row, in the first h plane; the next ones follow at `across * LANES` each.
+
+    A row is cut into chunks that hold all planes, so that one address serves them with constants
+    added; in a chunk the even columns come before the odd ones, so that lanes side by side, which
+    are two columns apart, read side by side.
+    """
+    chunk: tl.constexpr = across * LANES
+    within = column % chunk
+    return column // chunk * (h_planes * chunk) + within % across * LANES + within // across

@@ -65,10 +65,15 @@ class Tiles:
         self._launch, self._columns = launch, columns
         self._before = launch._device
         if columns is not None:
-            device = tiling.INTERPRETER._replace(
-                lanes=columns, widest=columns, highest=rows, scratch=scratch
-            )
-            launch._device = lambda *_: device
+
+            def device(_: torch.device, dtype: torch.dtype) -> tiling.Device:
+                known = self._before(torch.device("cpu"), dtype)
+                lanes = max(columns // known.across, 1)
+                return known._replace(
+                    lanes=lanes, widest=lanes * known.across, highest=rows, scratch=scratch
+                )
+
+            launch._device = device
 
     def __enter__(self) -> None:
         pass
@@ -107,7 +112,10 @@ def devices() -> dict[str, tuple[int, ...]]:
             single.lanes, single.multiprocessors, single.warps_at_once, double.warps_at_once,
             single.scratch // 2**20,
         )  # fmt: skip
-        assert single._replace(warps_at_once=double.warps_at_once) == double
+        assert double.across == 1
+        assert double.widest == single.widest // 2
+        assert double.lanes == single.lanes
+        assert double.scratch == single.scratch
     launch._device.cache_clear()
     return found
 

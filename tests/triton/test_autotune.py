@@ -73,7 +73,7 @@ def test_it_is_read_from_the_environment():
 CASES = {
     "SSIM": {"shape": (1, 1, 24, 61), "grad": (True, True)},
     "map": {"shape": (1, 1, 24, 61), "grad": (False, False), "reduction": "none"},
-    "terms": {"shape": (1, 1, 12, 61), "terms": {"ssim": 1.0, "l1": 0.5}},
+    "terms": {"shape": (1, 1, 24, 61), "terms": {"ssim": 1.0, "l1": 0.5}},
     "pixels": {"shape": (2, 1, 40, 61), "terms": {"mse": 1.0}},
 }
 

@@ -10,6 +10,8 @@ import interpreted
 import pytest
 import torch
 
+from lamp_kernels.triton import tiling
+
 pytestmark = pytest.mark.cpu_only("interpreted on the CPU")
 
 PADDINGS = ("reflect", "valid", "zeros")
@@ -179,7 +181,7 @@ def test_seams_of_a_map(interpret):
 
 def test_planes_in_groups(interpret):
     """The h planes of two planes at a time, of five."""
-    plane = 3 * 3 * 7 * 4
+    plane = 4 * tiling.h_elements(3, 7, 3, tiling.CUDA.across)
     check(
         interpret, shape=(1, 5, 3, 7), tile=(8, 3), scratch=2 * plane + 4, window_size=3,
         weight=(1, 5, 3, 7),

@@ -113,8 +113,8 @@ def test_the_device_is_asked_for_what_it_has(interpret):
 
     found = interpret(interpreted.devices)
     assert found == {
-        "MI300": (64, 304, 12, 8, 192),
-        "RX 7900": (32, 48, 12, 8, 192),
-        "RTX 4090": (32, 128, 16, 8, 54),
-        "H100": (32, 132, 16, 8, 192),
+        "MI300": (64, 304, 8, 8, 192),
+        "RX 7900": (32, 48, 8, 8, 192),
+        "RTX 4090": (32, 128, 8, 8, 54),
+        "H100": (32, 132, 8, 8, 192),
     }
