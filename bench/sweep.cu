@@ -143,7 +143,7 @@ class Problem {
 
 class Sweep {
  public:
-  explicit Sweep(Scope scope) : scope_(scope), device_(current_device(0)), cache_(kFlushed) {
+  explicit Sweep(Scope scope) : scope_(scope), device_(describe_device(0)), cache_(kFlushed) {
     cache_.fill(0);
   }
 

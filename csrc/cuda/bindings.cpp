@@ -4,6 +4,8 @@
 
 #include <dlfcn.h>
 
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "../operators.h"
@@ -36,13 +38,24 @@ cudaStream_t current_stream(int32_t device) {
   return static_cast<cudaStream_t>(stream);
 }
 
+// The current device, which must be that of the tensors. It is described once.
+cuda::Device current_device(int32_t index) {
+  static std::mutex mutex;
+  static std::map<int32_t, cuda::Device> known;
+  cuda::expect_device(index);
+  const std::lock_guard<std::mutex> lock(mutex);
+  auto found = known.find(index);
+  if (found == known.end()) found = known.emplace(index, cuda::describe_device(index)).first;
+  return found->second;
+}
+
 struct Cuda {
   static bool has(const Tensor& t) { return t.is_cuda(); }
 
   static void run(Params& p, const Tensor& like, bool wide, void* shares, bool per_term) {
     const int32_t index = like.get_device_index();
     const torch::stable::accelerator::DeviceGuard guard(index);
-    const cuda::Call call(p, wide, cuda::current_device(index));
+    const cuda::Call call(p, wide, current_device(index));
     const Tensor scratch =
         torch::stable::new_empty(like, {call.scratch_bytes()}, ScalarType::Byte);
     call.enqueue(shares, per_term, scratch.mutable_data_ptr(), current_stream(index));
@@ -65,7 +78,7 @@ void scale_(const Tensor& gradient, const Tensor& factor) {
   const int64_t images = gradient.size(0);
   if (gradient.numel() == 0) return;
   cuda::scale(gradient.mutable_data_ptr(), factor.const_data_ptr(), factor.stride(0), images,
-              gradient.numel() / images, dtype == ScalarType::Double, cuda::current_device(index),
+              gradient.numel() / images, dtype == ScalarType::Double, current_device(index),
               current_stream(index));
 }
 

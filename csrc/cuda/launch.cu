@@ -68,11 +68,14 @@ void check(cudaError_t status, const char* what) {
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
-Device current_device(int expected) {
+void expect_device(int expected) {
   int device = 0;
   check(cudaGetDevice(&device), "CUDA device");
   // This library's CUDA runtime is its own, not PyTorch's.
   if (device != expected) throw std::runtime_error("the current CUDA device is not the tensors'");
+}
+
+Device describe_device(int device) {
   auto attribute = [&](cudaDeviceAttr name, const char* what) {
     int value = 0;
     check(cudaDeviceGetAttribute(&value, name, device), what);
@@ -83,10 +86,13 @@ Device current_device(int expected) {
   d.shared_memory =
       attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "size of the shared memory");
   d.cache = attribute(cudaDevAttrL2CacheSize, "size of the L2 cache");
-  d.clock = 1e3 * attribute(cudaDevAttrClockRate, "clock");
+  const double clock = 1e3 * attribute(cudaDevAttrClockRate, "clock");
   // Memory sends twice a cycle.
-  d.bandwidth = 2e3 * attribute(cudaDevAttrMemoryClockRate, "memory clock") / 8 *
-                attribute(cudaDevAttrGlobalMemoryBusWidth, "width of the memory bus");
+  const double bandwidth = 2e3 * attribute(cudaDevAttrMemoryClockRate, "memory clock") / 8 *
+                           attribute(cudaDevAttrGlobalMemoryBusWidth, "width of the memory bus");
+  // A virtual device may keep its clocks to itself: then those of an H100 stand.
+  if (clock > 0) d.clock = clock;
+  if (bandwidth > 0) d.bandwidth = bandwidth;
   // Compute capabilities 7.5 and 8.0 have 16 lanes for float32 in each scheduler, others 32. About a
   // third of the instructions are not for these lanes.
   const int capability =

@@ -10,8 +10,10 @@
 
 namespace lamp_kernels::cuda {
 
-// Of the device that is current. Throws std::runtime_error where that is not `expected`, or none.
-Device current_device(int expected);
+// Throws std::runtime_error where another device is current, or none.
+void expect_device(int expected);
+// Asks for clocks, which takes a millisecond.
+Device describe_device(int device);
 
 // One call, cut into tiles for a device. Its memory is all of that device.
 class Call {

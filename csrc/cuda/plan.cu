@@ -1,5 +1,7 @@
 #include "plan.h"
 
+#include <array>
+#include <climits>
 #include <cstdint>
 #include <stdexcept>
 
@@ -11,19 +13,10 @@ namespace {
 constexpr double kLaunchSeconds = 0.9e-6;
 constexpr double kBandwidthShare = 0.9;  // of the DRAM's, that a kernel reaches
 
-int gradients_of(const Params& p) {
-  return int(p.input_gradient.data != nullptr) + int(p.target_gradient.data != nullptr);
-}
-
 // Whether a kernel may read images as floats whose columns lie side by side.
 bool is_plain(const Source& s) {
   return s.dtype == Dtype::float32 && s.column == 1 && s.row >= 0 && s.row <= INT32_MAX / 4;
 }
-bool is_common(const Params& p) {
-  return is_plain(p.input) && is_plain(p.target) && !p.weight.data && !p.mse && !p.l1 &&
-         !p.map.data;
-}
-
 // Whether pairs of columns may be read or written at once, wherever a tile begins.
 template <class Tensor>
 bool has_pairs(const Tensor& s, const Params& p) {
@@ -31,13 +24,30 @@ bool has_pairs(const Tensor& s, const Params& p) {
          (p.batch == 1 || s.batch % 2 == 0) && (p.channels == 1 || s.channel % 2 == 0) &&
          (p.height == 1 || s.row % 2 == 0);
 }
-bool is_common_gradient(const Params& p, const KernelResources& r) {
-  if (!is_plain(p.input) || !is_plain(p.target)) return false;
-  if (r.columns == 1) return true;
-  return p.width % 2 == 0 && has_pairs(p.input, p) && has_pairs(p.target, p) &&
-         has_pairs(p.input_gradient, p) &&
-         (!p.target_gradient.data || has_pairs(p.target_gradient, p));
-}
+
+// All that a plan depends on.
+struct Question {
+  int64_t batch, channels, height, width;
+  int radius, gradients;
+  bool wide;    // computes in float64
+  bool plain;   // images that may be read as floats side by side ...
+  bool common;  // ... with no weight, no pointwise term and no map
+  bool pairs;   // of columns may be read and written at once
+  Design design;
+  Device device;
+
+  Question(const Params& p, bool computes_wide, const Device& of, Design wanted)
+      : batch(p.batch), channels(p.channels), height(p.height), width(p.width), radius(p.radius),
+        gradients(int(p.input_gradient.data != nullptr) + int(p.target_gradient.data != nullptr)),
+        wide(computes_wide), plain(is_plain(p.input) && is_plain(p.target)),
+        common(plain && !p.weight.data && !p.mse && !p.l1 && !p.map.data),
+        pairs(p.width % 2 == 0 && has_pairs(p.input, p) && has_pairs(p.target, p) &&
+              (gradients < 1 || has_pairs(p.input_gradient, p)) &&
+              (gradients < 2 || has_pairs(p.target_gradient, p))),
+        design(wanted), device(of) {}
+  Question() = default;
+  bool operator==(const Question&) const = default;
+};
 
 double seconds_of(const Params& p, const KernelResources& r, const Tiling& t, int64_t planes,
                   const Device& device) {
@@ -49,14 +59,15 @@ double seconds_of(const Params& p, const KernelResources& r, const Tiling& t, in
          kLaunchSeconds;
 }
 
-Plan plan_one(const Params& p, bool wide, int gradients, const Device& device) {
+Plan plan_one(const Params& p, const Question& q) {
+  const Device& device = q.device;
   Plan plan{};
   plan.design = Design::one;
-  plan.common = !wide && gradients == 1 && is_common(p) && p.height > p.radius + 1 &&
-                p.width % 2 == 0 && has_pairs(p.input_gradient, p);
-  plan.variant = &(wide          ? double_one
+  plan.common =
+      !q.wide && q.gradients == 1 && q.common && q.pairs && q.height > q.radius + 1;
+  plan.variant = &(q.wide        ? double_one
                    : plan.common ? float_one_common
-                                 : float_one)(p.radius, gradients);
+                                 : float_one)(q.radius, q.gradients);
   const int64_t planes = p.batch * p.channels;
   plan.tiling = best_tiling(p, plan.variant->resources, planes, device);
   if (!plan.tiling.threads)
@@ -65,13 +76,20 @@ Plan plan_one(const Params& p, bool wide, int gradients, const Device& device) {
   return plan;
 }
 
+int64_t h_plane_bytes(const Params& p, int gradients) {
+  Tiling t;
+  t.width = int(p.width), t.height = int(p.height);
+  return t.h_plane(gradients) * int64_t(sizeof(float));
+}
 // h may take half of the cache.
 int64_t planes_in_cache(int64_t h_bytes, const Device& device) { return device.cache / 2 / h_bytes; }
 
-Plan plan_two(const Params& p, int gradients, const Device& device) {
+Plan plan_two(const Params& p, const Question& q) {
+  const Device& device = q.device;
+  const int gradients = q.gradients;
   Plan plan{};
   plan.design = Design::two;
-  plan.common = is_common(p);
+  plan.common = q.common;
   plan.variant = &float_losses(p.radius, gradients);
   const int64_t planes = p.batch * p.channels;
   const KernelResources& losses = plan.variant->resources;
@@ -80,16 +98,14 @@ Plan plan_two(const Params& p, int gradients, const Device& device) {
     plan.seconds = seconds_of(p, losses, plan.tiling, planes, device);
     return plan;
   }
-  const int64_t of_plane =
-      ((p.width + 1) & ~int64_t(1)) * p.height * (2 + gradients) * int64_t(sizeof(float));
-  int64_t at_once = planes_in_cache(of_plane, device);
+  int64_t at_once = planes_in_cache(h_plane_bytes(p, gradients), device);
   if (at_once == 0) throw std::runtime_error("a plane of h does not fit the cache");
   const int64_t groups = ceil_div(planes, at_once);
   at_once = ceil_div(planes, groups);  // even ones
   plan.planes_at_once = at_once;
   plan.gradients = &float_gradients(p.radius, gradients);
   plan.gradients_count = gradients;
-  plan.gradients_common = is_common_gradient(p, plan.gradients->resources);
+  plan.gradients_common = q.plain && (q.pairs || plan.gradients->resources.columns == 1);
   const Tilings tilings = best_tilings(p, losses, plan.gradients->resources, at_once, device);
   plan.tiling = tilings.losses;
   plan.gradients_tiling = tilings.gradients;
@@ -100,18 +116,32 @@ Plan plan_two(const Params& p, int gradients, const Device& device) {
   return plan;
 }
 
+Plan planned(const Params& p, const Question& q) {
+  if (!q.wide && !q.gradients) return plan_two(p, q);
+  if (q.wide || q.design == Design::one) return plan_one(p, q);
+  if (q.design == Design::two) return plan_two(p, q);
+  const Plan one = plan_one(p, q);
+  if (planes_in_cache(h_plane_bytes(p, q.gradients), q.device) == 0) return one;
+  const Plan two = plan_two(p, q);
+  return two.seconds < one.seconds ? two : one;
+}
+
 }  // namespace
 
 Plan plan_ssim(const Params& p, bool wide, const Device& device, Design design) {
-  const int gradients = gradients_of(p);
-  if (!wide && !gradients) return plan_two(p, gradients, device);
-  if (wide || design == Design::one) return plan_one(p, wide, gradients, device);
-  if (design == Design::two) return plan_two(p, gradients, device);
-  const int64_t of_plane = (p.width + 1) * p.height * (2 + gradients) * int64_t(sizeof(float));
-  const Plan one = plan_one(p, wide, gradients, device);
-  if (planes_in_cache(of_plane, device) == 0) return one;
-  const Plan two = plan_two(p, gradients, device);
-  return two.seconds < one.seconds ? two : one;
+  // Some 15 us of the host, for hundreds of tilings: a thread keeps the plans of its last shapes.
+  struct Kept {
+    Question question;
+    Plan plan;
+  };
+  constexpr size_t kKept = 16;
+  thread_local std::array<Kept, kKept> kept{};
+  const Question question(p, wide, device, design);
+  const auto hash = uint64_t(p.batch * 31 + p.channels * 37 + p.height * 41 + p.width * 43 +
+                             p.radius * 3 + question.gradients);
+  Kept& own = kept[hash % kKept];
+  if (!(own.question == question)) own = {question, planned(p, question)};
+  return own.plan;
 }
 
 }  // namespace lamp_kernels::cuda

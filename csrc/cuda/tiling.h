@@ -21,6 +21,8 @@ struct Device {
   double clock = 1.98e9;        // Hz
   double bandwidth = 3.35e12;   // bytes a second
   double issue_cycles = 1;      // of a scheduler, for an instruction in float32
+
+  bool operator==(const Device&) const = default;
 };
 
 constexpr int kWarp = 32;      // threads

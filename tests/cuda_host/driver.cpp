@@ -59,13 +59,14 @@ class CudaKernels : public Kernels {
     cuda_host::settings.multiprocessors = device_.multiprocessors;
     cuda_host::settings.shared_memory = size_t(device_.shared_memory);
     cuda_host::settings.cache = size_t(device_.cache);
-    const cuda::Device found = cuda::current_device(0);
+    cuda::expect_device(0);
+    const cuda::Device found = cuda::describe_device(0);
     if (found.multiprocessors != device_.multiprocessors ||
         found.shared_memory != device_.shared_memory || found.cache != device_.cache)
-      fail("current_device", "not the device that there is");
+      fail("describe_device", "not the device that there is");
     if (std::abs(found.clock / kLarge.clock - 1) > 1e-3 ||
         std::abs(found.bandwidth / kLarge.bandwidth - 1) > 1e-2 || found.issue_cycles != 1)
-      fail("current_device", "not the speed of the device that there is");
+      fail("describe_device", "not the speed of the device that there is");
     char text[100];
     std::snprintf(text, sizeof text, ", device (%d, %lld, %lld, %lld), design %d",
                   device_.multiprocessors, (long long)device_.shared_memory,
