@@ -146,7 +146,7 @@ gpu-check: ## build, test and measure on this machine's NVIDIA GPU, within GPU_M
 	$(PYTHON) bench/gpu_check.py --out $(GPU_OUT) --minutes $(GPU_MINUTES) $(GPU_FLAGS)
 
 # cuobjdump and nvdisasm: of CUDA's toolkit, or of the packages nvidia-cuda-cuobjdump and -nvdisasm.
-prove: $(READY) ## prove the barriers of the CUDA SSIM kernel on its PTX (some minutes, 9 GB of memory)
+prove: $(READY) ## prove the barriers of the CUDA SSIM kernels on their PTX (some minutes each, 9 GB of memory)
 	$(BIN)/python -m pip install --quiet sentryward==0.1.1
 	$(BIN)/python tests/cuda_host/prove.py
 
