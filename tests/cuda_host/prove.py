@@ -66,6 +66,7 @@ def write_input(kernel: str, target: int, folder: Path) -> tuple[Path, Path]:
     ptx, launch = folder / "proof.ptx", folder / "launch.json"
     nvcc = ["nvcc", "-std=c++20", "-Icsrc", "-ptx", f"-arch=compute_{target}"]
     call([*nvcc, "cuda_host/proof.cu", "-o", str(ptx)], folder)
+    ptx.write_text(without_abs(ptx.read_text()))
     # In a mangled name the length of the identifier stands before it.
     mangled = f"{len(KERNELS[kernel])}{KERNELS[kernel]}"
     entry = re.search(rf"\.entry (\w+{mangled}\w+)\(", ptx.read_text())
@@ -74,6 +75,18 @@ def write_input(kernel: str, target: int, folder: Path) -> tuple[Path, Path]:
     program = host_build.build_proof_input(folder, host_build.cuda_flags())
     launch.write_text(call([str(program), kernel, entry[1]], folder))
     return ptx, launch
+
+
+def without_abs(ptx: str) -> str:
+    """The same PTX for sentryward 0.1.1, which takes the result of abs.s32 for unknown."""
+
+    def replacement(found: re.Match[str]) -> str:
+        to, of = found.groups()
+        if to == of:
+            raise ValueError(f"{found[0]} needs a register of its own")
+        return f"neg.s32 {to}, {of};\n\tmax.s32 {to}, {to}, {of};"
+
+    return re.sub(r"abs\.s32\s+(%r\d+), (%r\d+);", replacement, ptx)
 
 
 def call(command: list[str], folder: Path) -> str:
