@@ -160,7 +160,7 @@ gpu-report: $(BENCH_READY) ## the README's GPU table and plot from bench/results
 	$(BENCH_BIN)/python bench/gpu_report.py
 
 # cuobjdump and nvdisasm: of CUDA's toolkit, or of the packages nvidia-cuda-cuobjdump and -nvdisasm.
-prove: $(READY) ## prove the barriers of the CUDA SSIM kernel on its PTX (some minutes, 9 GB of memory)
+prove: $(READY) ## prove the barriers of the CUDA SSIM kernels on their PTX (some minutes each, 9 GB of memory)
 	$(BIN)/python -m pip install --quiet sentryward==0.1.1
 	$(BIN)/python tests/cuda_host/prove.py
 

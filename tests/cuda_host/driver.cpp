@@ -8,6 +8,7 @@
 // anything is wrong.
 #include <sys/mman.h>
 
+#include <array>
 #include <cstdio>
 #include <memory>
 #include <stdexcept>
@@ -21,6 +22,7 @@
 namespace {
 
 using cuda_host::Order;
+using lamp_kernels::kMaxTerms;
 namespace cuda = lamp_kernels::cuda;
 
 const cuda::Device kLarge{};  // an H100
@@ -215,46 +217,113 @@ void shapes_of_variant(int radius, int gradients, bool few, CudaKernels& kernels
     fail("shapes", "no image takes the largest block");
 }
 
-// What is left out where nothing rare is asked for: float images side by side in memory, one after
-// another, and only the loss of SSIM.
-void common_ways(int radius, CudaKernels& kernels) {
+// ---- The common ways ---------------------------------------------------------------------------
+
+// Layouts of the input, the target and the gradients.
+using Layouts = std::array<Layout, 3>;
+
+// The loss of SSIM and nothing else.
+Case<float> ssim_alone(uint64_t seed, int radius, int gradients, Border border, const Shape& s,
+                       const Layouts& layouts, Dtype dtype = Dtype::float32) {
+  Random random(seed);
+  Case<float> c;
+  c.p.ssim = true;
+  c.p.border = border;
+  c.p.amplify = seed % 4 != 0;
+  c.set_window(radius, 1.5);
+  c.set_shape(s);
+  c.input = Input(dtype, layouts[0], s);
+  c.target = Input(dtype, layouts[1], s);
+  for (int64_t n = 0; n < s.batch; ++n)
+    for (int64_t k = 0; k < s.channels; ++k)
+      for (int64_t i = 0; i < s.height; ++i)
+        for (int64_t j = 0; j < s.width; ++j) {
+          const double y = 0.2 + 0.7 * random.uniform();
+          c.target.set(n, k, i, j, y);
+          c.input.set(n, k, i, j, y + 0.1 * (2 * random.uniform() - 1));
+        }
+  for (int64_t n = 0; n < s.batch * kMaxTerms; ++n)
+    c.factors.push_back(0.5f + float(random.uniform()));
+  if (gradients >= 1) c.input_gradient = Output<float>(layouts[2], s);
+  if (gradients == 2) c.target_gradient = Output<float>(layouts[2], s);
+  return c;
+}
+
+void run_and_check(Case<float>& c, const std::string& name, CudaKernels& kernels) {
+  c.name = name + ", radius " + std::to_string(c.p.radius) + ", border " +
+           std::to_string(int(c.p.border)) + kernels.vary(0);
+  c.run(kernels);
+  check(c, {1e-5, 1e-5, 4e-5});
+  check_all_ways(c, kernels);
+}
+
+// Images side by side in memory, one after another: what is rare is left out.
+void common_ways(int radius, bool few, CudaKernels& kernels) {
   uint64_t seed = uint64_t(radius) * 77;
   for (const Border border : {Border::reflect, Border::valid, Border::zeros})
     for (int gradients = 0; gradients <= 2; ++gradients)
       for (const Shape& s : {Shape{2, 3, 4 * radius + 3, 70}, Shape{1, 1, 2 * radius + 1, 130}}) {
-        Random random(++seed);
-        Case<float> c;
-        c.p.ssim = true;
-        c.p.border = border;
-        c.p.amplify = seed % 4 != 0;
-        c.set_window(radius, 1.5);
-        c.set_shape(s);
-        c.input = Input(Dtype::float32, contiguous(s), s);
-        c.target = Input(Dtype::float32, contiguous(s), s);
-        for (int64_t n = 0; n < s.batch; ++n)
-          for (int64_t k = 0; k < s.channels; ++k)
-            for (int64_t i = 0; i < s.height; ++i)
-              for (int64_t j = 0; j < s.width; ++j) {
-                const double y = 0.2 + 0.7 * random.uniform();
-                c.target.set(n, k, i, j, y);
-                c.input.set(n, k, i, j, y + 0.1 * (2 * random.uniform() - 1));
-              }
-        for (int64_t n = 0; n < s.batch; ++n) c.factors.push_back(0.5f + float(random.uniform()));
-        if (gradients >= 1) c.input_gradient = Output<float>(contiguous(s), s);
-        if (gradients == 2) c.target_gradient = Output<float>(contiguous(s), s);
-        kernels.vary(0);
-        c.name = "common, radius " + std::to_string(radius) + ", gradients " +
-                 std::to_string(gradients) + ", border " + std::to_string(int(border)) +
-                 ", design " + std::to_string(int(kernels.design));
-        c.run(kernels);
-        check(c, {1e-5, 1e-5, 4e-5});
-        check_all_ways(c, kernels);
+        ++seed;
+        if (few && (gradients != 1 || s.batch > 1)) continue;
+        const Layout l = contiguous(s);
+        Case<float> c = ssim_alone(seed, radius, gradients, border, s, {l, l, l});
+        run_and_check(c, "common, gradients " + std::to_string(gradients), kernels);
         const cuda::Plan plan = kernels.call(c.p, false).plan();
-        if (plan.design == cuda::Design::two && (!plan.common || (gradients && !plan.gradients_common)))
-          fail(c.name, "is not computed so");
-        if (plan.design == cuda::Design::one && gradients == 1 && !plan.common)
+        const bool two = plan.design == cuda::Design::two;
+        if ((two && (!plan.common || (gradients && !plan.gradients_common))) ||
+            (!two && gradients == 1 && !plan.common))
           fail(c.name, "is not computed so");
       }
+}
+
+// One thing at a time that a common way cannot do.
+void nearly_common(int radius, CudaKernels& kernels) {
+  constexpr Border kReflect = Border::reflect;
+  const Shape s{2, 2, 2 * radius + 3, 34};
+  const Layout l = contiguous(s);
+  uint64_t seed = uint64_t(radius) * 99;
+  // Vectors of two columns: each tensor where it may not be read or written so.
+  for (const char* const what : {"lead", "row", "channel", "batch", "column"})
+    for (size_t tensor = 0; tensor < 3; ++tensor) {
+      Layout odd = l;
+      if (*what == 'l') odd.lead = 1;
+      if (*what == 'r') odd = {2 * (s.width + 1) * s.height, (s.width + 1) * s.height, s.width + 1, 1};
+      if (*what == 'c' && what[1] == 'h') odd = {2 * l.channel + 2, l.channel + 1, l.row, 1};
+      if (*what == 'b') odd.batch += 1;
+      if (*what == 'c' && what[1] == 'o') odd = {2 * l.batch, 2 * l.channel, 2 * l.row, 2};
+      Layouts layouts{l, l, l};
+      layouts[tensor] = odd;
+      Case<float> c = ssim_alone(++seed, radius, 1, kReflect, s, layouts);
+      run_and_check(c, std::string("odd ") + what + " of tensor " + std::to_string(tensor), kernels);
+    }
+  {
+    const Shape narrow{1, 1, s.height, 33};
+    const Layout padded{34 * s.height, 34 * s.height, 34, 1};
+    Case<float> c = ssim_alone(++seed, radius, 1, kReflect, narrow, {padded, padded, padded});
+    run_and_check(c, "an odd width in even rows", kernels);
+  }
+  {
+    const Shape low{1, 1, radius + 1, 34};
+    const Layout dense = contiguous(low);
+    Case<float> c = ssim_alone(++seed, radius, 1, kReflect, low, {dense, dense, dense});
+    run_and_check(c, "as few rows as reflect", kernels);
+  }
+  {
+    Case<float> c = ssim_alone(++seed, radius, 1, kReflect, s, {l, l, l}, Dtype::bfloat16);
+    run_and_check(c, "half", kernels);
+  }
+  for (const bool mse : {true, false}) {
+    Case<float> c = ssim_alone(++seed, radius, 1, kReflect, s, {l, l, l});
+    (mse ? c.p.mse : c.p.l1) = true;
+    run_and_check(c, "with a pointwise term", kernels);
+  }
+  for (const int gradients : {0, 1}) {
+    Case<float> c = ssim_alone(++seed, radius, gradients, kReflect, s, {l, l, l});
+    Random random(seed);
+    if (gradients) add_weight(Dtype::float32, s, random, c.weight);
+    else c.map = Output<float>(l, s);
+    run_and_check(c, gradients ? "with a weight" : "with a map", kernels);
+  }
 }
 
 // Of a few pixels more than a block takes.
@@ -279,7 +348,9 @@ void shapes(bool few, const Arguments& arguments, CudaKernels& kernels) {
         if (!gradients && design == cuda::Design::one) continue;
         kernels.design = design;
         shapes_of_variant<float>(radius, gradients, few, kernels);
-        if (gradients == 1) common_ways(radius, kernels);
+        if (gradients != 1) continue;
+        common_ways(radius, few, kernels);
+        if (!few) nearly_common(radius, kernels);
       }
       kernels.design = cuda::Design::fastest;
     }

@@ -1,8 +1,9 @@
-// Prints the launch of ssim_kernel<float, 5, 1> on a small image, 2 x 2 blocks, as sentryward's
-// input: the launch as launch_ssim makes it, and its parameter field by field.
+// Prints one kernel's launch on a small image, 2 x 2 blocks, as input for sentryward: the launch that
+// variants.cuh makes, and its parameter field by field.
 //
-//   proof_input NAME_OF_THE_ENTRY
+//   proof_input one|losses|gradients NAME_OF_THE_ENTRY
 #include <cstdio>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 
@@ -44,7 +45,10 @@ class Fields {
     } else if constexpr (std::is_floating_point_v<T>) {
       number(&field, sizeof(T) == 4 ? "f32" : "f64", "%.17g", double(field));
     } else {
-      number(&field, sizeof(T) == 4 ? "s32" : "s64", "%lld", (long long)field);
+      static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+      const char* const type = std::is_signed_v<T> ? sizeof(T) == 4 ? "s32" : "s64"
+                                                   : sizeof(T) == 4 ? "u32" : "u64";
+      number(&field, type, "%lld", (long long)field);
     }
   }
   template <class T, class... Others>
@@ -81,19 +85,25 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   fields.add(p.batch, p.channels, p.height, p.width, p.ssim, p.mse, p.l1, p.amplify, p.eps,
              p.scale, p.radius, p.border);
   fields.add(p.taps);
-  fields.add(p.c1, p.c2, p.dissimilarity, p.factors);
+  fields.add(p.c1, p.c2, p.dissimilarity);
   for (const Source* s : {&p.input, &p.target, &p.weight})
     fields.add(s->data, s->dtype, s->batch, s->channel, s->row, s->column);
+  fields.add(p.factors);
   for (const Sink* s : {&p.input_gradient, &p.target_gradient, &p.map})
     fields.add(s->data, s->batch, s->channel, s->row, s->column);
-  const cuda::Tiling& t = a.tiling;
-  fields.add(t.channels, t.height, t.width, t.strips, t.strip_width, t.bands, t.band_height,
-             t.threads, a.first_tile, a.input_row, a.target_row);
+  const auto add_tiling = [&](const cuda::Tiling& t) {
+    fields.add(t.channels, t.height, t.width, t.strips, t.strip_width, t.bands, t.band_height,
+               t.threads);
+  };
+  add_tiling(a.tiling);
+  fields.add(a.tiles.first, a.tiles.plane, a.tiles.rest);
   fields.add(a.tap);
   fields.add(a.scale, a.constants.c1, a.constants.c2, a.constants.a, a.constants.level_d,
              a.constants.level_s);
   fields.add(a.amplification.log, a.amplification.knee, a.amplification.eps,
-             a.amplification.steepest, a.partial);
+             a.amplification.steepest, a.common, a.partial);
+  add_tiling(a.losses_tiling);
+  fields.add(a.levels, a.h, a.first_h_plane);
   std::printf("]}\n");
 }
 
@@ -101,12 +111,14 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
 
 void lamp_kernels::cuda::check(cudaError_t, const char*) {}
 
-int main(int count, char** values) {
-  if (count != 2) return 2;
-  entry = values[1];
-  constexpr int kRadius = 5;
-  constexpr int64_t kHeight = 44, kWidth = 100;
-  auto place = [](uint64_t i) { return reinterpret_cast<void*>(i << 32); };  // far from another
+namespace {
+
+constexpr int kRadius = 5;
+constexpr int64_t kHeight = 44, kWidth = 100;
+
+void* place(uint64_t i) { return reinterpret_cast<void*>(i << 32); }  // far from one another
+
+Params params() {
   Params p{};
   p.batch = p.channels = 1;
   p.height = kHeight;
@@ -125,13 +137,37 @@ int main(int count, char** values) {
   p.target.data = place(2);
   p.input_gradient = {place(3), kHeight * kWidth, kHeight * kWidth, kWidth, 1};
   p.factors = place(4);
-  using Kernel = cuda::SsimTile<float, kRadius, 1>;
-  const cuda::Device device{132, 227 * 1024};
-  const cuda::Tiling tiling = cuda::ssim_tiling(p, Kernel::demands(), device);
-  if (tiling.strips != 2 || tiling.bands != 2) {
-    std::fprintf(stderr, "not 2 x 2 blocks\n");
-    return 1;
-  }
-  cuda::launch_ssim<float, kRadius, 1>(p, tiling, 0, tiling.tiles_per_plane(),
-                                       static_cast<double*>(place(5)), device, nullptr);
+  return p;
+}
+
+template <class Kernel>
+void print(const cuda::Tiling& tiling, const cuda::Tiling& losses_tiling) {
+  if (tiling.strips != 2 || tiling.bands != 2) throw std::runtime_error("not 2 x 2 blocks");
+  const Params p = params();
+  const cuda::Device device;
+  cuda::launch<Kernel>({p, tiling, tiling.range(0), tiling.tiles_per_plane(), true,
+                        static_cast<double*>(place(5)), losses_tiling, place(6), place(7), 0, device,
+                        nullptr});
+}
+
+// Two bands, in blocks of so many warps.
+template <class Kernel>
+cuda::Tiling tiling(int warps) {
+  return cuda::tiling_of(params(), Kernel::kResources, warps, 2, cuda::Device{});
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+  if (count != 3) return 2;
+  entry = values[2];
+  using One = cuda::OneLaunch<float, kRadius, 1, true>;
+  using Losses = cuda::Losses<kRadius, 1>;
+  using Gradients = cuda::Gradients<kRadius, 1>;
+  const cuda::Tilings two(tiling<Losses>(2), Gradients::kResources, 1);
+  const std::string kernel = values[1];
+  if (kernel == "one") print<One>(tiling<One>(1), {});
+  else if (kernel == "losses") print<Losses>(two.losses, two.losses);
+  else if (kernel == "gradients") print<Gradients>(two.gradients, two.losses);
+  else return 2;
 }
