@@ -189,11 +189,11 @@ void shapes_of_variant(int radius, int gradients, bool few, CudaKernels& kernels
   uint64_t seed = uint64_t(radius * 100 + gradients * 10 + kWide) * 1000;
   kernels.large = few;
   for (const Border border : {Border::reflect, Border::valid, Border::zeros}) {
-    if (few && int(border) != gradients) continue;  // threads are slow to make under ThreadSanitizer
+    if (few && int(border) != gradients) continue;  // ThreadSanitizer is slow to make threads
     const int64_t least = border == Border::zeros    ? 1
                           : border == Border::valid ? 2 * radius + 1
                                                     : radius + 1;
-    std::vector<Shape> shapes = {{1, 1, bands, 2 * strip + 1}};  // two launches take 2 warps a block
+    std::vector<Shape> shapes = {{1, 1, bands, 2 * strip + 1}};  // of two launches 2 warps a block
     if (!few)
       shapes = {{1, 1, least, least},          // the smallest there is
                 {1, 2, least + 1, strip - 1},  // less than a strip
@@ -284,22 +284,23 @@ void common_ways(int radius, bool few, CudaKernels& kernels) {
 // One thing at a time that a common way cannot do.
 void nearly_common(int radius, CudaKernels& kernels) {
   constexpr Border kReflect = Border::reflect;
-  const Shape s{2, 2, 2 * radius + 4, 34};  // an even number of rows: so are planes of odd rows
+  const Shape s{2, 2, 2 * radius + 4, 34};  // even rows, so that planes of odd rows are even
   const Layout l = contiguous(s);
   uint64_t seed = uint64_t(radius) * 99;
   // Vectors of two columns: each tensor where it may not be read or written so.
-  for (const char* const what : {"lead", "row", "channel", "batch", "column"})
+  const std::pair<const char*, Layout> odd[] = {
+      {"first element", {l.batch, l.channel, l.row, 1, 1}},
+      {"row", {2 * (l.channel + s.height), l.channel + s.height, l.row + 1, 1}},
+      {"channel", {2 * (l.channel + 1), l.channel + 1, l.row, 1}},
+      {"image", {l.batch + 1, l.channel, l.row, 1}},
+      {"column", {2 * l.batch, 2 * l.channel, 2 * l.row, 2}},
+  };
+  for (const auto& [what, layout] : odd)
     for (size_t tensor = 0; tensor < 3; ++tensor) {
-      Layout odd = l;
-      if (*what == 'l') odd.lead = 1;
-      if (*what == 'r') odd = {2 * (s.width + 1) * s.height, (s.width + 1) * s.height, s.width + 1, 1};
-      if (*what == 'c' && what[1] == 'h') odd = {2 * l.channel + 2, l.channel + 1, l.row, 1};
-      if (*what == 'b') odd.batch += 1;
-      if (*what == 'c' && what[1] == 'o') odd = {2 * l.batch, 2 * l.channel, 2 * l.row, 2};
       Layouts layouts{l, l, l};
-      layouts[tensor] = odd;
+      layouts[tensor] = layout;
       Case<float> c = ssim_alone(++seed, radius, 1, kReflect, s, layouts);
-      run_and_check(c, std::string("odd ") + what + " of tensor " + std::to_string(tensor), kernels);
+      run_and_check(c, "tensor " + std::to_string(tensor) + ", odd " + what, kernels);
     }
   {
     const Shape narrow{1, 1, s.height, 33};
