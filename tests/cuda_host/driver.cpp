@@ -31,6 +31,8 @@ class CudaKernels : public Kernels {
  public:
   int warps = 0;  // of a block, if not those that the device takes
   cuda::Design design = cuda::Design::fastest;
+  int64_t cache = 0;   // of the device, if not by chance
+  bool large = false;  // the large device alone
 
   void compute(const Params& p, bool wide, void* shares, int way) override {
     cuda_host::settings.order = Order(way);
@@ -50,13 +52,14 @@ class CudaKernels : public Kernels {
   std::string vary(uint64_t seed) override {
     Random random(seed);
     device_ = kLarge;
-    if (seed && !warps) {
+    if (seed && !warps && !large) {
       device_.multiprocessors = random.of<int>({1, 4, 20, 132, 1000});
       device_.shared_memory = random.of<int64_t>({64, 99, 227}) * 1024;
       if (random.chance(0.4)) device_.most_blocks = random.of<int64_t>({1, 3, 50});
       // Room for few planes of h, or for none.
       if (random.chance(0.4)) device_.cache = random.of<int64_t>({1, 20, 100, 500}) * 1024;
     }
+    if (cache) device_.cache = cache;
     cuda_host::settings.seed = seed;
     cuda_host::settings.multiprocessors = device_.multiprocessors;
     cuda_host::settings.shared_memory = size_t(device_.shared_memory);
@@ -185,11 +188,13 @@ void shapes_of_variant(int radius, int gradients, bool few, CudaKernels& kernels
   const int64_t bands = 8 * radius + 3;  // rows enough for several bands, with or without a halo
   Seen most;
   uint64_t seed = uint64_t(radius * 100 + gradients * 10 + kWide) * 1000;
+  kernels.large = few;
   for (const Border border : {Border::reflect, Border::valid, Border::zeros}) {
+    if (few && int(border) != gradients) continue;  // ThreadSanitizer is slow to make threads
     const int64_t least = border == Border::zeros    ? 1
                           : border == Border::valid ? 2 * radius + 1
                                                     : radius + 1;
-    std::vector<Shape> shapes = {{1, 2, bands, strip + 1}};
+    std::vector<Shape> shapes = {{1, 1, bands, 2 * strip + 1}};  // of two launches 2 warps a block
     if (!few)
       shapes = {{1, 1, least, least},          // the smallest there is
                 {1, 2, least + 1, strip - 1},  // less than a strip
@@ -203,6 +208,7 @@ void shapes_of_variant(int radius, int gradients, bool few, CudaKernels& kernels
       most.add(shape_of_variant<T>(++seed, radius, gradients, border, grown, kernels));
     }
   }
+  kernels.large = false;
   if (most.strips < 2 || most.bands < 2)
     fail("shapes", "no image has several strips, or none several bands");
   if (few) return;
@@ -264,7 +270,7 @@ void common_ways(int radius, bool few, CudaKernels& kernels) {
     for (int gradients = 0; gradients <= 2; ++gradients)
       for (const Shape& s : {Shape{2, 3, 4 * radius + 3, 70}, Shape{1, 1, 2 * radius + 1, 130}}) {
         ++seed;
-        if (few && (gradients != 1 || s.batch > 1)) continue;
+        if (few && (gradients != 1 || s.batch > 1 || border != Border::reflect)) continue;
         const Layout l = contiguous(s);
         Case<float> c = ssim_alone(seed, radius, gradients, border, s, {l, l, l});
         run_and_check(c, "common, gradients " + std::to_string(gradients), kernels);
@@ -279,22 +285,23 @@ void common_ways(int radius, bool few, CudaKernels& kernels) {
 // One thing at a time that a common way cannot do.
 void nearly_common(int radius, CudaKernels& kernels) {
   constexpr Border kReflect = Border::reflect;
-  const Shape s{2, 2, 2 * radius + 3, 34};
+  const Shape s{2, 2, 2 * radius + 4, 34};  // even rows, so that planes of odd rows are even
   const Layout l = contiguous(s);
   uint64_t seed = uint64_t(radius) * 99;
   // Vectors of two columns: each tensor where it may not be read or written so.
-  for (const char* const what : {"lead", "row", "channel", "batch", "column"})
+  const std::pair<const char*, Layout> odd[] = {
+      {"first element", {l.batch, l.channel, l.row, 1, 1}},
+      {"row", {2 * (l.channel + s.height), l.channel + s.height, l.row + 1, 1}},
+      {"channel", {2 * (l.channel + 1), l.channel + 1, l.row, 1}},
+      {"image", {l.batch + 1, l.channel, l.row, 1}},
+      {"column", {2 * l.batch, 2 * l.channel, 2 * l.row, 2}},
+  };
+  for (const auto& [what, layout] : odd)
     for (size_t tensor = 0; tensor < 3; ++tensor) {
-      Layout odd = l;
-      if (*what == 'l') odd.lead = 1;
-      if (*what == 'r') odd = {2 * (s.width + 1) * s.height, (s.width + 1) * s.height, s.width + 1, 1};
-      if (*what == 'c' && what[1] == 'h') odd = {2 * l.channel + 2, l.channel + 1, l.row, 1};
-      if (*what == 'b') odd.batch += 1;
-      if (*what == 'c' && what[1] == 'o') odd = {2 * l.batch, 2 * l.channel, 2 * l.row, 2};
       Layouts layouts{l, l, l};
-      layouts[tensor] = odd;
+      layouts[tensor] = layout;
       Case<float> c = ssim_alone(++seed, radius, 1, kReflect, s, layouts);
-      run_and_check(c, std::string("odd ") + what + " of tensor " + std::to_string(tensor), kernels);
+      run_and_check(c, "tensor " + std::to_string(tensor) + ", odd " + what, kernels);
     }
   {
     const Shape narrow{1, 1, s.height, 33};
@@ -326,6 +333,18 @@ void nearly_common(int radius, CudaKernels& kernels) {
   }
 }
 
+// Three planes, of which h has room for two.
+void groups_of_planes(int radius, CudaKernels& kernels) {
+  const Shape s{1, 3, 2 * radius + 1, 34};
+  const Layout l = contiguous(s);
+  Case<float> c = ssim_alone(uint64_t(radius), radius, 1, Border::reflect, s, {l, l, l});
+  const int64_t h_bytes = 3 * s.height * s.width * int64_t(sizeof(float));
+  kernels.cache = 2 * (2 * h_bytes);  // h takes half of it
+  run_and_check(c, "groups of planes", kernels);
+  if (kernels.call(c.p, false).plan().planes_at_once != 2) fail(c.name, "is not computed so");
+  kernels.cache = 0;
+}
+
 // Of a few pixels more than a block takes.
 template <class T>
 void pixels(bool few, CudaKernels& kernels) {
@@ -351,6 +370,7 @@ void shapes(bool few, const Arguments& arguments, CudaKernels& kernels) {
         if (gradients != 1) continue;
         common_ways(radius, few, kernels);
         if (!few) nearly_common(radius, kernels);
+        if (design == cuda::Design::two) groups_of_planes(radius, kernels);
       }
       kernels.design = cuda::Design::fastest;
     }

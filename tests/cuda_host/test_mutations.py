@@ -34,13 +34,12 @@ def flags_of(tool):
 
 @pytest.fixture(scope="module")
 def copy_for(tmp_path_factory, cuda_flags):
-    """copy_for(tool, path): the sources, with those parts compiled that few mutations change."""
+    """copy_for(tool, path): the sources, compiled: a mutation costs only what it changes."""
     sound = tmp_path_factory.mktemp("sound", numbered=True)
     build.copy(sound)
-    build.compile_driver(sound, cuda_flags)
 
     def copy(tool, path):
-        build.compile_around(sound, cuda_flags, flags_of(tool))
+        build.build_driver(sound, cuda_flags, flags_of(tool), [RADIUS])
         shutil.copytree(sound, path)
 
     return copy
