@@ -349,7 +349,7 @@ def test_the_design_is_chosen_that_the_model_takes_for_the_faster():
     for rows in times.values():
         chosen = next(row for row in rows if row["chosen"])
         assert chosen["seconds"] <= 1.15 * min(row["seconds"] for row in rows)
-        assert chosen["kernel_seconds"] == pytest.approx(chosen["planned_seconds"], rel=0.25)
+        assert chosen["kernel_seconds"] == pytest.approx(chosen["planned_seconds"], rel=0.3)
 
 
 @pytest.mark.parametrize("target", [75, 90])
