@@ -43,7 +43,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     ),
     "dram_read": ("dram__bytes_read.sum",),
     "dram_written": ("dram__bytes_write.sum",),
-    "l2": ("lts__t_bytes.sum", "lts__t_bytes.avg"),
+    "l2": ("lts__t_bytes.sum",),
     "cycles_slowest": ("sm__cycles_active.max",),
     "cycles_mean": ("sm__cycles_active.avg",),
 }
