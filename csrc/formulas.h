@@ -6,7 +6,7 @@
 // set, each time inside another namespace, so that every copy is compiled for its own.
 //
 // Needs: LAMP_INLINE (how a function is declared), bits<V>::type, the integer of V's size,
-// quotient(a, b), a/b, and LAMP_UNROLL (the compiler's pragma to unroll the next loop).
+// quotient(a, b), a/b, at_least_zero(v), where NaN stays, and LAMP_UNROLL (the compiler's pragma to unroll the next loop).
 
 // ---- Amplification ------------------------------------------------------------------------------
 
@@ -115,14 +115,10 @@ struct Dissimilarity {
   V p, q, inverse_m, inverse_v, mu_d, mu_s;
 };
 
-template <class V>
-LAMP_INLINE V at_least_zero(V v) {
-  return v < V{} ? V{} : v;  // what is below is rounding; NaN stays
-}
-
 template <class S, class V>
 LAMP_INLINE Dissimilarity<V> ssim(const Moments<V>& m, const SsimConstants<S>& c) {
   Dissimilarity<V> o;
+  // What is below zero is rounding.
   const V var_d = at_least_zero(m.square_d - m.mean_d * m.mean_d);
   const V var_s = at_least_zero(m.square_s - m.mean_s * m.mean_s);
   o.mu_d = m.mean_d + c.level_d;

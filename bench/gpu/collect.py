@@ -13,9 +13,8 @@ from gpu.devices import DEVICES, TARGETS, WARP, Device, Target, occupancy
 from gpu.sass import (
     Counts,
     Instruction,
-    common_row,
+    common_rows,
     count,
-    longest_path,
     unrolled,
     until_exit,
     without_calls,
@@ -52,10 +51,10 @@ TURNS_OF_SCHEDULER = ((3, 2), (3, 1))
 
 @dataclass(frozen=True)
 class Rows:
-    """What a warp executes for a row of the common loop.
+    """What a warp executes for a row, the common way.
 
-    The first 2 radius rows of a tile warm up: windows are not full, and there is no loss or no
-    gradient to compute.
+    The first 2 radius rows of a tile warm up, in a loop of their own: windows are not full, and there
+    is no loss or no gradient to compute.
     """
 
     full: list[Instruction]
@@ -64,10 +63,9 @@ class Rows:
     @classmethod
     def of(cls, kernel: str, code: Sequence[Instruction]) -> "Rows":
         """Of a kernel's machine code."""
-        body = common_row(code)
         # Losses take reciprocals, gradients are written.
         result = "stg" if kernel == build.GRADIENTS_KERNEL else "mufu"
-        return cls(longest_path(body), longest_path(body, (result,)))
+        return cls(*common_rows(code, result))
 
 
 def collect(

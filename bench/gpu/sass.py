@@ -34,6 +34,7 @@ KINDS = (
     "sts",
     "ldg",
     "stg",
+    "copy",
     "constant",
     "control",
 )
@@ -110,10 +111,11 @@ _NAMES = {
     "sts": {"STS"},
     "ldg": {"LDG"},
     "stg": {"STG"},
+    "copy": {"LDGSTS"},  # from device to shared memory
     "constant": {"LDC", "ULDC", "LDCU"},
     "control": {
         *("BRA", "BSSY", "BSYNC", "BREAK", "BAR", "EXIT", "NOP", "CALL", "RET", "WARPSYNC"),
-        *("YIELD", "DEPBAR", "BMOV", "BRX", "JMP", "ACQBULK"),
+        *("YIELD", "DEPBAR", "LDGDEPBAR", "BMOV", "BRX", "JMP", "ACQBULK"),
     },
 }
 
@@ -201,9 +203,29 @@ def longest_path(body: Sequence[Instruction], without: Sequence[str] = ()) -> li
     return path
 
 
-def common_row(code: Sequence[Instruction]) -> list[Instruction]:
-    """The loop over rows that has the shortest way, where a kernel has several."""
-    return min(row_loops(code), key=lambda body: len(longest_path(body)))
+def common_rows(
+    code: Sequence[Instruction], result: str
+) -> tuple[list[Instruction], list[Instruction]]:
+    """What a warp executes for a row the common way: of a full loop, and of the one that warms up.
+
+    Of the loops over rows whose way has an instruction of the kind `result`, the one with the
+    shortest; and of those without, that with the shortest which reads as much.
+    """
+    ways = sorted((longest_path(body) for body in row_loops(code)), key=len)
+
+    def has_result(way: Sequence[Instruction]) -> bool:
+        return any(i.kind == result for i in way)
+
+    def reads(way: Sequence[Instruction]) -> int:
+        return sum(i.kind in ("ldg", "copy") for i in way)
+
+    full = next((way for way in ways if has_result(way)), None)
+    if full is None:
+        raise ValueError(f"no loop over rows has {result}")
+    for way in ways:
+        if not has_result(way) and reads(way) == reads(full):
+            return full, way
+    raise ValueError(f"no loop over rows is without {result} and reads as much as the full one")
 
 
 def until_exit(code: Sequence[Instruction]) -> list[Instruction]:

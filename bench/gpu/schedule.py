@@ -6,6 +6,7 @@ free. What the code does not say is how long memory takes (two constants below) 
 do (nothing here: no miss of an instruction, no conflict of banks, no queue that is full).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ NEAR_LATENCY = 30
 FAR_LATENCY = 600
 OPERANDS_READ = 15
 
+_AWAITS = re.compile(r"^DEPBAR\.LE SB\d, 0x([0-9a-f]+)")
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -30,6 +33,9 @@ class _Step:
     busy: float
     latency: int
     barrier: bool
+    copies: bool  # to shared memory, without a register that waits
+    ends_copies: bool
+    awaits_copies: int | None  # all groups but so many
 
 
 def _unit(i: Instruction, target: Target) -> tuple[str, float]:
@@ -48,7 +54,7 @@ def _unit(i: Instruction, target: Target) -> tuple[str, float]:
         return "special", lanes / target.special
     if i.kind == "fp64":
         return "float64", lanes / target.float64
-    if i.kind in ("lds", "sts", "ldg", "stg"):
+    if i.kind in ("lds", "sts", "ldg", "stg", "copy"):
         # One access of 128 bytes a cycle, for all schedulers.
         return "memory", target.schedulers * i.bytes * 32 / 128
     return "none", 0.0
@@ -56,16 +62,21 @@ def _unit(i: Instruction, target: Target) -> tuple[str, float]:
 
 def _step(i: Instruction, target: Target) -> _Step:
     unit, busy = _unit(i, target)
-    far = i.kind in ("ldg",)
+    far = i.kind in ("ldg", "copy")
+    ends = i.name == "LDGDEPBAR"
+    awaits = _AWAITS.search(i.text)
     return _Step(
         stall=max(i.stall, 1),
         waits=tuple(b for b in range(6) if i.wait >> b & 1),
-        write=i.write,
+        write=NO_SCOREBOARD if ends else i.write,  # a counter, not a flag
         read=i.read,
         unit=unit,
         busy=busy,
         latency=FAR_LATENCY if far else NEAR_LATENCY,
         barrier=i.name == "BAR",
+        copies=i.kind == "copy",
+        ends_copies=ends,
+        awaits_copies=int(awaits[1], 16) if awaits else None,
     )
 
 
@@ -98,6 +109,8 @@ def cycles(
     position = [0] * n
     boards = [[0.0] * 8 for _ in range(n)]
     stopped = [False] * n  # at a barrier
+    copied = [0.0] * n  # when the copies so far are there ...
+    groups: list[list[float]] = [[] for _ in range(n)]  # ... and those of each group
     free: dict[str, float] = {}
     done = [0] * n
     left = [w for w in range(n) if steps[w]]
@@ -108,6 +121,8 @@ def cycles(
         at = max(ready[w], free.get(step.unit, 0.0))
         for b in step.waits:
             at = max(at, boards[w][b])
+        if step.awaits_copies is not None and len(groups[w]) > step.awaits_copies:
+            at = max(at, groups[w][-1 - step.awaits_copies])
         return at
 
     while left:
@@ -129,6 +144,10 @@ def cycles(
             boards[w][step.write] = max(boards[w][step.write], now + step.busy + step.latency)
         if step.read != NO_SCOREBOARD:
             boards[w][step.read] = max(boards[w][step.read], now + step.busy + OPERANDS_READ)
+        if step.copies:
+            copied[w] = max(copied[w], now + step.busy + step.latency)
+        if step.ends_copies:
+            groups[w].append(copied[w])
         position[w] += 1
         if step.barrier:
             stopped[w] = True

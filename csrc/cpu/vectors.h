@@ -60,6 +60,11 @@ LAMP_INLINE V quotient(V a, V b) {
   return a / b;
 }
 
+template <class V>
+LAMP_INLINE V at_least_zero(V v) {
+  return v < V{} ? V{} : v;
+}
+
 template <class T>
 LAMP_INLINE Vector<T> load(const T* p) {
   Vector<T> v;

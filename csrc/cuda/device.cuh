@@ -7,6 +7,7 @@
 
 #include <climits>
 #include <cstdint>
+#include <type_traits>
 
 #include "../params.h"
 #include "tiling.h"
@@ -86,45 +87,59 @@ LAMP_INLINE float quotient(float a, float b) {
 }
 LAMP_INLINE double quotient(double a, double b) { return a / b; }
 
+// One instruction, from compute capability 8.0 on.
+LAMP_INLINE float at_least_zero(float v) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  float larger;
+  asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(larger) : "f"(v));
+  return larger;
+#else
+  return v < 0 ? 0 : v;
+#endif
+}
+LAMP_INLINE double at_least_zero(double v) { return v < 0 ? 0 : v; }
+
 #include "../formulas.h"
 
 // ---- Elements of tensors ------------------------------------------------------------------------
 
-// The half types, as they lie in memory.
-struct Float16 {
-  uint16_t bits;
-};
-struct Bfloat16 {
-  uint16_t bits;
-};
+// An element as it lies in memory, in the bits of the type computed in. It is converted where it is
+// used: a conversion beside each of several loads would wait for one after the other.
+template <class T>
+using Raw = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
 
-// An element in the type computed in.
-template <class T>
-LAMP_DEVICE T value_of(float v) { return T(v); }
-template <class T>
-LAMP_DEVICE T value_of(double v) { return T(v); }
-template <class T>
-LAMP_DEVICE T value_of(Float16 v) { return T(__half2float(same_bits<__half>(v))); }
-template <class T>
-LAMP_DEVICE T value_of(Bfloat16 v) {
-  return T(same_bits<float>(uint32_t(v.bits) << 16));  // the upper half of a float32
+template <class Bits>
+LAMP_DEVICE Bits bits_at(const char* at) {
+  LAMP_IS_GLOBAL(at);
+  return *reinterpret_cast<const Bits*>(at);
 }
-
-// The element of a tensor of `dtype` at an address, in the type computed in. The dtype is the same
-// for all threads.
+// The dtype is the same for all threads. float64 is computed in float64.
 template <class T>
-LAMP_DEVICE T load_as(const char* at, Dtype dtype) {
+LAMP_DEVICE Raw<T> raw_at(const char* at, Dtype dtype) {
   switch (dtype) {
-    case Dtype::float32: return value_of<T>(*reinterpret_cast<const float*>(at));
-    case Dtype::float64: return value_of<T>(*reinterpret_cast<const double*>(at));
-    case Dtype::float16: return value_of<T>(*reinterpret_cast<const Float16*>(at));
-    default: return value_of<T>(*reinterpret_cast<const Bfloat16*>(at));
+    case Dtype::float32: return bits_at<uint32_t>(at);
+    case Dtype::float64: return Raw<T>(bits_at<uint64_t>(at));
+    default: return bits_at<uint16_t>(at);
   }
 }
+template <class T>
+LAMP_DEVICE T value_of(Raw<T> raw, Dtype dtype) {
+  switch (dtype) {
+    case Dtype::float32: return T(same_bits<float>(uint32_t(raw)));
+    case Dtype::float64: return T(same_bits<double>(uint64_t(raw)));
+    case Dtype::float16: return T(__half2float(same_bits<__half>(uint16_t(raw))));
+    default: return T(same_bits<float>(uint32_t(raw) << 16));  // bfloat16 is a float32's upper half
+  }
+}
+
 // Element `at` of a source.
 template <class T>
+LAMP_DEVICE Raw<T> load_raw(const Source& s, int64_t at) {
+  return raw_at<T>(static_cast<const char*>(s.data) + at * size_of(s.dtype), s.dtype);
+}
+template <class T>
 LAMP_DEVICE T load(const Source& s, int64_t at) {
-  return load_as<T>(static_cast<const char*>(s.data) + at * size_of(s.dtype), s.dtype);
+  return value_of<T>(load_raw<T>(s, at), s.dtype);
 }
 
 // Where in a tensor one plane begins.
@@ -134,8 +149,40 @@ LAMP_DEVICE int64_t plane_of(const Tensor& s, int64_t image, int64_t channel) {
 }
 
 template <class T>
+LAMP_DEVICE Raw<T> load_raw_at(const Source& s, const Tile& tile, int row, int column) {
+  return load_raw<T>(s, plane_of(s, tile.image, tile.channel) + row * s.row + column * s.column);
+}
+template <class T>
 LAMP_DEVICE T load_at(const Source& s, const Tile& tile, int row, int column) {
-  return load<T>(s, plane_of(s, tile.image, tile.channel) + row * s.row + column * s.column);
+  return value_of<T>(load_raw_at<T>(s, tile, row, column), s.dtype);
+}
+
+// ---- Copies to shared memory ---------------------------------------------------------------------
+
+// A copy of 4, 8 or 16 bytes from device to shared memory that no register waits for; zeros where
+// nothing is `there`. Compute capability 7.5 has no such thing, and the thread waits.
+template <class Element>
+LAMP_DEVICE void copy_ahead(Element* to, const char* from, bool there) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(
+                   uint32_t(__cvta_generic_to_shared(to))),
+               "l"(from), "n"(sizeof(Element)), "r"(there ? int(sizeof(Element)) : 0));
+#else
+  *to = there ? *reinterpret_cast<const Element*>(from) : Element{};
+#endif
+}
+// Ends a group of copies, of which there may be none.
+LAMP_DEVICE void end_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+// Until this thread's copies are there, but for those of the last `groups`.
+template <int groups>
+LAMP_DEVICE void wait_for_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
+#endif
 }
 
 // ---- Sums ---------------------------------------------------------------------------------------

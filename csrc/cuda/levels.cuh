@@ -18,21 +18,22 @@ template <class T>
 LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* scratch) {
   constexpr int kRows = 8;
   const int rows = tile.end_row - tile.row;
-  const int64_t x = plane_of(p.input, tile.image, tile.channel);
-  const int64_t y = plane_of(p.target, tile.image, tile.channel);
+  const int64_t x_plane = plane_of(p.input, tile.image, tile.channel);
+  const int64_t y_plane = plane_of(p.target, tile.image, tile.channel);
   T sums[3] = {};  // of d, of s, and how many
   for (int column = tile.column + threadIdx.x; column < tile.end_column; column += blockDim.x) {
-    T at_x[kRows], at_y[kRows];  // all asked for before the first is waited for
+    Raw<T> at_x[kRows], at_y[kRows];  // all asked for before the first is waited for
     LAMP_UNROLL
     for (int i = 0; i < kRows; ++i) {
       // Not at equal distances: a texture may repeat.
       const int row = tile.row + int(int64_t(i) * rows / kRows) + 3 * i % max(rows / kRows, 1);
-      at_x[i] = load<T>(p.input, x + row * p.input.row + column * p.input.column);
-      at_y[i] = load<T>(p.target, y + row * p.target.row + column * p.target.column);
+      at_x[i] = load_raw<T>(p.input, x_plane + row * p.input.row + column * p.input.column);
+      at_y[i] = load_raw<T>(p.target, y_plane + row * p.target.row + column * p.target.column);
     }
     LAMP_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const T d = at_x[i] - at_y[i], s = at_x[i] + at_y[i];
+      const T x = value_of<T>(at_x[i], p.input.dtype), y = value_of<T>(at_y[i], p.target.dtype);
+      const T d = x - y, s = x + y;
       if (d - d == T(0) && s - s == T(0)) sums[0] += d, sums[1] += s, sums[2] += 1;
     }
   }

@@ -63,16 +63,6 @@ struct Edges {
   LAMP_DEVICE T share(int i) const { return has(i) ? T(0.5) : T(1); }
 };
 
-// `rows` rows of so many bytes from `base`, in one instruction.
-LAMP_DEVICE const char* rows_from(const char* base, int rows, int bytes) {
-#ifdef __CUDA_ARCH__
-  const char* at;
-  asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(at) : "r"(rows), "r"(bytes), "l"(base));
-  return at;
-#else
-  return base + int64_t(rows) * bytes;
-#endif
-}
 // A pixel, about the levels and in units of data_range.
 template <class T>
 struct alignas(2 * sizeof(T)) Pixel {
@@ -96,58 +86,56 @@ class RowReader {
 
   const Params& p;
   const Tile tile;
-  int column[kPieces];  // in the image, -1 for black
-  const char *x[kPieces], *y[kPieces];  // in row 0; only if `common`
-  int x_row, y_row;                     // bytes; only if `common`
-  int row, step;  // the next one, -1 for black, and from there to the one after it
-  T next_x[kPieces], next_y[kPieces];
+  int column[kPieces];   // in the image, -1 for black
+  bool inside[kPieces];  // whether there is such a pixel in the next row
+  int row, step;         // the next one, -1 for black, and from there to the one after it
+  const char *x[kPieces], *y[kPieces];  // in the next row; only if `common`
+  int x_step, y_step;                   // bytes to the row after it; only if `common`
+  Raw<T> next_x[kPieces], next_y[kPieces];
 
   LAMP_DEVICE bool has_piece(int i) const { return i < columns || threadIdx.x < 2 * radius; }
 
-  LAMP_DEVICE const char* start(const Source& s, int column) const {
-    return reinterpret_cast<const char*>(static_cast<const T*>(s.data) +
-                                         plane_of(s, tile.image, tile.channel) + column);
-  }
-  LAMP_DEVICE static T value_at(const char* at) {
-    LAMP_IS_GLOBAL(at);
-    return *reinterpret_cast<const T*>(at);
+  LAMP_DEVICE const char* start(const Source& s, int i) const {
+    const int64_t at = plane_of(s, tile.image, tile.channel) + max(row, 0) * s.row + max(column[i], 0);
+    return static_cast<const char*>(s.data) + at * int64_t(sizeof(T));
   }
 
  public:
   // first: the image column of the row's first pixel.
-  LAMP_DEVICE RowReader(const Params& params, const Tile& of, int first)
-      : p(params), tile(of), x_row(int(p.input.row * sizeof(T))),
-        y_row(int(p.target.row * sizeof(T))) {
+  LAMP_DEVICE RowReader(const Params& params, const Tile& of, int first) : p(params), tile(of) {
     const Axis axis = image_axis(p, p.width);
     LAMP_UNROLL
-    for (int i = 0; i < kPieces; ++i) {
-      column[i] = axis.at(first + piece<columns>(i));
-      if constexpr (common) {
-        x[i] = start(p.input, max(column[i], 0));
-        y[i] = start(p.target, max(column[i], 0));
-      }
-      next_x[i] = next_y[i] = 0;
-    }
+    for (int i = 0; i < kPieces; ++i) column[i] = axis.at(first + piece<columns>(i));
   }
 
   // From here on fetch() reads the rows of `run`.
   LAMP_DEVICE void seat(const Axis::Run& run) {
     row = run.at;
     step = run.step;
+    if constexpr (common) {
+      x_step = step * int(p.input.row * int64_t(sizeof(T)));
+      y_step = step * int(p.target.row * int64_t(sizeof(T)));
+    }
+    LAMP_UNROLL
+    for (int i = 0; i < kPieces; ++i) {
+      inside[i] = has_piece(i) && (row | column[i]) >= 0;
+      if constexpr (common) x[i] = start(p.input, i), y[i] = start(p.target, i);
+    }
   }
 
-  // Asks for the next row.
+  // Asks for the next row. Without a branch, which would part the loads from what they can wait
+  // beside.
   LAMP_DEVICE void fetch() {
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
-      if (!has_piece(i)) continue;
-      const bool inside = (row | column[i]) >= 0;
       if constexpr (common) {
-        next_x[i] = inside ? value_at(rows_from(x[i], row, x_row)) : T(0);
-        next_y[i] = inside ? value_at(rows_from(y[i], row, y_row)) : T(0);
+        next_x[i] = inside[i] ? bits_at<Raw<T>>(x[i]) : Raw<T>(0);
+        next_y[i] = inside[i] ? bits_at<Raw<T>>(y[i]) : Raw<T>(0);
+        x[i] += x_step;
+        y[i] += y_step;
       } else {
-        next_x[i] = inside ? load_at<T>(p.input, tile, row, column[i]) : T(0);
-        next_y[i] = inside ? load_at<T>(p.target, tile, row, column[i]) : T(0);
+        next_x[i] = inside[i] ? load_raw_at<T>(p.input, tile, row, column[i]) : Raw<T>(0);
+        next_y[i] = inside[i] ? load_raw_at<T>(p.target, tile, row, column[i]) : Raw<T>(0);
       }
     }
     row += step;
@@ -158,9 +146,15 @@ class RowReader {
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       if (!has_piece(i)) continue;
-      to[piece<columns>(i)] = {(next_x[i] - next_y[i]) * scale - level_d,
-                              (next_x[i] + next_y[i]) * scale - level_s};
+      const T x_here = value(next_x[i], p.input), y_here = value(next_y[i], p.target);
+      to[piece<columns>(i)] = {(x_here - y_here) * scale - level_d,
+                               (x_here + y_here) * scale - level_s};
     }
+  }
+
+ private:
+  LAMP_DEVICE static T value(Raw<T> raw, const Source& s) {
+    return common ? same_bits<T>(raw) : value_of<T>(raw, s.dtype);
   }
 };
 

@@ -60,9 +60,10 @@ class SsimTile {
     // What is rare takes half as long again, and float64 six times as long.
     const double times = (common ? 1.0 : 1.5) * (sizeof(T) == 8 ? 4.0 : 1.0);
     const bool two = kColumns == 2;
-    r.cycles[0] = int(times * (two ? 950 + 105 * radius : 1150));
-    r.cycles[1] = int(times * (two ? 1150 + 170 * radius : 1200 + 60 * radius));
-    r.cycles[2] = int(times * (two ? 1700 + 330 * radius : 900 + 235 * radius));
+    r.cycles[0] = int(times * (two ? 850 + 90 * radius : 800 + 38 * radius));
+    r.cycles[1] = int(times * (two ? 1060 + 140 * radius : 920 + 73 * radius));
+    r.cycles[2] = int(times * (two ? 1630 + 255 * radius : 350 + 294 * radius));
+    r.warming = 0.5;
     r.bytes = 2 * int(sizeof(T)) + gradients * int(sizeof(T));
     return r;
   }
@@ -72,6 +73,8 @@ class SsimTile {
   using Pixels = Neighbours<PixelOf, kColumns>;
   using Values = Neighbours<T, kColumns>;
   using Rest = HRest<T, gradients>;
+  using Pairs = Neighbours<HPair<T>, kColumns>;
+  using Rests = Neighbours<Rest, kColumns>;
   using AdjointSums =
       std::conditional_t<kAdjointInShared, SumsInShared<T, radius>, SumsInRegisters<T, radius>>;
   using MomentSums =
@@ -101,6 +104,7 @@ class SsimTile {
   bool counted[kColumns];
   // Of its pixels: whether there are any, and the share of the adjoint that is theirs.
   bool active;
+  int shift;  // how far from its own the columns lie whose adjoint this thread computes
   T share[kColumns];
 
   // A gradient where this thread writes it next, row after row; `whole`: all its columns, side by
@@ -133,33 +137,26 @@ class SsimTile {
       share[c] = a.scale * edge_columns.share<T>(pixel_column(c));
     }
     active = pixel_column(0) < tile.end_column;
+    const int last = (tile.end_column - tile.column - 1) / kColumns;
+    shift = (min(thread, last) - thread) * kColumns;
     if constexpr (gradients > 0) place(p.input_gradient, input_gradient);
     if constexpr (gradients == 2) place(p.target_gradient, target_gradient);
   }
 
   LAMP_DEVICE void run() {
-    const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
-    constants.level_d = levels.d;
-    constants.level_s = levels.s;
     const Axis image = image_axis(p, p.height);
     // Row v of pixels brings row v - r of loss and row v - 2r - 1 of the gradient. The row after it
     // is on its way.
     const int first = tile.row - kHalo;
-    const int stop = gradients ? tile.end_row + 2 * radius + 1 : tile.end_row + radius;
     int v = first - radius, slot = 0;
     reader.seat(image.run(v));
     reader.fetch();
-    while (v < stop) {
-      const Axis::Run run = image.run(v + 1);
-      reader.seat(run);
-      const int some = min(v + min(run.end - (v + 1), Sum<T>::kFew), stop);
-      for (; v < some; ++v) {
-        step(v, v - radius - first, slot);
-        if (++slot == kRingRows) slot = 0;
-      }
-      LAMP_UNROLL
-      for (int k = 0; k < kMaxTerms; ++k) sums[k].flush();
-    }
+    const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
+    constants.level_d = levels.d;
+    constants.level_s = levels.s;
+    if constexpr (gradients > 0) write_h(first + radius - 1, {}, {});  // above the first row
+    walk<false>(image, v, first + radius, slot);
+    walk<true>(image, v, gradients ? tile.end_row + 2 * radius + 1 : tile.end_row + radius, slot);
     write_sums(a, sums, scratch);
   }
 
@@ -174,12 +171,29 @@ class SsimTile {
   LAMP_DEVICE int window_column(int c) const { return tile.column - kHalo + kColumns * thread + c; }
   LAMP_DEVICE int pixel_column(int c) const { return tile.column + kColumns * thread + c; }
 
-  // `done`: rows of the loss before this one.
-  LAMP_DEVICE void step(int v, int done, int slot) {
+  // Goes on to row `stop`. Until the sums are full there is no loss: two loops, in which no branch
+  // parts what can run beside one another.
+  template <bool full>
+  LAMP_DEVICE void walk(const Axis& image, int& v, int stop, int& slot) {
+    while (v < stop) {
+      const Axis::Run run = image.run(v + 1);
+      reader.seat(run);
+      const int some = min(v + min(run.end - (v + 1), Sum<T>::kFew), stop);
+      for (; v < some; ++v) {
+        step<full>(v, slot);
+        if (++slot == kRingRows) slot = 0;
+      }
+      LAMP_UNROLL
+      for (int k = 0; k < kMaxTerms; ++k) sums[k].flush();
+    }
+  }
+
+  template <bool full>
+  LAMP_DEVICE void step(int v, int slot) {
     PixelOf* const pixels = ring + slot * row_length();
     reader.deposit(pixels, a.scale, constants.level_d, constants.level_s);
+    reader.fetch();  // before the barrier, else the compiler asks for some when it is late
     __syncthreads();
-    reader.fetch();
     const int row = v - radius;
     Moments<T> moments[kColumns];
     const Seen<radius, kColumns, PixelOf> seen(pixels);
@@ -187,20 +201,21 @@ class SsimTile {
     for (int c = 0; c < kColumns; ++c)
       moments[c] = push_moments<radius>(moment_sums + 4 * c,
                                         moments_along_x<radius>(seen, c, a.tap), a.tap);
-    if (done >= 0) statistics(row, moments, v);
+    if constexpr (!full) return;
+    statistics(row, moments, v);
     if constexpr (gradients > 0) {
-      if (done > 0 && active) {
-        const int finished = row - 1 - radius;
-        const int old = slot + 2 < kRingRows ? slot + 2 : slot + 2 - kRingRows;
-        const PixelOf* const from = ring + old * row_length() + 2 * radius;
-        auto centred = [&] { return reinterpret_cast<const Pixels*>(from)[thread]; };
-        // Asked for before it is needed, but where registers are scarce.
-        const Pixels early = gradients == 1 ? centred() : Pixels{};
-        T planes[kColumns][kPlanes];
-        push_adjoint<radius, kColumns, gradients>(h_pairs(v - 1), h_rests(v - 1), adjoint_sums, a.tap,
-                                                  planes);
-        if (finished >= tile.row) finish(finished, gradients == 1 ? early : centred(), planes);
-      }
+      const int finished = row - 1 - radius;
+      const int old = slot + 2 < kRingRows ? slot + 2 : slot + 2 - kRingRows;
+      const PixelOf* const from = ring + old * row_length() + 2 * radius;
+      auto centred = [&] { return reinterpret_cast<const Pixels*>(from)[thread]; };
+      // Asked for before it is needed, but where registers are scarce.
+      const Pixels early = gradients == 1 ? centred() : Pixels{};
+      T planes[kColumns][kPlanes];
+      // A thread without pixels repeats the last one's: its own would see columns that are not there.
+      push_adjoint<radius, kColumns, gradients>(h_pairs(v - 1) + shift, h_rests(v - 1) + shift,
+                                                adjoint_sums, a.tap, planes,
+                                                [](int, T along, T, T) { return along; });
+      if (finished >= tile.row && active) finish(finished, gradients == 1 ? early : centred(), planes);
     } else if constexpr (!common) {
       if ((p.mse || p.l1) && row >= tile.row && row < tile.end_row) value_of_pixels(row);
     }
@@ -212,15 +227,9 @@ class SsimTile {
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) all[c] = ssim(moments[c], constants);
     Amplified<T> all_amplified[kColumns];
-    if (!a.amplification.log) {
-      LAMP_UNROLL
-      for (int c = 0; c < kColumns; ++c) all_amplified[c] = {all[c].loss, T(1)};
-    } else {
-      Amplification<T> known = a.amplification;
-      known.log = true;  // so that no column branches
-      LAMP_UNROLL
-      for (int c = 0; c < kColumns; ++c) all_amplified[c] = amplify<T>(all[c].loss, known);
-    }
+    LAMP_UNROLL
+    for (int c = 0; c < kColumns; ++c)
+      all_amplified[c] = amplify_either<T>(all[c].loss, a.amplification);
     // Which row of the grid this is, or mirrors; -1 if none. No mirror image shows an edge again in
     // the images of the common way.
     const bool in_rows = row >= grid_rows.begin && row < grid_rows.end;
@@ -228,8 +237,8 @@ class SsimTile {
     const T row_factor =
         (common ? in_rows || grid_rows.reflects : in_grid >= 0) ? edge_rows.factor<T>(in_grid) : T(0);
     const bool own_row = row >= tile.row && row < tile.end_row && in_rows;
-    Neighbours<HPair<T>, kColumns> pairs;
-    Neighbours<Rest, kColumns> rests;
+    Pairs pairs;
+    Rests rests;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const Dissimilarity<T>& at = all[c];
@@ -255,10 +264,11 @@ class SsimTile {
         if constexpr (gradients == 2) rests.at[c].at[1] = adjoint.s - adjoint.d;
       }
     }
-    if constexpr (gradients > 0) {
-      reinterpret_cast<Neighbours<HPair<T>, kColumns>*>(h_pairs(v))[thread] = pairs;
-      reinterpret_cast<Neighbours<Rest, kColumns>*>(h_rests(v))[thread] = rests;
-    }
+    if constexpr (gradients > 0) write_h(v, pairs, rests);
+  }
+  LAMP_DEVICE void write_h(int v, const Pairs& pairs, const Rests& rests) const {
+    reinterpret_cast<Pairs*>(h_pairs(v))[thread] = pairs;
+    reinterpret_cast<Rests*>(h_rests(v))[thread] = rests;
   }
 
   // ---- Results ----------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 // The second of two launches: the gradient, from the planes of h that ssim_losses.cuh has written.
 //
-//   h (row)     --fetch, deposit-->    shared
-//   h           --push_adjoint-->      G_x^T at a thread's columns, and G_y^T of that: a finished row,
-//                                      radius rows later
-//   adjoint, d, s  --finish-->         gradient
+//   h, x, y (row)  --fetch-->         shared, kAhead rows ahead
+//   h              --push_adjoint-->  G_x^T at a thread's columns, and G_y^T of that: a finished row,
+//                                     radius rows later
+//   adjoint, x, y  --finish-->        gradient
 //
-// d and s are read anew. Two rows of h are in shared memory, and there is one barrier a row. What
-// pointwise terms there are beside SSIM add their gradient later (pixels.cuh).
+// There is one barrier a row. What pointwise terms there are beside SSIM add their gradient later
+// (pixels.cuh).
 #pragma once
 
 #include "terms.cuh"
@@ -19,240 +19,312 @@ template <class T, int radius, int gradients, bool common>
 class SsimGradients {
  public:
   static constexpr int kPlanes = 2 + gradients;
-  // Two columns share what they read of shared memory, if 128 registers do.
+  // Two columns share what they read of shared memory, if the registers do.
   static constexpr int kColumns = gradients == 1 && radius <= 5 ? 2 : 1;
+  static constexpr int kAhead = 3;          // rows that are on their way, or there already
+  static constexpr int kRows = kAhead + 1;  // in shared memory
+
+  using Values = Neighbours<T, kColumns>;
+  struct alignas(2 * sizeof(Values)) Pixels {
+    Values x, y;
+  };
 
  private:
   // As in RowReader: h is read side by side by a warp.
   static constexpr int kPieces = kColumns + 1;
   using Pair = HPair<T>;
   using Rest = HRest<T, gradients>;
-  using Values = Neighbours<T, kColumns>;
 
   const SsimArguments<T>& a;
   const Params& p;
   const Tile tile;
-  const int length = blockDim.x * kColumns + 2 * radius;  // of a row of h
-  Pair* pairs;  // two rows of these, two of those
-  Rest* rests;
+  const Axis grid_rows;
   const Edges edge_rows;
   const int column;  // the first of this thread's pixels
   const bool active;
-  Levels<T> level;  // of the losses' tile that this one is in
-  bool at_edge[kColumns];  // whether the image is mirrored there
+  T share[kColumns];  // of the adjoint, in units of the images
   SumsInRegisters<T, radius> adjoint_sums[kPlanes * kColumns];
 
-  // The row of h to come. Where the pieces of one lie, in bytes from its start.
-  const HPlane<T, gradients> h;
-  int h_row, step;
-  int h_column[kPieces];  // -1 where there is none
-  bool inside[kPieces];   // whether the grid has such a column and such a row
-  Levels<T> higher[kPieces];  // twice how much higher the level here is than that of h
-  uint32_t pair_at[kPieces], rest_at[kPieces];
-  Pair next_pair[kPieces];
-  Rest next_rest[kPieces];
+  // The first of kRows rows in shared memory, from where this thread reads and writes on; the others
+  // lie row_bytes apart.
+  const int length;  // of a row of h
+  const int row_bytes;
+  Pixels* pixels;
+  Pair* pairs;
+  Rest* rests;
 
-  // The planes of the images and of the gradients, and the pixels to come.
-  using Stride = std::conditional_t<common, int, int64_t>;
+  // Where h is read: the next row, and the row after it is `step` bytes on; up to row `run_end`.
+  const HPlane<T, gradients> h;
+  const char* h_row;
+  int step, run_end;
+  uint32_t pair_at[kPieces], rest_at[kPieces];
+  uint32_t has_column, has;  // bit i: whether the grid has piece i, and in this row
+
+  // h is about the level of the losses' tile that it comes from. Twice how much higher the level of
+  // this tile is: in the row of h that is read, in the next ones up to `band_end`, and how much more
+  // than that in another strip.
+  Levels<T> level, higher, coming, stranger_higher;
+  int band_end;
+  int stranger_column;  // -1 if this thread looks after none
+
+  // The pixels to come, and where the gradients go.
   const char *x, *y;
-  Stride x_row, y_row;  // bytes
   T *by_x, *by_y;
-  Values next_x, next_y;
 
  public:
   LAMP_DEVICE SsimGradients(const SsimArguments<T>& arguments, unsigned char* shared)
       : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)),
-        pairs(reinterpret_cast<Pair*>(shared)), rests(reinterpret_cast<Rest*>(pairs + 2 * length)),
-        edge_rows(p, p.height), column(tile.column + kColumns * int(threadIdx.x)),
-        active(column < tile.end_column),
-        h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), x(plane(p.input)),
-        y(plane(p.target)), x_row(Stride(p.input.row * size_in(p.input))),
-        y_row(Stride(p.target.row * size_in(p.target))), by_x(element<T>(p.input_gradient, tile, 0, 0)), next_x{}, next_y{} {
+        grid_rows(grid_axis(p, p.height)), edge_rows(p, p.height),
+        column(tile.column + kColumns * int(threadIdx.x)), active(column < tile.end_column),
+        length(blockDim.x * kColumns + 2 * radius),
+        row_bytes(int(round_up(int64_t(blockDim.x * sizeof(Pixels) + length * (sizeof(Pair) + sizeof(Rest))),
+                           sizeof(Pixels)))),
+        pixels(reinterpret_cast<Pixels*>(shared)), pairs(reinterpret_cast<Pair*>(pixels + blockDim.x)),
+        rests(reinterpret_cast<Rest*>(pairs + length)),
+        h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), has_column(0) {
+    pixels += threadIdx.x;
+    const Axis columns = grid_axis(p, p.width);
+    LAMP_UNROLL
+    for (int i = 0; i < kPieces; ++i) {
+      const int at = columns.at(tile.column - radius + piece<kColumns>(i));
+      pair_at[i] = h.pair_at(max(at, 0));
+      rest_at[i] = h.rest_at(max(at, 0));
+      has_column |= uint32_t(at >= 0 && has_piece(i)) << i;
+    }
+    stranger_column = threadIdx.x < 2 * radius ? columns.at(tile.column - radius + stranger()) : -1;
+    x = pixel(p.input);
+    y = pixel(p.target);
+    by_x = element<T>(p.input_gradient, tile, tile.row, column);
+    if constexpr (gradients == 2) by_y = element<T>(p.target_gradient, tile, tile.row, column);
+  }
+
+  LAMP_DEVICE void run() {
+    // Row v of h brings row v - radius of the gradient.
+    int v = tile.row - radius, slot = 0, free = 0;
+    seat(v);
+    LAMP_UNROLL
+    for (int i = 0; i < kAhead; ++i) {
+      if (v + i == run_end) seat(v + i);
+      fetch<false>(v - radius + i, free);
+      free += row_bytes;
+    }
     level = level_at(tile.row, tile.column);
+    compare_levels(v);
+    const Edges edge_columns(p, p.width);
+    LAMP_UNROLL
+    for (int c = 0; c < kColumns; ++c) share[c] = a.scale * edge_columns.share<T>(column + c);
     LAMP_UNROLL
     for (int k = 0; k < kPlanes * kColumns; ++k) {
       T* none = nullptr;
       adjoint_sums[k].clear(none);
     }
-    const Edges edge_columns(p, p.width);
-    LAMP_UNROLL
-    for (int c = 0; c < kColumns; ++c) at_edge[c] = edge_columns.has(column + c);
-    const Axis columns = grid_axis(p, p.width);
-    LAMP_UNROLL
-    for (int i = 0; i < kPieces; ++i) {
-      const int at = columns.at(tile.column - radius + piece<kColumns>(i));
-      h_column[i] = at;
-      pair_at[i] = h.pair_at(max(at, 0));
-      rest_at[i] = h.rest_at(max(at, 0));
-      next_pair[i] = {};
-      next_rest[i] = {};
-    }
-    if constexpr (gradients == 2) by_y = element<T>(p.target_gradient, tile, 0, 0);
-  }
-
-  LAMP_DEVICE void run() {
-    const Axis grid = grid_axis(p, p.height);
-    // Row v of h brings row v - radius of the gradient. Meanwhile the row after it is on its way, and
-    // so are the pixels of the next row of the gradient.
-    int v = tile.row - radius;
-    const int stop = tile.end_row + radius;
-    seat(grid, v);
-    fetch();
-    deposit(0);
-    int buffer = 0;
-    while (v < stop) {
-      const int end = seat(grid, v + 1);
-      for (const int some = min(end - 1, stop); v < some; ++v) {
-        __syncthreads();
-        const int row = v - radius;
-        const Values x_here = next_x, y_here = next_y;
-        fetch();
-        if (row + 1 >= tile.row) fetch_pixels(min(row + 1, tile.end_row - 1));
-        T planes[kColumns][kPlanes];
-        push_adjoint<radius, kColumns, gradients>(pairs + buffer, rests + buffer, adjoint_sums, a.tap,
-                                                  planes);
-        if (row >= tile.row && active) finish(row, x_here, y_here, planes);
-        buffer = length - buffer;
-        deposit(buffer);
-      }
-    }
+    wait_for_copies<kAhead - 2>();
+    __syncthreads();
+    adopt_stranger(slot);
+    walk<false>(v, tile.row + radius, slot, free);
+    walk<true>(v, tile.end_row + radius, slot, free);
   }
 
  private:
   LAMP_DEVICE bool has_piece(int i) const { return i < kColumns || threadIdx.x < 2 * radius; }
+  // In a row of h: the place beyond the strip that this thread looks after, one of 2 radius.
+  LAMP_DEVICE int stranger() const {
+    const int i = threadIdx.x;
+    return i < radius ? i : i + tile.end_column - tile.column;
+  }
+  template <class Element>
+  LAMP_DEVICE static Element* in_row(Element* first, int slot) {
+    return reinterpret_cast<Element*>(reinterpret_cast<char*>(first) + slot);
+  }
+
+  // Goes on to row `stop`. Until the sums are full there are no gradients: two loops, in which
+  // no branch parts what can run beside one another. `slot`: where row v lies.
+  template <bool full>
+  LAMP_DEVICE void walk(int& v, int stop, int& slot, int& free) {
+    while (v < stop) {
+      if (v + kAhead == run_end) seat(v + kAhead);
+      higher = coming;
+      const bool ends_band = v + 1 == band_end;
+      if (ends_band) compare_levels(v + 1);
+      const int same_levels = ends_band ? v + 1 : band_end - 1;
+      for (const int some = min(min(same_levels, run_end - kAhead), stop); v < some; ++v) {
+        __syncthreads();
+        const int row = v - radius;
+        fetch<full>(row + kAhead, free);
+        RawPixels raw;
+        if constexpr (full && !common) raw = read_pixels(row);
+        T planes[kColumns][kPlanes];
+        push_adjoint<radius, kColumns, gradients>(
+            in_row(pairs, slot), in_row(rests, slot), adjoint_sums, a.tap, planes,
+            [&](int g, T rest, T ss, T dd) {
+              return rest + (ss * higher.s + (g ? -dd : dd) * higher.d);
+            });
+        Pixels here;
+        if constexpr (full) here = common ? *in_row(pixels, slot) : values(raw);
+        free = slot;
+        slot = slot == kAhead * row_bytes ? 0 : slot + row_bytes;
+        wait_for_copies<kAhead - 2>();  // until the row after the next one is there, too
+        adopt_stranger(slot);
+        if constexpr (full) finish(row, here, planes);
+      }
+    }
+  }
 
   LAMP_DEVICE Levels<T> level_at(int row, int column) const {
     const Tiling& t = a.losses_tiling;
     return a.levels[a.tiling.plane(tile) * t.tiles_per_plane() + t.tile_at(row, column)];
   }
 
-  // From row v on fetch() reads the rows of the grid that the border rule puts there, as far as they
-  // follow one another in one band of the losses' tiles. Returns the first row that does not.
-  LAMP_DEVICE int seat(const Axis& grid, int v) {
-    const Axis::Run run = grid.run(v);
-    h_row = max(run.at, 0);
-    step = run.step;
-    const int height = a.losses_tiling.band_height, in_band = h_row % height;
-    LAMP_UNROLL
-    for (int i = 0; i < kPieces; ++i) {
-      inside[i] = h_column[i] >= 0 && run.at >= 0;
-      const Levels<T> there = level_at(h_row, max(h_column[i], 0));
-      higher[i] = {T(2) * (level.d - there.d), T(2) * (level.s - there.s)};
-    }
-    if (step == 0) return run.end;
-    return min(run.end, v + (step > 0 ? height - in_band : in_band + 1));
+  // From row v on fetch() reads the rows of the grid that the border rule puts there.
+  LAMP_DEVICE void seat(int v) {
+    const Axis::Run run = grid_rows.run(v);
+    has = run.at >= 0 ? has_column : 0;
+    h_row = h.row(max(run.at, 0));
+    step = run.step * h.row_bytes;
+    run_end = run.end;
   }
-  LAMP_DEVICE void fetch() {
-    const char* const row = h.row(h_row);
+  // Asks for the next row of h, and for a row of pixels.
+  template <bool full>
+  LAMP_DEVICE void fetch(int row, int slot) {
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       if (!has_piece(i)) continue;
-      next_pair[i] = inside[i] ? *reinterpret_cast<const Pair*>(row + pair_at[i]) : Pair{};
-      next_rest[i] = inside[i] ? *reinterpret_cast<const Rest*>(row + rest_at[i]) : Rest{};
+      const bool there = has & 1u << i;
+      copy_ahead(in_row(pairs + piece<kColumns>(i), slot), h_row + pair_at[i], there);
+      copy_ahead(in_row(rests + piece<kColumns>(i), slot), h_row + rest_at[i], there);
     }
     h_row += step;
-  }
-  // Writes the row that was asked for last, about the level here.
-  LAMP_DEVICE void deposit(int buffer) const {
-    LAMP_UNROLL
-    for (int i = 0; i < kPieces; ++i) {
-      if (!has_piece(i)) continue;
-      const Pair pair = next_pair[i];
-      Rest rest = next_rest[i];
-      const T by_s = pair.ss * higher[i].s, by_d = pair.dd * higher[i].d;
-      rest.at[0] += by_s + by_d;
-      if constexpr (gradients == 2) rest.at[1] += by_s - by_d;
-      pairs[buffer + piece<kColumns>(i)] = pair;
-      rests[buffer + piece<kColumns>(i)] = rest;
-    }
-  }
-
-  LAMP_DEVICE static int64_t size_in(const Source& s) { return common ? sizeof(T) : size_of(s.dtype); }
-  LAMP_DEVICE const char* plane(const Source& s) const {
-    return static_cast<const char*>(s.data) +
-           plane_of(s, tile.image, tile.channel) * size_of(s.dtype);
-  }
-  LAMP_DEVICE void fetch_pixels(int row) {
-    if (!active) return;
-    read(p.input, x + int64_t(row) * x_row, next_x);
-    read(p.target, y + int64_t(row) * y_row, next_y);
-  }
-  LAMP_DEVICE void read(const Source& s, const char* row, Values& to) const {
     if constexpr (common) {
-      const auto* const at = reinterpret_cast<const Values*>(row + uint32_t(column) * sizeof(T));
-      LAMP_IS_GLOBAL(at);
-      to = *at;
-    } else {
-      LAMP_UNROLL
-      for (int c = 0; c < kColumns; ++c)
-        if (column + c < tile.end_column)
-          to.at[c] = load_as<T>(row + (column + c) * s.column * size_in(s), s.dtype);
+      if (full || row >= tile.row) {
+        const bool there = active && row < tile.end_row;
+        copy_ahead(&in_row(pixels, slot)->x, x, there);
+        copy_ahead(&in_row(pixels, slot)->y, y, there);
+        x += p.input.row * int64_t(sizeof(T));
+        y += p.target.row * int64_t(sizeof(T));
+      }
     }
+    end_copies();
   }
 
-  LAMP_DEVICE void finish(int row, const Values& x_here, const Values& y_here,
-                          const T (*planes)[kPlanes]) {
-    const T row_share = a.scale * edge_rows.share<T>(row);
+  // For the rows of h from v on, as far as they lie in one band of the losses' tiles.
+  LAMP_DEVICE void compare_levels(int v) {
+    const Axis::Run run = grid_rows.run(v);
+    const int row = max(run.at, 0), height = a.losses_tiling.band_height, in_band = row % height;
+    const Levels<T> there = level_at(row, tile.column);
+    const Levels<T> other = level_at(row, max(stranger_column, 0));
+    coming = {T(2) * (level.d - there.d), T(2) * (level.s - there.s)};
+    stranger_higher = {T(2) * (there.d - other.d), T(2) * (there.s - other.s)};
+    band_end = run.end;
+    if (run.step) band_end = min(band_end, v + (run.step > 0 ? height - in_band : in_band + 1));
+  }
+  // Brings what lies in another strip to the level that this strip has there.
+  LAMP_DEVICE void adopt_stranger(int slot) {
+    if (stranger_column < 0) return;
+    const Pair pair = *in_row(pairs + stranger(), slot);
+    Rest* const rest = in_row(rests + stranger(), slot);
+    const T by_s = pair.ss * stranger_higher.s, by_d = pair.dd * stranger_higher.d;
+    rest->at[0] += by_s + by_d;
+    if constexpr (gradients == 2) rest->at[1] += by_s - by_d;
+  }
+
+  // This thread's in the tile's first row; any, if it has none.
+  LAMP_DEVICE const char* pixel(const Source& s) const {
+    const int64_t at = plane_of(s, tile.image, tile.channel) + tile.row * s.row +
+                       (active ? column : tile.column) * s.column;
+    return static_cast<const char*>(s.data) + at * size_of(s.dtype);
+  }
+  // Where they may be of another type, and anywhere in a row.
+  struct RawPixels {
+    Raw<T> x[kColumns], y[kColumns];
+  };
+  LAMP_DEVICE RawPixels read_pixels(int row) const {
+    RawPixels raw{};
+    LAMP_UNROLL
+    for (int c = 0; c < kColumns; ++c) {
+      if (column + c >= tile.end_column) continue;
+      raw.x[c] = load_raw_at<T>(p.input, tile, row, column + c);
+      raw.y[c] = load_raw_at<T>(p.target, tile, row, column + c);
+    }
+    return raw;
+  }
+  LAMP_DEVICE Pixels values(const RawPixels& raw) const {
+    Pixels here;
+    LAMP_UNROLL
+    for (int c = 0; c < kColumns; ++c) {
+      here.x.at[c] = value_of<T>(raw.x[c], p.input.dtype);
+      here.y.at[c] = value_of<T>(raw.y[c], p.target.dtype);
+    }
+    return here;
+  }
+
+  LAMP_DEVICE void finish(int row, const Pixels& here, const T (*planes)[kPlanes]) {
+    const T row_share = edge_rows.share<T>(row);
     Values x_values, y_values;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
-      const T share = at_edge[c] ? T(0.5) * row_share : row_share;
-      const T d = (x_here.at[c] - y_here.at[c]) * a.scale - level.d;
-      const T s = (x_here.at[c] + y_here.at[c]) * a.scale - level.s;
+      const T d = (here.x.at[c] - here.y.at[c]) * a.scale - level.d;
+      const T s = (here.x.at[c] + here.y.at[c]) * a.scale - level.s;
       const T by_s = T(2) * s * plane[0], by_dd = T(2) * d * plane[1];
-      x_values.at[c] = (plane[2] + by_s + by_dd) * share;
+      x_values.at[c] = (plane[2] + by_s + by_dd) * (share[c] * row_share);
       if constexpr (gradients == 2)
-        y_values.at[c] = (plane[3] + by_s - by_dd) * share;
+        y_values.at[c] = (plane[3] + by_s - by_dd) * (share[c] * row_share);
     }
-    write(p.input_gradient, by_x + int64_t(row) * Stride(p.input_gradient.row), x_values);
-    if constexpr (gradients == 2)
-      write(p.target_gradient, by_y + int64_t(row) * Stride(p.target_gradient.row), y_values);
+    write(p.input_gradient, by_x, x_values);
+    if constexpr (gradients == 2) write(p.target_gradient, by_y, y_values);
   }
-  LAMP_DEVICE void write(const Sink& s, T* row, const Values& values) const {
+  LAMP_DEVICE void write(const Sink& s, T*& row, const Values& values) const {
     if constexpr (common && kColumns > 1) {
-      auto* const at = reinterpret_cast<Values*>(row + uint32_t(column));
+      auto* const at = reinterpret_cast<Values*>(row);
       LAMP_IS_GLOBAL(at);
-      *at = values;
+      if (active) *at = values;
     } else {
       LAMP_UNROLL
       for (int c = 0; c < kColumns; ++c) {
-        T* const at = row + (column + c) * s.column;
+        T* const at = row + c * s.column;
         LAMP_IS_GLOBAL(at);
         if (column + c < tile.end_column) *at = values.at[c];
       }
     }
+    row += s.row;
   }
 };
 
 template <class T, int radius, int gradients>
 constexpr KernelResources gradients_resources() {
+  using Kernel = SsimGradients<T, radius, gradients, true>;
   KernelResources r;
   r.radius = radius;
-  r.columns = SsimGradients<T, radius, gradients, true>::kColumns;
-  r.pixel_bytes = 2 * (2 + gradients) * int(sizeof(T));
+  r.columns = Kernel::kColumns;
+  // What a row in shared memory is rounded up by has the room for sums of blocks, of which there are
+  // none.
+  static_assert(Kernel::kRows * sizeof(typename Kernel::Pixels) <= kScratch * sizeof(double));
+  r.pixel_bytes = Kernel::kRows * (2 + gradients) * int(sizeof(T));
+  r.thread_bytes = Kernel::kRows * int(sizeof(typename Kernel::Pixels));
   r.warps_at_once = 16;  // as the launch bounds have it
   const bool two = r.columns == 2;
-  r.cycles[0] = two ? 950 : 1100;
-  r.cycles[1] = two ? 1000 : 1250;
-  r.cycles[2] = (two ? 1090 : 1250) + 100 * radius;
+  r.cycles[0] = 380 + (two ? 60 : 35) * radius;
+  r.cycles[1] = 450 + (two ? 90 : 75) * radius;
+  r.cycles[2] = two ? 760 + 165 * radius : (gradients == 2 ? 680 : 330) + 160 * radius;
+  r.warming = 0.85;
   r.bytes = (2 + gradients) * int(sizeof(T));
   return r;
 }
 
-// Blocks on a multiprocessor, where a thread has two columns: as strips are those of the losses, such
-// blocks have half of the most warps. Of 128 registers nvcc 13.0 spills some for compute capability
-// 12.0.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kGradientBlocks = 3;
+// Blocks on a multiprocessor; as strips are those of the losses, blocks whose threads have two columns
+// have half of the most warps. Of 128 registers nvcc 13.0 spills some for compute capability 12.0.
+template <int columns, int radius>
+constexpr int gradient_blocks() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+  return columns == 2 ? 3 : radius < 7 ? 2 : 1;
 #else
-constexpr int kGradientBlocks = 4;
+  return columns == 2 ? 4 : 2;
 #endif
+}
 
-template <class T, int radius, int gradients>
-__global__ void __launch_bounds__(
-    kMostWarps* kWarp / SsimGradients<T, radius, gradients, true>::kColumns,
-    SsimGradients<T, radius, gradients, true>::kColumns == 2 ? kGradientBlocks : 2)
+template <class T, int radius, int gradients,
+          int columns = SsimGradients<T, radius, gradients, true>::kColumns>
+__global__ void __launch_bounds__(kMostWarps* kWarp / columns, gradient_blocks<columns, radius>())
     ssim_gradients_kernel(const __grid_constant__ SsimArguments<T> a) {
   LAMP_SHARED(shared);
   if (a.common)

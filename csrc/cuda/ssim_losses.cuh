@@ -23,7 +23,7 @@ class SsimLosses {
   const Params& p;
   const Tile tile;
   const Factors<T> factor;
-  PixelRow rows;
+  PixelRow row, other;  // of pixels: the one to be read next, and the one to be written after it
   double* scratch;
   SsimConstants<T> constants;
   RowReader<T, radius, 1, common> reader;
@@ -39,16 +39,13 @@ class SsimLosses {
  public:
   LAMP_DEVICE SsimLosses(const SsimArguments<T>& arguments, unsigned char* shared)
       : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)), factor(p, tile.image),
-        rows(reinterpret_cast<PixelRow>(reinterpret_cast<double*>(shared) + kScratch)),
+        row(reinterpret_cast<PixelRow>(reinterpret_cast<double*>(shared) + kScratch)),
+        other(row + blockDim.x + 2 * radius),
         scratch(reinterpret_cast<double*>(shared)), constants(a.constants),
         reader(p, tile, tile.column - radius), edge_rows(p, p.height),
         column(tile.column + int(threadIdx.x)),
         h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), pair_at(h.pair_at(column)),
         rest_at(h.rest_at(column)) {
-    const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
-    constants.level_d = levels.d;
-    constants.level_s = levels.s;
-    if (gradients > 0 && threadIdx.x == 0) a.levels[a.tiles.first + blockIdx.x] = levels;
     LAMP_UNROLL
     for (int k = 0; k < 4; ++k) {
       T* none = nullptr;
@@ -63,35 +60,45 @@ class SsimLosses {
     const int first = max(tile.row, grid.begin), end = min(tile.end_row, grid.end);
     // Row v of pixels brings row v - radius of the loss. The row after it is on its way.
     int v = first - radius;
-    const int stop = end + radius;
     reader.seat(image.run(v));
     reader.fetch();
-    PixelRow row = rows, other = rows + blockDim.x + 2 * radius;
+    const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
+    constants.level_d = levels.d;
+    constants.level_s = levels.s;
+    if (gradients > 0 && threadIdx.x == 0) a.levels[a.tiles.first + blockIdx.x] = levels;
+    walk<false>(image, v, first + radius);
+    walk<true>(image, v, end + radius);
+    if constexpr (!common) pointwise();
+    write_sums(a, sums, scratch);
+  }
+
+ private:
+  // Goes on to row `stop`. Until the sums are full there is no loss: two loops, in which no branch
+  // parts what can run beside one another.
+  template <bool full>
+  LAMP_DEVICE void walk(const Axis& image, int& v, int stop) {
     while (v < stop) {
       const Axis::Run run = image.run(v + 1);
       reader.seat(run);
       const int some = min(v + min(run.end - (v + 1), Sum<T>::kFew), stop);
       for (; v < some; ++v) {
         reader.deposit(row, a.scale, constants.level_d, constants.level_s);
+        reader.fetch();  // before the barrier, else the compiler asks for some when it is late
         __syncthreads();
-        reader.fetch();
         const Moments<T> moments = push_moments<radius>(
             moment_sums, moments_along_x<radius>(Seen<radius, 1, Pixel<T>>(row), 0, a.tap), a.tap);
-        if (v - radius >= first) statistics(v - radius, moments);
+        if constexpr (full) statistics(v - radius, moments);
         PixelRow const read = row;
         row = other;
         other = read;
       }
       sums[0].flush();
     }
-    if constexpr (!common) pointwise();
-    write_sums(a, sums, scratch);
   }
 
- private:
   LAMP_DEVICE void statistics(int row, const Moments<T>& moments) {
     const Dissimilarity<T> at = ssim(moments, constants);
-    const Amplified<T> amplified = amplify<T>(at.loss, a.amplification);
+    const Amplified<T> amplified = amplify_either<T>(at.loss, a.amplification);
     T slope = own_factor * edge_rows.factor<T>(row) * amplified.slope;
     T loss = amplified.value;
     if constexpr (!common) {
@@ -142,9 +149,10 @@ constexpr KernelResources losses_resources() {
   r.radius = radius;
   r.pixel_bytes = 2 * 2 * int(sizeof(T));
   r.warps_at_once = radius < 7 ? 16 : 12;  // as the launch bounds and the registers have it
-  r.cycles[0] = 800 + 13 * radius;
-  r.cycles[1] = 830 + 20 * radius;
-  r.cycles[2] = 880 + 80 * radius;
+  r.cycles[0] = 690;
+  r.cycles[1] = 700 + 18 * radius;
+  r.cycles[2] = 740 + 93 * radius;
+  r.warming = 0.8;
   r.bytes = 2 * int(sizeof(T));
   return r;
 }

@@ -80,6 +80,16 @@ struct PixelTerms {
   }
 };
 
+// A(L) in float32 without a branch, which would part what can run beside it.
+template <class T>
+LAMP_DEVICE Amplified<T> amplify_either(T loss, const Amplification<T>& a) {
+  if constexpr (sizeof(T) == 8) return amplify<T>(loss, a);
+  Amplification<T> log = a;
+  log.log = true;
+  const Amplified<T> amplified = amplify<T>(loss, log);
+  return {a.log ? amplified.value : loss, a.log ? amplified.slope : T(1)};
+}
+
 // Writes the block's sums of the terms; `tile` counts all of the call's.
 template <class T>
 LAMP_DEVICE void write_sums(const SsimArguments<T>& a, Sum<T>* sums, double* scratch) {
@@ -105,10 +115,11 @@ template <class T, int gradients>
 using HRest = Neighbours<T, gradients ? gradients : 1>;  // there is no h without a gradient
 
 // G^T of a row of h that lies in shared memory, as far as a row of pixels is finished by it, at a
-// thread's columns: of ss, dd, s + d and, with both gradients, s - d.
-template <int radius, int columns, int gradients, class T, class Sums>
+// thread's columns: of ss, dd, s + d and, with both gradients, s - d. `rebase(g, along, ss, dd)`: what
+// goes on instead of `along`, rest g's G_x^T, given those of ss and dd.
+template <int radius, int columns, int gradients, class T, class Sums, class Rebase>
 LAMP_DEVICE void push_adjoint(const HPair<T>* pairs, const HRest<T, gradients>* rests, Sums* sums,
-                              const T* tap, T (*planes)[2 + gradients]) {
+                              const T* tap, T (*planes)[2 + gradients], Rebase rebase) {
   const Seen<radius, columns, HPair<T>> pair(pairs);
   const Seen<radius, columns, HRest<T, gradients>> rest(rests);
   LAMP_UNROLL
@@ -117,12 +128,15 @@ LAMP_DEVICE void push_adjoint(const HPair<T>* pairs, const HRest<T, gradients>* 
     auto finish = [&](int k, T along_x) {
       planes[c][k] = push<radius>(sums[k * columns + c], along_x, tap);
     };
-    finish(0, adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].ss; }, tap));
-    finish(1, adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].dd; }, tap));
+    const T ss = adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].ss; }, tap);
+    const T dd = adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].dd; }, tap);
+    finish(0, ss);
+    finish(1, dd);
     LAMP_UNROLL
-    for (int g = 0; g < gradients; ++g)
-      finish(2 + g,
-             adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[g]; }, tap));
+    for (int g = 0; g < gradients; ++g) {
+      const T along = adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[g]; }, tap);
+      finish(2 + g, rebase(g, along, ss, dd));
+    }
   }
 }
 

@@ -43,6 +43,7 @@ struct KernelResources {
   int thread_bytes = 0;   // and for each thread
   int warps_at_once = 0;  // on a multiprocessor, as registers let them
   int cycles[3] = {};     // of a row, where a scheduler has 1, 2 and 4 warps
+  double warming = 1;     // of that, for the first 2 radius rows, which have no result yet
   int bytes = 0;          // of DRAM, for each pixel
 
   constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
@@ -116,7 +117,7 @@ struct Tiling {
 };
 
 // Cycles until a block's first row is there.
-constexpr double kStartCycles = 1500;
+constexpr double kStartCycles = 1200;
 
 // Cycles that a launch takes on the multiprocessor that gets most blocks. What a row takes are lines
 // through the compiled code of sm_90 as bench/gpu/schedule.py plays it through (docs/gpu_static.md,
@@ -133,7 +134,9 @@ inline double launch_cycles(const KernelResources& r, const Tiling& t, int64_t p
     if (warps >= 2) return two + (four - two) * (warps / 2 - 1);
     return r.cycles[0] + (two - r.cycles[0]) * std::max(warps - 1, 0.0);
   };
-  const double rows = t.band_height + r.seam(), rest = double(blocks % at_once);
+  const double warming = 2 * r.radius;
+  const double rows = t.band_height + r.seam() - warming + r.warming * warming;
+  const double rest = double(blocks % at_once);
   return double(blocks / at_once) * (rows * row(at_once) + kStartCycles) +
          (rest ? rows * row(blocks % at_once) + kStartCycles : 0);
 }
@@ -158,32 +161,45 @@ inline Tiling tiling_of(const Params& p, const KernelResources& r, int warps, in
   return t;
 }
 
+// Calls f(tiling) for blocks of so many warps, and so many bands that a multiprocessor gets 1, 2, ...
+// of them, up to three rounds.
+template <class F>
+void for_each_tiling(const Params& p, const KernelResources& r, int warps, int64_t planes,
+                     const Device& device, F f) {
+  const Tiling whole = tiling_of(p, r, warps, 1, device);
+  if (!whole.threads) return;
+  const int64_t at_once = r.blocks_at_once(whole.threads, device.shared_memory);
+  int64_t last = 0;
+  for (int64_t blocks = 0; blocks <= 3 * at_once; ++blocks) {
+    const int64_t bands = std::clamp<int64_t>(
+        blocks * device.multiprocessors / std::max<int64_t>(planes * whole.strips, 1), 1, p.height);
+    if (bands != last) f(tiling_of(p, r, warps, bands, device));
+    last = bands;
+  }
+}
+
+// The one of some that takes the fewest cycles, the first of equals.
+template <class Choice>
+struct Quickest {
+  Choice best{};
+  double cycles = -1;
+
+  void consider(const Choice& choice, double takes) {
+    if (cycles >= 0 && takes >= cycles) return;
+    cycles = takes;
+    best = choice;
+  }
+};
+
 // Those that take the least time.
 inline Tiling best_tiling(const Params& p, const KernelResources& r, int64_t planes,
                           const Device& device) {
-  Tiling best;
-  double least = -1;
-  for (int warps = 1; warps <= kMostWarps; ++warps) {
-    const Tiling whole = tiling_of(p, r, warps, 1, device);
-    if (!whole.threads) continue;
-    const int64_t at_once = r.blocks_at_once(whole.threads, device.shared_memory);
-    // So many bands that a multiprocessor gets 1, 2, ... blocks, up to three rounds of them.
-    int64_t last = 0;
-    for (int64_t blocks = 0; blocks <= 3 * at_once; ++blocks) {
-      const int64_t bands = std::clamp<int64_t>(
-          blocks * device.multiprocessors / std::max<int64_t>(planes * whole.strips, 1), 1,
-          p.height);
-      if (bands == last) continue;
-      last = bands;
-      const Tiling t = tiling_of(p, r, warps, bands, device);
-      const double cycles = launch_cycles(r, t, planes, device);
-      if (least < 0 || cycles < least) {
-        least = cycles;
-        best = t;
-      }
-    }
-  }
-  return best;
+  Quickest<Tiling> quickest;
+  for (int warps = 1; warps <= kMostWarps; ++warps)
+    for_each_tiling(p, r, warps, planes, device, [&](const Tiling& t) {
+      quickest.consider(t, launch_cycles(r, t, planes, device));
+    });
+  return quickest.best;
 }
 
 // The tiles of the two launches: those of the gradients lie within those of the losses, one or more
@@ -207,34 +223,18 @@ struct Tilings {
 inline Tilings best_tilings(const Params& p, const KernelResources& losses,
                             const KernelResources& gradients, int64_t planes,
                             const Device& device) {
-  Tilings best;
-  double least = -1;
+  Quickest<Tilings> quickest;
   // Strips of an even number of warps, unless one is enough.
   for (int warps = p.width <= losses.positions(kWarp) ? 1 : 2; warps <= kMostWarps;
-       warps += 1 + (warps > 1)) {
-    const Tiling whole = tiling_of(p, losses, warps, 1, device);
-    if (!whole.threads) continue;
-    const int64_t at_once = losses.blocks_at_once(whole.threads, device.shared_memory);
-    int64_t last = 0;
-    for (int64_t blocks = 0; blocks <= 3 * at_once; ++blocks) {
-      const int64_t bands = std::clamp<int64_t>(
-          blocks * device.multiprocessors / std::max<int64_t>(planes * whole.strips, 1), 1,
-          p.height);
-      if (bands == last) continue;
-      last = bands;
-      const Tiling t = tiling_of(p, losses, warps, bands, device);
+       warps += 1 + (warps > 1))
+    for_each_tiling(p, losses, warps, planes, device, [&](const Tiling& t) {
       for (int parts = 1; parts <= 4; ++parts) {
         const Tilings tilings(t, gradients, parts);
-        const double cycles = launch_cycles(losses, tilings.losses, planes, device) +
-                              launch_cycles(gradients, tilings.gradients, planes, device);
-        if (least < 0 || cycles < least) {
-          least = cycles;
-          best = tilings;
-        }
+        quickest.consider(tilings, launch_cycles(losses, tilings.losses, planes, device) +
+                                       launch_cycles(gradients, tilings.gradients, planes, device));
       }
-    }
-  }
-  return best;
+    });
+  return quickest.best;
 }
 
 // ---- Pointwise losses, and backward's multiplication ---------------------------------------------

@@ -228,7 +228,7 @@ def test_rows_without_a_result_take_less():
     part = model.streamed_part(
         build.LOSSES, TILES, more, (1, 1, 80, 100), device, 0.0, [0.0, 100.0], [0.0, 60.0]
     )
-    cycles = 51 * 100 + 10 * 60 + model.start_cycles(build.LOSSES)
+    cycles = 51 * 100 + 10 * 60 + model.start_cycles()
     assert part.multiprocessors == pytest.approx(cycles / device.clock)
 
 
@@ -363,7 +363,7 @@ def test_the_main_kernels_spill_nothing(tools, target, tmp_path):
     most = {build.COMMON: (240, 370), build.LOSSES: (170, 275), build.GRADIENTS_KERNEL: (90, 180)}
     for name, code in tools.disassembled(cubin).items():
         variant = build.variant_of(name)
-        counts = sass.count(sass.longest_path(sass.common_row(code)))
+        counts = sass.count(collect.Rows.of(variant.kernel, code).full)
         columns = known[variant].columns
         multiply_adds, instructions = most[variant.kernel]
         assert counts.multiply_adds / columns < multiply_adds
