@@ -167,6 +167,8 @@ LAMP_DEVICE void copy_ahead(Element* to, const char* from, bool there) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(
                    uint32_t(__cvta_generic_to_shared(to))),
                "l"(from), "n"(sizeof(Element)), "r"(there ? int(sizeof(Element)) : 0));
+#elif defined(CUDA_HOST_EMULATION)
+  ::cuda_host::copy_ahead(to, from, sizeof(Element), there);
 #else
   *to = there ? *reinterpret_cast<const Element*>(from) : Element{};
 #endif
@@ -175,6 +177,8 @@ LAMP_DEVICE void copy_ahead(Element* to, const char* from, bool there) {
 LAMP_DEVICE void end_copies() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");
+#elif defined(CUDA_HOST_EMULATION)
+  ::cuda_host::end_copies();
 #endif
 }
 // Until this thread's copies are there, but for those of the last `groups`.
@@ -182,6 +186,8 @@ template <int groups>
 LAMP_DEVICE void wait_for_copies() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
+#elif defined(CUDA_HOST_EMULATION)
+  ::cuda_host::wait_for_copies(groups);
 #endif
 }
 

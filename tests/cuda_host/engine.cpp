@@ -31,6 +31,17 @@ struct Thread {
   Site site;            // of what it waits in
   unsigned barriers = 0;  // that it has passed
 
+  // Copies that it has asked for and not waited for, in groups: a ring.
+  static constexpr unsigned kMostCopies = 256;
+  struct Copy {
+    void* to;
+    const void* from;
+    size_t bytes;
+    bool there;
+    unsigned group;
+  } copies[kMostCopies];
+  unsigned first_copy = 0, end_copy = 0, groups = 0;
+
   // Its part of a shuffle.
   Shuffle kind{};
   unsigned mask = 0;
@@ -53,6 +64,13 @@ CUDA_HOST_UNSEEN void acquire([[maybe_unused]] char* at) {
 #if CUDA_HOST_TSAN
   __tsan_acquire(at);
 #endif
+}
+
+// Seen by the sanitizers, as they belong to the kernel.
+__attribute__((noinline)) void forget(void* to, size_t bytes) { std::memset(to, 0xff, bytes); }
+__attribute__((noinline)) void copy(void* to, const void* from, size_t bytes) {
+  if (from) std::memcpy(to, from, bytes);
+  else std::memset(to, 0, bytes);
 }
 
 class Engine {
@@ -107,6 +125,23 @@ class Engine {
     t.state = State::in_shuffle;
     t.fiber.suspend();
     return t.received;
+  }
+
+  CUDA_HOST_UNSEEN void copy_ahead(void* to, const void* from, size_t bytes, bool there) {
+    Thread& t = *current_;
+    if (t.end_copy - t.first_copy == Thread::kMostCopies)
+      fail(said_of(t) + "more copies under way than the emulation has room for");
+    t.copies[t.end_copy++ % Thread::kMostCopies] = {to, from, bytes, there, t.groups};
+    forget(to, bytes);
+  }
+  CUDA_HOST_UNSEEN void end_copies() { ++current_->groups; }
+  CUDA_HOST_UNSEEN void wait_for_copies(unsigned groups) {
+    Thread& t = *current_;
+    for (; t.first_copy != t.end_copy; ++t.first_copy) {
+      const Thread::Copy& c = t.copies[t.first_copy % Thread::kMostCopies];
+      if (c.group + groups >= t.groups) break;
+      copy(c.to, c.there ? c.from : nullptr, c.bytes);
+    }
   }
 
   static Engine instance;
@@ -185,6 +220,7 @@ class Engine {
       t.number = i;
       t.state = State::ready;
       t.barriers = 0;
+      t.first_copy = t.end_copy = t.groups = 0;
       t.fiber.start(stacks_ + i * (Fiber::kGuardBytes + Fiber::kStackBytes), &Engine::entry);
     }
     for (unsigned returned = 0; returned < count_;) {
@@ -321,6 +357,14 @@ CUDA_HOST_UNSEEN void synchronize_block(Site site) { Engine::instance.wait_at_ba
 CUDA_HOST_UNSEEN uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t bits, int by, int width,
                                   Site site) {
   return Engine::instance.shuffle(kind, mask, bits, by, width, site);
+}
+
+CUDA_HOST_UNSEEN void copy_ahead(void* to, const void* from, size_t bytes, bool there) {
+  Engine::instance.copy_ahead(to, from, bytes, there);
+}
+CUDA_HOST_UNSEEN void end_copies() { Engine::instance.end_copies(); }
+CUDA_HOST_UNSEEN void wait_for_copies(unsigned groups) {
+  Engine::instance.wait_for_copies(groups);
 }
 
 void launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared,

@@ -52,6 +52,13 @@ void synchronize_block(Site site);
 // `bits` of the lane that `kind`, `by` and `width` name. All lanes of `mask` take part.
 uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t bits, int by, int width, Site site);
 
+// A copy that no register waits for: between here and the wait for its group what is in `to` is
+// undefined, here NaN. Zeros, where nothing is `there`.
+void copy_ahead(void* to, const void* from, size_t bytes, bool there);
+void end_copies();
+// Makes this thread's copies, but for those of the last `groups`: no device makes them later.
+void wait_for_copies(unsigned groups);
+
 // Runs `thread` for each thread of the grid. Where CUDA refuses a launch nothing runs, and
 // cudaGetLastError tells; `kernel` is what cudaFuncSetAttribute knows it by.
 void launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared,

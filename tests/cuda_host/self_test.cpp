@@ -146,6 +146,55 @@ void unwritten_is_nan() {
   for (const float one : found) require(std::isnan(one), "NaN where nothing was written");
 }
 
+// Each thread copies two numbers ahead, in a group each, and waits for the first.
+__global__ void copies_kernel(const float* from, float* to) {
+  LAMP_SHARED(shared);
+  float* const numbers = shared_as<float>(shared);
+  const unsigned n = blockDim.x, i = threadIdx.x;
+  cuda_host::copy_ahead(numbers + i, from + i, sizeof(float), true);
+  cuda_host::end_copies();
+  cuda_host::copy_ahead(numbers + n + i, from + n + i, sizeof(float), i % 2);
+  cuda_host::end_copies();
+  to[i] = numbers[i];
+  cuda_host::wait_for_copies(1);
+  to[n + i] = numbers[i];
+  to[2 * n + i] = numbers[n + i];
+  cuda_host::wait_for_copies(0);
+  to[3 * n + i] = numbers[n + i];
+}
+void copies_ahead() {
+  constexpr unsigned n = 64;
+  std::vector<float> from(2 * n), found(4 * n);
+  for (unsigned i = 0; i < 2 * n; ++i) from[i] = float(i + 1);
+  LAMP_LAUNCH(copies_kernel, 1, n, 2 * n * sizeof(float), nullptr, from.data(), found.data());
+  require_launched();
+  for (unsigned i = 0; i < n; ++i) {
+    require(std::isnan(found[i]) && std::isnan(found[2 * n + i]), "NaN until it is waited for");
+    require(found[n + i] == from[i], "copied");
+    require(found[3 * n + i] == (i % 2 ? from[n + i] : 0), "copied, or zero where nothing is");
+  }
+}
+
+// A thread copies to what its neighbour may still read.
+template <bool barrier>
+__global__ void copies_over_kernel(const int* from, int* to) {
+  LAMP_SHARED(shared);
+  int* const numbers = shared_as<int>(shared);
+  const unsigned n = blockDim.x, i = threadIdx.x;
+  numbers[i] = int(i);
+  __syncthreads();
+  to[i] = numbers[(i + 1) % n];
+  if (barrier) __syncthreads();
+  cuda_host::copy_ahead(numbers + i, from + i, sizeof(int), true);
+}
+template <bool barrier>
+void copies_over() {
+  std::vector<int> from(64), found(64);
+  LAMP_LAUNCH(copies_over_kernel<barrier>, 1, 64, 64 * sizeof(int), nullptr, from.data(), found.data());
+  require_launched();
+  for (int i = 0; barrier && i < 64; ++i) require(found[size_t(i)] == (i + 1) % 64, "read before");
+}
+
 // The order shows in whose number comes when, and nowhere else.
 __global__ void order_kernel(int* next, int* to) {
   to[(*next)++] = int(blockIdx.x * blockDim.x + threadIdx.x);
@@ -375,6 +424,9 @@ const std::map<std::string, std::function<void()>> kTests = {
     {"shuffles", shuffles},
     {"absent_lane_gives_nan", absent_lane_gives_nan},
     {"unwritten_is_nan", unwritten_is_nan},
+    {"copies_ahead", copies_ahead},
+    {"copies_over", copies_over<true>},
+    {"copies_over_without_barrier", copies_over<false>},
     {"orders", orders},
     {"launches_follow_one_another", launches_follow_one_another},
     {"limits", limits},

@@ -17,6 +17,8 @@ SOUND = (
     "end_of_local",
     "neighbours",
     "written_again",
+    "copies_ahead",
+    "copies_over",
 )
 ERRORS = {
     "nobody_asked": "a launch failed and nobody asked",
@@ -37,6 +39,7 @@ OVERRUNS = {
 RACES = (
     "neighbours_without_barrier",
     "written_again_without_barrier",
+    "copies_over_without_barrier",
     "shuffle_is_no_barrier",
     "blocks_overlap",
     "blocks_overlap_after_barriers",
