@@ -373,6 +373,30 @@ def test_the_sum_over_a_batch_is_rounded_once(batch, metrics):
     assert torch.equal(gradient, of_images)
 
 
+# ---- Autograd -----------------------------------------------------------------------------------
+
+LOSSES = {
+    "mean": {},
+    "sum": {"reduction": "sum"},
+    "each image": {"reduction": "image"},
+    "image level": {"amplify_over": "image"},
+    "batch level": {"amplify_over": "batch"},
+    "map": {"reduction": "none"},
+}
+TERMS = {
+    "ssim": {"mse": 0.0},
+    "mse": {"ssim": 0.0},
+    "l1": {"ssim": 0.0, "mse": 0.0, "l1": 1.0},
+    "all": {"l1": 1.0},
+}
+every_loss = pytest.mark.parametrize("level", LOSSES.values(), ids=LOSSES)
+every_term = pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+
+
+def loss_of(x, y, terms, level, backend="native"):
+    return functional.amplified_reconstruction_loss(x, y, **terms, **level, backend=backend)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_the_loss_is_what_the_operator_returns(reduction):
     """No sum of PyTorch's, in forward or backward, and no tensor of factors."""
@@ -384,6 +408,36 @@ def test_the_loss_is_what_the_operator_returns(reduction):
     names = {event.name for event in profile.events()}
     assert "lamp_kernels::image_losses" in names
     assert not names & {"aten::sum", "aten::new_full", "aten::expand"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("padding", ["reflect", "valid"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@every_term
+def test_a_loss_summed_by_the_operator_is_the_references(terms, reduction, padding, dtype):
+    x, y = images((5, 3, 16, 18), dtypes=(dtype, dtype), grad=(True, True))
+    level = {"reduction": reduction, "padding": padding}
+    wide = [image.detach().double().requires_grad_() for image in (x, y)]
+    expected = loss_of(*wide, terms, level, "reference")
+    found = loss_of(x, y, terms, level)
+    digits = 1e-12 if dtype == torch.float64 else 2e-6
+    torch.testing.assert_close(found.double(), expected, rtol=digits, atol=0.0)
+    for one, other in zip(
+        torch.autograd.grad(3.0 * found, (x, y)),
+        torch.autograd.grad(3.0 * expected, wide),
+        strict=True,
+    ):
+        assert (one - other).norm() <= 10 * digits * other.norm()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_scaled_loss_has_scaled_gradients(reduction):
+    x, y = images((2, 1, 12, 13), grad=(True, False))
+    level = {"reduction": reduction}
+    (expected,) = torch.autograd.grad(loss_of(x, y, {}, level), x)
+    scaler = torch.amp.GradScaler(DEVICE, init_scale=1024.0)
+    scaler.scale(loss_of(x, y, {}, level)).backward()
+    assert torch.equal(x.grad, 1024.0 * expected)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -411,30 +465,6 @@ def test_a_hook_on_the_loss_sees_and_changes_its_gradient(reduction):
     assert [gradient.item() for gradient in seen] == [1.0]
     assert loss.grad.shape == ()
     assert torch.equal(x.grad, 4.0 * expected)
-
-
-# ---- Autograd -----------------------------------------------------------------------------------
-
-LOSSES = {
-    "mean": {},
-    "sum": {"reduction": "sum"},
-    "each image": {"reduction": "image"},
-    "image level": {"amplify_over": "image"},
-    "batch level": {"amplify_over": "batch"},
-    "map": {"reduction": "none"},
-}
-TERMS = {
-    "ssim": {"mse": 0.0},
-    "mse": {"ssim": 0.0},
-    "l1": {"ssim": 0.0, "mse": 0.0, "l1": 1.0},
-    "all": {"l1": 1.0},
-}
-every_loss = pytest.mark.parametrize("level", LOSSES.values(), ids=LOSSES)
-every_term = pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
-
-
-def loss_of(x, y, terms, level, backend="native"):
-    return functional.amplified_reconstruction_loss(x, y, **terms, **level, backend=backend)
 
 
 def second_by_grad(loss, x):

@@ -422,7 +422,7 @@ void sums(const Arguments& arguments, CudaKernels& kernels) {
       c.p.l1 = l1;
       c.shared = true;
       c.set_shape(s);
-      complete_and_check(c, seed, random, kernels, 0);
+      complete_and_check(c, seed, random, kernels, int(l1));
       most_ways = before;
     }
   for (const int64_t batch : {int64_t(2), int64_t(300)}) {
