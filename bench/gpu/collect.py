@@ -331,7 +331,7 @@ def _prediction(
     around = [
         # The sum over all tiles: a read, a reduction.
         model.Part(0.0, 2 * FAR_LATENCY / device.clock),
-        # The factors, which the SSIM kernels read, and PyTorch's fill of the loss's own gradient ...
+        # The factors, for the SSIM kernels, and PyTorch's fill of the loss's own gradient ...
         *[model.Part(0.0, 0.0)] * 2,
         # ... and backward's multiplication by it, whose blocks read that it is 1, and end.
         model.Part(0.0, FAR_LATENCY / device.clock),

@@ -35,7 +35,7 @@ class CudaKernels : public Kernels {
   cuda::Design design = cuda::Design::fastest;
   int64_t cache = 0;   // of the device, if not by chance
   bool large = false;  // the large device alone
-  bool every_sum = false;  // in every order
+  bool every_sum = false;  // that of the batch too, in every order
 
   void compute(const Params& p, bool wide, void* shares, int way) override {
     cuda_host::settings.order = Order(way);
@@ -128,7 +128,7 @@ class CudaKernels : public Kernels {
 
   template <class T>
   void check_other_sums(const Params& p, const T* shares) const {
-    check_sums(p, shares, [&](Sums sums, T* to) {
+    check_sums(p, shares, every_sum, [&](Sums sums, T* to) {
       launch(p, sizeof(T) == sizeof(double), to, sums);
       if (sums != Sums::batch) return;
       const Order before = std::exchange(cuda_host::settings.order, Order::forward);
