@@ -219,7 +219,7 @@ class Sweep {
 
   void time(Problem& problem, const Shape& s, const Call& call, bool own) {
     const Memory scratch(size_t(call.scratch_bytes())), shares(size_t(s.batch) * sizeof(float));
-    auto launch = [&] { call.enqueue(shares.data(), false, scratch.data(), nullptr); };
+    auto launch = [&] { call.enqueue(shares.data(), Sums::images, scratch.data(), nullptr); };
     problem.poison();
     launch();
     ok(cudaDeviceSynchronize(), "launch");

@@ -1,7 +1,5 @@
 // The operators' CPU kernels. Python (lamp_kernels/ops.py) adds what autograd and the compiler need.
 
-#include <vector>
-
 #include "cpu/launch.h"
 #include "operators.h"
 
@@ -11,30 +9,19 @@ namespace {
 struct Cpu {
   static bool has(const Tensor& t) { return t.is_cpu(); }
 
-  static void run(Params& p, const Tensor&, bool wide, void* shares, bool per_term) {
+  static void run(Params& p, const Tensor&, bool wide, void* shares, Sums sums) {
     if (wide)
-      run_typed(p, static_cast<double*>(shares), per_term);
+      run_typed(p, static_cast<double*>(shares), sums);
     else
-      run_typed(p, static_cast<float*>(shares), per_term);
+      run_typed(p, static_cast<float*>(shares), sums);
   }
 
  private:
   template <class T>
-  static void run_typed(Params& p, T* shares, bool per_term) {
-    auto run = [&p](T* out) {
-      compute<T>(p, out, [](int64_t begin, int64_t end, int64_t grain, const auto& f) {
-        torch::stable::parallel_for(begin, end, grain, f);
-      });
-    };
-    const int terms = p.terms();
-    if (!shares || per_term || terms == 1) return run(shares);
-    std::vector<T> each(p.batch * terms);
-    run(each.data());
-    for (int64_t n = 0; n < p.batch; ++n) {
-      T sum = 0;
-      for (int k = 0; k < terms; ++k) sum += each[n * terms + k];
-      shares[n] = sum;
-    }
+  static void run_typed(Params& p, T* shares, Sums sums) {
+    compute<T>(p, shares, sums, [](int64_t begin, int64_t end, int64_t grain, const auto& f) {
+      torch::stable::parallel_for(begin, end, grain, f);
+    });
   }
 };
 

@@ -6,9 +6,9 @@
 //
 // A Device has
 //   static bool has(const Tensor&);
-//   static void run(Params&, const Tensor& like, bool wide, void* shares, bool per_term);
-// which computes what `p` says and writes factors * sums to `shares` unless that is null: (N, T)
-// per term, or (N,) summed over the terms. `wide`: in float64, else in float32.
+//   static void run(Params&, const Tensor& like, bool wide, void* shares, Sums sums);
+// which computes what `p` says and writes factors * sums to `shares` unless that is null, added up
+// as `sums` says. `wide`: in float64, else in float32.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -16,10 +16,12 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "params.h"
 #include "taps.h"
@@ -30,13 +32,19 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// losses (N,): for each image the sum over terms and grid of factors * weight * A(L), or (N, T) term
-// by term; and the gradients of the sum of that, empty where not asked for.
+// losses: the sum over the grid of factor * weight * A(L), of each image and term (N, T), summed over
+// the terms (N,), or over all (): sums = "terms", "images" or "batch". And the gradients of the sum of
+// that, empty where not asked for.
+// factors: (N, T), or none where all images share them; then these are the T coefficients, each over
+// how many values its term's grid has in an image or in the batch: mean_over = "image", "batch" or
+// "nothing". No memory has to be filled with them, and of no size does a graph hold a constant. A sum
+// over the batch takes no other.
 constexpr char kImageLossesSchema[] =
-    "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor factors, bool ssim, "
-    "bool mse, bool l1, float data_range, int window_size, float sigma, float k1, float k2, "
-    "str padding, float dissimilarity, bool amplify, float eps, bool per_term, "
-    "bool input_gradient, bool target_gradient) -> (Tensor, Tensor, Tensor)";
+    "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor? factors, "
+    "float[] coefficients, str mean_over, bool ssim, bool mse, bool l1, float data_range, "
+    "int window_size, float sigma, float k1, float k2, str padding, float dissimilarity, "
+    "bool amplify, float eps, str sums, bool input_gradient, bool target_gradient) "
+    "-> (Tensor, Tensor, Tensor)";
 // On the loss's grid: the sum over terms of coefficients * A(L).
 constexpr char kLossMapSchema[] =
     "loss_map(Tensor input, Tensor target, Tensor coefficients, bool ssim, bool mse, bool l1, "
@@ -168,6 +176,27 @@ inline Source weight_of(const Tensor& weight, const Params& p, ScalarType dtype)
   return s;
 }
 
+inline Sums sums_of(const std::string& name) {
+  STD_TORCH_CHECK(name == "terms" || name == "images" || name == "batch", "unknown sums ", name);
+  return name == "terms" ? Sums::terms : name == "images" ? Sums::images : Sums::batch;
+}
+
+// Of every image. In double, as Python divides.
+inline void share_factors(Params& p, const std::vector<double>& coefficients,
+                          const std::string& mean_over) {
+  STD_TORCH_CHECK(int64_t(coefficients.size()) == p.terms(),
+                  "expected a coefficient for each term where there are no factors");
+  STD_TORCH_CHECK(mean_over == "nothing" || mean_over == "image" || mean_over == "batch",
+                  "unknown mean over ", mean_over);
+  const double images = mean_over == "batch" ? double(std::max<int64_t>(p.batch, 1)) : 1.0;
+  for (int k = 0; k < p.terms(); ++k) {
+    const int64_t lost = p.ssim && k == 0 ? 2 * p.first_row() : 0;
+    const int64_t values = p.channels * (p.height - lost) * (p.width - lost);
+    const double count = double(std::max<int64_t>(values, 1)) * images;
+    p.shared_factors[k] = mean_over == "nothing" ? coefficients[k] : coefficients[k] / count;
+  }
+}
+
 // Pointwise losses of dense images do not care where rows end.
 inline void join_rows(Params& p, const Tensor& input, const Tensor& target) {
   if (p.ssim || p.weight.data) return;
@@ -190,21 +219,34 @@ void check_devices(const Tensor& input, const Tensors&... others) {
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> image_losses(
     const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
-    const Tensor& factors, bool ssim, bool mse, bool l1, double data_range, int64_t window_size,
-    double sigma, double k1, double k2, std::string padding, double dissimilarity, bool amplify,
-    double eps, bool per_term, bool input_gradient, bool target_gradient) {
+    const std::optional<Tensor>& factors, std::vector<double> coefficients, std::string mean_over,
+    bool ssim, bool mse, bool l1, double data_range, int64_t window_size, double sigma, double k1,
+    double k2, std::string padding, double dissimilarity, bool amplify, double eps,
+    std::string sums, bool input_gradient, bool target_gradient) {
   Params p = params_of(input, target,
                        {ssim, mse, l1, data_range, window_size, sigma, k1, k2, padding,
                         dissimilarity, amplify, eps});
   const ScalarType dtype = computed_in(input, target);
-  check_devices<Device>(input, target, factors);
-  if (weight) check_devices<Device>(input, *weight);
-  STD_TORCH_CHECK(factors.scalar_type() == dtype && factors.dim() == 2 &&
-                      factors.size(0) == p.batch && factors.size(1) == p.terms(),
-                  "expected factors (N, T) in the type computed in");
-  const Tensor dense = factors.is_contiguous() ? factors : torch::stable::contiguous(factors);
-  p.factors = dense.const_data_ptr();
-  if (weight) p.weight = weight_of(*weight, p, dtype);
+  check_devices<Device>(input, target);
+  if (weight) {
+    check_devices<Device>(input, *weight);
+    p.weight = weight_of(*weight, p, dtype);
+  }
+  std::optional<Tensor> dense;  // alive until the kernels are launched
+  if (factors) {
+    check_devices<Device>(input, *factors);
+    STD_TORCH_CHECK(factors->scalar_type() == dtype && factors->dim() == 2 &&
+                        factors->size(0) == p.batch && factors->size(1) == p.terms(),
+                    "expected factors (N, T) in the type computed in");
+    dense = factors->is_contiguous() ? *factors : torch::stable::contiguous(*factors);
+    p.factors = dense->const_data_ptr();
+    STD_TORCH_CHECK(coefficients.empty() && mean_over == "nothing",
+                    "expected factors or coefficients, not both");
+  } else {
+    share_factors(p, coefficients, mean_over);
+  }
+  const Sums over = sums_of(sums);
+  STD_TORCH_CHECK(over != Sums::batch || !factors, "a sum over the batch takes no factors");
 
   const std::array<int64_t, 4> sizes{p.batch, p.channels, p.height, p.width};
   auto gradient_of = [&](const Tensor& image, bool wanted) {
@@ -216,10 +258,11 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
   if (input_gradient) p.input_gradient = sink_of(by_input);
   if (target_gradient) p.target_gradient = sink_of(by_target);
 
-  Tensor losses = per_term ? torch::stable::new_empty(input, {p.batch, p.terms()}, dtype)
-                           : torch::stable::new_empty(input, {p.batch}, dtype);
+  const std::array<int64_t, 2> shape{p.batch, p.terms()};  // of it, so many dimensions
+  const size_t dims = over == Sums::terms ? 2 : over == Sums::images ? 1 : 0;
+  Tensor losses = torch::stable::new_empty(input, {shape.data(), dims}, dtype);
   join_rows(p, input, target);
-  Device::run(p, input, dtype == ScalarType::Double, losses.mutable_data_ptr(), per_term);
+  Device::run(p, input, dtype == ScalarType::Double, losses.mutable_data_ptr(), over);
   return {losses, by_input, by_target};
 }
 
@@ -247,7 +290,7 @@ Tensor loss_map(const Tensor& input, const Tensor& target, const Tensor& coeffic
   const int64_t bytes = dtype == ScalarType::Double ? 8 : 4;
   p.map.data = static_cast<char*>(p.map.data) - origin * (p.map.row + p.map.column) * bytes;
   join_rows(p, input, target);
-  Device::run(p, input, dtype == ScalarType::Double, nullptr, false);
+  Device::run(p, input, dtype == ScalarType::Double, nullptr, Sums::images);
   return map;
 }
 

@@ -20,6 +20,8 @@ LAMP_ANYWHERE constexpr int64_t size_of(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
 }
 enum class Border : int { reflect, valid, zeros };
+// What factors * sums are added up over: nothing, (N, T); the terms, (N,); all, ().
+enum class Sums : int { terms, images, batch };
 
 // A tensor (N, C, H, W) of any strides, counted in elements; a stride of 0 repeats.
 struct Source {
@@ -52,7 +54,10 @@ struct Params {
   // (N, C, H, W). The weight has the type computed in, and lies on the pixels of the image; where
   // it was given on the grid of a "valid" SSIM its data points before that grid's corner.
   Source input, target, weight;
-  const void* factors;  // (N, T) of the type computed in, T the number of terms
+  // Of T terms: (N, T) of the type computed in, or null; then `shared_factors` are those of every
+  // image, by position among the terms present.
+  const void* factors;
+  double shared_factors[kMaxTerms];
   Sink input_gradient, target_gradient;  // of the sum over n, t of factors * sums
   Sink map;             // factors[0, t] times A(L), summed over the terms
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lamp_kernels import ops
-from lamp_kernels.options import LossOptions, Metric, Terms
+from lamp_kernels.levels import SharedFactors
+from lamp_kernels.options import LossOptions, Metric, Sums, Terms
 from lamp_kernels.tensors import compute_dtype, numbers_beside
 
 
@@ -16,22 +17,22 @@ def image_losses(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
-    factors: Tensor,
+    factors: Tensor | SharedFactors,
     options: LossOptions,
     *,
     amplified: bool,
-    per_term: bool,
+    sums: Sums,
 ) -> Tensor:
     """As `reference.image_losses`."""
     shape = input.shape
-    store = torch.is_grad_enabled() and not per_term
+    store = torch.is_grad_enabled() and sums != "terms"
     losses: Tensor = operators.image_losses(
         _as_images(input),
         _as_images(target),
         None if weight is None else _weight_as_images(weight, shape),
-        factors,
+        *((factors, (), "nothing") if isinstance(factors, Tensor) else (None, *factors)),
         *_options(metrics, options, amplified),
-        per_term,
+        sums,
         store and input.requires_grad,
         store and target.requires_grad,
     )[0]

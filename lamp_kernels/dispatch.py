@@ -32,29 +32,28 @@ def reduced_loss(
     implementation = _prepare(input, target, weight, terms, options, backend)
     dtype = compute_dtype(input.dtype, target.dtype)
     mask = _mask(weight, input, dtype)
-    grids = [_grid(input.shape, metric, options) for metric in terms]
-    factors: list[Tensor | float] = []
+    factors: Tensor | levels.SharedFactors
     counted: Tensor | int = max(input.shape[0], 1)
     if mask is None:
-        for grid, coefficient in zip(grids, terms.values(), strict=True):
-            pixels = float(max(grid[1:].numel(), 1))
-            everything = pixels * max(input.shape[0], 1)
-            factors.append(levels.factor(pixels, everything, coefficient, amplify_over, reduction))
+        factors = levels.shared_factors(terms, amplify_over, reduction)
     else:
+        grids = [_grid(input.shape, metric, options) for metric in terms]
         weights = [_weight_sums(mask, input.shape, grid) for grid in grids]
+        own_factors = []
         for sums, coefficient in zip(weights, terms.values(), strict=True):
             own, total = levels.nonzero(sums), levels.nonzero(sums.sum(0))
-            factors.append(levels.factor(own, total, coefficient, amplify_over, reduction))
+            own_factors.append(levels.factor(own, total, coefficient, amplify_over, reduction))
+        factors = _columns(own_factors, input, dtype)
         counted = torch.stack([(sums > 0).sum(0).clamp(min=1) for sums in weights])
     shares = implementation.image_losses(
         tuple(terms),
         input,
         target,
         mask,
-        _columns(factors, input, dtype),
+        factors,
         options,
         amplified=amplify_over == "element",
-        per_term=levels.per_term(amplify_over, terms),
+        sums=levels.sums(amplify_over, reduction, terms, shared=mask is None),
     )
     amplify = partial(reference.amplify, amplification=options.amplification, eps=options.eps)
     coefficients = list(terms.values())

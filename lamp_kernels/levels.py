@@ -14,39 +14,74 @@ coefficient and added.
 All of it is `finish(factors * S)`: the factors are known before any pixel is read, so a
 kernel can compute the gradient of sum(factors * S) in the pass that computes S. It can so where
 `finish` treats the terms of an image alike, so that their sum is all it needs; at image and batch
-level several terms have a slope each (`per_term`).
+level several terms have a slope each (`sums`). Without a weight all images have the same factors,
+numbers, and the kernel may add up the batch.
 
 Where a sum of weights is 0 its quotient is S, and S is 0 unless the data holds NaN or infinity:
 a weight of 0 does not hide those.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from lamp_kernels.options import Level, Reduction, Terms
+from lamp_kernels.options import Level, MeanOver, Reduction, Sums, Terms
 from lamp_kernels.tensors import numbers_beside
 
 
-def per_term(amplify_over: Level, terms: Terms) -> bool:
-    """Whether `finish` needs the shares of each term, (N, T), and not their sum, (N,)."""
-    return amplify_over != "element" and len(terms) > 1
+class SharedFactors(NamedTuple):
+    """The factors of every image where m = 1: numbers.
+
+    Not divided yet, so that a compiled graph for any size has none of a size in it.
+    """
+
+    coefficients: tuple[float, ...]  # one a term
+    mean_over: MeanOver  # what they are divided by: the grid's values in an image, or in all
+
+    def of(self, term: int, grid: torch.Size) -> float:
+        """What that term's S is multiplied by; grid: the shape of its losses, (N, ...)."""
+        coefficient = self.coefficients[term]
+        if self.mean_over == "nothing":
+            return coefficient
+        count = float(max(grid[1:].numel(), 1))
+        if self.mean_over == "batch":
+            count *= max(grid[0], 1)
+        return coefficient / count
+
+
+def shared_factors(terms: Terms, amplify_over: Level, reduction: Reduction) -> SharedFactors:
+    """What S of every image is multiplied by, where there is no weight."""
+    numerators = tuple(_numerator(value, amplify_over) for value in terms.values())
+    return SharedFactors(numerators, _mean_over(amplify_over, reduction))
 
 
 def factor(
-    own: Tensor | float,
-    total: Tensor | float,
-    coefficient: float,
-    amplify_over: Level,
-    reduction: Reduction,
+    own: Tensor, total: Tensor, coefficient: float, amplify_over: Level, reduction: Reduction
 ) -> Tensor | float:
-    """What one term's S is multiplied by, from m of each image and of all: numbers or tensors."""
-    numerator = coefficient if amplify_over == "element" else 1.0
+    """What one term's S is multiplied by, from m of each image and of all."""
+    numerator, over = _numerator(coefficient, amplify_over), _mean_over(amplify_over, reduction)
+    if over == "nothing":
+        return numerator
+    return numerator / (own if over == "image" else total)
+
+
+def _numerator(coefficient: float, amplify_over: Level) -> float:
+    return coefficient if amplify_over == "element" else 1.0
+
+
+def _mean_over(amplify_over: Level, reduction: Reduction) -> MeanOver:
     if amplify_over == "image" or reduction == "image":
-        return numerator / own
-    if amplify_over == "batch" or reduction == "mean":
-        return numerator / total
-    return numerator
+        return "image"
+    return "batch" if amplify_over == "batch" or reduction == "mean" else "nothing"
+
+
+def sums(amplify_over: Level, reduction: Reduction, terms: Terms, shared: bool) -> Sums:
+    """What `finish` needs of the shares. shared: whether all images have the same factors."""
+    if amplify_over != "element":
+        return "terms" if len(terms) > 1 else "images"
+    return "batch" if shared and reduction != "image" else "images"
 
 
 def nonzero(weights: Tensor) -> Tensor:
@@ -64,11 +99,11 @@ def finish(
 ) -> Tensor:
     """The loss, a scalar or (N,) for reduction="image", from shares = factors * S.
 
-    shares: (N,), or (N, T) where `per_term`.
+    shares: as `sums` says.
     counted: how many images have m > 0, (T,) or one number; at least 1.
     """
     if amplify_over == "element":  # the coefficients are in the factors
-        return shares if reduction == "image" else shares.sum()
+        return shares if reduction == "image" or shares.dim() == 0 else shares.sum()
     if shares.dim() == 1:
         shares = shares.unsqueeze(1)
     by_term = numbers_beside(shares, coefficients, shares.dtype)

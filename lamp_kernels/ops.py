@@ -3,18 +3,22 @@
 The kernels (C++, Triton) compute; what is here is about tensors only. Two operators of one schema
 make a backend:
 
-    image_losses(input, target, weight, factors, <options>, per_term, input_gradient,
-                 target_gradient) -> losses, gradient of input, gradient of target
+    image_losses(input, target, weight, factors, coefficients, mean_over, <options>, sums,
+                 input_gradient, target_gradient)
+        -> losses, gradient of input, gradient of target
     loss_map(input, target, coefficients, <options>) -> map
 
 `image_losses` computes the gradients in the pass that computes the losses, and backward only
 multiplies them, in place where it can: whoever calls the operator itself and differentiates its
 losses leaves the gradients to backward. They are kept on the autograd node, as results of its own
 and not as tensors saved for backward, so hooks on saved tensors (torch.autograd.graph.save_on_cpu,
-checkpoints) do not see them. With
-`per_term` the upstream factors differ from term to term; then the forward computes values, and
-backward calls the operator again with those factors in `factors`. The backward of the map is
+checkpoints) do not see them. Where
+`sums` is "terms" the upstream factors differ from term to term; then the forward computes values,
+and backward calls the operator again with those factors in `factors`. The backward of the map is
 `image_losses` with the upstream gradient as its weight.
+
+`factors` are (N, T), or None where all images share them: then `coefficients` and `mean_over` are
+what `levels.SharedFactors` says, and `sums` may be "batch".
 
 Autocast needs no rule: the kernels take mixed floating dtypes as they are, compute in float32 or
 float64, and return that.
@@ -29,7 +33,8 @@ from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
-from lamp_kernels.tensors import compute_dtype
+from lamp_kernels.levels import SharedFactors
+from lamp_kernels.tensors import compute_dtype, numbers_beside
 
 NO_SECOND_DERIVATIVE = (
     "the kernels of lamp_kernels have no second derivative; backend='reference' has"
@@ -57,6 +62,19 @@ class Options(NamedTuple):
     amplify: bool
     eps: float
 
+    @property
+    def terms(self) -> int:
+        """How many."""
+        return self.ssim + self.mse + self.l1
+
+    def grids(self, shape: torch.Size) -> list[torch.Size]:
+        """The shapes of the terms' losses, from that of the images (N, C, H, W)."""
+        whole = [shape] * (self.mse + self.l1)
+        if not self.ssim:
+            return whole
+        lost = self.window_size - 1 if self.padding == "valid" else 0
+        return [torch.Size((*shape[:2], shape[2] - lost, shape[3] - lost)), *whole]
+
 
 # Of the native operators csrc/operators.h has the schemas, the same ones.
 _OPTIONS_SCHEMA = (
@@ -64,8 +82,9 @@ _OPTIONS_SCHEMA = (
     "float k2, str padding, float dissimilarity, bool amplify, float eps"
 )
 IMAGE_LOSSES_SCHEMA = (
-    f"(Tensor input, Tensor target, Tensor? weight, Tensor factors, {_OPTIONS_SCHEMA}, "
-    "bool per_term, bool input_gradient, bool target_gradient) -> (Tensor, Tensor, Tensor)"
+    "(Tensor input, Tensor target, Tensor? weight, Tensor? factors, float[] coefficients, "
+    f"str mean_over, {_OPTIONS_SCHEMA}, str sums, bool input_gradient, bool target_gradient) "
+    "-> (Tensor, Tensor, Tensor)"
 )
 LOSS_MAP_SCHEMA = f"(Tensor input, Tensor target, Tensor coefficients, {_OPTIONS_SCHEMA}) -> Tensor"
 ONCE_SCHEMA = "(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> Tensor"
@@ -75,8 +94,8 @@ SCALE_SCHEMA = "(Tensor(a!) gradient, Tensor factor) -> ()"
 class Operators(NamedTuple):
     """The operators of a backend.
 
-    scale: multiplies a CUDA gradient (N, C, H, W) by factors (N,) in place, without a pass over it
-    where they are 1; None where there is none.
+    scale: multiplies a CUDA gradient (N, C, H, W) by factors (N,), or one (), in place, without a
+    pass over it where they are 1; None where there is none.
     """
 
     image_losses: Any
@@ -190,12 +209,20 @@ def empty_in_format_of(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype)
 
 
 def _fake_losses(
-    input: Tensor, target: Tensor, weight: Tensor | None, factors: Tensor, *options: Any
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    factors: Tensor | None,
+    coefficients: list[float],
+    mean_over: str,
+    *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check_one_device(input, target, weight, factors)
-    per_term, *wanted = options[len(Options._fields) :]
+    sums, *wanted = options[len(Options._fields) :]
+    terms = Options(*options[: len(Options._fields)]).terms
     dtype = compute_dtype(input.dtype, target.dtype)
-    losses = input.new_empty(factors.shape if per_term else factors.shape[:1], dtype=dtype)
+    sizes = {"terms": (input.shape[0], terms), "images": input.shape[:1], "batch": ()}[sums]
+    losses = input.new_empty(sizes, dtype=dtype)
     by_input, by_target = (
         empty_in_format_of(image, tuple(image.shape), dtype)
         if gradient
@@ -207,10 +234,7 @@ def _fake_losses(
 
 def _fake_map(input: Tensor, target: Tensor, coefficients: Tensor, *options: Any) -> Tensor:
     _check_one_device(input, target, coefficients)
-    given = Options(*options)
-    lost = given.window_size - 1 if given.ssim and given.padding == "valid" else 0
-    batch, channels, height, width = input.shape
-    sizes = (batch, channels, height - lost, width - lost)
+    sizes = Options(*options).grids(input.shape)[0]
     return empty_in_format_of(input, sizes, compute_dtype(input.dtype, target.dtype))
 
 
@@ -230,11 +254,12 @@ def _refuse(ctx: Any, upstream: Tensor) -> None:
 
 
 def _keep_losses(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    input, target, weight, factors, *options = inputs
+    input, target, weight, factors, coefficients, mean_over, *options = inputs
     _, *gradients = output
     ctx.save_for_backward(input, target, weight, factors)
     ctx.gradients = gradients
-    *ctx.options, ctx.per_term, _, _ = options
+    ctx.shared = (coefficients, mean_over)
+    *ctx.options, ctx.sums, _, _ = options
     ctx.mark_non_differentiable(*gradients)
     ctx.set_materialize_grads(False)
 
@@ -242,14 +267,18 @@ def _keep_losses(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
 def _backward_of_losses(
     operators: Operators, ctx: Any, upstream: Tensor | None, *_: Any
 ) -> tuple[Any, ...]:
-    nothing = (None,) * (len(Options._fields) + 5)
+    nothing = (None,) * (len(Options._fields) + 7)
     if upstream is None:
         return (None, None, *nothing)
     input, target, weight, factors = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
     factor: Tensor | None = upstream
-    if ctx.per_term:
+    shared, sums = ctx.shared, ctx.sums
+    if sums == "terms":
+        if factors is None:
+            factors = _shared_factors(upstream, input.shape, Options(*ctx.options), *shared)
         factors, factor = factors * upstream.detach(), None
+        shared, sums = ((), "nothing"), "images"
     # The stored gradient belongs to one backward, which may hand it on as it is or scale it in
     # place; what comes after that (retain_graph=True) computes it anew.
     gradients = ctx.__dict__.pop("gradients", None)
@@ -258,10 +287,19 @@ def _backward_of_losses(
         for need, gradient in zip(needed, gradients, strict=True)
     ):
         _, *gradients = operators.image_losses(
-            input.detach(), target.detach(), weight, factors, *ctx.options, False, *needed
+            input.detach(), target.detach(), weight, factors, *shared, *ctx.options, sums, *needed
         )
     results = _results(operators, gradients, factor, input, target, upstream, needed)
     return (*results, *nothing)
+
+
+def _shared_factors(
+    like: Tensor, shape: torch.Size, options: Options, coefficients: list[float], mean_over: Any
+) -> Tensor:
+    """As a tensor (T,)."""
+    shared = SharedFactors(tuple(coefficients), mean_over)
+    numbers = [shared.of(term, grid) for term, grid in enumerate(options.grids(shape))]
+    return numbers_beside(like, numbers, like.dtype)
 
 
 def _results(
@@ -273,7 +311,7 @@ def _results(
     upstream: Tensor,
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients times a factor for each image, each rounded once to the dtype of its image.
+    """The gradients times a factor for each image, or one, rounded once to the dtype of the image.
 
     upstream: what backward was called with, whether the gradients hold it already or not.
     """
@@ -304,6 +342,8 @@ def _is_one(upstream: Tensor) -> bool:
     """Whether the upstream factor is 1 everywhere, known without waiting for a device."""
     if type(upstream) is not Tensor or upstream.device.type != "cpu":  # or one of a compiler's
         return False
+    if upstream.dim() == 0:
+        return upstream.item() == 1
     if upstream.numel() and upstream.stride(0) == 0:
         return bool(upstream[0] == 1)
     return bool((upstream == 1).all())
@@ -322,8 +362,10 @@ def _backward_of_map(operators: Operators, ctx: Any, upstream: Tensor) -> tuple[
         target.detach(),
         upstream.detach(),
         coefficients.expand(input.shape[0], -1),
+        (),
+        "nothing",
         *ctx.options,
-        False,
+        "images",
         *needed,
     )
     results = _results(operators, gradients, None, input, target, upstream, needed)

@@ -15,6 +15,9 @@ Amplification = Literal["log", "none"]
 Level = Literal["element", "image", "batch"]
 Reduction = Literal["mean", "sum", "image", "none"]
 Metric = Literal["ssim", "mse", "l1"]
+# What the losses of a call are added up over: nothing, (N, T); the terms, (N,); all, ().
+Sums = Literal["terms", "images", "batch"]
+MeanOver = Literal["nothing", "image", "batch"]
 Terms = Mapping[Metric, float]  # metric -> coefficient, all positive, in the order of METRICS
 
 PADDINGS: tuple[Padding, ...] = ("reflect", "valid", "zeros")

@@ -22,7 +22,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from lamp_kernels.options import Amplification, LossOptions, Metric, Padding, Terms
+from lamp_kernels.levels import SharedFactors
+from lamp_kernels.options import Amplification, LossOptions, Metric, Padding, Sums, Terms
 from lamp_kernels.tensors import compute_dtype, has_autocast
 
 SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one thread
@@ -194,42 +195,34 @@ def image_losses(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
-    factors: Tensor,
+    factors: Tensor | SharedFactors,
     options: LossOptions,
     *,
     amplified: bool,
-    per_term: bool,
+    sums: Sums,
 ) -> Tensor:
-    """For each image factors times the sum of m L or m A(L): (N,), or (N, T) `per_term`.
+    """Factors times the sum of m L or m A(L) over each image, added up as `sums` says.
 
     weight: m, of the dtype of the loss, as many dimensions as the images and broadcasting to them.
-    factors: (N, T), known before any pixel is read; the order of terms is that of `metrics`.
+    factors: known before any pixel is read: (N, T), where `sums` is not "batch", or shared. The
+    order of terms is that of `metrics`.
     """
     with _without_autocast(input.device.type):
-        shares = [
-            factors[:, column] * _image_sums(metric, input, target, weight, options, amplified)
-            for column, metric in enumerate(metrics)
-        ]
-        if per_term:
+        shares = []
+        for term, metric in enumerate(metrics):
+            loss = elementwise_loss(metric, input, target, options, amplified=amplified)
+            factor = (
+                factors[:, term] if isinstance(factors, Tensor) else factors.of(term, loss.shape)
+            )
+            if weight is not None:
+                loss = loss * on_grid(weight, input.shape, loss.shape)
+            shares.append(factor * sum_images(loss))
+        if sums == "terms":
             return torch.stack(shares, dim=1)
         total = shares[0]
         for share in shares[1:]:
             total = total + share
-        return total
-
-
-def _image_sums(
-    metric: Metric,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    options: LossOptions,
-    amplified: bool,
-) -> Tensor:
-    loss = elementwise_loss(metric, input, target, options, amplified=amplified)
-    if weight is not None:
-        loss = loss * on_grid(weight, input.shape, loss.shape)
-    return sum_images(loss)
+        return total.sum() if sums == "batch" else total
 
 
 def on_grid(weight: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:

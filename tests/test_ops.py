@@ -50,11 +50,26 @@ def options(metrics=("ssim",), **others):
     return tuple(ops.Options(**{**values, **others}))
 
 
-def losses_of(x, y, weight=None, metrics=("ssim",), per_term=False, **others):
+def factors_of(x, y, metrics=("ssim",), mean_over=None):
+    """`factors`, `coefficients` and `mean_over`: of each image its own, or shared."""
+    if mean_over is not None:
+        return (None, torch.rand(len(metrics)).tolist(), mean_over)
+    dtype = compute_dtype(x.dtype, y.dtype)
+    return (torch.rand(x.shape[0], len(metrics), dtype=dtype), (), "nothing")
+
+
+def losses_of(x, y, weight=None, metrics=("ssim",), sums="images", mean_over=None, **others):
     """The arguments of `image_losses`: the gradients are those of the tensors that want one."""
-    factors = torch.rand(x.shape[0], len(metrics), dtype=compute_dtype(x.dtype, y.dtype))
-    wanted = (False, False) if per_term else (x.requires_grad, y.requires_grad)
-    return (x, y, weight, factors, *options(metrics, **others), per_term, *wanted)
+    wanted = (False, False) if sums == "terms" else (x.requires_grad, y.requires_grad)
+    factors = factors_of(x, y, metrics, mean_over)
+    return (x, y, weight, *factors, *options(metrics, **others), sums, *wanted)
+
+
+# What is added up, and the factors that there are to it.
+SUMS = [
+    *itertools.product(("terms", "images"), (None, "nothing", "image", "batch")),
+    *itertools.product(("batch",), ("nothing", "image", "batch")),
+]
 
 
 def map_of(x, y, metrics=("ssim",), **others):
@@ -96,6 +111,8 @@ def test_opcheck_of_every_layout(shape, layout):
     # padding="zeros" takes images of one row or column too
     x, y = images(shape, layout, grad=(True, True))
     torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y, padding="zeros"))
+    shared = losses_of(x, y, padding="zeros", sums="batch", mean_over="batch")
+    torch.library.opcheck(IMAGE_LOSSES, shared)
     torch.library.opcheck(LOSS_MAP, map_of(x, y, padding="zeros"))
 
 
@@ -112,16 +129,26 @@ PAIRS = [
 def test_opcheck_of_every_dtype(dtypes):
     x, y = images((2, 3, 6, 7), dtypes=dtypes, grad=(True, True))
     torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y))
+    torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y, sums="batch", mean_over="batch"))
     torch.library.opcheck(LOSS_MAP, map_of(x, y))
 
 
-@pytest.mark.parametrize("per_term", [False, True])
+@pytest.mark.parametrize("sums", ["terms", "images", "batch"])
 @pytest.mark.parametrize("metrics", [("ssim",), ("mse", "l1"), METRICS], ids=str)
 @pytest.mark.parametrize("grad", [(False, False), (True, False), (False, True), (True, True)])
-def test_opcheck_of_every_flag(grad, metrics, per_term):
+def test_opcheck_of_every_flag(grad, metrics, sums):
     x, y = images((2, 3, 6, 7), grad=grad)
-    torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y, metrics=metrics, per_term=per_term))
+    mean_over = "image" if sums == "batch" else None
+    arguments = losses_of(x, y, metrics=metrics, sums=sums, mean_over=mean_over)
+    torch.library.opcheck(IMAGE_LOSSES, arguments)
     torch.library.opcheck(LOSS_MAP, map_of(x, y, metrics=metrics))
+
+
+@pytest.mark.parametrize(("sums", "mean_over"), SUMS)
+def test_opcheck_of_every_sum(sums, mean_over):
+    x, y = images((2, 3, 6, 7), grad=(True, True))
+    arguments = losses_of(x, y, metrics=METRICS, sums=sums, mean_over=mean_over)
+    torch.library.opcheck(IMAGE_LOSSES, arguments)
 
 
 @pytest.mark.parametrize("padding", ["reflect", "valid", "zeros"])
@@ -156,8 +183,10 @@ def test_fake_kernels_agree_in_shape_strides_and_dtype(shape, layout):
             (LOSS_MAP, map_of(x, y, padding="zeros")),
             (LOSS_MAP, map_of(x, y, metrics=("mse", "l1"))),
         ]
-        for per_term, metrics in itertools.product((False, True), (("ssim",), METRICS)):
-            arguments = losses_of(x, y, metrics=metrics, per_term=per_term, padding="zeros")
+        for (sums, mean_over), metrics in itertools.product(SUMS, (("ssim",), METRICS)):
+            arguments = losses_of(
+                x, y, metrics=metrics, sums=sums, mean_over=mean_over, padding="zeros"
+            )
             calls += [
                 (IMAGE_LOSSES, (*arguments[:-2], *wanted))
                 for wanted in itertools.product((False, True), repeat=2)
@@ -231,7 +260,15 @@ BAD_LOSSES = {
         "y": torch.rand(2, 3, 9, 4),
         "padding": "valid",
     },
+    "a coefficient beside factors": {"coefficients": [1.0]},
+    "a mean beside factors": {"mean_over": "image"},
+    "neither factors nor coefficients": {"factors": None},
+    "a coefficient too many": {"factors": None, "coefficients": [1.0, 2.0]},
+    "unknown mean": {"factors": None, "coefficients": [1.0], "mean_over": "channel"},
+    "unknown sums": {"sums": "channels"},
+    "factors for the batch": {"sums": "batch"},
     "no term": {"metrics": (), "factors": torch.rand(2, 0)},
+    "no term, no factor": {"metrics": (), "factors": None},
     "weight on the grid of one of two terms": {
         "weight": torch.rand(2, 1, 5, 6),
         "metrics": ("ssim", "mse"),
@@ -248,12 +285,17 @@ def test_a_bad_call_of_image_losses_raises(change):
         "y": torch.rand(2, 3, 9, 10),
         "weight": None,
         "factors": torch.rand(2, 1),
+        "coefficients": (),
+        "mean_over": "nothing",
+        "sums": "images",
         **change,
     }
-    tensors = [arguments.pop(name) for name in ("x", "y", "weight", "factors")]
+    first = ("x", "y", "weight", "factors", "coefficients", "mean_over")
+    given = [arguments.pop(name) for name in first]
+    sums = arguments.pop("sums")
     # NotImplementedError, of layouts without a kernel, is a RuntimeError too
     with pytest.raises(RuntimeError):
-        IMAGE_LOSSES(*tensors, *options(**arguments), False, True, True)
+        IMAGE_LOSSES(*given, *options(**arguments), sums, True, True)
 
 
 @pytest.mark.parametrize(
@@ -275,13 +317,60 @@ def test_a_bad_call_of_loss_map_raises(coefficients, others):
 
 def test_a_gradient_that_the_forward_was_not_asked_for_is_computed_in_backward():
     x, y = images((2, 3, 9, 10), grad=(True, True))
-    factors = torch.rand(2, 1)
-    results = []
-    for wanted in ((True, True), (False, False), (True, False), (False, True)):
-        losses, *_ = IMAGE_LOSSES(x, y, None, factors, *options(), False, *wanted)
-        results.append(torch.autograd.grad((2.0 * losses).sum(), (x, y)))
-    for result in results[1:]:
-        torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-7)
+    for factors, sums in (((torch.rand(2, 1), (), "nothing"), "images"), (SHARED, "batch")):
+        results = []
+        for wanted in ((True, True), (False, False), (True, False), (False, True)):
+            losses, *_ = IMAGE_LOSSES(x, y, None, *factors, *options(), sums, *wanted)
+            results.append(torch.autograd.grad((2.0 * losses).sum(), (x, y)))
+        for result in results[1:]:
+            torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-7)
+
+
+# ---- Sums and factors of the operator -----------------------------------------------------------
+
+SHARED = (None, [3.0], "batch")
+
+
+@pytest.mark.parametrize("padding", ["reflect", "valid"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("mean_over", ["nothing", "image", "batch"])
+def test_shared_factors_are_those_of_every_image(mean_over, dtype, padding):
+    """The same bits as with a tensor of them, in values and gradients, also where backward asks."""
+    coefficients = [0.3, -2.0, 5.0]
+    inside = 3 * (3 * 6 if padding == "valid" else 7 * 10)
+    counts = {"nothing": (1, 1), "image": (inside, 210), "batch": (2 * inside, 2 * 210)}[mean_over]
+    numbers = [c / n for c, n in zip(coefficients, (counts[0], counts[1], counts[1]), strict=True)]
+    own = torch.tensor(numbers, dtype=dtype).repeat(2, 1)
+    x, y = images((2, 3, 7, 10), dtypes=(dtype, dtype), grad=(True, True))
+    for sums in ("terms", "images"):
+        results = []
+        for factors in ((own, (), "nothing"), (None, coefficients, mean_over)):
+            wanted = (False, False) if sums == "terms" else (True, True)
+            losses, *_ = IMAGE_LOSSES(
+                x, y, None, *factors, *options(METRICS, padding=padding), sums, *wanted
+            )
+            upstream = torch.arange(1.0, 1.0 + losses.numel(), dtype=dtype).view(losses.shape)
+            results.append((losses, *torch.autograd.grad(losses, (x, y), upstream)))
+        for one, other in zip(*results, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("metrics", [("ssim",), ("l1",), METRICS], ids=str)
+@pytest.mark.parametrize("batch", [0, 1, 2, 300])
+def test_the_sum_over_a_batch_is_rounded_once(batch, metrics):
+    """In float32 what float64 adds up, where the images' losses differ by orders of magnitude."""
+    x, y = images((batch, 1, 6, 7), grad=(True, False))
+    with torch.no_grad():
+        x.copy_(y + (x - y) * torch.logspace(-4, 0, max(batch, 1))[:batch].view(-1, 1, 1, 1))
+    factors = (None, [1.0] * len(metrics), "nothing")
+    total, gradient, _ = IMAGE_LOSSES(x, y, None, *factors, *options(metrics), "batch", True, False)
+    terms, *_ = IMAGE_LOSSES(x, y, None, *factors, *options(metrics), "terms", False, False)
+    expected = terms.double().sum()
+    assert total.shape == ()
+    # Each of the terms was rounded to float32 itself.
+    assert abs(total.item() - expected.item()) <= 2**-24 * 2 * terms.double().abs().sum()
+    _, of_images, _ = IMAGE_LOSSES(x, y, None, *factors, *options(metrics), "images", True, False)
+    assert torch.equal(gradient, of_images)
 
 
 # ---- Autograd -----------------------------------------------------------------------------------
@@ -306,6 +395,76 @@ every_term = pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
 
 def loss_of(x, y, terms, level, backend="native"):
     return functional.amplified_reconstruction_loss(x, y, **terms, **level, backend=backend)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_loss_is_what_the_operator_returns(reduction):
+    """No sum of PyTorch's, in forward or backward, and no tensor of factors."""
+    x, y = images((2, 3, 16, 18), grad=(True, False))
+    with torch.profiler.profile(acc_events=True) as profile:
+        loss = loss_of(x, y, {}, {"reduction": reduction})
+        loss.backward()
+    assert loss.grad_fn.next_functions[0][0].variable is x
+    names = {event.name for event in profile.events()}
+    assert "lamp_kernels::image_losses" in names
+    assert not names & {"aten::sum", "aten::new_full", "aten::expand"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("padding", ["reflect", "valid"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@every_term
+def test_a_loss_summed_by_the_operator_is_the_references(terms, reduction, padding, dtype):
+    x, y = images((5, 3, 16, 18), dtypes=(dtype, dtype), grad=(True, True))
+    level = {"reduction": reduction, "padding": padding}
+    wide = [image.detach().double().requires_grad_() for image in (x, y)]
+    expected = loss_of(*wide, terms, level, "reference")
+    found = loss_of(x, y, terms, level)
+    digits = 1e-12 if dtype == torch.float64 else 2e-6
+    torch.testing.assert_close(found.double(), expected, rtol=digits, atol=0.0)
+    for one, other in zip(
+        torch.autograd.grad(3.0 * found, (x, y)),
+        torch.autograd.grad(3.0 * expected, wide),
+        strict=True,
+    ):
+        assert (one - other).norm() <= 10 * digits * other.norm()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_scaled_loss_has_scaled_gradients(reduction):
+    x, y = images((2, 1, 12, 13), grad=(True, False))
+    level = {"reduction": reduction}
+    (expected,) = torch.autograd.grad(loss_of(x, y, {}, level), x)
+    scaler = torch.amp.GradScaler(DEVICE, init_scale=1024.0)
+    scaler.scale(loss_of(x, y, {}, level)).backward()
+    assert torch.equal(x.grad, 1024.0 * expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_loss_changed_in_place_is_differentiated(reduction):
+    x, y = images((2, 1, 12, 13), grad=(True, False))
+    level = {"reduction": reduction}
+    (expected,) = torch.autograd.grad(3.0 * loss_of(x, y, {}, level), x)
+    loss = loss_of(x, y, {}, level)
+    loss *= 3.0
+    loss += 1.0
+    (found,) = torch.autograd.grad(loss, x)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_hook_on_the_loss_sees_and_changes_its_gradient(reduction):
+    x, y = images((2, 1, 12, 13), grad=(True, False))
+    level = {"reduction": reduction}
+    (expected,) = torch.autograd.grad(loss_of(x, y, {}, level), x)
+    loss, seen = loss_of(x, y, {}, level), []
+    loss.register_hook(lambda gradient: seen.append(gradient.clone()))
+    loss.register_hook(lambda gradient: 4.0 * gradient)
+    loss.retain_grad()
+    loss.backward()
+    assert [gradient.item() for gradient in seen] == [1.0]
+    assert loss.grad.shape == ()
+    assert torch.equal(x.grad, 4.0 * expected)
 
 
 def second_by_grad(loss, x):

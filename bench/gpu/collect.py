@@ -327,10 +327,10 @@ def _prediction(
         multiply_adds += count(body).multiply_adds / tiles.columns * more.positions
         dram += moved
     around = [
-        # The sum over tiles: a read, a reduction.
+        # The sum over all tiles: a read, a reduction.
         model.Part(0.0, 2 * FAR_LATENCY / device.clock),
-        # The factors, the sum over images, the gradient of the loss by itself ...
-        *[model.Part(0.0, 0.0)] * 3,
+        # The factors, for the SSIM kernels, and PyTorch's fill of the loss's own gradient ...
+        *[model.Part(0.0, 0.0)] * 2,
         # ... and backward's multiplication by it, whose blocks read that it is 1, and end.
         model.Part(0.0, FAR_LATENCY / device.clock),
     ]

@@ -406,10 +406,11 @@ def _prediction(device: Device, shape: model.Shape) -> Row:
             "binding": launches[0].binding,
             "seconds": model.seconds(launches),
         }
-    # Levels and sums; what PyTorch does around; backward's look at the upstream factor, which is 1.
+    # Levels, and the sum over all tiles; PyTorch's fill of the loss's own gradient; backward's look
+    # at it, which is 1.
     around = [
         *[model.Part(0.0, 2 * FAR_LATENCY / device.clock)] * 2,
-        *[model.Part(0.0, 0.0)] * 3,
+        model.Part(0.0, 0.0),
         model.Part(0.0, FAR_LATENCY / device.clock),
     ]
     row["seconds"] = model.seconds([*parts, *around])

@@ -12,11 +12,11 @@ namespace lamp_kernels {
 // What a thread has to be worth waking up for, in pixels of SSIM; pointwise losses take a tenth.
 constexpr int64_t kPixelsWorthAThread = 4096;
 
-// Writes map and gradients as `p` says, and shares (N, T) = factors * sums over each image unless
-// `shares` is null. parallel_for(begin, end, grain, f) calls f(begin, end) on parts of the range.
-// Sums are added tile by tile in one order, whoever computed them.
+// Writes map and gradients as `p` says, and factors * sums over each image, added up as `sums` says,
+// unless `shares` is null. parallel_for(begin, end, grain, f) calls f(begin, end) on parts of the
+// range. Sums are added tile by tile in one order, whoever computed them.
 template <class T, class ParallelFor>
-void compute(Params p, T* shares, ParallelFor&& parallel_for) {
+void compute(Params p, T* shares, Sums sums, ParallelFor&& parallel_for) {
   const bool for_input = p.input_gradient.data, for_target = p.target_gradient.data;
   if (for_target && !for_input) {  // every term is symmetric in its images
     std::swap(p.input, p.target);
@@ -39,14 +39,23 @@ void compute(Params p, T* shares, ParallelFor&& parallel_for) {
   }
   if (!shares) return;
   const T* factors = static_cast<const T*>(p.factors);
-  for (int64_t image = 0; image < p.batch; ++image)
+  double all = 0;
+  for (int64_t image = 0; image < p.batch; ++image) {
+    T of_image = 0;
     for (int64_t term = 0; term < terms; ++term) {
       double sum = 0;
       for (int64_t i = image * per_image; i < (image + 1) * per_image; ++i)
         sum += partial[i * terms + term];
       const int64_t at = image * terms + term;
-      shares[at] = T(double(factors[at]) * sum);
+      const T factor = factors ? factors[at] : T(p.shared_factors[term]);
+      const double share = double(factor) * sum;
+      all += share;
+      of_image += T(share);
+      if (sums == Sums::terms) shares[at] = T(share);
     }
+    if (sums == Sums::images) shares[image] = of_image;
+  }
+  if (sums == Sums::batch) *shares = T(all);
 }
 
 }  // namespace lamp_kernels

@@ -16,7 +16,8 @@ struct Context {
         a(amplification<T>(params.amplify, params.eps)), scale(T(params.scale)) {
     const int terms = p.terms();
     for (int k = 0; k < terms; ++k)
-      factor[k] = ((const T*)p.factors)[p.map.data ? k : tile.image * terms + k];
+      factor[k] = p.factors ? ((const T*)p.factors)[p.map.data ? k : tile.image * terms + k]
+                            : T(p.shared_factors[k]);
   }
 
   void read(const Source& s, int64_t row, int64_t column, int64_t count, T* to) const {

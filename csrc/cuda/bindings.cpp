@@ -52,17 +52,17 @@ cuda::Device current_device(int32_t index) {
 struct Cuda {
   static bool has(const Tensor& t) { return t.is_cuda(); }
 
-  static void run(Params& p, const Tensor& like, bool wide, void* shares, bool per_term) {
+  static void run(Params& p, const Tensor& like, bool wide, void* shares, Sums sums) {
     const int32_t index = like.get_device_index();
     const torch::stable::accelerator::DeviceGuard guard(index);
     const cuda::Call call(p, wide, current_device(index));
     const Tensor scratch =
         torch::stable::new_empty(like, {call.scratch_bytes()}, ScalarType::Byte);
-    call.enqueue(shares, per_term, scratch.mutable_data_ptr(), current_stream(index));
+    call.enqueue(shares, sums, scratch.mutable_data_ptr(), current_stream(index));
   }
 };
 
-// Multiplies each image of a gradient by its factor, in place.
+// Multiplies each image of a gradient by its factor, or all by one, in place.
 void scale_(const Tensor& gradient, const Tensor& factor) {
   check_devices<Cuda>(gradient, factor);
   const ScalarType dtype = gradient.scalar_type();
@@ -70,16 +70,17 @@ void scale_(const Tensor& gradient, const Tensor& factor) {
                       gradient.dim() == 4 &&
                       (gradient.is_contiguous() || is_channels_last(gradient)),
                   "expected a gradient (N, C, H, W) in float32 or float64, dense");
-  STD_TORCH_CHECK(factor.scalar_type() == dtype && factor.dim() == 1 &&
-                      factor.size(0) == gradient.size(0),
-                  "expected factors (N,) in the gradient's type");
+  STD_TORCH_CHECK(factor.scalar_type() == dtype &&
+                      (factor.dim() == 0 ||
+                       (factor.dim() == 1 && factor.size(0) == gradient.size(0))),
+                  "expected factors (N,), or one (), in the gradient's type");
   const int32_t index = gradient.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(index);
   const int64_t images = gradient.size(0);
   if (gradient.numel() == 0) return;
-  cuda::scale(gradient.mutable_data_ptr(), factor.const_data_ptr(), factor.stride(0), images,
-              gradient.numel() / images, dtype == ScalarType::Double, current_device(index),
-              current_stream(index));
+  cuda::scale(gradient.mutable_data_ptr(), factor.const_data_ptr(),
+              factor.dim() == 0 ? 0 : factor.stride(0), images, gradient.numel() / images,
+              dtype == ScalarType::Double, current_device(index), current_stream(index));
 }
 
 std::string cuda_targets() { return LAMP_STRING_OF(LAMP_CUDA_TARGETS); }

@@ -191,6 +191,13 @@ LAMP_DEVICE void wait_for_copies() {
 #endif
 }
 
+// The factor of term k of an image; a map has those of its terms for all images.
+template <class T>
+LAMP_DEVICE T factor_of(const Params& p, int64_t image, int k) {
+  if (!p.factors) return T(p.shared_factors[k]);
+  return static_cast<const T*>(p.factors)[(p.map.data ? 0 : image * p.terms()) + k];
+}
+
 // ---- Sums ---------------------------------------------------------------------------------------
 
 // A sum of many numbers: in T over a few of them, in double from there on, because float64 is a

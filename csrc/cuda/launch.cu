@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "factors.cuh"
 #include "pixels.cuh"
 #include "scale.cuh"
 #include "sums.cuh"
@@ -20,6 +21,7 @@ constexpr int64_t kAligned = 256;  // bytes
 constexpr size_t kScratchBytes = kMostWarps * sizeof(double);  // for sum_of_block
 static_assert(kScratchBytes <= kScratch * sizeof(double));
 static_assert(kPixelThreads <= kMostWarps * kWarp && kSumThreads <= kMostWarps * kWarp);
+constexpr size_t kBatchScratchBytes = kMostBatchThreads / kWarp * sizeof(double);
 
 // Calls f(first, count) until `total` are done, as many at once as a launch may have blocks.
 template <class F>
@@ -42,8 +44,24 @@ void launch_pixels(const Params& p, double* partial, const Device& device, cudaS
 }
 
 template <class T>
-void launch_sums(SumArguments a, int64_t images, const Device& device, cudaStream_t stream) {
-  in_launches(images, device, [&](int64_t first, int64_t count) {
+void launch_factors(FactorArguments a, const Device& device, cudaStream_t stream) {
+  in_launches(ceil_div(a.count, kFactorThreads), device, [&](int64_t first, int64_t count) {
+    a.first = first;
+    LAMP_LAUNCH(factor_kernel<T>, unsigned(count), kFactorThreads, 0, stream, a);
+    check(cudaGetLastError(), "launch of the kernel for factors");
+  });
+}
+
+template <class T>
+void launch_batch_sum(const SumArguments& a, cudaStream_t stream) {
+  const int threads = a.images * a.tiles > kManyTiles ? kMostBatchThreads : kBatchThreads;
+  LAMP_LAUNCH(batch_sum_kernel<T>, 1, unsigned(threads), kBatchScratchBytes, stream, a);
+  check(cudaGetLastError(), "launch of the kernel that sums a batch");
+}
+
+template <class T>
+void launch_sums(SumArguments a, const Device& device, cudaStream_t stream) {
+  in_launches(a.images, device, [&](int64_t first, int64_t count) {
     a.first_image = first;
     LAMP_LAUNCH(sum_kernel<T>, unsigned(count), kSumThreads, kScratchBytes, stream, a);
     check(cudaGetLastError(), "launch of the summing kernel");
@@ -132,13 +150,25 @@ int64_t Call::h_at() const {
   const int64_t levels = plan_.gradients ? planes() * per_plane_ * 2 * int64_t(sizeof(float)) : 0;
   return levels_at() + round_up(levels, kAligned);
 }
-int64_t Call::scratch_bytes() const {
+int64_t Call::factors_at() const {
   if (!plan_.gradients) return h_at();
   const int64_t of_plane = plan_.tiling.h_plane(plan_.gradients_count) * int64_t(sizeof(float));
-  return h_at() + plan_.planes_at_once * of_plane;
+  return h_at() + round_up(plan_.planes_at_once * of_plane, kAligned);
+}
+int64_t Call::scratch_bytes() const {
+  return factors_at() + (writes_factors() ? p_.batch * p_.terms() * int64_t(sizeof(double)) : 0);
 }
 
+bool Call::writes_factors() const { return p_.ssim && !p_.factors && !is_empty(p_); }
+
 void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
+  Params p = p_;
+  if (writes_factors()) {
+    p.factors = scratch + factors_at();
+    FactorArguments a{scratch + factors_at(), 0, p.batch * p.terms(), p.terms(), {}};
+    std::copy_n(p.shared_factors, kMaxTerms, a.shared_factors);
+    (wide_ ? launch_factors<double> : launch_factors<float>)(a, device_, stream);
+  }
   double* const partial = reinterpret_cast<double*>(scratch);
   float* const levels = reinterpret_cast<float*>(scratch + levels_at());
   void* const h = scratch + h_at();
@@ -147,7 +177,7 @@ void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
                     int64_t count) {
     const int64_t before = first_plane * tiling.tiles_per_plane();
     in_launches(count * tiling.tiles_per_plane(), device_, [&](int64_t first, int64_t blocks) {
-      variant.launch({p_, tiling, tiling.range(before + first), blocks, common, partial,
+      variant.launch({p, tiling, tiling.range(before + first), blocks, common, partial,
                       plan_.tiling, levels, h, first_plane, device_, stream});
     });
   };
@@ -157,19 +187,23 @@ void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
     launch(*plan_.variant, plan_.tiling, plan_.common, first, count);
     launch(*plan_.gradients, plan_.gradients_tiling, plan_.gradients_common, first, count);
   }
-  if (p_.mse || p_.l1) launch_pixels<float>(p_, nullptr, device_, stream);
+  if (p.mse || p.l1) launch_pixels<float>(p, nullptr, device_, stream);
 }
 
-void Call::enqueue(void* shares, bool per_term, void* scratch, cudaStream_t stream) const {
+void Call::enqueue(void* shares, Sums sums, void* scratch, cudaStream_t stream) const {
   double* const partial = static_cast<double*>(scratch);
   if (!is_empty(p_)) {
     if (p_.ssim) enqueue_ssim(static_cast<char*>(scratch), stream);
     else (wide_ ? launch_pixels<double> : launch_pixels<float>)(p_, partial, device_, stream);
   }
   if (!shares) return;
-  const SumArguments sums{partial,  0,          p_.channels * per_plane_, p_.terms(),
-                          per_term, p_.factors, shares};
-  (wide_ ? launch_sums<double> : launch_sums<float>)(sums, p_.batch, device_, stream);
+  SumArguments a{partial, 0, p_.batch, p_.channels * per_plane_, p_.terms(), sums == Sums::terms,
+                 p_.factors, {}, shares};
+  std::copy_n(p_.shared_factors, kMaxTerms, a.shared_factors);
+  if (sums == Sums::batch)
+    (wide_ ? launch_batch_sum<double> : launch_batch_sum<float>)(a, stream);
+  else
+    (wide_ ? launch_sums<double> : launch_sums<float>)(a, device_, stream);
 }
 
 void scale(void* gradient, const void* factor, int64_t stride, int64_t images, int64_t size,

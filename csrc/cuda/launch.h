@@ -30,9 +30,9 @@ class Call {
   void use(const Plan& plan);
 
   // Enqueues on `stream` what writes map and gradients as the parameters say, and factors * sums
-  // over each image to `shares` unless that is null: (N, T), or (N,) summed over the terms.
-  // `scratch` is aligned as an allocation is. Throws std::runtime_error where a launch fails.
-  void enqueue(void* shares, bool per_term, void* scratch, cudaStream_t stream) const;
+  // over each image, added up as `sums` says, to `shares` unless that is null. `scratch` is aligned
+  // as an allocation is. Throws std::runtime_error where a launch fails.
+  void enqueue(void* shares, Sums sums, void* scratch, cudaStream_t stream) const;
 
  private:
   Params p_;
@@ -45,6 +45,8 @@ class Call {
   // Bytes from the start of the scratch.
   int64_t levels_at() const;
   int64_t h_at() const;
+  int64_t factors_at() const;
+  bool writes_factors() const;  // of the images, for SSIM
   void enqueue_ssim(char* scratch, cudaStream_t stream) const;
 };
 

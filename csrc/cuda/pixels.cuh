@@ -26,10 +26,9 @@ __global__ void __launch_bounds__(kPixelThreads)
   const int64_t image = plane / a.tiling.channels, channel = plane % a.tiling.channels;
   const int64_t first = tile % a.tiling.per_plane * (kPixelThreads * kPixelsOfAThread);
   const int terms = p.terms();
-  const T* const factors = static_cast<const T*>(p.factors) + (p.map.data ? 0 : image * terms);
   const int first_term = int(p.ssim);
-  const T factor = factors[first_term];
-  const T second_factor = terms > first_term + 1 ? factors[first_term + 1] : T(0);
+  const T factor = factor_of<T>(p, image, first_term);
+  const T second_factor = terms > first_term + 1 ? factor_of<T>(p, image, first_term + 1) : T(0);
   T sum = 0, second_sum = 0;  // not an array: that would lie in memory
 
   auto at = [&](const auto& s, int64_t row, int64_t column) {

@@ -1,20 +1,21 @@
-// The second, small launch: from the tiles' sums to those of the images.
+// The second, small launch: from the tiles' sums to those of the images, or of the batch.
 #pragma once
 
 #include "device.cuh"
+#include "sums.h"
 
 namespace lamp_kernels::cuda {
-
-constexpr int kSumThreads = 128;
 
 struct SumArguments {
   const double* partial;  // (images, tiles of an image, terms)
   int64_t first_image;    // of this launch
+  int64_t images;
   int64_t tiles;          // of an image
   int terms;
   bool per_term;
-  const void* factors;    // (images, terms)
-  void* shares;           // (images, terms), or (images,), their sum over the terms
+  const void* factors;    // (images, terms), or null
+  double shared_factors[kMaxTerms];  // those of every image, if null
+  void* shares;           // (images, terms) per term, (images,), or one number for the batch
 };
 
 // A block for each image; its threads share the tiles, always in the same way.
@@ -30,11 +31,30 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(const __grid_constant_
       sum += a.partial[(image * a.tiles + i) * a.terms + k];
     sum = sum_of_block(sum, scratch);
     const int64_t at = image * a.terms + k;
-    const T share = T(double(static_cast<const T*>(a.factors)[at]) * sum);
+    const T factor = a.factors ? static_cast<const T*>(a.factors)[at] : T(a.shared_factors[k]);
+    const T share = T(double(factor) * sum);
     all += share;
     if (a.per_term && threadIdx.x == 0) static_cast<T*>(a.shares)[at] = share;
   }
   if (!a.per_term && threadIdx.x == 0) static_cast<T*>(a.shares)[image] = all;
+}
+
+// One block for all images, which share their factors. Rounded once, at the end.
+template <class T>
+__global__ void __launch_bounds__(kMostBatchThreads)
+    batch_sum_kernel(const __grid_constant__ SumArguments a) {
+  LAMP_SHARED(shared);
+  const int64_t tiles = a.images * a.tiles;
+  double sum = 0;
+  for (int k = 0; k < a.terms; ++k) {
+    double of_term = 0;
+#pragma unroll 4
+    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x)
+      of_term += a.partial[i * a.terms + k];
+    sum += double(T(a.shared_factors[k])) * of_term;
+  }
+  sum = sum_of_block(sum, reinterpret_cast<double*>(shared));
+  if (threadIdx.x == 0) *static_cast<T*>(a.shares) = T(sum);
 }
 
 }  // namespace lamp_kernels::cuda

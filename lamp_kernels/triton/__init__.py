@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from lamp_kernels import calls
-from lamp_kernels.options import LossOptions, Metric, Terms
+from lamp_kernels.levels import SharedFactors
+from lamp_kernels.options import LossOptions, Metric, Sums, Terms
 from lamp_kernels.triton import operators
 
 WINDOW_SIZES = range(3, 16, 2)
@@ -121,11 +122,11 @@ def image_losses(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
-    factors: Tensor,
+    factors: Tensor | SharedFactors,
     options: LossOptions,
     *,
     amplified: bool,
-    per_term: bool,
+    sums: Sums,
 ) -> Tensor:
     """As `reference.image_losses`."""
     return calls.image_losses(
@@ -137,7 +138,7 @@ def image_losses(
         factors,
         options,
         amplified=amplified,
-        per_term=per_term,
+        sums=sums,
     )
 
 

@@ -1,8 +1,8 @@
 """From the operators' tensors to launches of the kernels. Imported with the first call.
 
 A call with SSIM launches plane_levels, then for each group of planes ssim_losses and, where a
-gradient is wanted, ssim_gradients, and at last image_sums. The groups bound the memory of the h
-planes between the two kernels: beyond the stored gradients a call holds as many bytes as
+gradient is wanted, ssim_gradients, and at last image_sums or batch_sum. The groups bound the memory
+of the h planes between the two kernels: beyond the stored gradients a call holds as many bytes as
 tiling.scratch says, or what one plane takes.
 
 The checks guard memory against a direct call, as those of csrc/operators.h do; Python raises the
@@ -12,21 +12,22 @@ errors that users see before.
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
 from lamp_kernels import ops, reference
-from lamp_kernels.options import PADDINGS
+from lamp_kernels.levels import SharedFactors
+from lamp_kernels.options import PADDINGS, MeanOver
 from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, smallest_side
 from lamp_kernels.triton import autotune, jit, operators, tiling, windows
 from lamp_kernels.triton.levels import plane_levels
 from lamp_kernels.triton.pixels import pixel_losses
 from lamp_kernels.triton.scale import scale_gradient
 from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
-from lamp_kernels.triton.sums import image_sums
+from lamp_kernels.triton.sums import batch_sum, image_sums
 
 MAX_RADIUS = 7
 # In float64 the sums of both gradients' windows, of 13 pixels or more, are more than the registers
@@ -35,13 +36,19 @@ MAX_RADIUS = 7
 WIDE_IN_FLOAT64 = 6  # radius
 LEVEL_SAMPLES = 1024
 SUM_BLOCK = 256
+BATCH_BLOCK = 2048  # eight loads of a lane on their way
 NARROW = 2**31  # pixels that 32 bits count
+MEANS: tuple[MeanOver, ...] = get_args(MeanOver)
 BORDERS = {
     "reflect": windows.REFLECT.value,
     "valid": windows.VALID.value,
     "zeros": windows.ZEROS.value,
 }
 REAL = {torch.float32: tl.float32, torch.float64: tl.float64}
+
+# As the kernels take them: (N, terms), or (terms,) for a map; or None, and the terms' numbers.
+Factors = tuple[Tensor | None, float, float, float]
+NOT_SHARED = (0.0, 0.0, 0.0)
 
 
 # ---- The operators -------------------------------------------------------------------------------
@@ -51,23 +58,32 @@ def image_losses(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
-    factors: Tensor,
+    own_factors: Tensor | None,
+    coefficients: list[float],
+    mean_over: str,
     *arguments: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator of that name; see lamp_kernels/ops.py."""
-    *given, per_term, input_gradient, target_gradient = arguments
+    *given, sums, input_gradient, target_gradient = arguments
     options = ops.Options(*given)
     call = _Call.of(input, target, options)
-    batch, channels, height, width = input.shape
-    _check(
-        factors.dtype == call.dtype and factors.shape == (batch, call.terms),
-        "expected factors (N, T) in the type computed in",
-    )
-    _check_device(input, factors, weight)
-    factors = factors.contiguous()
+    shape = input.shape
+    _check_device(input, own_factors, weight)
+    if own_factors is None:
+        factors = _shared_factors(call, shape, coefficients, mean_over)
+    else:
+        _check(
+            own_factors.dtype == call.dtype and own_factors.shape == (shape[0], call.terms),
+            "expected factors (N, T) in the type computed in",
+        )
+        _check(
+            not coefficients and mean_over == "nothing",
+            "expected factors or coefficients, not both",
+        )
+        factors = (own_factors.contiguous(), *NOT_SHARED)
     at, offset = _weight_of(weight, input, call)
     by_input, by_target = (
-        ops.empty_in_format_of(image, (batch, channels, height, width), call.dtype)
+        ops.empty_in_format_of(image, shape, call.dtype)
         if wanted
         else image.new_empty(0, dtype=call.dtype)
         for image, wanted in ((input, input_gradient), (target, target_gradient))
@@ -77,21 +93,10 @@ def image_losses(
     if target_gradient and not input_gradient:
         images, sinks = (target, input), (by_target, by_input)
     gradients = int(input_gradient) + int(target_gradient)
-    shape = (batch, call.terms) if per_term else (batch,)
-    losses = input.new_empty(shape, dtype=call.dtype)
     with _on(input):
         run = _ssim if options.ssim else _pixels
         partial = run(call, *images, at, offset, factors, gradients, *sinks, None)
-        if batch:
-            jit.launch(
-                image_sums, batch, (call.dtype,),
-                (partial, factors, losses, partial.shape[0] // batch),
-                {
-                    "terms": call.terms, "per_term": bool(per_term), "block": SUM_BLOCK,
-                    "real": call.real,
-                },
-                warps=4,
-            )  # fmt: skip
+        losses = _sums(call, partial, factors, shape[0], sums)
     return losses, by_input, by_target
 
 
@@ -112,7 +117,8 @@ def loss_map(input: Tensor, target: Tensor, coefficients: Tensor, *arguments: An
     )
     with _on(input):
         run = _ssim if options.ssim else _pixels
-        run(call, input, target, None, 0, coefficients.contiguous(), 0, losses, losses, losses)
+        factors = (coefficients.contiguous(), *NOT_SHARED)
+        run(call, input, target, None, 0, factors, 0, losses, losses, losses)
     return losses
 
 
@@ -125,8 +131,8 @@ def scale_(gradient: Tensor, factor: Tensor) -> None:
         "expected a gradient (N, C, H, W) in float32 or float64, dense",
     )
     _check(
-        factor.dtype == gradient.dtype and factor.shape == gradient.shape[:1],
-        "expected factors (N,) in the gradient's type",
+        factor.dtype == gradient.dtype and factor.shape in (gradient.shape[:1], ()),
+        "expected factors (N,), or one (), in the gradient's type",
     )
     _check_device(gradient, factor)
     if gradient.numel() == 0:
@@ -137,7 +143,7 @@ def scale_(gradient: Tensor, factor: Tensor) -> None:
     with _on(gradient):
         jit.launch(
             scale_gradient, images * runs, (gradient.dtype,),
-            (gradient, factor, factor.stride(0), size, runs),
+            (gradient, factor, factor.stride(0) if factor.dim() else 0, size, runs),
             {"block": tiling.SCALE.block, "pieces": tiling.SCALE.pieces},
             warps=tiling.SCALE.warps,
         )  # fmt: skip
@@ -198,6 +204,23 @@ class _Call(NamedTuple):
     def amplification(self) -> tuple[float, float]:
         """The knee and the steepest slope."""
         return 1.0 - self.options.eps, 1.0 / self.options.eps
+
+
+def _shared_factors(
+    call: _Call, shape: torch.Size, coefficients: list[float], mean_over: str
+) -> Factors:
+    """Of every image, as the kernels take them."""
+    _check(
+        len(coefficients) == call.terms,
+        "expected a coefficient for each term where there are no factors",
+    )
+    over = next((known for known in MEANS if known == mean_over), None)
+    if over is None:
+        raise RuntimeError(f"unknown mean over {mean_over}")
+    shared = SharedFactors(tuple(coefficients), over)
+    numbers = [shared.of(term, grid) for term, grid in enumerate(call.options.grids(shape))]
+    first, second, third, *_ = (*numbers, *NOT_SHARED)
+    return None, first, second, third
 
 
 def _weight_of(weight: Tensor | None, input: Tensor, call: _Call) -> tuple[Tensor | None, int]:
@@ -284,7 +307,7 @@ def _ssim(
     y: Tensor,
     weight: Tensor | None,
     weight_offset: int,
-    factors: Tensor,
+    factors: Factors,
     gradients: int,
     dx: Tensor,
     dy: Tensor,
@@ -328,7 +351,7 @@ def _ssim(
         "log": options.amplify,
         "dense": dense,
     }
-    dtypes = (x.dtype, y.dtype, call.dtype)
+    dtypes = (x.dtype, y.dtype, call.dtype, factors[0] is None)
     # Each with what it is the gradient of in the place of the first image.
     passes = []
     if gradients:
@@ -353,7 +376,7 @@ def _ssim(
                 ssim_losses, some * tiles.per_plane, dtypes,
                 (
                     *x_place, *y_place, *weights, weight_offset, *outputs, map_offset,
-                    factors, levels, h, partial, first, channels, height, width,
+                    *factors, levels, h, partial, first, channels, height, width,
                     tiles.strips, tiles.bands, tiles.band_height,
                     scale, options.k1**2, options.k2**2, options.dissimilarity,
                     *call.amplification, *taps,
@@ -369,7 +392,7 @@ def _ssim(
                     ssim_gradients, some * gradient_tiles.per_plane, dtypes,
                     (
                         *places[0], *places[1], *weights, *places[2], *places[3],
-                        factors, levels, h, first, channels, height, width,
+                        *factors, levels, h, first, channels, height, width,
                         gradient_tiles.strips, gradient_tiles.bands, gradient_tiles.band_height,
                         scale, *call.amplification, *taps,
                     ),
@@ -396,7 +419,7 @@ def _pixels(
     y: Tensor,
     weight: Tensor | None,
     _: int,
-    factors: Tensor,
+    factors: Factors,
     gradients: int,
     dx: Tensor,
     dy: Tensor,
@@ -429,11 +452,11 @@ def _pixels(
         programs = batch * channels * runs
         partial = x.new_empty((programs, call.terms), dtype=torch.float64)
         jit.launch(
-            pixel_losses, programs, (x.dtype, y.dtype, call.dtype),
+            pixel_losses, programs, (x.dtype, y.dtype, call.dtype, factors[0] is None),
             (
                 *places, *(places[:5] if weight is None else _place(weight)),
                 *_place(sinks[2]), *_place(sinks[0]), *_place(sinks[1]),
-                factors, partial, channels, height, width, runs,
+                *factors, partial, channels, height, width, runs,
                 1.0 / options.data_range, *call.amplification,
             ),
             {
@@ -449,6 +472,32 @@ def _pixels(
         return launch(tiling.PIXELS)
     key = _key(images[0], images[1], gradients, losses, constants)
     return launch(autotune.quickest(key, tiling.PIXEL_CANDIDATES, launch))
+
+
+def _sums(call: _Call, partial: Tensor, factors: Factors, batch: int, sums: str) -> Tensor:
+    """Launch what adds up the tiles' sums, as `sums` says."""
+    if sums == "batch":
+        own, *shared = factors
+        _check(own is None, "a sum over the batch takes no factors")
+        losses = partial.new_empty((), dtype=call.dtype)
+        jit.launch(
+            batch_sum, 1, (call.dtype,),
+            (partial, *shared, losses, partial.shape[0]),
+            {"terms": call.terms, "block": BATCH_BLOCK, "real": call.real},
+            warps=8,
+        )  # fmt: skip
+        return losses
+    _check(sums in ("terms", "images"), f"unknown sums {sums}")
+    per_term = sums == "terms"
+    losses = partial.new_empty((batch, call.terms) if per_term else (batch,), dtype=call.dtype)
+    if batch:
+        jit.launch(
+            image_sums, batch, (call.dtype, factors[0] is None),
+            (partial, *factors, losses, partial.shape[0] // batch),
+            {"terms": call.terms, "per_term": per_term, "block": SUM_BLOCK, "real": call.real},
+            warps=4,
+        )  # fmt: skip
+    return losses
 
 
 def _key(

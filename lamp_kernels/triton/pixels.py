@@ -5,6 +5,7 @@ import triton.language as tl
 
 from lamp_kernels.triton.jit import kernel
 from lamp_kernels.triton.ssim import pointwise, read
+from lamp_kernels.triton.sums import factor_of
 from lamp_kernels.triton.windows import offset
 
 
@@ -37,7 +38,8 @@ def pixel_losses(
     map_ptr, map_batch: tl.int64, map_channel: tl.int64, map_row: tl.int64, map_column: tl.int64,
     dx_ptr, dx_batch: tl.int64, dx_channel: tl.int64, dx_row: tl.int64, dx_column: tl.int64,
     dy_ptr, dy_batch: tl.int64, dy_channel: tl.int64, dy_row: tl.int64, dy_column: tl.int64,
-    factors_ptr,  # (N, terms), or (terms,) where there is a map
+    factors_ptr,  # (N, terms), or (terms,) where there is a map, or None
+    shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,  # else those of every image
     partial_ptr,  # (programs, terms)
     channels: tl.int32, height: tl.int64, width: tl.int64, runs: tl.int32,
     scale: tl.float64, knee: tl.float64, steepest: tl.float64,
@@ -76,13 +78,11 @@ def pixel_losses(
     knee = tl.full((), knee, real)
     steepest = tl.full((), steepest, real)
     terms: tl.constexpr = mse + l1
-    factors = factors_ptr
-    if not writes_map:
-        factors += image * terms
-    factor = tl.load(factors)
+    of_image: tl.constexpr = 0 if writes_map else terms
+    factor = factor_of(factors_ptr, image * of_image, shared0, real)
     second_factor = factor
     if terms > 1:
-        second_factor = tl.load(factors + 1)
+        second_factor = factor_of(factors_ptr, image * of_image + 1, shared1, real)
 
     total = tl.zeros([block], real)
     second_total = tl.zeros([block], real)

@@ -28,6 +28,7 @@ from lamp_kernels.triton.formulas import (
     ssim_adjoint,
 )
 from lamp_kernels.triton.jit import kernel
+from lamp_kernels.triton.sums import factor_of
 from lamp_kernels.triton.windows import (
     LANES,
     REFLECT,
@@ -186,7 +187,8 @@ def ssim_losses(
     weight_column: tl.int64, weight_offset: tl.int64,
     map_ptr, map_batch: tl.int64, map_channel: tl.int64, map_row: tl.int64, map_column: tl.int64,
     map_offset: tl.int64,
-    factors_ptr,  # (N, terms), or (terms,) where there is a map
+    factors_ptr,  # (N, terms), or (terms,) where there is a map, or None
+    shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,  # else those of every image
     levels_ptr,  # (planes, 2)
     h_ptr,  # (planes from first_plane on, H, a row of h): ss, dd, s + d, s - d; see h_place
     partial_ptr,  # (programs of all planes, terms): what each adds up
@@ -223,16 +225,15 @@ def ssim_losses(
     level_d = tl.load(levels_ptr + 2 * plane)
     level_s = tl.load(levels_ptr + 2 * plane + 1)
     terms: tl.constexpr = 1 + mse + l1
-    factors = factors_ptr
-    if not writes_map:
-        factors += image * terms
-    factor = tl.load(factors)
+    of_image: tl.constexpr = 0 if writes_map else terms
+    place = image * of_image
+    factor = factor_of(factors_ptr, place, shared0, real)
     second_factor = factor
     third_factor = factor
     if terms > 1:
-        second_factor = tl.load(factors + 1)
+        second_factor = factor_of(factors_ptr, place + 1, shared1, real)
     if terms > 2:
-        third_factor = tl.load(factors + 2)
+        third_factor = factor_of(factors_ptr, place + 2, shared2, real)
 
     first = (strip * (block * across)).to(tl.int32) + across * tl.arange(0, block)
     seen = seen_columns(first, width, radius, border, across)
@@ -474,7 +475,8 @@ def ssim_gradients(
     weight_column: tl.int64,
     dx_ptr, dx_batch: tl.int64, dx_channel: tl.int64, dx_row: tl.int64, dx_column: tl.int64,
     dy_ptr, dy_batch: tl.int64, dy_channel: tl.int64, dy_row: tl.int64, dy_column: tl.int64,
-    factors_ptr,  # (N, terms)
+    factors_ptr,  # (N, terms), or None
+    shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,  # else those of every image
     levels_ptr,  # (planes, 2)
     h_ptr,  # as in ssim_losses
     first_plane: tl.int64, channels: tl.int32, height: tl.int32, width: tl.int32,
@@ -603,11 +605,10 @@ def ssim_gradients(
                 dx *= share
                 dy *= share
             if terms > 1:
-                factors = factors_ptr + image * terms
-                second_factor = tl.load(factors + 1)
+                second_factor = factor_of(factors_ptr, image * terms + 1, shared1, real)
                 third_factor = second_factor
                 if terms > 2:
-                    third_factor = tl.load(factors + 2)
+                    third_factor = factor_of(factors_ptr, image * terms + 2, shared2, real)
                 _, _, _, slope = pointwise(
                     (x - y) * scale, second_factor, third_factor, mse, l1, log, knee, steepest
                 )

@@ -7,7 +7,9 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "textbook.h"
 
 using lamp_kernels::Border;
+using lamp_kernels::Sums;
 
 inline int failures = 0;
 inline bool stop = false;  // at the first failure
@@ -37,7 +40,7 @@ class Kernels {
  public:
   virtual ~Kernels() = default;
 
-  // As csrc/cpu/launch.h has it, with shares (N, T). `wide`: in float64.
+  // As csrc/cpu/launch.h has it, with shares (N, T), and checks the other sums. `wide`: in float64.
   virtual void compute(const Params& p, bool wide, void* shares, int way) = 0;
   // How many ways there are to go through the work of a call, which must agree bit by bit.
   virtual int ways(const Params& p) const = 0;
@@ -58,6 +61,7 @@ struct Case {
   Input input, target, weight;
   int64_t weight_corner = 0, map_corner = 0;
   std::vector<T> factors;
+  bool shared = false;  // all images have the first one's
   Output<T> input_gradient, target_gradient, map;
   bool with_shares = true;
   std::vector<T> shares;
@@ -95,7 +99,8 @@ struct Case {
     p.input = input.source();
     p.target = target.source();
     p.weight = weight.source(weight_corner);
-    p.factors = factors.data();
+    p.factors = shared ? nullptr : factors.data();
+    if (shared) std::copy_n(factors.begin(), p.terms(), p.shared_factors);
     p.input_gradient = input_gradient.sink();
     p.target_gradient = target_gradient.sink();
     p.map = map.sink(map_corner);
@@ -216,6 +221,39 @@ void check_all_ways(Case<T>& c, Kernels& kernels) {
   }
 }
 
+// The sums over the terms and, if asked for, the batch, run(Sums, shares), against `shares` of the same
+// call, (N, T).
+template <class T, class Run>
+void check_sums(const Params& p, const T* shares, bool of_batch, Run run) {
+  std::vector<T> images(size_t(p.batch), T(NAN));
+  run(Sums::images, images.data());
+  double all = 0, size = 0;
+  for (int64_t image = 0; image < p.batch; ++image) {
+    T sum = 0;
+    for (int term = 0; term < p.terms(); ++term) {
+      const T share = shares[image * p.terms() + term];
+      sum += share;
+      all += double(share);
+      size += std::abs(double(share));
+    }
+    if (std::memcmp(&sum, &images[size_t(image)], sizeof sum) != 0 && !std::isnan(sum))
+      fail("sums of terms", "not what the terms add up to", double(images[size_t(image)]),
+           double(sum));
+  }
+  if (p.factors || !of_batch) return;
+  T batch = T(NAN);
+  run(Sums::batch, &batch);
+  if (!std::isfinite(all)) {
+    if (std::isfinite(batch)) fail("sum of the batch", "hides NaN or infinity");
+    return;
+  }
+  // The shares were rounded one by one, the sum once; float64 rounds each addition too.
+  const double error = std::abs(double(batch) - all);
+  const double limit =
+      (sizeof(T) == 4 ? 2 : 100) * double(std::numeric_limits<T>::epsilon()) * size;
+  if (!(error <= limit)) fail("sum of the batch", "not what the images add up to", error, limit);
+}
+
 // ---- Completed by chance -----------------------------------------------------------------------
 
 // A weight of any shape that broadcasts to the image.
@@ -281,6 +319,9 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
   }
   for (int64_t i = 0; i < s.batch * p.terms(); ++i)
     c.factors.push_back(T(0.5 + random.uniform()));
+  c.shared = c.shared || seed % 2;
+  for (int64_t i = p.terms(); c.shared && i < s.batch * p.terms(); ++i)
+    c.factors[size_t(i)] = c.factors[size_t(i - p.terms())];
 
   if (wanted < 0) wanted = int(random.below(4));
   if (wanted & 1) c.input_gradient = Output<T>(some_layout(s, random), s);

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdio>
 #include <thread>
+#include <type_traits>
 
 #include "cases.h"
 #include "cpu/launch.h"
@@ -63,9 +64,17 @@ class CpuKernels : public Kernels {
   template <class ParallelFor>
   static void share(const Params& p, bool wide, void* shares, ParallelFor parallel_for) {
     if (wide)
-      lamp_kernels::compute<double>(p, static_cast<double*>(shares), parallel_for);
+      share_typed(p, static_cast<double*>(shares), parallel_for);
     else
-      lamp_kernels::compute<float>(p, static_cast<float*>(shares), parallel_for);
+      share_typed(p, static_cast<float*>(shares), parallel_for);
+  }
+  template <class T, class ParallelFor>
+  static void share_typed(const Params& p, T* shares, ParallelFor parallel_for) {
+    lamp_kernels::compute<T>(p, shares, Sums::terms, parallel_for);
+    if (!shares || !std::is_same_v<ParallelFor, OneThread>) return;
+    check_sums(p, shares, true, [&](Sums sums, T* to) {
+      lamp_kernels::compute<T>(p, to, sums, parallel_for);
+    });
   }
 };
 

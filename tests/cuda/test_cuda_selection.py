@@ -63,7 +63,9 @@ def test_the_operator_itself_refuses_tensors_of_two_devices(kernels, moved):
         True, False, False, 1.0, 11, 1.5, 0.01, 0.03, "reflect", 0.5, True, 1e-2
     )  # fmt: skip
     with pytest.raises(RuntimeError):
-        torch.ops.lamp_kernels.image_losses(*arguments, *options, False, True, True)
+        torch.ops.lamp_kernels.image_losses(
+            *arguments, (), "nothing", *options, "images", True, True
+        )
 
 
 def test_a_copied_module_computes_on_the_device(kernels):

@@ -4,6 +4,7 @@
 //   --only planes   more planes than grid.y or grid.z could count
 //   --only far      rows so far apart that 32 bits do not count the elements between (radius 2)
 //   --only scaling  backward's multiplication
+//   --only sums     from tiles to images and to the batch: few of them, and very many
 // A call must give the same bits whatever the order of blocks and threads. Exit status 1 if
 // anything is wrong.
 #include <sys/mman.h>
@@ -16,6 +17,7 @@
 
 #include "../cpu/cases.h"
 #include "cuda/launch.h"
+#include "cuda/sums.h"
 #include "cuda/variants.h"
 #include "engine.h"
 
@@ -33,13 +35,14 @@ class CudaKernels : public Kernels {
   cuda::Design design = cuda::Design::fastest;
   int64_t cache = 0;   // of the device, if not by chance
   bool large = false;  // the large device alone
+  bool every_sum = false;  // that of the batch too, in every order
 
   void compute(const Params& p, bool wide, void* shares, int way) override {
     cuda_host::settings.order = Order(way);
-    launch(p, wide, shares, true);
-    if (!shares || Order(way) != Order::reverse) return;
-    if (wide) check_sums_of_terms<double>(p, static_cast<double*>(shares));
-    else check_sums_of_terms<float>(p, static_cast<float*>(shares));
+    launch(p, wide, shares, Sums::terms);
+    if (!shares || (Order(way) != Order::reverse && !every_sum)) return;
+    if (wide) check_other_sums(p, static_cast<double*>(shares));
+    else check_other_sums(p, static_cast<float*>(shares));
   }
   int ways(const Params&) const override { return 3; }
   const char* depends_on(int way) const override {
@@ -115,26 +118,26 @@ class CudaKernels : public Kernels {
       return cuda::Call(p, wide, device_, cuda::Design::one);
     }
   }
-  void launch(const Params& p, bool wide, void* shares, bool per_term) const {
+  void launch(const Params& p, bool wide, void* shares, Sums sums) const {
     const cuda::Call call = this->call(p, wide);
     const size_t numbers = size_t(call.scratch_bytes() + 7) / sizeof(double);
     const std::unique_ptr<double[]> scratch(new double[numbers]);
     std::fill_n(scratch.get(), numbers, NAN);
-    call.enqueue(shares, per_term, scratch.get(), nullptr);
+    call.enqueue(shares, sums, scratch.get(), nullptr);
   }
 
-  // The other form of the sums, (N,).
   template <class T>
-  void check_sums_of_terms(const Params& p, const T* shares) const {
-    std::vector<T> sums(size_t(p.batch), T(NAN));
-    launch(p, sizeof(T) == sizeof(double), sums.data(), false);
-    for (int64_t image = 0; image < p.batch; ++image) {
-      T sum = 0;
-      for (int term = 0; term < p.terms(); ++term) sum += shares[image * p.terms() + term];
-      if (std::memcmp(&sum, &sums[size_t(image)], sizeof sum) != 0 && !std::isnan(sum))
-        fail("sums of terms", "not what the terms add up to", double(sums[size_t(image)]),
-             double(sum));
-    }
+  void check_other_sums(const Params& p, const T* shares) const {
+    check_sums(p, shares, every_sum, [&](Sums sums, T* to) {
+      launch(p, sizeof(T) == sizeof(double), to, sums);
+      if (sums != Sums::batch) return;
+      const Order before = std::exchange(cuda_host::settings.order, Order::forward);
+      T again = T(NAN);
+      launch(p, sizeof(T) == sizeof(double), &again, sums);
+      cuda_host::settings.order = before;
+      if (std::memcmp(&again, to, sizeof again) != 0 && !std::isnan(again))
+        fail("sum of the batch", "differs in another order of threads");
+    });
   }
 };
 
@@ -397,6 +400,53 @@ void scaling() {
     }
 }
 
+// ---- Sums --------------------------------------------------------------------------------------
+
+// Of one tile and of several, of one image, of many and of none; of so many that a batch's block has
+// all its threads; in one launch and, on some of the devices, in several.
+template <class T>
+void sums(const Arguments& arguments, CudaKernels& kernels) {
+  const int64_t pixels = cuda::kPixelThreads * cuda::kPixelsOfAThread;  // of a tile
+  kernels.every_sum = true;
+  uint64_t seed = 10'000;
+  for (const Shape s : {Shape{1, 1, 1, 1}, Shape{1, 1, 3, pixels}, Shape{3, 2, 5, 7},
+                        Shape{7, 1, 2, pixels + 1}, Shape{cuda::kBatchThreads + 1, 1, 1, 2},
+                        Shape{2, cuda::kManyTiles / 2 + 50, 1, 1}})
+    for (const bool l1 : {false, true}) {
+      const bool many = s.batch * s.channels > cuda::kManyTiles;  // which takes seconds
+      if (many && l1 != (sizeof(T) == sizeof(double))) continue;
+      const int before = std::exchange(most_ways, many ? 1 : most_ways);
+      Random random(++seed);
+      Case<T> c;
+      c.p.mse = true;
+      c.p.l1 = l1;
+      c.shared = true;
+      c.set_shape(s);
+      complete_and_check(c, seed, random, kernels, int(l1));
+      most_ways = before;
+    }
+  for (const int64_t batch : {int64_t(2), int64_t(300)}) {
+    Random random(++seed);
+    Case<T> c;
+    c.p.ssim = c.p.l1 = true;
+    c.p.border = Border::zeros;
+    c.shared = true;
+    c.set_window(arguments.radii[0], 1.5);
+    c.set_shape({batch, 1, 1, 2});
+    complete_and_check(c, seed, random, kernels, 1);
+  }
+  Case<T> none;
+  none.name = "no image";
+  none.p.l1 = none.shared = true;
+  none.factors = {T(1)};
+  const Shape s{0, 3, 4, 4};
+  none.set_shape(s);
+  none.input = Input(kDtype<T>, contiguous(s), s);
+  none.target = Input(kDtype<T>, contiguous(s), s);
+  none.run(kernels);
+  kernels.every_sum = false;
+}
+
 // ---- Beyond 32 bits ----------------------------------------------------------------------------
 
 // Rows so far apart that the last one lies beyond what 32 bits count, in elements.
@@ -497,6 +547,7 @@ int main(int count, char** values) {
   if (arguments.wants("planes")) planes(arguments, kernels);
   if (arguments.wants("far")) far_rows(kernels);
   if (arguments.wants("scaling")) scaling<float>(), scaling<double>();
+  if (arguments.wants("sums")) sums<float>(arguments, kernels), sums<double>(arguments, kernels);
   run_cases(arguments, kernels);
   std::printf("%d failures\n", failures);
   return failures != 0;

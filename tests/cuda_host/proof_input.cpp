@@ -89,6 +89,7 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   for (const Source* s : {&p.input, &p.target, &p.weight})
     fields.add(s->data, s->dtype, s->batch, s->channel, s->row, s->column);
   fields.add(p.factors);
+  fields.add(p.shared_factors);
   for (const Sink* s : {&p.input_gradient, &p.target_gradient, &p.map})
     fields.add(s->data, s->batch, s->channel, s->row, s->column);
   const auto add_tiling = [&](const cuda::Tiling& t) {

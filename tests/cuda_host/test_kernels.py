@@ -35,6 +35,7 @@ def test_every_variant(folder, cuda_flags):
     check(driver, "--only", "planes", "--radii", "1")
     check(driver, "--only", "far")
     check(driver, "--only", "scaling")
+    check(driver, "--only", "sums")
 
 
 @pytest.mark.timeout(600)
@@ -45,6 +46,7 @@ def test_address_and_undefined_sanitizer(folder, cuda_flags):
     check(driver, "--only", "shapes", *few)
     check(driver, "--only", "cases", "--cases", "30", "--work", "1000000", *few)
     check(driver, "--only", "scaling")
+    check(driver, "--only", "sums", *few)
 
 
 @pytest.mark.timeout(600)

@@ -315,24 +315,30 @@ def _options(metrics: tuple[str, ...], **others: Any) -> tuple[Any, ...]:
     return (*(metric in metrics for metric in METRICS), *{**OPTIONS, **others}.values())
 
 
-def opcheck(layout: str, dtype: torch.dtype, grad: tuple[bool, bool], per_term: bool) -> None:
+def opcheck(
+    layout: str, dtype: torch.dtype, grad: tuple[bool, bool], sums: str, mean_over: str | None
+) -> None:
     """PyTorch's own check of schema, fake kernel, autograd and compilation."""
-    metrics = ("ssim", "l1") if per_term else ("ssim",)
+    metrics = ("ssim", "l1") if sums == "terms" else ("ssim",)
     x, y = (
         LAYOUTS[layout](torch.rand(2, 2, 5, 6).to(dtype)).requires_grad_(wanted) for wanted in grad
     )
-    factors = torch.rand(2, len(metrics), dtype=compute_dtype(dtype))
-    weight = torch.rand(2, 1, 5, 6, dtype=factors.dtype)
-    wanted = (False, False) if per_term else grad
+    own = torch.rand(2, len(metrics), dtype=compute_dtype(dtype))
+    weight = torch.rand(2, 1, 5, 6, dtype=own.dtype)
+    factors: tuple[Any, ...] = (own, (), "nothing")
+    if mean_over is not None:
+        factors = (None, [0.5, 3.0][: len(metrics)], mean_over)
+    wanted = (False, False) if sums == "terms" else grad
     operators = torch.ops.lamp_kernels_triton
     torch.library.opcheck(
         operators.image_losses.default,
-        (x, y, weight, factors, *_options(metrics), per_term, *wanted),
+        (x, y, weight, *factors, *_options(metrics), sums, *wanted),
     )
     torch.library.opcheck(
-        operators.loss_map.default, (x, y, torch.rand(1, dtype=factors.dtype), *_options(("mse",)))
+        operators.loss_map.default, (x, y, torch.rand(1, dtype=own.dtype), *_options(("mse",)))
     )
-    torch.library.opcheck(operators.scale_.default, (weight, factors[:, 0]))
+    for factor in (own[:, 0], own[0, 0]):
+        torch.library.opcheck(operators.scale_.default, (weight, factor))
 
 
 def error_of(change: dict[str, Any]) -> str | None:
@@ -342,17 +348,53 @@ def error_of(change: dict[str, Any]) -> str | None:
         "y": torch.rand(2, 3, 9, 10),
         "weight": None,
         "factors": torch.rand(2, 1),
+        "coefficients": (),
+        "mean_over": "nothing",
         "metrics": ("ssim",),
+        "sums": "images",
         **change,
     }
-    tensors = [arguments.pop(name) for name in ("x", "y", "weight", "factors")]
+    first = ("x", "y", "weight", "factors", "coefficients", "mean_over")
+    given = [arguments.pop(name) for name in first]
+    sums = arguments.pop("sums")
     try:
-        torch.ops.lamp_kernels_triton.image_losses(
-            *tensors, *_options(**arguments), False, True, True
-        )
+        torch.ops.lamp_kernels_triton.image_losses(*given, *_options(**arguments), sums, True, True)
     except RuntimeError as error:
         return str(error)
     return None
+
+
+def sums_agree(shape: tuple[int, ...], metrics: tuple[str, ...], dtype: torch.dtype) -> float:
+    """How far the sums over images and batch are from the terms', of factors shared and not.
+
+    Relative to the sum of the terms' sizes. The gradients have to be the same bits.
+    """
+    x, y = torch.rand(2, *shape, dtype=dtype).unbind(0)
+    options = _options(metrics)
+    operator = torch.ops.lamp_kernels_triton.image_losses
+    coefficients = [0.5, -3.0, 2.0][: len(metrics)]
+    found: dict[str, torch.Tensor] = {}
+    gradients = []
+    for sums in ("terms", "images", "batch"):
+        shared = (None, coefficients, "batch")
+        found[sums], *of_images = operator(x, y, None, *shared, *options, sums, True, True)
+        gradients.append(of_images)
+    count = max(x.numel(), 1)
+    own = torch.tensor([c / count for c in coefficients], dtype=dtype).repeat(shape[0], 1)
+    same, *of_images = operator(x, y, None, own, (), "nothing", *options, "terms", True, True)
+    gradients.append(of_images)
+    assert torch.equal(same, found["terms"])
+    assert all(
+        torch.equal(one, other)
+        for some in gradients[1:]
+        for one, other in zip(some, gradients[0], strict=True)
+    )
+    assert [found[sums].dim() for sums in ("terms", "images", "batch")] == [2, 1, 0]
+    terms = found["terms"].double()
+    apart = (
+        (found["images"] - terms.sum(1)).abs().sum() + (found["batch"] - terms.sum()).abs()
+    ).item()
+    return apart / terms.abs().sum().clamp(min=1e-300).item()
 
 
 def second_derivative() -> str | None:
@@ -376,7 +418,7 @@ def scaled(layout: str, dtype: torch.dtype, factors: list[float], shape: tuple[i
     whole[0, 0, 0, 0] = torch.nan
     factor = torch.tensor(factors, dtype=dtype)
     if len(set(factors)) == 1:
-        factor = factor[:1].expand(len(factors))
+        factor = factor[:1].expand(len(factors)) if layout == "contiguous" else factor[0]
     expected = whole.clone(memory_format=torch.preserve_format)
     expected[1:] *= factor.view(-1, 1, 1, 1)
     torch.ops.lamp_kernels_triton.scale_(whole[1:], factor)

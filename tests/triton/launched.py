@@ -61,9 +61,14 @@ def call(case: dict[str, Any]) -> None:
         launch.scale_(x, torch.rand(x.shape[0], dtype=dtype))
     elif case.get("map"):
         launch.loss_map(x, y, torch.rand(len(terms), dtype=real), *options)
+    elif case.get("own"):
+        own = torch.rand(x.shape[0], len(terms), dtype=real)
+        launch.image_losses(
+            x, y, weight, own, (), "nothing", *options, "images", *case["gradients"]
+        )
     else:
-        factors = torch.rand(x.shape[0], len(terms), dtype=real)
-        launch.image_losses(x, y, weight, factors, *options, False, *case["gradients"])
+        shared = (None, [0.5] * len(terms), "batch")
+        launch.image_losses(x, y, weight, *shared, *options, "batch", *case["gradients"])
 
 
 COMPILES = json.loads(sys.argv[1])

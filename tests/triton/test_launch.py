@@ -38,16 +38,22 @@ def launches(*cases, compiles=False):
 
 
 def test_arguments_fit_the_kernels_that_they_are_compiled_to():
-    found = launches({"window_size": 3}, {"terms": ["mse"]}, {"scale": True}, compiles=True)
+    several = {"window_size": 3, "terms": ["ssim", "mse"]}
+    found = launches(
+        several, {**several, "own": True}, {"terms": ["mse"]}, {"scale": True}, compiles=True
+    )
     assert [each["kernel"] for each in found] == [
+        *("plane_levels", "ssim_losses", "ssim_gradients", "batch_sum"),
         *("plane_levels", "ssim_losses", "ssim_gradients", "image_sums"),
-        *("pixel_losses", "image_sums", "scale_gradient"),
+        *("pixel_losses", "batch_sum", "scale_gradient"),
     ]
+    with_factors = [each["kernel"] for each in found if "factors_ptr" in each["types"]]
+    assert with_factors == ["ssim_losses", "ssim_gradients", "image_sums"]
 
 
 CASES = {
     "usual": {},
-    "half": {"dtype": "bfloat16", "terms": ["ssim", "mse", "l1"], "weighted": True},
+    "half": {"dtype": "bfloat16", "terms": ["ssim", "mse", "l1"], "weighted": True, "own": True},
     "float64": {"dtype": "float64", "gradients": (True, True), "window_size": 13},
     "strided": {"strided": True},
     "pixels": {"terms": ["mse", "l1"], "weighted": True, "gradients": (True, True)},

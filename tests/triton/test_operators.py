@@ -21,14 +21,33 @@ def test_schemas_are_the_native_ones(name):
 
 
 @pytest.mark.parametrize(
-    ("layout", "dtype", "grad", "per_term"),
+    ("layout", "dtype", "grad", "sums", "mean_over"),
     [
-        ("channels_last", torch.float16, (False, True), False),
-        ("sliced", torch.float32, (False, False), True),
+        ("channels_last", torch.float16, (False, True), "images", None),
+        ("sliced", torch.float32, (False, False), "terms", None),
+        ("contiguous", torch.float32, (True, False), "batch", "batch"),
+        ("contiguous", torch.float64, (False, False), "terms", "image"),
     ],
 )
-def test_opcheck(interpret, layout, dtype, grad, per_term):
-    interpret(interpreted.opcheck, layout, dtype, grad, per_term)
+def test_opcheck(interpret, layout, dtype, grad, sums, mean_over):
+    interpret(interpreted.opcheck, layout, dtype, grad, sums, mean_over)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("shape", "metrics"),
+    [
+        ((1, 1, 3, 4), ("mse",)),
+        ((3, 2, 5, 6), ("ssim",)),
+        ((3, 2, 5, 6), ("ssim", "mse", "l1")),
+        ((2, 1, 9, 1100), ("ssim", "l1")),  # several strips
+        ((5, 500, 1, 1), ("mse", "l1")),  # more tiles than a block of the batch's sum has
+        ((0, 3, 5, 6), ("ssim",)),
+    ],
+)
+def test_sums_over_images_and_the_batch(interpret, shape, metrics, dtype):
+    limit = 3e-7 if dtype == torch.float32 else 1e-14
+    assert interpret(interpreted.sums_agree, shape, metrics, dtype) <= limit
 
 
 BAD = {
@@ -44,6 +63,13 @@ BAD = {
     "window 17": {"window_size": 17},
     "padding same": {"padding": "same"},
     "too small": {"x": torch.rand(2, 3, 1, 10), "y": torch.rand(2, 3, 1, 10)},
+    "a coefficient beside factors": {"coefficients": [1.0]},
+    "a mean beside factors": {"mean_over": "image"},
+    "neither factors nor coefficients": {"factors": None},
+    "a coefficient too many": {"factors": None, "coefficients": [1.0, 2.0]},
+    "unknown mean": {"factors": None, "coefficients": [1.0], "mean_over": "channel"},
+    "unknown sums": {"sums": "channels"},
+    "factors for the batch": {"sums": "batch"},
     "no term": {"metrics": (), "factors": torch.rand(2, 0)},
     "weight on the grid of one of two terms": {
         "weight": torch.rand(2, 1, 7, 8),
