@@ -329,8 +329,8 @@ def _prediction(
     around = [
         # The sum over all tiles: a read, a reduction.
         model.Part(0.0, 2 * FAR_LATENCY / device.clock),
-        # The factors, for the SSIM kernels, and PyTorch's fill of the loss's own gradient ...
-        *[model.Part(0.0, 0.0)] * 2,
+        # PyTorch's fill of the loss's own gradient ...
+        model.Part(0.0, 0.0),
         # ... and backward's multiplication by it, whose blocks read that it is 1, and end.
         model.Part(0.0, FAR_LATENCY / device.clock),
     ]

@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "factors.cuh"
 #include "pixels.cuh"
 #include "scale.cuh"
 #include "sums.cuh"
@@ -40,15 +39,6 @@ void launch_pixels(const Params& p, double* partial, const Device& device, cudaS
                               partial};
     LAMP_LAUNCH(pixel_kernel<T>, unsigned(count), kPixelThreads, kScratchBytes, stream, a);
     check(cudaGetLastError(), "launch of the pixel kernel");
-  });
-}
-
-template <class T>
-void launch_factors(FactorArguments a, const Device& device, cudaStream_t stream) {
-  in_launches(ceil_div(a.count, kFactorThreads), device, [&](int64_t first, int64_t count) {
-    a.first = first;
-    LAMP_LAUNCH(factor_kernel<T>, unsigned(count), kFactorThreads, 0, stream, a);
-    check(cudaGetLastError(), "launch of the kernel for factors");
   });
 }
 
@@ -150,25 +140,13 @@ int64_t Call::h_at() const {
   const int64_t levels = plan_.gradients ? planes() * per_plane_ * 2 * int64_t(sizeof(float)) : 0;
   return levels_at() + round_up(levels, kAligned);
 }
-int64_t Call::factors_at() const {
+int64_t Call::scratch_bytes() const {
   if (!plan_.gradients) return h_at();
   const int64_t of_plane = plan_.tiling.h_plane(plan_.gradients_count) * int64_t(sizeof(float));
-  return h_at() + round_up(plan_.planes_at_once * of_plane, kAligned);
+  return h_at() + plan_.planes_at_once * of_plane;
 }
-int64_t Call::scratch_bytes() const {
-  return factors_at() + (writes_factors() ? p_.batch * p_.terms() * int64_t(sizeof(double)) : 0);
-}
-
-bool Call::writes_factors() const { return p_.ssim && !p_.factors && !is_empty(p_); }
 
 void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
-  Params p = p_;
-  if (writes_factors()) {
-    p.factors = scratch + factors_at();
-    FactorArguments a{scratch + factors_at(), 0, p.batch * p.terms(), p.terms(), {}};
-    std::copy_n(p.shared_factors, kMaxTerms, a.shared_factors);
-    (wide_ ? launch_factors<double> : launch_factors<float>)(a, device_, stream);
-  }
   double* const partial = reinterpret_cast<double*>(scratch);
   float* const levels = reinterpret_cast<float*>(scratch + levels_at());
   void* const h = scratch + h_at();
@@ -177,7 +155,7 @@ void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
                     int64_t count) {
     const int64_t before = first_plane * tiling.tiles_per_plane();
     in_launches(count * tiling.tiles_per_plane(), device_, [&](int64_t first, int64_t blocks) {
-      variant.launch({p, tiling, tiling.range(before + first), blocks, common, partial,
+      variant.launch({p_, tiling, tiling.range(before + first), blocks, common, partial,
                       plan_.tiling, levels, h, first_plane, device_, stream});
     });
   };
@@ -187,7 +165,7 @@ void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
     launch(*plan_.variant, plan_.tiling, plan_.common, first, count);
     launch(*plan_.gradients, plan_.gradients_tiling, plan_.gradients_common, first, count);
   }
-  if (p.mse || p.l1) launch_pixels<float>(p, nullptr, device_, stream);
+  if (p_.mse || p_.l1) launch_pixels<float>(p_, nullptr, device_, stream);
 }
 
 void Call::enqueue(void* shares, Sums sums, void* scratch, cudaStream_t stream) const {

@@ -45,8 +45,6 @@ class Call {
   // Bytes from the start of the scratch.
   int64_t levels_at() const;
   int64_t h_at() const;
-  int64_t factors_at() const;
-  bool writes_factors() const;  // of the images, for SSIM
   void enqueue_ssim(char* scratch, cudaStream_t stream) const;
 };
 

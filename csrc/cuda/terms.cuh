@@ -36,9 +36,8 @@ struct Factors {
 
   LAMP_DEVICE Factors(const Params& p, int64_t image) {
     const int terms = p.terms();
-    const T* const all = static_cast<const T*>(p.factors) + (p.map.data ? 0 : image * terms);
     LAMP_UNROLL
-    for (int k = 0; k < kMaxTerms; ++k) of[k] = k < terms ? all[k] : T(0);
+    for (int k = 0; k < kMaxTerms; ++k) of[k] = k < terms ? factor_of<T>(p, image, k) : T(0);
   }
 };
 
