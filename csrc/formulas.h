@@ -6,7 +6,8 @@
 // set, each time inside another namespace, so that every copy is compiled for its own.
 //
 // Needs: LAMP_INLINE (how a function is declared), bits<V>::type, the integer of V's size,
-// quotient(a, b), a/b, at_least_zero(v), where NaN stays, and LAMP_UNROLL (the compiler's pragma to unroll the next loop).
+// quotient(a, b), a/b, at_least_zero(v), where NaN stays NaN, and LAMP_UNROLL (the compiler's pragma
+// to unroll the next loop).
 
 // ---- Amplification ------------------------------------------------------------------------------
 

@@ -53,8 +53,8 @@ TURNS_OF_SCHEDULER = ((3, 2), (3, 1))
 class Rows:
     """What a warp executes for a row, the common way.
 
-    The first 2 radius rows of a tile warm up, in a loop of their own: windows are not full, and there
-    is no loss or no gradient to compute.
+    The first 2 radius rows of a tile warm up, in a loop of their own: windows are not full, and
+    there is no loss or no gradient to compute.
     """
 
     full: list[Instruction]

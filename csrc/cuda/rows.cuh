@@ -96,7 +96,8 @@ class RowReader {
   LAMP_DEVICE bool has_piece(int i) const { return i < columns || threadIdx.x < 2 * radius; }
 
   LAMP_DEVICE const char* start(const Source& s, int i) const {
-    const int64_t at = plane_of(s, tile.image, tile.channel) + max(row, 0) * s.row + max(column[i], 0);
+    const int64_t at =
+        plane_of(s, tile.image, tile.channel) + max(row, 0) * s.row + max(column[i], 0);
     return static_cast<const char*>(s.data) + at * int64_t(sizeof(T));
   }
 

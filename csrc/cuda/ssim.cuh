@@ -154,7 +154,6 @@ class SsimTile {
     const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
     constants.level_d = levels.d;
     constants.level_s = levels.s;
-    if constexpr (gradients > 0) write_h(first + radius - 1, {}, {});  // above the first row
     walk<false>(image, v, first + radius, slot);
     walk<true>(image, v, gradients ? tile.end_row + 2 * radius + 1 : tile.end_row + radius, slot);
     write_sums(a, sums, scratch);
@@ -204,6 +203,7 @@ class SsimTile {
     if constexpr (!full) return;
     statistics(row, moments, v);
     if constexpr (gradients > 0) {
+      // The first time, h is what was in shared memory: no window of the tile's pixels has that row.
       const int finished = row - 1 - radius;
       const int old = slot + 2 < kRingRows ? slot + 2 : slot + 2 - kRingRows;
       const PixelOf* const from = ring + old * row_length() + 2 * radius;
@@ -215,7 +215,8 @@ class SsimTile {
       push_adjoint<radius, kColumns, gradients>(h_pairs(v - 1) + shift, h_rests(v - 1) + shift,
                                                 adjoint_sums, a.tap, planes,
                                                 [](int, T along, T, T) { return along; });
-      if (finished >= tile.row && active) finish(finished, gradients == 1 ? early : centred(), planes);
+      if (finished >= tile.row && active)
+        finish(finished, gradients == 1 ? early : centred(), planes);
     } else if constexpr (!common) {
       if ((p.mse || p.l1) && row >= tile.row && row < tile.end_row) value_of_pixels(row);
     }
@@ -264,11 +265,10 @@ class SsimTile {
         if constexpr (gradients == 2) rests.at[c].at[1] = adjoint.s - adjoint.d;
       }
     }
-    if constexpr (gradients > 0) write_h(v, pairs, rests);
-  }
-  LAMP_DEVICE void write_h(int v, const Pairs& pairs, const Rests& rests) const {
-    reinterpret_cast<Pairs*>(h_pairs(v))[thread] = pairs;
-    reinterpret_cast<Rests*>(h_rests(v))[thread] = rests;
+    if constexpr (gradients > 0) {
+      reinterpret_cast<Pairs*>(h_pairs(v))[thread] = pairs;
+      reinterpret_cast<Rests*>(h_rests(v))[thread] = rests;
+    }
   }
 
   // ---- Results ----------------------------------------------------------------------------------

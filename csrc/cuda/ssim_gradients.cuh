@@ -77,9 +77,10 @@ class SsimGradients {
         grid_rows(grid_axis(p, p.height)), edge_rows(p, p.height),
         column(tile.column + kColumns * int(threadIdx.x)), active(column < tile.end_column),
         length(blockDim.x * kColumns + 2 * radius),
-        row_bytes(int(round_up(int64_t(blockDim.x * sizeof(Pixels) + length * (sizeof(Pair) + sizeof(Rest))),
-                           sizeof(Pixels)))),
-        pixels(reinterpret_cast<Pixels*>(shared)), pairs(reinterpret_cast<Pair*>(pixels + blockDim.x)),
+        row_bytes(int(round_up(
+            blockDim.x * sizeof(Pixels) + length * (sizeof(Pair) + sizeof(Rest)), sizeof(Pixels)))),
+        pixels(reinterpret_cast<Pixels*>(shared)),
+        pairs(reinterpret_cast<Pair*>(pixels + blockDim.x)),
         rests(reinterpret_cast<Rest*>(pairs + length)),
         h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), has_column(0) {
     pixels += threadIdx.x;

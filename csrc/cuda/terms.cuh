@@ -133,7 +133,8 @@ LAMP_DEVICE void push_adjoint(const HPair<T>* pairs, const HRest<T, gradients>* 
     finish(1, dd);
     LAMP_UNROLL
     for (int g = 0; g < gradients; ++g) {
-      const T along = adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[g]; }, tap);
+      const T along =
+          adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[g]; }, tap);
       finish(2 + g, rebase(g, along, ss, dd));
     }
   }

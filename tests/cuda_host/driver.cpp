@@ -466,7 +466,8 @@ struct Far {
 };
 
 void far_rows(CudaKernels& kernels) {
-  for (const bool ssim : {true, false}) {
+  // Of SSIM with a weight and the common way.
+  for (const auto [ssim, weighted] : {std::pair{true, true}, {true, false}, {false, true}}) {
     Case<float> c;
     c.name = ssim ? "distant rows" : "distant rows, pointwise";
     c.p.ssim = ssim;
@@ -478,7 +479,7 @@ void far_rows(CudaKernels& kernels) {
     Random random(ssim);
     c.input = Input(Dtype::float32, contiguous(s), s);
     c.target = Input(Dtype::float32, contiguous(s), s);
-    c.weight = Input(Dtype::float32, contiguous(s), s);
+    if (weighted) c.weight = Input(Dtype::float32, contiguous(s), s);
     const Far x, y, weight, by_x, by_y;
     for (int64_t i = 0; i < s.height; ++i)
       for (int64_t j = 0; j < s.width; ++j) {
@@ -489,7 +490,7 @@ void far_rows(CudaKernels& kernels) {
         const double v = random.uniform();
         put(c.target, y, v);
         put(c.input, x, v + 0.1 * random.normal());
-        put(c.weight, weight, 0.5 + random.uniform());
+        if (weighted) put(c.weight, weight, 0.5 + random.uniform());
       }
     c.factors = {1.0f};
     c.input_gradient = Output<float>(contiguous(s), s);
@@ -500,7 +501,7 @@ void far_rows(CudaKernels& kernels) {
     Params p = c.p;
     p.input.data = x.data;
     p.target.data = y.data;
-    p.weight.data = weight.data;
+    if (weighted) p.weight.data = weight.data;
     p.input_gradient.data = by_x.data;
     p.target_gradient.data = by_y.data;
     p.input.row = p.target.row = p.weight.row = Far::kRow;

@@ -190,7 +190,8 @@ __global__ void copies_over_kernel(const int* from, int* to) {
 template <bool barrier>
 void copies_over() {
   std::vector<int> from(64), found(64);
-  LAMP_LAUNCH(copies_over_kernel<barrier>, 1, 64, 64 * sizeof(int), nullptr, from.data(), found.data());
+  LAMP_LAUNCH(copies_over_kernel<barrier>, 1, 64, 64 * sizeof(int), nullptr, from.data(),
+              found.data());
   require_launched();
   for (int i = 0; barrier && i < 64; ++i) require(found[size_t(i)] == (i + 1) % 64, "read before");
 }
