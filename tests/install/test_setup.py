@@ -60,7 +60,7 @@ def run(tree: Path, *arguments: str, **environment: str) -> subprocess.Completed
 
 
 # A CUDA build of PyTorch logs, when it is imported, that it found a toolkit and no GPU.
-LOGGED = re.compile(r"^W\d{4} \S+ \d+ torch/utils/cpp_extension\.py:\d+\] .*\n", re.MULTILINE)
+LOGGED = re.compile(r"^W\d{4} \S+ \d+ .*torch/utils/cpp_extension\.py:\d+\] .*\n", re.MULTILINE)
 
 
 def error_of(failed: subprocess.CompletedProcess[str]) -> str:
