@@ -42,7 +42,8 @@ def amplify(loss: Tensor, amplification: Amplification, eps: float) -> Tensor:
     if amplification == "none":
         return loss
     knee = 1.0 - eps
-    return torch.relu(loss - knee) / eps - torch.log1p(-loss.clamp(max=knee))
+    # Not clamp: at the knee itself PyTorch 2.14 gives it a derivative of 0.
+    return torch.relu(loss - knee) / eps - torch.log1p(-loss.masked_fill(loss > knee, knee))
 
 
 # ---- Pointwise losses --------------------------------------------------------------------------

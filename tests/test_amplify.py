@@ -49,6 +49,14 @@ def test_amplification_is_at_or_above_the_identity(loss, eps):
     assert a(loss, eps) >= loss * (1 - 1e-15)
 
 
+@pytest.mark.parametrize("eps", [0.5, 2.0**-10])
+def test_the_slope_at_the_knee_itself_and_at_nan(eps):
+    loss = torch.tensor([1.0 - eps, 1.0, float("nan")], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(amplify(loss, eps=eps).sum(), loss)
+    assert slope[:2].tolist() == [1.0 / eps, 1.0 / eps]
+    assert slope[2].isnan()
+
+
 def test_amplification_of_what_is_not_finite():
     values = amplify(torch.tensor([float("nan"), float("inf"), 1e30]))
     assert values[0].isnan()

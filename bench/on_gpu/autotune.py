@@ -11,7 +11,7 @@ from typing import Any
 
 from suite.cases import Shape, textured_pair
 from suite.contestants import ON_GPU, TRITON
-from suite.measure import first_line, progress
+from suite.measure import progress, reason_of
 
 from lamp_kernels.triton import autotune
 from on_gpu.program import Program
@@ -39,7 +39,7 @@ class Autotune(Program):
                 images = [image.to(self.device) for image in textured_pair(shape)]
                 triton.setup(*images).forward_backward()
             except Exception as error:  # the other shape goes on
-                row["skipped"] = f"{type(error).__name__}: {first_line(error)}"
+                row["skipped"] = reason_of(error)
             row["seconds"] = round(perf_counter() - start, 1)
             row["chosen"] = [
                 {"key": str(key), "tile": str(tile)}

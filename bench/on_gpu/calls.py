@@ -4,13 +4,11 @@ Wall clock of forward + backward called CALLS times in a row with one wait at th
 sizes: eager, where launches and Python count, and replayed from a CUDA graph, where they do not.
 """
 
-from time import perf_counter
-
 from suite.cases import Shape, textured_pair
 from suite.contestants import FLOOR, FUSED, NATIVE, NATIVE_ZEROS, ON_GPU, REFERENCE, TRITON, select
-from suite.measure import Entry, first_line, interleave, progress
+from suite.measure import Entry, interleave, progress, reason_of
 
-from on_gpu.program import Program, captured
+from on_gpu.program import NO_GRAPHS, Program, captured
 
 SHAPES: tuple[Shape, ...] = ((8, 3, 256, 256), (64, 1, 28, 28))
 QUICK_SHAPES: tuple[Shape, ...] = ((2, 1, 32, 32),)
@@ -36,29 +34,18 @@ class Calls(Program):
                 for how in ("eager", "captured"):
                     label = {"contestant": contestant.name, "shape": list(shape), "how": how}
                     if how == "captured" and self.device.type != "cuda":
-                        reason = "not on this device: CUDA graphs"
-                        self.results["rows"].append({**label, "skipped": reason})
+                        self.results["rows"].append({**label, "skipped": NO_GRAPHS})
                         continue
                     try:
                         call = contestant.setup(*images).forward_backward
                         entries.append(Entry(label, captured(call) if how == "captured" else call))
                     except Exception as error:  # the others go on
-                        told = f"{type(error).__name__}: {first_line(error)}"
-                        self.results["rows"].append({**label, "skipped": told})
+                        self.results["rows"].append({**label, "skipped": reason_of(error)})
             self.results["rows"] += interleave(
                 entries, budget=0.8 * self.left() / (len(shapes) - index), min_rounds=low,
-                max_rounds=high, shortest=0.0, sample=self._sample,
+                max_rounds=high, shortest=0.0, sample=self.clock(5 if self.quick else CALLS),
             )  # fmt: skip
             self.write()
-
-    def _sample(self, entry: Entry) -> float:
-        calls = 5 if self.quick else CALLS
-        self.wait()
-        start = perf_counter()
-        for _ in range(calls):
-            entry.call()
-        self.wait()
-        return (perf_counter() - start) / calls
 
 
 if __name__ == "__main__":

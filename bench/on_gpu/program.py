@@ -5,10 +5,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
 import torch
+from suite.measure import Entry
+
+NO_GRAPHS = "not on this device: CUDA graphs"  # why a row has no "captured"
 
 
 class Program(ABC):
@@ -35,6 +38,19 @@ class Program(ABC):
         """Return when the device has nothing left to do."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+
+    def clock(self, calls: int) -> Callable[[Entry], float]:
+        """For `interleave`: seconds of one of so many calls in a row, with one wait at the end."""
+
+        def sample(entry: Entry) -> float:
+            self.wait()
+            start = perf_counter()
+            for _ in range(calls):
+                entry.call()
+            self.wait()
+            return (perf_counter() - start) / calls
+
+        return sample
 
     def write(self) -> None:
         """Write the file."""
@@ -73,8 +89,4 @@ def captured(call: Callable[[], Any]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         call()
-
-    def replay() -> None:
-        graph.replay()
-
-    return replay
+    return graph.replay

@@ -28,7 +28,7 @@ from suite.contestants import (
     Contestant,
     select,
 )
-from suite.measure import Entry, Row, digits, first_line, interleave, progress
+from suite.measure import Entry, Row, digits, interleave, progress, reason_of
 from suite.peak import COPIED
 from torch import Tensor
 
@@ -193,7 +193,7 @@ class Timing(Program):
                 call = contestant.setup(input, target).forward_backward
                 times = [self._times_of(call) for _ in range(20 if self.quick else 220)]
             except Exception as error:  # the others go on
-                self.results["host"].append({**label, "skipped": _reason(error)})
+                self.results["host"].append({**label, "skipped": reason_of(error)})
                 continue
             times = times[len(times) // 10 :]  # the first ones set things up
             returned, computed = (digits(median(column)) for column in zip(*times, strict=True))
@@ -263,7 +263,7 @@ class Timing(Program):
             passes = contestant.setup(*self._pair(shape, dtype))
             call = passes.forward_backward if which == BOTH else passes.forward
         except Exception as error:  # a peer that does not import must not end the run
-            self.results["speed"].append({**label, "skipped": _reason(error)})
+            self.results["speed"].append({**label, "skipped": reason_of(error)})
             return None
         entries.append(Entry(label, call))
         return entries[-1]
@@ -285,7 +285,7 @@ class Timing(Program):
             try:
                 entry.call()
             except Exception as error:
-                reason = _reason(error)
+                reason = reason_of(error)
             self._compiling = perf_counter() - start
         if reason is not None:
             entries.remove(entry)
@@ -308,7 +308,7 @@ class Timing(Program):
                 most = torch.cuda.max_memory_allocated() - before
                 del result
             except Exception as error:
-                self.results["memory"].append({**label, "skipped": _reason(error)})
+                self.results["memory"].append({**label, "skipped": reason_of(error)})
                 continue
             self.results["memory"].append(
                 {**label, "bytes_per_element": digits(most / prod(shape), 3)}
@@ -320,10 +320,6 @@ class Timing(Program):
             self._images = [image.to(self.device) for image in textured_pair(shape, dtype=dtype)]
         input, target = self._images
         return input, target
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
 
 
 if __name__ == "__main__":

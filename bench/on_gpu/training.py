@@ -4,16 +4,15 @@ AmplifiedSSIMLoss against MSELoss with everything else the same: eager, compiled
 a CUDA graph. Wall clock of STEPS steps with one wait at their end, taken in turns.
 """
 
-from time import perf_counter
 from typing import Any
 
 import torch
 from suite.cases import Shape, textured_pair
-from suite.measure import Entry, digits, first_line, interleave, progress
+from suite.measure import Entry, digits, interleave, progress, reason_of
 from suite.training_step import SEED, autoencoder
 
 from lamp_kernels import AmplifiedSSIMLoss
-from on_gpu.program import Program, captured
+from on_gpu.program import NO_GRAPHS, Program, captured
 
 BATCHES = (8, 32, 64)
 QUICK: Shape = (2, 3, 32, 32)
@@ -50,13 +49,12 @@ class Training(Program):
                 for name, make in LOSSES.items()
             ]
         except Exception as error:  # the other ways go on
-            told = f"{type(error).__name__}: {first_line(error)}"
-            self.results["rows"].append({**label, "skipped": told})
+            self.results["rows"].append({**label, "skipped": reason_of(error)})
             return
         low, high = (2, 3) if self.quick else (5, 30)
         rows = interleave(
             entries, budget=min(5.0, self.left() / 4), min_rounds=low, max_rounds=high,
-            shortest=0.0, sample=self._sample,
+            shortest=0.0, sample=self.clock(STEPS),
         )  # fmt: skip
         self.results["rows"] += rows
         ssim, mse = (row.get("p50") for row in rows)
@@ -65,7 +63,7 @@ class Training(Program):
 
     def _left_out(self, how: str, *, first: bool) -> str | None:
         if how == "captured" and self.device.type != "cuda":
-            return "not on this device: CUDA graphs"
+            return NO_GRAPHS
         if how == "compiled" and self.quick:
             return "compiling takes too long for a quick run"
         if how == "compiled" and not first:
@@ -92,14 +90,6 @@ class Training(Program):
             optimizer.step()
 
         return captured(step) if how == "captured" else step
-
-    def _sample(self, entry: Entry) -> float:
-        self.wait()
-        start = perf_counter()
-        for _ in range(STEPS):
-            entry.call()
-        self.wait()
-        return (perf_counter() - start) / STEPS
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from suite.cases import Shape, nearly_equal_pair, textured_pair
 from suite.contestants import Contestant
-from suite.measure import Row, digits, first_line, progress
+from suite.measure import Row, digits, progress, reason_of
 
 SHAPE: Shape = (2, 3, 96, 96)
 PAIRS = {"textured": textured_pair, "nearly equal": nearly_equal_pair}
@@ -28,7 +28,7 @@ def errors(contestants: Sequence[Contestant]) -> list[Row]:
             try:
                 loss, gradient = contestant.setup(input, target).forward_backward()
             except Exception as error:  # as in measure: the others go on
-                rows.append({**row, "skipped": f"{type(error).__name__}: {first_line(error)}"})
+                rows.append({**row, "skipped": reason_of(error)})
                 continue
             x = input.double().requires_grad_()
             exact = contestant.exact(x, target.double())

@@ -57,7 +57,7 @@ def interleave(
             seconds = sample(entry)
             besides = max(0.0, perf_counter() - start - seconds)  # what a turn takes untimed
         except Exception as error:  # a failing contestant must not end the others' measurement
-            rows[index] = {**entry.label, "skipped": f"{type(error).__name__}: {first_line(error)}"}
+            rows[index] = {**entry.label, "skipped": reason_of(error)}
             continue
         if seconds > limit:
             reason = f"one call takes {seconds:.0f} s, the limit is {limit:.0f} s"
@@ -93,9 +93,10 @@ def digits(value: float, count: int = 4) -> float:
     return float(f"{value:.{count}g}")
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, shortened."""
-    return (str(error).splitlines() or [""])[0][:200]
+def reason_of(error: Exception) -> str:
+    """What a row's "skipped" says of an error: its type and its first line, shortened."""
+    line = (str(error).splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {line}"
 
 
 def progress(text: str) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from suite.cases import LIMIT_BYTES, LIMIT_SECONDS, Shape, Size, shape_name, textured_pair
 from suite.contestants import FLOOR, MSSSIM, NATIVE, REFERENCE, Contestant
-from suite.measure import Entry, Row, first_line, interleave, progress
+from suite.measure import Entry, Row, interleave, progress, reason_of
 
 FORWARD = "forward"
 BOTH = "forward + backward"
@@ -122,7 +122,7 @@ def _entries(
         try:
             calls = contestant.setup(input, target)
         except Exception as error:  # a peer that does not import must not end the run
-            reason = f"{type(error).__name__}: {first_line(error)}"
+            reason = reason_of(error)
             failed += [{**_label(contestant, shape, p), "skipped": reason} for p in passes]
             continue
         for which in passes:

@@ -118,8 +118,13 @@ def pixels_at(
 ):  # fmt: skip
     """Of both images, at the column that a lane sees k-th."""
     there = is_there(lines[2], first + (k - radius), width, border != ZEROS)
-    x = read(lines[0] + offset(seen[k], x_column, dense), there, real)
-    y = read(lines[1] + offset(seen[k], y_column, dense), there, real)
+    column = seen[k]
+    if border == ZEROS:
+        # None is read beyond an edge, so none is moved inside. In 64 bits each lies a constant away
+        # from `first`; in 32 bits, where that may wrap, each keeps two registers for its address.
+        column = first.to(tl.int64) + (k - radius)
+    x = read(lines[0] + offset(column, x_column, dense), there, real)
+    y = read(lines[1] + offset(column, y_column, dense), there, real)
     return x, y
 
 

@@ -36,7 +36,9 @@ def test_signature(name):
 def test_function_and_module(window_size, padding, reduction):
     x, y = images(2, 3, 30, 37)
     options = {"reduction": reduction, "padding": padding}
-    expected = kornia.losses.ssim_loss(x, y, window_size, **options)
+    # kornia 0.8, which Python 3.10 has, takes any word that it does not know for "same".
+    known = padding.lower() if kornia.__version__.startswith("0.8.") else padding
+    expected = kornia.losses.ssim_loss(x, y, window_size, reduction=reduction, padding=known)
     for found in (
         ours.ssim_loss(x, y, window_size, **options),
         ours.SSIMLoss(window_size, **options)(x, y),

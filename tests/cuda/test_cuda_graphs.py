@@ -7,6 +7,7 @@ from on_cuda import assert_same, pair, results
 from lamp_kernels import AmplifiedMSELoss, AmplifiedReconstructionLoss, AmplifiedSSIMLoss
 
 SHAPE = (2, 3, 70, 130)
+WARM = 3  # calls before a capture
 CASES = {
     "ssim": (AmplifiedSSIMLoss, {}),
     "valid": (AmplifiedSSIMLoss, {"padding": "valid", "window_size": 7}),
@@ -18,6 +19,20 @@ CASES = {
 }
 
 
+def captured(call):
+    """A graph of the call, and the tensors that a replay writes anew."""
+    warm = torch.cuda.Stream()
+    warm.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(warm):
+        for _ in range(WARM):
+            call()
+    torch.cuda.current_stream().wait_stream(warm)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+    return graph, result
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize(("module", "options"), CASES.values(), ids=CASES)
@@ -25,29 +40,20 @@ def test_a_replay_is_the_call(kernels, module, options, weighted, dtype):
     loss_function = module(**options, backend=kernels)
     x, y = pair(SHAPE, dtype)
     weight = (torch.rand(2, 1, *SHAPE[2:], device="cuda"),) if weighted else ()
-    warm = torch.cuda.Stream()
-    warm.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(warm):
-        for _ in range(3):
-            results(loss_function, x, y, *weight)
-    torch.cuda.current_stream().wait_stream(warm)
-
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = results(loss_function, x, y, *weight)
+    graph, found = captured(lambda: results(loss_function, x, y, *weight))
     for seed in (1, 2, 3):
         other_x, other_y = pair(SHAPE, dtype, seed)
         x.copy_(other_x)
         y.copy_(other_y)
         graph.replay()
-        assert_same(captured, results(loss_function, other_x, other_y, *weight))
+        assert_same(found, results(loss_function, other_x, other_y, *weight))
 
 
 def test_a_whole_training_step_in_one_graph(kernels):
     torch.manual_seed(0)
     target, _ = pair((4, 3, 32, 32))
     histories = []
-    for captured in (False, True):
+    for replayed in (False, True):
         torch.manual_seed(1)
         model = torch.nn.Conv2d(3, 3, 3, padding=1).cuda()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -60,19 +66,14 @@ def test_a_whole_training_step_in_one_graph(kernels):
             optimizer.step()
             return loss
 
-        warm = torch.cuda.Stream()
-        warm.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(warm):
-            for _ in range(3):
+        if replayed:
+            graph, loss = captured(step)
+        else:
+            for _ in range(WARM):
                 step()
-        torch.cuda.current_stream().wait_stream(warm)
-        if captured:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                loss = step()
         history = []
         for _ in range(10):
-            if captured:
+            if replayed:
                 graph.replay()
             else:
                 loss = step()

@@ -16,9 +16,10 @@ pytestmark = pytest.mark.cpu_only("compiles for GPUs, on the CPU")
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 # All kernels as they are usually called for two targets, the two that take the time for the others,
-# and for one of each maker what asks for the most registers.
+# and what asks for the most registers for one of AMD's and for the three of NVIDIA's that differ:
+# Triton 3.6 spilled on 75 what it did not on 80, and 120 has another ptxas than 90.
 REST = (80, "gfx942")
-HEAVIEST = (90, "gfx90a")
+HEAVIEST = (75, 90, 120, "gfx90a")
 TARGETS = (75, 80, 86, 89, 90, 100, 120, "gfx90a", "gfx942", "gfx950")
 
 PROGRAM = """
