@@ -77,7 +77,7 @@ def test_half_an_instruction_is_refused():
 
 def test_a_row_is_a_turn_of_the_loop_with_a_barrier(code):
     assert [len(body) for body in sass.loops(code)] == [3, 12]
-    body = sass.common_row(code)
+    (body,) = sass.row_loops(code)
     assert (body[0].name, body[-1].name) == ("STS", "BRA")
     with pytest.raises(ValueError, match="no loop holds a barrier"):
         sass.row_loops(code[:4])
@@ -116,8 +116,32 @@ def test_the_longest_way_through_a_row():
         sass.longest_path(body, ("control",))
 
 
+# The loops of two ways through the rows, each with one that warms up: the common way copies twice.
+LOOPS = (
+    *("BAR.SYNC 0x0", "LDGSTS [R0], desc[UR4][R2.64]", "LDGSTS [R0], desc[UR4][R2.64]"),
+    *("FADD R1, R1, R1", "@P0 BRA 0x0"),
+    *("BAR.SYNC 0x0", "LDGSTS [R0], desc[UR4][R2.64]", "LDGSTS [R0], desc[UR4][R2.64]"),
+    *("FADD R1, R1, R1", "STG.E desc[UR4][R4.64], R1", "@P0 BRA 0x50"),
+    *("BAR.SYNC 0x0", "LDGSTS [R0], desc[UR4][R2.64]", "@P0 BRA 0xb0"),
+    *("BAR.SYNC 0x0", "LDGSTS [R0], desc[UR4][R2.64]", "LDG.E R1, desc[UR4][R2.64]"),
+    *("FADD R1, R1, R1", "FADD R1, R1, R1", "STG.E desc[UR4][R4.64], R1", "@P0 BRA 0xe0"),
+    "EXIT",
+)
+
+
+def test_a_common_row_and_one_that_warms_up():
+    code = [sass.Instruction(16 * i, text) for i, text in enumerate(LOOPS)]
+    full, warming = sass.common_rows(code, "stg")
+    assert (full[0].address, warming[0].address) == (0x50, 0x0)
+    with pytest.raises(ValueError, match="no loop over rows has mufu"):
+        sass.common_rows(code, "mufu")
+    with pytest.raises(ValueError, match="without stg and reads as much"):
+        sass.common_rows(code[5:], "stg")
+
+
 def test_counts(code):
-    counts = sass.count(sass.common_row(code))
+    (body,) = sass.row_loops(code)
+    counts = sass.count(sass.longest_path(body))
     expected = {"ffma": 3, "fadd_fmul": 2, "imad": 1, "move": 2, "mufu": 1, "lds": 1, "sts": 1}
     assert {k: v for k, v in counts.kinds.items() if v} == {**expected, "control": 2}
     assert counts.multiply_adds == 5  # FFMA2 is two
@@ -165,6 +189,18 @@ def test_results_are_waited_for():
     use = sass.Instruction(16, "FADD R0, R0, R0", wait=1)
     busy = 4  # a 128-byte access is shared by four schedulers
     assert schedule.cycles([[load, use]], TARGETS[90]) == [busy + schedule.NEAR_LATENCY + 1]
+
+
+def test_copies_are_waited_for_in_groups():
+    copy, end = made("LDGSTS.E [R0], desc[UR4][R2.64]", "LDGDEPBAR", write=0)
+    one, all_ = made("DEPBAR.LE SB0, 0x1", "DEPBAR.LE SB0, 0x0")
+    there = 4 + schedule.FAR_LATENCY  # the first copy; the second begins when that has been sent
+    work = made(*["FFMA R0, R1, R2, R3"] * 100)
+    first = [copy, end, copy, end]
+    assert schedule.cycles([[*first, one]], TARGETS[90]) == [there + 1]
+    assert schedule.cycles([[*first, all_]], TARGETS[90]) == [there + 5]
+    assert schedule.cycles([[*first, *work, all_]], TARGETS[90]) == [there + 5]
+    assert schedule.cycles([[copy, end, one]], TARGETS[90]) == [3]
 
 
 def test_a_barrier_holds_the_warps_of_one_block():
