@@ -34,6 +34,10 @@ V to_value(typename bits<V>::type i) {
 }
 
 template <class V>
+V at_least_zero(V v) {
+  return v < V{} ? V{} : v;
+}
+template <class V>
 V quotient(V a, V b) {
   return a / b;
 }

@@ -1,0 +1,15 @@
+"""The list of mutations; what they do to the tests is `make mutate`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+MUTATIONS = json.loads((HERE / "mutations.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m["name"])
+def test_what_it_replaces_stands_in_the_sources_once(mutation):
+    text = (HERE.parents[1] / mutation["file"]).read_text(encoding="utf-8")
+    assert text.count(mutation["text"]) == 1
