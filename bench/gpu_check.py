@@ -163,7 +163,8 @@ class Check:
         return sanitizer.run(self._device, folder, limit, self._sweep_program)
 
     def _sweep(self, limit: float, folder: Path) -> Phase:
-        return sweep.run(self._sweep_program, limit, folder, self._out / "sweep.jsonl")
+        out = self._out / "sweep.jsonl"
+        return sweep.run(self._device, self._sweep_program, limit, folder, out)
 
     def _counters(self, limit: float, folder: Path) -> Phase:
         out = self._out / "counters.csv"

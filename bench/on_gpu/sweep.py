@@ -20,8 +20,10 @@ PERIOD = 200  # ms between two samples of the clocks
 Line = dict[str, Any]
 
 
-def run(program: Path | None, limit: float, folder: Path, out: Path) -> Phase:
+def run(device: str, program: Path | None, limit: float, folder: Path, out: Path) -> Phase:
     """Run it to its end or to the limit; `out` gets its lines as they come."""
+    if device == "cpu":
+        return Phase("sweep", LEFT_OUT, "not on this device: it runs CUDA kernels")
     if program is None:
         return Phase("sweep", LEFT_OUT, "no sweep program: make gpu-bundle builds it")
     job = Job("sweep", ["sh", "-c", 'exec "$0" >"$1"', str(program), str(out)])

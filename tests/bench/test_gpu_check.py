@@ -229,7 +229,7 @@ def swept(tmp_path: Path, *lines: dict) -> Phase:
     program = tmp_path / "sweep"
     program.write_text(f"#!/bin/sh\ncat {printed}\n")
     program.chmod(0o755)
-    return sweep.run(program, 30.0, tmp_path, tmp_path / "sweep.jsonl")
+    return sweep.run("cuda", program, 30.0, tmp_path, tmp_path / "sweep.jsonl")
 
 
 def test_the_quickest_tiling_stands_beside_the_default(tmp_path):
@@ -257,8 +257,10 @@ def test_a_tiling_with_another_gradient_fails(tmp_path, error):
 
 
 def test_without_the_program_the_sweep_is_left_out(tmp_path):
-    phase = sweep.run(None, 1.0, tmp_path, tmp_path / "sweep.jsonl")
+    phase = sweep.run("cuda", None, 1.0, tmp_path, tmp_path / "sweep.jsonl")
     assert (phase.status, "gpu-bundle" in phase.reason) == (LEFT_OUT, True)
+    phase = sweep.run("cpu", tmp_path / "sweep", 1.0, tmp_path, tmp_path / "sweep.jsonl")
+    assert (phase.status, "CUDA kernels" in phase.reason) == (LEFT_OUT, True)
 
 
 # Written after the documentation of "ncu --csv --page raw": names, units, a row for each launch.
