@@ -116,13 +116,13 @@ def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) ->
     return 8 * (more.rows_read + levels) + (0.0 if kernel == LOSSES else 4.0 * gradients)
 
 
-def start_cycles() -> float:
-    """Before the first row: all that is waited for is asked for at once.
+def start_cycles(kernel: str) -> float:
+    """Before the first row: a wait for memory, and the tile's arithmetic, taken for as long.
 
-    That is a row and what the levels need. Beside it stand the tile's arithmetic and a sum over the
-    block, which are taken for as long.
+    A second wait in the gradients' kernel, which asks for the levels of other tiles when its own is
+    there, and in the one launch, whose threads have two columns of the rows for the levels.
     """
-    return 2.0 * FAR_LATENCY
+    return (2.0 if kernel == LOSSES else 3.0) * FAR_LATENCY
 
 
 def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float]) -> float:
@@ -151,7 +151,7 @@ def streamed_part(
     of_tile = [
         full * (more.longest - more.warming)
         + warming * more.warming
-        + (start_cycles() if blocks else 0.0)
+        + (start_cycles(kernel) if blocks else 0.0)
         for blocks, (full, warming) in enumerate(zip(row_cycles, warming_cycles, strict=True))
     ]
     busy = in_rounds(total, device, len(row_cycles) - 1, of_tile)

@@ -132,13 +132,13 @@ def _spills(results: Results) -> Table:
 
 
 _COUNTS = ["FFMA", "FADD, FMUL", "IMAD", "integer", "select", "move", "MUFU"]
-_COUNTS += ["LDS, STS", "x 128 B", "LDG, STG", "other", "all", "multiply-adds"]
+_COUNTS += ["LDS, STS", "x 128 B", "LDG, STG, copies", "other", "all", "multiply-adds"]
 
 
 def _counts(c: Row) -> list[str]:
     other = sum(c[k] for k in ("uniform", "convert", "fp64", "constant", "control"))
     values = [c["ffma"], c["fadd_fmul"], c["imad"], c["integer"], c["select"], c["move"], c["mufu"]]
-    values += [c["lds"] + c["sts"], c["shared_wavefronts"], c["ldg"] + c["stg"], other]
+    values += [c["lds"] + c["sts"], c["shared_wavefronts"], c["ldg"] + c["stg"] + c["copy"], other]
     return [_short(v) for v in [*values, c["instructions"], c["multiply_adds"]]]
 
 

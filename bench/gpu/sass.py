@@ -300,8 +300,8 @@ def count(code: Iterable[Instruction]) -> Counts:
     wavefronts = moved = 0
     for i in code:
         kinds[i.kind] += 2 if i.name in ("FFMA2", "FADD2", "FMUL2") else 1
-        if i.kind in ("lds", "sts"):
+        if i.kind in ("lds", "sts", "copy"):
             wavefronts += i.bytes * 32 // 128
-        elif i.kind in ("ldg", "stg"):
+        if i.kind in ("ldg", "stg", "copy"):
             moved += i.bytes
     return Counts({k: float(kinds.get(k, 0)) for k in KINDS}, float(wavefronts), float(moved))

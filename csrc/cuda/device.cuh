@@ -87,7 +87,7 @@ LAMP_INLINE float quotient(float a, float b) {
 }
 LAMP_INLINE double quotient(double a, double b) { return a / b; }
 
-// One instruction, from compute capability 8.0 on.
+// max(v, 0) that keeps NaN: one instruction, from compute capability 8.0 on.
 LAMP_INLINE float at_least_zero(float v) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   float larger;
@@ -160,7 +160,7 @@ LAMP_DEVICE T load_at(const Source& s, const Tile& tile, int row, int column) {
 // ---- Copies to shared memory ---------------------------------------------------------------------
 
 // A copy of 4, 8 or 16 bytes from device to shared memory that no register waits for; zeros where
-// nothing is `there`. Compute capability 7.5 has no such thing, and the thread waits.
+// nothing is `there`. Compute capability 7.5 has no cp.async: the thread waits for each.
 template <class Element>
 LAMP_DEVICE void copy_ahead(Element* to, const char* from, bool there) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800

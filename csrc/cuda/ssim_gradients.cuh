@@ -297,8 +297,7 @@ constexpr KernelResources gradients_resources() {
   KernelResources r;
   r.radius = radius;
   r.columns = Kernel::kColumns;
-  // What a row in shared memory is rounded up by has the room for sums of blocks, of which there are
-  // none.
+  // Rounding rows up fits in the space reserved for sums of blocks, which this kernel does not use.
   static_assert(Kernel::kRows * sizeof(typename Kernel::Pixels) <= kScratch * sizeof(double));
   r.pixel_bytes = Kernel::kRows * (2 + gradients) * int(sizeof(T));
   r.thread_bytes = Kernel::kRows * int(sizeof(typename Kernel::Pixels));

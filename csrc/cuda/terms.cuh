@@ -89,7 +89,7 @@ LAMP_DEVICE Amplified<T> amplify_either(T loss, const Amplification<T>& a) {
   return {a.log ? amplified.value : loss, a.log ? amplified.slope : T(1)};
 }
 
-// Writes the block's sums of the terms; `tile` counts all of the call's.
+// Writes the block's sums of the terms.
 template <class T>
 LAMP_DEVICE void write_sums(const SsimArguments<T>& a, Sum<T>* sums, double* scratch) {
   const int terms = a.p.terms();
@@ -149,9 +149,7 @@ struct HPlane {
 
   LAMP_DEVICE HPlane(T* plane, int columns)
       : start(reinterpret_cast<char*>(plane)), width(columns),
-        row_bytes(columns * (2 + gradients) * int(sizeof(T))) {
-    
-  }
+        row_bytes(columns * (2 + gradients) * int(sizeof(T))) {}
   LAMP_DEVICE char* row(int i) const { return start + uint32_t(i * row_bytes); }
   // Bytes from the start of a row.
   LAMP_DEVICE uint32_t pair_at(int column) const { return column * uint32_t(sizeof(HPair<T>)); }

@@ -264,7 +264,7 @@ def test_rows_without_a_result_take_less():
     part = model.streamed_part(
         build.LOSSES, TILES, more, (1, 1, 80, 100), device, 0.0, [0.0, 100.0], [0.0, 60.0]
     )
-    cycles = 51 * 100 + 10 * 60 + model.start_cycles()
+    cycles = 51 * 100 + 10 * 60 + model.start_cycles(build.LOSSES)
     assert part.multiprocessors == pytest.approx(cycles / device.clock)
 
 

@@ -30,6 +30,7 @@ struct Thread {
   State state = State::returned;
   Site site;            // of what it waits in
   unsigned barriers = 0;  // that it has passed
+  const char* error = nullptr;
 
   // Copies that it has asked for and not waited for, in groups: a ring.
   static constexpr unsigned kMostCopies = 256;
@@ -129,10 +130,19 @@ class Engine {
 
   CUDA_HOST_UNSEEN void copy_ahead(void* to, const void* from, size_t bytes, bool there) {
     Thread& t = *current_;
+    const auto address = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from);
+    if (bytes != 4 && bytes != 8 && bytes != 16) stop(t, "a copy of not 4, 8 or 16 bytes");
+    // Also where nothing is there: no document says that a device does not mind.
+    if (address % bytes) stop(t, "a copy at a misaligned address");
     if (t.end_copy - t.first_copy == Thread::kMostCopies)
-      fail(said_of(t) + "more copies under way than the emulation has room for");
+      stop(t, "more copies under way than the emulation has room for");
     t.copies[t.end_copy++ % Thread::kMostCopies] = {to, from, bytes, there, t.groups};
     forget(to, bytes);
+  }
+  // An error of the thread that runs: the scheduler throws it, for no exception leaves a fiber.
+  CUDA_HOST_UNSEEN void stop(Thread& t, const char* error) {
+    t.error = error;
+    t.fiber.suspend();
   }
   CUDA_HOST_UNSEEN void end_copies() { ++current_->groups; }
   CUDA_HOST_UNSEEN void wait_for_copies(unsigned groups) {
@@ -220,6 +230,7 @@ class Engine {
       t.number = i;
       t.state = State::ready;
       t.barriers = 0;
+      t.error = nullptr;
       t.first_copy = t.end_copy = t.groups = 0;
       t.fiber.start(stacks_ + i * (Fiber::kGuardBytes + Fiber::kStackBytes), &Engine::entry);
     }
@@ -232,6 +243,7 @@ class Engine {
         if (t.state == State::ready) {
           set_current(t);
           t.fiber.resume();
+          if (t.error) fail(said_of(t) + t.error);
           moved = true;
           returned += t.state == State::returned;
         }

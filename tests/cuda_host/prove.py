@@ -5,10 +5,9 @@
 For one fixed launch of each kernel, 2 x 2 blocks, on the oldest and the newest target: in every
 schedule all threads of a block reach the same barriers and shuffles, and none waits forever. Of the
 gradients' kernel the oldest alone: in the code for the newest sentryward does not find out how far
-a loop goes. The
-launch takes the kernel's common way. sentryward also reports races, but it cannot resolve addresses
-that come from pointers inside a structure, so that part stays "incomplete": finding races is
-ThreadSanitizer's part.
+a loop goes, so that its form with asynchronous copies is not proved. The launch takes the kernel's
+common way. sentryward also reports races, but it cannot resolve addresses that come from pointers
+inside a structure, so that part stays "incomplete": finding races is ThreadSanitizer's part.
 """
 
 import argparse

@@ -175,6 +175,16 @@ void copies_ahead() {
   }
 }
 
+__global__ void misaligned_copy_kernel(const float* from) {
+  LAMP_SHARED(shared);
+  cuda_host::copy_ahead(shared_as<double>(shared) + threadIdx.x, from + 2 * threadIdx.x + 1,
+                        sizeof(double), true);
+}
+void misaligned_copy() {
+  alignas(8) const float from[65] = {};
+  LAMP_LAUNCH(misaligned_copy_kernel, 1, 32, 32 * sizeof(double), nullptr, &from[0]);
+}
+
 // A thread copies to what its neighbour may still read.
 template <bool barrier>
 __global__ void copies_over_kernel(const int* from, int* to) {
@@ -426,6 +436,7 @@ const std::map<std::string, std::function<void()>> kTests = {
     {"absent_lane_gives_nan", absent_lane_gives_nan},
     {"unwritten_is_nan", unwritten_is_nan},
     {"copies_ahead", copies_ahead},
+    {"misaligned_copy", misaligned_copy},
     {"copies_over", copies_over<true>},
     {"copies_over_without_barrier", copies_over<false>},
     {"orders", orders},

@@ -21,6 +21,7 @@ SOUND = (
     "copies_over",
 )
 ERRORS = {
+    "misaligned_copy": "a copy at a misaligned address",
     "nobody_asked": "a launch failed and nobody asked",
     "returned": "1 of 64 threads returned without reaching this barrier",
     "different_barriers": "threads of one block wait at different barriers",
