@@ -12,10 +12,9 @@ make a backend:
 multiplies them, in place where it can: whoever calls the operator itself and differentiates its
 losses leaves the gradients to backward. They are kept on the autograd node, as results of its own
 and not as tensors saved for backward, so hooks on saved tensors (torch.autograd.graph.save_on_cpu,
-checkpoints) do not see them. Where
-`sums` is "terms" the upstream factors differ from term to term; then the forward computes values,
-and backward calls the operator again with those factors in `factors`. The backward of the map is
-`image_losses` with the upstream gradient as its weight.
+checkpoints) do not see them. Where `sums` is "terms" the upstream factors differ from term to term;
+then the forward computes values, and backward calls the operator again with those factors in
+`factors`. The backward of the map is `image_losses` with the upstream gradient as its weight.
 
 `factors` are (N, T), or None where all images share them: then `coefficients` and `mean_over` are
 what `levels.SharedFactors` says, and `sums` may be "batch".

@@ -314,7 +314,6 @@ def _prediction(
         launches[kernel] = {
             "tiles": asdict(tiles),
             "blocks": groups[0] * tiles.strips * tiles.bands,
-            "sums": planes * tiles.strips * tiles.bands,
             "blocks_at_once": fits.blocks * device.multiprocessors,
             "warps": fits.warps,
             "position_factor": more.positions,
@@ -327,9 +326,11 @@ def _prediction(
         instructions += mean / tiles.columns * more.positions
         multiply_adds += count(body).multiply_adds / tiles.columns * more.positions
         dram += moved
+    first = next(iter(plan.launches.values()))  # which writes sums
+    reads = build.batch_sum_reads(planes * first.strips * first.bands)
     around = [
-        # The sum over all tiles: reads, four of each thread at a time, and a reduction.
-        model.Part(0.0, (1 + _sum_reads(launches)) * FAR_LATENCY / device.clock),
+        # The sum over all tiles: reads, and a reduction.
+        model.Part(0.0, (1 + reads) * FAR_LATENCY / device.clock),
         # PyTorch's fill of the loss's own gradient ...
         model.Part(0.0, 0.0),
         # ... and backward's multiplication by it, whose blocks read that it is 1, and end.
@@ -363,13 +364,6 @@ def _prediction(
         "ratio_without_memory": model.seconds(plain, memory=False) / seconds,
         "plane_in_cache": 4 * n < device.cache,
     }
-
-
-def _sum_reads(launches: Row) -> int:
-    """How often a thread of the kernel that sums the batch waits for memory."""
-    tiles = next(iter(launches.values()))["sums"]
-    threads = 1024 if tiles > 4096 else 256  # csrc/cuda/sums.h
-    return -(-tiles // (4 * threads))
 
 
 def _compared(

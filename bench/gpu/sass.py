@@ -171,11 +171,11 @@ def row_loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
     return inner
 
 
-def longest_path(body: Sequence[Instruction], without: Sequence[str] = ()) -> list[Instruction]:
+def longest_path(body: Sequence[Instruction]) -> list[Instruction]:
     """Of a loop's turn without inner loops: the way with the most instructions.
 
     Whatever a warp may skip is on it: the pixels that only the first warps of a block read, the
-    logarithm. What no turn can do together is not. without: kinds that are not on the way.
+    logarithm. What no turn can do together is not.
     """
     place = {i.address: k for k, i in enumerate(body)}
     last = len(body) - 1
@@ -184,8 +184,6 @@ def longest_path(body: Sequence[Instruction], without: Sequence[str] = ()) -> li
     length[last] = 1
     for k in range(last - 1, -1, -1):
         i = body[k]
-        if i.kind in without:
-            continue
         ways = [] if i.unconditional and i.name in ("BRA", "EXIT") else [k + 1]
         if i.target is not None and place.get(i.target, -1) > k:
             ways.append(place[i.target])
@@ -193,8 +191,6 @@ def longest_path(body: Sequence[Instruction], without: Sequence[str] = ()) -> li
         if ways:
             way = max(ways, key=lambda one: length[one])
             after[k], length[k] = way, 1 + length[way]
-    if not length[0]:
-        raise ValueError(f"no way without {', '.join(without)}")
     path: list[Instruction] = []
     at: int | None = 0
     while at is not None:

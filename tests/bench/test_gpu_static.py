@@ -106,14 +106,18 @@ def test_the_longest_way_through_a_row():
     (body,) = sass.row_loops(code)  # the inner loop alone
     assert [i.address for i in (body[0], body[-1])] == [0x10, 0xA0]
 
-    def names(*without):
-        return [i.name for i in sass.longest_path(body, without)]
+    names = [i.name for i in sass.longest_path(body)]
+    assert names == ["BAR", "BRA", "FADD", "FADD", "FADD", "BRA", "STG", "BRA"]
 
-    assert names() == ["BAR", "BRA", "FADD", "FADD", "FADD", "BRA", "STG", "BRA"]
-    assert names("stg") == ["BAR", "BRA", "FADD", "FADD", "FADD", "BRA", "BRA"]
-    assert names("fadd_fmul") == ["BAR", "BRA", "MUFU", "BRA", "BRA", "STG", "BRA"]
-    with pytest.raises(ValueError, match="no way without control"):
-        sass.longest_path(body, ("control",))
+
+def test_reads_of_a_batch_sum():
+    assert [build.batch_sum_reads(tiles) for tiles in (1, 1024, 1025, 4096, 4097)] == [
+        1,
+        1,
+        2,
+        4,
+        2,
+    ]
 
 
 # The loops of two ways through the rows, each with one that warms up: the common way copies twice.
