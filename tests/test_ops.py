@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 import torch
 import torch.multiprocessing as mp
+from bad_factors import BAD_FACTORS
 from layouts import LAYOUTS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader, Dataset
@@ -260,13 +261,7 @@ BAD_LOSSES = {
         "y": torch.rand(2, 3, 9, 4),
         "padding": "valid",
     },
-    "a coefficient beside factors": {"coefficients": [1.0]},
-    "a mean beside factors": {"mean_over": "image"},
-    "neither factors nor coefficients": {"factors": None},
-    "a coefficient too many": {"factors": None, "coefficients": [1.0, 2.0]},
-    "unknown mean": {"factors": None, "coefficients": [1.0], "mean_over": "channel"},
-    "unknown sums": {"sums": "channels"},
-    "factors for the batch": {"sums": "batch"},
+    **BAD_FACTORS,
     "no term": {"metrics": (), "factors": torch.rand(2, 0)},
     "no term, no factor": {"metrics": (), "factors": None},
     "weight on the grid of one of two terms": {

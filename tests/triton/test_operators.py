@@ -6,6 +6,7 @@ import sys
 import interpreted
 import pytest
 import torch
+from bad_factors import BAD_FACTORS
 
 from lamp_kernels import backends, functional, native, ops, triton
 
@@ -63,13 +64,7 @@ BAD = {
     "window 17": {"window_size": 17},
     "padding same": {"padding": "same"},
     "too small": {"x": torch.rand(2, 3, 1, 10), "y": torch.rand(2, 3, 1, 10)},
-    "a coefficient beside factors": {"coefficients": [1.0]},
-    "a mean beside factors": {"mean_over": "image"},
-    "neither factors nor coefficients": {"factors": None},
-    "a coefficient too many": {"factors": None, "coefficients": [1.0, 2.0]},
-    "unknown mean": {"factors": None, "coefficients": [1.0], "mean_over": "channel"},
-    "unknown sums": {"sums": "channels"},
-    "factors for the batch": {"sums": "batch"},
+    **BAD_FACTORS,
     "no term": {"metrics": (), "factors": torch.rand(2, 0)},
     "weight on the grid of one of two terms": {
         "weight": torch.rand(2, 1, 7, 8),
