@@ -159,18 +159,35 @@ LAMP_DEVICE T load_at(const Source& s, const Tile& tile, int row, int column) {
 
 // ---- Copies to shared memory ---------------------------------------------------------------------
 
-// A copy of 4, 8 or 16 bytes from device to shared memory that no register waits for; zeros where
-// nothing is `there`. Compute capability 7.5 has no cp.async: the thread waits for each.
+// A copy of 4, 8 or 16 bytes from device to shared memory, for which no register waits.
 template <class Element>
-LAMP_DEVICE void copy_ahead(Element* to, const char* from, bool there) {
+struct Copy {
+  Element* to;
+  const char* from;
+  bool asked;  // else `to` stays as it is
+  bool there;  // else `to` becomes 0
+};
+// Predicated, not branched: a branch would part what can run beside the copies. Compute capability
+// 7.5 has no cp.async: all are loaded before the first is stored, so that the thread waits once.
+LAMP_DEVICE void copy_ahead() {}
+template <class Element, class... Others>
+LAMP_DEVICE void copy_ahead(const Copy<Element>& copy, const Others&... others) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(
-                   uint32_t(__cvta_generic_to_shared(to))),
-               "l"(from), "n"(sizeof(Element)), "r"(there ? int(sizeof(Element)) : 0));
+  asm volatile(
+      "{ .reg .pred asked;\n"
+      "setp.ne.b32 asked, %0, 0;\n"
+      "@asked cp.async.ca.shared.global [%1], [%2], %3, %4; }" ::"r"(int(copy.asked)),
+      "r"(uint32_t(__cvta_generic_to_shared(copy.to))), "l"(copy.from), "n"(sizeof(Element)),
+      "r"(copy.there ? int(sizeof(Element)) : 0));
+  copy_ahead(others...);
 #elif defined(CUDA_HOST_EMULATION)
-  ::cuda_host::copy_ahead(to, from, sizeof(Element), there);
+  if (copy.asked) ::cuda_host::copy_ahead(copy.to, copy.from, sizeof(Element), copy.there);
+  copy_ahead(others...);
 #else
-  *to = there ? *reinterpret_cast<const Element*>(from) : Element{};
+  Element value{};
+  if (copy.asked && copy.there) value = *reinterpret_cast<const Element*>(copy.from);
+  copy_ahead(others...);
+  if (copy.asked) *copy.to = value;
 #endif
 }
 // Ends a group of copies, of which there may be none.

@@ -110,7 +110,7 @@ class RowReader {
   }
 
   // From here on fetch() reads the rows of `run`.
-  LAMP_DEVICE void seat(const Axis::Run& run) {
+  LAMP_DEVICE void start_run(const Axis::Run& run) {
     row = run.at;
     step = run.step;
     if constexpr (common) {

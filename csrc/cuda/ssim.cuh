@@ -149,7 +149,7 @@ class SsimTile {
     // is on its way.
     const int first = tile.row - kHalo;
     int v = first - radius, slot = 0;
-    reader.seat(image.run(v));
+    reader.start_run(image.run(v));
     reader.fetch();
     const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
     constants.level_d = levels.d;
@@ -176,7 +176,7 @@ class SsimTile {
   LAMP_DEVICE void walk(const Axis& image, int& v, int stop, int& slot) {
     while (v < stop) {
       const Axis::Run run = image.run(v + 1);
-      reader.seat(run);
+      reader.start_run(run);
       const int some = min(v + min(run.end - (v + 1), Sum<T>::kFew), stop);
       for (; v < some; ++v) {
         step<full>(v, slot);

@@ -63,9 +63,9 @@ class SsimGradients {
   // h is about the level of the losses' tile that it comes from. Twice how much higher the level of
   // this tile is: in the row of h that is read, in the next ones up to `band_end`, and how much more
   // than that in another strip.
-  Levels<T> level, higher, coming, stranger_higher;
+  Levels<T> level, higher, coming, halo_higher;
   int band_end;
-  int stranger_column;  // -1 if this thread looks after none
+  int halo_column;  // -1 if this thread looks after none
 
   // The pixels to come, and where the gradients go.
   const char *x, *y;
@@ -92,7 +92,7 @@ class SsimGradients {
       rest_at[i] = h.rest_at(max(at, 0));
       has_column |= uint32_t(at >= 0 && has_piece(i)) << i;
     }
-    stranger_column = threadIdx.x < 2 * radius ? columns.at(tile.column - radius + stranger()) : -1;
+    halo_column = threadIdx.x < 2 * radius ? columns.at(tile.column - radius + halo_place()) : -1;
     x = pixel(p.input);
     y = pixel(p.target);
     by_x = element<T>(p.input_gradient, tile, tile.row, column);
@@ -101,16 +101,18 @@ class SsimGradients {
 
   LAMP_DEVICE void run() {
     // Row v of h brings row v - radius of the gradient.
-    int v = tile.row - radius, slot = 0, free = 0;
-    seat(v);
-    LAMP_UNROLL
-    for (int i = 0; i < kAhead; ++i) {
-      if (v + i == run_end) seat(v + i);
-      fetch<false>(v - radius + i, free);
-      free += row_bytes;
-    }
+    int v = tile.row - radius, slot = 0, free_slot = 0;
     level = level_at(tile.row, tile.column);
-    compare_levels(v);
+    const Band first = band_at(v);  // asked for before the copies, of which the first wait is for all
+    start_run(v);
+    LAMP_ROLLED
+    for (int i = 0; i < kAhead; ++i) {
+      if (v + i == run_end) start_run(v + i);
+      fetch<false>(v - radius + i, free_slot);
+      end_copies();
+      free_slot += row_bytes;
+    }
+    start_band(first);
     const Edges edge_columns(p, p.width);
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) share[c] = a.scale * edge_columns.share<T>(column + c);
@@ -121,15 +123,16 @@ class SsimGradients {
     }
     wait_for_copies<kAhead - 2>();
     __syncthreads();
-    adopt_stranger(slot);
-    walk<false>(v, tile.row + radius, slot, free);
-    walk<true>(v, tile.end_row + radius, slot, free);
+    rebase_halo(slot);
+    walk<false, true>(v, tile.row + radius, slot, free_slot);
+    walk<true, true>(v, tile.end_row + radius - kAhead, slot, free_slot);
+    walk<true, false>(v, tile.end_row + radius, slot, free_slot);
   }
 
  private:
   LAMP_DEVICE bool has_piece(int i) const { return i < kColumns || threadIdx.x < 2 * radius; }
   // In a row of h: the place beyond the strip that this thread looks after, one of 2 radius.
-  LAMP_DEVICE int stranger() const {
+  LAMP_DEVICE int halo_place() const {
     const int i = threadIdx.x;
     return i < radius ? i : i + tile.end_column - tile.column;
   }
@@ -140,18 +143,19 @@ class SsimGradients {
 
   // Goes on to row `stop`. Until the sums are full there are no gradients: two loops, in which
   // no branch parts what can run beside one another. `slot`: where row v lies.
-  template <bool full>
-  LAMP_DEVICE void walk(int& v, int stop, int& slot, int& free) {
+  template <bool full, bool fetching>
+  LAMP_DEVICE void walk(int& v, int stop, int& slot, int& free_slot) {
     while (v < stop) {
-      if (v + kAhead == run_end) seat(v + kAhead);
+      if (fetching && v + kAhead == run_end) start_run(v + kAhead);
       higher = coming;
       const bool ends_band = v + 1 == band_end;
-      if (ends_band) compare_levels(v + 1);
+      if (ends_band) start_band(band_at(v + 1));
       const int same_levels = ends_band ? v + 1 : band_end - 1;
-      for (const int some = min(min(same_levels, run_end - kAhead), stop); v < some; ++v) {
+      for (const int some = min(fetching ? min(same_levels, run_end - kAhead) : same_levels, stop); v < some; ++v) {
         __syncthreads();
         const int row = v - radius;
-        fetch<full>(row + kAhead, free);
+        if constexpr (fetching) fetch<full>(row + kAhead, free_slot);
+        end_copies();
         RawPixels raw;
         if constexpr (full && !common) raw = read_pixels(row);
         T planes[kColumns][kPlanes];
@@ -162,10 +166,10 @@ class SsimGradients {
             });
         Pixels here;
         if constexpr (full) here = common ? *in_row(pixels, slot) : values(raw);
-        free = slot;
+        free_slot = slot;
         slot = slot == kAhead * row_bytes ? 0 : slot + row_bytes;
         wait_for_copies<kAhead - 2>();  // until the row after the next one is there, too
-        adopt_stranger(slot);
+        rebase_halo(slot);
         if constexpr (full) finish(row, here, planes);
       }
     }
@@ -177,53 +181,63 @@ class SsimGradients {
   }
 
   // From row v on fetch() reads the rows of the grid that the border rule puts there.
-  LAMP_DEVICE void seat(int v) {
+  LAMP_DEVICE void start_run(int v) {
     const Axis::Run run = grid_rows.run(v);
     has = run.at >= 0 ? has_column : 0;
     h_row = h.row(max(run.at, 0));
     step = run.step * h.row_bytes;
     run_end = run.end;
   }
-  // Asks for the next row of h, and for a row of pixels.
+  // Asks for the next row of h, and for `row` of pixels: those that the tile still needs.
   template <bool full>
   LAMP_DEVICE void fetch(int row, int slot) {
-    LAMP_UNROLL
-    for (int i = 0; i < kPieces; ++i) {
-      if (!has_piece(i)) continue;
-      const bool there = has & 1u << i;
-      copy_ahead(in_row(pairs + piece<kColumns>(i), slot), h_row + pair_at[i], there);
-      copy_ahead(in_row(rests + piece<kColumns>(i), slot), h_row + rest_at[i], there);
-    }
+    auto pair = [&](int i) {
+      return Copy<Pair>{in_row(pairs + piece<kColumns>(i), slot), h_row + pair_at[i],
+                        has_piece(i), bool(has & 1u << i)};
+    };
+    auto rest = [&](int i) {
+      return Copy<Rest>{in_row(rests + piece<kColumns>(i), slot), h_row + rest_at[i],
+                        has_piece(i), bool(has & 1u << i)};
+    };
+    if constexpr (kColumns == 2)
+      copy_ahead(pair(0), rest(0), pair(1), rest(1), pair(2), rest(2));
+    else
+      copy_ahead(pair(0), rest(0), pair(1), rest(1));
     h_row += step;
     if constexpr (common) {
       if (full || row >= tile.row) {
-        const bool there = active && row < tile.end_row;
-        copy_ahead(&in_row(pixels, slot)->x, x, there);
-        copy_ahead(&in_row(pixels, slot)->y, y, there);
+        const bool there = active && (full || row < tile.end_row);
+        copy_ahead(Copy<Values>{&in_row(pixels, slot)->x, x, there, true},
+                   Copy<Values>{&in_row(pixels, slot)->y, y, there, true});
         x += p.input.row * int64_t(sizeof(T));
         y += p.target.row * int64_t(sizeof(T));
       }
     }
-    end_copies();
   }
 
-  // For the rows of h from v on, as far as they lie in one band of the losses' tiles.
-  LAMP_DEVICE void compare_levels(int v) {
+  // The rows of h from v on, as far as they lie in one band of the losses' tiles.
+  struct Band {
+    Levels<T> own, halo;  // of the tiles that this strip and this thread's halo column come from
+    int end;
+  };
+  LAMP_DEVICE Band band_at(int v) const {
     const Axis::Run run = grid_rows.run(v);
     const int row = max(run.at, 0), height = a.losses_tiling.band_height, in_band = row % height;
-    const Levels<T> there = level_at(row, tile.column);
-    const Levels<T> other = level_at(row, max(stranger_column, 0));
-    coming = {T(2) * (level.d - there.d), T(2) * (level.s - there.s)};
-    stranger_higher = {T(2) * (there.d - other.d), T(2) * (there.s - other.s)};
-    band_end = run.end;
-    if (run.step) band_end = min(band_end, v + (run.step > 0 ? height - in_band : in_band + 1));
+    Band band{level_at(row, tile.column), level_at(row, max(halo_column, 0)), run.end};
+    if (run.step) band.end = min(band.end, v + (run.step > 0 ? height - in_band : in_band + 1));
+    return band;
+  }
+  LAMP_DEVICE void start_band(const Band& band) {
+    coming = {T(2) * (level.d - band.own.d), T(2) * (level.s - band.own.s)};
+    halo_higher = {T(2) * (band.own.d - band.halo.d), T(2) * (band.own.s - band.halo.s)};
+    band_end = band.end;
   }
   // Brings what lies in another strip to the level that this strip has there.
-  LAMP_DEVICE void adopt_stranger(int slot) {
-    if (stranger_column < 0) return;
-    const Pair pair = *in_row(pairs + stranger(), slot);
-    Rest* const rest = in_row(rests + stranger(), slot);
-    const T by_s = pair.ss * stranger_higher.s, by_d = pair.dd * stranger_higher.d;
+  LAMP_DEVICE void rebase_halo(int slot) {
+    if (halo_column < 0) return;
+    const Pair pair = *in_row(pairs + halo_place(), slot);
+    Rest* const rest = in_row(rests + halo_place(), slot);
+    const T by_s = pair.ss * halo_higher.s, by_d = pair.dd * halo_higher.d;
     rest->at[0] += by_s + by_d;
     if constexpr (gradients == 2) rest->at[1] += by_s - by_d;
   }

@@ -60,7 +60,7 @@ class SsimLosses {
     const int first = max(tile.row, grid.begin), end = min(tile.end_row, grid.end);
     // Row v of pixels brings row v - radius of the loss. The row after it is on its way.
     int v = first - radius;
-    reader.seat(image.run(v));
+    reader.start_run(image.run(v));
     reader.fetch();
     const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
     constants.level_d = levels.d;
@@ -79,7 +79,7 @@ class SsimLosses {
   LAMP_DEVICE void walk(const Axis& image, int& v, int stop) {
     while (v < stop) {
       const Axis::Run run = image.run(v + 1);
-      reader.seat(run);
+      reader.start_run(run);
       const int some = min(v + min(run.end - (v + 1), Sum<T>::kFew), stop);
       for (; v < some; ++v) {
         reader.deposit(row, a.scale, constants.level_d, constants.level_s);
