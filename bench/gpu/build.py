@@ -200,12 +200,16 @@ def digest(folder: Path) -> str:
     return found.hexdigest()[:16]
 
 
+def constant(header: str, name: str) -> int:
+    """A constant of the CUDA kernels."""
+    text = (CSRC / "cuda" / header).read_text(encoding="utf-8")
+    return int(re.findall(rf"\b{name} = (\d+)", text)[0])
+
+
 def batch_sum_reads(tiles: int) -> int:
     """How often a thread of the kernel that sums a batch waits for memory: four reads at a time."""
-    text = (CSRC / "cuda" / "sums.h").read_text(encoding="utf-8")
     few, most, many = (
-        int(re.findall(rf"\b{name} = (\d+)", text)[0])
-        for name in ("kBatchThreads", "kMostBatchThreads", "kManyTiles")
+        constant("sums.h", name) for name in ("kBatchThreads", "kMostBatchThreads", "kManyTiles")
     )
     return -(-tiles // (4 * (most if tiles > many else few)))
 

@@ -3,7 +3,7 @@
 import datetime
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from gpu.devices import DEVICES, TARGETS, WARP, Device, Target, occupancy
 from gpu.sass import (
     Counts,
     Instruction,
-    common_rows,
     count,
     unrolled,
     until_exit,
@@ -26,6 +25,7 @@ from gpu.schedule import (
     cycles_of_turn,
     unit_cycles,
 )
+from gpu.tile_code import TileCode
 
 Row = dict[str, Any]
 
@@ -49,25 +49,6 @@ PLAIN_FLAGS = ("--use_fast_math", "--maxrregcount=32")
 TURNS_OF_SCHEDULER = ((3, 2), (3, 1))
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What a warp executes for a row, the common way.
-
-    The first 2 radius rows of a tile warm up, in a loop of their own: windows are not full, and
-    there is no loss or no gradient to compute.
-    """
-
-    full: list[Instruction]
-    warming: list[Instruction]
-
-    @classmethod
-    def of(cls, kernel: str, code: Sequence[Instruction]) -> "Rows":
-        """Of a kernel's machine code."""
-        # Losses take reciprocals, gradients are written.
-        result = "stg" if kernel == build.GRADIENTS_KERNEL else "mufu"
-        return cls(*common_rows(code, result))
-
-
 def collect(
     tools: Tools, targets: Sequence[int], quick: bool, say: Callable[[str], None] = print
 ) -> Row:
@@ -75,7 +56,7 @@ def collect(
     variants = build.all_variants((RADIUS,), ("float",)) if quick else build.all_variants()
     rows: list[Row] = []
     loops: list[Row] = []
-    bodies: dict[tuple[int, str], Rows] = {}
+    tiles_code: dict[tuple[int, str], TileCode] = {}
     plain: dict[int, dict[str, list[Instruction]]] = {}
     plain_rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
@@ -94,10 +75,10 @@ def collect(
                 variant = build.variant_of(mangled)
                 if variant.type != "float" or not variant.gradients or variant.kernel == build.ONE:
                     continue
-                row = Rows.of(variant.kernel, code)
-                loops.append(_loop(target, variant, row, known[variant]))
+                tile = TileCode.of(variant.kernel, code)
+                loops.append(_loop(target, variant, tile, known[variant]))
                 if variant in PREDICTED:
-                    bodies[number, variant.kernel] = row
+                    tiles_code[number, variant.kernel] = tile
             cubin = folder / f"plain-{number}.cubin"
             found_plain = build.compile_kernels(
                 tools, folder / build.TWO_KERNEL.name, number, cubin, PLAIN_FLAGS
@@ -127,7 +108,7 @@ def collect(
             for design in DESIGNS:
                 plan = plans[device, shape, design]
                 if plan is not None and chosen is not None:
-                    row = _prediction(device, shape, plan, rows, bodies, block_cycles)
+                    row = _prediction(device, shape, plan, rows, tiles_code, block_cycles)
                     predictions.append({**row, "chosen": chosen.design == design})
         published += [
             _compared(p, device, block_cycles) for p in model.PUBLISHED if p.device == device.name
@@ -181,8 +162,8 @@ def _resources(target: Target, variant: Variant, used: build.Resources, known: K
     }
 
 
-def _loop(target: Target, variant: Variant, row: Rows, known: Known) -> Row:
-    body = row.full
+def _loop(target: Target, variant: Variant, tile: TileCode, known: Known) -> Row:
+    body = tile.full
     cycles = [cycles_of_turn(body, list(range(warps)), target) for warps in range(1, 5)]
     return {
         "target": target.name,
@@ -190,7 +171,7 @@ def _loop(target: Target, variant: Variant, row: Rows, known: Known) -> Row:
         "columns": known.columns,
         "position": _counted(count(body) * (1 / known.columns)),
         "row": len(body),
-        "warming_row": len(row.warming),
+        "warming_row": len(tile.warming),
         "known_cycles": list(known.cycles),
         # Of a row, of 1 to 4 warps that one scheduler has.
         "cycles": cycles,
@@ -252,16 +233,10 @@ def _block_cycles(
     return found
 
 
-def _row_cycles(
-    body: Sequence[Instruction], warps: int, blocks: int, target: Target
-) -> list[float]:
-    """Of a row of 0, 1, ... blocks at once, by the scheduler that has the most warps."""
-    found = [0.0]
-    for at_once in range(1, blocks + 1):
-        # Warps go to the schedulers in turn.
-        owner = [i // warps for i in range(at_once * warps)][:: target.schedulers]
-        found.append(cycles_of_turn(body, owner, target))
-    return found
+def _owners(warps: int, blocks: int, target: Target) -> list[int]:
+    """Of the warps on the scheduler that has the most: which of some blocks each belongs to."""
+    # Warps go to the schedulers in turn.
+    return [i // warps for i in range(blocks * warps)][:: target.schedulers]
 
 
 def _prediction(
@@ -269,7 +244,7 @@ def _prediction(
     shape: model.Shape,
     plan: Plan,
     rows: Sequence[Row],
-    bodies: dict[tuple[int, str], Rows],
+    tiles_code: dict[tuple[int, str], TileCode],
     block_cycles: dict[str, list[float]],
 ) -> Row:
     target, number = device.target, int(device.target.name[3:])
@@ -281,8 +256,7 @@ def _prediction(
     launches: Row = {}
     instructions = multiply_adds = dram = 0.0
     for kernel, tiles in plan.launches.items():
-        row = bodies[number, kernel]
-        body = row.full
+        code = tiles_code[number, kernel]
         used = next(
             r
             for r in rows
@@ -292,22 +266,19 @@ def _prediction(
         fits = occupancy(target, tiles.threads, used["registers"], tiles.shared_memory)
         more = model.overhead(tiles, RADIUS, shape)
         moved = model.streamed_bytes(kernel, tiles, GRADIENTS, more)
-        row_cycles, warming_cycles = (
-            _row_cycles(some, tiles.threads // WARP, fits.blocks, target)
-            for some in (body, row.warming)
-        )
+        turns = model.further_turns(kernel, more)
+        # Of a tile, where a multiprocessor has 0, 1, ... blocks at once.
+        tile_cycles = [0.0]
+        for at_once in range(1, fits.blocks + 1):
+            owners = _owners(tiles.threads // WARP, at_once, target)
+            tile_cycles.append(
+                (more.longest - more.warming) * cycles_of_turn(code.full, owners, target)
+                + more.warming * cycles_of_turn(code.warming, owners, target)
+                + code.cycles_beside_rows(turns, owners, target)
+            )
         # Planes one after another, as many as h has room for.
         some = [
-            model.streamed_part(
-                kernel,
-                tiles,
-                more,
-                (1, group, *shape[2:]),
-                device,
-                moved,
-                row_cycles,
-                warming_cycles,
-            )
+            model.streamed_part(tiles, (1, group, *shape[2:]), device, moved, tile_cycles)
             for group in groups
         ]
         parts += some
@@ -322,9 +293,9 @@ def _prediction(
             "seconds": model.seconds(some),
         }
         share = more.warming / more.longest
-        mean = len(body) * (1 - share) + len(row.warming) * share
+        mean = len(code.full) * (1 - share) + len(code.warming) * share
         instructions += mean / tiles.columns * more.positions
-        multiply_adds += count(body).multiply_adds / tiles.columns * more.positions
+        multiply_adds += count(code.full).multiply_adds / tiles.columns * more.positions
         dram += moved
     first = next(iter(plan.launches.values()))  # which writes sums
     reads = build.batch_sum_reads(planes * first.strips * first.bands)

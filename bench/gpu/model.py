@@ -7,9 +7,8 @@ multiprocessors as gpu/schedule.py plays them through.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpu.build import GRADIENTS_KERNEL, LOSSES, Tiles
+from gpu.build import GRADIENTS_KERNEL, LOSSES, Tiles, constant
 from gpu.devices import Device
-from gpu.schedule import FAR_LATENCY
 
 # Share of the DRAM bandwidth that kernels reach which only stream through it; copies and the like
 # are commonly reported at 0.87 to 0.93 of the figure in the datasheet on these three devices.
@@ -116,13 +115,16 @@ def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) ->
     return 8 * (more.rows_read + levels) + (0.0 if kernel == LOSSES else 4.0 * gradients)
 
 
-def start_cycles(kernel: str) -> float:
-    """Before the first row: a wait for memory, and the tile's arithmetic, taken for as long.
+def further_turns(kernel: str, more: Overhead) -> int:
+    """Of the loop around a tile's rows, beside the first (TileCode).
 
-    A second wait in the gradients' kernel, which asks for the levels of other tiles when its own is
-    there, and in the one launch, whose threads have two columns of the rows for the levels.
+    Losses: sums are taken to float64 every so many rows, and where rows are mirrored a turn ends.
+    The gradients: a turn each where rows come from the next tile of the losses, above and below,
+    and one for the starts of three loops, which do less.
     """
-    return (2.0 if kernel == LOSSES else 3.0) * FAR_LATENCY
+    if kernel == GRADIENTS_KERNEL:
+        return 3
+    return -(-(more.longest - more.warming) // constant("device.cuh", "kFew")) + 1
 
 
 def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float]) -> float:
@@ -136,25 +138,16 @@ def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float])
 
 
 def streamed_part(
-    kernel: str,
     tiles: Tiles,
-    more: Overhead,
     shape: Shape,
     device: Device,
     bytes_per_element: float,
-    row_cycles: Sequence[float],
-    warming_cycles: Sequence[float],
+    tile_cycles: Sequence[float],
 ) -> Part:
-    """One launch. Cycles: of a row of 0, 1, ... blocks at once on a multiprocessor."""
+    """One launch. Cycles: of a tile where a multiprocessor has 0, 1, ... blocks at once."""
     n, c, _, _ = shape
     total = n * c * tiles.strips * tiles.bands
-    of_tile = [
-        full * (more.longest - more.warming)
-        + warming * more.warming
-        + (start_cycles(kernel) if blocks else 0.0)
-        for blocks, (full, warming) in enumerate(zip(row_cycles, warming_cycles, strict=True))
-    ]
-    busy = in_rounds(total, device, len(row_cycles) - 1, of_tile)
+    busy = in_rounds(total, device, len(tile_cycles) - 1, tile_cycles)
     return Part(dram_seconds(bytes_per_element, shape, device), busy / device.clock)
 
 

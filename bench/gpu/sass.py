@@ -157,20 +157,6 @@ def loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
     return found
 
 
-def row_loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
-    """The innermost loops with a barrier in them: a turn of each is a row."""
-    bodies = [body for body in loops(code) if any(i.name == "BAR" for i in body)]
-
-    def within(one: Sequence[Instruction], other: Sequence[Instruction]) -> bool:
-        inside = one[0].address >= other[0].address and one[-1].address <= other[-1].address
-        return inside and len(one) < len(other)
-
-    inner = [body for body in bodies if not any(within(one, body) for one in bodies)]
-    if not inner:
-        raise ValueError("no loop holds a barrier")
-    return inner
-
-
 def longest_path(body: Sequence[Instruction]) -> list[Instruction]:
     """Of a loop's turn without inner loops: the way with the most instructions.
 
@@ -197,31 +183,6 @@ def longest_path(body: Sequence[Instruction]) -> list[Instruction]:
         path.append(body[at])
         at = after[at]
     return path
-
-
-def common_rows(
-    code: Sequence[Instruction], result: str
-) -> tuple[list[Instruction], list[Instruction]]:
-    """What a warp executes for a row the common way: of a full loop, and of the one that warms up.
-
-    Of the loops over rows whose way has an instruction of the kind `result`, the one with the
-    shortest; and of those without, that with the shortest which reads as much.
-    """
-    ways = sorted((longest_path(body) for body in row_loops(code)), key=len)
-
-    def has_result(way: Sequence[Instruction]) -> bool:
-        return any(i.kind == result for i in way)
-
-    def reads(way: Sequence[Instruction]) -> int:
-        return sum(i.kind in ("ldg", "copy") for i in way)
-
-    full = next((way for way in ways if has_result(way)), None)
-    if full is None:
-        raise ValueError(f"no loop over rows has {result}")
-    for way in ways:
-        if not has_result(way) and reads(way) == reads(full):
-            return full, way
-    raise ValueError(f"no loop over rows is without {result} and reads as much as the full one")
 
 
 def until_exit(code: Sequence[Instruction]) -> list[Instruction]:

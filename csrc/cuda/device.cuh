@@ -148,6 +148,23 @@ LAMP_DEVICE int64_t plane_of(const Tensor& s, int64_t image, int64_t channel) {
   return image * s.batch + channel * s.channel;
 }
 
+// `common`: elements of T whose columns lie side by side, in rows of which 32 bits count the bytes.
+template <class T>
+LAMP_DEVICE const char* common_place(const Source& s, int64_t plane, int row, int column) {
+  return static_cast<const char*>(s.data) + plane * int64_t(sizeof(T)) +
+         int64_t(row) * (int(s.row) * int(sizeof(T))) + int64_t(column) * int64_t(sizeof(T));
+}
+// Where they are not common a switch parts each load from the next.
+template <bool common, class T>
+LAMP_DEVICE Raw<T> load_raw(const Source& s, int64_t plane, int row, int column) {
+  if constexpr (common) return bits_at<Raw<T>>(common_place<T>(s, plane, row, column));
+  return load_raw<T>(s, plane + row * s.row + column * s.column);
+}
+template <bool common, class T>
+LAMP_DEVICE T value_of(Raw<T> raw, const Source& s) {
+  return common ? same_bits<T>(raw) : value_of<T>(raw, s.dtype);
+}
+
 template <class T>
 LAMP_DEVICE Raw<T> load_raw_at(const Source& s, const Tile& tile, int row, int column) {
   return load_raw<T>(s, plane_of(s, tile.image, tile.channel) + row * s.row + column * s.column);
@@ -243,9 +260,12 @@ LAMP_DEVICE void sums_of_block(T (&values)[count], T* scratch) {
   if (threadIdx.x % kWarp == 0)
     for (int k = 0; k < count; ++k) scratch[warp * count + k] = values[k];
   __syncthreads();
-  for (int k = 0; k < count; ++k) {
-    values[k] = 0;
-    for (int i = 0; i < warps; ++i) values[k] += scratch[i * count + k];
+  LAMP_UNROLL
+  for (int k = 0; k < count; ++k) values[k] = scratch[k];
+  LAMP_ROLLED  // warps are few
+  for (int i = 1; i < warps; ++i) {
+    LAMP_UNROLL
+    for (int k = 0; k < count; ++k) values[k] += scratch[i * count + k];
   }
   __syncthreads();
 }

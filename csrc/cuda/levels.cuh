@@ -8,13 +8,14 @@
 namespace lamp_kernels::cuda {
 
 template <class T>
-struct Levels {
+struct alignas(2 * sizeof(T)) Levels {
   T d, s;
 };
 
 // The means over a few of the tile's rows, to all threads of the block, whose scratch has room for
 // three numbers of each warp. What is not finite does not count, so that a NaN stays in its windows.
-template <class T>
+// `common`: as of RowReader.
+template <bool common, class T>
 LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* scratch) {
   constexpr int kRows = 8;
   const int rows = tile.end_row - tile.row;
@@ -25,20 +26,20 @@ LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* s
     Raw<T> at_x[kRows], at_y[kRows];  // all asked for before the first is waited for
     LAMP_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      // Not at equal distances: a texture may repeat.
-      const int row = tile.row + int(int64_t(i) * rows / kRows) + 3 * i % max(rows / kRows, 1);
-      at_x[i] = load_raw<T>(p.input, x_plane + row * p.input.row + column * p.input.column);
-      at_y[i] = load_raw<T>(p.target, y_plane + row * p.target.row + column * p.target.column);
+      // In each eighth of the tile another of its eight places: a texture may repeat.
+      const int row = tile.row + i * rows / kRows + 3 * i % kRows * (rows / kRows) / kRows;
+      at_x[i] = load_raw<common, T>(p.input, x_plane, row, column);
+      at_y[i] = load_raw<common, T>(p.target, y_plane, row, column);
     }
     LAMP_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      const T x = value_of<T>(at_x[i], p.input.dtype), y = value_of<T>(at_y[i], p.target.dtype);
+      const T x = value_of<common, T>(at_x[i], p.input), y = value_of<common, T>(at_y[i], p.target);
       const T d = x - y, s = x + y;
       if (d - d == T(0) && s - s == T(0)) sums[0] += d, sums[1] += s, sums[2] += 1;
     }
   }
   sums_of_block(sums, scratch);
-  const T mean = scale / max(sums[2], T(1));
+  const T mean = quotient(scale, max(sums[2], T(1)));
   return {sums[0] * mean, sums[1] * mean};
 }
 

@@ -29,9 +29,14 @@ struct Axis {
   };
   LAMP_DEVICE Run run(int v) const {
     if (reflects) {
+      // Windows see few mirror images, most of them none: no division.
       const int edge = end - 1;
-      const int turn = v >= 0 ? v / edge : -((edge - 1 - v) / edge);  // rounded down
-      return {at(v), turn % 2 ? -1 : 1, (turn + 1) * edge};
+      int step = 1, run_end = edge;
+      LAMP_ROLLED
+      for (; v >= run_end; run_end += edge) step = -step;
+      LAMP_ROLLED
+      for (; v < run_end - edge; run_end -= edge) step = -step;
+      return {at(v), step, run_end};
     }
     if (v < begin) return {-1, 0, begin};
     if (v < end) return {v, 1, end};
@@ -89,6 +94,7 @@ class RowReader {
   int column[kPieces];   // in the image, -1 for black
   bool inside[kPieces];  // whether there is such a pixel in the next row
   int row, step;         // the next one, -1 for black, and from there to the one after it
+  int run_end_;
   const char *x[kPieces], *y[kPieces];  // in the next row; only if `common`
   int x_step, y_step;                   // bytes to the row after it; only if `common`
   Raw<T> next_x[kPieces], next_y[kPieces];
@@ -96,9 +102,7 @@ class RowReader {
   LAMP_DEVICE bool has_piece(int i) const { return i < columns || threadIdx.x < 2 * radius; }
 
   LAMP_DEVICE const char* start(const Source& s, int i) const {
-    const int64_t at =
-        plane_of(s, tile.image, tile.channel) + max(row, 0) * s.row + max(column[i], 0);
-    return static_cast<const char*>(s.data) + at * int64_t(sizeof(T));
+    return common_place<T>(s, plane_of(s, tile.image, tile.channel), max(row, 0), max(column[i], 0));
   }
 
  public:
@@ -109,13 +113,14 @@ class RowReader {
     for (int i = 0; i < kPieces; ++i) column[i] = axis.at(first + piece<columns>(i));
   }
 
-  // From here on fetch() reads the rows of `run`.
+  // From here on fetch() reads the rows of `run`, up to run_end().
   LAMP_DEVICE void start_run(const Axis::Run& run) {
+    run_end_ = run.end;
     row = run.at;
     step = run.step;
     if constexpr (common) {
-      x_step = step * int(p.input.row * int64_t(sizeof(T)));
-      y_step = step * int(p.target.row * int64_t(sizeof(T)));
+      x_step = step * (int(p.input.row) * int(sizeof(T)));
+      y_step = step * (int(p.target.row) * int(sizeof(T)));
     }
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
@@ -123,6 +128,8 @@ class RowReader {
       if constexpr (common) x[i] = start(p.input, i), y[i] = start(p.target, i);
     }
   }
+
+  LAMP_DEVICE int run_end() const { return run_end_; }
 
   // Asks for the next row. Without a branch, which would part the loads from what they can wait
   // beside.
@@ -147,15 +154,11 @@ class RowReader {
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       if (!has_piece(i)) continue;
-      const T x_here = value(next_x[i], p.input), y_here = value(next_y[i], p.target);
+      const T x_here = value_of<common, T>(next_x[i], p.input);
+      const T y_here = value_of<common, T>(next_y[i], p.target);
       to[piece<columns>(i)] = {(x_here - y_here) * scale - level_d,
                                (x_here + y_here) * scale - level_s};
     }
-  }
-
- private:
-  LAMP_DEVICE static T value(Raw<T> raw, const Source& s) {
-    return common ? same_bits<T>(raw) : value_of<T>(raw, s.dtype);
   }
 };
 

@@ -64,6 +64,8 @@ class SsimTile {
     r.cycles[1] = int(times * (two ? 1060 + 140 * radius : 920 + 73 * radius));
     r.cycles[2] = int(times * (two ? 1630 + 255 * radius : 350 + 294 * radius));
     r.warming = 0.5;
+    r.beside[0] = 3200;
+    r.beside[1] = 1050;
     r.bytes = 2 * int(sizeof(T)) + gradients * int(sizeof(T));
     return r;
   }
@@ -83,7 +85,7 @@ class SsimTile {
   const SsimArguments<T>& a;
   const Params& p;
   const Tile tile;
-  const Factors<T> factor;
+  const Factors<T, common> factor;
   const int thread = threadIdx.x;
   const int positions = blockDim.x * kColumns;
   const Axis grid_rows, grid_columns;  // of the loss
@@ -133,7 +135,7 @@ class SsimTile {
     for (int c = 0; c < kColumns; ++c) {
       const int column = window_column(c), in_grid = grid_columns.at(column);
       counted[c] = in_grid == column && column >= tile.column && column < tile.end_column;
-      own_factor[c] = in_grid < 0 ? T(0) : factor.of[0] * edge_columns.factor<T>(in_grid);
+      own_factor[c] = in_grid < 0 ? T(0) : edge_columns.factor<T>(in_grid);
       share[c] = a.scale * edge_columns.share<T>(pixel_column(c));
     }
     active = pixel_column(0) < tile.end_column;
@@ -151,12 +153,15 @@ class SsimTile {
     int v = first - radius, slot = 0;
     reader.start_run(image.run(v));
     reader.fetch();
-    const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
+    const Levels<T> levels = levels_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
     constants.level_d = levels.d;
     constants.level_s = levels.s;
+    LAMP_UNROLL
+    for (int c = 0; c < kColumns; ++c)
+      if (own_factor[c] != T(0)) own_factor[c] *= factor.of[0];
     walk<false>(image, v, first + radius, slot);
     walk<true>(image, v, gradients ? tile.end_row + 2 * radius + 1 : tile.end_row + radius, slot);
-    write_sums(a, sums, scratch);
+    write_sums<common>(a, sums, scratch);
   }
 
  private:
@@ -175,9 +180,8 @@ class SsimTile {
   template <bool full>
   LAMP_DEVICE void walk(const Axis& image, int& v, int stop, int& slot) {
     while (v < stop) {
-      const Axis::Run run = image.run(v + 1);
-      reader.start_run(run);
-      const int some = min(v + min(run.end - (v + 1), Sum<T>::kFew), stop);
+      if (v + 1 == reader.run_end()) reader.start_run(image.run(v + 1));
+      const int some = min(v + min(reader.run_end() - (v + 1), Sum<T>::kFew), stop);
       for (; v < some; ++v) {
         step<full>(v, slot);
         if (++slot == kRingRows) slot = 0;

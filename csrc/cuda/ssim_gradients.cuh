@@ -28,6 +28,11 @@ class SsimGradients {
   struct alignas(2 * sizeof(Values)) Pixels {
     Values x, y;
   };
+  // Of the losses' tiles: this one's, and those in the band that some rows of h are in, of this strip
+  // and of the one that this thread's halo column is in.
+  struct TileLevels {
+    Levels<T> here, own, halo;
+  };
 
  private:
   // As in RowReader: h is read side by side by a warp.
@@ -63,8 +68,10 @@ class SsimGradients {
   // h is about the level of the losses' tile that it comes from. Twice how much higher the level of
   // this tile is: in the row of h that is read, in the next ones up to `band_end`, and how much more
   // than that in another strip.
-  Levels<T> level, higher, coming, halo_higher;
-  int band_end;
+  Levels<T> higher, coming, halo_higher;
+  // The levels of the band after that, which ends at `next_end`, are on their way to shared memory.
+  int band_end, next_end;
+  TileLevels* const levels;
   int halo_column;  // -1 if this thread looks after none
 
   // The pixels to come, and where the gradients go.
@@ -82,6 +89,7 @@ class SsimGradients {
         pixels(reinterpret_cast<Pixels*>(shared)),
         pairs(reinterpret_cast<Pair*>(pixels + blockDim.x)),
         rests(reinterpret_cast<Rest*>(pairs + length)),
+        levels(reinterpret_cast<TileLevels*>(shared + kRows * row_bytes) + threadIdx.x),
         h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), has_column(0) {
     pixels += threadIdx.x;
     const Axis columns = grid_axis(p, p.width);
@@ -102,8 +110,9 @@ class SsimGradients {
   LAMP_DEVICE void run() {
     // Row v of h brings row v - radius of the gradient.
     int v = tile.row - radius, slot = 0, free_slot = 0;
-    level = level_at(tile.row, tile.column);
-    const Band first = band_at(v);  // asked for before the copies, of which the first wait is for all
+    const TileGrid& t = a.losses_tiling;
+    copy_ahead(copy_of(levels->here, t.band_of(tile.row), tile.column, true));
+    ask_for_band(v);
     start_run(v);
     LAMP_ROLLED
     for (int i = 0; i < kAhead; ++i) {
@@ -112,7 +121,6 @@ class SsimGradients {
       end_copies();
       free_slot += row_bytes;
     }
-    start_band(first);
     const Edges edge_columns(p, p.width);
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) share[c] = a.scale * edge_columns.share<T>(column + c);
@@ -121,7 +129,9 @@ class SsimGradients {
       T* none = nullptr;
       adjoint_sums[k].clear(none);
     }
-    wait_for_copies<kAhead - 2>();
+    end_copies();
+    wait_for_copies<0>();
+    start_band();
     __syncthreads();
     rebase_halo(slot);
     walk<false, true>(v, tile.row + radius, slot, free_slot);
@@ -149,9 +159,14 @@ class SsimGradients {
       if (fetching && v + kAhead == run_end) start_run(v + kAhead);
       higher = coming;
       const bool ends_band = v + 1 == band_end;
-      if (ends_band) start_band(band_at(v + 1));
+      if (ends_band) {
+        end_copies();
+        wait_for_copies<0>();
+        start_band();
+      }
       const int same_levels = ends_band ? v + 1 : band_end - 1;
-      for (const int some = min(fetching ? min(same_levels, run_end - kAhead) : same_levels, stop); v < some; ++v) {
+      const int same = fetching ? min(same_levels, run_end - kAhead) : same_levels;
+      for (const int some = min(same, stop); v < some; ++v) {
         __syncthreads();
         const int row = v - radius;
         if constexpr (fetching) fetch<full>(row + kAhead, free_slot);
@@ -165,19 +180,22 @@ class SsimGradients {
               return rest + (ss * higher.s + (g ? -dd : dd) * higher.d);
             });
         Pixels here;
+        const Levels<T> level = levels->here;
         if constexpr (full) here = common ? *in_row(pixels, slot) : values(raw);
         free_slot = slot;
         slot = slot == kAhead * row_bytes ? 0 : slot + row_bytes;
         wait_for_copies<kAhead - 2>();  // until the row after the next one is there, too
         rebase_halo(slot);
-        if constexpr (full) finish(row, here, planes);
+        if constexpr (full) finish(row, here, level, planes);
       }
     }
   }
 
-  LAMP_DEVICE Levels<T> level_at(int row, int column) const {
-    const Tiling& t = a.losses_tiling;
-    return a.levels[a.tiling.plane(tile) * t.tiles_per_plane() + t.tile_at(row, column)];
+  LAMP_DEVICE Copy<Levels<T>> copy_of(Levels<T>& to, int band, int column, bool asked) const {
+    const TileGrid& t = a.losses_tiling;
+    const int64_t of_plane = a.tiling.plane(tile) * t.tiles_per_plane();
+    const Levels<T>* const from = a.levels + of_plane + t.strip_of(column) * t.bands + band;
+    return {&to, reinterpret_cast<const char*>(from), asked, true};
   }
 
   // From row v on fetch() reads the rows of the grid that the border rule puts there.
@@ -215,22 +233,24 @@ class SsimGradients {
     }
   }
 
-  // The rows of h from v on, as far as they lie in one band of the losses' tiles.
-  struct Band {
-    Levels<T> own, halo;  // of the tiles that this strip and this thread's halo column come from
-    int end;
-  };
-  LAMP_DEVICE Band band_at(int v) const {
+  // For the rows of h from v on, as far as they lie in one band of the losses' tiles: to the next
+  // group of copies.
+  LAMP_DEVICE void ask_for_band(int v) {
+    const TileGrid& t = a.losses_tiling;
     const Axis::Run run = grid_rows.run(v);
-    const int row = max(run.at, 0), height = a.losses_tiling.band_height, in_band = row % height;
-    Band band{level_at(row, tile.column), level_at(row, max(halo_column, 0)), run.end};
-    if (run.step) band.end = min(band.end, v + (run.step > 0 ? height - in_band : in_band + 1));
-    return band;
+    const int row = max(run.at, 0), band = t.band_of(row), in_band = row - band * t.band_height;
+    const int left = !run.step ? INT_MAX : run.step > 0 ? t.band_height - in_band : in_band + 1;
+    next_end = left < run.end - v ? v + left : run.end;
+    copy_ahead(copy_of(levels->own, band, tile.column, true),
+               copy_of(levels->halo, band, max(halo_column, 0), halo_column >= 0));
   }
-  LAMP_DEVICE void start_band(const Band& band) {
-    coming = {T(2) * (level.d - band.own.d), T(2) * (level.s - band.own.s)};
-    halo_higher = {T(2) * (band.own.d - band.halo.d), T(2) * (band.own.s - band.halo.s)};
-    band_end = band.end;
+  // Goes on to the band that was asked for, and asks for the next one.
+  LAMP_DEVICE void start_band() {
+    const auto [here, own, halo] = *levels;
+    coming = {T(2) * (here.d - own.d), T(2) * (here.s - own.s)};
+    halo_higher = {T(2) * (own.d - halo.d), T(2) * (own.s - halo.s)};
+    band_end = next_end;
+    ask_for_band(band_end);
   }
   // Brings what lies in another strip to the level that this strip has there.
   LAMP_DEVICE void rebase_halo(int slot) {
@@ -272,7 +292,8 @@ class SsimGradients {
     return here;
   }
 
-  LAMP_DEVICE void finish(int row, const Pixels& here, const T (*planes)[kPlanes]) {
+  LAMP_DEVICE void finish(int row, const Pixels& here, const Levels<T>& level,
+                          const T (*planes)[kPlanes]) {
     const T row_share = edge_rows.share<T>(row);
     Values x_values, y_values;
     LAMP_UNROLL
@@ -314,13 +335,16 @@ constexpr KernelResources gradients_resources() {
   // Rounding rows up fits in the space reserved for sums of blocks, which this kernel does not use.
   static_assert(Kernel::kRows * sizeof(typename Kernel::Pixels) <= kScratch * sizeof(double));
   r.pixel_bytes = Kernel::kRows * (2 + gradients) * int(sizeof(T));
-  r.thread_bytes = Kernel::kRows * int(sizeof(typename Kernel::Pixels));
+  r.thread_bytes =
+      Kernel::kRows * int(sizeof(typename Kernel::Pixels)) + int(sizeof(typename Kernel::TileLevels));
   r.warps_at_once = 16;  // as the launch bounds have it
   const bool two = r.columns == 2;
   r.cycles[0] = 380 + (two ? 60 : 35) * radius;
   r.cycles[1] = 450 + (two ? 90 : 75) * radius;
   r.cycles[2] = two ? 760 + 165 * radius : (gradients == 2 ? 680 : 330) + 160 * radius;
   r.warming = 0.85;
+  r.beside[0] = 4400;
+  r.beside[1] = 950;
   r.bytes = (2 + gradients) * int(sizeof(T));
   return r;
 }

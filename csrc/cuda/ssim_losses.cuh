@@ -22,7 +22,7 @@ class SsimLosses {
   const SsimArguments<T>& a;
   const Params& p;
   const Tile tile;
-  const Factors<T> factor;
+  const Factors<T, common> factor;
   PixelRow row, other;  // of pixels: the one to be read next, and the one to be written after it
   double* scratch;
   SsimConstants<T> constants;
@@ -52,7 +52,6 @@ class SsimLosses {
       moment_sums[k].clear(none);
     }
     counted = column < tile.end_column && grid_axis(p, p.width).at(column) == column;
-    own_factor = counted ? factor.of[0] * Edges(p, p.width).factor<T>(column) : T(0);
   }
 
   LAMP_DEVICE void run() {
@@ -62,14 +61,15 @@ class SsimLosses {
     int v = first - radius;
     reader.start_run(image.run(v));
     reader.fetch();
-    const Levels<T> levels = levels_of(p, tile, a.scale, reinterpret_cast<T*>(scratch));
+    const Levels<T> levels = levels_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
     constants.level_d = levels.d;
     constants.level_s = levels.s;
+    own_factor = counted ? factor.of[0] * Edges(p, p.width).factor<T>(column) : T(0);
     if (gradients > 0 && threadIdx.x == 0) a.levels[a.tiles.first + blockIdx.x] = levels;
     walk<false>(image, v, first + radius);
     walk<true>(image, v, end + radius);
     if constexpr (!common) pointwise();
-    write_sums(a, sums, scratch);
+    write_sums<common>(a, sums, scratch);
   }
 
  private:
@@ -78,9 +78,8 @@ class SsimLosses {
   template <bool full>
   LAMP_DEVICE void walk(const Axis& image, int& v, int stop) {
     while (v < stop) {
-      const Axis::Run run = image.run(v + 1);
-      reader.start_run(run);
-      const int some = min(v + min(run.end - (v + 1), Sum<T>::kFew), stop);
+      if (v + 1 == reader.run_end()) reader.start_run(image.run(v + 1));
+      const int some = min(v + min(reader.run_end() - (v + 1), Sum<T>::kFew), stop);
       for (; v < some; ++v) {
         reader.deposit(row, a.scale, constants.level_d, constants.level_s);
         reader.fetch();  // before the barrier, else the compiler asks for some when it is late
@@ -153,6 +152,8 @@ constexpr KernelResources losses_resources() {
   r.cycles[1] = 700 + 18 * radius;
   r.cycles[2] = 740 + 93 * radius;
   r.warming = 0.8;
+  r.beside[0] = 2600;
+  r.beside[1] = 750;
   r.bytes = 2 * int(sizeof(T));
   return r;
 }

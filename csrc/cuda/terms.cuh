@@ -10,7 +10,7 @@ namespace lamp_kernels::cuda {
 template <class T>
 struct SsimArguments {
   Params p;
-  Tiling tiling;
+  TileGrid tiling;
   TileRange tiles;  // of this launch
   T tap[kMaxRadius + 1];
   T scale;
@@ -19,7 +19,7 @@ struct SsimArguments {
   bool common;      // the kernel may take the way that leaves out what is rare
   double* partial;  // (tiles of all planes, terms)
   // Of the design with two launches:
-  Tiling losses_tiling;
+  TileGrid losses_tiling;
   Levels<T>* levels;    // of its tiles, of all planes
   T* h;                 // (planes at once, rows, what HPlane says)
   int64_t first_h_plane;  // the plane that h begins with
@@ -29,13 +29,13 @@ struct SsimArguments {
   }
 };
 
-// The factors of the terms of one image, or of a map.
-template <class T>
+// The factors of the terms of one image, or of a map. `common`: SSIM is the only one.
+template <class T, bool common>
 struct Factors {
   T of[kMaxTerms];
 
   LAMP_DEVICE Factors(const Params& p, int64_t image) {
-    const int terms = p.terms();
+    const int terms = common ? 1 : p.terms();
     LAMP_UNROLL
     for (int k = 0; k < kMaxTerms; ++k) of[k] = k < terms ? factor_of<T>(p, image, k) : T(0);
   }
@@ -58,8 +58,8 @@ template <class T>
 struct PixelTerms {
   T value = 0, by_d = 0;
 
-  template <class Add>
-  LAMP_DEVICE PixelTerms(const SsimArguments<T>& a, const Tile& tile, const Factors<T>& factor,
+  template <class Add, bool common>
+  LAMP_DEVICE PixelTerms(const SsimArguments<T>& a, const Tile& tile, const Factors<T, common>& factor,
                          int row, int column, Add add) {
     const Params& p = a.p;
     const T x = load_at<T>(p.input, tile, row, column);
@@ -89,10 +89,10 @@ LAMP_DEVICE Amplified<T> amplify_either(T loss, const Amplification<T>& a) {
   return {a.log ? amplified.value : loss, a.log ? amplified.slope : T(1)};
 }
 
-// Writes the block's sums of the terms.
-template <class T>
+// Writes the block's sums of the terms. `common`: SSIM is the only one.
+template <bool common, class T>
 LAMP_DEVICE void write_sums(const SsimArguments<T>& a, Sum<T>* sums, double* scratch) {
-  const int terms = a.p.terms();
+  const int terms = common ? 1 : a.p.terms();
   LAMP_UNROLL
   for (int k = 0; k < kMaxTerms; ++k) {
     if (k >= terms) break;

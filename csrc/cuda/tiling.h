@@ -14,7 +14,7 @@ namespace lamp_kernels::cuda {
 struct Device {
   int multiprocessors = 132;
   int64_t shared_memory = 227 * 1024;   // bytes that one block may have
-  int64_t most_blocks = (1u << 31) - 1;  // of one launch: the limit of gridDim.x
+  int64_t most_blocks = 1 << 30;  // of one launch: what a Divisor takes; gridDim.x is for twice that
   // An H100's, where nothing else is said; they choose tiles and designs and change no result but
   // by rounding.
   int64_t cache = 50 << 20;     // bytes of the L2 cache
@@ -44,6 +44,7 @@ struct KernelResources {
   int warps_at_once = 0;  // on a multiprocessor, as registers let them
   int cycles[3] = {};     // of a row, where a scheduler has 1, 2 and 4 warps
   double warming = 1;     // of that, for the first 2 radius rows, which have no result yet
+  int beside[2] = {};     // of a tile, beside its rows: for the block, and for each warp of a scheduler
   int bytes = 0;          // of DRAM, for each pixel
 
   constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
@@ -88,25 +89,8 @@ struct Tiling {
     return {first, uint32_t(first / tiles_per_plane()), uint32_t(first % tiles_per_plane())};
   }
 
-  // Bands of one strip follow one another. In 32 bits: a division of 64 takes some 70 instructions.
-  LAMP_ANYWHERE Tile tile(const TileRange& range, uint32_t block) const {
-    const uint32_t index = range.rest + block, of_plane = uint32_t(tiles_per_plane());
-    const uint32_t plane = range.plane + index / of_plane, in_plane = index % of_plane;
-    const int row = int(in_plane % uint32_t(bands)) * band_height;
-    const int column = int(in_plane / uint32_t(bands)) * strip_width;
-    const int end_row = row + band_height, end_column = column + strip_width;
-    return {plane / uint32_t(channels), plane % uint32_t(channels),
-            row, end_row < height ? end_row : height,
-            column, end_column < width ? end_column : width};
-  }
-
   // Which of all planes a tile is in.
   LAMP_ANYWHERE int64_t plane(const Tile& tile) const { return tile.image * channels + tile.channel; }
-
-  // Which of a plane's tiles holds a pixel.
-  LAMP_ANYWHERE int tile_at(int row, int column) const {
-    return column / strip_width * bands + row / band_height;
-  }
 
   // Columns of a row of h: as many as keep what lies behind pairs of numbers aligned.
   LAMP_ANYWHERE int h_width() const { return (width + 1) & ~1; }
@@ -116,10 +100,50 @@ struct Tiling {
   }
 };
 
-// Cycles until a block's first row is there.
-constexpr double kStartCycles = 1200;
+// Divides numbers below 2^31 by one that is known before the launch: by a multiplication, an addition
+// and a shift (Granlund and Montgomery, "Division by Invariant Integers using Multiplication", 1994),
+// where a division takes some twenty instructions.
+struct Divisor {
+  uint32_t factor = 1;  // 2^32 (2^shift / divisor - 1), rounded up
+  uint32_t shift = 0;   // the smallest for which 2^shift >= divisor
 
-// Cycles that a launch takes on the multiprocessor that gets most blocks. What a row takes are lines
+  Divisor() = default;
+  explicit Divisor(uint32_t divisor) {
+    while ((uint64_t(1) << shift) < divisor) ++shift;
+    factor = uint32_t(((uint64_t(1) << 32) * ((uint64_t(1) << shift) - divisor)) / divisor + 1);
+  }
+  LAMP_ANYWHERE uint32_t quotient(uint32_t number) const {
+    return (uint32_t(uint64_t(number) * factor >> 32) + number) >> shift;
+  }
+};
+
+// A tiling as kernels ask it.
+struct TileGrid : Tiling {
+  Divisor by_channels, by_plane, by_bands, by_strip_width, by_band_height;
+
+  TileGrid() = default;
+  TileGrid(const Tiling& t)
+      : Tiling(t), by_channels(t.channels), by_plane(t.tiles_per_plane()), by_bands(t.bands),
+        by_strip_width(t.strip_width), by_band_height(t.band_height) {}
+
+  // Bands of one strip follow one another.
+  LAMP_ANYWHERE Tile tile(const TileRange& range, uint32_t block) const {
+    const uint32_t index = range.rest + block, planes = by_plane.quotient(index);
+    const uint32_t in_plane = index - planes * uint32_t(tiles_per_plane());
+    const uint32_t strip = by_bands.quotient(in_plane), band = in_plane - strip * uint32_t(bands);
+    const uint32_t plane = range.plane + planes, image = by_channels.quotient(plane);
+    const int row = int(band) * band_height, column = int(strip) * strip_width;
+    const int end_row = row + band_height, end_column = column + strip_width;
+    return {image, plane - image * uint32_t(channels),
+            row, end_row < height ? end_row : height,
+            column, end_column < width ? end_column : width};
+  }
+  // Of a pixel.
+  LAMP_ANYWHERE int strip_of(int column) const { return int(by_strip_width.quotient(column)); }
+  LAMP_ANYWHERE int band_of(int row) const { return int(by_band_height.quotient(row)); }
+};
+
+// Cycles that a launch takes on the multiprocessor that gets most blocks. What a tile takes are lines
 // through the compiled code of sm_90 as bench/gpu/schedule.py plays it through (docs/gpu_static.md,
 // "Windows").
 inline double launch_cycles(const KernelResources& r, const Tiling& t, int64_t planes,
@@ -127,18 +151,19 @@ inline double launch_cycles(const KernelResources& r, const Tiling& t, int64_t p
   const int64_t at_once = r.blocks_at_once(t.threads, device.shared_memory);
   const int64_t blocks =
       ceil_div(planes * t.strips * t.bands, int64_t(device.multiprocessors));
-  auto row = [&](int64_t some) {
+  const double warming = 2 * r.radius;
+  const double rows = t.band_height + r.seam() - warming + r.warming * warming;
+  // A tile, if so many are there at once.
+  auto tile = [&](int64_t some) {
     const double warps = double(some * (t.threads / kWarp)) / kSchedulers;
     const double four = r.cycles[2] * device.issue_cycles;
     const double two = std::max<double>(r.cycles[1], four / 2);
-    if (warps >= 2) return two + (four - two) * (warps / 2 - 1);
-    return r.cycles[0] + (two - r.cycles[0]) * std::max(warps - 1, 0.0);
+    const double row = warps >= 2 ? two + (four - two) * (warps / 2 - 1)
+                                  : r.cycles[0] + (two - r.cycles[0]) * std::max(warps - 1, 0.0);
+    return rows * row + r.beside[0] + r.beside[1] * std::max(warps, 1.0);
   };
-  const double warming = 2 * r.radius;
-  const double rows = t.band_height + r.seam() - warming + r.warming * warming;
-  const double rest = double(blocks % at_once);
-  return double(blocks / at_once) * (rows * row(at_once) + kStartCycles) +
-         (rest ? rows * row(blocks % at_once) + kStartCycles : 0);
+  const int64_t rest = blocks % at_once;
+  return double(blocks / at_once) * tile(at_once) + (rest ? tile(rest) : 0);
 }
 
 // Tiles for blocks of so many warps and about so many bands. `threads` is 0 if no such block fits

@@ -92,9 +92,12 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   fields.add(p.shared_factors);
   for (const Sink* s : {&p.input_gradient, &p.target_gradient, &p.map})
     fields.add(s->data, s->batch, s->channel, s->row, s->column);
-  const auto add_tiling = [&](const cuda::Tiling& t) {
+  const auto add_tiling = [&](const cuda::TileGrid& t) {
     fields.add(t.channels, t.height, t.width, t.strips, t.strip_width, t.bands, t.band_height,
                t.threads);
+    for (const cuda::Divisor* d : {&t.by_channels, &t.by_plane, &t.by_bands, &t.by_strip_width,
+                                   &t.by_band_height})
+      fields.add(d->factor, d->shift);
   };
   add_tiling(a.tiling);
   fields.add(a.tiles.first, a.tiles.plane, a.tiles.rest);
