@@ -25,7 +25,7 @@ from gpu.schedule import (
     cycles_of_turn,
     unit_cycles,
 )
-from gpu.tile_code import TileCode
+from gpu.tile_code import TileCode, cycles_of_row, rows_of
 
 Row = dict[str, Any]
 
@@ -164,14 +164,14 @@ def _resources(target: Target, variant: Variant, used: build.Resources, known: K
 
 def _loop(target: Target, variant: Variant, tile: TileCode, known: Known) -> Row:
     body = tile.full
-    cycles = [cycles_of_turn(body, list(range(warps)), target) for warps in range(1, 5)]
+    cycles = [cycles_of_row(body, list(range(warps)), target) for warps in range(1, 5)]
     return {
         "target": target.name,
         **asdict(variant),
         "columns": known.columns,
         "position": _counted(count(body) * (1 / known.columns)),
         "row": len(body),
-        "warming_row": len(tile.warming),
+        "warming_row": len(tile.warming) / rows_of(tile.warming),
         "known_cycles": list(known.cycles),
         # Of a row, of 1 to 4 warps that one scheduler has.
         "cycles": cycles,
@@ -272,8 +272,8 @@ def _prediction(
         for at_once in range(1, fits.blocks + 1):
             owners = _owners(tiles.threads // WARP, at_once, target)
             tile_cycles.append(
-                (more.longest - more.warming) * cycles_of_turn(code.full, owners, target)
-                + more.warming * cycles_of_turn(code.warming, owners, target)
+                (more.longest - more.warming) * cycles_of_row(code.full, owners, target)
+                + more.warming * cycles_of_row(code.warming, owners, target)
                 + code.cycles_beside_rows(turns, owners, target)
             )
         # Planes one after another, as many as h has room for.
@@ -293,7 +293,7 @@ def _prediction(
             "seconds": model.seconds(some),
         }
         share = more.warming / more.longest
-        mean = len(code.full) * (1 - share) + len(code.warming) * share
+        mean = len(code.full) * (1 - share) + len(code.warming) / rows_of(code.warming) * share
         instructions += mean / tiles.columns * more.positions
         multiply_adds += count(code.full).multiply_adds / tiles.columns * more.positions
         dram += moved

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from gpu.build import GRADIENTS_KERNEL
 from gpu.devices import Target
 from gpu.sass import Instruction, longest_path, loops
-from gpu.schedule import cycles
+from gpu.schedule import cycles, cycles_of_turn
 
 
 @dataclass(frozen=True)
 class TileCode:
     """Instructions of one warp, the longest ways.
 
-    full, warming: of a row, with and without a result.
+    full, warming: of a turn of a loop over rows, with and without a result; as a rule a row.
     before: from the kernel's start to the first row, with a turn of the loop around.
     between: of a turn of the loop around, beside the rows.
     after: behind the last row.
@@ -69,8 +69,18 @@ class TileCode:
         return float(max(cycles([trace] * len(owners), target, owners)))
 
 
+def rows_of(turn: Sequence[Instruction]) -> int:
+    """Of a turn of a loop over rows: it has a barrier for each."""
+    return sum(i.name == "BAR" for i in turn)
+
+
+def cycles_of_row(turn: Sequence[Instruction], owners: Sequence[int], target: Target) -> float:
+    """In the long run, with one warp of each of the blocks named on a scheduler."""
+    return cycles_of_turn(turn, owners, target) / rows_of(turn)
+
+
 def row_loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
-    """The innermost loops with a barrier in them: a turn of each is a row."""
+    """The innermost loops with a barrier in them."""
     bodies = [body for body in loops(code) if any(i.name == "BAR" for i in body)]
 
     def within(one: Sequence[Instruction], other: Sequence[Instruction]) -> bool:
@@ -97,8 +107,8 @@ def common_rows(
     def has_result(way: Sequence[Instruction]) -> bool:
         return any(i.kind == result for i in way)
 
-    def reads(way: Sequence[Instruction]) -> int:
-        return sum(i.kind in ("ldg", "copy") for i in way)
+    def reads(way: Sequence[Instruction]) -> float:
+        return sum(i.kind in ("ldg", "copy") for i in way) / rows_of(way)
 
     full = next((way for way in ways if has_result(way) and reads(way)), None)
     if full is None:

@@ -85,37 +85,32 @@ LAMP_DEVICE int piece(int i) {
 
 // `columns` of a thread; a row is what the windows of all positions of the block see. `common`: both
 // images are of T, their columns lie side by side, and a row's bytes are counted in 32 bits.
+//
+// Rows are asked for one or two rows before they are written to shared memory: two on their way are
+// kept apart by `way`, 0 or 1, as no register's number can be computed.
 template <class T, int radius, int columns, bool common>
 class RowReader {
   static constexpr int kPieces = columns + 1;
 
   const Params& p;
   const Tile tile;
-  int column[kPieces];   // in the image, -1 for black
-  bool inside[kPieces];  // whether there is such a pixel in the next row
-  int row, step;         // the next one, -1 for black, and from there to the one after it
-  int run_end_;
+  const Axis rows;                      // of the image
+  int column[kPieces];                  // in the image, -1 for black
+  bool inside[kPieces];                 // whether there is such a pixel in the next row
+  int next, run_end;                    // the next row, and up to where rows follow one another
+  int row, step;                        // in the image: the next one, and from there to the one after it
   const char *x[kPieces], *y[kPieces];  // in the next row; only if `common`
   int x_step, y_step;                   // bytes to the row after it; only if `common`
-  Raw<T> next_x[kPieces], next_y[kPieces];
+  struct Pieces {
+    Raw<T> x[kPieces], y[kPieces];
+  };
+  Pieces on_way[2];
 
   LAMP_DEVICE bool has_piece(int i) const { return i < columns || threadIdx.x < 2 * radius; }
 
-  LAMP_DEVICE const char* start(const Source& s, int i) const {
-    return common_place<T>(s, plane_of(s, tile.image, tile.channel), max(row, 0), max(column[i], 0));
-  }
-
- public:
-  // first: the image column of the row's first pixel.
-  LAMP_DEVICE RowReader(const Params& params, const Tile& of, int first) : p(params), tile(of) {
-    const Axis axis = image_axis(p, p.width);
-    LAMP_UNROLL
-    for (int i = 0; i < kPieces; ++i) column[i] = axis.at(first + piece<columns>(i));
-  }
-
-  // From here on fetch() reads the rows of `run`, up to run_end().
-  LAMP_DEVICE void start_run(const Axis::Run& run) {
-    run_end_ = run.end;
+  LAMP_DEVICE void start_run() {
+    const Axis::Run run = rows.run(next);
+    run_end = run.end;
     row = run.at;
     step = run.step;
     if constexpr (common) {
@@ -128,37 +123,70 @@ class RowReader {
       if constexpr (common) x[i] = start(p.input, i), y[i] = start(p.target, i);
     }
   }
+  LAMP_DEVICE const char* start(const Source& s, int i) const {
+    return common_place<T>(s, plane_of(s, tile.image, tile.channel), max(row, 0), max(column[i], 0));
+  }
 
-  LAMP_DEVICE int run_end() const { return run_end_; }
+ public:
+  // first_row, first_column: of the pixels that windows see.
+  LAMP_DEVICE RowReader(const Params& params, const Tile& of, int first_row, int first_column)
+      : p(params), tile(of), rows(image_axis(p, p.height)), next(first_row) {
+    const Axis axis = image_axis(p, p.width);
+    LAMP_UNROLL
+    for (int i = 0; i < kPieces; ++i) column[i] = axis.at(first_column + piece<columns>(i));
+    start_run();
+  }
+
+  // How many rows may be asked for until it is called again.
+  LAMP_DEVICE int in_run() {
+    if (next == run_end) start_run();
+    return run_end - next;
+  }
 
   // Asks for the next row. Without a branch, which would part the loads from what they can wait
   // beside.
+  template <int way>
   LAMP_DEVICE void fetch() {
+    Pieces& to = on_way[way];
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       if constexpr (common) {
-        next_x[i] = inside[i] ? bits_at<Raw<T>>(x[i]) : Raw<T>(0);
-        next_y[i] = inside[i] ? bits_at<Raw<T>>(y[i]) : Raw<T>(0);
+        to.x[i] = inside[i] ? bits_at<Raw<T>>(x[i]) : Raw<T>(0);
+        to.y[i] = inside[i] ? bits_at<Raw<T>>(y[i]) : Raw<T>(0);
         x[i] += x_step;
         y[i] += y_step;
       } else {
-        next_x[i] = inside[i] ? load_raw_at<T>(p.input, tile, row, column[i]) : Raw<T>(0);
-        next_y[i] = inside[i] ? load_raw_at<T>(p.target, tile, row, column[i]) : Raw<T>(0);
+        to.x[i] = inside[i] ? load_raw_at<T>(p.input, tile, row, column[i]) : Raw<T>(0);
+        to.y[i] = inside[i] ? load_raw_at<T>(p.target, tile, row, column[i]) : Raw<T>(0);
       }
     }
     row += step;
+    ++next;
   }
 
-  // Writes the row that was asked for last.
+  // Writes the row that was asked for last on this way.
+  template <int way>
   LAMP_DEVICE void deposit(Pixel<T>* to, T scale, T level_d, T level_s) const {
+    const Pieces& from = on_way[way];
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       if (!has_piece(i)) continue;
-      const T x_here = value_of<common, T>(next_x[i], p.input);
-      const T y_here = value_of<common, T>(next_y[i], p.target);
+      const T x_here = value_of<common, T>(from.x[i], p.input);
+      const T y_here = value_of<common, T>(from.y[i], p.target);
       to[piece<columns>(i)] = {(x_here - y_here) * scale - level_d,
                                (x_here + y_here) * scale - level_s};
     }
+  }
+
+  LAMP_DEVICE void swap_ways() {
+    const Pieces first = on_way[0];
+    on_way[0] = on_way[1];
+    on_way[1] = first;
+  }
+  // The row that was asked for last, on way 1, will be asked for again.
+  LAMP_DEVICE void forget_second_way() {
+    --next;
+    start_run();
   }
 };
 

@@ -124,7 +124,7 @@ class SsimTile {
         scratch(reinterpret_cast<double*>(shared)),
         ring(reinterpret_cast<PixelOf*>(scratch + kScratch)),
         h(reinterpret_cast<T*>(ring + kRingRows * row_length())), constants(a.constants),
-        reader(p, tile, tile.column - kHalo - radius), edge_rows(p, p.height) {
+        reader(p, tile, tile.row - kHalo - radius, tile.column - kHalo - radius), edge_rows(p, p.height) {
     const Edges edge_columns(p, p.width);
     T* shared_sums = h + 2 * kPlanes * positions + thread;
     LAMP_UNROLL
@@ -146,21 +146,19 @@ class SsimTile {
   }
 
   LAMP_DEVICE void run() {
-    const Axis image = image_axis(p, p.height);
     // Row v of pixels brings row v - r of loss and row v - 2r - 1 of the gradient. The row after it
     // is on its way.
     const int first = tile.row - kHalo;
     int v = first - radius, slot = 0;
-    reader.start_run(image.run(v));
-    reader.fetch();
+    reader.template fetch<0>();
     const Levels<T> levels = levels_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
     constants.level_d = levels.d;
     constants.level_s = levels.s;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c)
       if (own_factor[c] != T(0)) own_factor[c] *= factor.of[0];
-    walk<false>(image, v, first + radius, slot);
-    walk<true>(image, v, gradients ? tile.end_row + 2 * radius + 1 : tile.end_row + radius, slot);
+    walk<false>(v, first + radius, slot);
+    walk<true>(v, gradients ? tile.end_row + 2 * radius + 1 : tile.end_row + radius, slot);
     write_sums<common>(a, sums, scratch);
   }
 
@@ -178,10 +176,9 @@ class SsimTile {
   // Goes on to row `stop`. Until the sums are full there is no loss: two loops, in which no branch
   // parts what can run beside one another.
   template <bool full>
-  LAMP_DEVICE void walk(const Axis& image, int& v, int stop, int& slot) {
+  LAMP_DEVICE void walk(int& v, int stop, int& slot) {
     while (v < stop) {
-      if (v + 1 == reader.run_end()) reader.start_run(image.run(v + 1));
-      const int some = min(v + min(reader.run_end() - (v + 1), Sum<T>::kFew), stop);
+      const int some = min(v + min(reader.in_run(), Sum<T>::kFew), stop);
       for (; v < some; ++v) {
         step<full>(v, slot);
         if (++slot == kRingRows) slot = 0;
@@ -194,8 +191,8 @@ class SsimTile {
   template <bool full>
   LAMP_DEVICE void step(int v, int slot) {
     PixelOf* const pixels = ring + slot * row_length();
-    reader.deposit(pixels, a.scale, constants.level_d, constants.level_s);
-    reader.fetch();  // before the barrier, else the compiler asks for some when it is late
+    reader.template deposit<0>(pixels, a.scale, constants.level_d, constants.level_s);
+    reader.template fetch<0>();  // before the barrier, else the compiler asks for some when it is late
     __syncthreads();
     const int row = v - radius;
     Moments<T> moments[kColumns];

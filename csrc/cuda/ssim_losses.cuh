@@ -42,7 +42,7 @@ class SsimLosses {
         row(reinterpret_cast<PixelRow>(reinterpret_cast<double*>(shared) + kScratch)),
         other(row + blockDim.x + 2 * radius),
         scratch(reinterpret_cast<double*>(shared)), constants(a.constants),
-        reader(p, tile, tile.column - radius), edge_rows(p, p.height),
+        reader(p, tile, first_row() - radius, tile.column - radius), edge_rows(p, p.height),
         column(tile.column + int(threadIdx.x)),
         h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), pair_at(h.pair_at(column)),
         rest_at(h.rest_at(column)) {
@@ -55,44 +55,72 @@ class SsimLosses {
   }
 
   LAMP_DEVICE void run() {
-    const Axis grid = grid_axis(p, p.height), image = image_axis(p, p.height);
-    const int first = max(tile.row, grid.begin), end = min(tile.end_row, grid.end);
-    // Row v of pixels brings row v - radius of the loss. The row after it is on its way.
-    int v = first - radius;
-    reader.start_run(image.run(v));
-    reader.fetch();
+    reader.template fetch<0>();
+    reader.in_run();
+    reader.template fetch<1>();
     const Levels<T> levels = levels_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
     constants.level_d = levels.d;
     constants.level_s = levels.s;
     own_factor = counted ? factor.of[0] * Edges(p, p.width).factor<T>(column) : T(0);
     if (gradients > 0 && threadIdx.x == 0) a.levels[a.tiles.first + blockIdx.x] = levels;
-    walk<false>(image, v, first + radius);
-    walk<true>(image, v, end + radius);
+    warm_up();
+    walk();
     if constexpr (!common) pointwise();
     write_sums<common>(a, sums, scratch);
   }
 
  private:
-  // Goes on to row `stop`. Until the sums are full there is no loss: two loops, in which no branch
-  // parts what can run beside one another.
-  template <bool full>
-  LAMP_DEVICE void walk(const Axis& image, int& v, int stop) {
-    while (v < stop) {
-      if (v + 1 == reader.run_end()) reader.start_run(image.run(v + 1));
-      const int some = min(v + min(reader.run_end() - (v + 1), Sum<T>::kFew), stop);
-      for (; v < some; ++v) {
-        reader.deposit(row, a.scale, constants.level_d, constants.level_s);
-        reader.fetch();  // before the barrier, else the compiler asks for some when it is late
-        __syncthreads();
-        const Moments<T> moments = push_moments<radius>(
-            moment_sums, moments_along_x<radius>(Seen<radius, 1, Pixel<T>>(row), 0, a.tap), a.tap);
-        if constexpr (full) statistics(v - radius, moments);
-        PixelRow const read = row;
-        row = other;
-        other = read;
+  // Of the loss's rows, those that the tile has.
+  LAMP_DEVICE int first_row() const { return max(tile.row, grid_axis(p, p.height).begin); }
+  LAMP_DEVICE int end_row() const { return min(tile.end_row, grid_axis(p, p.height).end); }
+
+  // The 2 radius rows of pixels before the windows are full, in a loop of their own, as in a branch
+  // nothing runs beside what is outside. Such a row takes less time than one needs to come: two are on
+  // their way.
+  LAMP_DEVICE void warm_up() {
+    auto step = [&](auto way) {
+      push_row<way>([&] { reader.template fetch<way>(); });
+    };
+    constexpr std::integral_constant<int, 0> first;
+    constexpr std::integral_constant<int, 1> second;
+    int left = 2 * radius;
+    while (left > 0) {
+      int some = min(reader.in_run(), left);
+      left -= some;
+      LAMP_ROLLED
+      for (; some >= 2; some -= 2) {
+        step(first);
+        step(second);
       }
+      if (some) {
+        step(first);
+        reader.swap_ways();
+      }
+    }
+    reader.forget_second_way();
+  }
+  // Row v of pixels brings row v - radius of the loss.
+  LAMP_DEVICE void walk() {
+    int loss_row = first_row();
+    const int stop = end_row();
+    while (loss_row < stop) {
+      const int some = min(loss_row + min(reader.in_run(), Sum<T>::kFew), stop);
+      for (; loss_row < some; ++loss_row)
+        statistics(loss_row, push_row<0>([&] { reader.template fetch<0>(); }));
       sums[0].flush();
     }
+  }
+  template <int way, class Fetch>
+  LAMP_DEVICE Moments<T> push_row(Fetch fetch) {
+    reader.template deposit<way>(row, a.scale, constants.level_d, constants.level_s);
+    fetch();  // before the barrier, else the compiler asks for some when it is late
+    __syncthreads();
+    const Moments<T> moments = push_moments<radius>(
+        moment_sums, moments_along_x<radius>(Seen<radius, 1, Pixel<T>>(row), 0, a.tap), a.tap);
+    PixelRow const read = row;
+    row = other;
+    other = read;
+    return moments;
   }
 
   LAMP_DEVICE void statistics(int row, const Moments<T>& moments) {
