@@ -94,11 +94,12 @@ class RowReader {
 
   const Params& p;
   const Tile tile;
-  const Axis rows;                      // of the image
-  int column[kPieces];                  // in the image, -1 for black
-  bool inside[kPieces];                 // whether there is such a pixel in the next row
-  int next, run_end;                    // the next row, and up to where rows follow one another
-  int row, step;                        // in the image: the next one, and from there to the one after it
+  const Axis rows;       // of the image
+  int column[kPieces];   // in the image
+  bool has[kPieces];     // whether there is such a column; else it is black, or no piece of this thread's
+  bool inside[kPieces];  // and such a pixel in the next row
+  int next, run_end;     // the next row, and up to where rows follow one another
+  int row, step;         // in the image: the next one, and from there to the one after it
   const char *x[kPieces], *y[kPieces];  // in the next row; only if `common`
   int x_step, y_step;                   // bytes to the row after it; only if `common`
   struct Pieces {
@@ -113,18 +114,21 @@ class RowReader {
     run_end = run.end;
     row = run.at;
     step = run.step;
-    if constexpr (common) {
-      x_step = step * (int(p.input.row) * int(sizeof(T)));
-      y_step = step * (int(p.target.row) * int(sizeof(T)));
-    }
     LAMP_UNROLL
-    for (int i = 0; i < kPieces; ++i) {
-      inside[i] = has_piece(i) && (row | column[i]) >= 0;
-      if constexpr (common) x[i] = start(p.input, i), y[i] = start(p.target, i);
+    for (int i = 0; i < kPieces; ++i) inside[i] = has[i] && row >= 0;
+    if constexpr (common) {
+      start(p.input, x, x_step);
+      start(p.target, y, y_step);
     }
   }
-  LAMP_DEVICE const char* start(const Source& s, int i) const {
-    return common_place<T>(s, plane_of(s, tile.image, tile.channel), max(row, 0), max(column[i], 0));
+  LAMP_DEVICE void start(const Source& s, const char** at, int& bytes) const {
+    const int row_bytes = int(s.row) * int(sizeof(T));
+    const char* const of_row = static_cast<const char*>(s.data) +
+                               plane_of(s, tile.image, tile.channel) * int64_t(sizeof(T)) +
+                               int64_t(max(row, 0)) * row_bytes;
+    LAMP_UNROLL
+    for (int i = 0; i < kPieces; ++i) at[i] = of_row + uint32_t(column[i]) * uint32_t(sizeof(T));
+    bytes = step * row_bytes;
   }
 
  public:
@@ -133,7 +137,11 @@ class RowReader {
       : p(params), tile(of), rows(image_axis(p, p.height)), next(first_row) {
     const Axis axis = image_axis(p, p.width);
     LAMP_UNROLL
-    for (int i = 0; i < kPieces; ++i) column[i] = axis.at(first_column + piece<columns>(i));
+    for (int i = 0; i < kPieces; ++i) {
+      const int at = axis.at(first_column + piece<columns>(i));
+      has[i] = has_piece(i) && at >= 0;
+      column[i] = max(at, 0);
+    }
     start_run();
   }
 

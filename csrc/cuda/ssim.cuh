@@ -63,9 +63,9 @@ class SsimTile {
     r.cycles[0] = int(times * (two ? 850 + 90 * radius : 800 + 38 * radius));
     r.cycles[1] = int(times * (two ? 1060 + 140 * radius : 920 + 73 * radius));
     r.cycles[2] = int(times * (two ? 1630 + 255 * radius : 350 + 294 * radius));
-    r.warming = 0.5;
-    r.beside[0] = 3200;
-    r.beside[1] = 1050;
+    r.warming = 0.45;
+    r.beside[0] = 3350;
+    r.beside[1] = 750;
     r.bytes = 2 * int(sizeof(T)) + gradients * int(sizeof(T));
     return r;
   }

@@ -338,13 +338,13 @@ constexpr KernelResources gradients_resources() {
   r.thread_bytes =
       Kernel::kRows * int(sizeof(typename Kernel::Pixels)) + int(sizeof(typename Kernel::TileLevels));
   r.warps_at_once = 16;  // as the launch bounds have it
-  const bool two = r.columns == 2;
-  r.cycles[0] = 380 + (two ? 60 : 35) * radius;
-  r.cycles[1] = 450 + (two ? 90 : 75) * radius;
-  r.cycles[2] = two ? 760 + 165 * radius : (gradients == 2 ? 680 : 330) + 160 * radius;
+  const bool two = r.columns == 2, one = !two && gradients == 1;
+  r.cycles[0] = two ? 380 + 45 * radius : one ? 360 + 22 * radius : 370 + 40 * radius;
+  r.cycles[1] = two ? 460 + 80 * radius : one ? 270 + 66 * radius : 400 + 88 * radius;
+  r.cycles[2] = two ? 770 + 145 * radius : one ? 800 + 80 * radius : 640 + 170 * radius;
   r.warming = 0.85;
-  r.beside[0] = 4400;
-  r.beside[1] = 950;
+  r.beside[0] = 5300;
+  r.beside[1] = 720;
   r.bytes = (2 + gradients) * int(sizeof(T));
   return r;
 }

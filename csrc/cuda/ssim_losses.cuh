@@ -177,11 +177,11 @@ constexpr KernelResources losses_resources() {
   r.pixel_bytes = 2 * 2 * int(sizeof(T));
   r.warps_at_once = radius < 7 ? 16 : 12;  // as the launch bounds and the registers have it
   r.cycles[0] = 690;
-  r.cycles[1] = 700 + 18 * radius;
-  r.cycles[2] = 740 + 93 * radius;
-  r.warming = 0.8;
-  r.beside[0] = 2600;
-  r.beside[1] = 750;
+  r.cycles[1] = 680 + 20 * radius;
+  r.cycles[2] = 740 + 90 * radius;
+  r.warming = 0.55;
+  r.beside[0] = 3300;
+  r.beside[1] = 640;
   r.bytes = 2 * int(sizeof(T));
   return r;
 }
