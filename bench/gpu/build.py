@@ -278,6 +278,8 @@ class Known:
     halo: int
     warps_at_once: int
     cycles: tuple[int, int, int]  # of a row, where a scheduler has 1, 2 and 4 warps
+    warming: float  # of that, for a row without a result
+    beside: tuple[int, int]  # of a tile beside its rows: once, and for each warp of a scheduler
     shared_memory: int  # dynamic, of a block of KNOWN_THREADS
 
 
@@ -326,9 +328,10 @@ int main() {
   const KernelResources all[] = {LIST};
   for (const KernelResources& r : all)
     std::printf("{\"columns\": %d, \"halo\": %d, \"warps_at_once\": %d, "
-                "\"cycles\": [%d, %d, %d], \"shared_memory\": %lld}\n",
+                "\"cycles\": [%d, %d, %d], \"warming\": %g, \"beside\": [%d, %d], "
+                "\"shared_memory\": %lld}\n",
                 r.columns, r.halo, r.warps_at_once, r.cycles[0], r.cycles[1], r.cycles[2],
-                (long long)r.shared_memory(THREADS));
+                r.warming, r.beside[0], r.beside[1], (long long)r.shared_memory(THREADS));
 }
 """.replace("THREADS", str(KNOWN_THREADS))
 

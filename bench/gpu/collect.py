@@ -22,7 +22,6 @@ from gpu.schedule import (
     FAR_LATENCY,
     NEAR_LATENCY,
     cycles_of_blocks,
-    cycles_of_turn,
     unit_cycles,
 )
 from gpu.tile_code import TileCode, cycles_of_row, rows_of
@@ -45,6 +44,7 @@ PLAIN = {"forward": "forwardILb1", "inference": "forwardILb0", "backward": "back
 TURNS = (22 / 8, 13 / 8)
 # As fused-ssim compiles its kernels.
 PLAIN_FLAGS = ("--use_fast_math", "--maxrregcount=32")
+KNOWN_ROWS = 24  # with a result, of the tile whose cycles beside its rows are counted
 # Of the two warps that a scheduler of middling load has.
 TURNS_OF_SCHEDULER = ((3, 2), (3, 1))
 
@@ -164,7 +164,9 @@ def _resources(target: Target, variant: Variant, used: build.Resources, known: K
 
 def _loop(target: Target, variant: Variant, tile: TileCode, known: Known) -> Row:
     body = tile.full
-    cycles = [cycles_of_row(body, list(range(warps)), target) for warps in range(1, 5)]
+    owners = [list(range(warps)) for warps in range(1, 5)]
+    turns = model.further_turns(variant.kernel, KNOWN_ROWS)
+    cycles = [cycles_of_row(body, some, target) for some in owners]
     return {
         "target": target.name,
         **asdict(variant),
@@ -173,8 +175,13 @@ def _loop(target: Target, variant: Variant, tile: TileCode, known: Known) -> Row
         "row": len(body),
         "warming_row": len(tile.warming) / rows_of(tile.warming),
         "known_cycles": list(known.cycles),
-        # Of a row, of 1 to 4 warps that one scheduler has.
+        "known_warming": known.warming,
+        "known_beside": list(known.beside),
+        # Of a row, of a row that warms up, and of a tile beside its rows, where a scheduler has
+        # 1 to 4 warps.
         "cycles": cycles,
+        "warming": [cycles_of_row(tile.warming, some, target) for some in owners],
+        "beside": [tile.cycles_beside_rows(turns, some, target) for some in owners],
         "cycles_of_position": cycles[3] / 4 / known.columns,
         "unit_cycles": unit_cycles(body, target),
     }
@@ -266,7 +273,7 @@ def _prediction(
         fits = occupancy(target, tiles.threads, used["registers"], tiles.shared_memory)
         more = model.overhead(tiles, RADIUS, shape)
         moved = model.streamed_bytes(kernel, tiles, GRADIENTS, more)
-        turns = model.further_turns(kernel, more)
+        turns = model.further_turns(kernel, more.longest - more.warming)
         # Of a tile, where a multiprocessor has 0, 1, ... blocks at once.
         tile_cycles = [0.0]
         for at_once in range(1, fits.blocks + 1):

@@ -115,16 +115,15 @@ def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) ->
     return 8 * (more.rows_read + levels) + (0.0 if kernel == LOSSES else 4.0 * gradients)
 
 
-def further_turns(kernel: str, more: Overhead) -> int:
+def further_turns(kernel: str, full_rows: int) -> int:
     """Of the loop around a tile's rows, beside the first (TileCode).
 
-    Losses: sums are taken to float64 every so many rows, and where rows are mirrored a turn ends.
-    The gradients: a turn each where rows come from the next tile of the losses, above and below,
-    and one for the starts of three loops, which do less.
+    A turn ends where rows are mirrored. Losses are summed up in float64 every so many rows; the
+    gradients' rows are three loops, each with a turn of its own.
     """
     if kernel == GRADIENTS_KERNEL:
         return 3
-    return -(-(more.longest - more.warming) // constant("device.cuh", "kFew")) + 1
+    return -(-full_rows // constant("device.cuh", "kFew")) + 1
 
 
 def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float]) -> float:

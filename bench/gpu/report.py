@@ -169,20 +169,31 @@ def _by_radius(results: Results) -> Table:
     rows = _where(results["loops"], target=target)
     table = Table(
         f"Windows, on {target}",
-        "Instructions of a position, and cycles of a row where a scheduler has 1, 2 or 4 warps; in "
-        "brackets what csrc/cuda takes them for when it chooses tiles.",
-        ["kernel, window, gradients", "columns", "position", "multiply-adds", "1 warp", "2", "4"],
+        "Instructions of a position, and cycles of a row where a scheduler has 1, 2 or 4 warps; "
+        "then, where it has 2, of a row that only fills windows, and of a tile beside its rows: "
+        "indices, levels, sums. In brackets what csrc/cuda takes them for when it chooses tiles.",
+        [
+            *("kernel, window, gradients", "columns", "position", "multiply-adds"),
+            *("1 warp", "2", "4", "filling", "beside"),
+        ],
     )
     if len({r["radius"] for r in rows}) > 1:
         for r in rows:
-            found = (r["cycles"][0], r["cycles"][1], r["cycles"][3])
+            known = r["known_cycles"]
+            found = [
+                (r["cycles"][0], known[0]),
+                (r["cycles"][1], known[1]),
+                (r["cycles"][3], known[2]),
+                (r["warming"][1], r["known_warming"] * known[1]),
+                (r["beside"][1], r["known_beside"][0] + 2 * r["known_beside"][1]),
+            ]
             table.rows.append(
                 [
                     f"{r['kernel']}, {2 * r['radius'] + 1}, {r['gradients']}",
                     str(r["columns"]),
                     _short(r["position"]["instructions"]),
                     _short(r["position"]["multiply_adds"]),
-                    *(f"{a:.0f} ({b:.0f})" for a, b in zip(found, r["known_cycles"], strict=True)),
+                    *(f"{a:.0f} ({b:.0f})" for a, b in found),
                 ]
             )
     return table

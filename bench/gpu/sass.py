@@ -14,6 +14,7 @@ _FUNCTION = re.compile(r"^\s*Function : (\S+)")
 _FIRST = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\*\s*0x([0-9a-f]{16})\s*\*/")
 _SECOND = re.compile(r"^\s*/\*\s*0x([0-9a-f]{16})\s*\*/")
 _GUARD = re.compile(r"^@!?U?P[T0-9]\s+")
+_UNIFORM_BRANCH = re.compile(r"^BRA\.U\s+!?UP[0-9]")  # from sm_100 on it has its guard behind it
 _TARGET = re.compile(r"0x([0-9a-f]+)")
 
 NO_SCOREBOARD = 7
@@ -69,7 +70,7 @@ class Instruction:
     @property
     def unconditional(self) -> bool:
         """Whether it has no guard."""
-        return not _GUARD.match(self.text)
+        return not (_GUARD.match(self.text) or _UNIFORM_BRANCH.match(self.text))
 
     @property
     def target(self) -> int | None:
@@ -177,6 +178,8 @@ def longest_path(body: Sequence[Instruction]) -> list[Instruction]:
         if ways:
             way = max(ways, key=lambda one: length[one])
             after[k], length[k] = way, 1 + length[way]
+    if not length[0]:
+        raise ValueError("no way leads from the first instruction to the last")
     path: list[Instruction] = []
     at: int | None = 0
     while at is not None:

@@ -191,11 +191,12 @@ template <class Element, class... Others>
 LAMP_DEVICE void copy_ahead(const Copy<Element>& copy, const Others&... others) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile(
-      "{ .reg .pred asked;\n"
+      "{ .reg .pred asked, absent;\n"
       "setp.ne.b32 asked, %0, 0;\n"
-      "@asked cp.async.ca.shared.global [%1], [%2], %3, %4; }" ::"r"(int(copy.asked)),
-      "r"(uint32_t(__cvta_generic_to_shared(copy.to))), "l"(copy.from), "n"(sizeof(Element)),
-      "r"(copy.there ? int(sizeof(Element)) : 0));
+      "setp.eq.b32 absent, %1, 0;\n"
+      "@asked cp.async.ca.shared.global [%2], [%3], %4, absent; }" ::"r"(int(copy.asked)),
+      "r"(int(copy.there)), "r"(uint32_t(__cvta_generic_to_shared(copy.to))), "l"(copy.from),
+      "n"(sizeof(Element)));
   copy_ahead(others...);
 #elif defined(CUDA_HOST_EMULATION)
   if (copy.asked) ::cuda_host::copy_ahead(copy.to, copy.from, sizeof(Element), copy.there);

@@ -133,30 +133,29 @@ void Call::use(const Plan& plan) {
   per_plane_ = plan_.tiling.tiles_per_plane();
 }
 
-int64_t Call::levels_at() const {
+int64_t Call::h_at() const {
   return round_up(planes() * per_plane_ * p_.terms() * int64_t(sizeof(double)), kAligned);
 }
-int64_t Call::h_at() const {
-  const int64_t levels = plan_.gradients ? planes() * per_plane_ * 2 * int64_t(sizeof(float)) : 0;
-  return levels_at() + round_up(levels, kAligned);
+int64_t Call::levels_at() const {
+  const Tiling& t = plan_.tiling;
+  const int64_t h = plan_.gradients ? t.h_plane(plan_.gradients_count) * int64_t(sizeof(float)) : 0;
+  return h_at() + round_up(plan_.planes_at_once * h, kAligned);
 }
 int64_t Call::scratch_bytes() const {
   if (!plan_.gradients) return h_at();
-  const int64_t of_plane = plan_.tiling.h_plane(plan_.gradients_count) * int64_t(sizeof(float));
-  return h_at() + plan_.planes_at_once * of_plane;
+  const Tiling& t = plan_.tiling;
+  return levels_at() + plan_.planes_at_once * t.strips * t.height * 2 * int64_t(sizeof(float));
 }
 
 void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
   double* const partial = reinterpret_cast<double*>(scratch);
-  float* const levels = reinterpret_cast<float*>(scratch + levels_at());
-  void* const h = scratch + h_at();
   // One kernel, over some planes.
   auto launch = [&](const Variant& variant, const Tiling& tiling, bool common, int64_t first_plane,
                     int64_t count) {
     const int64_t before = first_plane * tiling.tiles_per_plane();
     in_launches(count * tiling.tiles_per_plane(), device_, [&](int64_t first, int64_t blocks) {
       variant.launch({p_, tiling, tiling.range(before + first), blocks, common, partial,
-                      plan_.tiling, levels, h, first_plane, device_, stream});
+                      first_plane, scratch + h_at(), scratch + levels_at(), device_, stream});
     });
   };
   if (!plan_.gradients) return launch(*plan_.variant, plan_.tiling, plan_.common, 0, planes());

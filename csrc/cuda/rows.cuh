@@ -86,8 +86,8 @@ LAMP_DEVICE int piece(int i) {
 // `columns` of a thread; a row is what the windows of all positions of the block see. `common`: both
 // images are of T, their columns lie side by side, and a row's bytes are counted in 32 bits.
 //
-// Rows are asked for one or two rows before they are written to shared memory: two on their way are
-// kept apart by `way`, 0 or 1, as no register's number can be computed.
+// One or two rows are on their way to registers, each in a buffer that the code names, as no register's
+// number can be computed.
 template <class T, int radius, int columns, bool common>
 class RowReader {
   static constexpr int kPieces = columns + 1;
@@ -96,8 +96,8 @@ class RowReader {
   const Tile tile;
   const Axis rows;       // of the image
   int column[kPieces];   // in the image
-  bool has[kPieces];     // whether there is such a column; else it is black, or no piece of this thread's
-  bool inside[kPieces];  // and such a pixel in the next row
+  bool has[kPieces];     // whether there is such a column, and the piece is this thread's
+  bool inside[kPieces];  // and there is such a pixel in the next row; else it is black
   int next, run_end;     // the next row, and up to where rows follow one another
   int row, step;         // in the image: the next one, and from there to the one after it
   const char *x[kPieces], *y[kPieces];  // in the next row; only if `common`
@@ -105,7 +105,7 @@ class RowReader {
   struct Pieces {
     Raw<T> x[kPieces], y[kPieces];
   };
-  Pieces on_way[2];
+  Pieces buffers[2];
 
   LAMP_DEVICE bool has_piece(int i) const { return i < columns || threadIdx.x < 2 * radius; }
 
@@ -153,9 +153,9 @@ class RowReader {
 
   // Asks for the next row. Without a branch, which would part the loads from what they can wait
   // beside.
-  template <int way>
+  template <int buffer>
   LAMP_DEVICE void fetch() {
-    Pieces& to = on_way[way];
+    Pieces& to = buffers[buffer];
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       if constexpr (common) {
@@ -172,10 +172,10 @@ class RowReader {
     ++next;
   }
 
-  // Writes the row that was asked for last on this way.
-  template <int way>
+  // Writes the row that this buffer was last asked for.
+  template <int buffer>
   LAMP_DEVICE void deposit(Pixel<T>* to, T scale, T level_d, T level_s) const {
-    const Pieces& from = on_way[way];
+    const Pieces& from = buffers[buffer];
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       if (!has_piece(i)) continue;
@@ -186,13 +186,13 @@ class RowReader {
     }
   }
 
-  LAMP_DEVICE void swap_ways() {
-    const Pieces first = on_way[0];
-    on_way[0] = on_way[1];
-    on_way[1] = first;
+  LAMP_DEVICE void swap_buffers() {
+    const Pieces first = buffers[0];
+    buffers[0] = buffers[1];
+    buffers[1] = first;
   }
-  // The row that was asked for last, on way 1, will be asked for again.
-  LAMP_DEVICE void forget_second_way() {
+  // From here on one row is on its way; that in buffer 1, the last one, will be asked for again.
+  LAMP_DEVICE void keep_first_buffer() {
     --next;
     start_run();
   }

@@ -124,7 +124,8 @@ class SsimTile {
         scratch(reinterpret_cast<double*>(shared)),
         ring(reinterpret_cast<PixelOf*>(scratch + kScratch)),
         h(reinterpret_cast<T*>(ring + kRingRows * row_length())), constants(a.constants),
-        reader(p, tile, tile.row - kHalo - radius, tile.column - kHalo - radius), edge_rows(p, p.height) {
+        reader(p, tile, tile.row - kHalo - radius, tile.column - kHalo - radius),
+        edge_rows(p, p.height) {
     const Edges edge_columns(p, p.width);
     T* shared_sums = h + 2 * kPlanes * positions + thread;
     LAMP_UNROLL

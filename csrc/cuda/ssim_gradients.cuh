@@ -28,11 +28,6 @@ class SsimGradients {
   struct alignas(2 * sizeof(Values)) Pixels {
     Values x, y;
   };
-  // Of the losses' tiles: this one's, and those in the band that some rows of h are in, of this strip
-  // and of the one that this thread's halo column is in.
-  struct TileLevels {
-    Levels<T> here, own, halo;
-  };
 
  private:
   // As in RowReader: h is read side by side by a warp.
@@ -57,22 +52,21 @@ class SsimGradients {
   Pixels* pixels;
   Pair* pairs;
   Rest* rests;
+  // Twice the levels that h is about: of the halo's columns, and behind them of this strip.
+  Levels<T>* levels;
 
-  // Where h is read: the next row, and the row after it is `step` bytes on; up to row `run_end`.
+  // Where h is read: the next row, and the row after it is `step` rows on; up to row `run_end`.
   const HPlane<T, gradients> h;
-  const char* h_row;
+  const char *h_row, *level_row;
   int step, run_end;
-  uint32_t pair_at[kPieces], rest_at[kPieces];
+  uint32_t pair_at[kPieces], rest_at[kPieces], level_at;
   uint32_t has_column, has;  // bit i: whether the grid has piece i, and in this row
+  // Whether this thread looks after one of the 2 radius columns beyond the strip, and where it lies;
+  // else where no thread writes.
+  bool has_halo;
+  int halo_place;
 
-  // h is about the level of the losses' tile that it comes from. Twice how much higher the level of
-  // this tile is: in the row of h that is read, in the next ones up to `band_end`, and how much more
-  // than that in another strip.
-  Levels<T> higher, coming, halo_higher;
-  // The levels of the band after that, which ends at `next_end`, are on their way to shared memory.
-  int band_end, next_end;
-  TileLevels* const levels;
-  int halo_column;  // -1 if this thread looks after none
+  Levels<T> twice_level;  // that this tile's gradient is about
 
   // The pixels to come, and where the gradients go.
   const char *x, *y;
@@ -85,11 +79,13 @@ class SsimGradients {
         column(tile.column + kColumns * int(threadIdx.x)), active(column < tile.end_column),
         length(blockDim.x * kColumns + 2 * radius),
         row_bytes(int(round_up(
-            blockDim.x * sizeof(Pixels) + length * (sizeof(Pair) + sizeof(Rest)), sizeof(Pixels)))),
+            blockDim.x * sizeof(Pixels) + length * (sizeof(Pair) + sizeof(Rest)) +
+                (2 * radius + 1) * sizeof(Levels<T>),
+            sizeof(Pixels)))),
         pixels(reinterpret_cast<Pixels*>(shared)),
         pairs(reinterpret_cast<Pair*>(pixels + blockDim.x)),
         rests(reinterpret_cast<Rest*>(pairs + length)),
-        levels(reinterpret_cast<TileLevels*>(shared + kRows * row_bytes) + threadIdx.x),
+        levels(reinterpret_cast<Levels<T>*>(rests + length)),
         h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), has_column(0) {
     pixels += threadIdx.x;
     const Axis columns = grid_axis(p, p.width);
@@ -98,9 +94,14 @@ class SsimGradients {
       const int at = columns.at(tile.column - radius + piece<kColumns>(i));
       pair_at[i] = h.pair_at(max(at, 0));
       rest_at[i] = h.rest_at(max(at, 0));
-      has_column |= uint32_t(at >= 0 && has_piece(i)) << i;
+      has_column |= uint32_t(at >= 0) << i;
     }
-    halo_column = threadIdx.x < 2 * radius ? columns.at(tile.column - radius + halo_place()) : -1;
+    const int i = threadIdx.x, before = i < radius ? i : i + tile.end_column - tile.column;
+    const int halo = i < 2 * radius ? columns.at(tile.column - radius + before) : -1;
+    has_halo = halo >= 0;
+    halo_place = has_halo ? before : radius;
+    const int strip = a.tiling.strip_of(has_halo ? halo : tile.column);
+    level_at = uint32_t(strip * a.tiling.height) * uint32_t(sizeof(Levels<T>));
     x = pixel(p.input);
     y = pixel(p.target);
     by_x = element<T>(p.input_gradient, tile, tile.row, column);
@@ -110,9 +111,7 @@ class SsimGradients {
   LAMP_DEVICE void run() {
     // Row v of h brings row v - radius of the gradient.
     int v = tile.row - radius, slot = 0, free_slot = 0;
-    const TileGrid& t = a.losses_tiling;
-    copy_ahead(copy_of(levels->here, t.band_of(tile.row), tile.column, true));
-    ask_for_band(v);
+    const Levels<T>* const here = a.levels_of(tile) + tile.row;
     start_run(v);
     LAMP_ROLLED
     for (int i = 0; i < kAhead; ++i) {
@@ -121,6 +120,7 @@ class SsimGradients {
       end_copies();
       free_slot += row_bytes;
     }
+    twice_level = *here;
     const Edges edge_columns(p, p.width);
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) share[c] = a.scale * edge_columns.share<T>(column + c);
@@ -129,9 +129,7 @@ class SsimGradients {
       T* none = nullptr;
       adjoint_sums[k].clear(none);
     }
-    end_copies();
-    wait_for_copies<0>();
-    start_band();
+    wait_for_copies<kAhead - 2>();
     __syncthreads();
     rebase_halo(slot);
     walk<false, true>(v, tile.row + radius, slot, free_slot);
@@ -141,38 +139,27 @@ class SsimGradients {
 
  private:
   LAMP_DEVICE bool has_piece(int i) const { return i < kColumns || threadIdx.x < 2 * radius; }
-  // In a row of h: the place beyond the strip that this thread looks after, one of 2 radius.
-  LAMP_DEVICE int halo_place() const {
-    const int i = threadIdx.x;
-    return i < radius ? i : i + tile.end_column - tile.column;
-  }
   template <class Element>
   LAMP_DEVICE static Element* in_row(Element* first, int slot) {
     return reinterpret_cast<Element*>(reinterpret_cast<char*>(first) + slot);
   }
 
-  // Goes on to row `stop`. Until the sums are full there are no gradients: two loops, in which
-  // no branch parts what can run beside one another. `slot`: where row v lies.
+  // Goes on to row `stop`. Until the sums are full there are no gradients, and of the last rows there
+  // is nothing to fetch any more (their groups of copies are empty): loops in which no branch parts
+  // what can run beside one another. `slot`: where row v lies.
   template <bool full, bool fetching>
   LAMP_DEVICE void walk(int& v, int stop, int& slot, int& free_slot) {
     while (v < stop) {
       if (fetching && v + kAhead == run_end) start_run(v + kAhead);
-      higher = coming;
-      const bool ends_band = v + 1 == band_end;
-      if (ends_band) {
-        end_copies();
-        wait_for_copies<0>();
-        start_band();
-      }
-      const int same_levels = ends_band ? v + 1 : band_end - 1;
-      const int same = fetching ? min(same_levels, run_end - kAhead) : same_levels;
-      for (const int some = min(same, stop); v < some; ++v) {
+      for (const int some = fetching ? min(run_end - kAhead, stop) : stop; v < some; ++v) {
         __syncthreads();
         const int row = v - radius;
         if constexpr (fetching) fetch<full>(row + kAhead, free_slot);
         end_copies();
         RawPixels raw;
         if constexpr (full && !common) raw = read_pixels(row);
+        const Levels<T> own = *in_row(levels + 2 * radius, slot);
+        const Levels<T> higher{twice_level.d - own.d, twice_level.s - own.s};
         T planes[kColumns][kPlanes];
         push_adjoint<radius, kColumns, gradients>(
             in_row(pairs, slot), in_row(rests, slot), adjoint_sums, a.tap, planes,
@@ -180,22 +167,14 @@ class SsimGradients {
               return rest + (ss * higher.s + (g ? -dd : dd) * higher.d);
             });
         Pixels here;
-        const Levels<T> level = levels->here;
         if constexpr (full) here = common ? *in_row(pixels, slot) : values(raw);
         free_slot = slot;
         slot = slot == kAhead * row_bytes ? 0 : slot + row_bytes;
-        wait_for_copies<kAhead - 2>();  // until the row after the next one is there, too
         rebase_halo(slot);
-        if constexpr (full) finish(row, here, level, planes);
+        wait_for_copies<kAhead - 2>();  // until the row after the next one is there, too
+        if constexpr (full) finish(row, here, planes);
       }
     }
-  }
-
-  LAMP_DEVICE Copy<Levels<T>> copy_of(Levels<T>& to, int band, int column, bool asked) const {
-    const TileGrid& t = a.losses_tiling;
-    const int64_t of_plane = a.tiling.plane(tile) * t.tiles_per_plane();
-    const Levels<T>* const from = a.levels + of_plane + t.strip_of(column) * t.bands + band;
-    return {&to, reinterpret_cast<const char*>(from), asked, true};
   }
 
   // From row v on fetch() reads the rows of the grid that the border rule puts there.
@@ -203,25 +182,29 @@ class SsimGradients {
     const Axis::Run run = grid_rows.run(v);
     has = run.at >= 0 ? has_column : 0;
     h_row = h.row(max(run.at, 0));
-    step = run.step * h.row_bytes;
+    level_row = reinterpret_cast<const char*>(a.levels_of(a.tiling.plane(tile)) + max(run.at, 0));
+    step = run.step;
     run_end = run.end;
   }
-  // Asks for the next row of h, and for `row` of pixels: those that the tile still needs.
+  // Asks for the next row of h, and for `row` of pixels.
   template <bool full>
   LAMP_DEVICE void fetch(int row, int slot) {
     auto pair = [&](int i) {
-      return Copy<Pair>{in_row(pairs + piece<kColumns>(i), slot), h_row + pair_at[i],
-                        has_piece(i), bool(has & 1u << i)};
+      return Copy<Pair>{in_row(pairs + piece<kColumns>(i), slot), h_row + pair_at[i], has_piece(i),
+                        bool(has & 1u << i)};
     };
     auto rest = [&](int i) {
-      return Copy<Rest>{in_row(rests + piece<kColumns>(i), slot), h_row + rest_at[i],
-                        has_piece(i), bool(has & 1u << i)};
+      return Copy<Rest>{in_row(rests + piece<kColumns>(i), slot), h_row + rest_at[i], has_piece(i),
+                        bool(has & 1u << i)};
     };
+    const Copy<Levels<T>> own{in_row(levels + threadIdx.x, slot), level_row + level_at,
+                              threadIdx.x <= 2 * radius, true};
     if constexpr (kColumns == 2)
-      copy_ahead(pair(0), rest(0), pair(1), rest(1), pair(2), rest(2));
+      copy_ahead(pair(0), rest(0), pair(1), rest(1), pair(2), rest(2), own);
     else
-      copy_ahead(pair(0), rest(0), pair(1), rest(1));
-    h_row += step;
+      copy_ahead(pair(0), rest(0), pair(1), rest(1), own);
+    h_row += step * h.row_bytes;
+    level_row += step * int(sizeof(Levels<T>));
     if constexpr (common) {
       if (full || row >= tile.row) {
         const bool there = active && (full || row < tile.end_row);
@@ -233,33 +216,18 @@ class SsimGradients {
     }
   }
 
-  // For the rows of h from v on, as far as they lie in one band of the losses' tiles: to the next
-  // group of copies.
-  LAMP_DEVICE void ask_for_band(int v) {
-    const TileGrid& t = a.losses_tiling;
-    const Axis::Run run = grid_rows.run(v);
-    const int row = max(run.at, 0), band = t.band_of(row), in_band = row - band * t.band_height;
-    const int left = !run.step ? INT_MAX : run.step > 0 ? t.band_height - in_band : in_band + 1;
-    next_end = left < run.end - v ? v + left : run.end;
-    copy_ahead(copy_of(levels->own, band, tile.column, true),
-               copy_of(levels->halo, band, max(halo_column, 0), halo_column >= 0));
-  }
-  // Goes on to the band that was asked for, and asks for the next one.
-  LAMP_DEVICE void start_band() {
-    const auto [here, own, halo] = *levels;
-    coming = {T(2) * (here.d - own.d), T(2) * (here.s - own.s)};
-    halo_higher = {T(2) * (own.d - halo.d), T(2) * (own.s - halo.s)};
-    band_end = next_end;
-    ask_for_band(band_end);
-  }
-  // Brings what lies in another strip to the level that this strip has there.
+  // Brings what lies in another strip to the level that this strip has in that row.
   LAMP_DEVICE void rebase_halo(int slot) {
-    if (halo_column < 0) return;
-    const Pair pair = *in_row(pairs + halo_place(), slot);
-    Rest* const rest = in_row(rests + halo_place(), slot);
-    const T by_s = pair.ss * halo_higher.s, by_d = pair.dd * halo_higher.d;
-    rest->at[0] += by_s + by_d;
-    if constexpr (gradients == 2) rest->at[1] += by_s - by_d;
+    // Without a branch, which would part it from what it can run beside.
+    const Pair pair = *in_row(pairs + halo_place, slot);
+    Rest* const at = in_row(rests + halo_place, slot);
+    Rest rest = *at;
+    const Levels<T> own = *in_row(levels + 2 * radius, slot);
+    const Levels<T> other = *in_row(levels + min(int(threadIdx.x), 2 * radius), slot);
+    const T by_s = pair.ss * (own.s - other.s), by_d = pair.dd * (own.d - other.d);
+    rest.at[0] += by_s + by_d;
+    if constexpr (gradients == 2) rest.at[1] += by_s - by_d;
+    if (has_halo) *at = rest;
   }
 
   // This thread's in the tile's first row; any, if it has none.
@@ -292,16 +260,15 @@ class SsimGradients {
     return here;
   }
 
-  LAMP_DEVICE void finish(int row, const Pixels& here, const Levels<T>& level,
-                          const T (*planes)[kPlanes]) {
-    const T row_share = edge_rows.share<T>(row);
+  LAMP_DEVICE void finish(int row, const Pixels& here, const T (*planes)[kPlanes]) {
+    const T row_share = edge_rows.share<T>(row), twice_scale = T(2) * a.scale;
     Values x_values, y_values;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
-      const T d = (here.x.at[c] - here.y.at[c]) * a.scale - level.d;
-      const T s = (here.x.at[c] + here.y.at[c]) * a.scale - level.s;
-      const T by_s = T(2) * s * plane[0], by_dd = T(2) * d * plane[1];
+      const T twice_d = (here.x.at[c] - here.y.at[c]) * twice_scale - twice_level.d;
+      const T twice_s = (here.x.at[c] + here.y.at[c]) * twice_scale - twice_level.s;
+      const T by_s = twice_s * plane[0], by_dd = twice_d * plane[1];
       x_values.at[c] = (plane[2] + by_s + by_dd) * (share[c] * row_share);
       if constexpr (gradients == 2)
         y_values.at[c] = (plane[3] + by_s - by_dd) * (share[c] * row_share);
@@ -332,19 +299,19 @@ constexpr KernelResources gradients_resources() {
   KernelResources r;
   r.radius = radius;
   r.columns = Kernel::kColumns;
-  // Rounding rows up fits in the space reserved for sums of blocks, which this kernel does not use.
-  static_assert(Kernel::kRows * sizeof(typename Kernel::Pixels) <= kScratch * sizeof(double));
   r.pixel_bytes = Kernel::kRows * (2 + gradients) * int(sizeof(T));
-  r.thread_bytes =
-      Kernel::kRows * int(sizeof(typename Kernel::Pixels)) + int(sizeof(typename Kernel::TileLevels));
+  r.thread_bytes = Kernel::kRows * int(sizeof(typename Kernel::Pixels));
+  // The levels of a row, and what rows are rounded up by.
+  r.block_bytes = Kernel::kRows * ((2 * radius + 1) * int(sizeof(Levels<T>)) +
+                                   int(sizeof(typename Kernel::Pixels)));
   r.warps_at_once = 16;  // as the launch bounds have it
   const bool two = r.columns == 2, one = !two && gradients == 1;
-  r.cycles[0] = two ? 380 + 45 * radius : one ? 360 + 22 * radius : 370 + 40 * radius;
-  r.cycles[1] = two ? 460 + 80 * radius : one ? 270 + 66 * radius : 400 + 88 * radius;
-  r.cycles[2] = two ? 770 + 145 * radius : one ? 800 + 80 * radius : 640 + 170 * radius;
-  r.warming = 0.85;
-  r.beside[0] = 5300;
-  r.beside[1] = 720;
+  r.cycles[0] = two ? 410 + 48 * radius : one ? 380 + 28 * radius : 380 + 32 * radius;
+  r.cycles[1] = two ? 510 + 85 * radius : one ? 280 + 80 * radius : 420 + 84 * radius;
+  r.cycles[2] = two ? 850 + 150 * radius : one ? 860 + 92 * radius : 720 + 172 * radius;
+  r.warming = 0.88;
+  r.beside[0] = 2100;
+  r.beside[1] = 560;
   r.bytes = (2 + gradients) * int(sizeof(T));
   return r;
 }

@@ -62,7 +62,11 @@ class SsimLosses {
     constants.level_d = levels.d;
     constants.level_s = levels.s;
     own_factor = counted ? factor.of[0] * Edges(p, p.width).factor<T>(column) : T(0);
-    if (gradients > 0 && threadIdx.x == 0) a.levels[a.tiles.first + blockIdx.x] = levels;
+    if constexpr (gradients > 0) {
+      Levels<T>* const twice = a.levels_of(tile);
+      for (int i = tile.row + threadIdx.x; i < tile.end_row; i += blockDim.x)
+        twice[i] = {T(2) * levels.d, T(2) * levels.s};
+    }
     warm_up();
     walk();
     if constexpr (!common) pointwise();
@@ -74,46 +78,42 @@ class SsimLosses {
   LAMP_DEVICE int first_row() const { return max(tile.row, grid_axis(p, p.height).begin); }
   LAMP_DEVICE int end_row() const { return min(tile.end_row, grid_axis(p, p.height).end); }
 
-  // The 2 radius rows of pixels before the windows are full, in a loop of their own, as in a branch
-  // nothing runs beside what is outside. Such a row takes less time than one needs to come: two are on
-  // their way.
+  // The 2 radius rows of pixels that do not fill the windows yet. They have a loop of their own, as
+  // nothing beside a branch runs beside what is in it. Such a row takes less time than one needs to
+  // come: two are on their way.
   LAMP_DEVICE void warm_up() {
-    auto step = [&](auto way) {
-      push_row<way>([&] { reader.template fetch<way>(); });
-    };
-    constexpr std::integral_constant<int, 0> first;
-    constexpr std::integral_constant<int, 1> second;
     int left = 2 * radius;
     while (left > 0) {
       int some = min(reader.in_run(), left);
       left -= some;
       LAMP_ROLLED
       for (; some >= 2; some -= 2) {
-        step(first);
-        step(second);
+        push_row<0>();
+        push_row<1>();
       }
       if (some) {
-        step(first);
-        reader.swap_ways();
+        push_row<0>();
+        reader.swap_buffers();
       }
     }
-    reader.forget_second_way();
+    reader.keep_first_buffer();
   }
-  // Row v of pixels brings row v - radius of the loss.
+  // The rows after them, each of which brings one of the loss, radius rows above it.
   LAMP_DEVICE void walk() {
     int loss_row = first_row();
     const int stop = end_row();
     while (loss_row < stop) {
       const int some = min(loss_row + min(reader.in_run(), Sum<T>::kFew), stop);
       for (; loss_row < some; ++loss_row)
-        statistics(loss_row, push_row<0>([&] { reader.template fetch<0>(); }));
+        statistics(loss_row, push_row<0>());
       sums[0].flush();
     }
   }
-  template <int way, class Fetch>
-  LAMP_DEVICE Moments<T> push_row(Fetch fetch) {
-    reader.template deposit<way>(row, a.scale, constants.level_d, constants.level_s);
-    fetch();  // before the barrier, else the compiler asks for some when it is late
+  template <int buffer>
+  LAMP_DEVICE Moments<T> push_row() {
+    reader.template deposit<buffer>(row, a.scale, constants.level_d, constants.level_s);
+    // Before the barrier, else the compiler asks for some when it is late.
+    reader.template fetch<buffer>();
     __syncthreads();
     const Moments<T> moments = push_moments<radius>(
         moment_sums, moments_along_x<radius>(Seen<radius, 1, Pixel<T>>(row), 0, a.tap), a.tap);

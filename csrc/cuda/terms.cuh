@@ -18,12 +18,17 @@ struct SsimArguments {
   Amplification<T> amplification;
   bool common;      // the kernel may take the way that leaves out what is rare
   double* partial;  // (tiles of all planes, terms)
-  // Of the design with two launches:
-  TileGrid losses_tiling;
-  Levels<T>* levels;    // of its tiles, of all planes
-  T* h;                 // (planes at once, rows, what HPlane says)
-  int64_t first_h_plane;  // the plane that h begins with
+  // Of the design with two launches, of the planes at once:
+  int64_t first_h_plane;  // the first of them
+  T* h;                   // (planes, rows, what HPlane says)
+  Levels<T>* levels;      // (planes, strips, rows): twice the levels that h is about
 
+  LAMP_DEVICE Levels<T>* levels_of(int64_t plane) const {
+    return levels + (plane - first_h_plane) * tiling.strips * tiling.height;
+  }
+  LAMP_DEVICE Levels<T>* levels_of(const Tile& tile) const {
+    return levels_of(tiling.plane(tile)) + tiling.strip_of(tile.column) * tiling.height;
+  }
   LAMP_DEVICE T* h_of(int64_t plane, int gradients) const {
     return h + (plane - first_h_plane) * tiling.h_plane(gradients);
   }

@@ -40,7 +40,8 @@ struct KernelResources {
   int columns = 1;        // that a thread has
   int halo = 0;           // columns and rows on each side computed for the neighbours' sake
   int pixel_bytes = 0;    // of shared memory, for each column that windows see
-  int thread_bytes = 0;   // and for each thread
+  int thread_bytes = 0;   // and for each thread ...
+  int block_bytes = 0;    // ... and for the block
   int warps_at_once = 0;  // on a multiprocessor, as registers let them
   int cycles[3] = {};     // of a row, where a scheduler has 1, 2 and 4 warps
   double warming = 1;     // of that, for the first 2 radius rows, which have no result yet
@@ -50,7 +51,7 @@ struct KernelResources {
   constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
   constexpr int64_t shared_memory(int threads) const {
     return (positions(threads) + 2 * radius) * pixel_bytes + int64_t(threads) * thread_bytes +
-           kScratch * int64_t(sizeof(double));
+           block_bytes + kScratch * int64_t(sizeof(double));
   }
   // Rows that a band computes beside its own.
   constexpr int seam() const { return 2 * radius + 2 * halo; }
@@ -119,12 +120,12 @@ struct Divisor {
 
 // A tiling as kernels ask it.
 struct TileGrid : Tiling {
-  Divisor by_channels, by_plane, by_bands, by_strip_width, by_band_height;
+  Divisor by_channels, by_plane, by_bands, by_strip_width;
 
   TileGrid() = default;
   TileGrid(const Tiling& t)
       : Tiling(t), by_channels(t.channels), by_plane(t.tiles_per_plane()), by_bands(t.bands),
-        by_strip_width(t.strip_width), by_band_height(t.band_height) {}
+        by_strip_width(t.strip_width) {}
 
   // Bands of one strip follow one another.
   LAMP_ANYWHERE Tile tile(const TileRange& range, uint32_t block) const {
@@ -138,9 +139,7 @@ struct TileGrid : Tiling {
             row, end_row < height ? end_row : height,
             column, end_column < width ? end_column : width};
   }
-  // Of a pixel.
   LAMP_ANYWHERE int strip_of(int column) const { return int(by_strip_width.quotient(column)); }
-  LAMP_ANYWHERE int band_of(int row) const { return int(by_band_height.quotient(row)); }
 };
 
 // Cycles that a launch takes on the multiprocessor that gets most blocks. What a tile takes are lines

@@ -21,10 +21,9 @@ SsimArguments<T> arguments_of(const SsimLaunch& l) {
   a.amplification = amplification<T>(p.amplify, p.eps);
   a.common = l.common;
   a.partial = l.partial;
-  a.losses_tiling = l.losses_tiling;
-  a.levels = static_cast<Levels<T>*>(l.levels);
-  a.h = static_cast<T*>(l.h);
   a.first_h_plane = l.first_h_plane;
+  a.h = static_cast<T*>(l.h);
+  a.levels = static_cast<Levels<T>*>(l.levels);
   return a;
 }
 

@@ -15,10 +15,9 @@ struct SsimLaunch {
   int64_t blocks;
   bool common;        // as the kernel says
   double* partial;
-  Tiling losses_tiling;  // the rest for the design with two launches
-  void* levels;
+  int64_t first_h_plane;  // these for the design with two launches
   void* h;
-  int64_t first_h_plane;
+  void* levels;
   const Device& device;
   cudaStream_t stream;
 };

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from gpu import build, collect, model, report, sass, schedule
+from gpu import build, collect, model, report, sass, schedule, tile_code
 from gpu.build import Plan, Query, Tiles, Tools, Variant
 from gpu.devices import DEVICES, TARGETS, occupancy
 
@@ -69,6 +69,13 @@ def test_sass_is_parsed(code):
     assert (code[3].target, code[3].stall) == (0x10, 5)
 
 
+def test_a_branch_of_all_threads_has_its_guard_behind_it():
+    texts = ("BRA 0x10", "@P0 BRA 0x10", "@!UP1 BRA 0x10", "BRA.U UP0, 0x10", "BRA.U !UP3, 0x10")
+    branches = made(*texts)
+    assert [i.unconditional for i in branches] == [True, False, False, False, False]
+    assert {i.target for i in branches} == {0x10}
+
+
 def test_half_an_instruction_is_refused():
     first, _ = line(0, "EXIT").splitlines()
     with pytest.raises(ValueError, match="half an instruction"):
@@ -77,10 +84,10 @@ def test_half_an_instruction_is_refused():
 
 def test_a_row_is_a_turn_of_the_loop_with_a_barrier(code):
     assert [len(body) for body in sass.loops(code)] == [3, 12]
-    (body,) = sass.row_loops(code)
+    (body,) = tile_code.row_loops(code)
     assert (body[0].name, body[-1].name) == ("STS", "BRA")
     with pytest.raises(ValueError, match="no loop holds a barrier"):
-        sass.row_loops(code[:4])
+        tile_code.row_loops(code[:4])
 
 
 # A row's loop within another: skips one way, or the other, or leaves out what is rare.
@@ -103,7 +110,7 @@ BRANCHES = (
 
 def test_the_longest_way_through_a_row():
     code = [sass.Instruction(16 * i, text) for i, text in enumerate(BRANCHES)]
-    (body,) = sass.row_loops(code)  # the inner loop alone
+    (body,) = tile_code.row_loops(code)  # the inner loop alone
     assert [i.address for i in (body[0], body[-1])] == [0x10, 0xA0]
 
     names = [i.name for i in sass.longest_path(body)]
@@ -111,13 +118,8 @@ def test_the_longest_way_through_a_row():
 
 
 def test_reads_of_a_batch_sum():
-    assert [build.batch_sum_reads(tiles) for tiles in (1, 1024, 1025, 4096, 4097)] == [
-        1,
-        1,
-        2,
-        4,
-        2,
-    ]
+    tiles = (1, 1024, 1025, 4096, 4097)
+    assert [build.batch_sum_reads(n) for n in tiles] == [1, 1, 1, 1, 2]
 
 
 # The loops of two ways through the rows, each with one that warms up: the common way copies twice.
@@ -135,16 +137,60 @@ LOOPS = (
 
 def test_a_common_row_and_one_that_warms_up():
     code = [sass.Instruction(16 * i, text) for i, text in enumerate(LOOPS)]
-    full, warming = sass.common_rows(code, "stg")
+    full, warming = tile_code.common_rows(code, "stg")
     assert (full[0].address, warming[0].address) == (0x50, 0x0)
-    with pytest.raises(ValueError, match="no loop over rows has mufu"):
-        sass.common_rows(code, "mufu")
+    with pytest.raises(ValueError, match="no loop over rows reads and has mufu"):
+        tile_code.common_rows(code, "mufu")
     with pytest.raises(ValueError, match="without stg and reads as much"):
-        sass.common_rows(code[5:], "stg")
+        tile_code.common_rows(code[5:], "stg")
+
+
+# A losses' kernel: what comes first, rows that warm up two a turn, then rows with a result and a
+# loop around them, then what comes last.
+TILE = (
+    *("S2R R0, SR_TID.X", "LDG.E R1, desc[UR4][R2.64]"),
+    *("BAR.SYNC 0x0", "LDG.E R1, desc[UR4][R2.64]"),
+    *("BAR.SYNC 0x0", "LDG.E R1, desc[UR4][R2.64]", "@P0 BRA 0x20"),
+    *("IADD3 R9, R9, 0x1, RZ", "IADD3 R9, R9, 0x1, RZ"),
+    *("BAR.SYNC 0x0", "LDG.E R1, desc[UR4][R2.64]", "MUFU.RCP R3, R3", "@P1 BRA 0x90"),
+    *("FADD R5, R5, R3", "@P2 BRA 0x70", "STG.E desc[UR4][R4.64], R5", "EXIT", "FADD R1, R1, R1"),
+)
+
+
+def test_what_a_block_executes_for_a_tile():
+    tile = tile_code.TileCode.of(build.LOSSES, made(*TILE))
+    names = [
+        [i.name for i in part]
+        for part in (tile.before, tile.warming, tile.between, tile.full, tile.after)
+    ]
+    assert names == [
+        ["S2R", "LDG"],
+        ["BAR", "LDG", "BAR", "LDG", "BRA"],
+        ["IADD3", "IADD3", "FADD", "BRA"],
+        ["BAR", "LDG", "MUFU", "BRA"],
+        ["FADD", "BRA", "STG", "EXIT"],
+    ]
+    assert [tile_code.rows_of(turn) for turn in (tile.warming, tile.full)] == [2, 1]
+    in_turn = schedule.cycles_of_turn(tile.warming, [0], TARGETS[90])
+    assert tile_code.cycles_of_row(tile.warming, [0], TARGETS[90]) == in_turn / 2
+    # 2 instructions, 4 in each of two turns, 4; the second read waits for the memory unit.
+    assert tile.cycles_beside_rows(2, [0], TARGETS[90]) == pytest.approx(14, abs=3)
+
+
+def test_rows_at_the_end_are_not_taken_for_what_comes_after_them():
+    fetching = ("BAR.SYNC 0x0", "LDGSTS [R0], desc[UR4][R2.64]", "STG.E desc[UR4][R4.64], R1")
+    code = made(
+        *("BAR.SYNC 0x0", "LDGSTS [R0], desc[UR4][R2.64]", "@P0 BRA 0x0"),
+        *("IADD3 R9, R9, 0x1, RZ", *fetching, "@P1 BRA 0x40", "@P2 BRA 0x30"),
+        *("BAR.SYNC 0x0", "STG.E desc[UR4][R4.64], R1", "@P3 BRA 0x90", "EXIT"),
+    )
+    tile = tile_code.TileCode.of(build.GRADIENTS_KERNEL, code)
+    assert [i.name for i in tile.full] == ["BAR", "LDGSTS", "STG", "BRA"]
+    assert [i.name for i in tile.after] == ["EXIT"]
 
 
 def test_counts(code):
-    (body,) = sass.row_loops(code)
+    (body,) = tile_code.row_loops(code)
     counts = sass.count(sass.longest_path(body))
     expected = {"ffma": 3, "fadd_fmul": 2, "imad": 1, "move": 2, "mufu": 1, "lds": 1, "sts": 1}
     assert {k: v for k, v in counts.kinds.items() if v} == {**expected, "control": 2}
@@ -262,14 +308,17 @@ def test_overhead_of_tiles():
     assert model.streamed_bytes(build.GRADIENTS_KERNEL, TILES, 1, more) == 8 + 4
 
 
-def test_rows_without_a_result_take_less():
+def test_a_launch_takes_as_long_as_its_rounds_of_tiles():
     device = DEVICES[0]
-    more = model.overhead(TILES, 5, (1, 1, 80, 100))
-    part = model.streamed_part(
-        build.LOSSES, TILES, more, (1, 1, 80, 100), device, 0.0, [0.0, 100.0], [0.0, 60.0]
-    )
-    cycles = 51 * 100 + 10 * 60 + model.start_cycles(build.LOSSES)
-    assert part.multiprocessors == pytest.approx(cycles / device.clock)
+    part = model.streamed_part(TILES, (1, 100, 80, 100), device, 0.0, [0.0, 1000.0])
+    assert 3 * device.multiprocessors < 100 * TILES.strips * TILES.bands  # 4 rounds
+    assert part.multiprocessors == pytest.approx(4 * 1000 / device.clock)
+
+
+def test_turns_around_the_rows():
+    assert build.constant("device.cuh", "kFew") == 32
+    assert [model.further_turns(build.LOSSES, rows) for rows in (1, 32, 33)] == [2, 2, 3]
+    assert model.further_turns(build.GRADIENTS_KERNEL, 100) == 3
 
 
 def test_rounds():
@@ -373,10 +422,16 @@ def test_the_tiles_are_chosen_by_what_the_compiled_code_takes():
     assert len(rows) == 7 * 5
     for row in rows:
         main = row["radius"] == 5 and row["gradients"] == 1
+        limit = 1.25 if main else 2
         for warps, known in zip((1, 2, 4), row["known_cycles"], strict=True):
-            found = row["cycles"][warps - 1]
-            limit = 1.25 if main else 2
-            assert found / limit < known < found * limit, (row["kernel"], row["radius"], warps)
+            of_block, of_warp = row["known_beside"]
+            for found, taken in (
+                (row["cycles"], known),
+                (row["warming"], row["known_warming"] * known),
+                (row["beside"], of_block + of_warp * warps),
+            ):
+                found = found[warps - 1]
+                assert found / limit < taken < found * limit, (row["kernel"], row["radius"], warps)
 
 
 def test_the_design_is_chosen_that_the_model_takes_for_the_faster():
@@ -403,7 +458,7 @@ def test_the_main_kernels_spill_nothing(tools, target, tmp_path):
     most = {build.COMMON: (240, 370), build.LOSSES: (170, 275), build.GRADIENTS_KERNEL: (90, 180)}
     for name, code in tools.disassembled(cubin).items():
         variant = build.variant_of(name)
-        counts = sass.count(collect.Rows.of(variant.kernel, code).full)
+        counts = sass.count(tile_code.TileCode.of(variant.kernel, code).full)
         columns = known[variant].columns
         multiply_adds, instructions = most[variant.kernel]
         assert counts.multiply_adds / columns < multiply_adds

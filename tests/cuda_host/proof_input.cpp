@@ -95,8 +95,8 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   const auto add_tiling = [&](const cuda::TileGrid& t) {
     fields.add(t.channels, t.height, t.width, t.strips, t.strip_width, t.bands, t.band_height,
                t.threads);
-    for (const cuda::Divisor* d : {&t.by_channels, &t.by_plane, &t.by_bands, &t.by_strip_width,
-                                   &t.by_band_height})
+    for (const cuda::Divisor* d :
+         {&t.by_channels, &t.by_plane, &t.by_bands, &t.by_strip_width})
       fields.add(d->factor, d->shift);
   };
   add_tiling(a.tiling);
@@ -106,8 +106,7 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
              a.constants.level_s);
   fields.add(a.amplification.log, a.amplification.knee, a.amplification.eps,
              a.amplification.steepest, a.common, a.partial);
-  add_tiling(a.losses_tiling);
-  fields.add(a.levels, a.h, a.first_h_plane);
+  fields.add(a.first_h_plane, a.h, a.levels);
   std::printf("]}\n");
 }
 
@@ -145,13 +144,12 @@ Params params() {
 }
 
 template <class Kernel>
-void print(const cuda::Tiling& tiling, const cuda::Tiling& losses_tiling) {
+void print(const cuda::Tiling& tiling) {
   if (tiling.strips != 2 || tiling.bands != 2) throw std::runtime_error("not 2 x 2 blocks");
   const Params p = params();
   const cuda::Device device;
   cuda::launch<Kernel>({p, tiling, tiling.range(0), tiling.tiles_per_plane(), true,
-                        static_cast<double*>(place(5)), losses_tiling, place(6), place(7), 0, device,
-                        nullptr});
+                        static_cast<double*>(place(5)), 0, place(6), place(7), device, nullptr});
 }
 
 // Two bands, in blocks of so many warps.
@@ -170,8 +168,8 @@ int main(int count, char** values) {
   using Gradients = cuda::Gradients<kRadius, 1>;
   const cuda::Tilings two(tiling<Losses>(2), Gradients::kResources, 1);
   const std::string kernel = values[1];
-  if (kernel == "one") print<One>(tiling<One>(1), {});
-  else if (kernel == "losses") print<Losses>(two.losses, two.losses);
-  else if (kernel == "gradients") print<Gradients>(two.gradients, two.losses);
+  if (kernel == "one") print<One>(tiling<One>(1));
+  else if (kernel == "losses") print<Losses>(two.losses);
+  else if (kernel == "gradients") print<Gradients>(two.gradients);
   else return 2;
 }
