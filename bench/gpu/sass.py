@@ -7,7 +7,7 @@ by Jia et al., "Dissecting the NVIDIA Volta GPU Architecture via Microbenchmarki
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 _FUNCTION = re.compile(r"^\s*Function : (\S+)")
@@ -76,6 +76,12 @@ class Instruction:
     def target(self) -> int | None:
         """Where a branch goes."""
         found = _TARGET.search(self.text) if self.name == "BRA" else None
+        return int(found[1], 16) if found else None
+
+    @property
+    def goes_to(self) -> int | None:
+        """Where a branch goes, or a call: nvcc leaves loops by calls that do not return, too."""
+        found = _TARGET.search(self.text) if self.name in ("BRA", "CALL") else None
         return int(found[1], 16) if found else None
 
     @property
@@ -158,32 +164,60 @@ def loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
     return found
 
 
-def longest_path(body: Sequence[Instruction]) -> list[Instruction]:
-    """Of a loop's turn without inner loops: the way with the most instructions.
+def _ends_block(i: Instruction) -> bool:
+    return i.unconditional and i.name in ("BRA", "BRX", "EXIT")
 
-    Whatever a warp may skip is on it: the pixels that only the first warps of a block read, the
-    logarithm. What no turn can do together is not.
+
+def _successors(code: Sequence[Instruction]) -> list[list[int]]:
+    """Which instructions may follow each. Where a branch by a table goes is not in the code."""
+    place = {i.address: k for k, i in enumerate(code)}
+    found = []
+    for k, i in enumerate(code):
+        ways = [k + 1] if k + 1 < len(code) and not _ends_block(i) else []
+        if i.goes_to in place:
+            ways.append(place[i.goes_to])
+        found.append(ways)
+    return found
+
+
+def longest_path(
+    code: Sequence[Instruction],
+    start: int = 0,
+    ends: Callable[[Instruction], bool] | None = None,
+) -> list[Instruction]:
+    """From an instruction to the last, or to one that `ends`: the way with the most.
+
+    Once through each loop. Whatever a warp may skip is on it: the pixels that only the first warps
+    of a block read, the logarithm. What no turn can do together is not.
     """
-    place = {i.address: k for k, i in enumerate(body)}
-    last = len(body) - 1
-    length = [0] * len(body)
-    after: list[int | None] = [None] * len(body)
-    length[last] = 1
-    for k in range(last - 1, -1, -1):
-        i = body[k]
-        ways = [] if i.unconditional and i.name in ("BRA", "EXIT") else [k + 1]
-        if i.target is not None and place.get(i.target, -1) > k:
-            ways.append(place[i.target])
-        ways = [way for way in ways if length[way]]
+    follow = _successors(code)
+    last = len(code) - 1
+    length = [0] * len(code)
+    after: list[int | None] = [None] * len(code)
+    opened, done = {start}, set()
+    stack = [start]
+    while stack:
+        k = stack[-1]
+        # What has been opened and is not done leads back.
+        ahead = next((one for one in follow[k] if one not in opened), None)
+        if ahead is not None:
+            opened.add(ahead)
+            stack.append(ahead)
+            continue
+        stack.pop()
+        done.add(k)
+        ways = [way for way in follow[k] if way in done and length[way]]
         if ways:
             way = max(ways, key=lambda one: length[one])
             after[k], length[k] = way, 1 + length[way]
-    if not length[0]:
-        raise ValueError("no way leads from the first instruction to the last")
+        if (ends(code[k]) if ends else k == last) and not length[k]:
+            length[k] = 1
+    if not length[start]:
+        raise ValueError("no way leads from the first instruction to an end")
     path: list[Instruction] = []
-    at: int | None = 0
+    at: int | None = start
     while at is not None:
-        path.append(body[at])
+        path.append(code[at])
         at = after[at]
     return path
 

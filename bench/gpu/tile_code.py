@@ -35,7 +35,6 @@ class TileCode:
         """Of a kernel's machine code."""
         # Losses take reciprocals, gradients are written.
         full, warming = common_rows(code, "stg" if kernel == GRADIENTS_KERNEL else "mufu")
-        place = {i.address: k for k, i in enumerate(code)}
         first, last = full[0].address, full[-1].address
         around = min(
             (
@@ -46,18 +45,17 @@ class TileCode:
             ),
             key=len,
         )
-        behind = code[place[last] + 1 :]
-        exit_at = next(k for k, i in enumerate(behind) if i.name == "EXIT" and i.unconditional)
-        behind = behind[: exit_at + 1]
-        # Rows for which nothing is fetched any more have been taken for full ones.
-        rows = [body[-1].address for body in row_loops(code)]
-        done = max((a for a in rows if behind[0].address <= a <= behind[-1].address), default=last)
+        # The gradients' last rows fetch nothing more. They have been taken for full ones, and
+        # nothing comes after them.
+        after: list[Instruction] = []
+        if kernel != GRADIENTS_KERNEL:
+            after = _behind(code, around)
         return cls(
-            before=longest_path(code[: place[warming[0].address] + 1])[:-1],
+            before=longest_path(code, 0, lambda i: i.address == warming[0].address)[:-1],
             warming=warming,
             between=[i for i in longest_path(around) if not first <= i.address <= last],
             full=full,
-            after=longest_path([i for i in behind if i.address > done]),
+            after=after,
         )
 
     def cycles_beside_rows(self, turns: int, owners: Sequence[int], target: Target) -> float:
@@ -67,6 +65,17 @@ class TileCode:
         """
         trace = [*self.before, *self.between * turns, *self.after]
         return float(max(cycles([trace] * len(owners), target, owners)))
+
+
+def _behind(code: Sequence[Instruction], loop: Sequence[Instruction]) -> list[Instruction]:
+    """The longest way from a loop to where threads leave."""
+    outside = [i for i in code if not loop[0].address <= i.address <= loop[-1].address]
+    place = {i.address: k for k, i in enumerate(outside)}
+    starts = {place[i.goes_to] for i in loop if i.goes_to in place}
+    if not loop[-1].unconditional:
+        starts.add(next(k for k, i in enumerate(outside) if i.address > loop[-1].address))
+    ways = (longest_path(outside, start, lambda i: i.name == "EXIT") for start in starts)
+    return max(ways, key=len)
 
 
 def rows_of(turn: Sequence[Instruction]) -> int:
@@ -102,7 +111,10 @@ def common_rows(
     with the shortest; and of those without, that with the shortest which reads as much. Rows at the
     end, for which nothing is read any more, are taken for full ones.
     """
-    ways = sorted((longest_path(body) for body in row_loops(code)), key=len)
+    bodies = row_loops(code)
+    # A table has the types of images: not the common way.
+    bodies = [body for body in bodies if all(i.name != "BRX" for i in body)]
+    ways = sorted((longest_path(body) for body in bodies), key=len)
 
     def has_result(way: Sequence[Instruction]) -> bool:
         return any(i.kind == result for i in way)
