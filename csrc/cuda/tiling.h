@@ -156,9 +156,11 @@ inline double launch_cycles(const KernelResources& r, const Tiling& t, int64_t p
   auto tile = [&](int64_t some) {
     const double warps = double(some * (t.threads / kWarp)) / kSchedulers;
     const double four = r.cycles[2] * device.issue_cycles;
-    const double two = std::max<double>(r.cycles[1], four / 2);
+    // Few warps wait for about half of the time, whatever an instruction takes.
+    const double few = (1 + device.issue_cycles) / 2;
+    const double one = r.cycles[0] * few, two = std::max(r.cycles[1] * few, four / 2);
     const double row = warps >= 2 ? two + (four - two) * (warps / 2 - 1)
-                                  : r.cycles[0] + (two - r.cycles[0]) * std::max(warps - 1, 0.0);
+                                  : one + (two - one) * std::max(warps - 1, 0.0);
     return rows * row + r.beside[0] + r.beside[1] * std::max(warps, 1.0);
   };
   const int64_t rest = blocks % at_once;
