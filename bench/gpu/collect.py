@@ -44,7 +44,9 @@ PLAIN = {"forward": "forwardILb1", "inference": "forwardILb0", "backward": "back
 TURNS = (22 / 8, 13 / 8)
 # As fused-ssim compiles its kernels.
 PLAIN_FLAGS = ("--use_fast_math", "--maxrregcount=32")
-KNOWN_ROWS = 24  # with a result, of the tile whose cycles beside its rows are counted
+# Rows with a result, and warps, of the tile whose cycles beside its rows are compared with what
+# csrc/cuda takes them for.
+KNOWN_ROWS, KNOWN_WARPS = 24, 2
 # Of the two warps that a scheduler of middling load has.
 TURNS_OF_SCHEDULER = ((3, 2), (3, 1))
 
@@ -165,14 +167,13 @@ def _resources(target: Target, variant: Variant, used: build.Resources, known: K
 def _loop(target: Target, variant: Variant, tile: TileCode, known: Known) -> Row:
     body = tile.full
     owners = [list(range(warps)) for warps in range(1, 5)]
-    turns = model.further_turns(variant.kernel, KNOWN_ROWS)
     cycles = [cycles_of_row(body, some, target) for some in owners]
     return {
         "target": target.name,
         **asdict(variant),
         "columns": known.columns,
-        "position": _counted(count(body) * (1 / known.columns)),
-        "row": len(body),
+        "position": _counted(count(body) * (1 / (rows_of(body) * known.columns))),
+        "row": len(body) / rows_of(body),
         "warming_row": len(tile.warming) / rows_of(tile.warming),
         "known_cycles": list(known.cycles),
         "known_warming": known.warming,
@@ -181,9 +182,12 @@ def _loop(target: Target, variant: Variant, tile: TileCode, known: Known) -> Row
         # 1 to 4 warps.
         "cycles": cycles,
         "warming": [cycles_of_row(tile.warming, some, target) for some in owners],
-        "beside": [tile.cycles_beside_rows(turns, some, target) for some in owners],
+        "beside": [
+            tile.cycles_beside_rows(KNOWN_ROWS, known.columns, KNOWN_WARPS, some, target)
+            for some in owners
+        ],
         "cycles_of_position": cycles[3] / 4 / known.columns,
-        "unit_cycles": unit_cycles(body, target),
+        "unit_cycles": {k: v / rows_of(body) for k, v in unit_cycles(body, target).items()},
     }
 
 
@@ -273,15 +277,16 @@ def _prediction(
         fits = occupancy(target, tiles.threads, used["registers"], tiles.shared_memory)
         more = model.overhead(tiles, RADIUS, shape)
         moved = model.streamed_bytes(kernel, tiles, GRADIENTS, more)
-        turns = model.further_turns(kernel, more.longest - more.warming)
+        full_rows, warps = more.longest - more.warming, tiles.threads // WARP
+        columns = -(-tiles.strip_width // tiles.threads)
         # Of a tile, where a multiprocessor has 0, 1, ... blocks at once.
         tile_cycles = [0.0]
         for at_once in range(1, fits.blocks + 1):
-            owners = _owners(tiles.threads // WARP, at_once, target)
+            owners = _owners(warps, at_once, target)
             tile_cycles.append(
-                (more.longest - more.warming) * cycles_of_row(code.full, owners, target)
+                full_rows * cycles_of_row(code.full, owners, target)
                 + more.warming * cycles_of_row(code.warming, owners, target)
-                + code.cycles_beside_rows(turns, owners, target)
+                + code.cycles_beside_rows(full_rows, columns, warps, owners, target)
             )
         # Planes one after another, as many as h has room for.
         some = [
@@ -299,10 +304,12 @@ def _prediction(
             "binding": some[0].binding,
             "seconds": model.seconds(some),
         }
-        share = more.warming / more.longest
-        mean = len(code.full) * (1 - share) + len(code.warming) / rows_of(code.warming) * share
+        of_full, of_warming = (len(turn) / rows_of(turn) for turn in (code.full, code.warming))
+        beside = len(code.beside_rows(full_rows, columns, warps))
+        mean = (full_rows * of_full + more.warming * of_warming + beside) / more.longest
         instructions += mean / tiles.columns * more.positions
-        multiply_adds += count(code.full).multiply_adds / tiles.columns * more.positions
+        of_row = count(code.full).multiply_adds / rows_of(code.full)
+        multiply_adds += of_row / tiles.columns * more.positions
         dram += moved
     first = next(iter(plan.launches.values()))  # which writes sums
     reads = build.batch_sum_reads(planes * first.strips * first.bands)

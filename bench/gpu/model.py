@@ -7,7 +7,7 @@ multiprocessors as gpu/schedule.py plays them through.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpu.build import GRADIENTS_KERNEL, LOSSES, Tiles, constant
+from gpu.build import GRADIENTS_KERNEL, LOSSES, Tiles
 from gpu.devices import Device
 
 # Share of the DRAM bandwidth that kernels reach which only stream through it; copies and the like
@@ -113,17 +113,6 @@ def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) ->
         return 8.0 + 4.0 * gradients
     levels = min(LEVEL_ROWS, tiles.band_height) / tiles.band_height
     return 8 * (more.rows_read + levels) + (0.0 if kernel == LOSSES else 4.0 * gradients)
-
-
-def further_turns(kernel: str, full_rows: int) -> int:
-    """Of the loop around a tile's rows, beside the first (TileCode).
-
-    A turn ends where rows are mirrored. Losses are summed up in float64 every so many rows; the
-    gradients' rows are three loops, each with a turn of its own.
-    """
-    if kernel == GRADIENTS_KERNEL:
-        return 3
-    return -(-full_rows // constant("device.cuh", "kFew")) + 1
 
 
 def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float]) -> float:

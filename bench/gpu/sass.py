@@ -6,7 +6,7 @@ by Jia et al., "Dissecting the NVIDIA Volta GPU Architecture via Microbenchmarki
 """
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -220,6 +220,32 @@ def longest_path(
         path.append(code[at])
         at = after[at]
     return path
+
+
+def shortest_path(
+    code: Sequence[Instruction],
+    start: int = 0,
+    ends: Callable[[Instruction], bool] | None = None,
+) -> list[Instruction]:
+    """The same with the fewest: nothing on it that a warp may skip."""
+    follow = _successors(code)
+    last = len(code) - 1
+    before: dict[int, int | None] = {start: None}
+    reached = deque([start])
+    while reached:
+        at = reached.popleft()
+        if ends(code[at]) if ends else at == last:
+            path = []
+            step: int | None = at
+            while step is not None:
+                path.append(code[step])
+                step = before[step]
+            return path[::-1]
+        for way in follow[at]:
+            if way not in before:
+                before[way] = at
+                reached.append(way)
+    raise ValueError("no way leads from the first instruction to an end")
 
 
 def until_exit(code: Sequence[Instruction]) -> list[Instruction]:

@@ -1,32 +1,39 @@
 """What a block of a streaming kernel executes for its tile, the common way, found in machine code.
 
-A tile is walked through row by row, in two loops that follow one another: until windows are full
-there is no result to compute. Around each is a loop whose turns end where something changes that
-holds for many rows: which way rows of pixels follow one another, or the levels of the rows.
+A tile is walked through row by row, in loops that follow one another: until windows are full there
+is no result to compute. Around each is a loop, of which a turn ends where rows are mirrored, and
+for the losses where their sums are taken to float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gpu.build import GRADIENTS_KERNEL
+from gpu.build import GRADIENTS_KERNEL, constant
 from gpu.devices import Target
-from gpu.sass import Instruction, longest_path, loops
+from gpu.sass import Instruction, longest_path, loops, shortest_path
 from gpu.schedule import cycles, cycles_of_turn
 
 
 @dataclass(frozen=True)
 class TileCode:
-    """Instructions of one warp, the longest ways.
+    """Instructions of one warp.
 
+    before: from the kernel's start to the first row, once through each loop.
+    loops_before: of these loops, the shortest turn of each.
     full, warming: of a turn of a loop over rows, with and without a result; as a rule a row.
-    before: from the kernel's start to the first row, with a turn of the loop around.
-    between: of a turn of the loop around, beside the rows.
+    across: from the last row that warms up to the first one with a result, in one run of rows.
+    between, between_in_run: of a turn of the loop around the rows with a result, beside the rows:
+        with a new run of rows, and without.
     after: behind the last row.
     """
 
+    kernel: str
     before: list[Instruction]
+    loops_before: list[list[Instruction]]
     warming: list[Instruction]
+    across: list[Instruction]
     between: list[Instruction]
+    between_in_run: list[Instruction]
     full: list[Instruction]
     after: list[Instruction]
 
@@ -45,25 +52,69 @@ class TileCode:
             ),
             key=len,
         )
+
+        def beside_rows(path: Iterable[Instruction]) -> list[Instruction]:
+            return [i for i in path if not first <= i.address <= last]
+
+        before = longest_path(code, 0, lambda i: i.address == warming[0].address)[:-1]
+        on_way = {i.address for i in before}
+        loops_before = [
+            shortest_path(body)
+            for body in loops(code)
+            if body[0].address in on_way and body[-1].address in on_way
+        ]
         # The gradients' last rows fetch nothing more. They have been taken for full ones, and
         # nothing comes after them.
         after: list[Instruction] = []
         if kernel != GRADIENTS_KERNEL:
             after = _behind(code, around)
+        place = {i.address: k for k, i in enumerate(code)}
+        across = shortest_path(code, place[warming[-1].address], lambda i: i.address == first)
         return cls(
-            before=longest_path(code, 0, lambda i: i.address == warming[0].address)[:-1],
+            kernel,
+            before=before,
+            loops_before=loops_before,
             warming=warming,
-            between=[i for i in longest_path(around) if not first <= i.address <= last],
+            across=across[1:-1],
+            between=beside_rows(longest_path(around)),
+            between_in_run=beside_rows(shortest_path(around)),
             full=full,
             after=after,
         )
 
-    def cycles_beside_rows(self, turns: int, owners: Sequence[int], target: Target) -> float:
-        """Of a tile, with one warp of each of the blocks named on a scheduler.
+    def beside_rows(self, full_rows: int, columns: int, warps: int) -> list[Instruction]:
+        """All that a tile takes beside its rows; columns: of the tile, for each thread."""
+        trace = list(self.before)
+        for turn in self.loops_before:
+            trace += turn * (self._turns(turn, columns, warps) - 1)
+        # A turn with a new run at the edge of the image. Losses: one every so many rows; the
+        # gradients: one for the rows that fetch nothing.
+        few = 1
+        if self.kernel != GRADIENTS_KERNEL:
+            few = -(-full_rows // constant("device.cuh", "kFew")) - 1
+        return [*trace, *self.across, *self.between, *self.between_in_run * few, *self.after]
 
-        turns: of the loop around the rows, beside the first.
-        """
-        trace = [*self.before, *self.between * turns, *self.after]
+    def _turns(self, turn: Sequence[Instruction], columns: int, warps: int) -> int:
+        """Of a loop before the rows."""
+        if self.kernel == GRADIENTS_KERNEL:
+            ahead = any(i.kind in ("copy", "ldg") for i in turn)
+            return constant("ssim_gradients.cuh", "kAhead") if ahead else 1
+        if any(i.kind == "ldg" for i in turn):
+            return columns  # the levels
+        if any(i.kind == "lds" for i in turn):
+            return max(warps - 1, 1)  # sums of a block
+        return 1
+
+    def cycles_beside_rows(
+        self,
+        full_rows: int,
+        columns: int,
+        warps: int,
+        owners: Sequence[int],
+        target: Target,
+    ) -> float:
+        """Of that, with one warp of each of the blocks named on a scheduler."""
+        trace = self.beside_rows(full_rows, columns, warps)
         return float(max(cycles([trace] * len(owners), target, owners)))
 
 
@@ -105,16 +156,16 @@ def row_loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
 def common_rows(
     code: Sequence[Instruction], result: str
 ) -> tuple[list[Instruction], list[Instruction]]:
-    """What a warp executes for a row the common way: of a full loop, and of the one that warms up.
+    """What a warp executes for rows the common way: of a full loop, and of the one that warms up.
 
     Of the loops over rows that read and whose way has an instruction of the kind `result`, the one
-    with the shortest; and of those without, that with the shortest which reads as much. Rows at the
-    end, for which nothing is read any more, are taken for full ones.
+    with the shortest for a row; and of those without, that with the shortest which reads as much.
+    Rows at the end, for which nothing is read any more, are taken for full ones.
     """
     bodies = row_loops(code)
     # A table has the types of images: not the common way.
     bodies = [body for body in bodies if all(i.name != "BRX" for i in body)]
-    ways = sorted((longest_path(body) for body in bodies), key=len)
+    ways = sorted((longest_path(body) for body in bodies), key=lambda way: len(way) / rows_of(way))
 
     def has_result(way: Sequence[Instruction]) -> bool:
         return any(i.kind == result for i in way)

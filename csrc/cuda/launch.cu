@@ -13,7 +13,7 @@ namespace lamp_kernels::cuda {
 
 namespace {
 
-constexpr int64_t kLongestSide = 1 << 30;  // SSIM counts twice a side in 32 bits
+constexpr int64_t kLongestSide = 1 << 28;  // SSIM counts eight times a side in 32 bits
 constexpr int64_t kMostPlanes = int64_t(1) << 31;
 constexpr int64_t kAligned = 256;  // bytes
 
@@ -122,7 +122,7 @@ Call::Call(const Params& p, bool wide, const Device& device, Design design)
     return;
   }
   if (std::max(p_.height, p_.width) >= kLongestSide)
-    throw std::runtime_error("an image of 2^30 rows or columns is too large for SSIM");
+    throw std::runtime_error("an image of 2^28 rows or columns is too large for SSIM");
   if (planes() >= kMostPlanes)
     throw std::runtime_error("2^31 planes of images are too many for SSIM");
   use(plan_ssim(p_, wide_, device_, design));

@@ -22,7 +22,7 @@ class Call {
   // do, and for a design that does not serve it.
   Call(const Params& p, bool wide, const Device& device, Design design = Design::fastest);
 
-  // What `enqueue` needs beside the tensors: sums of tiles, levels, planes of h.
+  // What `enqueue` needs beside the tensors: sums of tiles, planes of h, levels.
   int64_t scratch_bytes() const;
 
   // Of SSIM; may be replaced by another one for the same design.
@@ -43,8 +43,8 @@ class Call {
 
   int64_t planes() const { return p_.batch * p_.channels; }
   // Bytes from the start of the scratch.
-  int64_t levels_at() const;
   int64_t h_at() const;
+  int64_t levels_at() const;
   void enqueue_ssim(char* scratch, cudaStream_t stream) const;
 };
 

@@ -81,7 +81,7 @@ int64_t h_plane_bytes(const Params& p, int gradients) {
   t.width = int(p.width), t.height = int(p.height);
   return t.h_plane(gradients) * int64_t(sizeof(float));
 }
-// h may take half of the cache.
+// h may take half of the cache; its levels, a fiftieth of it at most, are not counted.
 int64_t planes_in_cache(int64_t h_bytes, const Device& device) { return device.cache / 2 / h_bytes; }
 
 Plan plan_two(const Params& p, const Question& q) {

@@ -21,7 +21,8 @@ struct Axis {
     return min(v, edge);
   }
 
-  // Places that follow one another in memory.
+  // Places that follow one another in memory. A mirror shows at most three images in a row: more than
+  // windows see, whose radius is less than the image.
   struct Run {
     int at;    // of the first one, -1 if there is nothing
     int step;  // from one to the next: 1, -1, or 0 where there is nothing
@@ -145,11 +146,12 @@ class RowReader {
     start_run();
   }
 
-  // How many rows may be asked for until it is called again.
-  LAMP_DEVICE int in_run() {
+  // Where the run of rows ends, goes on to the next one.
+  LAMP_DEVICE void continue_run() {
     if (next == run_end) start_run();
-    return run_end - next;
   }
+  // How many rows may be asked for before that.
+  LAMP_DEVICE int left_in_run() const { return run_end - next; }
 
   // Asks for the next row. Without a branch, which would part the loads from what they can wait
   // beside.
@@ -194,7 +196,11 @@ class RowReader {
   // From here on one row is on its way; that in buffer 1, the last one, will be asked for again.
   LAMP_DEVICE void keep_first_buffer() {
     --next;
-    start_run();
+    row -= step;
+    if constexpr (common) {
+      LAMP_UNROLL
+      for (int i = 0; i < kPieces; ++i) x[i] -= x_step, y[i] -= y_step;
+    }
   }
 };
 

@@ -64,8 +64,8 @@ class SsimTile {
     r.cycles[1] = int(times * (two ? 1060 + 140 * radius : 920 + 73 * radius));
     r.cycles[2] = int(times * (two ? 1630 + 255 * radius : 350 + 294 * radius));
     r.warming = 0.45;
-    r.beside[0] = 3350;
-    r.beside[1] = 750;
+    r.beside[0] = 3950;
+    r.beside[1] = 850;
     r.bytes = 2 * int(sizeof(T)) + gradients * int(sizeof(T));
     return r;
   }
@@ -179,7 +179,8 @@ class SsimTile {
   template <bool full>
   LAMP_DEVICE void walk(int& v, int stop, int& slot) {
     while (v < stop) {
-      const int some = min(v + min(reader.in_run(), Sum<T>::kFew), stop);
+      reader.continue_run();
+      const int some = min(v + min(reader.left_in_run(), Sum<T>::kFew), stop);
       for (; v < some; ++v) {
         step<full>(v, slot);
         if (++slot == kRingRows) slot = 0;

@@ -1,6 +1,7 @@
 // The second of two launches: the gradient, from the planes of h that ssim_losses.cuh has written.
 //
-//   h, x, y (row)  --fetch-->         shared, kAhead rows ahead
+//   h, its levels, x, y (row)
+//                  --fetch-->         shared, kAhead rows ahead
 //   h              --push_adjoint-->  G_x^T at a thread's columns, and G_y^T of that: a finished row,
 //                                     radius rows later
 //   adjoint, x, y  --finish-->        gradient
@@ -66,7 +67,7 @@ class SsimGradients {
   bool has_halo;
   int halo_place;
 
-  Levels<T> twice_level;  // that this tile's gradient is about
+  Levels<T> twice_level;
 
   // The pixels to come, and where the gradients go.
   const char *x, *y;
@@ -108,10 +109,13 @@ class SsimGradients {
     if constexpr (gradients == 2) by_y = element<T>(p.target_gradient, tile, tile.row, column);
   }
 
-  LAMP_DEVICE void run() {
+  LAMP_DEVICE void run(unsigned char* shared) {
     // Row v of h brings row v - radius of the gradient.
     int v = tile.row - radius, slot = 0, free_slot = 0;
-    const Levels<T>* const here = a.levels_of(tile) + tile.row;
+    // Twice the level that this tile's gradient is about, with the first group of copies.
+    auto* const here = reinterpret_cast<Levels<T>*>(shared + kRows * row_bytes);
+    copy_ahead(Copy<Levels<T>>{here, reinterpret_cast<const char*>(a.levels_of(tile) + tile.row),
+                               threadIdx.x == 0, true});
     start_run(v);
     LAMP_ROLLED
     for (int i = 0; i < kAhead; ++i) {
@@ -120,7 +124,6 @@ class SsimGradients {
       end_copies();
       free_slot += row_bytes;
     }
-    twice_level = *here;
     const Edges edge_columns(p, p.width);
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) share[c] = a.scale * edge_columns.share<T>(column + c);
@@ -131,6 +134,7 @@ class SsimGradients {
     }
     wait_for_copies<kAhead - 2>();
     __syncthreads();
+    twice_level = *here;
     rebase_halo(slot);
     walk<false, true>(v, tile.row + radius, slot, free_slot);
     walk<true, true>(v, tile.end_row + radius - kAhead, slot, free_slot);
@@ -301,17 +305,18 @@ constexpr KernelResources gradients_resources() {
   r.columns = Kernel::kColumns;
   r.pixel_bytes = Kernel::kRows * (2 + gradients) * int(sizeof(T));
   r.thread_bytes = Kernel::kRows * int(sizeof(typename Kernel::Pixels));
-  // The levels of a row, and what rows are rounded up by.
+  // The levels of a row, and what rows are rounded up by; the tile's level.
   r.block_bytes = Kernel::kRows * ((2 * radius + 1) * int(sizeof(Levels<T>)) +
-                                   int(sizeof(typename Kernel::Pixels)));
+                                   int(sizeof(typename Kernel::Pixels))) +
+                  int(sizeof(Levels<T>));
   r.warps_at_once = 16;  // as the launch bounds have it
   const bool two = r.columns == 2, one = !two && gradients == 1;
   r.cycles[0] = two ? 410 + 48 * radius : one ? 380 + 28 * radius : 380 + 32 * radius;
   r.cycles[1] = two ? 510 + 85 * radius : one ? 280 + 80 * radius : 420 + 84 * radius;
   r.cycles[2] = two ? 850 + 150 * radius : one ? 860 + 92 * radius : 720 + 172 * radius;
   r.warming = 0.88;
-  r.beside[0] = 2100;
-  r.beside[1] = 560;
+  r.beside[0] = 1750;
+  r.beside[1] = 700;
   r.bytes = (2 + gradients) * int(sizeof(T));
   return r;
 }
@@ -333,9 +338,9 @@ __global__ void __launch_bounds__(kMostWarps* kWarp / columns, gradient_blocks<c
     ssim_gradients_kernel(const __grid_constant__ SsimArguments<T> a) {
   LAMP_SHARED(shared);
   if (a.common)
-    SsimGradients<T, radius, gradients, true>(a, shared).run();
+    SsimGradients<T, radius, gradients, true>(a, shared).run(shared);
   else
-    SsimGradients<T, radius, gradients, false>(a, shared).run();
+    SsimGradients<T, radius, gradients, false>(a, shared).run(shared);
 }
 
 }  // namespace lamp_kernels::cuda

@@ -56,7 +56,7 @@ class SsimLosses {
 
   LAMP_DEVICE void run() {
     reader.template fetch<0>();
-    reader.in_run();
+    reader.continue_run();
     reader.template fetch<1>();
     const Levels<T> levels = levels_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
     constants.level_d = levels.d;
@@ -84,7 +84,8 @@ class SsimLosses {
   LAMP_DEVICE void warm_up() {
     int left = 2 * radius;
     while (left > 0) {
-      int some = min(reader.in_run(), left);
+      reader.continue_run();
+      int some = min(reader.left_in_run(), left);
       left -= some;
       LAMP_ROLLED
       for (; some >= 2; some -= 2) {
@@ -103,7 +104,8 @@ class SsimLosses {
     int loss_row = first_row();
     const int stop = end_row();
     while (loss_row < stop) {
-      const int some = min(loss_row + min(reader.in_run(), Sum<T>::kFew), stop);
+      reader.continue_run();
+      const int some = min(loss_row + min(reader.left_in_run(), Sum<T>::kFew), stop);
       for (; loss_row < some; ++loss_row)
         statistics(loss_row, push_row<0>());
       sums[0].flush();
@@ -180,8 +182,8 @@ constexpr KernelResources losses_resources() {
   r.cycles[1] = 680 + 20 * radius;
   r.cycles[2] = 740 + 90 * radius;
   r.warming = 0.55;
-  r.beside[0] = 3300;
-  r.beside[1] = 640;
+  r.beside[0] = 2750;
+  r.beside[1] = 780;
   r.bytes = 2 * int(sizeof(T));
   return r;
 }

@@ -14,7 +14,7 @@ namespace lamp_kernels::cuda {
 struct Device {
   int multiprocessors = 132;
   int64_t shared_memory = 227 * 1024;   // bytes that one block may have
-  int64_t most_blocks = 1 << 30;  // of one launch: what a Divisor takes; gridDim.x is for twice that
+  int64_t most_blocks = 1 << 30;  // of one launch: with a plane's tiles less than 2^31 (TileGrid)
   // An H100's, where nothing else is said; they choose tiles and designs and change no result but
   // by rounding.
   int64_t cache = 50 << 20;     // bytes of the L2 cache
@@ -105,7 +105,7 @@ struct Tiling {
 // and a shift (Granlund and Montgomery, "Division by Invariant Integers using Multiplication", 1994),
 // where a division takes some twenty instructions.
 struct Divisor {
-  uint32_t factor = 1;  // 2^32 (2^shift / divisor - 1), rounded up
+  uint32_t factor = 1;  // 1 more than 2^32 (2^shift / divisor - 1), rounded down
   uint32_t shift = 0;   // the smallest for which 2^shift >= divisor
 
   Divisor() = default;

@@ -157,36 +157,42 @@ def test_a_common_row_and_one_that_warms_up():
         tile_code.common_rows(code[5:], "stg")
 
 
-# A losses' kernel: what comes first, rows that warm up two a turn, then rows with a result and a
-# loop around them, then what comes last.
+# A losses' kernel: what comes first, with a loop over columns; rows that warm up, two a turn; rows
+# with a result and a loop around them, where a new run of rows may begin; what comes last.
 TILE = (
-    *("S2R R0, SR_TID.X", "LDG.E R1, desc[UR4][R2.64]"),
+    *("S2R R0, SR_TID.X", "LDG.E R1, desc[UR4][R2.64]", "@P3 BRA 0x10"),
     *("BAR.SYNC 0x0", "LDG.E R1, desc[UR4][R2.64]"),
-    *("BAR.SYNC 0x0", "LDG.E R1, desc[UR4][R2.64]", "@P0 BRA 0x20"),
-    *("IADD3 R9, R9, 0x1, RZ", "IADD3 R9, R9, 0x1, RZ"),
-    *("BAR.SYNC 0x0", "LDG.E R1, desc[UR4][R2.64]", "MUFU.RCP R3, R3", "@P1 BRA 0x90"),
-    *("FADD R5, R5, R3", "@P2 BRA 0x70", "STG.E desc[UR4][R4.64], R5", "EXIT", "FADD R1, R1, R1"),
+    *("BAR.SYNC 0x0", "LDG.E R1, desc[UR4][R2.64]", "@P0 BRA 0x30"),
+    *("@P4 BRA 0xa0", "IADD3 R9, R9, 0x1, RZ"),
+    *("BAR.SYNC 0x0", "LDG.E R1, desc[UR4][R2.64]", "MUFU.RCP R3, R3", "@P1 BRA 0xa0"),
+    *("FADD R5, R5, R3", "@P2 BRA 0x80", "STG.E desc[UR4][R4.64], R5", "EXIT", "FADD R1, R1, R1"),
 )
 
 
 def test_what_a_block_executes_for_a_tile():
     tile = tile_code.TileCode.of(build.LOSSES, made(*TILE))
-    names = [
-        [i.name for i in part]
-        for part in (tile.before, tile.warming, tile.between, tile.full, tile.after)
-    ]
-    assert names == [
-        ["S2R", "LDG"],
-        ["BAR", "LDG", "BAR", "LDG", "BRA"],
-        ["IADD3", "IADD3", "FADD", "BRA"],
-        ["BAR", "LDG", "MUFU", "BRA"],
-        ["STG", "EXIT"],
-    ]
+
+    def names(part):
+        return [i.name for i in part]
+
+    assert names(tile.before) == ["S2R", "LDG", "BRA"]
+    assert [names(turn) for turn in tile.loops_before] == [["LDG", "BRA"]]
+    assert names(tile.warming) == ["BAR", "LDG", "BAR", "LDG", "BRA"]
+    assert names(tile.across) == ["BRA"]
+    assert names(tile.between) == ["BRA", "IADD3", "FADD", "BRA"]
+    assert names(tile.between_in_run) == ["BRA", "FADD", "BRA"]
+    assert names(tile.full) == ["BAR", "LDG", "MUFU", "BRA"]
+    assert names(tile.after) == ["STG", "EXIT"]
+
     assert [tile_code.rows_of(turn) for turn in (tile.warming, tile.full)] == [2, 1]
     in_turn = schedule.cycles_of_turn(tile.warming, [0], TARGETS[90])
     assert tile_code.cycles_of_row(tile.warming, [0], TARGETS[90]) == in_turn / 2
-    # 2 instructions, 4 in each of two turns, 2; the second read waits for the memory unit.
-    assert tile.cycles_beside_rows(2, [0], TARGETS[90]) == pytest.approx(12, abs=3)
+
+    # 65 rows: two turns without a new run of rows. Three columns: two more turns of the loop.
+    beside = tile.beside_rows(65, 3, 2)
+    assert len(beside) == 3 + 2 * 2 + 1 + 4 + 2 * 3 + 2
+    cycles = tile.cycles_beside_rows(65, 3, 2, [0], TARGETS[90])
+    assert cycles == schedule.cycles([beside], TARGETS[90])[0]
 
 
 def test_rows_at_the_end_are_not_taken_for_what_comes_after_them():
@@ -327,10 +333,9 @@ def test_a_launch_takes_as_long_as_its_rounds_of_tiles():
     assert part.multiprocessors == pytest.approx(4 * 1000 / device.clock)
 
 
-def test_turns_around_the_rows():
+def test_constants_of_the_kernels():
     assert build.constant("device.cuh", "kFew") == 32
-    assert [model.further_turns(build.LOSSES, rows) for rows in (1, 32, 33)] == [2, 2, 3]
-    assert model.further_turns(build.GRADIENTS_KERNEL, 100) == 3
+    assert build.constant("ssim_gradients.cuh", "kAhead") == 3
 
 
 def test_rounds():
