@@ -1,6 +1,7 @@
 """Test and measure on a machine with an NVIDIA GPU, within a few minutes, offline.
 
 python bench/gpu_check.py --out runs/gpu
+python bench/gpu_check.py --device cpu --quick    a rehearsal of it on a machine without a GPU
 
 Where `make gpu-bundle` has left a bundle, nothing is built here; else nvcc and a C++ compiler have
 to be there, beside PyTorch, pytest and hypothesis. Steps, each within its share of the time and
@@ -25,6 +26,7 @@ status is 0 if every step passed or was left out for a reason that is no fault.
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import sys
@@ -247,7 +249,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu", metavar="FOLDER")
-    parser.add_argument("--minutes", type=float, default=9.0, help="altogether (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=9.6, help="altogether (%(default)s)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="a few tests and small shapes")
     parser.add_argument("--no-build", action="store_true", help="take what was built before")
@@ -259,6 +261,15 @@ def main() -> int:
         "--steps", type=_steps, default=list(Budget.WEIGHTS), help="a,b,c: these instead of all"
     )
     arguments = parser.parse_args()
+    needed = ["torch"]
+    if {"native", "suite"} & set(arguments.steps):
+        needed += ["pytest", "hypothesis"]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        parser.error(
+            f"{sys.executable} has no {', '.join(missing)}: call this with the Python that has "
+            "them, as in `make gpu-check PYTHON=.venv/bin/python`"
+        )
     if arguments.minutes <= 0:
         parser.error(f"--minutes must be positive, got {arguments.minutes}")
     arguments.out.mkdir(parents=True, exist_ok=True)

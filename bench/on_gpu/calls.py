@@ -22,7 +22,7 @@ class Calls(Program):
     def parts(self) -> None:
         """Eager and replayed calls in the same rounds."""
         among = [contestant for contestant in ON_GPU if contestant.name in NAMES]
-        taken, skipped = select(among=among)
+        taken, skipped = select(among=among, device=self.device.type)
         self.results.update(calls=CALLS, skipped=skipped, rows=[])
         shapes = QUICK_SHAPES if self.quick else SHAPES
         low, high = (2, 3) if self.quick else (5, 50)

@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     device = torch.device(parser.parse_args().device)
-    taken, skipped = select((FUSED, TRITON, NATIVE), among=ON_GPU)
+    taken, skipped = select((FUSED, TRITON, NATIVE), among=ON_GPU, device=device.type)
     for row in skipped:
         print(f"left out: {row['contestant']}: {row['reason']}")
     images = [image.to(device) for image in textured_pair(SHAPE)]

@@ -194,4 +194,7 @@ def _status(ended: Ended, lines: list[dict[str, Any]], failures: bool, missing: 
     # 0 is passed, 5 no test collected, 2 an interrupted collection: by a missing package, then
     if ended.returncode not in ((0, 1, 2, 5) if missing else (0, 5)):
         return "crashed"
-    return "without a package" if missing else "passed"
+    if missing:
+        return "without a package"
+    done = {line["outcome"] for line in lines if line["what"] == "test"}
+    return "skipped" if done == {"skipped"} else "passed"

@@ -132,7 +132,8 @@ class Timing(Program):
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
         self._clock = CudaClock(self.device) if self.device.type == "cuda" else Clock()
-        self._taken, skipped = select(QUICK_NAMES if self.quick else None, among=ON_GPU)
+        only = QUICK_NAMES if self.quick else None
+        self._taken, skipped = select(only, among=ON_GPU, device=self.device.type)
         if self.quick:
             self._taken = [c for c in self._taken if c.name in QUICK_NAMES]
         self._compiling = COMPILING

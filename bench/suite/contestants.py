@@ -86,11 +86,12 @@ def select(
     *,
     compiled: bool = True,
     among: Sequence[Contestant] | None = None,
+    device: str = "cpu",
 ) -> tuple[list[Contestant], list[dict[str, str]]]:
     """The contestants to measure, and those left out, each with the reason.
 
     only: beginnings of names; None takes all. compiled: whether to compile the reference. among:
-    CONTESTANTS if None.
+    CONTESTANTS if None. device: the type of the images' device.
     """
     taken: list[Contestant] = []
     skipped: list[dict[str, str]] = []
@@ -98,6 +99,8 @@ def select(
         if only is not None and not contestant.name.startswith(tuple(only)):
             continue
         reason = contestant.unavailable()
+        if reason is None and contestant.name == TRITON and device == "cpu":
+            reason = "not on this device: Triton's kernels run on GPUs"
         if reason is None and contestant.name == COMPILED and not compiled:
             reason = "compiling takes too long for this size of the suite"
         if reason is None:

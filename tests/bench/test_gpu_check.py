@@ -144,9 +144,15 @@ def test_what_goes_wrong_in_a_file_is_told_of_that_file(tmp_path):
 
 
 def test_a_missing_package_alone_fails_nothing(tmp_path):
-    phase = outcomes_of(tmp_path, one="import no_such_package\n", two="def test_good(): pass\n")
+    phase = outcomes_of(
+        tmp_path,
+        one="import no_such_package\n",
+        two="def test_good(): pass\n",
+        three="import pytest\n@pytest.mark.skip(reason='so it is')\ndef test_skipped(): pass\n",
+    )
     assert phase.status == PASSED
-    assert [file["status"] for file in phase.details["files"]] == ["without a package", "passed"]
+    states = [file["status"] for file in phase.details["files"]]
+    assert states == ["without a package", "passed", "skipped"]
 
 
 def test_a_file_that_overruns_is_ended_and_told(tmp_path):
@@ -434,3 +440,15 @@ def test_the_table_of_a_run_that_went_wrong():
         "0.123", "6.0 %", "no kernel image", "left out: kornia", "did not come to their end",
     ):  # fmt: skip
         assert words in text
+
+
+def test_a_python_without_the_packages_is_told_which(tmp_path):
+    """Before any step: `-S` has no installed packages."""
+    command = [sys.executable, "-S", str(ROOT / "bench" / "gpu_check.py"), "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "has no torch, pytest, hypothesis" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
