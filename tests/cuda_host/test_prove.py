@@ -30,12 +30,12 @@ def test_a_wrong_barrier_is_found(tmp_path, monkeypatch):
         copy(folder)
         path = folder / "csrc/cuda/ssim_losses.cuh"
         text = path.read_text()
-        assert text.count("        __syncthreads();\n") == 1
-        divergent = "        if (threadIdx.x != 0) __syncthreads();\n"
-        path.write_text(text.replace("        __syncthreads();\n", divergent))
+        assert text.count("    __syncthreads();\n") == 1
+        divergent = "    if (threadIdx.x != 0) __syncthreads();\n"
+        path.write_text(text.replace("    __syncthreads();\n", divergent))
 
     monkeypatch.setattr(prove.host_build, "copy", copy_with_a_fault)
-    result = prove.prove("losses", 120, tmp_path / "proof")
+    result = prove.prove("losses", 90, tmp_path / "proof")
     print(result["checks"], result["diagnostics"])
     assert result["checks"]["synchronization"] == "failed"
 

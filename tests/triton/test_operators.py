@@ -41,7 +41,7 @@ def test_opcheck(interpret, layout, dtype, grad, sums, mean_over):
         ((1, 1, 3, 4), ("mse",)),
         ((3, 2, 5, 6), ("ssim",)),
         ((3, 2, 5, 6), ("ssim", "mse", "l1")),
-        ((2, 1, 9, 1100), ("ssim", "l1")),  # several strips
+        ((2, 1, 9, 140), ("ssim", "l1")),  # several strips
         ((5, 500, 1, 1), ("mse", "l1")),  # more tiles than a block of the batch's sum has
         ((0, 3, 5, 6), ("ssim",)),
     ],
