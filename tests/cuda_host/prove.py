@@ -6,8 +6,9 @@ For one fixed launch of each kernel, 2 x 2 blocks, on sm_75 and sm_90: in every 
 of a block reach the same barriers and shuffles, and none waits forever. Of the gradients' kernel on
 sm_75 alone: in later code sentryward does not find out how far a loop goes, so that its form with
 asynchronous copies is not proved; nor does it for any kernel on sm_120. The launch takes the
-kernel's common way. sentryward also reports races, but it cannot resolve addresses that come from pointers
-inside a structure, so that part stays "incomplete": finding races is ThreadSanitizer's part.
+kernel's common way. sentryward also reports races, but it cannot resolve addresses that come from
+pointers inside a structure, so that part stays "incomplete": finding races is ThreadSanitizer's
+part.
 """
 
 import argparse
