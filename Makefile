@@ -29,7 +29,6 @@ MATRIX_FLAGS ?=
 FUZZ_CASES ?= 20000
 FUZZ_ROUNDS ?= 1000000
 GPU_OUT ?= runs/gpu
-GPU_MINUTES ?= 9.6
 GPU_FLAGS ?=
 BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
@@ -154,7 +153,7 @@ gpu-bundle: $(READY) ## build here, without a GPU, what gpu-check takes along, i
 
 # With the Python that is there: a machine with a GPU has its own PyTorch, and may have no network.
 gpu-check: ## test and measure on this machine's NVIDIA GPU, to the folder GPU_OUT=runs/gpu
-	$(PYTHON) bench/gpu_check.py --out $(GPU_OUT) --minutes $(GPU_MINUTES) $(GPU_FLAGS)
+	$(PYTHON) bench/gpu_check.py --out $(GPU_OUT) $(if $(GPU_MINUTES),--minutes $(GPU_MINUTES)) $(GPU_FLAGS)
 
 gpu-report: $(BENCH_READY) ## the README's GPU table and plot from bench/results/<card>.json
 	$(BENCH_BIN)/python bench/gpu_report.py

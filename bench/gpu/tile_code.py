@@ -53,7 +53,7 @@ class TileCode:
             key=len,
         )
 
-        def beside_rows(path: Iterable[Instruction]) -> list[Instruction]:
+        def without_rows(path: Iterable[Instruction]) -> list[Instruction]:
             return [i for i in path if not first <= i.address <= last]
 
         before = longest_path(code, 0, lambda i: i.address == warming[0].address)[:-1]
@@ -76,8 +76,8 @@ class TileCode:
             loops_before=loops_before,
             warming=warming,
             across=across[1:-1],
-            between=beside_rows(longest_path(around)),
-            between_in_run=beside_rows(shortest_path(around)),
+            between=without_rows(longest_path(around)),
+            between_in_run=without_rows(shortest_path(around)),
             full=full,
             after=after,
         )
