@@ -24,7 +24,8 @@ void check(uint32_t divisor, uint64_t number) {
 int main() {
   std::mt19937 random(0);
   auto check_all = [&](uint32_t divisor) {
-    for (uint64_t number : {uint64_t(0), uint64_t(1), (uint64_t(1) << 31) - 1, uint64_t(random() >> 1)})
+    const uint64_t any = random() >> 1;
+    for (uint64_t number : {uint64_t(0), uint64_t(1), (uint64_t(1) << 31) - 1, any})
       check(divisor, number);
     const uint64_t most = (uint64_t(1) << 31) / divisor;
     for (uint64_t times : {uint64_t(1), uint64_t(random() % most + 1), most})
