@@ -101,14 +101,22 @@ LAMP_INLINE Pointwise<V> absolute_error(V d) {
 template <class S>
 struct SsimConstants {
   S c1, c2, a;  // L = a (1 - SSIM)
-  S level_d, level_s;  // what the moments are taken about
+  S level_d, level_s;  // what the means are about
 };
 
-// At one window position, about the levels: v is d = x - y or s = x + y in units of data_range.
+// At one window position, of d = x - y and s = x + y in units of data_range.
 template <class V>
 struct Moments {
-  V mean_d, mean_s, square_d, square_s;  // G*(v - c), G*(v - c)^2
+  V mean_d, mean_s;      // G*(v - c), about the levels c
+  V variance_d, variance_s;
 };
+
+// From G*(v - c)^2 and G*(v - c), c any constant. Its rounding grows with the square of the mean:
+// c has to be near the window's values.
+template <class V>
+LAMP_INLINE V variance(V square, V mean) {
+  return square - mean * mean;
+}
 
 template <class V>
 struct Dissimilarity {
@@ -120,8 +128,7 @@ template <class S, class V>
 LAMP_INLINE Dissimilarity<V> ssim(const Moments<V>& m, const SsimConstants<S>& c) {
   Dissimilarity<V> o;
   // What is below zero is rounding.
-  const V var_d = at_least_zero(m.square_d - m.mean_d * m.mean_d);
-  const V var_s = at_least_zero(m.square_s - m.mean_s * m.mean_s);
+  const V var_d = at_least_zero(m.variance_d), var_s = at_least_zero(m.variance_s);
   o.mu_d = m.mean_d + c.level_d;
   o.mu_s = m.mean_s + c.level_s;
   const V mu_d2 = o.mu_d * o.mu_d;

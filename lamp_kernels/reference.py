@@ -68,44 +68,80 @@ def _in_units_of(data_range: float, value: Tensor) -> Tensor:
 # ---- SSIM --------------------------------------------------------------------------------------
 
 
-def ssim_dissimilarity(input: Tensor, target: Tensor, options: LossOptions) -> Tensor:
-    """T = 1 - SSIM at each window position: (N, C, H, W) -> (N, C, H', W'), T >= 0."""
-    planes = torch.cat([input - target, input + target], dim=1)
-    mean, variance = _window_moments(_in_units_of(options.data_range, planes), options)
-    mu_d2, mu_s2 = mean.square().chunk(2, dim=1)
-    var_d, var_s = variance.chunk(2, dim=1)
+def ssim_dissimilarity(
+    input: Tensor, target: Tensor, options: LossOptions, weight: Tensor | None = None
+) -> Tensor:
+    """T = 1 - SSIM at each window position: (N, C, H, W) -> (N, C, H', W'), T >= 0.
 
+    weight: 0 where the loss does not count, broadcasting to the images; for accuracy alone.
+    """
+    d = _in_units_of(options.data_range, input - target)
+    s = _in_units_of(options.data_range, input + target)
+    (mu_d, mu_s), (var_d, var_s) = _window_moments(d, s, options, weight)
+    mu_d2, mu_s2 = mu_d.square(), mu_s.square()
     p = mu_d2 / (torch.lerp(mu_d2, mu_s2, 0.5) + options.k1**2)
     q = var_d / (torch.lerp(var_d, var_s, 0.5) + options.k2**2)
     return _at_least_zero(torch.addcmul(p, q, 1.0 - p))
 
 
-def _window_moments(planes: Tensor, options: LossOptions) -> tuple[Tensor, Tensor]:
-    """Windowed mean and variance of each plane (N, P, H, W).
+def _window_moments(
+    d: Tensor, s: Tensor, options: LossOptions, weight: Tensor | None
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Windowed means of d and s, and their variances.
 
-    var v = G*(v - c)^2 - (G*(v - c))^2 for any constant c. Rounding grows with (v - c)^2, so c
-    is about the plane's mean: on an evenly bright plane nothing cancels. The derivative treats
-    c as the constant that it is.
+    var v = G*(v - c)^2 - (G*(v - c))^2 for any constant c, the level. Rounding grows with
+    (v - c)^2. One level serves d; s, which has the picture's contrast, has two, and a window takes
+    the nearer one. The derivative treats them as the constants that they are.
     """
     if options.window_size == 1:
-        return planes, torch.zeros_like(planes)
+        return (d, s), (torch.zeros_like(d), torch.zeros_like(s))
     taps = gaussian(options.window_size, options.sigma)
-    level = _level(planes)
-    centred = _pad(planes, len(taps) // 2, options.padding) - level
+    radius = len(taps) // 2
+    levels = _level_of_difference(d, weight), *_levels_of_sum(s)
+    # 0 where not finite, so that a NaN reaches the windows that see it and no other.
+    levels = [level.nan_to_num(0.0, 0.0, 0.0) for level in levels]
+    d, s = (_pad(v, radius, options.padding) for v in (d, s))
+    about = [v - level for v, level in zip((d, s, s), levels, strict=True)]
+    centred = torch.cat(about, dim=1)
     moments = _window_mean(torch.cat([centred, centred.square()], dim=1), taps)
     mean, square = moments.chunk(2, dim=1)
-    return mean + level, _at_least_zero(square - mean.square())
+    var_d, *var_s = _at_least_zero(square - mean.square()).chunk(3, dim=1)
+    about = mean.chunk(3, dim=1)
+    nearer = about[1].detach().abs() < about[2].detach().abs()
+    mu_d, *mu_s = (mean + level for mean, level in zip(about, levels, strict=True))
+    return (mu_d, torch.where(nearer, *mu_s)), (var_d, torch.where(nearer, *var_s))
+
+
+EQUAL = 1e-6  # differences, in units of data_range; smaller ones are all alike to a level
 
 
 @torch.no_grad()
-def _level(planes: Tensor) -> Tensor:
-    """The mean of each plane, (N, P, 1, 1), or 0 where that is not finite.
+def _level_of_difference(d: Tensor, weight: Tensor | None) -> Tensor:
+    """What d of each plane is taken about, (N, C, 1, 1): a mean in which a pixel counts by 1/d^2.
 
-    So a NaN reaches the windows that see it and no other. Of all pixels: a sample of every n-th row
-    sees but one kind of a texture that repeats every n rows. Row by row, which PyTorch does not
-    split among the threads.
+    Rounding costs much where the images are nearly equal and little where they differ. A defect
+    beside which they are equal does not move this level, whether it covers a hundredth of the
+    plane or most of it; and where all pixels differ by the same, in brightness, it is that.
     """
-    return planes.mean(-1).mean(-1)[..., None, None].nan_to_num(0.0, 0.0, 0.0)
+    by_pixel = (d.square() + EQUAL**2).reciprocal()
+    if weight is not None:
+        by_pixel = by_pixel.masked_fill(weight == 0, 0.0)
+    return _mean_of_plane(by_pixel * d) / _mean_of_plane(by_pixel)
+
+
+@torch.no_grad()
+def _levels_of_sum(s: Tensor) -> tuple[Tensor, Tensor]:
+    """A dark and a bright level of each plane, (N, C, 1, 1): its tones, where it has two."""
+    mean = _mean_of_plane(s)
+    deviation = (_mean_of_plane(s.square()) - mean.square()).clamp(min=0.0).sqrt()
+    low = torch.maximum(mean - deviation, s.amin((-2, -1), keepdim=True))
+    high = torch.minimum(mean + deviation, s.amax((-2, -1), keepdim=True))
+    return low, high
+
+
+def _mean_of_plane(planes: Tensor) -> Tensor:
+    """(N, C, 1, 1); row by row, which PyTorch does not split among the threads."""
+    return planes.mean(-1, keepdim=True).mean(-2, keepdim=True)
 
 
 def _at_least_zero(value: Tensor) -> Tensor:
@@ -183,7 +219,7 @@ def loss_map(terms: Terms, input: Tensor, target: Tensor, options: LossOptions) 
     """The sum of coefficient times A(L) over the terms, on their common grid."""
     total: Tensor | None = None
     for metric, coefficient in terms.items():
-        loss = elementwise_loss(metric, input, target, options, amplified=True)
+        loss = elementwise_loss(metric, input, target, options)
         if coefficient != 1.0:
             loss = loss * coefficient
         total = loss if total is None else total + loss
@@ -211,7 +247,7 @@ def image_losses(
     with _without_autocast(input.device.type):
         shares = []
         for term, metric in enumerate(metrics):
-            loss = elementwise_loss(metric, input, target, options, amplified=amplified)
+            loss = elementwise_loss(metric, input, target, options, amplified, weight)
             factor = (
                 factors[:, term] if isinstance(factors, Tensor) else factors.of(term, loss.shape)
             )
@@ -239,14 +275,22 @@ def on_grid(weight: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
 
 
 def elementwise_loss(
-    metric: Metric, input: Tensor, target: Tensor, options: LossOptions, *, amplified: bool
+    metric: Metric,
+    input: Tensor,
+    target: Tensor,
+    options: LossOptions,
+    amplified: bool = True,
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """The elementwise loss L, or A(L), on the loss's own grid, in float32 or float64."""
+    """The elementwise loss L, or A(L), on the loss's own grid, in float32 or float64.
+
+    weight: as of `ssim_dissimilarity`; nothing is multiplied by it.
+    """
     with _without_autocast(input.device.type):
         dtype = compute_dtype(input.dtype, target.dtype)
         x, y = input.to(dtype), target.to(dtype)
         if metric == "ssim":
-            dissimilarity = ssim_dissimilarity(x, y, options)
+            dissimilarity = ssim_dissimilarity(x, y, options, weight)
             loss = dissimilarity * 0.5 if options.dissimilarity == "half" else dissimilarity
         elif metric == "mse":
             loss = squared_error(x, y, options.data_range)

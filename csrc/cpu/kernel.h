@@ -12,6 +12,8 @@
 
 #include "pixels.h"
 
+#include "levels.h"
+
 #include "ssim.h"
 
 template <class T, int radius, int gradients>

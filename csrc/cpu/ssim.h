@@ -1,13 +1,18 @@
 // One tile of the SSIM loss, with the pointwise terms beside it, streamed from top to bottom.
 // Included in the namespace of an instruction set.
 //
-//   pixels (row)  --convolve_row-->  ring of moment rows     4 planes: G_x of d, s, d^2, s^2
+//   pixels (row)  --convolve_row-->  ring of moment rows     4 planes: G_x of d, s, d^2; row variance of s
 //   moment rows   --statistics-->    loss, h planes          kRows at a time: G_y, then pointwise
 //   h planes      --adjoint_x-->     ring of adjoint rows    3 or 4 planes
 //   adjoint rows  --adjoint_y-->     gradient                kRows at a time, radius rows later
 //
 // Rows are numbered as in the image. A row beyond the border is a pointer: to the mirrored row of
 // the ring ("reflect"), to the moments of black ("zeros"), to zeros where there is no loss.
+//
+// What a variance is taken about. d is small where the images are alike, and one level a tile serves
+// (levels.h). s is the picture: white may lie beside black anywhere in the tile. Its windows are about
+// a sample of their own: along x about the pixel in their centre, along y about a row that they see.
+// The variance of the window is then the mean of its rows' variances and the variance of their means.
 
 template <class T, int radius, int gradients>
 class SsimTile {
@@ -16,6 +21,8 @@ class SsimTile {
   static constexpr int kRows = LAMP_ROWS;  // computed in one step: their windows share loads
   static constexpr int kRing = kRows + kTaps - 1;  // rows that kRows windows see
   static constexpr int kPlanes = 2 + gradients;    // of the adjoint
+  // Rows of windows whose s is about one row, which all of them see.
+  static constexpr int kAboutOne = std::min(kRows, radius >= 4 ? 8 : radius >= 2 ? 4 : 2);
   static constexpr int N = kLanes<T>;
 
   // A ring holds kRing rows, and one row that stands for those beyond the border. What a step
@@ -51,7 +58,9 @@ class SsimTile {
     constants.c1 = T(p.c1);
     constants.c2 = T(p.c2);
     constants.a = T(p.dissimilarity);
-    find_levels();
+    const Levels<T> levels = levels_of(c);
+    constants.level_d = levels.d;
+    constants.level_s = levels.s;
   }
 
   void run(double* sums) {
@@ -103,36 +112,6 @@ class SsimTile {
     return g;
   }
 
-  // About the mean of d and s on this tile. Rounding of a variance grows with the square of the
-  // distance to the level. What is not finite counts as 0, so that a NaN stays in its windows.
-  void find_levels() {
-    const Tile& t = c.tile;
-    double sum_d = 0, sum_s = 0;
-    int64_t count = 0;
-    for (int64_t i = 0; i < ceil_div(t.end_row - t.row, 8); ++i) {
-      // One row of eight, each time another: a texture may repeat every eight rows.
-      const int64_t row = std::min(t.row + 8 * i + 5 * i % 8, t.end_row - 1);
-      c.read(p.input, row, t.column, c.columns, w.x);
-      c.read(p.target, row, t.column, c.columns, w.y);
-      V row_d = {}, row_s = {};
-      for (int j = 0; j + N <= c.columns; j += N) {
-        row_d += load(w.x + j) - load(w.y + j);
-        row_s += load(w.x + j) + load(w.y + j);
-      }
-      double d = 0, s = 0;
-      for (int l = 0; l < N; ++l) d += row_d[l], s += row_s[l];
-      for (int j = c.columns / N * N; j < c.columns; ++j)
-        d += w.x[j] - w.y[j], s += w.x[j] + w.y[j];
-      if (__builtin_isfinite(d) && __builtin_isfinite(s)) {
-        sum_d += d;
-        sum_s += s;
-        count += c.columns;
-      }
-    }
-    constants.level_d = count ? T(sum_d / double(count) * p.scale) : T(0);
-    constants.level_s = count ? T(sum_s / double(count) * p.scale) : T(0);
-  }
-
   // Constants of the tile: moments of black rows, rows without loss, and pixels never read; the
   // taps at mirrored edges.
   void prepare() {
@@ -176,29 +155,28 @@ class SsimTile {
     }
   }
 
-  // G_x of d, s, d^2, s^2, to row `slot` of the ring. Symmetric taps: g_k meets the sum of what
-  // lies k to both sides.
+  // G_x of d, s, d^2 and the variance of s, to row `slot` of the ring. Symmetric taps: g_k meets the
+  // sum of what lies k to both sides.
   LAMP_STAGE void convolve_pixels(int slot) {
     const Taps g = taps();
     const int end = positions;
     T(*out)[kRing + 1][N] = w.moments[0];
     for (int j = 0; j < end; j += N, out += 4) {
       const V d0 = load(w.d + j + radius), s0 = load(w.s + j + radius);
-      V mean_d = g[0] * d0, mean_s = g[0] * s0;
-      V square_d = mean_d * d0, square_s = mean_s * s0;
+      V mean_d = {}, mean_s = {}, square_d = {}, square_s = {};  // about d0 and s0
 #pragma GCC unroll 8
       for (int k = 1; k <= radius; ++k) {
-        const V da = load(w.d + j + radius - k), db = load(w.d + j + radius + k);
-        const V sa = load(w.s + j + radius - k), sb = load(w.s + j + radius + k);
+        const V da = load(w.d + j + radius - k) - d0, db = load(w.d + j + radius + k) - d0;
+        const V sa = load(w.s + j + radius - k) - s0, sb = load(w.s + j + radius + k) - s0;
         mean_d += g[k] * (da + db);
         mean_s += g[k] * (sa + sb);
         square_d += g[k] * (da * da + db * db);
         square_s += g[k] * (sa * sa + sb * sb);
       }
-      store(out[0][slot], mean_d);
-      store(out[1][slot], mean_s);
-      store(out[2][slot], square_d);
-      store(out[3][slot], square_s);
+      store(out[0][slot], d0 + mean_d);
+      store(out[1][slot], s0 + mean_s);
+      store(out[2][slot], variance(square_d, mean_d));
+      store(out[3][slot], variance(square_s, mean_s));
     }
   }
 
@@ -213,19 +191,49 @@ class SsimTile {
     return int(row % kRing);
   }
 
-  // kRows windows one above the other from the kRing rows that they see, of one plane.
-  LAMP_INLINE void along_y(const T (*ring)[N], const int* slot, const Taps& g, V* out) {
-    V sum[kRows] = {};
+  // `rows` windows one above the other, from at(t), t = 0 .. rows + 2 radius - 1, the rows they see.
+  template <int rows, class At>
+  LAMP_INLINE void along_y(At at, const Taps& g, V* out) {
+    V sum[rows] = {};
 #pragma GCC unroll 32
-    for (int t = 0; t < kRing; ++t) {
-      const V v = load(ring[slot[t]]);
+    for (int t = 0; t < rows + 2 * radius; ++t) {
+      const V v = at(t);
 #pragma GCC unroll 8
-      for (int q = 0; q < kRows; ++q) {
+      for (int q = 0; q < rows; ++q) {
         const int k = t - q - radius;
         if (k >= -radius && k <= radius) sum[q] += v * g[k < 0 ? -k : k];
       }
     }
-    for (int q = 0; q < kRows; ++q) out[q] = sum[q];
+    for (int q = 0; q < rows; ++q) out[q] = sum[q];
+  }
+  // kRows of them, of one plane of a ring.
+  LAMP_STAGE void along_y(const T (*ring)[N], const int* slot, const Taps& g, V* out) {
+    along_y<kRows>([&](int t) { return load(ring[slot[t]]); }, g, out);
+  }
+
+  // Mean and variance of kRows windows, from those of the rows that they see.
+  LAMP_STAGE void moments_along_y(const T (*means)[N], const T (*variances)[N], const int* slot,
+                                   const Taps& g, V* mean, V* var) {
+    for (int q = 0; q < kRows; q += kAboutOne) {
+      const V level = load(means[slot[q + kAboutOne / 2 + radius]]);
+      V sum[kAboutOne] = {}, squares[kAboutOne] = {};
+#pragma GCC unroll 32
+      for (int t = 0; t < kAboutOne + 2 * radius; ++t) {
+        const V v = load(means[slot[q + t]]) - level;
+        const V square = load(variances[slot[q + t]]) + v * v;
+#pragma GCC unroll 8
+        for (int i = 0; i < kAboutOne; ++i) {
+          const int k = t - i - radius;
+          if (k < -radius || k > radius) continue;
+          sum[i] += v * g[k < 0 ? -k : k];
+          squares[i] += square * g[k < 0 ? -k : k];
+        }
+      }
+      for (int i = 0; i < kAboutOne; ++i) {
+        mean[q + i] = sum[i] + level;
+        var[q + i] = variance(squares[i], sum[i]);
+      }
+    }
   }
 
   // Loss of rows row .. row + rows - 1 and, for the gradient, their h planes. Returns the sum of
@@ -250,14 +258,16 @@ class SsimTile {
     // In T over one step, in double from step to step.
     V total = {};
     for (int j = 0; j < positions; j += N) {
-      V m[4][kRows];
-      for (int k = 0; k < 4; ++k) along_y(w.moments[j / N][k], slot, g, m[k]);
+      const auto& m = w.moments[j / N];
+      V mean_d[kRows], mean_s[kRows], variance_d[kRows], variance_s[kRows];
+      moments_along_y(m[0], m[2], slot, g, mean_d, variance_d);
+      moments_along_y(m[1], m[3], slot, g, mean_s, variance_s);
       // One loop for each step: each is a long chain of operations, and the rows' chains
       // overlap only where they are near one another.
       Dissimilarity<V> at[kRows];
       Amplified<V> amplified[kRows];
       for (int q = 0; q < kRows; ++q)
-        at[q] = ssim(Moments<V>{m[0][q], m[1][q], m[2][q], m[3][q]}, constants);
+        at[q] = ssim(Moments<V>{mean_d[q], mean_s[q], variance_d[q], variance_s[q]}, constants);
       for (int q = 0; q < kRows; ++q) amplified[q] = amplify<T>(at[q].loss, a);
       for (int q = 0; q < rows; ++q) {
         const V weight = weighted ? load(w.weight[q] + j) : V{} + T(1);
@@ -266,7 +276,7 @@ class SsimTile {
         if (gradients == 0 && p.map.data) store(w.map[q] + j, amplified[q].value * c.factor[0]);
         if constexpr (gradients > 0) {
           const V slope = weight * c.factor[0] * amplified[q].slope;
-          const Adjoint<V> h = ssim_adjoint(m[0][q], m[1][q], at[q], slope, constants);
+          const Adjoint<V> h = ssim_adjoint(mean_d[q], mean_s[q], at[q], slope, constants);
           store(w.h[q][0] + j, h.ss);
           store(w.h[q][1] + j, h.dd);
           store(w.h[q][2] + j, h.s + h.d);

@@ -1,5 +1,11 @@
-// The levels of a tile: what the moments of d and s are taken about. The rounding of a variance, and
-// of the gradient's terms that cancel, grows with the distance to them.
+// The levels of a tile: what the moments of d = x - y and s = x + y are taken about.
+//
+// Rounding costs a window's variance of d about (d - level)^2 of what is rounded, and the gradient
+// (d - level): much where the images are nearly equal, little where they differ. So the level of d is a
+// mean in which a pixel counts by 1/d^2. A defect beside which the images are equal does not move it,
+// whether it covers a hundredth of the tile or most of it; and where all pixels differ by the same, in
+// brightness, it is that difference. The level of s is the mean. What is not finite does not count, so
+// that a NaN stays in its windows; nor do pixels whose weight is 0.
 #pragma once
 
 #include "device.cuh"
@@ -12,35 +18,82 @@ struct alignas(2 * sizeof(T)) Levels {
   T d, s;
 };
 
-// The means over a few of the tile's rows, to all threads of the block, whose scratch has room for
-// three numbers of each warp. What is not finite does not count, so that a NaN stays in its windows.
-// `common`: as of RowReader.
+template <class T>
+class LevelSums {
+  T sums[4] = {};  // of 1/d^2, of d/d^2, of s, and how many
+
+ public:
+  // d and s not yet in units of data_range.
+  LAMP_DEVICE void add(T d, T s, T scale) {
+    constexpr T kEqual = T(1e-6);  // smaller differences are all alike
+    if (!(d - d == T(0) && s - s == T(0))) return;
+    const T by_pixel = quotient(T(1), d * scale * (d * scale) + kEqual * kEqual);
+    sums[0] += by_pixel;
+    sums[1] += by_pixel * d;
+    sums[2] += s;
+    sums[3] += 1;
+  }
+  LAMP_DEVICE void add_up(T* scratch) { sums_of_block(sums, scratch); }
+  LAMP_DEVICE bool empty() const { return sums[3] == T(0); }
+  LAMP_DEVICE Levels<T> levels(T scale) const {
+    // Differences so large that 1/d^2 is 0 have no level.
+    return {sums[0] > T(0) ? quotient(sums[1], sums[0]) * scale : T(0),
+            quotient(sums[2], max(sums[3], T(1))) * scale};
+  }
+};
+
+// From a few pixels of each column, to all threads of the block, whose scratch has room for four
+// numbers of each warp; where all of these have a weight of 0, from all pixels. `common`: as of
+// RowReader.
 template <bool common, class T>
 LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* scratch) {
   constexpr int kRows = 8;
-  const int rows = tile.end_row - tile.row;
+  constexpr int kSector = 8;  // columns that memory brings at once
+  const bool weighted = !common && p.weight.data;
+  int row = tile.row, end_row = tile.end_row, first = tile.column, end = tile.end_column;
+  if (weighted) {  // the weight may lie on the loss's grid alone
+    const int margin = int(p.first_row());
+    row = min(max(row, margin), int(p.end_row()) - 1);
+    end_row = max(min(end_row, int(p.end_row())), row + 1);
+    first = min(max(first, margin), int(p.end_column()) - 1);
+    end = max(min(end, int(p.end_column())), first + 1);
+  }
+  const int rows = end_row - row;
   const int64_t x_plane = plane_of(p.input, tile.image, tile.channel);
   const int64_t y_plane = plane_of(p.target, tile.image, tile.channel);
-  T sums[3] = {};  // of d, of s, and how many
-  for (int column = tile.column + threadIdx.x; column < tile.end_column; column += blockDim.x) {
+  LevelSums<T> sums;
+  for (int column = first + threadIdx.x; column < end; column += blockDim.x) {
+    // In each eighth of the tile one of eight places, in each sector others: so no texture that
+    // repeats is seen in one of its rows alone.
+    auto row_of = [&](int i) {
+      const int place = kRows * i + (3 * i + 5 * (column / kSector)) % kRows;
+      return row + place * rows / (kRows * kRows);
+    };
     Raw<T> at_x[kRows], at_y[kRows];  // all asked for before the first is waited for
     LAMP_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      // In each eighth of the tile another of its eight places: a texture may repeat.
-      const int row = tile.row + i * rows / kRows + 3 * i % kRows * (rows / kRows) / kRows;
-      at_x[i] = load_raw<common, T>(p.input, x_plane, row, column);
-      at_y[i] = load_raw<common, T>(p.target, y_plane, row, column);
+      at_x[i] = load_raw<common, T>(p.input, x_plane, row_of(i), column);
+      at_y[i] = load_raw<common, T>(p.target, y_plane, row_of(i), column);
     }
     LAMP_UNROLL
     for (int i = 0; i < kRows; ++i) {
+      if (weighted && load_at<T>(p.weight, tile, row_of(i), column) == T(0)) continue;
       const T x = value_of<common, T>(at_x[i], p.input), y = value_of<common, T>(at_y[i], p.target);
-      const T d = x - y, s = x + y;
-      if (d - d == T(0) && s - s == T(0)) sums[0] += d, sums[1] += s, sums[2] += 1;
+      sums.add(x - y, x + y, scale);
     }
   }
-  sums_of_block(sums, scratch);
-  const T mean = quotient(scale, max(sums[2], T(1)));
-  return {sums[0] * mean, sums[1] * mean};
+  sums.add_up(scratch);
+  if (weighted && sums.empty()) {
+    for (; row < end_row; ++row)
+      for (int column = first + threadIdx.x; column < end; column += blockDim.x) {
+        if (load_at<T>(p.weight, tile, row, column) == T(0)) continue;
+        const T x = load_at<T>(p.input, tile, row, column);
+        const T y = load_at<T>(p.target, tile, row, column);
+        sums.add(x - y, x + y, scale);
+      }
+    sums.add_up(scratch);
+  }
+  return sums.levels(scale);
 }
 
 }  // namespace lamp_kernels::cuda

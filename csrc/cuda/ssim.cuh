@@ -2,7 +2,7 @@
 // a tile, a thread for one or two columns. Neither torch nor the launch is known here.
 //
 //   pixels (row)    --RowReader-->         shared: d, s of the row, about the tile's levels
-//   d, s            --moments_along_x-->   G_x of d, s, d^2, s^2 at a thread's columns
+//   d, s            --along_x-->   G_x of d, s, d^2, s^2 at a thread's columns
 //   these           --push-->              G_y of them: a finished row, radius rows later
 //   moments         --statistics-->        loss, and h planes to shared
 //   h planes        --push_adjoint-->      G_x^T, and G_y^T of that: a finished row, radius rows later
@@ -202,7 +202,7 @@ class SsimTile {
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c)
       moments[c] = push_moments<radius>(moment_sums + 4 * c,
-                                        moments_along_x<radius>(seen, c, a.tap), a.tap);
+                                        along_x<radius>(seen, c, a.tap), a.tap);
     if constexpr (!full) return;
     statistics(row, moments, v);
     if constexpr (gradients > 0) {

@@ -2,7 +2,7 @@
 // ssim_gradients.cuh, the second launch, makes the gradient of them. Without a gradient, the map.
 //
 //   pixels (row)  --RowReader-->       shared: d, s of the row, about the tile's levels
-//   d, s          --moments_along_x--> G_x of d, s, d^2, s^2 at a thread's column
+//   d, s          --along_x--> G_x of d, s, d^2, s^2 at a thread's column
 //   these         --push-->            G_y of them: a finished row, radius rows later
 //   moments       --statistics-->      loss, and h to memory
 //
@@ -118,7 +118,7 @@ class SsimLosses {
     reader.template fetch<buffer>();
     __syncthreads();
     const Moments<T> moments = push_moments<radius>(
-        moment_sums, moments_along_x<radius>(Seen<radius, 1, Pixel<T>>(row), 0, a.tap), a.tap);
+        moment_sums, along_x<radius>(Seen<radius, 1, Pixel<T>>(row), 0, a.tap), a.tap);
     PixelRow const read = row;
     row = other;
     other = read;

@@ -29,7 +29,7 @@ constexpr int kWarp = 32;      // threads
 constexpr int kSchedulers = 4;  // of a multiprocessor
 constexpr int64_t kReservedShared = 1024;  // bytes of a multiprocessor that each block costs
 constexpr int kMostWarps = 8;  // of a block: with 255 registers a thread it fits a multiprocessor
-constexpr int kScratch = 3 * kMostWarps;  // numbers of float64 in shared memory, for sums of blocks
+constexpr int kScratch = 4 * kMostWarps;  // numbers of float64 in shared memory, for sums of blocks
 static_assert(kMostWarps * kWarp * 255 <= 65536);
 
 // ---- What a kernel takes -------------------------------------------------------------------------

@@ -327,10 +327,16 @@ def _ssim(
     scale = 1.0 / options.data_range
     levels = x.new_empty((planes, 2), dtype=call.dtype)
     x_place, y_place = _place(x), _place(y)
+    weighted = weight is not None
+    first = call.margin if weighted else 0  # the weight may lie on the loss's grid alone
+    weights = x_place if weight is None else _place(weight)
     jit.launch(
-        plane_levels, planes, (x.dtype, y.dtype),
-        (*x_place, *y_place, levels, channels, height, width, scale),
-        {"samples": LEVEL_SAMPLES, "real": call.real},
+        plane_levels, planes, (x.dtype, y.dtype, call.dtype),
+        (
+            *x_place, *y_place, *weights, weight_offset, levels,
+            channels, first, height - 2 * first, width - 2 * first, scale,
+        ),
+        {"weighted": weighted, "samples": LEVEL_SAMPLES, "real": call.real},
         warps=4,
     )  # fmt: skip
 
@@ -340,9 +346,7 @@ def _ssim(
     at_once = tiling.planes_at_once(planes, size * call.dtype.itemsize, device)
     h = x.new_empty(at_once * size, dtype=call.dtype)
     taps = _taps(options.window_size, options.sigma)
-    weights = x_place if weight is None else _place(weight)
     outputs = x_place if losses is None else _place(losses)
-    weighted = weight is not None
     head = {"radius": call.radius, "border": BORDERS[options.padding]}
     terms = {
         "weighted": weighted,

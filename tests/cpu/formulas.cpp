@@ -77,7 +77,8 @@ void ssim_of(int n, const T* moments, const T* constants, T* loss, T* adjoint) {
   const SsimConstants<T> c{constants[0], constants[1], constants[2], constants[3], constants[4]};
   for (int i = 0; i < n; ++i) {
     const T* m = moments + 4 * i;
-    const Dissimilarity<T> result = ssim(Moments<T>{m[0], m[1], m[2], m[3]}, c);
+    const Dissimilarity<T> result = ssim(
+        Moments<T>{m[0], m[1], variance(m[2], m[0]), variance(m[3], m[1])}, c);
     const Adjoint<T> h = ssim_adjoint(m[0], m[1], result, T(1), c);
     loss[i] = result.loss;
     const T row[4] = {h.d, h.s, h.dd, h.ss};
