@@ -251,6 +251,7 @@ def native() -> dict[str, Any]:
                 cpp_extension.CUDA_HOME = str(cuda.root)
             self.parallel = None  # one extension at a time, each by several processes of ninja
             self.failed: dict[str, str] = {}  # why, by the extension's name
+            self.extensions = list(self.extensions)  # setuptools asks later if there were any
             super().run()
             self.tidy()
 

@@ -17,7 +17,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="builds are trie
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 
 SAYS = "csrc/cpu/vectors.h:95:10: error: this compiler knows no vectors"
-FAILING = f"#!/bin/sh\necho 'In file included from x:' >&2\necho '{SAYS}' >&2\nexit 1\n"
+FAILING = f"""#!/bin/sh
+case "$*" in
+  *" -c "*) echo "In file included from x:"; echo "{SAYS}"; exit 1 ;;
+  *) echo "g++ 12.2.0" ;;
+esac >&2
+"""
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def failing(tmp_path: Path) -> str:
-    """A compiler that finds fault with everything."""
+    """A compiler that finds fault with every file."""
     return str(executable(tmp_path / "bin/failing-c++", FAILING))
 
 
