@@ -23,12 +23,14 @@ Environment switches:
                            what follows "+" in the version, for wheels with CUDA kernels ("cu130")
 """
 
+import atexit
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import zlib
@@ -426,10 +428,20 @@ def without_native(reason: str) -> dict[str, Any]:
     return {"cmdclass": {"build_py": BuildPython}, "options": {}}
 
 
+def elsewhere() -> dict[str, dict[str, str]]:
+    """Where to build if the project's folder is read-only: a folder that is gone at the end."""
+    if os.access(ROOT, os.W_OK):
+        return {}
+    folder = tempfile.mkdtemp(prefix="lamp_kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"build": {"build_base": folder}, "egg_info": {"egg_base": folder}}
+
+
 NOTES: dict[str, str] = {}  # why there are no such kernels, by the file that says so
 REASON = why_without_native()
 TOLD = native() if REASON is None else without_native(REASON)
+TOLD["options"] |= elsewhere()
 LOCAL_VERSION = os.environ.get("LAMP_KERNELS_LOCAL_VERSION")
 if LOCAL_VERSION:
-    TOLD["options"]["egg_info"] = {"tag_build": f"+{LOCAL_VERSION}"}
+    TOLD["options"].setdefault("egg_info", {})["tag_build"] = f"+{LOCAL_VERSION}"
 setup(**TOLD)

@@ -168,6 +168,25 @@ def test_a_compiler_in_a_folder_with_spaces_and_one_with_flags(project, tmp_path
         assert "_C.abi3.so" in files(made)
 
 
+# Root may write everywhere, so the folder only seems read-only.
+READ_ONLY = (
+    "import os; may = os.access; "
+    "os.access = lambda path, mode, **other: mode != os.W_OK and may(path, mode, **other); "
+)
+
+
+@needs_compiler
+def test_a_read_only_project_is_built_elsewhere(project, tmp_path):
+    before = set(project.rglob("*"))
+    code = READ_ONLY + BACKEND.format("wheel", str(tmp_path))
+    built = run(project, "-c", code, LAMP_KERNELS_NATIVE="1", CXX="g++", TMPDIR=str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    (made,) = tmp_path.glob("*.whl")
+    assert "_C.abi3.so" in files(made)
+    assert set(project.rglob("*")) == before
+    assert list(tmp_path.glob("lamp_kernels-*")) == [made]  # of its own folder nothing is left
+
+
 @needs_compiler
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
 def test_cuda_in_a_folder_with_spaces(project):

@@ -351,6 +351,12 @@ def test_library_links_to_torch_and_the_system_only(library):
 
 
 @needs_binutils
+def test_library_takes_nothing_from_python(library):
+    """So that one wheel serves every Python, and is tagged so."""
+    assert not re.findall(r" _?Py[A-Z_]\w*", printed("nm", "-D", "--undefined-only", library))
+
+
+@needs_binutils
 def test_library_exports_nothing_of_its_own(library):
     exported = printed("nm", "-DC", "--defined-only", library).splitlines()
     foreign = re.compile(r"lamp_kernels|torch|\b(cuda|cu[A-Z]|__cuda)\w*")
