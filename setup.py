@@ -81,13 +81,22 @@ def compiler() -> str | None:
     return None
 
 
+def program(words: list[str]) -> int:
+    """Where the compiler stands among the words of a command: behind ccache, before its flags."""
+    compilers = re.compile("g[+]{2}|c[+]{2}|gcc|clang")
+    places = (at for at, word in enumerate(words) if compilers.search(Path(word).name))
+    return next(places, 0)
+
+
 def one_word(command: str, folder: Path) -> str:
     """The same compiler as a program on PATH: PyTorch 2.13 quotes flags into the program's name."""
-    if shlex.split(command) == [command]:
+    words = shlex.split(command)
+    if words == [command]:
         return command
-    script = folder / f"c++-{zlib.crc32(command.encode()):x}"  # ninja compiles anew for another
+    # PyTorch tells GCC from clang by the name; ninja compiles anew where the name changes.
+    script = folder / f"{Path(words[program(words)]).name}-{zlib.crc32(command.encode()):x}"
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(shlex.split(command))} "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     script.chmod(0o755)
     os.environ["PATH"] = f"{folder.resolve()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return script.name
@@ -126,6 +135,9 @@ def recorded() -> Iterator[list[str]]:
             os.dup2(saved, descriptor)
         os.close(write)
         copier.join(5)  # longer only where a compiler leaves a server of its own running
+        os.close(before[0])
+        if not copier.is_alive():
+            os.close(before[1])
 
 
 ERROR = re.compile(r"\berror: |\bfatal\s*: |\bld(\.\w+)?: (?!warning)|: not found$")
@@ -265,11 +277,14 @@ def native() -> dict[str, Any]:
                 except Exception as error:
                     # PyTorch looks at nvcc and its host compiler before it compiles anything.
                     self.go_on_without(self.extensions.pop(), [], error)
-            self.extensions = [ext for ext in self.extensions if ext.name not in self.failed]
+            # The CUDA library is of no use without the first.
+            first_failed = EXTENSION in self.failed
+            built = [ext for ext in self.extensions if ext.name not in self.failed]
+            self.extensions = [] if first_failed else built
 
         def build_extension(self, ext: Any) -> None:
             if EXTENSION in self.failed:
-                return  # the CUDA library is of no use without the first
+                return
             # Beside a PyTorch without CUDA, ninja is not told what headers a .cu includes.
             newest = max((ROOT / path).stat().st_mtime for path in CUDA_HEADERS)
             for built in Path(self.build_temp).rglob("csrc/cuda/*.o"):
@@ -285,32 +300,29 @@ def native() -> dict[str, Any]:
 
         def go_on_without(self, ext: Any, lines: list[str], error: Exception) -> None:
             """Leave the extension out, and say why; an error where it is required."""
-            of_cuda = ext.name == CUDA_EXTENSION
-            assert not of_cuda or isinstance(cuda, Toolkit)
-            advice = (
-                f"The native kernels did not compile with {named} (they need C++20: "
-                f"GCC from 12 on is best). {SWITCH}=0 installs without them."
-            )
-            if isinstance(cuda, Toolkit):
-                advice += (
-                    f"\nThe CUDA kernels are compiled by nvcc of CUDA {cuda.release}, which takes "
-                    f"{cuda.host_compilers()} as host compiler: CXX or NVCC_CCBIN names one, "
-                    f"{TARGETS} the GPUs. {CUDA_SWITCH}=0 installs without them."
+            if isinstance(cuda, Toolkit) and ext.name == CUDA_EXTENSION:
+                kernels, switch, instead = "CUDA kernels", CUDA_SWITCH, "without them"
+                program = f"nvcc of CUDA {cuda.release}"
+                advice = (
+                    f"nvcc of CUDA {cuda.release} takes {cuda.host_compilers()} as host compiler: "
+                    f"CXX or NVCC_CCBIN names one, {TARGETS} the GPUs"
                 )
+            else:
+                kernels, switch, instead = "native kernels", SWITCH, "with the plain PyTorch path"
+                program = named
+                advice = "They need C++20: GCC from 12 on is best, and CXX names one"
+            advice = (
+                f"The {kernels} did not compile with {program}. {advice}. {switch}=0 installs "
+                "without them."
+            )
             if required():
                 raise SystemExit(f"{error}\n{advice}") from error
-            kernels = "CUDA kernels" if of_cuda else "native kernels"
-            what = f"nvcc of CUDA {cuda.release}" if of_cuda else named
-            switch = CUDA_SWITCH if of_cuda else SWITCH
             self.failed[ext.name] = (
-                f"its {kernels} did not compile with {what} when it was built "
+                f"its {kernels} did not compile with {program} when it was built "
                 f"({first_error(lines, error)}), which {switch}=1 makes an error"
             )
-            instead = "without them" if of_cuda else "with the plain PyTorch path"
-            print(
-                f"{advice}\nlamp_kernels goes on {instead}: {self.failed[ext.name]}.",
-                file=sys.stderr,
-            )
+            said = f"lamp_kernels goes on {instead}: {self.failed[ext.name]}."
+            print(advice, said, sep="\n", file=sys.stderr)
 
         def tidy(self) -> None:
             """Leave notes of what failed, and no library that is not of this build."""
@@ -375,7 +387,8 @@ def cuda_extension(torch: Any, cuda: Toolkit, paths: list[str]) -> Any:
         raise SystemExit(f"{TARGETS}={os.environ[TARGETS]}: {error}") from error
     codes = re.findall(r",code=(\w+)", " ".join(generate))
     codes.sort(key=lambda code: (int(re.sub(r"\D", "", code)), not code.startswith("sm_")))
-    host, *arguments = shlex.split(str(compiler()))
+    words = shlex.split(str(compiler()))
+    host, *arguments = words[program(words) :]
     for argument in [*arguments, "-fvisibility=hidden", "-Wno-psabi", *paths]:
         generate += ["-Xcompiler", shlex.quote(argument)]  # nvcc calls it by a shell
     # A fifth of the size. Drivers older than CUDA 12.4 cannot read it, and are refused by CUDA 13.

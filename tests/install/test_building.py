@@ -19,9 +19,9 @@ needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 SAYS = "csrc/cpu/vectors.h:95:10: error: this compiler knows no vectors"
 FAILING = f"""#!/bin/sh
 case "$*" in
-  *" -c "*) echo "In file included from x:"; echo "{SAYS}"; exit 1 ;;
-  *) echo "g++ 12.2.0" ;;
-esac >&2
+  *" -c "*) echo "In file included from x:" >&2; echo "{SAYS}" >&2; exit 1 ;;
+  *) echo "12.2.0" ;;
+esac
 """
 
 
@@ -33,7 +33,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def failing(tmp_path: Path) -> str:
     """A compiler that finds fault with every file."""
-    return str(executable(tmp_path / "bin/failing-c++", FAILING))
+    return str(executable(tmp_path / "bin/failing-g++", FAILING))
 
 
 def wheel(project: Path, code: str = "", **environment: str) -> tuple[Path, str]:
@@ -82,7 +82,7 @@ def test_kernels_that_are_required_and_do_not_compile(project, failing, tmp_path
     failed = run(project, "-c", BACKEND.format("wheel", "dist"), **environment)
     said = error_of(failed)
     assert SAYS in said
-    assert f"The native kernels did not compile with {failing} (they need C++20" in said
+    assert f"The native kernels did not compile with {failing}. They need C++20: " in said
     assert "goes on" not in said
 
 
@@ -131,6 +131,14 @@ def test_without_cuda_kernels_that_do_not_compile(project, tmp_path):
         "(nvcc fatal : this is none), which LAMP_KERNELS_CUDA=1 makes an error\n"
     )
     assert f"goes on without them: {note[:-1]}.\n" in said
+
+
+def test_without_native_kernels_there_are_no_cuda_kernels(project, failing, tmp_path):
+    toolkit = make_toolkit(tmp_path / "cuda")
+    made, said = wheel(project, WITH_CUDA, CUDA_HOME=str(toolkit), CXX=failing)
+    assert made.name.endswith("-py3-none-any.whl")
+    assert files(made) == {"_without_native.txt"}
+    assert "nvcc" not in said
 
 
 # ---- Wheels, and names with spaces ---------------------------------------------------------------

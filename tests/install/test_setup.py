@@ -266,6 +266,9 @@ class TestTargets:
         assert flags[flags.index("-ccbin") + 1] == sys.executable
         assert flags[flags.index("-m64") - 1] == "-Xcompiler"
         assert "-ccbin" not in nvcc_flags(monkeypatch, cuda_toolkit, NVCC_CCBIN="g++")
+        behind = nvcc_flags(monkeypatch, cuda_toolkit, CXX="env g++ -m64")  # as ccache is
+        assert behind[behind.index("-ccbin") + 1] == "g++"
+        assert "env" not in behind
 
 
 # What would let a file use instructions that the machine may lack, or hide NaN. Passed to the
