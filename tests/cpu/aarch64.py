@@ -35,8 +35,9 @@ def install() -> str | None:
     """Fetch what is missing; None, or why it cannot be."""
     if not shutil.which("apt-get") or os.geteuid() != 0:
         return "only root can install them here, and only by apt-get"
-    fetch = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
-    for command in (["apt-get", "update", "-qq"], fetch):
+    patience = ["-o", "Acquire::http::Timeout=20", "-o", "DPkg::Lock::Timeout=60"]
+    fetch = ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
+    for command in (["apt-get", *patience, "update", "-qq"], ["apt-get", *patience, *fetch]):
         done = subprocess.run(
             command,
             env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
