@@ -17,13 +17,17 @@ CUDA_TARGETS ?= 7.5;9.0
 # Named, for without a list a machine with a GPU builds for that alone.
 WHEEL_TARGETS ?= 7.5;8.0;8.6;8.9;9.0;10.0;12.0+PTX
 NVCC = $(if $(CUDA_HOME),$(CUDA_HOME)/bin/nvcc,nvcc)
-CUDA_RELEASE = $(shell $(NVCC) --version | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\),.*/\1\2/p')
+CUDA_RELEASE = $(shell "$(NVCC)" --version | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\),.*/\1\2/p')
 RUN ?= runs/textures
 TRAIN_FLAGS ?= --data textures --compare ssim,amplified-ssim,mse,amplified-mse
 STUDY := python/results
 STUDY_FLAGS ?= --processes 2
 FASHION_ROOT ?= /usr/share/datasets/fashion-mnist
 TORCH ?= $(shell sed -n 's/^torch==//p' requirements-dev.txt)
+# Where torch comes from, if not from where all else does: PyTorch's CPU index, for one.
+TORCH_INDEX ?=
+TORCH_FROM = $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)")
+AARCH64_FLAGS ?=
 MATRIX ?=
 MATRIX_FLAGS ?=
 FUZZ_CASES ?= 20000
@@ -41,21 +45,21 @@ CHECK := build/check-torch-$(TORCH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build build-cuda train study study-full study-publish test lint format fuzz mutate clean
+.PHONY: help setup build build-cuda train study study-full study-publish test test-aarch64 lint format fuzz mutate clean
 .PHONY: matrix wheel wheel-check wheel-cuda wheel-cuda-check sdist
 .PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-bundle gpu-check gpu-report gpu-static triton-static prove
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(LIBRARY) ## make the virtual environment in .venv and build the native kernels
+setup: $(LIBRARY) ## make .venv, with torch from TORCH_INDEX=<url> if given, and build the native kernels
 build: $(LIBRARY) ## build the native kernels in place: only what has changed, with ninja
 
 # torch first and alone, so that no other package chooses its build.
 $(READY): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python >= 3.10 is needed, $(PYTHON) is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' requirements-dev.txt)"
+	$(BIN)/python -m pip install --quiet $(TORCH_FROM) "$$(grep '^torch==' requirements-dev.txt)"
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	$(NO_KERNELS) $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
@@ -89,6 +93,10 @@ study-publish: $(READY) ## tables, figures and page of python/results from its l
 test: $(LIBRARY) ## run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_FLAGS)
 
+# With any Python >= 3.10; see the program for what it needs beside.
+test-aarch64: ## cross-compile the CPU kernels for aarch64 and test them in QEMU; skipped where either is missing
+	$(PYTHON) tests/cpu/aarch64.py $(AARCH64_FLAGS)
+
 # With any Python; environments of 5 GB each stay in build/matrix until `make clean`.
 matrix: ## build and test beside several releases of PyTorch, or beside MATRIX="oldest gpu development newest"
 	$(PYTHON) tests/install/matrix.py $(MATRIX) $(MATRIX_FLAGS)
@@ -115,7 +123,7 @@ mutate: $(LIBRARY) ## put known errors into copies of the kernels and show which
 # without torchvision, which would replace torch by a build of several GB.
 $(BENCH_READY): requirements-dev.txt bench/requirements.txt bench/requirements-no-deps.txt
 	test -x $(BENCH_BIN)/python || $(PYTHON) -m venv $(BENCH_VENV)
-	$(BENCH_BIN)/python -m pip install --quiet "$$(grep '^torch==' requirements-dev.txt)"
+	$(BENCH_BIN)/python -m pip install --quiet $(TORCH_FROM) "$$(grep '^torch==' requirements-dev.txt)"
 	$(BENCH_BIN)/python -m pip install --quiet -r bench/requirements.txt
 	$(BENCH_BIN)/python -m pip install --quiet --no-deps -r bench/requirements-no-deps.txt
 	@touch $@
@@ -205,7 +213,7 @@ wheel-cuda-check: $(if $(wildcard dist/cuda/*.whl),,wheel-cuda) ## the same with
 define install_and_check
 rm -rf $(CHECK)
 $(PYTHON) -m venv $(CHECK)
-$(CHECK)/bin/python -m pip install --quiet torch==$(TORCH)
+$(CHECK)/bin/python -m pip install --quiet $(TORCH_FROM) torch==$(TORCH)
 $(CHECK)/bin/python -m pip install --quiet --no-deps $(1)
 cd / && "$(CURDIR)/$(CHECK)/bin/python" -W ignore -m lamp_kernels | tee "$(CURDIR)/$(CHECK)/report"
 grep -q 'cpu tensor is computed by: native' $(CHECK)/report

@@ -29,7 +29,7 @@ def _load(library: Path, note: str) -> str | None:
     """Load a library, once; None, or why there is none. setup.py leaves the reason in a note."""
     if not library.exists():
         left = _PACKAGE / note
-        reason = left.read_text().strip() if left.exists() else "it was not built"
+        reason = left.read_text(encoding="utf-8").strip() if left.exists() else "it was not built"
         return f"{reason}: no {library.name} in the package"
     try:
         torch.ops.load_library(library)

@@ -90,10 +90,14 @@ LAMP_INLINE Vector<T> within(Vector<T> v, int column, int first, int end) {
   for (int l = 0; l < kLanes<T>; ++l) lane[l] = l;
   return ((lane >= first - column) & (lane < end - column)) ? v : Vector<T>{};
 }
-// Lanes k .. k + lanes - 1 of two vectors one after the other.
+// Lanes k .. k + lanes - 1 of two vectors one after the other. GCC has clang's name for it since 12.
 template <int k, class V, int... lane>
 LAMP_INLINE V shifted(V a, V b, std::integer_sequence<int, lane...>) {
+#if __has_builtin(__builtin_shufflevector)
   return __builtin_shufflevector(a, b, (lane + k)...);
+#else
+  return __builtin_shuffle(a, b, typename bits<V>::type{(lane + k)...});
+#endif
 }
 // A row at `offset` from a multiple of the lanes, out of its aligned vectors.
 template <class T, int offset>

@@ -1,5 +1,6 @@
-// Runs the CPU kernels, without PyTorch, on the cases of cases.h, whose arguments it takes. Exit
-// status 1 if anything is wrong.
+// Runs the CPU kernels, without PyTorch, on the cases of cases.h, whose arguments it takes, and
+//   --only windows   every kernel of the radii: dtypes, gradients, borders
+// Exit status 1 if anything is wrong.
 #include <atomic>
 #include <cstdio>
 #include <thread>
@@ -78,6 +79,33 @@ class CpuKernels : public Kernels {
   }
 };
 
+// ---- Every kernel that there is ----------------------------------------------------------------
+
+template <class T>
+void window(int radius, int gradients, Border border, uint64_t seed, Kernels& kernels) {
+  Random random(seed);
+  Case<T> c;
+  Params& p = c.p;
+  p.ssim = true;
+  p.mse = random.chance(0.5);
+  p.border = border;
+  c.set_window(radius, 1.5);
+  c.set_shape({2, 1, 2 * radius + 13, 2 * radius + 37});
+  const int wanted = gradients == 1 ? 1 + int(random.below(2)) : gradients == 2 ? 3 : 0;
+  complete_and_check(c, seed, random, kernels, wanted);
+}
+
+void windows(const Arguments& arguments, Kernels& kernels) {
+  uint64_t seed = 0;
+  for (const int radius : arguments.radii)
+    for (int gradients = 0; gradients <= 2; ++gradients)
+      for (const Border border : {Border::reflect, Border::valid, Border::zeros}) {
+        window<float>(radius, gradients, border, ++seed, kernels);
+        window<double>(radius, gradients, border, ++seed, kernels);
+      }
+  std::printf("%llu windows\n", (unsigned long long)seed);
+}
+
 }  // namespace
 
 int main(int count, char** values) {
@@ -86,6 +114,7 @@ int main(int count, char** values) {
   std::printf("instruction set: %s\n", lamp_kernels::isa().name);
   CpuKernels kernels;
   run_cases(arguments, kernels);
+  if (arguments.wants("windows")) windows(arguments, kernels);
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -13,60 +13,31 @@ from typing import Any
 
 import pytest
 import setuptools
-
-ROOT = Path(__file__).resolve().parents[2]
-LIBRARY = ROOT / "lamp_kernels" / "_C.abi3.so"
-BACKEND = "from setuptools import build_meta; print(build_meta.build_{}({!r}))"
-SWITCHES = ("LAMP_KERNELS_NATIVE", "LAMP_KERNELS_CUDA")
-SETTINGS = (
-    *SWITCHES,
-    "LAMP_KERNELS_LOCAL_VERSION",
-    "CXX",
-    "CUDA_HOME",
-    "NVCC_CCBIN",
-    "TORCH_CUDA_ARCH_LIST",
+from projects import (
+    BACKEND,
+    ROOT,
+    SETTINGS,
+    SWITCHES,
+    copy_tree,
+    error_of,
+    executable,
+    make_toolkit,
+    run,
 )
+
+LIBRARY = ROOT / "lamp_kernels" / "_C.abi3.so"
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what pip sees, without what was built in place."""
     copy = tmp_path_factory.mktemp("tree")
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    shutil.copy(ROOT / "CHANGELOG.md", copy)
-    ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.txt")
-    for name in ("lamp_kernels", "csrc", "tests"):
-        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+    copy_tree(copy)
     return copy
 
 
 @pytest.fixture
 def no_compiler(tmp_path: Path) -> dict[str, str]:
     return {"PATH": str(tmp_path)}
-
-
-def run(tree: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Python in the tree; without the compilers and the switches of whoever runs the tests."""
-    inherited = {k: v for k, v in os.environ.items() if k not in SETTINGS}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=tree,
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-# A CUDA build of PyTorch logs, when it is imported, that it found a toolkit and no GPU.
-LOGGED = re.compile(r"^W\d{4} \S+ \d+ .*torch/utils/cpp_extension\.py:\d+\] .*\n", re.MULTILINE)
-
-
-def error_of(failed: subprocess.CompletedProcess[str]) -> str:
-    """All that it said, but for what PyTorch logs."""
-    assert failed.returncode != 0
-    return LOGGED.sub("", failed.stderr)
 
 
 def note_after_build_py(tree: Path, folder: Path, kind: str = "native", **environment: str) -> str:
@@ -176,35 +147,10 @@ def test_version_of_a_wheel_with_cuda_kernels(tree, tmp_path):
 
 # ---- The CUDA kernels: with what, and for what, they are compiled --------------------------------
 
-NVCC = """#!/bin/sh
-case "$1" in
-  --version) echo "Cuda compilation tools, release 13.0, V13.0.88" ;;
-  --dryrun) echo "#\\$ TOP=$(dirname "$0")/.." >&2 ;;
-  *) exit 1 ;;
-esac
-"""
-
-
-def executable(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
-    file.chmod(0o755)
-
 
 @pytest.fixture
 def cuda_toolkit(tmp_path: Path) -> Path:
-    """A toolkit as far as setup.py looks at one."""
-    root = tmp_path / "cuda-13.0"
-    executable(root / "bin/nvcc", NVCC)
-    for name in ("include/cuda_runtime.h", "lib64/libcudart_static.a"):
-        (root / name).parent.mkdir(parents=True)
-        (root / name).touch()
-    (root / "include/crt").mkdir()
-    (root / "include/crt/host_config.h").write_text(
-        "#error -- unsupported GNU version! gcc versions later than 15 are not supported!\n"
-        "#error -- unsupported clang version! clang version must be less than 21 and so on\n"
-    )
-    return root
+    return make_toolkit(tmp_path / "cuda-13.0")
 
 
 def test_toolkit_behind_a_script(monkeypatch, tmp_path, cuda_toolkit):
@@ -320,6 +266,9 @@ class TestTargets:
         assert flags[flags.index("-ccbin") + 1] == sys.executable
         assert flags[flags.index("-m64") - 1] == "-Xcompiler"
         assert "-ccbin" not in nvcc_flags(monkeypatch, cuda_toolkit, NVCC_CCBIN="g++")
+        behind = nvcc_flags(monkeypatch, cuda_toolkit, CXX="env g++ -m64")  # as ccache is
+        assert behind[behind.index("-ccbin") + 1] == "g++"
+        assert "env" not in behind
 
 
 # What would let a file use instructions that the machine may lack, or hide NaN. Passed to the
@@ -402,6 +351,12 @@ def test_library_links_to_torch_and_the_system_only(library):
     assert needed <= {"libtorch", "libtorch_cpu", "libc10"} | system
     assert "RPATH" not in dynamic
     assert "RUNPATH" not in dynamic
+
+
+@needs_binutils
+def test_library_takes_nothing_from_python(library):
+    """So that one wheel serves every Python, and is tagged so."""
+    assert not re.findall(r" _?Py[A-Z_]\w*", printed("nm", "-D", "--undefined-only", library))
 
 
 @needs_binutils

@@ -1,0 +1,96 @@
+"""Copies of the project to build from, and what a build finds on the machine."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BACKEND = "from setuptools import build_meta; print(build_meta.build_{}({!r}))"
+SWITCHES = ("LAMP_KERNELS_NATIVE", "LAMP_KERNELS_CUDA")
+SETTINGS = (
+    *SWITCHES,
+    "LAMP_KERNELS_LOCAL_VERSION",
+    "CXX",
+    "CUDA_HOME",
+    "NVCC_CCBIN",
+    "TORCH_CUDA_ARCH_LIST",
+)
+NVCC = """#!/bin/sh
+case "$1" in
+  --version) echo "Cuda compilation tools, release 13.0, V13.0.88" ;;
+  --dryrun) echo "#\\$ TOP=$(dirname "$0")/.." >&2 ;;
+  *) echo "nvcc fatal   : this is none" >&2; exit 1 ;;
+esac
+"""
+
+
+def copy_tree(folder: Path, *, csrc: bool = True) -> None:
+    """What pip sees, without what was built in place."""
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copy(ROOT / "CHANGELOG.md", folder)
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.txt")
+    for name in ("lamp_kernels", "csrc", "tests") if csrc else ("lamp_kernels",):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+
+
+def small_project(folder: Path) -> Path:
+    """The project with C++ and CUDA C++ that compile in a moment."""
+    (folder / "csrc/cpu").mkdir(parents=True)
+    (folder / "csrc/cuda").mkdir()
+    copy_tree(folder, csrc=False)
+    (folder / "csrc/bindings.cpp").write_text("int lamp() { return 0; }\n")
+    (folder / "csrc/cuda/bindings.cpp").write_text("int lamp_cuda() { return 0; }\n")
+    (folder / "csrc/cuda/kernel.cuh").write_text("__global__ void kernel(float* p) { *p = 1; }\n")
+    (folder / "csrc/cuda/kernel.cu").write_text(
+        '#include "kernel.cuh"\nvoid run(float* p) { kernel<<<1, 1>>>(p); }\n'
+    )
+    return folder
+
+
+def run(tree: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python in the tree; without the compilers and the switches of whoever runs the tests."""
+    inherited = {k: v for k, v in os.environ.items() if k not in SETTINGS}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=tree,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# A CUDA build of PyTorch logs, when it is imported, that it found a toolkit and no GPU.
+LOGGED = re.compile(r"^W\d{4} \S+ \d+ .*torch/utils/cpp_extension\.py:\d+\] .*\n", re.MULTILINE)
+
+
+def error_of(failed: subprocess.CompletedProcess[str]) -> str:
+    """All that it said, but for what PyTorch logs."""
+    assert failed.returncode != 0
+    return LOGGED.sub("", failed.stderr)
+
+
+def executable(file: Path, text: str) -> Path:
+    """A program of that text."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o755)
+    return file
+
+
+def make_toolkit(root: Path) -> Path:
+    """A CUDA toolkit as far as setup.py looks at one; it compiles nothing."""
+    executable(root / "bin/nvcc", NVCC)
+    for name in ("include/cuda_runtime.h", "lib64/libcudart_static.a"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).touch()
+    (root / "include/crt").mkdir()
+    (root / "include/crt/host_config.h").write_text(
+        "#error -- unsupported GNU version! gcc versions later than 15 are not supported!\n"
+        "#error -- unsupported clang version! clang version must be less than 21 and so on\n"
+    )
+    return root
