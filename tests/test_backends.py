@@ -424,7 +424,7 @@ class TestCudaKernels:
         monkeypatch.setattr(native, "_cuda_refusals", {0: None})
         with FakeTensorMode():
             images = [torch.empty(2, 3, 32, 32, device="cuda") for _ in range(2)]
-            weight = torch.empty(32, 32, device="cuda")
+            weight = torch.empty(1, 1, 32, 32, device="cuda")
             loss = functional.amplified_reconstruction_loss(*images, weight, backend="native")
             losses = functional.anomaly_map(*images, backend="native")
         assert (loss.device.type, losses.device.type) == ("cuda", "cuda")

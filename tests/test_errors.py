@@ -146,13 +146,15 @@ class TestTensors:
         with pytest.raises(ValueError, match=message):
             function(IMAGE, IMAGE, torch.ones(1, device="meta"))
 
-    @pytest.mark.parametrize("shape", [(3, 16), (2, 2, 16, 16), (1, 2, 3, 16, 16), (0,)])
+    @pytest.mark.parametrize(
+        "shape", [(3, 16), (16, 16), (16,), (3,), (2, 2, 16, 16), (1, 2, 3, 16, 16), (0,)]
+    )
     def test_weight_does_not_broadcast(self, function, shape):
         with pytest.raises(ValueError, match=r"weight of shape .* does not broadcast"):
             function(IMAGE, IMAGE, torch.ones(shape))
 
     def test_a_mask_for_each_image_has_no_channel(self, function):
-        with pytest.raises(ValueError, match=r"one mask for each image is weight\[:, None\]"):
+        with pytest.raises(ValueError, match=r"for \(N, 1, H, W\) give weight\[:, None\]"):
             function(IMAGE, IMAGE, torch.ones(IMAGE.shape[0], *IMAGE.shape[2:]))
 
     def test_weight_requires_grad(self, function):
@@ -267,7 +269,7 @@ def test_values_are_never_read(function):
     """On the meta device there are no values: any check of one would raise."""
     side = 81  # the least that MS-SSIM takes
     image = torch.rand(2, 3, side, side, device="meta", requires_grad=True)
-    loss = function(image, image.detach(), torch.ones(side, side, device="meta"))
+    loss = function(image, image.detach(), torch.ones(1, 1, side, side, device="meta"))
     assert loss.shape == ()
     loss.backward()
     assert image.grad.shape == image.shape
