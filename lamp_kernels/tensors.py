@@ -74,9 +74,11 @@ def check_pair(input: Tensor, target: Tensor, names: tuple[str, str] = ("input",
         )
 
 
-def check_image_shape(input: Tensor, options: LossOptions, name: str = "input") -> None:
+def check_image_shape(
+    input: Tensor, options: LossOptions, name: str = "input", *, warns: bool = True
+) -> None:
     """Raise unless `input` is (N, C, H, W) with sides that the window and its border allow."""
-    check_channels_first(input, name)
+    check_channels_first(input, name, warns=False)
     least = smallest_side(options.window_size, options.padding)
     height, width = input.shape[2], input.shape[3]
     if height < least or width < least:
@@ -85,9 +87,11 @@ def check_image_shape(input: Tensor, options: LossOptions, name: str = "input") 
             f"padding={options.padding!r} needs sides of at least {least}, got height {height} "
             f"and width {width}{channels_last_hint(input.shape, name)}"
         )
+    if warns:
+        _warn_of_channels_last(input, name)
 
 
-def check_channels_first(input: Tensor, name: str = "input") -> None:
+def check_channels_first(input: Tensor, name: str = "input", *, warns: bool = True) -> None:
     """Raise unless `input` is (N, C, H, W), C > 0; warn where it all but surely is (N, H, W, C)."""
     if input.dim() != 4:
         raise ValueError(
@@ -96,6 +100,11 @@ def check_channels_first(input: Tensor, name: str = "input") -> None:
         )
     if input.shape[1] == 0:
         raise ValueError(f"{name} must have at least one channel, got {tuple(input.shape)}")
+    if warns:
+        _warn_of_channels_last(input, name)
+
+
+def _warn_of_channels_last(input: Tensor, name: str) -> None:
     if torch.compiler.is_compiling():  # a comparison of sizes would be a guard, or a constraint
         return
     hint = channels_last_hint(input.shape, name)
