@@ -44,7 +44,7 @@ def reduced_loss(
         factors = levels.shared_factors(terms, amplify_over, reduction)
     else:
         grids = [_grid(input.shape, metric, options) for metric in terms]
-        largest = max(grids, key=torch.Size.numel)
+        largest = grids[-1]  # SSIM comes first, and has the only one that may be smaller
         mask, sums, scale = weights.scaled(
             as_many_dimensions(weight, input),
             dtype,

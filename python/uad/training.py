@@ -119,7 +119,7 @@ class Trainer:
         """One pass over uint8 images (N, C, H, W), in whole batches."""
         self.model.train()
         batches = epoch_batches(len(train), self.options.batch_size, self.options.seed, epoch)
-        losses = []
+        losses: list[Tensor] = []
         clock = StepClock(self.device)
         clock.tick()
         for batch in tqdm(
