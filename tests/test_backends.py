@@ -511,7 +511,7 @@ for dtype, shape, padding, window_size in itertools.product(
 ):
     leaves = [image.to(dtype).requires_grad_() for image in torch.rand(2, *shape)]
     loss = functional.amplified_reconstruction_loss(
-        *leaves, torch.rand(shape[-2:]), l1=0.5, padding=padding, window_size=window_size)
+        *leaves, torch.rand(1, 1, *shape[-2:]), l1=0.5, padding=padding, window_size=window_size)
     loss.backward()
     results += [loss.detach(), leaves[0].grad, leaves[1].grad]
 torch.save(results, sys.argv[1])

@@ -194,7 +194,7 @@ def test_pointwise_of_any_shape(interpret, shape):
 
 
 def test_pixels_that_32_bits_do_not_count(interpret):
-    case = {"shape": (1, 2, 3, 700), "terms": TERMS["mse"], "weight": (3, 700)}
+    case = {"shape": (1, 2, 3, 700), "terms": TERMS["mse"], "weight": (1, 1, 3, 700)}
     assert max(interpret(interpreted.errors_of_wide_pixels, **case)) <= LIMITS[torch.float32]
 
 
