@@ -5,7 +5,7 @@ which image scores higher, so amplification belongs into training.
 """
 
 import math
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal
 
 from torch import Tensor
@@ -15,16 +15,18 @@ from lamp_kernels.options import (
     METRICS,
     LossOptions,
     Metric,
+    by_name,
     check_choice,
     check_not_negative,
-    check_positive,
+    shown,
 )
-from lamp_kernels.tensors import check_float_tensor, compute_dtype
+from lamp_kernels.tensors import check_channels_first, check_float_tensor, compute_dtype
 
 ChannelReduction = Literal["mean", "max"]
 Pooling = Literal["mean", "max", "topk"]
 
 
+@by_name
 def anomaly_map(
     input: Tensor,
     target: Tensor,
@@ -60,8 +62,8 @@ def anomaly_map(
     check_choice("metric", metric, METRICS)
     check_choice("channel_reduction", channel_reduction, ("mean", "max"))
     options = LossOptions(data_range, window_size, sigma, k1, k2, amplification="none").checked()
-    if check_float_tensor("input", input).dim() != 4 or input.shape[1] == 0:
-        raise ValueError(f"input must be (N, C, H, W) with C >= 1, got {tuple(input.shape)}")
+    if check_float_tensor("input", input).dim() != 4 or metric != "ssim":  # which checks itself
+        check_channels_first(input)
     spread = _check_smoothing(smooth_sigma, input)
     errors = dispatch.loss_map(input, target, None, {metric: 1.0}, options, backend)
     per_pixel = errors.mean(dim=1) if channel_reduction == "mean" else errors.amax(dim=1)
@@ -70,6 +72,7 @@ def anomaly_map(
     return reference.smooth(per_pixel.unsqueeze(1), spread).squeeze(1)
 
 
+@by_name
 def anomaly_score(
     map: Tensor,
     *,
@@ -118,12 +121,15 @@ def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
 
 def _check_k(k: int | float, pixels: int) -> int:
     """The number of pixels that `k` means among `pixels`."""
-    if isinstance(k, Integral) and not isinstance(k, bool):
+    number = isinstance(k, Real) and not isinstance(k, bool)
+    wanted = f"1 to {pixels} pixels as an integer, or a share of them, 0 < k <= 1, as a float"
+    if not number:
+        raise TypeError(f"k must be {wanted}; got {shown(k)}")
+    if isinstance(k, Integral):
         count = int(k)
     else:
-        share = check_positive("k", k)
         # ceil, forgiving a rounding error: 0.07 * 100 is 7.000000000000001
-        count = math.ceil(share * pixels - 1e-9)
+        count = math.ceil(k * pixels - 1e-9) if 0.0 < k <= 1.0 else 0
     if not 1 <= count <= pixels:
-        raise ValueError(f"k must name 1 to {pixels} pixels, or a share of them, got {k!r}")
+        raise ValueError(f"k must be {wanted}; got {k!r}")
     return count

@@ -6,9 +6,15 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from lamp_kernels import backends, levels, native, reference, triton
+from lamp_kernels import backends, levels, native, reference, triton, weights
 from lamp_kernels.options import Level, LossOptions, Metric, Reduction, Terms
-from lamp_kernels.tensors import check_image_shape, check_pair, check_weight, compute_dtype
+from lamp_kernels.tensors import (
+    as_many_dimensions,
+    check_image_shape,
+    check_pair,
+    check_weight,
+    compute_dtype,
+)
 
 # What `backends.resolve` names: modules with the functions `image_losses` and `loss_map`.
 IMPLEMENTATIONS: dict[str, ModuleType] = {
@@ -31,20 +37,28 @@ def reduced_loss(
     """The loss as a scalar, or (N,) for reduction="image"; float32, or float64 for float64."""
     implementation = _prepare(input, target, weight, terms, options, backend)
     dtype = compute_dtype(input.dtype, target.dtype)
-    mask = _mask(weight, input, dtype)
+    mask, scale = None, None
     factors: Tensor | levels.SharedFactors
     counted: Tensor | int = max(input.shape[0], 1)
-    if mask is None:
+    if weight is None:
         factors = levels.shared_factors(terms, amplify_over, reduction)
     else:
         grids = [_grid(input.shape, metric, options) for metric in terms]
-        weights = [_weight_sums(mask, input.shape, grid) for grid in grids]
+        largest = grids[-1]  # SSIM comes first, and has the only one that may be smaller
+        mask, sums, scale = weights.scaled(
+            as_many_dimensions(weight, input),
+            dtype,
+            levels.mean_over(amplify_over, reduction),
+            lambda mask: [_weight_sums(mask, input.shape, grid) for grid in grids],
+            lambda mask: reference.on_grid(mask, input.shape, largest),
+        )
         own_factors = []
-        for sums, coefficient in zip(weights, terms.values(), strict=True):
-            own, total = levels.nonzero(sums), levels.nonzero(sums.sum(0))
+        for each, coefficient in zip(sums, terms.values(), strict=True):
+            own, total = levels.nonzero(each), levels.nonzero(each.sum(0))
             own_factors.append(levels.factor(own, total, coefficient, amplify_over, reduction))
         factors = _columns(own_factors, input, dtype)
-        counted = torch.stack([(sums > 0).sum(0).clamp(min=1) for sums in weights])
+        if amplify_over == "image" and reduction == "mean":
+            counted = torch.stack([(each > 0).sum(0).clamp(min=1) for each in sums])
     shares = implementation.image_losses(
         tuple(terms),
         input,
@@ -57,7 +71,9 @@ def reduced_loss(
     )
     amplify = partial(reference.amplify, amplification=options.amplification, eps=options.eps)
     coefficients = list(terms.values())
-    return levels.finish(shares, coefficients, counted, amplify, amplify_over, reduction)
+    loss = levels.finish(shares, coefficients, counted, amplify, amplify_over, reduction)
+    divided = levels.mean_over(amplify_over, reduction) != "nothing"
+    return loss if scale is None or divided else loss * scale.reshape(())
 
 
 def loss_map(
@@ -78,6 +94,29 @@ def loss_map(
     values: Tensor = implementation.loss_map(terms, input, target, options)
     mask = _mask(weight, input, values.dtype)
     return values if mask is None else values * reference.on_grid(mask, input.shape, values.shape)
+
+
+def on_tangent(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    terms: Terms,
+    options: LossOptions,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    """How many elements of the terms have L > 1 - eps, and how many there are of weight > 0."""
+    plain = options._replace(amplification="none")
+    on, counted = input.new_zeros((), dtype=torch.int64), input.new_zeros((), dtype=torch.int64)
+    for metric in terms:
+        losses = loss_map(input, target, None, {metric: 1.0}, plain, backend)
+        found = losses > 1.0 - options.eps
+        check_weight(weight, input)
+        counts = torch.ones_like(found)
+        if weight is not None:
+            mask = as_many_dimensions(weight, input) > 0
+            counts = counts & reference.on_grid(mask, input.shape, losses.shape)
+        on, counted = on + (found & counts).sum(), counted + counts.sum()
+    return on, counted
 
 
 def _prepare(
@@ -109,8 +148,7 @@ def _mask(weight: Tensor | None, input: Tensor, dtype: torch.dtype) -> Tensor | 
     """The weight in the type computed in, with as many dimensions as the images."""
     if weight is None:
         return None
-    mask = weight.to(dtype)
-    return mask.reshape((1,) * (input.dim() - mask.dim()) + mask.shape)
+    return as_many_dimensions(weight, input).to(dtype)
 
 
 def _weight_sums(mask: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:

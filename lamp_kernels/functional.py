@@ -29,9 +29,10 @@ from lamp_kernels.options import (
     Padding,
     Reduction,
     Terms,
+    by_name,
     check_choice,
+    check_coefficient,
     check_eps,
-    check_not_negative,
     check_reduction,
     check_scale_weights,
 )
@@ -86,6 +87,7 @@ def amplify(loss: Tensor, amplification: Amplification = "log", eps: float = 1e-
     return reference.amplify(loss, amplification, check_eps(eps))
 
 
+@by_name
 def amplified_ssim_loss(
     input: Tensor,
     target: Tensor,
@@ -112,6 +114,7 @@ def amplified_ssim_loss(
     return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
 
 
+@by_name
 def amplified_mse_loss(
     input: Tensor,
     target: Tensor,
@@ -130,6 +133,7 @@ def amplified_mse_loss(
     return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
 
 
+@by_name
 def amplified_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -148,6 +152,7 @@ def amplified_l1_loss(
     return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
 
 
+@by_name
 def amplified_reconstruction_loss(
     input: Tensor,
     target: Tensor,
@@ -177,6 +182,7 @@ def amplified_reconstruction_loss(
     return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
 
 
+@by_name
 def amplified_ms_ssim_loss(
     input: Tensor,
     target: Tensor,
@@ -207,6 +213,7 @@ def amplified_ms_ssim_loss(
     )
 
 
+@by_name
 def ssim(
     input: Tensor,
     target: Tensor,
@@ -253,6 +260,7 @@ def ssim(
     return 1.0 - _loss(input, target, None, terms, options, "element", reduction, backend)
 
 
+@by_name
 def ms_ssim(
     input: Tensor,
     target: Tensor,
@@ -314,7 +322,7 @@ def check_terms(ssim: float, mse: float, l1: float) -> Terms:
     """The terms that count, or an error naming the coefficient that is wrong."""
     terms: dict[Metric, float] = {}
     for metric, value in zip(METRICS, (ssim, mse, l1), strict=True):
-        coefficient = check_not_negative(metric, value)
+        coefficient = check_coefficient(metric, value)
         if coefficient > 0.0:
             terms[metric] = coefficient
     if not terms:

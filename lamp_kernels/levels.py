@@ -54,14 +54,14 @@ class SharedFactors(NamedTuple):
 def shared_factors(terms: Terms, amplify_over: Level, reduction: Reduction) -> SharedFactors:
     """What S of every image is multiplied by, where there is no weight."""
     numerators = tuple(_numerator(value, amplify_over) for value in terms.values())
-    return SharedFactors(numerators, _mean_over(amplify_over, reduction))
+    return SharedFactors(numerators, mean_over(amplify_over, reduction))
 
 
 def factor(
     own: Tensor, total: Tensor, coefficient: float, amplify_over: Level, reduction: Reduction
 ) -> Tensor | float:
     """What one term's S is multiplied by, from m of each image and of all."""
-    numerator, over = _numerator(coefficient, amplify_over), _mean_over(amplify_over, reduction)
+    numerator, over = _numerator(coefficient, amplify_over), mean_over(amplify_over, reduction)
     if over == "nothing":
         return numerator
     return numerator / (own if over == "image" else total)
@@ -71,7 +71,8 @@ def _numerator(coefficient: float, amplify_over: Level) -> float:
     return coefficient if amplify_over == "element" else 1.0
 
 
-def _mean_over(amplify_over: Level, reduction: Reduction) -> MeanOver:
+def mean_over(amplify_over: Level, reduction: Reduction) -> MeanOver:
+    """What sums are divided by the number or the weights of."""
     if amplify_over == "image" or reduction == "image":
         return "image"
     return "batch" if amplify_over == "batch" or reduction == "mean" else "nothing"

@@ -8,12 +8,14 @@ us and a window to others.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from lamp_kernels import functional
+from lamp_kernels import dispatch, functional, multiscale
 from lamp_kernels.backends import check_request
 from lamp_kernels.options import (
+    METRICS,
     MULTISCALE_REDUCTIONS,
     REDUCTIONS,
     Amplification,
@@ -22,6 +24,8 @@ from lamp_kernels.options import (
     LossOptions,
     Padding,
     Reduction,
+    Terms,
+    by_name,
     check_reduction,
     check_scale_weights,
 )
@@ -41,6 +45,7 @@ class _AmplifiedLoss(_Loss):
     _function: Callable[..., Tensor]
     _reductions: Mapping[Level, tuple[Reduction, ...]] = REDUCTIONS
     _names: tuple[str, ...]
+    backend: str | None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(reduction=options["reduction"])
@@ -54,6 +59,29 @@ class _AmplifiedLoss(_Loss):
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         options = {name: getattr(self, name) for name in self._names}
         return type(self)._function(input, target, weight, **options)
+
+    @torch.no_grad()
+    def tangent_share(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The share of elements with L > 1 - eps, where A is a straight line of slope 1/eps; ().
+
+        Several percent say that the images may not lie within `data_range`, or that the network is
+        far from them: there the loss cannot tell wrong from wholly wrong. Elements of weight 0 do
+        not count, those of every term do, of MS-SSIM every position of every scale; also where a
+        mean is amplified or nothing is. Computes the losses once more, and waits for no device.
+        """
+        options = LossOptions(
+            **{name: getattr(self, name) for name in self._names if name in LossOptions._fields}
+        ).checked()
+        on, counted = self._on_tangent(input, target, weight, options)
+        return on / counted.clamp(min=1)
+
+    def _on_tangent(
+        self, input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions
+    ) -> tuple[Tensor, Tensor]:
+        return dispatch.on_tangent(input, target, weight, self._terms(), options, self.backend)
+
+    def _terms(self) -> Terms:
+        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._names)
@@ -91,10 +119,14 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
         input: the reconstruction, (N, C, H, W), float16, bfloat16, float32 or float64.
         target: the original, of the same shape, device and dtype; under autocast the floating
             dtypes may differ.
-        weight: m >= 0 without unit (documented, not checked), any real or boolean dtype,
-            broadcasting to `input`: an (N, 1, H, W) mask counts for every channel. Means divide
-            by the sum of the weights. For "valid" the weight at the window's centre counts. A
-            weight of 0 does not hide NaN. An all-zero weight or an empty batch gives 0.
+        weight: m >= 0 without unit (documented, not checked), any real or boolean dtype, with as
+            many dimensions as `input`, each of its size or 1: an (N, 1, H, W) mask counts for every
+            channel. Or (N,), one number an image; or one number. Nothing else has fewer dimensions:
+            (N, H, W) goes as `weight[:, None]`, (H, W) as `weight[None, None]`. Means divide by the
+            sum of the weights, whatever their scale, from 1e-45 to 1e38 in float32. For "valid" the
+            weight at the window's centre counts. A weight of 0 does not hide NaN. An all-zero
+            weight or an empty batch gives 0. The map is multiplied as it is, and has gradients
+            up to weights of 1e30.
 
     Returns: a scalar, (N,) or the map, without unit, float32 (float64 for float64 images).
 
@@ -103,6 +135,9 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
         ValueError: shapes or devices differ, the image is smaller than the border rule admits,
             an option is out of range, a weight does not broadcast or requires grad, a backend
             asked for is not available.
+        UserWarning: the images all but surely are (N, H, W, C), so that W is taken for channels.
+
+    ``loss.tangent_share(input, target, weight=None)`` is the share of elements with L > 1 - eps.
 
     Source: SSIM by Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004. Amplification by LAMP
     (arXiv 2308.14595), known to us by its abstract: amplifying the reconstruction loss, whatever
@@ -118,6 +153,7 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
 
     _function = staticmethod(functional.amplified_ssim_loss)
 
+    @by_name
     def __init__(
         self,
         *,
@@ -149,6 +185,9 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
             backend=backend,
         )
 
+    def _terms(self) -> Terms:
+        return {"ssim": 1.0}
+
 
 class AmplifiedMSELoss(_AmplifiedLoss):
     """Amplified squared error: L = ((x - y)/R)^2 per element, then A(L), then the mean.
@@ -171,6 +210,7 @@ class AmplifiedMSELoss(_AmplifiedLoss):
 
     _function = staticmethod(functional.amplified_mse_loss)
 
+    @by_name
     def __init__(
         self,
         *,
@@ -190,6 +230,9 @@ class AmplifiedMSELoss(_AmplifiedLoss):
             backend=backend,
         )
 
+    def _terms(self) -> Terms:
+        return {"mse": 1.0}
+
 
 class AmplifiedL1Loss(AmplifiedMSELoss):
     """Amplified absolute error: L = |x - y|/R per element, then A(L), then the mean.
@@ -203,6 +246,9 @@ class AmplifiedL1Loss(AmplifiedMSELoss):
     """
 
     _function = staticmethod(functional.amplified_l1_loss)
+
+    def _terms(self) -> Terms:
+        return {"l1": 1.0}
 
 
 class AmplifiedReconstructionLoss(_AmplifiedLoss):
@@ -226,6 +272,7 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
 
     _function = staticmethod(functional.amplified_reconstruction_loss)
 
+    @by_name
     def __init__(
         self,
         *,
@@ -263,6 +310,10 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
             backend=backend,
         )
         functional.check_terms(ssim, mse, l1)
+
+    def _terms(self) -> Terms:
+        ssim, mse, l1 = (getattr(self, metric) for metric in METRICS)
+        return functional.check_terms(ssim, mse, l1)
 
 
 class AmplifiedMSSSIMLoss(_AmplifiedLoss):
@@ -310,6 +361,7 @@ class AmplifiedMSSSIMLoss(_AmplifiedLoss):
     _function = staticmethod(functional.amplified_ms_ssim_loss)
     _reductions = MULTISCALE_REDUCTIONS
 
+    @by_name
     def __init__(
         self,
         *,
@@ -343,3 +395,9 @@ class AmplifiedMSSSIMLoss(_AmplifiedLoss):
             backend=backend,
         )
         check_scale_weights(scale_weights)
+
+    def _on_tangent(
+        self, input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions
+    ) -> tuple[Tensor, Tensor]:
+        scale_weights = check_scale_weights(self.scale_weights)
+        return multiscale.on_tangent(input, target, weight, options, scale_weights, self.backend)

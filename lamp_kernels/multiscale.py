@@ -38,9 +38,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lamp_kernels import backends, dispatch, levels, reference
-from lamp_kernels.options import Level, LossOptions, Reduction
-from lamp_kernels.tensors import check_image_shape, check_pair, check_weight, compute_dtype
+from lamp_kernels import backends, dispatch, levels, reference, weights
+from lamp_kernels.options import Level, LossOptions, Reduction, Terms
+from lamp_kernels.tensors import (
+    as_many_dimensions,
+    channels_last_hint,
+    check_image_shape,
+    check_pair,
+    check_weight,
+    compute_dtype,
+)
 from lamp_kernels.tensors import smallest_side as smallest_single_side
 
 # 1 - p is 1 for C1 = k1^2 beyond measure, so the contrast-structure term is SSIM with a large k1.
@@ -63,7 +70,18 @@ def reduced_loss(
     backend = _prepare(input, target, weight, options, len(scale_weights), backend)
     dtype = compute_dtype(input.dtype, target.dtype)
     x, y = input.to(dtype), target.to(dtype)
-    mask = None if weight is None else _as_images(weight.to(dtype), x)
+    mask = None
+    if weight is not None:
+        mask, _, _ = weights.scaled(
+            as_many_dimensions(weight, x),
+            dtype,
+            levels.mean_over(amplify_over, reduction),
+            lambda mask: [reference.sum_images(mask)],
+            lambda mask: mask,
+        )
+        mask = mask.expand(
+            *mask.shape[:2], *x.shape[2:]
+        )  # of these sides, so that it can be halved
     if options.amplification == "none" or amplify_over != "element":
         losses = _plain_losses(x, y, mask, options, scale_weights, backend)
         return _over_images(losses, mask, options, amplify_over, reduction)
@@ -81,6 +99,32 @@ def reduced_loss(
         )
     assert isinstance(loss, Tensor)  # one of scale_weights is positive
     return loss
+
+
+def on_tangent(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: LossOptions,
+    scale_weights: Sequence[float],
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    """`dispatch.on_tangent` over the positions of all scales."""
+    backend = _prepare(input, target, weight, options, len(scale_weights), backend)
+    dtype = compute_dtype(input.dtype, target.dtype)
+    x, y = input.to(dtype), target.to(dtype)
+    mask = None
+    if weight is not None:
+        mask = (as_many_dimensions(weight, x) > 0).to(dtype)
+        mask = mask.expand(*mask.shape[:2], *x.shape[2:])
+    on, counted = x.new_zeros((), dtype=torch.int64), x.new_zeros((), dtype=torch.int64)
+    for scale in _scales(x, y, mask, options, scale_weights):
+        terms: Terms = {"ssim": 1.0}
+        found, of = dispatch.on_tangent(
+            scale.input, scale.target, scale.weight, terms, scale.options, backend
+        )
+        on, counted = on + found, counted + of
+    return on, counted
 
 
 def similarity_of_planes(
@@ -187,24 +231,18 @@ def _over_images(
     if options.dissimilarity == "half":
         losses = 0.5 * losses
     if mask is None:
-        weights = torch.ones_like(losses)
+        by_plane = torch.ones_like(losses)
     else:
         sums = reference.sum_images(mask.flatten(0, 1)).view(mask.shape[:2])
-        weights = sums.expand(losses.shape)
-    own = weights.sum(1)
+        by_plane = sums.expand(losses.shape)
+    own = by_plane.sum(1)
     factor = levels.factor(
         levels.nonzero(own), levels.nonzero(own.sum()), 1.0, amplify_over, reduction
     )
     counted = (own > 0).sum().clamp(min=1)
     amplify = partial(reference.amplify, amplification=options.amplification, eps=options.eps)
-    shares = (weights * losses).sum(1) * factor
+    shares = (by_plane * losses).sum(1) * factor
     return levels.finish(shares, [1.0], counted, amplify, amplify_over, reduction)
-
-
-def _as_images(weight: Tensor, like: Tensor) -> Tensor:
-    """The weight in four dimensions and with the sides of the image: what can be halved."""
-    weight = weight.reshape((1,) * (4 - weight.dim()) + weight.shape)
-    return weight.expand(*weight.shape[:2], *like.shape[2:])
 
 
 def smallest_side(scales: int, options: LossOptions) -> int:
@@ -232,6 +270,6 @@ def _prepare(
         raise ValueError(
             f"input is too small: {scales} scales of window_size={options.window_size} with "
             f"padding={options.padding!r} need sides of at least {least}, got height "
-            f"{input.shape[2]} and width {input.shape[3]}"
+            f"{input.shape[2]} and width {input.shape[3]}{channels_last_hint(input.shape, 'input')}"
         )
     return resolved

@@ -5,9 +5,10 @@ device and leaves no trace in a compiled graph.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from numbers import Integral, Real
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 Padding = Literal["reflect", "valid", "zeros"]
 Dissimilarity = Literal["half", "full"]
@@ -44,6 +45,7 @@ MAX_WINDOW_SIZE = 31
 # So that data_range, and the squares of k1 and k2, are normal numbers in float32.
 DATA_RANGES = (1e-37, 1e38)
 STABILISERS = (1e-18, 1e18)
+COEFFICIENTS = (1e-18, 1e18)  # of terms and scales; so that their gradients are
 MIN_EPS = 1e-6  # a slope of 1e6; nearer to 1 the float32 spacing of 1 - eps itself shows
 
 
@@ -66,7 +68,7 @@ class LossOptions(NamedTuple):
         check_choice("dissimilarity", self.dissimilarity, DISSIMILARITIES)
         check_choice("amplification", self.amplification, AMPLIFICATIONS)
         return LossOptions(
-            check_within("data_range", self.data_range, DATA_RANGES),
+            check_data_range(self.data_range),
             check_window_size(self.window_size),
             check_positive("sigma", self.sigma),
             check_within("k1", self.k1, STABILISERS),
@@ -80,12 +82,7 @@ class LossOptions(NamedTuple):
 
 def check_positive(name: str, value: object) -> float:
     """`value` as a float if it is a positive finite real number, else an error naming it."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {_shown(value)}")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer beyond float64
-        number = math.inf
+    number = _real(name, value)
     if not (0.0 < number < math.inf):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
     return number
@@ -93,34 +90,56 @@ def check_positive(name: str, value: object) -> float:
 
 def check_within(name: str, value: object, limits: tuple[float, float]) -> float:
     """`value` as a float if it is a real number within the limits, else an error naming it."""
-    number = check_positive(name, value)
+    number = _real(name, value)
     low, high = limits
     if not low <= number <= high:
         raise ValueError(f"{name} must be within {low:g} to {high:g}, got {value!r}")
     return number
 
 
+def check_data_range(value: object, name: str = "data_range") -> float:
+    """`value` as a float if it is a range, else an error naming it; for tensors, what to do."""
+    if hasattr(value, "shape") and not isinstance(value, Real):
+        raise TypeError(
+            f"{name} must be one real number, got {shown(value)}. For one range r an image, (N,), "
+            f"divide the images by it, input / r.view(-1, 1, 1, 1) and the target too, with "
+            f"{name}=1.0; of a tensor of one number take .item(), which waits for its device"
+        )
+    return check_within(name, value, DATA_RANGES)
+
+
+def _real(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond float64
+        return -math.inf if value < 0 else math.inf
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Nothing if `value` is one of `choices`, else an error naming it and them."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {_shown(value)}")
+        listed = ", ".join(map(repr, choices))
+        raise TypeError(f"{name} must be a string, one of {listed}; got {shown(value)}")
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
 def check_window_size(value: object, name: str = "window_size") -> int:
     """`value` as an int if it is odd and within 1 to `MAX_WINDOW_SIZE`, else an error."""
+    wanted = f"odd and within 1 to {MAX_WINDOW_SIZE}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {_shown(value)}")
+        raise TypeError(f"{name} must be an integer, {wanted}; got {shown(value)}")
     size = int(value)
     if size % 2 == 0 or not 1 <= size <= MAX_WINDOW_SIZE:
-        raise ValueError(f"{name} must be odd and within 1 to {MAX_WINDOW_SIZE}, got {size}")
+        raise ValueError(f"{name} must be {wanted}, got {size}")
     return size
 
 
 def check_eps(value: object) -> float:
     """`value` as a float if 1e-6 <= value < 1, else an error."""
-    eps = check_positive("eps", value)
+    eps = _real("eps", value)
     if not MIN_EPS <= eps < 1.0:
         raise ValueError(f"eps must satisfy {MIN_EPS:g} <= eps < 1, got {value!r}")
     return eps
@@ -133,7 +152,9 @@ def check_reduction(
 ) -> None:
     """Nothing if the reduction exists at this level of amplification, else a ValueError."""
     check_choice("amplify_over", amplify_over, tuple(REDUCTIONS))
-    check_choice("reduction", reduction, REDUCTIONS["element"])
+    if reduction not in REDUCTIONS["element"]:
+        choices = tuple(dict.fromkeys(sum(existing.values(), ())))
+        check_choice("reduction", reduction, choices)
     if reduction not in existing[amplify_over]:
         raise ValueError(
             f"reduction={reduction!r} does not exist for amplify_over={amplify_over!r}; "
@@ -144,21 +165,59 @@ def check_reduction(
 def check_scale_weights(value: object, name: str = "scale_weights") -> tuple[float, ...]:
     """`value` as floats if it is a sequence of numbers >= 0, not all of them 0, else an error."""
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a sequence of numbers, got {_shown(value)}")
-    weights = tuple(check_not_negative(f"{name}[{i}]", each) for i, each in enumerate(value))
+        raise TypeError(f"{name} must be a sequence of numbers, one a scale; got {shown(value)}")
+    weights = tuple(check_coefficient(f"{name}[{i}]", each) for i, each in enumerate(value))
     if not any(weights):
         raise ValueError(f"one of {name} must be positive, got {value!r}")
     return weights
 
 
+def check_coefficient(name: str, value: object) -> float:
+    """`value` as a float if it is 0 or a number within `COEFFICIENTS`, else an error naming it."""
+    number = _real(name, value)
+    low, high = COEFFICIENTS
+    if number != 0.0 and not low <= number <= high:
+        raise ValueError(f"{name} must be 0 or within {low:g} to {high:g}, got {value!r}")
+    return number
+
+
 def check_not_negative(name: str, value: object) -> float:
     """`value` as a float if it is a finite real number of at least 0, else an error naming it."""
-    if not isinstance(value, bool) and isinstance(value, Real) and value <= 0:
-        if value == 0:
-            return 0.0
+    number = _real(name, value)
+    if not 0.0 <= number < math.inf:
         raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
-    return check_positive(name, value)
+    return number
 
 
-def _shown(value: object) -> str:
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def by_name(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Give a function whose options go by name an error, for others, that says which they are."""
+    code = function.__code__
+    places = code.co_varnames[: code.co_argcount]
+    options = tuple(function.__kwdefaults__ or ())
+
+    @wraps(function)
+    def checked(*args: Arguments.args, **named: Arguments.kwargs) -> Result:
+        if len(args) > len(places):
+            constructor = places[0] == "self"
+            called = type(args[0]).__name__ if constructor else function.__name__
+            before = places[1:] if constructor else places
+            raise TypeError(
+                f"{called} takes its options by name ({', '.join(options)})"
+                + (f" behind {', '.join(before)}" if before else "")
+                + f"; got {', '.join(map(shown, args[len(places) :]))} by position"
+            )
+        return function(*args, **named)
+
+    return checked
+
+
+def shown(value: object) -> str:
+    """`value` for an error; of a tensor or an array the shape: its numbers may be many."""
+    shape = getattr(value, "shape", None)
+    if shape is not None and not isinstance(value, Real):
+        return f"a {type(value).__name__} of shape {tuple(shape)}"
     return f"{value!r} ({type(value).__name__})"

@@ -207,9 +207,13 @@ def smoothing_radius(sigma: float) -> int:
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Maps (N, P, H, W) under a normalised Gaussian of `sigma` pixels, borders reflected."""
-    radius = smoothing_radius(sigma)
+    return blur(maps, 2 * smoothing_radius(sigma) + 1, sigma, "reflect")
+
+
+def blur(maps: Tensor, size: int, sigma: float, padding: Padding) -> Tensor:
+    """Maps (N, P, H, W) under a normalised Gaussian window of `size` x `size` pixels."""
     with _without_autocast(maps.device.type):
-        return _window_mean(_pad(maps, radius, "reflect"), gaussian(2 * radius + 1, sigma))
+        return _window_mean(_pad(maps, size // 2, padding), gaussian(size, sigma))
 
 
 # ---- What the public functions call ------------------------------------------------------------

@@ -4,7 +4,9 @@ A check of values would wait for a device and break a compiled graph. NaN and in
 data go through to the result; `check_range` is the explicit, synchronising check of values.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -44,49 +46,106 @@ def check_float_tensor(name: str, value: object) -> Tensor:
     return value
 
 
-def check_pair(input: Tensor, target: Tensor) -> None:
+def check_pair(input: Tensor, target: Tensor, names: tuple[str, str] = ("input", "target")) -> None:
     """Raise unless `input` and `target` are comparable images (N, ...).
 
     Mixed floating dtypes are legal under autocast only: there the network's output is of a
-    half type and the target is not, and neither is a mistake.
+    half type and the target is not, and neither is a mistake. names: for the errors.
     """
-    check_float_tensor("input", input)
-    check_float_tensor("target", target)
+    check_float_tensor(names[0], input)
+    check_float_tensor(names[1], target)
+    both = " and ".join(names)
     if input.shape != target.shape:
         raise ValueError(
-            "input and target must have the same shape, "
-            f"got {tuple(input.shape)} and {tuple(target.shape)}"
+            f"{both} must have the same shape, got {tuple(input.shape)} and {tuple(target.shape)}"
         )
     if input.dim() == 0:
-        raise ValueError("input must have a batch dimension (N, ...), got a 0-dimensional tensor")
+        raise ValueError(
+            f"{names[0]} must have a batch dimension (N, ...), got a 0-dimensional tensor"
+        )
     if input.device != target.device:
         raise ValueError(
-            f"input and target must be on the same device, got {input.device} and {target.device}"
+            f"{both} must be on the same device, got {input.device} and {target.device}"
         )
     if input.dtype != target.dtype and not _autocasting(input.device.type):
         raise TypeError(
-            "input and target must have the same dtype outside autocast, "
+            f"{both} must have the same dtype outside autocast, "
             f"got {input.dtype} and {target.dtype}"
         )
 
 
-def check_image_shape(input: Tensor, options: LossOptions) -> None:
+def check_image_shape(
+    input: Tensor, options: LossOptions, name: str = "input", *, warns: bool = True
+) -> None:
     """Raise unless `input` is (N, C, H, W) with sides that the window and its border allow."""
-    if input.dim() != 4:
-        raise ValueError(
-            f"input must be (N, C, H, W) for SSIM, got {input.dim()} dimensions: "
-            f"{tuple(input.shape)}" + ("; one image is image[None]" if input.dim() == 3 else "")
-        )
-    if input.shape[1] == 0:
-        raise ValueError(f"input must have at least one channel, got {tuple(input.shape)}")
+    check_channels_first(input, name, warns=False)
     least = smallest_side(options.window_size, options.padding)
     height, width = input.shape[2], input.shape[3]
     if height < least or width < least:
         raise ValueError(
-            f"input is too small: window_size={options.window_size} with "
+            f"{name} is too small: window_size={options.window_size} with "
             f"padding={options.padding!r} needs sides of at least {least}, got height {height} "
-            f"and width {width}"
+            f"and width {width}{channels_last_hint(input.shape, name)}"
         )
+    if warns:
+        _warn_of_channels_last(input, name)
+
+
+def check_channels_first(input: Tensor, name: str = "input", *, warns: bool = True) -> None:
+    """Raise unless `input` is (N, C, H, W), C > 0; warn where it all but surely is (N, H, W, C)."""
+    if input.dim() != 4:
+        raise ValueError(
+            f"{name} must be (N, C, H, W), got {input.dim()} dimensions: {tuple(input.shape)}"
+            + layout_hint(input.shape, name)
+        )
+    if input.shape[1] == 0:
+        raise ValueError(f"{name} must have at least one channel, got {tuple(input.shape)}")
+    if warns:
+        _warn_of_channels_last(input, name)
+
+
+def _warn_of_channels_last(input: Tensor, name: str) -> None:
+    if torch.compiler.is_compiling():  # a comparison of sizes would be a guard, or a constraint
+        return
+    hint = channels_last_hint(input.shape, name)
+    if hint:
+        warnings.warn(
+            f"{name} of shape {tuple(input.shape)} is taken as (N, C, H, W){hint}", stacklevel=2
+        )
+
+
+# Images whose last side is as short as this have their channels there.
+MOST_CHANNELS = 4
+# And whose other sides are as long as this: features of 256 channels and 4 x 4 pixels have not.
+SHORTEST_SIDE = 8
+
+
+def layout_hint(shape: torch.Size, name: str) -> str:
+    """How to make (N, C, H, W) of images of another number of dimensions."""
+    last = len(shape) > 0 and shape[-1] <= MOST_CHANNELS
+    if len(shape) == 2:
+        return f"; one image (H, W) is {name}[None, None]"
+    if len(shape) == 3 and last:
+        return f"; one image (H, W, C) is {name}.permute(2, 0, 1)[None]"
+    if len(shape) == 3:
+        return (
+            f"; one image (C, H, W) is {name}[None], one of (H, W, C) "
+            f"{name}.permute(2, 0, 1)[None], and images (N, H, W) are {name}[:, None]"
+        )
+    if len(shape) == 5:
+        slices = f"{name}.movedim(-1, 1).flatten(1, 2)" if last else f"{name}.flatten(1, 2)"
+        layout, frames = ("(N, D, H, W, C)", "") if last else ("(N, C, D, H, W)", ".flatten(0, 1)")
+        return f"; there is no 3-D window: volumes {layout} go slice by slice as {slices}" + (
+            f", videos (N, T, C, H, W) frame by frame as {name}{frames}" if frames else ""
+        )
+    return ""
+
+
+def channels_last_hint(shape: torch.Size, name: str) -> str:
+    """For (N, H, W, C), all but surely, the way to (N, C, H, W); else nothing."""
+    if shape[3] <= MOST_CHANNELS and min(shape[1], shape[2]) >= SHORTEST_SIDE:
+        return f"; images (N, H, W, C) go as {name}.permute(0, 3, 1, 2)"
+    return ""
 
 
 def smallest_side(window_size: int, padding: Padding) -> int:
@@ -98,11 +157,19 @@ def smallest_side(window_size: int, padding: Padding) -> int:
 
 
 def check_weight(weight: Tensor | None, input: Tensor) -> None:
-    """Raise unless `weight` is None or a map that broadcasts to `input` and wants no gradient."""
+    """Raise unless `weight` is None or a map that fits `input` and wants no gradient.
+
+    One rule for every loss: as many dimensions as the images, each of their size or 1; or (N,),
+    one number an image; or one number. What else has fewer dimensions would mean one thing in a
+    batch of N images and another in one of C or W.
+    """
     if weight is None:
         return
     if not isinstance(weight, Tensor):
-        raise TypeError(f"weight must be a torch.Tensor or None, got {type(weight).__name__}")
+        raise TypeError(
+            f"weight must be a torch.Tensor or None, got {type(weight).__name__}; "
+            "options go by name"
+        )
     _check_dense("weight", weight)
     if weight.dtype.is_complex:
         raise TypeError(f"weight must be real, got {weight.dtype}")
@@ -112,16 +179,41 @@ def check_weight(weight: Tensor | None, input: Tensor) -> None:
         raise ValueError(
             f"weight must be on the device of input, got {weight.device} and {input.device}"
         )
-    trailing = input.shape[input.dim() - weight.dim() :] if weight.dim() <= input.dim() else ()
-    if weight.dim() > input.dim() or any(
-        own != 1 and own != full for own, full in zip(weight.shape, trailing, strict=True)
-    ):
-        per_image = input.dim() == 4 and weight.shape == (input.shape[0], *input.shape[2:])
+    if not _broadcasts(weight.shape, input.shape):
         raise ValueError(
             f"weight of shape {tuple(weight.shape)} does not broadcast to input of shape "
-            f"{tuple(input.shape)}; dimensions are matched from the last to the first"
-            + ("; one mask for each image is weight[:, None]" if per_image else "")
+            f"{tuple(input.shape)}: it must have as many dimensions, each of input's size or 1, or "
+            "be (N,), one number an image"
+            + "".join(f"; {view}" for view in _views(weight.shape, input.shape))
         )
+
+
+def as_many_dimensions(weight: Tensor, input: Tensor) -> Tensor:
+    """A checked weight as the images have them: (N,) as (N, 1, ...), one number as (1, 1, ...)."""
+    if weight.dim() == input.dim():
+        return weight
+    return weight.reshape(-1, *(1,) * (input.dim() - 1))
+
+
+def _broadcasts(shape: torch.Size, images: torch.Size) -> bool:
+    """Whether a weight of this shape has one meaning for these images, whatever their sizes."""
+    if len(shape) == len(images):
+        return all(own == 1 or own == full for own, full in zip(shape, images, strict=True))
+    one_number = len(shape) < len(images) and all(own == 1 for own in shape)
+    return one_number or (len(shape) == 1 and shape[0] == images[0])
+
+
+def _views(shape: torch.Size, images: torch.Size) -> Iterator[str]:
+    """What a weight of fewer dimensions may mean, each with the way to say so."""
+    sizes = "NCHW" if len(images) == 4 else ("N", *map(str, images[1:]))
+    for dims in combinations(range(len(images)), len(shape)):
+        if all(own in (1, images[dim]) for own, dim in zip(shape, dims, strict=True)):
+            index = [":" if dim in dims else "None" for dim in range(max(dims) + 1)]
+            index += ["None"] * (len(images) - len(index))
+            while index[-1] == ":":
+                index.pop()
+            meant = (sizes[dim] if dim in dims else "1" for dim in range(len(images)))
+            yield f"for ({', '.join(meant)}) give weight[{', '.join(index)}]"
 
 
 def _check_dense(name: str, tensor: Tensor) -> None:

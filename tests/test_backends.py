@@ -424,7 +424,7 @@ class TestCudaKernels:
         monkeypatch.setattr(native, "_cuda_refusals", {0: None})
         with FakeTensorMode():
             images = [torch.empty(2, 3, 32, 32, device="cuda") for _ in range(2)]
-            weight = torch.empty(32, 32, device="cuda")
+            weight = torch.empty(1, 1, 32, 32, device="cuda")
             loss = functional.amplified_reconstruction_loss(*images, weight, backend="native")
             losses = functional.anomaly_map(*images, backend="native")
         assert (loss.device.type, losses.device.type) == ("cuda", "cuda")
@@ -511,7 +511,7 @@ for dtype, shape, padding, window_size in itertools.product(
 ):
     leaves = [image.to(dtype).requires_grad_() for image in torch.rand(2, *shape)]
     loss = functional.amplified_reconstruction_loss(
-        *leaves, torch.rand(shape[-2:]), l1=0.5, padding=padding, window_size=window_size)
+        *leaves, torch.rand(1, 1, *shape[-2:]), l1=0.5, padding=padding, window_size=window_size)
     loss.backward()
     results += [loss.detach(), leaves[0].grad, leaves[1].grad]
 torch.save(results, sys.argv[1])

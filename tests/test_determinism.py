@@ -46,7 +46,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("level", ["element", "image", "batch"])
 def test_any_number_of_threads(threads, level, shape):
     x, y = torch.rand(2, *shape)
-    weight = torch.rand(shape[-2:])
+    weight = torch.rand(1, 1, *shape[-2:])
 
     def loss_function(x, y):
         return AmplifiedReconstructionLoss(l1=1.0, amplify_over=level)(x, y, weight)

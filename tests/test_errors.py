@@ -1,5 +1,6 @@
 """Bad input is a TypeError or ValueError that names the argument and its value, before any work."""
 
+import inspect
 import math
 from functools import partial
 
@@ -43,7 +44,9 @@ OPTIONS = [
     ("data_range", math.nan, ValueError, "data_range.*nan"),
     ("data_range", "1", TypeError, "data_range.*'1'"),
     ("data_range", True, TypeError, "data_range.*True"),
-    ("data_range", torch.tensor(1.0), TypeError, "data_range.*Tensor"),
+    ("data_range", torch.tensor(1.0), TypeError, r"data_range.*Tensor.*\.item\(\)"),
+    ("data_range", torch.ones(2), TypeError, r"data_range.*\(2,\).*divide.*view\(-1, 1, 1, 1\)"),
+    ("data_range", 0, ValueError, "data_range must be within 1e-37 to 1e.38, got 0"),
     ("data_range", 10**400, ValueError, "data_range.*1000"),
     ("data_range", 1e-40, ValueError, "data_range.*1e-40"),
     ("data_range", 1e39, ValueError, r"data_range.*1e\+39"),
@@ -52,25 +55,29 @@ OPTIONS = [
     ("window_size", 0, ValueError, "window_size.*0"),
     ("window_size", -3, ValueError, "window_size.*-3"),
     ("window_size", 33, ValueError, "window_size.*33"),
-    ("window_size", 11.0, TypeError, "window_size.*11.0"),
+    ("window_size", 11.0, TypeError, "window_size.*odd and within 1 to 31; got 11.0"),
     ("sigma", 0.0, ValueError, "sigma.*0.0"),
     ("sigma", None, TypeError, "sigma.*None"),
-    ("k1", 0.0, ValueError, "k1.*0.0"),
+    ("k1", 0.0, ValueError, "k1 must be within 1e-18 to 1e.18, got 0.0"),
     ("k1", 1e300, ValueError, r"k1.*1e\+300"),
     ("k2", 1e-30, ValueError, "k2.*1e-30"),
     ("k2", -0.03, ValueError, "k2.*-0.03"),
-    ("eps", 0.0, ValueError, "eps.*0.0"),
+    ("eps", 0.0, ValueError, "eps must satisfy 1e-06 <= eps < 1, got 0.0"),
+    ("eps", -1, ValueError, "eps must satisfy 1e-06 <= eps < 1, got -1"),
+    ("eps", True, TypeError, "eps.*True"),
     ("eps", 1.0, ValueError, "eps.*1.0"),
     ("eps", 1e-7, ValueError, "eps.*1e-07"),
     ("padding", "same", ValueError, "padding.*'same'"),
-    ("padding", None, TypeError, "padding.*None"),
+    ("padding", None, TypeError, "padding.*'reflect', 'valid', 'zeros'; got None"),
     ("dissimilarity", "third", ValueError, "dissimilarity.*'third'"),
     ("amplification", "exp", ValueError, "amplification.*'exp'"),
+    ("amplification", True, TypeError, "amplification.*'log', 'none'; got True"),
     ("amplify_over", "pixel", ValueError, "amplify_over.*'pixel'"),
     ("reduction", "max", ValueError, "reduction.*'max'"),
     ("backend", "cuda", ValueError, "backend.*'cuda'"),
     ("backend", 1, TypeError, "backend.*1"),
     ("ssim", -1.0, ValueError, "ssim.*-1.0"),
+    ("ssim", 1e30, ValueError, r"ssim must be 0 or within 1e-18 to 1e\+18, got 1e\+30"),
     ("mse", math.inf, ValueError, "mse.*inf"),
     ("ssim", 10**400, ValueError, "ssim.*1000"),
     ("l1", "0", TypeError, "l1.*'0'"),
@@ -112,6 +119,33 @@ def test_an_option_changed_later_is_checked_too():
         loss_function(IMAGE, IMAGE)
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_options_by_position(module):
+    with pytest.raises(TypeError, match=rf"{module.__name__} takes its options by name.*got 11 "):
+        module(11)
+    given = inspect.signature(module).parameters.values()
+    assert {parameter.kind for parameter in given} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [*FUNCTIONS, functional.ssim, functional.ms_ssim, functional.anomaly_map],
+)
+def test_options_of_functions_by_position(function):
+    weight = (None,) if function in FUNCTIONS else ()
+    with pytest.raises(TypeError, match=r"by name \(.*data_range.*behind input, target.*255"):
+        function(IMAGE, IMAGE, *weight, 255)
+
+
+def test_reductions_that_ms_ssim_does_not_have():
+    with pytest.raises(ValueError, match="must be one of mean, image, sum; got 'max'"):
+        AmplifiedMSSSIMLoss(reduction="max")
+    with pytest.raises(TypeError, match=r"1 to 4 pixels .*share.*; got 'all'"):
+        functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k="all")
+    with pytest.raises(ValueError, match=r"0 < k <= 1.*; got 0\.0"):
+        functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k=0.0)
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 class TestTensors:
     def test_shapes_differ(self, function):
@@ -146,13 +180,15 @@ class TestTensors:
         with pytest.raises(ValueError, match=message):
             function(IMAGE, IMAGE, torch.ones(1, device="meta"))
 
-    @pytest.mark.parametrize("shape", [(3, 16), (2, 2, 16, 16), (1, 2, 3, 16, 16), (0,)])
+    @pytest.mark.parametrize(
+        "shape", [(3, 16), (16, 16), (16,), (3,), (2, 2, 16, 16), (1, 2, 3, 16, 16), (0,)]
+    )
     def test_weight_does_not_broadcast(self, function, shape):
         with pytest.raises(ValueError, match=r"weight of shape .* does not broadcast"):
             function(IMAGE, IMAGE, torch.ones(shape))
 
     def test_a_mask_for_each_image_has_no_channel(self, function):
-        with pytest.raises(ValueError, match=r"one mask for each image is weight\[:, None\]"):
+        with pytest.raises(ValueError, match=r"for \(N, 1, H, W\) give weight\[:, None\]"):
             function(IMAGE, IMAGE, torch.ones(IMAGE.shape[0], *IMAGE.shape[2:]))
 
     def test_weight_requires_grad(self, function):
@@ -177,6 +213,101 @@ class TestTensors:
             function(IMAGE, IMAGE, 1.0)
         with pytest.raises(TypeError, match="weight must be real"):
             function(IMAGE, IMAGE, torch.ones(1, dtype=torch.complex64))
+
+
+# Where the batch is as large as another dimension, a weight of fewer dimensions says two things.
+SAME = torch.rand(16, 16, 16, 16)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS[:4])
+class TestMeaningOfWeights:
+    def test_one_number_an_image(self, function):
+        y = SAME.roll(1, 0)
+        weight = torch.linspace(0, 1, 16)
+        wanted = function(SAME, y, weight.view(-1, 1, 1, 1))
+        assert function(SAME, y, weight) == wanted
+        maps = function(SAME, y, weight, reduction="none")
+        assert torch.equal(maps, function(SAME, y, weight.view(-1, 1, 1, 1), reduction="none"))
+
+    @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 1, 1, 1)])
+    def test_one_number(self, function, shape):
+        y = SAME.roll(1, 0)
+        torch.testing.assert_close(
+            function(SAME, y, torch.full(shape, 3.0), reduction="sum"),
+            3.0 * function(SAME, y, reduction="sum"),
+        )
+
+    def test_a_map_of_fewer_dimensions_is_refused_with_what_it_may_mean(self, function):
+        views = ["(N, C, H, 1) give weight", "(N, 1, H, W) give weight[:, None]"]
+        views += ["(N, C, 1, W) give weight[:, :, None]", "(1, C, H, W) give weight[None]"]
+        with pytest.raises(ValueError, match="does not broadcast") as refused:
+            function(SAME, SAME, torch.rand(16, 16, 16))
+        for view in views:
+            assert view in str(refused.value)
+        with pytest.raises(ValueError, match=r"for \(1, 1, H, W\) give weight\[None, None\]"):
+            function(SAME, SAME, torch.rand(16, 16))
+        with pytest.raises(ValueError, match=r"for \(1, 1, 1, W\) give weight\[None, None, None\]"):
+            function(SAME[:2], SAME[:2], torch.rand(16))
+
+
+def test_weights_of_features():
+    x, y, weight = torch.rand(5, 5), torch.rand(5, 5), torch.linspace(0, 1, 5)
+    for function in FUNCTIONS[1:3]:
+        assert function(x, y, weight) == function(x, y, weight[:, None])
+        assert function(x, y, weight) != function(x, y, weight[None])
+        assert function(x[0], y[0], weight) == function(x[:1], y[:1], weight[None])
+        with pytest.raises(ValueError, match=r"for \(1, 5\) give weight\[None\]"):
+            function(x[:3], y[:3], weight)
+
+
+LAYOUTS = {
+    (20, 16): r"image \(H, W\) is {}\[None, None\]",
+    (20, 16, 3): r"\(H, W, C\) is {}\.permute\(2, 0, 1\)\[None\]$",
+    (3, 20, 16): r"\(C, H, W\) is {0}\[None\].*\(N, H, W\) are {0}\[:, None\]",
+    (2, 1, 8, 20, 16): r"volumes \(N, C, D, H, W\) go slice by slice as {}\.flatten\(1, 2\)",
+    (2, 8, 20, 16, 1): r"\(N, D, H, W, C\) .*{}\.movedim\(-1, 1\)\.flatten\(1, 2\)",
+    (2, 20, 16, 3): r"\(N, H, W, C\) go as {}\.permute\(0, 3, 1, 2\)",
+}
+OF_IMAGES = [
+    functional.amplified_ssim_loss,
+    functional.amplified_reconstruction_loss,
+    functional.amplified_ms_ssim_loss,
+    functional.ssim,
+    functional.ms_ssim,
+    functional.anomaly_map,
+]
+
+
+@pytest.mark.parametrize("shape", LAYOUTS, ids=str)
+@pytest.mark.parametrize("function", OF_IMAGES)
+def test_other_layouts_are_named(function, shape):
+    image = torch.rand(shape)
+    with pytest.raises(ValueError, match=LAYOUTS[shape].format("input")):
+        function(image, image)
+
+
+def test_the_way_that_the_error_shows_leads_to_the_right_value():
+    image, other = torch.rand(20, 16, 3), torch.rand(20, 16, 3)
+    wanted = functional.ssim(*(x.movedim(2, 0)[None] for x in (image, other)))
+    found = functional.ssim(*(x.permute(2, 0, 1)[None] for x in (image, other)))
+    assert found == wanted
+    volume, other = torch.rand(2, 1, 4, 20, 16), torch.rand(2, 1, 4, 20, 16)
+    by_slice = [functional.ssim(volume[:, :, d], other[:, :, d]) for d in range(4)]
+    found = functional.ssim(volume.flatten(1, 2), other.flatten(1, 2))
+    torch.testing.assert_close(found, torch.stack(by_slice).mean())
+
+
+def test_channels_last_that_the_border_admits_is_a_warning():
+    image = torch.rand(2, 20, 16, 3)
+    with pytest.warns(
+        UserWarning, match=r"taken as \(N, C, H, W\); .*input\.permute\(0, 3, 1, 2\)"
+    ):
+        functional.ssim(image, image, padding="zeros")
+    with pytest.warns(UserWarning, match=r"input\.permute\(0, 3, 1, 2\)"):
+        functional.anomaly_map(image, image, metric="mse")
+    features = torch.rand(2, 256, 4, 4)  # no image has its channels there
+    functional.ssim(features, features, padding="zeros")
+    functional.amplified_mse_loss(image, image)  # for which no layout is wrong
 
 
 def test_pointwise_losses_need_a_batch_dimension():
@@ -267,7 +398,7 @@ def test_values_are_never_read(function):
     """On the meta device there are no values: any check of one would raise."""
     side = 81  # the least that MS-SSIM takes
     image = torch.rand(2, 3, side, side, device="meta", requires_grad=True)
-    loss = function(image, image.detach(), torch.ones(side, side, device="meta"))
+    loss = function(image, image.detach(), torch.ones(1, 1, side, side, device="meta"))
     assert loss.shape == ()
     loss.backward()
     assert image.grad.shape == image.shape

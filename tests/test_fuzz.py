@@ -118,7 +118,7 @@ def cases(draw: Any, dtype: torch.dtype) -> Case:
     if draw(st.booleans()):
         ones = draw(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)))
         weight = tuple(1 if one else side for one, side in zip(ones, shape, strict=True))
-        weight = weight[draw(st.integers(0, len(shape))) :]
+        weight = draw(st.sampled_from([weight, shape[:1], (1,), ()]))
     return Case(
         seed=draw(st.integers(0, 2**32 - 1)),
         kind=draw(st.sampled_from(list(KINDS))),

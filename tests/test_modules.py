@@ -10,6 +10,7 @@ import torch
 from lamp_kernels import (
     AmplifiedL1Loss,
     AmplifiedMSELoss,
+    AmplifiedMSSSIMLoss,
     AmplifiedReconstructionLoss,
     AmplifiedSSIMLoss,
     functional,
@@ -125,3 +126,40 @@ def test_without_amplification_it_is_the_loss_of_pytorch(ours, theirs, reduction
     x, y = torch.rand(2, *shape)
     found = ours(amplification="none", reduction=reduction)(x, y)
     torch.testing.assert_close(found, theirs(reduction=reduction)(x, y))
+
+
+# ---- The share on the tangent ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eps", [1e-2, 0.3])
+@pytest.mark.parametrize("module", [AmplifiedSSIMLoss, AmplifiedMSELoss, AmplifiedL1Loss])
+def test_tangent_share(module, eps):
+    x, y = torch.rand(2, 3, 16, 16), 0.0 * torch.rand(2, 3, 16, 16)
+    losses = module(amplification="none", reduction="none")(x, y)
+    found = module(eps=eps).tangent_share(x.requires_grad_(), y)
+    assert found.shape == ()
+    assert not found.requires_grad
+    torch.testing.assert_close(found, (losses > 1 - eps).float().mean())
+    weight = torch.rand(2, 1, 16, 16) > 0.5
+    wanted = (losses > 1 - eps)[weight.expand_as(losses)].float().mean()
+    torch.testing.assert_close(module(eps=eps).tangent_share(x, y, weight), wanted)
+    assert module(eps=eps).tangent_share(x[:0], y[:0]) == 0.0
+
+
+def test_tangent_share_of_terms_and_scales():
+    x, y = torch.rand(2, 1, 24, 24), torch.zeros(2, 1, 24, 24)
+    parts = [
+        (module(amplification="none", reduction="none", **options)(x, y) > 0.7).flatten()
+        for module, options in ((AmplifiedSSIMLoss, {"padding": "valid"}), (AmplifiedMSELoss, {}))
+    ]
+    loss = AmplifiedReconstructionLoss(padding="valid", eps=0.3)
+    torch.testing.assert_close(loss.tangent_share(x, y), torch.cat(parts).float().mean())
+    scales = AmplifiedMSSSIMLoss(scale_weights=(0.5, 0.5), dissimilarity="full", eps=0.3)
+    assert scales.tangent_share(x, x) == 0.0
+    assert scales.tangent_share(x, 1 - x) > 0.5
+
+
+def test_tangent_share_sees_images_that_are_not_within_data_range():
+    x, y = 255 * torch.rand(2, 3, 16, 16), 255 * torch.rand(2, 3, 16, 16)
+    assert AmplifiedMSELoss().tangent_share(x, y) > 0.9
+    assert AmplifiedMSELoss(data_range=255.0).tangent_share(x, y) < 0.01

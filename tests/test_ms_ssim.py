@@ -268,7 +268,7 @@ class TestWeights:
     def test_of_ones_changes_nothing(self, level, amplification):
         x, y = images(2, 3, 24, 28)
         loss = self.loss(level, amplification)
-        for shape in [(1,), (28,), (2, 1, 24, 28), (3, 1, 1)]:
+        for shape in [(1,), (2,), (1, 1, 1, 28), (2, 1, 24, 28), (1, 3, 1, 1)]:
             torch.testing.assert_close(loss(x, y, 2.5 * torch.ones(shape)), loss(x, y))
 
     def test_of_zero_leaves_an_image_out(self, level, amplification):
@@ -280,7 +280,7 @@ class TestWeights:
     def test_of_zero_leaves_a_channel_out(self, level, amplification):
         x, y = images(2, 3, 24, 28)
         loss = self.loss(level, amplification)
-        weight = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
+        weight = torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1, 1)
         torch.testing.assert_close(loss(x, y, weight), loss(x[:, ::2], y[:, ::2]))
 
     def test_all_zero_and_empty_batch(self, level, amplification):
@@ -295,8 +295,8 @@ class TestWeights:
     def test_looks_at_its_part_of_the_image(self, level, amplification):
         # Beyond two windows and the halvings, the unweighted half of the image is not seen.
         x, y = images(1, 1, 24, 64)
-        weight = torch.zeros(64)
-        weight[:16] = 1
+        weight = torch.zeros(1, 1, 1, 64)
+        weight[..., :16] = 1
         other = y.clone()
         other[..., 48:] = 1 - other[..., 48:]
         loss = self.loss(level, amplification)

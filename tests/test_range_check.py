@@ -36,6 +36,32 @@ def test_what_does_not(values, word):
         assert word in str(found)
 
 
+@pytest.mark.parametrize("scale", [255.0, 65535 / 4095])
+def test_a_range_that_is_far_too_large(scale):
+    image, other = torch.rand(2, 3, 8, 8), scale * torch.rand(2, 3, 8, 8)
+    for pair, where in [
+        ((image, image), ("input", "target")),
+        ((image, other), ("input",)),
+        ((other, image), ("target",)),
+    ]:
+        found = check_range(*pair, data_range=scale)
+        assert not found
+        assert (found.problem, found.where) == ("data_range too large", where)
+        assert "far too large for " + " and ".join(where) in str(found)
+    assert check_range(other, other, data_range=scale)
+
+
+def test_which_side():
+    image = torch.tensor([0.0, 0.5, 1.0])
+    found = check_range(255 * image, image)
+    assert (found.problem, found.where) == ("data_range too small", ("input",))
+    assert "too small" in str(found)
+    found = check_range(image, image - 0.5)
+    assert (found.problem, found.where) == ("below 0", ("target",))
+    assert "below 0" in str(found)
+    assert check_range(torch.zeros(3), torch.zeros(3), 255)  # says nothing about its range
+
+
 def test_empty_and_half():
     assert check_range(torch.zeros(0), torch.zeros(0))
     assert check_range(torch.ones(2).half(), torch.zeros(2).bfloat16())
@@ -48,3 +74,5 @@ def test_errors():
         check_range(torch.zeros(1), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match="data_range"):
         check_range(torch.zeros(1), torch.zeros(1), data_range=0)
+    with pytest.raises(TypeError, match=r"data_range.*\(2,\).*divide"):
+        check_range(torch.zeros(2), torch.zeros(2), data_range=torch.ones(2))

@@ -6,7 +6,10 @@ What differs:
 - A side shorter than the window is a ValueError, where pytorch-msssim leaves it unsmoothed with a
   warning. Of volumes (N, C, T, H, W) the depth T has to be shorter, and is left unsmoothed with a
   warning, here too; others, and volumes in `ms_ssim`, are a NotImplementedError.
-- Half types give float32. X and Y have one dtype, except under autocast.
+- Half types are computed in float32 and rounded once. X and Y have one dtype, except under
+  autocast, where the result has the dtype of X, the package's autocast's.
+- `data_range`, `K` and `weights` may be tensors or arrays, whose numbers are taken out: that waits
+  for their device, and no gradient goes there. A range for each image is a TypeError.
 - In float32 values differ by the package's rounding, of its taps and of E[x^2] - E[x]^2: by up to
   3e-6 on noise, by 1e-4 on flat images (0.95 with noise of 1e-2: `ssim` 6e-5, `ms_ssim` 1.3e-4).
   Ours are within 2e-7 of float64 with taps that are not rounded.
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels import functional, multiscale
+from lamp_kernels.compat import _arguments
 from lamp_kernels.options import (
     STABILISERS,
     LossOptions,
@@ -31,7 +35,12 @@ from lamp_kernels.options import (
     check_window_size,
     check_within,
 )
-from lamp_kernels.tensors import check_float_tensor
+from lamp_kernels.tensors import (
+    channels_last_hint,
+    check_float_tensor,
+    check_pair,
+    layout_hint,
+)
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 
@@ -39,12 +48,12 @@ __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 def ssim(
     X: Tensor,
     Y: Tensor,
-    data_range: float = 255,
+    data_range: float | Tensor = 255,
     size_average: bool = True,
     win_size: int = 11,
     win_sigma: float = 1.5,
     win: Tensor | None = None,
-    K: Sequence[float] = (0.01, 0.03),
+    K: Sequence[float] | Tensor = (0.01, 0.03),
     nonnegative_ssim: bool = False,
 ) -> Tensor:
     """SSIM of images, averaged over positions and channels; 1 for equal images.
@@ -61,7 +70,7 @@ def ssim(
         nonnegative_ssim: take 0 for the mean of a channel that is negative.
 
     Returns:
-        Tensor without unit, a scalar or (N,); float32, or float64 for float64 images.
+        Tensor without unit, a scalar or (N,), of the dtype of X.
 
     Raises:
         NotImplementedError: `win` is given, T >= win_size.
@@ -85,19 +94,19 @@ def ssim(
     per_channel = planes.view(*shape[:2], -1).mean(-1)
     if nonnegative_ssim:
         per_channel = per_channel.relu()
-    return per_channel.mean() if size_average else per_channel.mean(1)
+    return (per_channel.mean() if size_average else per_channel.mean(1)).to(X.dtype)
 
 
 def ms_ssim(
     X: Tensor,
     Y: Tensor,
-    data_range: float = 255,
+    data_range: float | Tensor = 255,
     size_average: bool = True,
     win_size: int = 11,
     win_sigma: float = 1.5,
     win: Tensor | None = None,
-    weights: Sequence[float] | None = None,
-    K: Sequence[float] = (0.01, 0.03),
+    weights: Sequence[float] | Tensor | None = None,
+    K: Sequence[float] | Tensor = (0.01, 0.03),
 ) -> Tensor:
     """Multi-scale SSIM of images, averaged over channels; 1 for equal images.
 
@@ -108,7 +117,7 @@ def ms_ssim(
         data_range, size_average, win_size, win_sigma, win, K: as in `ssim`.
 
     Returns:
-        Tensor in [0, 1] without unit, a scalar or (N,); float32, or float64 for float64 images.
+        Tensor in [0, 1] without unit, a scalar or (N,), of the dtype of X.
 
     Raises:
         NotImplementedError: `win` is given, X has five dimensions.
@@ -118,8 +127,11 @@ def ms_ssim(
     X, Y = _squeezed(X, Y)
     if X.dim() == 5:
         _refuse_volume(X.shape, "ms_ssim halves images (N, C, H, W)")
-    given = functional.SCALE_WEIGHTS if weights is None else check_scale_weights(weights, "weights")
-    return functional.ms_ssim(
+    given: tuple[float, ...] = functional.SCALE_WEIGHTS
+    if weights is not None:
+        given = check_scale_weights(_arguments.numbers(weights), "weights")
+    _check_sides(X, options, len(given))
+    value = functional.ms_ssim(
         X,
         Y,
         data_range=options.data_range,
@@ -130,6 +142,7 @@ def ms_ssim(
         scale_weights=given,
         reduction="mean" if size_average else "image",
     )
+    return value.to(X.dtype)
 
 
 class SSIM(torch.nn.Module):
@@ -145,13 +158,13 @@ class SSIM(torch.nn.Module):
 
     def __init__(
         self,
-        data_range: float = 255,
+        data_range: float | Tensor = 255,
         size_average: bool = True,
         win_size: int = 11,
         win_sigma: float = 1.5,
         channel: int = 3,
         spatial_dims: int = 2,
-        K: Sequence[float] = (0.01, 0.03),
+        K: Sequence[float] | Tensor = (0.01, 0.03),
         nonnegative_ssim: bool = False,
     ) -> None:
         super().__init__()
@@ -193,17 +206,19 @@ class MS_SSIM(torch.nn.Module):
 
     def __init__(
         self,
-        data_range: float = 255,
+        data_range: float | Tensor = 255,
         size_average: bool = True,
         win_size: int = 11,
         win_sigma: float = 1.5,
         channel: int = 3,
         spatial_dims: int = 2,
-        weights: Sequence[float] | None = None,
-        K: Sequence[float] = (0.01, 0.03),
+        weights: Sequence[float] | Tensor | None = None,
+        K: Sequence[float] | Tensor = (0.01, 0.03),
     ) -> None:
         super().__init__()
         _options(data_range, win_size, win_sigma, None, K)
+        if weights is not None:
+            check_scale_weights(_arguments.numbers(weights), "weights")
         self.data_range = data_range
         self.size_average = size_average
         self.win_size = win_size
@@ -229,21 +244,26 @@ class MS_SSIM(torch.nn.Module):
 
 
 def _options(
-    data_range: float, win_size: int, win_sigma: float, win: Tensor | None, K: Sequence[float]
+    data_range: float | Tensor,
+    win_size: int,
+    win_sigma: float,
+    win: Tensor | None,
+    K: Sequence[float] | Tensor,
 ) -> LossOptions:
     """The arguments as options of ours, or an error by the name that they have here."""
     if win is not None:
         raise NotImplementedError(
             "win must be None: the kernels have Gaussian windows, of win_size and win_sigma"
         )
-    if isinstance(K, str) or not isinstance(K, Sequence) or len(K) != 2:
+    pair = _arguments.numbers(K)
+    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise ValueError(f"K must be two numbers (k1, k2), got {K!r}")
     return LossOptions(
-        data_range,
+        _arguments.data_range(data_range, "data_range"),
         check_window_size(win_size, "win_size"),
         check_positive("win_sigma", win_sigma),
-        check_within("K[0]", K[0], STABILISERS),
-        check_within("K[1]", K[1], STABILISERS),
+        check_within("K[0]", pair[0], STABILISERS),
+        check_within("K[1]", pair[1], STABILISERS),
         padding="valid",
         dissimilarity="full",
         amplification="none",
@@ -252,37 +272,38 @@ def _options(
 
 def _squeezed(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
     """Without spatial dimensions of size 1, which pytorch-msssim drops: 4 or 5 dimensions."""
-    check_float_tensor("X", X)
-    check_float_tensor("Y", Y)
-    if X.shape != Y.shape:
-        raise ValueError(
-            f"X and Y must have the same shape, got {tuple(X.shape)} and {tuple(Y.shape)}"
-        )
-    dims = [dim for dim in range(2, X.dim()) if X.shape[dim] == 1]
+    check_pair(X, Y, ("X", "Y"))
+    shape = X.shape
+    dims = [dim for dim in range(2, X.dim()) if shape[dim] == 1]
     X, Y = X.squeeze(dims), Y.squeeze(dims)
     if X.dim() not in (4, 5):
         raise ValueError(
-            "X must have 4 or 5 dimensions, those of size 1 behind the channels not counted; got "
-            f"{tuple(X.shape)} of them"
+            f"X must be (N, C, H, W) or (N, C, T, H, W), got {len(shape)} dimensions: "
+            f"{tuple(shape)}"
+            + ("; spatial ones of size 1 are dropped" if dims else "")
+            + (layout_hint(shape, "X") if len(shape) < 4 else "")
         )
     return X, Y
 
 
-def _check_sides(X: Tensor, options: LossOptions) -> None:
-    if min(X.shape[-2:]) < options.window_size:
+def _check_sides(X: Tensor, options: LossOptions, scales: int = 1) -> None:
+    least = multiscale.smallest_side(scales, options)
+    if min(X.shape[-2:]) < least:
         raise ValueError(
-            f"X has sides shorter than win_size={options.window_size}, got {tuple(X.shape[-2:])}; "
+            f"X has sides shorter than the {least} pixels that win_size={options.window_size} and "
+            f"{scales} scale{'s' if scales > 1 else ''} need, got {tuple(X.shape[-2:])}; "
             "pytorch-msssim would not smooth along them, which the kernels cannot leave out"
+            + channels_last_hint(X.shape, "X")
         )
 
 
 def _check_module_input(X: Tensor, channel: int, spatial_dims: int) -> None:
     check_float_tensor("X", X)
     sides = sum(side != 1 for side in X.shape[2:])  # as `_squeezed` counts
-    if sides != spatial_dims or X.shape[1] != channel:
+    if X.dim() < 3 or sides != spatial_dims or X.shape[1] != channel:
         raise ValueError(
             f"channel={channel} and spatial_dims={spatial_dims} do not fit X of shape "
-            f"{tuple(X.shape)}"
+            f"{tuple(X.shape)}" + layout_hint(X.shape, "X")
         )
 
 

@@ -16,9 +16,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lamp_kernels import check_range
 from uad import checkpoint
 from uad.data import to_unit
 from uad.distributed import Processes
+
+NOTABLE_SHARE = 0.05
+"""Of elements on the tangent of A in the first step: beyond it something may be off."""
 
 WARM_UP_STEPS = 3
 """Steps of a process that are left out of its timing: allocation, compilation, cold caches."""
@@ -115,7 +119,7 @@ class Trainer:
         """One pass over uint8 images (N, C, H, W), in whole batches."""
         self.model.train()
         batches = epoch_batches(len(train), self.options.batch_size, self.options.seed, epoch)
-        losses = []
+        losses: list[Tensor] = []
         clock = StepClock(self.device)
         clock.tick()
         for batch in tqdm(
@@ -126,6 +130,8 @@ class Trainer:
         ):
             images = to_unit(train[self.processes.share(batch)].to(self.device))
             reconstruction, loss = self.step(images)
+            if epoch == 1 and not losses and self.processes.first:
+                self.tell_if_off(reconstruction, images)
             losses.append(loss)
             clock.tick()
         seconds = clock.seconds()
@@ -145,6 +151,16 @@ class Trainer:
             print(
                 f"{self.name}: epoch {epoch}/{self.options.epochs}, loss {mean:.6g}, "
                 f"on the tangent of A {share:.3%} of the last batch",
+                file=sys.stderr,
+            )
+
+    def tell_if_off(self, reconstruction: Tensor, images: Tensor) -> None:
+        """A line about the first step, where values or losses are not what a loss is made for."""
+        found = check_range(reconstruction.float(), images)
+        share = self.tangent_share(reconstruction, images).item()
+        if not found or share > NOTABLE_SHARE:
+            print(
+                f"{self.name}: first step: {found}; on the tangent of A {share:.3%}",
                 file=sys.stderr,
             )
 

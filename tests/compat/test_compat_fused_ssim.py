@@ -12,7 +12,7 @@ import torch
 from packages import optional
 from textbook import ssim_map
 
-from lamp_kernels.compat.fused_ssim import fused_ssim
+from lamp_kernels.compat.fused_ssim import FusedSSIMMap, fused_ssim
 
 pytorch_msssim = optional("pytorch_msssim")
 
@@ -90,7 +90,31 @@ def test_errors():
         fused_ssim(x, x, padding="reflect")
     with pytest.raises(ValueError, match="too small"):
         fused_ssim(x[..., :10], x[..., :10], "valid")
-    with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
-        fused_ssim(x[0], x[0])
+    with pytest.raises(ValueError, match=r"img1 must be \(N, C, H, W\).*img1\[None\]"):
+        fused_ssim(x.expand(1, 20, 16, 16)[0], x.expand(1, 20, 16, 16)[0])
     with pytest.raises(TypeError, match="ndarray"):
         fused_ssim(x, x.numpy(force=True))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_map(padding):
+    x, y = (image.requires_grad_() for image in images(2, 3, 20, 24))
+    found = FusedSSIMMap.apply(0.01**2, 0.03**2, x, y, padding)
+    border = {"same": "zeros"}.get(padding, padding)
+    expected = ssim_map(*(image.double().numpy(force=True) for image in (x, y)), padding=border)
+    torch.testing.assert_close(found.double(), torch.from_numpy(expected), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.mean(), fused_ssim(x, y, padding))
+    found.mean().backward()
+    assert x.grad.norm() > 0
+    assert y.grad is None
+    assert not FusedSSIMMap.apply(0.01**2, 0.03**2, x, y, padding, False).requires_grad
+
+
+def test_map_takes_other_constants_and_names_what_it_does_not():
+    x, y = images(1, 1, 16, 16)
+    other = FusedSSIMMap.apply(0.02**2, torch.tensor(0.3**2), x, y)
+    assert other.mean() > FusedSSIMMap.apply(0.01**2, 0.03**2, x, y).mean()
+    with pytest.raises(NotImplementedError, match="spatial_dims must be 2, got 3"):
+        FusedSSIMMap.apply(0.01**2, 0.03**2, x, y, "same", True, 3)
+    with pytest.raises(ValueError, match=r"C2.*-1"):
+        FusedSSIMMap.apply(0.01**2, -1, x, y)

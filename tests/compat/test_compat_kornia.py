@@ -126,5 +126,137 @@ def test_bad_images():
     x = torch.rand(1, 1, 20, 20)
     with pytest.raises(ValueError, match=r"\(N, C, H, W\)"):
         ours.ssim_loss(x[0], x[0], 11)
-    with pytest.raises(TypeError, match=r"torch\.uint8"):
-        ours.ssim_loss(x.byte(), x.byte(), 11)
+    with pytest.raises(ValueError, match=r"img1 must be .*img1\.permute\(2, 0, 1\)\[None\]"):
+        ours.ssim_loss(x[0].permute(1, 2, 0), x[0].permute(1, 2, 0), 11)
+    with pytest.raises(TypeError, match=r"img2.*torch\.complex64"):
+        ours.ssim_loss(x, x.to(torch.complex64), 11)
+    with pytest.raises(TypeError, match=r"img1 must be a torch\.Tensor, got ndarray"):
+        ours.SSIMLoss(11)(x.numpy(force=True), x)
+
+
+HALF = [torch.float16, torch.bfloat16]
+PAIRS = [
+    *((dtype, dtype) for dtype in [*HALF, torch.float32, torch.float64, torch.uint8]),
+    (torch.float16, torch.bfloat16),
+    (torch.bfloat16, torch.float32),
+    (torch.uint8, torch.float64),
+]
+
+
+@pytest.mark.skipif(
+    getattr(kornia, "__version__", "").startswith("0.8."), reason="0.8 refuses other dtypes"
+)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dtypes", PAIRS, ids=str)
+def test_dtype_is_that_of_the_package(dtypes, reduction):
+    pair = [(7 * x).to(dtype) for x, dtype in zip(images(2, 3, 20, 24), dtypes, strict=True)]
+    found = ours.ssim_loss(*pair, 7, 7.0, reduction=reduction)
+    expected = kornia.losses.ssim_loss(*pair, 7, 7.0, reduction=reduction)
+    assert found.dtype == expected.dtype
+    atol = {torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(found.dtype, 1e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_types_are_rounded_once(dtype):
+    pair = [x.to(dtype) for x in images(2, 3, 20, 24)]
+    wide = ours.ssim_loss(*(x.float() for x in pair), 11)
+    assert ours.ssim_loss(*pair, 11) == wide.to(dtype)
+
+
+def test_max_val_as_a_tensor():
+    x, y = images(1, 2, 20, 20)
+    expected = ours.ssim_loss(x, y, 7, 0.9)
+    for max_val in (torch.tensor(0.9), torch.tensor([0.9]), torch.tensor(0.9).numpy(force=True)):
+        torch.testing.assert_close(ours.ssim_loss(x, y, 7, max_val), expected)
+        torch.testing.assert_close(ours.SSIMLoss(7, max_val)(x, y), expected)
+    with pytest.raises(TypeError, match=r"max_val .*shape \(2,\).*divide"):
+        ours.ssim_loss(x, y, 7, torch.ones(2))
+
+
+# ---- MS_SSIMLoss -------------------------------------------------------------------------------
+
+NEWER = pytest.mark.skipif(
+    getattr(kornia, "__version__", "").startswith("0.8."),
+    reason="0.8 pairs channels with other channels' scales",
+)
+
+
+@NEWER
+@pytest.mark.beside_reference
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reduction": "none"},
+        {"reduction": "sum", "alpha": 0.84, "compensation": 1.0},
+        {"sigmas": (2.0, 1.0), "K": (0.03, 0.1), "data_range": 3.0},
+        {"sigmas": [0.4], "alpha": 1.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", [(2, 3, 40, 33), (1, 1, 5, 5), (2, 2, 20, 24)])
+def test_ms_ssim_loss(shape, options):
+    x, y = (x.double() for x in images(*shape))
+    theirs = kornia.losses.MS_SSIMLoss(**options).double()
+    gradients = []
+    for module in (ours.MS_SSIMLoss(**options), theirs):
+        pair = [image.clone().requires_grad_() for image in (x, y)]
+        loss = module(*pair)
+        gradients.append([loss.detach(), *torch.autograd.grad(loss.sum(), pair)])
+    for found, expected in zip(*gradients, strict=True):
+        # kornia makes its masks in float32 before they are converted
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@NEWER
+@pytest.mark.beside_reference
+@pytest.mark.parametrize("picture", PICTURES)
+def test_ms_ssim_loss_in_float32_is_nearer_to_float64_than_the_package(picture):
+    x, y = pair(picture, 1e-2)
+    options = {"alpha": 1.0, "compensation": 1.0}
+    expected = ours.MS_SSIMLoss(**options)(x.double(), y.double()).item()
+    theirs = kornia.losses.MS_SSIMLoss(**options)(x, y).item()
+    found = ours.MS_SSIMLoss(**options)(x, y).item()
+    assert found == pytest.approx(expected, abs=2e-7)
+    assert abs(found - theirs) <= abs(theirs - expected) + 1e-6
+
+
+@NEWER
+@pytest.mark.beside_reference
+@pytest.mark.filterwarnings("ignore:Using a target size")  # kornia's own
+@pytest.mark.parametrize("dtypes", PAIRS, ids=str)
+def test_ms_ssim_loss_dtype_and_batch_of_one(dtypes):
+    pair = [(7 * x).to(dtype) for x, dtype in zip(images(3, 2, 20, 24), dtypes, strict=True)]
+    found = ours.MS_SSIMLoss(data_range=7.0)(pair[0], pair[1][:1])
+    expected = kornia.losses.MS_SSIMLoss(data_range=7.0)(pair[0], pair[1][:1])
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.beside_reference
+def test_ms_ssim_loss_signature_state_and_errors():
+    found = inspect.signature(ours.MS_SSIMLoss).parameters.values()
+    theirs = inspect.signature(kornia.losses.MS_SSIMLoss).parameters.values()
+    assert [(p.name, p.kind, p.default) for p in found] == [
+        (p.name, p.kind, p.default) for p in theirs
+    ]
+    module = torch.nn.Sequential(ours.MS_SSIMLoss())
+    assert not module.state_dict()
+    module.load_state_dict({"0._g_masks": torch.zeros(15, 1, 33, 33)})  # a checkpoint of kornia 0.8
+    for options, message in (
+        ({"sigmas": ()}, "sigmas"),
+        ({"sigmas": (1.0, 0.0)}, r"sigmas\[1\]"),
+        ({"K": (0.01,)}, "K must be two"),
+        ({"alpha": "1"}, "alpha"),
+        ({"compensation": float("inf")}, "compensation"),
+        ({"reduction": "max"}, "reduction"),
+        ({"data_range": 0.0}, "data_range"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            ours.MS_SSIMLoss(**options)
+    image = torch.rand(2, 3, 20, 20)
+    with pytest.raises(ValueError, match=r"img1 must be \(N, C, H, W\)"):
+        ours.MS_SSIMLoss()(image[0], image[0])
+    with pytest.raises(ValueError, match="img1 and img2 must have the same shape"):
+        ours.MS_SSIMLoss()(image, image[:, :1])

@@ -224,11 +224,50 @@ def test_bad_images(name):
         function(x.numpy(force=True), x)
     with pytest.raises(ValueError, match=r"same shape, got \(1, 1, 161, 161\)"):
         function(x, x[..., 1:])
-    with pytest.raises(ValueError, match="X must have 4 or 5 dimensions"):
-        function(x[0], x[0])
+    with pytest.raises(ValueError, match=r"X must be \(N, C, H, W\) or .*3 dimensions.*X\[None\]"):
+        function(x[0].expand(20, 161, 161), x[0].expand(20, 161, 161))
+    with pytest.raises(ValueError, match=r"X\.permute\(2, 0, 1\)\[None\]"):
+        function(x[0].permute(1, 2, 0), x[0].permute(1, 2, 0))
+    last = x.expand(1, 3, 161, 161).permute(0, 2, 3, 1)
+    with pytest.raises(ValueError, match=r"X\.permute\(0, 3, 1, 2\)"):
+        function(last, last)
     with pytest.raises(NotImplementedError, match=r"X of shape \(1, 1, 20, 161, 161\)"):
         function(x.expand(1, 20, 161, 161)[None], x.expand(1, 20, 161, 161)[None])
     with pytest.raises(ValueError, match=r"\b10\b"):
         function(x[:, :, :10], x[:, :, :10])
     with pytest.raises(ValueError, match="channel=3"):
         getattr(ours, name.upper())()(x, x)
+
+
+AS_NUMBERS = [torch.tensor, lambda x: torch.tensor(x).numpy(force=True), list]
+
+
+@pytest.mark.parametrize("convert", AS_NUMBERS)
+def test_numbers_in_tensors_and_arrays(convert):
+    x, y = images(1, 2, 161, 164)
+    for name, options in {"ssim": {}, "ms_ssim": {"weights": [0.5, 0.5]}}.items():
+        options = {"K": [0.02, 0.05]} | options
+        expected = getattr(ours, name)(x, y, 200.0, **options)
+        given = {key: convert(value) for key, value in options.items()}
+        scale = 200.0 if convert is list else convert(200.0)
+        torch.testing.assert_close(getattr(ours, name)(x, y, scale, **given), expected)
+        module = getattr(ours, name.upper())(scale, channel=2, **given)
+        torch.testing.assert_close(module(x, y), expected)
+
+
+@pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
+def test_a_range_for_each_image_is_refused(name):
+    x, y = images(2, 1, 161, 161)
+    with pytest.raises(TypeError, match=r"data_range .*shape \(2,\).*divide"):
+        getattr(ours, name)(x, y, torch.ones(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("size_average", [True, False])
+@pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
+def test_dtype_is_that_of_the_package(name, size_average, dtype):
+    x, y = images(2, 1, 161, 163, scale=1.0, dtype=dtype)
+    found = getattr(ours, name)(x, y, 1.0, size_average)
+    assert found.dtype == getattr(pytorch_msssim, name)(x, y, 1.0, size_average).dtype
+    wide = getattr(ours, name)(x.to(torch.float64), y.to(torch.float64), 1.0, size_average)
+    torch.testing.assert_close(found, wide.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)

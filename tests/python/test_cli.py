@@ -158,7 +158,7 @@ def test_amp_and_scoring_options_reach_the_run(options, tmp_path):
         (["--lr", "nan"], "--lr: must be a finite number"),
         (["--grad-clip", "-1"], "--grad-clip: must be a finite number, 0 or more, got '-1'"),
         (["--seed", "-1"], "--seed: must be an integer from 0"),
-        (["--eps", "0"], "eps must be positive and finite, got 0.0"),
+        (["--eps", "0"], "eps must satisfy 1e-06 <= eps < 1, got 0.0"),
         (["--eps", "1.5"], "eps must satisfy 1e-06 <= eps < 1, got 1.5"),
         (["--window-size", "10"], "window_size must be odd and within 1 to 31, got 10"),
         (["--size", "16", "--window-size", "31", "--padding", "valid"], "16"),

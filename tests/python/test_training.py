@@ -293,3 +293,32 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     checkpoint.save(path, {"code": print})
     with pytest.raises(checkpoint.CheckpointError):
         checkpoint.load(path, torch.device("cpu"))
+
+
+# --- the first step -----------------------------------------------------------------------------
+
+
+class Untrained(nn.Module):
+    """A reconstruction of white, or of values that no image has."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+    def forward(self, images):
+        return self.value.expand_as(images)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.5, None), (1.0, "within [0, 1]"), (2.0, "too small"), (0.01, "far too large for input")],
+)
+def test_what_is_off_in_the_first_step_is_one_line(value, told, capsys):
+    trainer = make_trainer("amplified-l1", replace(OPTIONS, epochs=2))
+    trainer.network = trainer.model = Untrained(value)
+    trainer.fit(torch.zeros_like(IMAGES) if told else IMAGES, None)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "first step" in line]
+    assert len(lines) == (1 if told else 0)
+    if told:
+        assert told in lines[0]
+        assert "on the tangent of A" in lines[0]

@@ -1,0 +1,134 @@
+"""Means do not depend on the scale of the weight, and sums are that many times as large."""
+
+import pytest
+import torch
+
+from lamp_kernels import functional
+
+pytestmark = pytest.mark.usefixtures("each_backend")
+
+FUNCTIONS = [
+    functional.amplified_ssim_loss,
+    functional.amplified_mse_loss,
+    functional.amplified_l1_loss,
+    functional.amplified_reconstruction_loss,
+    functional.amplified_ms_ssim_loss,
+]
+SCALES = [1e37, 3e38, 1e30, 1e-30, 1e-37, 1e-40]
+SMALL = {"window_size": 3, "scale_weights": (0.5, 0.5)}
+
+
+def results(function, x, y, weight, **options):
+    """The loss and the gradient of its sum by x."""
+    if function is functional.amplified_ms_ssim_loss:
+        options |= SMALL
+    x = x.clone().requires_grad_()
+    loss = function(x, y, weight, **options)
+    return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
+
+
+def images(dtype=torch.float32):
+    y = torch.rand(3, 2, 16, 20)
+    return (y + 0.1 * torch.randn_like(y)).clamp(0, 1).to(dtype), y.to(dtype)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    ("level", "reduction"),
+    [("element", "mean"), ("element", "image"), ("image", "mean"), ("batch", "mean")],
+)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_means(function, level, reduction, scale):
+    x, y = images()
+    options = {"amplify_over": level, "reduction": reduction}
+    ones = torch.ones(3, 1, 16, 20)
+    wanted = results(function, x, y, ones, **options)
+    for found, expected in zip(
+        results(function, x, y, scale * ones, **options), wanted, strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("scale", [1e37, 1e-45])
+def test_other_dtypes(dtype, scale):
+    x, y = images(dtype)
+    ones = torch.ones(3, 1, 16, 20)
+    wanted = results(functional.amplified_ssim_loss, x, y, ones)
+    found = results(functional.amplified_ssim_loss, x, y, scale * ones)
+    for each, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(each, expected)
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-60, 1e-320])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_in_float64(dtype, scale):
+    x, y = images(dtype)
+    ones = torch.ones(3, 1, 16, 20, dtype=torch.float64)
+    for function in FUNCTIONS:
+        wanted = results(function, x, y, ones)
+        for found, expected in zip(results(function, x, y, scale * ones), wanted, strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+@pytest.mark.parametrize("function", FUNCTIONS[:4])
+def test_sums_of_dark_images(function, scale):
+    x, y = (0.01 * image for image in images())
+    ones = torch.ones(3, 1, 16, 20)
+    wanted = results(function, x, y, ones, reduction="sum")
+    found = results(function, x, y, scale * ones, reduction="sum")
+    for each, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(each / scale, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_of_a_sum_is_finite_where_it_can_be():
+    y = torch.zeros(2, 1, 16, 16)
+    x = (0.1 * torch.randn_like(y)).clamp(0, 1)
+    ones = torch.ones_like(y)
+    wanted = results(functional.amplified_ssim_loss, x, y, ones, reduction="sum")[1]
+    found = results(functional.amplified_ssim_loss, x, y, 1e35 * ones, reduction="sum")[1]
+    torch.testing.assert_close(found / 1e35, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_each_image_has_a_scale_of_its_own():
+    x, y = images()
+    weight = torch.tensor([1e37, 1.0, 1e-40]).view(3, 1, 1, 1).expand(3, 1, 16, 20)
+    for function in FUNCTIONS:
+        for level in ("element", "image"):
+            options = {"amplify_over": level, "reduction": "image"}
+            wanted = results(function, x, y, torch.ones(3), **options)
+            for found, expected in zip(
+                results(function, x, y, weight, **options), wanted, strict=True
+            ):
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_what_no_window_position_sees_has_no_say():
+    x, y = images()
+    weight = torch.full((3, 1, 16, 20), 1e38)
+    weight[..., 5:-5, 5:-5] = 1e-30
+    options = {"padding": "valid"}
+    wanted = results(functional.amplified_ssim_loss, x, y, None, **options)
+    found = results(functional.amplified_ssim_loss, x, y, weight, **options)
+    for each, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(each, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_zero_empty_and_nan_stay_what_they_are():
+    x, y = images()
+    for function in FUNCTIONS:
+        assert results(function, x, y, torch.zeros(3, 1, 16, 20))[0] == 0.0
+        assert results(function, x[:0], y[:0], 1e37 * torch.ones(0, 1, 1, 1))[0] == 0.0
+        assert results(function, x, y, torch.full((3,), torch.nan))[0].isnan()
+
+
+def test_a_compiled_graph_and_the_cpu_agree():
+    x, y = images()
+    for scale in (1.0, 1e37, 1e-40):
+        weight = scale * torch.rand(3, 1, 16, 20)
+        compiled = torch.compile(
+            functional.amplified_ssim_loss, fullgraph=True, backend="aot_eager"
+        )
+        expected = functional.amplified_ssim_loss(x, y, weight)
+        torch.testing.assert_close(compiled(x, y, weight), expected)
