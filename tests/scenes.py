@@ -1,7 +1,8 @@
 """Image pairs on which a careless SSIM loses digits, float64, (2, 1, 96, 96) each.
 
 A scene is a base image; a pair is the base with a little noise as target, and the target with
-`apart` times normal noise, plus `offset`, as input. Values may leave [0, 1] by the noise.
+`apart` times normal noise, plus `offset`, as input, in the first `columns` alone if that is given.
+Values may leave [0, 1] by the noise.
 """
 
 from collections.abc import Callable
@@ -52,11 +53,18 @@ UNEVEN: dict[str, Callable[[], Tensor]] = {
 SCENES = EVEN | UNEVEN
 
 
-def pair(scene: str, apart: float, offset: float = 0.0) -> tuple[Tensor, Tensor]:
+def pair(
+    scene: str, apart: float, offset: float = 0.0, columns: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Input and target of a scene, rounded to float32 so that both precisions see one image."""
     generator = _generator()
     target = SCENES[scene]() + 0.1 * apart * torch.randn(
         SHAPE, generator=generator, dtype=torch.float64
     )
-    noise = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
-    return (target + apart * noise + offset).float().double(), target.float().double()
+    noise = apart * torch.randn(SHAPE, generator=generator, dtype=torch.float64)
+    return shifted(target + noise, offset, columns).float().double(), target.float().double()
+
+
+def shifted(image: Tensor, offset: float, columns: int | None = None) -> Tensor:
+    """With `offset` added to the first `columns`, or to all."""
+    return image + offset * (torch.arange(image.shape[-1]) < (columns or image.shape[-1]))

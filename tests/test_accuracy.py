@@ -1,8 +1,14 @@
-"""The promised accuracy: float32 against float64, loss and gradient, on scenes that cancel."""
+"""The promised accuracy: float32 against float64, on scenes that cancel.
 
+It is 1e-5 for loss, gradient and map where T = 1 - SSIM is at most 0.9 everywhere.
+"""
+
+import hypothesis.strategies as st
 import pytest
 import torch
-from scenes import EVEN, SCENES, UNEVEN, pair
+from conftest import DEVICE
+from hypothesis import HealthCheck, given, settings
+from scenes import EVEN, SCENES, SIDE, UNEVEN, pair, shifted
 
 from lamp_kernels import (
     AmplifiedL1Loss,
@@ -17,18 +23,45 @@ pytestmark = pytest.mark.usefixtures("each_backend")
 APART = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
 
 
-def errors(loss_function, x, y):
+
+# How far windows of s = x + y may be from what they are taken about: not at all in the CPU kernels;
+# in the reference, which has two levels, where there are more tones; in the GPU kernels, which have
+# one a tile, where there are two.
+@pytest.fixture
+def two_tones(each_backend):
+    return 1e-5 if (each_backend, DEVICE) in [("native", "cpu"), ("reference", "cpu")] else 1e-4
+
+
+@pytest.fixture
+def many_tones(each_backend):
+    return 1e-5 if (each_backend, DEVICE) == ("native", "cpu") else 2e-4
+
+
+def errors(loss_function, x, y, weight=None):
     """Relative error of the loss, and of the gradient for both inputs in the L2 norm."""
     results = {}
     for dtype in (torch.float64, torch.float32):
         inputs = [tensor.to(dtype).requires_grad_() for tensor in (x, y)]
-        loss = loss_function(*inputs)
+        loss = loss_function(*inputs, None if weight is None else weight.to(dtype))
         assert loss.dtype == dtype
         results[dtype] = [loss.detach(), *torch.autograd.grad(loss, inputs)]
     return [
-        ((low.double() - high).norm() / high.norm()).item()
+        relative_error(low, high)
         for low, high in zip(results[torch.float32], results[torch.float64], strict=True)
     ]
+
+
+def relative_error(low, high, where=...):
+    """In the L2 norm."""
+    error, norm = (low.double() - high)[where].norm().item(), high[where].norm().item()
+    return error / norm if norm else error
+
+
+def maps(x, y, **options):
+    """L = T at each pixel, in float32 and in float64."""
+    options = {"dissimilarity": "full", "amplification": "none", "reduction": "none"} | options
+    low = functional.amplified_ssim_loss(x.float(), y.float(), **options)
+    return low, functional.amplified_ssim_loss(x, y, **options)
 
 
 PADDINGS = ["reflect", "valid", "zeros"]
@@ -45,16 +78,109 @@ def test_evenly_lit_scenes(scene, padding, apart):
 
 @pytest.mark.parametrize("apart", APART)
 @pytest.mark.parametrize(("scene", "padding"), UNEVENLY_LIT)
-def test_unevenly_lit_scenes(scene, padding, apart):
-    assert max(errors(AmplifiedSSIMLoss(padding=padding), *pair(scene, apart))) <= 1e-4
+def test_unevenly_lit_scenes(scene, padding, apart, two_tones):
+    images = pair(scene, apart)
+    assert max(errors(AmplifiedSSIMLoss(padding=padding), *images)) <= two_tones
+    assert relative_error(*maps(*images, padding=padding)) <= two_tones
 
 
 @pytest.mark.parametrize("offset", [0.1, 0.3])
 @pytest.mark.parametrize("scene", SCENES)
-def test_brightness_offset(scene, offset):
-    # The promise speaks of L <= 0.9: on the dark scene an offset of 0.3 leaves L at 0.5.
-    limit = 1e-5 if scene == "flat" else 1e-4
-    assert max(errors(AmplifiedSSIMLoss(), *pair(scene, 1e-3, offset))) <= limit
+def test_brightness_offset(scene, offset, two_tones):
+    assert max(errors(AmplifiedSSIMLoss(), *pair(scene, 1e-3, offset))) <= two_tones
+
+
+@pytest.mark.parametrize("gap", [0, 6], ids=["seen by windows at its edge", "out of sight"])
+@pytest.mark.parametrize("offset", [0.3, 0.5])
+@pytest.mark.parametrize("apart", [1e-3, 1e-4, 1e-5])
+@pytest.mark.parametrize("scene", ["flat", "texture", "dark beside bright"])
+def test_a_masked_defect_costs_what_is_left_no_digits(scene, apart, offset, gap, two_tones):
+    half = SIDE // 2
+    weight = (torch.arange(SIDE) >= half + gap).double().view(1, 1, 1, SIDE)
+    found = errors(AmplifiedSSIMLoss(), *pair(scene, apart, offset, half), weight)
+    assert max(found) <= two_tones
+
+
+@pytest.mark.parametrize("columns", [8, 30, 48, 66, 86])
+@pytest.mark.parametrize("offset", [0.3, -0.5])
+@pytest.mark.parametrize("scene", SCENES)
+def test_the_map_beside_a_defect(scene, offset, columns, many_tones):
+    """A good image with one defect: what a map is for."""
+    quiet = ..., slice(columns + 6, None)  # what no window sees of the defect
+    for apart in (1e-3, 1e-5):
+        low, high = maps(*pair(scene, apart, offset, columns))
+        assert relative_error(low, high, quiet) <= many_tones
+        # What the loss is of a wholly wrong pixel says nothing of the promise.
+        assert relative_error(low, high, high <= 0.9) <= many_tones
+
+
+@pytest.mark.parametrize("scene", ["flat", "texture", "dark"])
+@pytest.mark.parametrize("columns", [8, 30, 66, 86])
+def test_the_gradient_of_a_defect(scene, columns):
+    assert max(errors(AmplifiedSSIMLoss(), *pair(scene, 1e-4, 0.1, columns))) <= 1e-5
+
+
+@pytest.mark.parametrize("value", [-0.3, 0.5])
+@pytest.mark.parametrize("side", [32, 96])
+def test_one_pixel_in_the_corner(side, value):
+    """Under "valid" one window sees it, by its least tap; all others see equal images."""
+    y = torch.full((1, 1, side, side), 0.5, dtype=torch.float64)
+    x = y.clone()
+    x[..., 0, 0] += value
+    x = x.float().double()
+    assert max(errors(AmplifiedSSIMLoss(padding="valid"), x, y)) <= 1e-5
+
+
+@pytest.mark.parametrize("period", [2, 3, 4, 7, 8, 14])
+@pytest.mark.parametrize("height", [6, 8, 9, 16, 28])
+def test_small_striped_images(height, period, two_tones):
+    generator = torch.Generator().manual_seed(height)
+    noise = torch.randn(2, 1, 2, height, 28, generator=generator, dtype=torch.float64)
+    for phase in range(min(period, 4)):
+        rows = (torch.arange(height) % period == phase).view(-1, 1)
+        y = (torch.where(rows, 0.0, 0.95) + 1e-4 * noise[0]).float().double()
+        x = (y + 1e-3 * noise[1]).float().double()
+        assert max(errors(AmplifiedSSIMLoss(), x, y)) <= two_tones
+        assert relative_error(*maps(x, y)) <= two_tones
+
+
+@st.composite
+def random_scenes(draw):
+    """Input, target and weight of an image with noise, perhaps an offset, a defect and a mask."""
+    height, width = (draw(st.integers(8, 80)) for _ in range(2))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    shape = (1, 1, height, width)
+
+    def noise():
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    tones = [draw(st.sampled_from([0.0, 0.05, 0.5, 0.95])) for _ in range(2)]
+    across = draw(st.booleans())
+    period = draw(st.sampled_from([2, 3, 5, 8, 16, 200]))
+    place = torch.arange(width if across else height)
+    stripes = torch.where(place % period < (period + 1) // 2, *tones).double()
+    y = stripes.view(1, 1, 1, -1) if across else stripes.view(1, 1, -1, 1)
+    y = y.expand(shape) + draw(st.sampled_from([0.0, 1e-4, 0.02, 0.2])) * noise().abs()
+    x = y + draw(st.sampled_from([1e-1, 1e-2, 1e-3, 1e-4, 1e-5])) * noise()
+    x = x + draw(st.sampled_from([0.0, 0.0, 0.0, 0.01, 0.1]))
+    weight = None
+    if draw(st.booleans()):
+        columns = draw(st.integers(1, width - 1))
+        x = shifted(x, draw(st.sampled_from([-0.3, -0.1, 0.1, 0.3])), columns)
+        if draw(st.booleans()):
+            weight = (torch.arange(width) >= columns).double().view(1, 1, 1, -1)
+    return x.float().double(), y.float().double(), weight
+
+
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@given(scene=random_scenes(), padding=st.sampled_from(["reflect", "zeros"]))
+def test_random_scenes(scene, padding, many_tones):
+    x, y, weight = scene
+    low, high = maps(x, y, padding=padding)
+    within = high <= 0.9
+    assert relative_error(low, high, within) <= many_tones
+    if within.all():
+        assert max(errors(AmplifiedSSIMLoss(padding=padding), x, y, weight)) <= many_tones
 
 
 @pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-4, 1e-6])
