@@ -40,7 +40,13 @@ from torch import Tensor
 
 from lamp_kernels import backends, dispatch, levels, reference
 from lamp_kernels.options import Level, LossOptions, Reduction
-from lamp_kernels.tensors import check_image_shape, check_pair, check_weight, compute_dtype
+from lamp_kernels.tensors import (
+    being_traced,
+    check_image_shape,
+    check_pair,
+    check_weight,
+    compute_dtype,
+)
 from lamp_kernels.tensors import smallest_side as smallest_single_side
 
 # 1 - p is 1 for C1 = k1^2 beyond measure, so the contrast-structure term is SSIM with a large k1.
@@ -124,8 +130,19 @@ def _halved(planes: Tensor) -> Tensor:
 
     Weights too: where half of a mean lies outside of the image, it counts half.
     """
+    if being_traced():
+        return _halved_of_any_size(planes)
     padding = [side % 2 for side in planes.shape[-2:]]
     return torch.nn.functional.avg_pool2d(planes, kernel_size=2, padding=padding)
+
+
+def _halved_of_any_size(planes: Tensor) -> Tensor:
+    """The same without a condition, and so without a graph for each of odd and even sides."""
+    framed = torch.nn.functional.pad(planes, (1, 0, 1, 0))
+    for dim in (-2, -1):
+        odd = planes.shape[dim] % 2
+        framed = framed.narrow(dim, 1 - odd, planes.shape[dim] + odd)
+    return torch.nn.functional.avg_pool2d(framed, kernel_size=2)
 
 
 def _plain_losses(

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lamp_kernels.levels import SharedFactors
 from lamp_kernels.options import Amplification, LossOptions, Metric, Padding, Sums, Terms
-from lamp_kernels.tensors import compute_dtype, has_autocast
+from lamp_kernels.tensors import being_traced, compute_dtype, has_autocast
 
 SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one thread
 
@@ -259,11 +259,14 @@ def sum_images(values: Tensor) -> Tensor:
     """The sum over each image: (N, ...) -> (N,), bitwise the same for any number of threads.
 
     PyTorch splits one long sum among the threads, and the rounding with it; short ones it does
-    not split.
+    not split. In a graph that is made for other sizes too, the number of short ones would be a
+    constant or a condition: there it is one sum, and the compiler's affair how it is split.
     """
     if values.dim() == 1:
         return values
     values = values.flatten(1)
+    if being_traced():
+        return values.sum(dim=1)
     whole = values.shape[1] // SUMMED_AT_ONCE
     rest = values.shape[1] - whole * SUMMED_AT_ONCE
     pieces, remainder = torch.split(values, [whole * SUMMED_AT_ONCE, rest], dim=1)

@@ -29,6 +29,11 @@ def numbers_beside(like: Tensor, values: Sequence[float], dtype: torch.dtype) ->
     return torch.cat(each) if len(each) > 1 else each[0]
 
 
+def being_traced() -> bool:
+    """Whether a graph is made of this, by torch.compile, torch.export or an ONNX exporter."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def check_float_tensor(name: str, value: object) -> Tensor:
     """`value` if it is a dense tensor of a supported floating dtype, else a TypeError."""
     if not isinstance(value, Tensor):
