@@ -93,7 +93,7 @@ def anomaly_score(
     """
     check_float_tensor("map", map)
     check_choice("pooling", pooling, ("mean", "max", "topk"))
-    if map.dim() < 2 or map.shape[1:].numel() == 0:
+    if map.dim() < 2 or math.prod(map.shape[1:]) == 0:
         raise ValueError(f"map must be (N, ...) with at least one pixel, got {tuple(map.shape)}")
     pixels = map.flatten(1).to(compute_dtype(map.dtype))
     count = _check_k(k, pixels.shape[1])

@@ -1,5 +1,6 @@
 """From checked arguments to a backend and back: the one way that every public function takes."""
 
+import math
 from functools import partial
 from types import ModuleType
 
@@ -116,7 +117,7 @@ def _mask(weight: Tensor | None, input: Tensor, dtype: torch.dtype) -> Tensor | 
 def _weight_sums(mask: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
     """The sum of the weight over each image's loss grid, (N,)."""
     seen = reference.on_grid(mask, shape, grid)
-    repeats = grid[1:].numel() // max(seen.shape[1:].numel(), 1)
+    repeats = math.prod(grid[1:]) // max(math.prod(seen.shape[1:]), 1)
     return (reference.sum_images(seen) * repeats).expand(grid[0])
 
 

@@ -138,7 +138,7 @@ def _halved(planes: Tensor) -> Tensor:
 
 def _halved_of_any_size(planes: Tensor) -> Tensor:
     """The same without a condition, and so without a graph for each of odd and even sides."""
-    framed = torch.nn.functional.pad(planes, (1, 0, 1, 0))
+    framed = torch.nn.functional.pad(planes, (1,) * 4)
     for dim in (-2, -1):
         odd = planes.shape[dim] % 2
         framed = framed.narrow(dim, 1 - odd, planes.shape[dim] + odd)
