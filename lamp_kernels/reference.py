@@ -139,15 +139,29 @@ def _window_mean(planes: Tensor, taps: list[float]) -> Tensor:
     precision settings. On the CPU channels_last is several times faster; on CUDA contiguous
     planes are what keeps the convolution out of cuDNN and so out of TF32.
     """
+    if torch.jit.is_tracing():
+        return _window_mean_of_single_planes(planes, taps)
     count, size = planes.shape[1], len(taps)
-    on_cpu = planes.device.type == "cpu"
-    planes = planes.contiguous(
-        memory_format=torch.channels_last if on_cpu else torch.contiguous_format
-    )
+    if planes.device.type == "cpu":  # not by memory_format, of which torch.vmap has none
+        planes = planes.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    else:
+        planes = planes.contiguous()
     along_x = planes.new_tensor(taps).expand(count, 1, 1, size)
     along_y = along_x.transpose(-2, -1)
     rows = torch.nn.functional.conv2d(planes, along_x, groups=count)
     return torch.nn.functional.conv2d(rows, along_y, groups=count).contiguous()
+
+
+def _window_mean_of_single_planes(planes: Tensor, taps: list[float]) -> Tensor:
+    """The same for TorchScript's ONNX exporter, which has to know the shape of the windows.
+
+    There a number of planes is part of the graph, and so not known.
+    """
+    along_x = torch.tensor(taps, dtype=planes.dtype, device=planes.device).view(1, 1, 1, -1)
+    single = planes.flatten(0, 1).unsqueeze(1)
+    rows = torch.nn.functional.conv2d(single, along_x)
+    means = torch.nn.functional.conv2d(rows, along_x.transpose(-2, -1))
+    return means.view(*planes.shape[:2], *means.shape[-2:])
 
 
 def gaussian(size: int, sigma: float) -> list[float]:
