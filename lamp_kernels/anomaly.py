@@ -6,8 +6,9 @@ which image scores higher, so amplification belongs into training.
 
 import math
 from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from lamp_kernels import dispatch, reference
@@ -118,12 +119,16 @@ def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
 
 def _check_k(k: int | float, pixels: int) -> int:
     """The number of pixels that `k` means among `pixels`."""
-    if isinstance(k, Integral) and not isinstance(k, bool):
-        count = int(k)
-    else:
-        share = check_positive("k", k)
-        # ceil, forgiving a rounding error: 0.07 * 100 is 7.000000000000001
-        count = math.ceil(share * pixels - 1e-9)
+    share = None if isinstance(k, Integral) and not isinstance(k, bool) else check_positive("k", k)
+    # ceil, forgiving a rounding error: 0.07 * 100 is 7.000000000000001
+    count = int(k) if share is None else math.ceil(share * pixels - 1e-9)
     if not 1 <= count <= pixels:
         raise ValueError(f"k must name 1 to {pixels} pixels, or a share of them, got {k!r}")
+    if share is not None and torch.jit.is_tracing():
+        return _traced_count(share, pixels)
     return count
+
+
+def _traced_count(share: float, pixels: int) -> Any:
+    """The same number as a part of TorchScript's graph, where a Python number is a constant."""
+    return torch.ceil(share * torch.as_tensor(pixels).double() - 1e-9).long()
