@@ -130,6 +130,18 @@ def check_weight(weight: Tensor | None, input: Tensor) -> None:
 
 
 def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.is_nested:
+        raise TypeError(
+            f"{name} must be a dense tensor, got a nested one: give its parts one by one "
+            "(tensor.unbind()), or pad them and give a weight of 0 to what is padded"
+        )
+    if tensor.is_quantized:
+        raise TypeError(f"{name} must not be quantised, got {tensor.dtype}: use dequantize()")
+    if type(tensor) is not Tensor and hasattr(tensor, "to_local"):
+        raise TypeError(
+            f"{name} must be a local tensor, got a DTensor: use to_local(), and average the losses "
+            "over the ranks as data parallelism does the gradients"
+        )
     if tensor.layout is not torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got one of layout {tensor.layout}")
 
