@@ -9,7 +9,13 @@ from torch import Tensor
 
 from lamp_kernels import backends, levels, native, reference, triton
 from lamp_kernels.options import Level, LossOptions, Metric, Reduction, Terms
-from lamp_kernels.tensors import check_image_shape, check_pair, check_weight, compute_dtype
+from lamp_kernels.tensors import (
+    check_image_shape,
+    check_pair,
+    check_weight,
+    compute_dtype,
+    in_dtype,
+)
 
 # What `backends.resolve` names: modules with the functions `image_losses` and `loss_map`.
 IMPLEMENTATIONS: dict[str, ModuleType] = {
@@ -32,7 +38,7 @@ def reduced_loss(
     """The loss as a scalar, or (N,) for reduction="image"; float32, or float64 for float64."""
     implementation = _prepare(input, target, weight, terms, options, backend)
     dtype = compute_dtype(input.dtype, target.dtype)
-    mask = _mask(weight, input, dtype)
+    mask = None if weight is None else _mask(weight, input, dtype)
     factors: Tensor | levels.SharedFactors
     counted: Tensor | int = max(input.shape[0], 1)
     if mask is None:
@@ -77,8 +83,10 @@ def loss_map(
         )
     implementation = _prepare(input, target, weight, terms, options, backend)
     values: Tensor = implementation.loss_map(terms, input, target, options)
+    if weight is None:
+        return values
     mask = _mask(weight, input, values.dtype)
-    return values if mask is None else values * reference.on_grid(mask, input.shape, values.shape)
+    return values * reference.on_grid(mask, input.shape, values.shape)
 
 
 def _prepare(
@@ -106,11 +114,9 @@ def _grid(shape: torch.Size, metric: Metric, options: LossOptions) -> torch.Size
     return torch.Size((*shape[:-2], shape[-2] - lost, shape[-1] - lost))
 
 
-def _mask(weight: Tensor | None, input: Tensor, dtype: torch.dtype) -> Tensor | None:
+def _mask(weight: Tensor, input: Tensor, dtype: torch.dtype) -> Tensor:
     """The weight in the type computed in, with as many dimensions as the images."""
-    if weight is None:
-        return None
-    mask = weight.to(dtype)
+    mask = in_dtype(weight, dtype)
     return mask.reshape((1,) * (input.dim() - mask.dim()) + mask.shape)
 
 

@@ -46,6 +46,7 @@ from lamp_kernels.tensors import (
     check_pair,
     check_weight,
     compute_dtype,
+    in_dtype,
 )
 from lamp_kernels.tensors import smallest_side as smallest_single_side
 
@@ -69,7 +70,7 @@ def reduced_loss(
     backend = _prepare(input, target, weight, options, len(scale_weights), backend)
     dtype = compute_dtype(input.dtype, target.dtype)
     x, y = input.to(dtype), target.to(dtype)
-    mask = None if weight is None else _as_images(weight.to(dtype), x)
+    mask = None if weight is None else _as_images(in_dtype(weight, dtype), x)
     if options.amplification == "none" or amplify_over != "element":
         losses = _plain_losses(x, y, mask, options, scale_weights, backend)
         return _over_images(losses, mask, options, amplify_over, reduction)

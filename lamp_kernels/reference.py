@@ -142,7 +142,7 @@ def _window_mean(planes: Tensor, taps: list[float]) -> Tensor:
     if torch.jit.is_tracing():
         return _window_mean_of_single_planes(planes, taps)
     count, size = planes.shape[1], len(taps)
-    if planes.device.type == "cpu":  # not by memory_format, of which torch.vmap has none
+    if _channels_last(planes):  # not by memory_format, of which torch.vmap has none
         planes = planes.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     else:
         planes = planes.contiguous()
@@ -150,6 +150,20 @@ def _window_mean(planes: Tensor, taps: list[float]) -> Tensor:
     along_y = along_x.transpose(-2, -1)
     rows = torch.nn.functional.conv2d(planes, along_x, groups=count)
     return torch.nn.functional.conv2d(rows, along_y, groups=count).contiguous()
+
+
+def _channels_last(planes: Tensor) -> bool:
+    """Whether a convolution of these planes takes them channels_last.
+
+    Not in a graph for every size: Inductor, of PyTorch 2.13 too, cannot order such strides.
+    """
+    if planes.device.type != "cpu":
+        return False
+    if not being_traced():
+        return True
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # imports SymPy
+
+    return all(has_static_value(size) for size in planes.shape[1:])
 
 
 def _window_mean_of_single_planes(planes: Tensor, taps: list[float]) -> Tensor:

@@ -29,6 +29,19 @@ def numbers_beside(like: Tensor, values: Sequence[float], dtype: torch.dtype) ->
     return torch.cat(each) if len(each) > 1 else each[0]
 
 
+def in_dtype(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight in the type computed in, broadcasting as it does: what is expanded is not copied.
+
+    PyTorch writes an expanded tensor out in full where it changes the type.
+    """
+    if weight.dtype == dtype or being_traced():
+        return weight.to(dtype)
+    for dim, size in enumerate(weight.shape):
+        if size > 1 and weight.stride(dim) == 0:
+            weight = weight.narrow(dim, 0, 1)
+    return weight.to(dtype)
+
+
 def being_traced() -> bool:
     """Whether a graph is made of this, by torch.compile, torch.export or an ONNX exporter."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
