@@ -120,6 +120,10 @@ def _exporting_to_onnx() -> bool:
     return traced and torch.onnx.is_in_onnx_export()
 
 
+# Dynamo, which the exporter tries where all else fails, would take is_in_onnx_export for false.
+_exporting_to_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def _without_device(name: str, input: Tensor) -> str | None:
     """Why the backend has no kernels for the input's device, or None where it has."""
     if name == "triton":
