@@ -20,7 +20,7 @@ from lamp_kernels.options import (
     check_not_negative,
     check_positive,
 )
-from lamp_kernels.tensors import check_float_tensor, compute_dtype
+from lamp_kernels.tensors import check_float_tensor, compute_dtype, in_torchscript
 
 ChannelReduction = Literal["mean", "max"]
 Pooling = Literal["mean", "max", "topk"]
@@ -117,14 +117,14 @@ def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
     return spread
 
 
-def _check_k(k: int | float, pixels: int) -> int:
-    """The number of pixels that `k` means among `pixels`."""
+def _check_k(k: int | float, pixels: int) -> Any:
+    """The number of pixels that `k` means among `pixels`: an int, but in TorchScript."""
     share = None if isinstance(k, Integral) and not isinstance(k, bool) else check_positive("k", k)
     # ceil, forgiving a rounding error: 0.07 * 100 is 7.000000000000001
     count = int(k) if share is None else math.ceil(share * pixels - 1e-9)
     if not 1 <= count <= pixels:
         raise ValueError(f"k must name 1 to {pixels} pixels, or a share of them, got {k!r}")
-    if share is not None and torch.jit.is_tracing():
+    if share is not None and in_torchscript():
         return _traced_count(share, pixels)
     return count
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from lamp_kernels import native, triton
 from lamp_kernels._version import __version__
 from lamp_kernels.options import check_choice, check_window_size
-from lamp_kernels.tensors import being_traced
+from lamp_kernels.tensors import being_traced, in_torchscript
 from lamp_kernels.triton import autotune
 
 BACKENDS = ("native", "triton", "reference")  # in the order of the automatic choice
@@ -116,7 +116,7 @@ def unserved(name: str, input: Tensor, window_size: int | None) -> str | None:
 
 def _exporting_to_onnx() -> bool:
     """Asked in each call, so the two questions that cost nothing come first."""
-    traced = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    traced = in_torchscript() or torch.compiler.is_exporting()
     return traced and torch.onnx.is_in_onnx_export()
 
 

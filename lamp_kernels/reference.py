@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lamp_kernels.levels import SharedFactors
 from lamp_kernels.options import Amplification, LossOptions, Metric, Padding, Sums, Terms
-from lamp_kernels.tensors import being_traced, compute_dtype, has_autocast
+from lamp_kernels.tensors import being_traced, compute_dtype, has_autocast, in_torchscript
 
 SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one thread
 
@@ -139,7 +139,7 @@ def _window_mean(planes: Tensor, taps: list[float]) -> Tensor:
     precision settings. On the CPU channels_last is several times faster; on CUDA contiguous
     planes are what keeps the convolution out of cuDNN and so out of TF32.
     """
-    if torch.jit.is_tracing():
+    if in_torchscript():
         return _window_mean_of_single_planes(planes, taps)
     count, size = planes.shape[1], len(taps)
     if _channels_last(planes):  # not by memory_format, of which torch.vmap has none

@@ -44,7 +44,12 @@ def in_dtype(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 def being_traced() -> bool:
     """Whether a graph is made of this, by torch.compile, torch.export or an ONNX exporter."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or in_torchscript()
+
+
+def in_torchscript() -> bool:
+    """Whether TorchScript traces this, as ONNX's older exporter has it do."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def check_float_tensor(name: str, value: object) -> Tensor:

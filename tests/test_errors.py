@@ -167,6 +167,7 @@ class TestTensors:
         with pytest.raises(TypeError, match=r"weight must be a dense tensor.*sparse_coo"):
             function(IMAGE, IMAGE, torch.ones(16, 16).to_sparse())
 
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
     @pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
     def test_nested(self, function, layout):
         parts = [torch.rand(3, 16), torch.rand(5, 16)]
@@ -176,6 +177,7 @@ class TestTensors:
         with pytest.raises(TypeError, match=r"weight must be a dense tensor.*nested.*unbind\(\)"):
             function(IMAGE, IMAGE, nested)
 
+    @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
     def test_quantised(self, function):
         image = torch.quantize_per_tensor(IMAGE.cpu(), 0.1, 0, torch.quint8)
         with pytest.raises(TypeError, match=r"input must not be quantised.*dequantize\(\)"):

@@ -1,4 +1,4 @@
-"""A network that returns its anomaly map, as ONNX: the same map and score, of any batch and size."""
+"""A network that returns its anomaly map, as ONNX: the same map and score of every size."""
 
 import pytest
 import torch
