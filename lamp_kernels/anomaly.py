@@ -97,12 +97,13 @@ def anomaly_score(
     if map.dim() < 2 or math.prod(map.shape[1:]) == 0:
         raise ValueError(f"map must be (N, ...) with at least one pixel, got {tuple(map.shape)}")
     pixels = map.flatten(1).to(compute_dtype(map.dtype))
-    count = _check_k(k, pixels.shape[1])
+    count: int = _check_k(k, pixels.shape[1])  # a tensor in TorchScript
     if pooling == "mean":
         return reference.sum_images(pixels) / pixels.shape[1]
     if pooling == "max":
         return pixels.amax(dim=1)
-    return reference.sum_images(pixels.topk(count, dim=1).values) / count
+    greatest: Tensor = pixels.topk(count, dim=1).values
+    return reference.sum_images(greatest) / count
 
 
 def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
@@ -118,7 +119,7 @@ def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
 
 
 def _check_k(k: int | float, pixels: int) -> Any:
-    """The number of pixels that `k` means among `pixels`: an int, but in TorchScript."""
+    """The number of pixels that `k` means among `pixels`."""
     share = None if isinstance(k, Integral) and not isinstance(k, bool) else check_positive("k", k)
     # ceil, forgiving a rounding error: 0.07 * 100 is 7.000000000000001
     count = int(k) if share is None else math.ceil(share * pixels - 1e-9)

@@ -131,19 +131,12 @@ def _halved(planes: Tensor) -> Tensor:
 
     Weights too: where half of a mean lies outside of the image, it counts half.
     """
-    if being_traced():
-        return _halved_of_any_size(planes)
-    padding = [side % 2 for side in planes.shape[-2:]]
+    height, width = (side % 2 for side in planes.shape[-2:])
+    padding = (height, width)
+    if being_traced():  # the pool's own padding is a constant: a graph each for odd and even sides
+        planes = torch.nn.functional.pad(planes, (width, 0, height, 0))
+        padding = (0, 0)
     return torch.nn.functional.avg_pool2d(planes, kernel_size=2, padding=padding)
-
-
-def _halved_of_any_size(planes: Tensor) -> Tensor:
-    """The same without a condition, and so without a graph for each of odd and even sides."""
-    framed = torch.nn.functional.pad(planes, (1,) * 4)
-    for dim in (-2, -1):
-        odd = planes.shape[dim] % 2
-        framed = framed.narrow(dim, 1 - odd, planes.shape[dim] + odd)
-    return torch.nn.functional.avg_pool2d(framed, kernel_size=2)
 
 
 def _plain_losses(

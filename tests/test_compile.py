@@ -65,12 +65,13 @@ def mean_score(input, target, weight):
     return functional.anomaly_score(functional.anomaly_map(input, target), pooling="mean")
 
 
+MS_SSIM = AmplifiedMSSSIMLoss(scale_weights=(0.5, 0.5), window_size=3, amplify_over="image")
 DYNAMIC = [
     AmplifiedSSIMLoss(),
     AmplifiedSSIMLoss(window_size=3, padding="valid", reduction="none"),
     AmplifiedMSELoss(),
     AmplifiedReconstructionLoss(l1=0.5, window_size=3, amplify_over="image"),
-    AmplifiedMSSSIMLoss(scale_weights=(0.5, 0.5), window_size=3, amplify_over="image"),
+    MS_SSIM,
     mean_score,
 ]
 
@@ -216,6 +217,8 @@ EXPORTED = [*DYNAMIC, score, ssim, ms_ssim]
 @pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
 @pytest.mark.parametrize("function", EXPORTED, ids=name_of)
 def test_export_with_dynamic_sides(function, strict):
+    if torch.__version__ < "2.13" and function in (MS_SSIM, ms_ssim):
+        pytest.skip("exported before PyTorch 2.13, avg_pool2d takes even sides alone, or odd ones")
     height, width = (torch.export.Dim(name, min=16, max=512) for name in ("height", "width"))
     sizes = {2: height, 3: width}
     x, y = torch.rand(2, 2, 2, 32, 34)
