@@ -6,8 +6,9 @@ which image scores higher, so amplification belongs into training.
 
 import math
 from numbers import Integral, Real
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from lamp_kernels import dispatch, reference
@@ -20,7 +21,12 @@ from lamp_kernels.options import (
     check_not_negative,
     shown,
 )
-from lamp_kernels.tensors import check_channels_first, check_float_tensor, compute_dtype
+from lamp_kernels.tensors import (
+    check_channels_first,
+    check_float_tensor,
+    compute_dtype,
+    in_torchscript,
+)
 
 ChannelReduction = Literal["mean", "max"]
 Pooling = Literal["mean", "max", "topk"]
@@ -96,15 +102,16 @@ def anomaly_score(
     """
     check_float_tensor("map", map)
     check_choice("pooling", pooling, ("mean", "max", "topk"))
-    if map.dim() < 2 or map.shape[1:].numel() == 0:
+    if map.dim() < 2 or math.prod(map.shape[1:]) == 0:
         raise ValueError(f"map must be (N, ...) with at least one pixel, got {tuple(map.shape)}")
     pixels = map.flatten(1).to(compute_dtype(map.dtype))
-    count = _check_k(k, pixels.shape[1])
+    count: int = _check_k(k, pixels.shape[1])  # a tensor in TorchScript
     if pooling == "mean":
         return reference.sum_images(pixels) / pixels.shape[1]
     if pooling == "max":
         return pixels.amax(dim=1)
-    return reference.sum_images(pixels.topk(count, dim=1).values) / count
+    greatest: Tensor = pixels.topk(count, dim=1).values
+    return reference.sum_images(greatest) / count
 
 
 def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
@@ -119,7 +126,7 @@ def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
     return spread
 
 
-def _check_k(k: int | float, pixels: int) -> int:
+def _check_k(k: int | float, pixels: int) -> Any:
     """The number of pixels that `k` means among `pixels`."""
     number = isinstance(k, Real) and not isinstance(k, bool)
     wanted = f"1 to {pixels} pixels as an integer, or a share of them, 0 < k <= 1, as a float"
@@ -132,4 +139,11 @@ def _check_k(k: int | float, pixels: int) -> int:
         count = math.ceil(k * pixels - 1e-9) if 0.0 < k <= 1.0 else 0
     if not 1 <= count <= pixels:
         raise ValueError(f"k must be {wanted}; got {k!r}")
+    if not isinstance(k, Integral) and in_torchscript():
+        return _traced_count(float(k), pixels)
     return count
+
+
+def _traced_count(share: float, pixels: int) -> Any:
+    """The same number as a part of TorchScript's graph, where a Python number is a constant."""
+    return torch.ceil(share * torch.as_tensor(pixels).double() - 1e-9).long()

@@ -4,6 +4,9 @@ An explicit request, by argument or by the environment variable LAMP_KERNELS_BAC
 import), is met or is a ValueError with the reason. The automatic choice takes the fastest that
 serves the input and may fall through: native, then Triton on the tensors of a GPU, NVIDIA's or
 AMD's, then the reference. Triton's interpreter has to be asked for: it is there for tests.
+
+Under `torch.onnx.export`, either exporter, the automatic choice takes the reference: ONNX has its
+operators, and none of the others'.
 """
 
 import os
@@ -17,6 +20,7 @@ from torch import Tensor
 from lamp_kernels import native, triton
 from lamp_kernels._version import __version__
 from lamp_kernels.options import check_choice, check_window_size
+from lamp_kernels.tensors import being_traced, in_torchscript
 from lamp_kernels.triton import autotune
 
 BACKENDS = ("native", "triton", "reference")  # in the order of the automatic choice
@@ -47,7 +51,7 @@ def resolve(requested: str | None, input: Tensor, *, window_size: int | None = 1
         window_size: the SSIM window, in pixels; None for a loss without SSIM.
 
     Returns:
-        "native", "triton" or "reference".
+        "native", "triton" or "reference"; under `torch.onnx.export` without a name "reference".
 
     Raises:
         ValueError: an explicit request names no backend, or one that cannot serve this input;
@@ -101,11 +105,23 @@ def unserved(name: str, input: Tensor, window_size: int | None) -> str | None:
     """Why the backend, though there, cannot compute this, or None where it can."""
     if name == "reference":
         return None
+    if _exporting_to_onnx():
+        return "its operators do not exist in ONNX; without a name the reference is exported"
     reason = _without_device(name, input)
     kernels: ModuleType = native if name == "native" else triton
     if reason is None and window_size is not None and window_size not in kernels.WINDOW_SIZES:
         return f"its kernels have odd windows of 3 to 15, got window_size={window_size}"
     return reason
+
+
+def _exporting_to_onnx() -> bool:
+    """Asked in each call, so the two questions that cost nothing come first."""
+    traced = in_torchscript() or torch.compiler.is_exporting()
+    return traced and torch.onnx.is_in_onnx_export()
+
+
+# Dynamo, which the exporter tries where all else fails, would take is_in_onnx_export for false.
+_exporting_to_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _without_device(name: str, input: Tensor) -> str | None:
@@ -186,9 +202,9 @@ def devices() -> dict[str, str]:
 
 
 def _warn_of_slow_cuda(input: Tensor, window_size: int | None) -> None:
-    """Say once that a CUDA tensor is served by plain PyTorch; silent in a compiled graph."""
+    """Say once that a CUDA tensor is served by plain PyTorch; silent where a graph is made."""
     global _warned_of_cuda
-    if input.is_cuda and not torch.compiler.is_compiling() and not _warned_of_cuda:
+    if input.is_cuda and not being_traced() and not _warned_of_cuda:
         _warned_of_cuda = True
         reasons = {name: _not_by_itself(name, input, window_size) for name in BACKENDS}
         warnings.warn(

@@ -1,6 +1,7 @@
 """From what `dispatch` asks of a backend to its two operators, for every backend with kernels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,8 @@ def image_losses(
     """As `reference.image_losses`."""
     shape = input.shape
     store = torch.is_grad_enabled() and sums != "terms"
-    losses: Tensor = operators.image_losses(
+    losses: Tensor = _call(
+        operators.image_losses,
         _as_images(input),
         _as_images(target),
         None if weight is None else _weight_as_images(weight, shape),
@@ -44,13 +46,21 @@ def loss_map(
 ) -> Tensor:
     """As `reference.loss_map`."""
     dtype = compute_dtype(input.dtype, target.dtype)
-    losses: Tensor = operators.loss_map(
+    losses: Tensor = _call(
+        operators.loss_map,
         _as_images(input),
         _as_images(target),
         numbers_beside(input, list(terms.values()), dtype),
         *_options(tuple(terms), options, amplified=True),
     )
     return losses if losses.dim() == input.dim() else losses.view(input.shape)
+
+
+def _call(operator: Any, *arguments: Any) -> Any:
+    """A graph holds the operator alone."""
+    if torch.compiler.is_compiling():
+        return operator(*arguments)
+    return ops.call(operator, *arguments)
 
 
 def _options(metrics: Sequence[Metric], options: LossOptions, amplified: bool) -> ops.Options:

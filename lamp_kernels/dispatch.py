@@ -1,5 +1,6 @@
 """From checked arguments to a backend and back: the one way that every public function takes."""
 
+import math
 from functools import partial
 from types import ModuleType
 
@@ -14,6 +15,7 @@ from lamp_kernels.tensors import (
     check_pair,
     check_weight,
     compute_dtype,
+    in_dtype,
 )
 
 # What `backends.resolve` names: modules with the functions `image_losses` and `loss_map`.
@@ -92,8 +94,10 @@ def loss_map(
         )
     implementation = _prepare(input, target, weight, terms, options, backend)
     values: Tensor = implementation.loss_map(terms, input, target, options)
+    if weight is None:
+        return values
     mask = _mask(weight, input, values.dtype)
-    return values if mask is None else values * reference.on_grid(mask, input.shape, values.shape)
+    return values * reference.on_grid(mask, input.shape, values.shape)
 
 
 def on_tangent(
@@ -144,17 +148,15 @@ def _grid(shape: torch.Size, metric: Metric, options: LossOptions) -> torch.Size
     return torch.Size((*shape[:-2], shape[-2] - lost, shape[-1] - lost))
 
 
-def _mask(weight: Tensor | None, input: Tensor, dtype: torch.dtype) -> Tensor | None:
+def _mask(weight: Tensor, input: Tensor, dtype: torch.dtype) -> Tensor:
     """The weight in the type computed in, with as many dimensions as the images."""
-    if weight is None:
-        return None
-    return as_many_dimensions(weight, input).to(dtype)
+    return in_dtype(as_many_dimensions(weight, input), dtype)
 
 
 def _weight_sums(mask: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
     """The sum of the weight over each image's loss grid, (N,)."""
     seen = reference.on_grid(mask, shape, grid)
-    repeats = grid[1:].numel() // max(seen.shape[1:].numel(), 1)
+    repeats = math.prod(grid[1:]) // max(math.prod(seen.shape[1:]), 1)
     return (reference.sum_images(seen) * repeats).expand(grid[0])
 
 

@@ -21,6 +21,7 @@ Where a sum of weights is 0 its quotient is S, and S is 0 unless the data holds 
 a weight of 0 does not hide those.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class SharedFactors(NamedTuple):
         coefficient = self.coefficients[term]
         if self.mean_over == "nothing":
             return coefficient
-        count = float(max(grid[1:].numel(), 1))
+        count = max(math.prod(grid[1:]), 1)
         if self.mean_over == "batch":
             count *= max(grid[0], 1)
         return coefficient / count

@@ -42,6 +42,7 @@ from lamp_kernels import backends, dispatch, levels, reference, weights
 from lamp_kernels.options import Level, LossOptions, Reduction, Terms
 from lamp_kernels.tensors import (
     as_many_dimensions,
+    being_traced,
     channels_last_hint,
     check_image_shape,
     check_pair,
@@ -168,7 +169,11 @@ def _halved(planes: Tensor) -> Tensor:
 
     Weights too: where half of a mean lies outside of the image, it counts half.
     """
-    padding = [side % 2 for side in planes.shape[-2:]]
+    height, width = (side % 2 for side in planes.shape[-2:])
+    padding = (height, width)
+    if being_traced():  # the pool's own padding is a constant: a graph each for odd and even sides
+        planes = torch.nn.functional.pad(planes, (width, 0, height, 0))
+        padding = (0, 0)
     return torch.nn.functional.avg_pool2d(planes, kernel_size=2, padding=padding)
 
 

@@ -41,7 +41,11 @@ NO_SECOND_DERIVATIVE = (
 
 NO_TRANSFORMS = (
     "torch.func's transforms do not work through the kernels of lamp_kernels; they do with "
-    "backend='reference', but for torch.vmap"
+    "backend='reference'"
+)
+
+NO_FORWARD_MODE = (
+    "the kernels of lamp_kernels have no forward-mode derivative; backend='reference' has"
 )
 
 
@@ -103,6 +107,22 @@ class Operators(NamedTuple):
     scale: Any
 
 
+def call(operator: Any, *arguments: Any) -> Any:
+    """What the operator returns; where its memory cannot be had, the allocator's own error.
+
+    The stable ABI brings no exception from below: out of memory arrives as a RuntimeError that
+    names a line of a header. So the outputs are asked for once more, from here.
+    """
+    try:
+        return operator(*arguments)
+    except RuntimeError as error:
+        if "empty" not in str(error):
+            raise
+        fake = _fake_map if len(arguments) == 3 + len(Options._fields) else _fake_losses
+        fake(*arguments)
+        raise
+
+
 def register(library: str, image_losses: str, loss_map: str, scale: str | None = None) -> Operators:
     """Give the operators of these names in `library` their fake kernels and derivatives."""
     namespace = getattr(torch.ops, library)
@@ -159,11 +179,15 @@ def _autograd_kernel(
                 raise RuntimeError(NO_TRANSFORMS)  # under is_grads_batched=True
             return (*backward(ctx, *upstream), None)
 
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+            raise RuntimeError(NO_FORWARD_MODE)
+
     def kernel(keyset: Any, input: Tensor, target: Tensor, *rest: Any) -> Any:
         if torch._C._are_functorch_transforms_active():
             raise RuntimeError(NO_TRANSFORMS)
         wanted = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
-        if wanted or forward_ad._current_level >= 0:  # in forward mode apply() raises
+        if wanted or forward_ad._current_level >= 0:  # in forward mode jvp() raises
             apply: Any = Differentiable.apply
             return apply(input, target, *rest, keyset)
         return below(keyset, input, target, *rest)
@@ -285,8 +309,9 @@ def _backward_of_losses(
         need and gradient.shape != input.shape
         for need, gradient in zip(needed, gradients, strict=True)
     ):
-        _, *gradients = operators.image_losses(
-            input.detach(), target.detach(), weight, factors, *shared, *ctx.options, sums, *needed
+        images = input.detach(), target.detach()
+        _, *gradients = call(
+            operators.image_losses, *images, weight, factors, *shared, *ctx.options, sums, *needed
         )
     results = _results(operators, gradients, factor, input, target, upstream, needed)
     return (*results, *nothing)
@@ -356,7 +381,8 @@ def _keep_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward_of_map(operators: Operators, ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
     input, target, coefficients = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
-    _, *gradients = operators.image_losses(
+    _, *gradients = call(
+        operators.image_losses,
         input.detach(),
         target.detach(),
         upstream.detach(),

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lamp_kernels.levels import SharedFactors
 from lamp_kernels.options import Amplification, LossOptions, Metric, Padding, Sums, Terms
-from lamp_kernels.tensors import compute_dtype, has_autocast
+from lamp_kernels.tensors import being_traced, compute_dtype, has_autocast, in_torchscript
 
 SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one thread
 
@@ -175,15 +175,43 @@ def _window_mean(planes: Tensor, taps: list[float]) -> Tensor:
     precision settings. On the CPU channels_last is several times faster; on CUDA contiguous
     planes are what keeps the convolution out of cuDNN and so out of TF32.
     """
+    if in_torchscript():
+        return _window_mean_of_single_planes(planes, taps)
     count, size = planes.shape[1], len(taps)
-    on_cpu = planes.device.type == "cpu"
-    planes = planes.contiguous(
-        memory_format=torch.channels_last if on_cpu else torch.contiguous_format
-    )
+    if _channels_last(planes):  # not by memory_format, of which torch.vmap has none
+        planes = planes.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    else:
+        planes = planes.contiguous()
     along_x = planes.new_tensor(taps).expand(count, 1, 1, size)
     along_y = along_x.transpose(-2, -1)
     rows = torch.nn.functional.conv2d(planes, along_x, groups=count)
     return torch.nn.functional.conv2d(rows, along_y, groups=count).contiguous()
+
+
+def _channels_last(planes: Tensor) -> bool:
+    """Whether a convolution of these planes takes them channels_last.
+
+    Not in a graph for every size: Inductor, of PyTorch 2.13 too, cannot order such strides.
+    """
+    if planes.device.type != "cpu":
+        return False
+    if not being_traced():
+        return True
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # imports SymPy
+
+    return all(has_static_value(size) for size in planes.shape[1:])
+
+
+def _window_mean_of_single_planes(planes: Tensor, taps: list[float]) -> Tensor:
+    """The same for TorchScript's ONNX exporter, which has to know the shape of the windows.
+
+    There a number of planes is part of the graph, and so not known.
+    """
+    along_x = torch.tensor(taps, dtype=planes.dtype, device=planes.device).view(1, 1, 1, -1)
+    single = planes.flatten(0, 1).unsqueeze(1)
+    rows = torch.nn.functional.conv2d(single, along_x)
+    means = torch.nn.functional.conv2d(rows, along_x.transpose(-2, -1))
+    return means.view(*planes.shape[:2], *means.shape[-2:])
 
 
 def gaussian(size: int, sigma: float) -> list[float]:
@@ -307,11 +335,14 @@ def sum_images(values: Tensor) -> Tensor:
     """The sum over each image: (N, ...) -> (N,), bitwise the same for any number of threads.
 
     PyTorch splits one long sum among the threads, and the rounding with it; short ones it does
-    not split.
+    not split. In a graph that is made for other sizes too, the number of short ones would be a
+    constant or a condition: there it is one sum, and the compiler's affair how it is split.
     """
     if values.dim() == 1:
         return values
     values = values.flatten(1)
+    if being_traced():
+        return values.sum(dim=1)
     whole = values.shape[1] // SUMMED_AT_ONCE
     rest = values.shape[1] - whole * SUMMED_AT_ONCE
     pieces, remainder = torch.split(values, [whole * SUMMED_AT_ONCE, rest], dim=1)

@@ -31,6 +31,29 @@ def numbers_beside(like: Tensor, values: Sequence[float], dtype: torch.dtype) ->
     return torch.cat(each) if len(each) > 1 else each[0]
 
 
+def in_dtype(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight in the type computed in, broadcasting as it does: what is expanded is not copied.
+
+    PyTorch writes an expanded tensor out in full where it changes the type.
+    """
+    if weight.dtype == dtype or being_traced():
+        return weight.to(dtype)
+    for dim, size in enumerate(weight.shape):
+        if size > 1 and weight.stride(dim) == 0:
+            weight = weight.narrow(dim, 0, 1)
+    return weight.to(dtype)
+
+
+def being_traced() -> bool:
+    """Whether a graph is made of this, by torch.compile, torch.export or an ONNX exporter."""
+    return torch.compiler.is_compiling() or in_torchscript()
+
+
+def in_torchscript() -> bool:
+    """Whether TorchScript traces this, as ONNX's older exporter has it do."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 def check_float_tensor(name: str, value: object) -> Tensor:
     """`value` if it is a dense tensor of a supported floating dtype, else a TypeError."""
     if not isinstance(value, Tensor):
@@ -217,6 +240,18 @@ def _views(shape: torch.Size, images: torch.Size) -> Iterator[str]:
 
 
 def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.is_nested:
+        raise TypeError(
+            f"{name} must be a dense tensor, got a nested one: give its parts one by one "
+            "(tensor.unbind()), or pad them and give a weight of 0 to what is padded"
+        )
+    if tensor.is_quantized:
+        raise TypeError(f"{name} must not be quantised, got {tensor.dtype}: use dequantize()")
+    if type(tensor) is not Tensor and hasattr(tensor, "to_local"):
+        raise TypeError(
+            f"{name} must be a local tensor, got a DTensor: use to_local(), and average the losses "
+            "over the ranks as data parallelism does the gradients"
+        )
     if tensor.layout is not torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got one of layout {tensor.layout}")
 

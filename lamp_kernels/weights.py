@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels.options import MeanOver
+from lamp_kernels.tensors import in_dtype
 
 # Weights within these, and the sums of as many as memory holds, go through every kernel.
 LEAST, GREATEST = 2.0**-64, 2.0**64
@@ -35,7 +36,7 @@ def scaled(
     sums_of: for each term the sums over each image's grid, (N,).
     seen: the part of the weight that any of these sees.
     """
-    mask = weight.to(dtype)
+    mask = in_dtype(weight, dtype)
     if weight.dtype not in WIDE_DTYPES or weight.numel() == 0:
         return mask, sums_of(mask), None
     if _readable(mask):

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.usefixtures("each_backend")
 APART = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
 
 
-
 # How far windows of s = x + y may be from what they are taken about: not at all in the CPU kernels;
 # in the reference, which has two levels, where there are more tones; in the GPU kernels, which have
 # one a tile, where there are two.

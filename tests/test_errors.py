@@ -203,6 +203,37 @@ class TestTensors:
         with pytest.raises(TypeError, match=r"weight must be a dense tensor.*sparse_coo"):
             function(IMAGE, IMAGE, torch.ones(16, 16).to_sparse())
 
+    @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+    @pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+    def test_nested(self, function, layout):
+        parts = [torch.rand(3, 16), torch.rand(5, 16)]
+        nested = torch.nested.nested_tensor(parts, layout=layout)
+        with pytest.raises(TypeError, match=r"input must be a dense tensor.*nested.*unbind\(\)"):
+            function(nested, nested)
+        with pytest.raises(TypeError, match=r"weight must be a dense tensor.*nested.*unbind\(\)"):
+            function(IMAGE, IMAGE, nested)
+
+    @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+    def test_quantised(self, function):
+        image = torch.quantize_per_tensor(IMAGE.cpu(), 0.1, 0, torch.quint8)
+        with pytest.raises(TypeError, match=r"input must not be quantised.*dequantize\(\)"):
+            function(image, image)
+        with pytest.raises(TypeError, match=r"weight must not be quantised.*dequantize\(\)"):
+            function(IMAGE, IMAGE, image)
+
+    def test_distributed(self, function):
+        class Distributed(torch.Tensor):
+            """In the place of DTensor, which wants a group of processes."""
+
+            def to_local(self):
+                return self
+
+        image = IMAGE.as_subclass(Distributed)
+        with pytest.raises(TypeError, match=r"target must be a local tensor.*to_local\(\)"):
+            function(IMAGE, image)
+        with pytest.raises(TypeError, match=r"weight must be a local tensor.*to_local\(\)"):
+            function(IMAGE, IMAGE, image)
+
     def test_dtypes_differ_where_there_is_no_autocast(self, function):
         meta = IMAGE.to("meta")
         with pytest.raises(TypeError, match=r"torch\.float32 and torch\.float64"):

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from lamp_kernels import amplify, functional
+from lamp_kernels import (
+    AmplifiedL1Loss,
+    AmplifiedMSELoss,
+    AmplifiedSSIMLoss,
+    amplify,
+    functional,
+)
 from lamp_kernels.options import REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("each_backend")
@@ -75,6 +81,22 @@ def test_functional_transforms_work_on_the_reference():
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(loss(leaf), leaf)
     torch.testing.assert_close(torch.func.grad(loss)(x), expected)
+
+
+@pytest.mark.reference_only
+@pytest.mark.parametrize("loss", [AmplifiedSSIMLoss, AmplifiedMSELoss, AmplifiedL1Loss])
+def test_gradients_of_each_sample_on_the_reference(loss):
+    """vmap(grad(loss)), with a weight of each image's own."""
+    x, y = (image.detach().float() for image in images(2, 1, 8, 8))
+    weight = torch.rand(x.shape)
+    loss_function = loss(backend="reference")
+
+    def of_one(x, y, weight):
+        return loss_function(x[None], y[None], weight[None])
+
+    found = torch.vmap(torch.func.grad(of_one))(x, y, weight)
+    expected = [torch.func.grad(of_one)(*each) for each in zip(x, y, weight, strict=True)]
+    torch.testing.assert_close(found, torch.stack(expected))
 
 
 def test_slope_of_amplification_is_one_over_one_minus_loss_then_constant():

@@ -30,7 +30,7 @@ def level_terms(
     d = x - y
     s = x + y
     counts = there & (d - d == 0.0) & (s - s == 0.0)
-    if weighted:
+    if weighted:  # noqa: SIM102 - a constant, and what is read
         weight = tl.load(
             weight_plane + row * weight_row + column * weight_column, mask=there, other=0.0
         )
@@ -71,7 +71,7 @@ def plane_levels(
         row, column, i >= 0, x_plane, x_row, x_column, y_plane, y_row, y_column,
         weight_plane, weight_row, weight_column, scale, weighted, real,
     )  # fmt: skip
-    if weighted:
+    if weighted:  # noqa: SIM102 - a constant, and what is read
         if tl.sum(count, 0) == 0.0:
             for start in range(0, height * width, samples):
                 pixel = start + i
