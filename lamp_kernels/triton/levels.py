@@ -30,7 +30,7 @@ def level_terms(
     d = x - y
     s = x + y
     counts = there & (d - d == 0.0) & (s - s == 0.0)
-    if weighted:  # noqa: SIM102 - a constant, and what is read
+    if weighted:
         weight = tl.load(
             weight_plane + row * weight_row + column * weight_column, mask=there, other=0.0
         )
