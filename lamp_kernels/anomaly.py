@@ -128,20 +128,26 @@ def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
 
 def _check_k(k: int | float, pixels: int) -> Any:
     """The number of pixels that `k` means among `pixels`."""
-    number = isinstance(k, Real) and not isinstance(k, bool)
-    wanted = f"1 to {pixels} pixels as an integer, or a share of them, 0 < k <= 1, as a float"
-    if not number:
-        raise TypeError(f"k must be {wanted}; got {shown(k)}")
+    if not isinstance(k, Real) or isinstance(k, bool):
+        raise TypeError(_wrong_k(k, pixels))
     if isinstance(k, Integral):
         count = int(k)
     else:
         # ceil, forgiving a rounding error: 0.07 * 100 is 7.000000000000001
         count = math.ceil(k * pixels - 1e-9) if 0.0 < k <= 1.0 else 0
     if not 1 <= count <= pixels:
-        raise ValueError(f"k must be {wanted}; got {k!r}")
+        raise ValueError(_wrong_k(k, pixels))
     if not isinstance(k, Integral) and in_torchscript():
         return _traced_count(float(k), pixels)
     return count
+
+
+def _wrong_k(k: object, pixels: int) -> str:
+    # Written only when it is raised: in a graph for every size the text would fix `pixels`.
+    return (
+        f"k must be 1 to {pixels} pixels as an integer, or a share of them, 0 < k <= 1, as a "
+        f"float; got {shown(k)}"
+    )
 
 
 def _traced_count(share: float, pixels: int) -> Any:

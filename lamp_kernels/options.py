@@ -99,7 +99,7 @@ def check_within(name: str, value: object, limits: tuple[float, float]) -> float
 
 def check_data_range(value: object, name: str = "data_range") -> float:
     """`value` as a float if it is a range, else an error naming it; for tensors, what to do."""
-    if hasattr(value, "shape") and not isinstance(value, Real):
+    if not isinstance(value, Real) and hasattr(value, "shape"):
         raise TypeError(
             f"{name} must be one real number, got {shown(value)}. For one range r an image, (N,), "
             f"divide the images by it, input / r.view(-1, 1, 1, 1) and the target too, with "

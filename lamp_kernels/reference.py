@@ -97,19 +97,19 @@ def _window_moments(
         return (d, s), (torch.zeros_like(d), torch.zeros_like(s))
     taps = gaussian(options.window_size, options.sigma)
     radius = len(taps) // 2
-    levels = _level_of_difference(d, weight), *_levels_of_sum(s)
     # 0 where not finite, so that a NaN reaches the windows that see it and no other.
-    levels = [level.nan_to_num(0.0, 0.0, 0.0) for level in levels]
+    levels = [
+        level.nan_to_num(0.0, 0.0, 0.0)
+        for level in (_level_of_difference(d, weight), *_levels_of_sum(s))
+    ]
     d, s = (_pad(v, radius, options.padding) for v in (d, s))
-    about = [v - level for v, level in zip((d, s, s), levels, strict=True)]
-    centred = torch.cat(about, dim=1)
-    moments = _window_mean(torch.cat([centred, centred.square()], dim=1), taps)
-    mean, square = moments.chunk(2, dim=1)
-    var_d, *var_s = _at_least_zero(square - mean.square()).chunk(3, dim=1)
-    about = mean.chunk(3, dim=1)
-    nearer = about[1].detach().abs() < about[2].detach().abs()
-    mu_d, *mu_s = (mean + level for mean, level in zip(about, levels, strict=True))
-    return (mu_d, torch.where(nearer, *mu_s)), (var_d, torch.where(nearer, *var_s))
+    centred = torch.cat([v - level for v, level in zip((d, s, s), levels, strict=True)], dim=1)
+    mean, square = _window_mean(torch.cat([centred, centred.square()], dim=1), taps).chunk(2, dim=1)
+    mean_d, mean_low, mean_high = mean.chunk(3, dim=1)
+    var_d, var_low, var_high = _at_least_zero(square - mean.square()).chunk(3, dim=1)
+    low = mean_low.detach().abs() < mean_high.detach().abs()
+    mu_s = torch.where(low, mean_low + levels[1], mean_high + levels[2])
+    return (mean_d + levels[0], mu_s), (var_d, torch.where(low, var_low, var_high))
 
 
 EQUAL = 1e-6  # differences, in units of data_range; smaller ones are all alike to a level
