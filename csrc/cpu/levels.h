@@ -21,7 +21,7 @@ class LevelSums {
  public:
   static constexpr int kPixels = N;  // of a row, that are added at once
 
-  // weight: null, or that of the pixels: those of weight 0 do not count.
+  // mask: null, or the weight of the pixels: those of weight 0 do not count.
   void add(const T* x, const T* y, const T* mask, int pixels, T scale) {
     constexpr T kEqual = T(1e-6);  // smaller differences are all alike
     for (int i = 0; i < N; ++i) {
@@ -49,39 +49,37 @@ class LevelSums {
   }
 };
 
-// From pieces of rows all over the tile; where all of these have a weight of 0, from all pixels. The
-// pieces begin at the points (i / g, i / g^2) modulo 1, g^3 = g + 1 (Roberts' R2 sequence, in units of
-// 2^-32): evenly spread, and in step with no texture that repeats.
+// From pieces of rows all over the tile, of pixels whose weight is not 0; of all, if there is none among
+// these. The pieces begin at the points (i / g, i / g^2) modulo 1, g^3 = g + 1 (Roberts' R2 sequence, in
+// units of 2^-32): evenly spread, and in step with no texture that repeats.
 template <class T>
 static Levels<T> levels_of(const Context<T>& c) {
   constexpr int kPixels = LevelSums<T>::kPixels;
   const Params& p = c.p;
   const Tile& t = c.tile;
-  LevelSums<T> sums;
-  auto add = [&](int64_t row, int64_t column, int pixels) {
-    T x[kPixels], y[kPixels], mask[kPixels];
-    sums.add(c.row_of(p.input, row, column, pixels, x), c.row_of(p.target, row, column, pixels, y),
-             p.weight.data ? c.row_of(p.weight, row, column, pixels, mask) : nullptr, pixels,
-             c.scale);
-  };
+  const bool weighted = p.weight.data;
   int64_t row = t.row, end_row = t.end_row, column = t.column, end_column = t.end_column;
-  if (p.weight.data) {  // which may lie on the loss's grid alone
+  if (weighted) {  // the weight may lie on the loss's grid alone
     row = std::min(std::max(row, p.first_row()), p.end_row() - 1);
     end_row = std::max(std::min(end_row, p.end_row()), row + 1);
     column = std::min(std::max(column, p.first_row()), p.end_column() - 1);
     end_column = std::max(std::min(end_column, p.end_column()), column + 1);
   }
   const int64_t height = end_row - row, width = end_column - column;
-  const int64_t pixels = std::min<int64_t>(width, kPixels);
+  const int pixels = int(std::min<int64_t>(width, kPixels));
   const int64_t pieces = std::min<int64_t>(32, std::max<int64_t>(16, height * width / 512));
-  for (int64_t i = 0; i < pieces; ++i) {
-    const int64_t down = int64_t(uint32_t(i * 3242174889)) * height >> 32;
-    const int64_t across = int64_t(uint32_t(i * 2447445414)) * (width - pixels + 1) >> 32;
-    add(row + down, column + across, int(pixels));
-  }
-  if (p.weight.data && sums.empty())
-    for (; row < end_row; ++row)
-      for (int64_t j = column; j < end_column; j += kPixels)
-        add(row, j, int(std::min<int64_t>(kPixels, end_column - j)));
-  return sums.levels();
+  auto sums_of = [&](bool by_weight) {
+    LevelSums<T> sums;
+    T x[kPixels], y[kPixels], weight[kPixels];
+    for (int64_t i = 0; i < pieces; ++i) {
+      const int64_t at = row + (int64_t(uint32_t(i * 3242174889)) * height >> 32);
+      const int64_t from =
+          column + (int64_t(uint32_t(i * 2447445414)) * (width - pixels + 1) >> 32);
+      sums.add(c.row_of(p.input, at, from, pixels, x), c.row_of(p.target, at, from, pixels, y),
+               by_weight ? c.row_of(p.weight, at, from, pixels, weight) : nullptr, pixels, c.scale);
+    }
+    return sums;
+  };
+  const LevelSums<T> sums = sums_of(weighted);
+  return weighted && sums.empty() ? sums_of(false).levels() : sums.levels();
 }

@@ -42,8 +42,8 @@ class LevelSums {
   }
 };
 
-// From a few pixels of each column, to all threads of the block, whose scratch has room for four
-// numbers of each warp; where all of these have a weight of 0, from all pixels. `common`: as of
+// From a few pixels of each column, those whose weight is not 0; from all of them, if there is none. To
+// all threads of the block, whose scratch has room for four numbers of each warp. `common`: as of
 // RowReader.
 template <bool common, class T>
 LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* scratch) {
@@ -61,38 +61,36 @@ LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* s
   const int rows = end_row - row;
   const int64_t x_plane = plane_of(p.input, tile.image, tile.channel);
   const int64_t y_plane = plane_of(p.target, tile.image, tile.channel);
-  LevelSums<T> sums;
-  for (int column = first + threadIdx.x; column < end; column += blockDim.x) {
-    // In each eighth of the tile one of eight places, in each sector others: so no texture that
-    // repeats is seen in one of its rows alone.
-    auto row_of = [&](int i) {
-      const int place = kRows * i + (3 * i + 5 * (column / kSector)) % kRows;
-      return row + place * rows / (kRows * kRows);
-    };
-    Raw<T> at_x[kRows], at_y[kRows];  // all asked for before the first is waited for
-    LAMP_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      at_x[i] = load_raw<common, T>(p.input, x_plane, row_of(i), column);
-      at_y[i] = load_raw<common, T>(p.target, y_plane, row_of(i), column);
-    }
-    LAMP_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      if (weighted && load_at<T>(p.weight, tile, row_of(i), column) == T(0)) continue;
-      const T x = value_of<common, T>(at_x[i], p.input), y = value_of<common, T>(at_y[i], p.target);
-      sums.add(x - y, x + y, scale);
-    }
-  }
-  sums.add_up(scratch);
-  if (weighted && sums.empty()) {
-    for (; row < end_row; ++row)
-      for (int column = first + threadIdx.x; column < end; column += blockDim.x) {
-        if (load_at<T>(p.weight, tile, row, column) == T(0)) continue;
-        const T x = load_at<T>(p.input, tile, row, column);
-        const T y = load_at<T>(p.target, tile, row, column);
+  // Adds them up, unless their weight is 0 if that is asked.
+  auto sample = [&](bool by_weight) {
+    LevelSums<T> sums;
+    for (int column = first + threadIdx.x; column < end; column += blockDim.x) {
+      // In each eighth of the tile one of eight places, in each sector others: so no texture that
+      // repeats is seen in one of its rows alone.
+      auto row_of = [&](int i) {
+        const int place = kRows * i + (3 * i + 5 * (column / kSector)) % kRows;
+        return row + place * rows / (kRows * kRows);
+      };
+      Raw<T> at_x[kRows], at_y[kRows];  // all asked for before the first is waited for
+      LAMP_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        at_x[i] = load_raw<common, T>(p.input, x_plane, row_of(i), column);
+        at_y[i] = load_raw<common, T>(p.target, y_plane, row_of(i), column);
+      }
+      LAMP_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        if (by_weight && load_at<T>(p.weight, tile, row_of(i), column) == T(0)) continue;
+        const T x = value_of<common, T>(at_x[i], p.input);
+        const T y = value_of<common, T>(at_y[i], p.target);
         sums.add(x - y, x + y, scale);
       }
+    }
     sums.add_up(scratch);
-  }
+    return sums;
+  };
+  LevelSums<T> sums = sample(weighted);
+  if constexpr (!common)
+    if (weighted && sums.empty()) sums = sample(false);
   return sums.levels(scale);
 }
 

@@ -18,23 +18,20 @@ EQUAL = tl.constexpr(1e-6)  # differences, in units of data_range; smaller ones 
 
 @triton.jit
 def level_terms(
-    row, column, there, x_plane, x_row, x_column, y_plane, y_row, y_column,
+    row, column, x_plane, x_row, x_column, y_plane, y_row, y_column,
     weight_plane, weight_row, weight_column, scale, weighted: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
     """Of pixels: 1/d^2, d/d^2, s and 1, each 0 where the pixel does not count.
 
     What is not finite does not, so that a NaN stays in its windows; nor does a weight of 0.
     """
-    x = tl.load(x_plane + row * x_row + column * x_column, mask=there, other=0.0).to(real) * scale
-    y = tl.load(y_plane + row * y_row + column * y_column, mask=there, other=0.0).to(real) * scale
+    x = tl.load(x_plane + row * x_row + column * x_column).to(real) * scale
+    y = tl.load(y_plane + row * y_row + column * y_column).to(real) * scale
     d = x - y
     s = x + y
-    counts = there & (d - d == 0.0) & (s - s == 0.0)
+    counts = (d - d == 0.0) & (s - s == 0.0)
     if weighted:
-        weight = tl.load(
-            weight_plane + row * weight_row + column * weight_column, mask=there, other=0.0
-        )
-        counts &= weight != 0.0
+        counts &= tl.load(weight_plane + row * weight_row + column * weight_column) != 0.0
     d = tl.where(counts, d, 0.0)
     by_pixel = tl.where(counts, reciprocal(d * d + EQUAL * EQUAL), 0.0)
     return by_pixel, by_pixel * d, tl.where(counts, s, 0.0), counts.to(real)
@@ -51,7 +48,7 @@ def plane_levels(
     scale: tl.float64,
     weighted: tl.constexpr, samples: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
-    """The levels of each plane, from some of its pixels; from all, if all of these weigh 0.
+    """The levels of each plane, from some of its pixels, those whose weight is not 0 if there are.
 
     The pixels are the points (i / g, i / g^2) modulo 1, g^3 = g + 1 (Roberts' R2 sequence, in units
     of 2^-32): evenly spread, and in step with no texture that repeats. They are taken from `height`
@@ -68,24 +65,15 @@ def plane_levels(
     row = first + (((i * 3242174889) & 0xFFFFFFFF) * height >> 32)
     column = first + (((i * 2447445414) & 0xFFFFFFFF) * width >> 32)
     by_d, d, s, count = level_terms(
-        row, column, i >= 0, x_plane, x_row, x_column, y_plane, y_row, y_column,
+        row, column, x_plane, x_row, x_column, y_plane, y_row, y_column,
         weight_plane, weight_row, weight_column, scale, weighted, real,
     )  # fmt: skip
     if weighted:  # noqa: SIM102 - a constant, and what is read
         if tl.sum(count, 0) == 0.0:
-            for start in range(0, height * width, samples):
-                pixel = start + i
-                row = first + pixel // width
-                column = first + pixel % width
-                more_by_d, more_d, more_s, more = level_terms(
-                    row, column, pixel < height * width, x_plane, x_row,
-                    x_column, y_plane, y_row, y_column, weight_plane, weight_row, weight_column,
-                    scale, weighted, real,
-                )  # fmt: skip
-                by_d += more_by_d
-                d += more_d
-                s += more_s
-                count += more
+            by_d, d, s, count = level_terms(
+                row, column, x_plane, x_row, x_column, y_plane, y_row, y_column,
+                weight_plane, weight_row, weight_column, scale, False, real,
+            )  # fmt: skip
     # Differences so large that 1/d^2 is 0 have no level.
     total = tl.sum(by_d, 0)
     level_d = tl.where(total > 0.0, tl.sum(d, 0) / tl.where(total > 0.0, total, 1.0), 0.0)

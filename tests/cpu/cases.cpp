@@ -183,19 +183,49 @@ void strips_of_their_own(int radius, Kernels& kernels) {
   check(c, {1e-5, 1e-5, 1e-4});
 }
 
-// The variance of x - y is about 1e-10, and rounding, to which the first columns add by setting
-// the level off, puts many of them below 0. Their derivative must survive.
+// The variance of x - y is about 1e-10, and where the level is that of other pixels, which differ less,
+// rounding puts many below 0. Their derivative must survive.
 void clamped_variance(int radius, Kernels& kernels) {
   Random random(4);
   const Shape s{1, 1, 64, 64};
   auto c = scene(
       "clamped variance", s, radius,
-      [&](int64_t, int64_t j) { return (j < 20 ? 0.5 : 0.0) + 2e-5 * random.normal(); },
+      [&](int64_t, int64_t j) { return (j < 30 ? 0.0 : 0.3) + 2e-5 * random.normal(); },
       [](int64_t, int64_t) { return 0.3; });
   for (int64_t i = 0; i < s.height; ++i)
-    for (int64_t j = 0; j < 20 + 10; ++j) c.weight.set(0, 0, i, j, 0);
+    for (int64_t j = 20; j < 40; ++j) c.weight.set(0, 0, i, j, 0);
   c.run(kernels);
   check(c, {1e9, 1e-2, 1e-1});
+}
+
+// A level is that of the pixels that count: half of the image, in which the images are nearly equal and
+// differ elsewhere, or differ in brightness and are equal elsewhere, as where a frame is masked; or one
+// pixel, which no sample need hit.
+void masked(int radius, Kernels& kernels) {
+  for (const bool one : {false, true})
+    for (const bool frame : {false, true}) {
+      if (one && frame) continue;
+      Random random(7);
+      const Shape s{1, 1, 96, 96};
+      auto counts = [&](int64_t i, int64_t j, int64_t margin) {
+        return one ? std::abs(i - 61) <= margin && std::abs(j - 45) <= margin : j >= 40 - margin;
+      };
+      char name[100];
+      std::snprintf(name, sizeof name, "%s masked, radius %d%s", frame ? "frame" : "defect", radius,
+                    one ? ", but for one pixel" : "");
+      auto c = scene(
+          name, s, radius,
+          [&](int64_t i, int64_t j) {
+            const bool seen = counts(i, j, radius + 1);
+            return (seen == frame ? 0.3 : 0) + (seen ? 1e-5 * random.normal() : 0);
+          },
+          [](int64_t, int64_t) { return 0.6; });
+      for (int64_t i = 0; i < s.height; ++i)
+        for (int64_t j = 0; j < s.width; ++j)
+          if (!counts(i, j, 0)) c.weight.set(0, 0, i, j, 0);
+      c.run(kernels);
+      check(c, {1e-5, 1e-5, 1e-4});
+    }
 }
 
 // The last strip is one column wide: less than a radius, and without a window under "valid".
@@ -253,6 +283,7 @@ void scenes(const Arguments& arguments, Kernels& kernels) {
     nearly_equal(radius, kernels);
     strips_of_their_own(radius, kernels);
     clamped_variance(radius, kernels);
+    masked(radius, kernels);
     narrow_last_strip(radius, kernels);
   }
 }
