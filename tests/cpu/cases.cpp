@@ -198,34 +198,38 @@ void clamped_variance(int radius, Kernels& kernels) {
   check(c, {1e9, 1e-2, 1e-1});
 }
 
-// A level is that of the pixels that count: half of the image, in which the images are nearly equal and
-// differ elsewhere, or differ in brightness and are equal elsewhere, as where a frame is masked; or one
-// pixel, which no sample need hit.
-void masked(int radius, Kernels& kernels) {
-  for (const bool one : {false, true})
-    for (const bool frame : {false, true}) {
-      if (one && frame) continue;
-      Random random(7);
-      const Shape s{1, 1, 96, 96};
-      auto counts = [&](int64_t i, int64_t j, int64_t margin) {
-        return one ? std::abs(i - 61) <= margin && std::abs(j - 45) <= margin : j >= 40 - margin;
-      };
-      char name[100];
-      std::snprintf(name, sizeof name, "%s masked, radius %d%s", frame ? "frame" : "defect", radius,
-                    one ? ", but for one pixel" : "");
-      auto c = scene(
-          name, s, radius,
-          [&](int64_t i, int64_t j) {
-            const bool seen = counts(i, j, radius + 1);
-            return (seen == frame ? 0.3 : 0) + (seen ? 1e-5 * random.normal() : 0);
-          },
-          [](int64_t, int64_t) { return 0.6; });
-      for (int64_t i = 0; i < s.height; ++i)
-        for (int64_t j = 0; j < s.width; ++j)
-          if (!counts(i, j, 0)) c.weight.set(0, 0, i, j, 0);
-      c.run(kernels);
-      check(c, {1e-5, 1e-5, 1e-4});
-    }
+// A level is that of the pixels that count, and among these of those where the images are nearly equal.
+void uneven_weights(int radius, Kernels& kernels) {
+  struct Kind {
+    const char* name;
+    double seen, others;  // x - y where windows that count see it, and elsewhere
+    double weight;        // elsewhere
+    bool one;             // a single window counts, which no sample need hit
+  };
+  const Kind kinds[] = {
+      {"defect masked", 0, 0.3, 0, false},
+      {"defect that hardly counts", 0, 0.3, 1e-20, false},
+      {"equal frame masked", 0.3, 0, 0, false},
+      {"all but one pixel masked", 0.3, 0.3, 0, true},
+  };
+  for (const Kind& kind : kinds) {
+    Random random(7);
+    const Shape s{1, 1, 96, 96};
+    auto counts = [&](int64_t i, int64_t j, int64_t margin) {
+      return kind.one ? std::abs(i - 61) <= margin && std::abs(j - 45) <= margin : j >= 40 - margin;
+    };
+    auto c = scene(
+        kind.name, s, radius,
+        [&](int64_t i, int64_t j) {
+          return counts(i, j, radius + 1) ? kind.seen + 1e-5 * random.normal() : kind.others;
+        },
+        [](int64_t, int64_t) { return 0.6; });
+    for (int64_t i = 0; i < s.height; ++i)
+      for (int64_t j = 0; j < s.width; ++j)
+        if (!counts(i, j, 0)) c.weight.set(0, 0, i, j, kind.weight);
+    c.run(kernels);
+    check(c, {1e-5, 1e-5, 1e-4});
+  }
 }
 
 // The last strip is one column wide: less than a radius, and without a window under "valid".
@@ -283,7 +287,7 @@ void scenes(const Arguments& arguments, Kernels& kernels) {
     nearly_equal(radius, kernels);
     strips_of_their_own(radius, kernels);
     clamped_variance(radius, kernels);
-    masked(radius, kernels);
+    uneven_weights(radius, kernels);
     narrow_last_strip(radius, kernels);
   }
 }

@@ -22,6 +22,7 @@ TOOLS = {
         "misaligned address",
     ),
     "comparison": ([], ["--only", "shapes", "--ways", "1", "--stop", "1"], "FAIL "),
+    "scenes": ([], ["--only", "scenes", "--ways", "1", "--stop", "1"], "FAIL "),
     "far": ([], ["--only", "far", "--ways", "1", "--stop", "1"], ""),  # or it crashes
     "scaling": ([], ["--only", "scaling", "--stop", "1"], "FAIL scaling"),
     "sums": ([], ["--only", "sums", "--ways", "2", "--stop", "1"], ""),  # or it crashes
