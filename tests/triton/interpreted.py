@@ -134,12 +134,14 @@ def errors(
     terms: dict[str, float] | None = None,
     tile: tuple[int, int] | None = None,
     scratch: int = 2**26,
-    scene: tuple[str, float, float] | None = None,
+    scene: tuple[Any, ...] | None = None,
+    unmasked_from: int | None = None,
     **options: Any,
 ) -> list[float]:
     """Relative errors of the loss and of the gradients that are wanted, against float64.
 
     tile: columns and rows of a program; None for as many as there are.
+    scene: arguments of scenes.pair. unmasked_from: the first column whose weight is not 0.
     """
     torch.manual_seed(0)
     options = {"window_size": 5, **options}
@@ -154,6 +156,8 @@ def errors(
     m = None if weight is None else torch.rand(weight, dtype=torch.float64)
     if mask:
         m = m > 0.4
+    if unmasked_from is not None:
+        m = (torch.arange(shape[-1]) >= unmasked_from).double().view(1, 1, 1, -1)
     coefficients = {**dict.fromkeys(METRICS, 0.0), **(terms or {"ssim": 1.0})}
 
     def results(name: str, pair: list[torch.Tensor]) -> list[torch.Tensor]:

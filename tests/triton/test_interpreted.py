@@ -214,6 +214,12 @@ def test_accuracy_of_another_brightness(interpret):
     check(interpret, limit=1e-5, **case)
 
 
+@pytest.mark.parametrize("offset", [0.3, 0.5])
+def test_accuracy_beside_a_masked_defect(interpret, offset):
+    case = {"scene": ("flat", 1e-5, offset, 40), "shape": (1, 1, 10, 96), "unmasked_from": 43}
+    check(interpret, limit=1e-5, **case)
+
+
 def test_equal_images_lose_exactly_nothing(interpret):
     assert interpret(interpreted.loss_of_equal_images) == (0.0, 0.0)
 
