@@ -117,13 +117,17 @@ EQUAL = 1e-6  # differences, in units of data_range; smaller ones are all alike 
 
 @torch.no_grad()
 def _level_of_difference(d: Tensor, weight: Tensor | None) -> Tensor:
-    """What d of each plane is taken about, (N, C, 1, 1): a mean in which a pixel counts by 1/d^2.
+    """What d of each plane is taken about, (N, C, 1, 1): a mean by 1/d^2, about the pixel.
 
     Rounding costs much where the images are nearly equal and little where they differ. A defect
     beside which they are equal does not move this level, whether it covers a hundredth of the
-    plane or most of it; and where all pixels differ by the same, in brightness, it is that.
+    plane or most of it; nor do single pixels that are equal, as clipped ones are; and where all
+    differ by the same, in brightness, it is that.
     """
-    by_pixel = (d.square() + EQUAL**2).reciprocal()
+    around = d.square()
+    for columns in (1, 2, 4):  # to a sum over eight
+        around = around + around.roll(columns, -1)
+    by_pixel = (around + EQUAL**2).reciprocal()
     if weight is not None:
         by_pixel = by_pixel.masked_fill(weight == 0, 0.0)
     return _mean_of_plane(by_pixel * d) / _mean_of_plane(by_pixel)

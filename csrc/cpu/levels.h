@@ -1,12 +1,12 @@
 // The levels of a tile: what d = x - y and s = x + y are taken about. Included in the namespace of an
 // instruction set.
 //
-// Rounding costs a window's variance of d about (d - level)^2 of what is rounded, and the gradient
-// (d - level): much where the images are nearly equal, little where they differ. So the level of d is a
-// mean in which a pixel counts by 1/d^2. A defect beside which the images are equal does not move it,
-// whether it covers a hundredth of the tile or most of it; and where all pixels differ by the same, in
-// brightness, it is that difference. The level of s is the mean. What is not finite does not count, so
-// that a NaN stays in its windows.
+// Rounding costs the gradient about (d - level) of what is rounded: much where the images are nearly
+// equal, little where they differ. So the level of d is a mean by 1/d^2, about the pixel. A
+// defect beside which the images are equal does not move it, whether it covers a hundredth of the tile or
+// most of it; nor do single pixels that are equal, as clipped ones are; and where all differ by the same,
+// in brightness, it is that difference. The level of s is the mean. What is not finite does
+// not count, so that a NaN stays in its windows.
 
 template <class T>
 struct Levels {
@@ -15,37 +15,37 @@ struct Levels {
 
 template <class T>
 class LevelSums {
-  static constexpr int N = 16;
-  T weight[N] = {}, weighted_d[N] = {}, s[N] = {}, count[N] = {};
+  using V = Vector<T>;
+  V weight = {}, weighted_d = {}, s = {}, count = {};
+
+  template <int by>
+  static V with_neighbours(V v) {
+    if constexpr (by < std::min(kLanes<T>, 8))
+      return with_neighbours<2 * by>(
+          v + shifted<by>(v, v, std::make_integer_sequence<int, kLanes<T>>()));
+    return v;
+  }
 
  public:
-  static constexpr int kPixels = N;  // of a row, that are added at once
-
-  // mask: null, or the weight of the pixels: those of weight 0 do not count.
-  void add(const T* x, const T* y, const T* mask, int pixels, T scale) {
+  // A vector of pixels side by side; those whose `mask` is 0 do not count.
+  void add(V x, V y, V mask, T scale) {
     constexpr T kEqual = T(1e-6);  // smaller differences are all alike
-    for (int i = 0; i < N; ++i) {
-      const int at = i < pixels ? i : 0;
-      const T d = (x[at] - y[at]) * scale, sum = (x[at] + y[at]) * scale;
-      const bool counts = i < pixels && d - d == T(0) && sum - sum == T(0) && !(mask && mask[at] == T(0));
-      const T w = counts ? T(1) / (d * d + kEqual * kEqual) : T(0);
-      weight[i] += w;
-      weighted_d[i] += counts ? w * d : T(0);
-      s[i] += counts ? sum : T(0);
-      count[i] += counts ? T(1) : T(0);
-    }
+    V d = (x - y) * scale;
+    const V sum = (x + y) * scale, zero = {};
+    const auto has = (d - d == zero) & (sum - sum == zero) & (mask != zero);
+    d = has ? d : zero;
+    const V by_pixel = has ? T(1) / (with_neighbours<1>(d * d) + kEqual * kEqual) : zero;
+    weight += by_pixel;
+    weighted_d += by_pixel * d;
+    s += has ? sum : zero;
+    count += has ? zero + T(1) : zero;
   }
-  bool empty() const { return total(count) == 0; }
+  bool empty() const { return sum_of_lanes<T>(count) == 0; }
+  // Differences so large that 1/d^2 is 0 have no level.
   Levels<T> levels() const {
-    const double by_d = total(weight), by_s = total(count);
-    return {by_d > 0 ? T(total(weighted_d) / by_d) : T(0), by_s > 0 ? T(total(s) / by_s) : T(0)};
-  }
-
- private:
-  static double total(const T* lanes) {
-    double sum = 0;
-    for (int i = 0; i < N; ++i) sum += lanes[i];
-    return sum;
+    const double by_d = sum_of_lanes<T>(weight), by_s = sum_of_lanes<T>(count);
+    return {by_d > 0 ? T(sum_of_lanes<T>(weighted_d) / by_d) : T(0),
+            by_s > 0 ? T(sum_of_lanes<T>(s) / by_s) : T(0)};
   }
 };
 
@@ -54,7 +54,7 @@ class LevelSums {
 // units of 2^-32): evenly spread, and in step with no texture that repeats.
 template <class T>
 static Levels<T> levels_of(const Context<T>& c) {
-  constexpr int kPixels = LevelSums<T>::kPixels;
+  constexpr int N = kLanes<T>;
   const Params& p = c.p;
   const Tile& t = c.tile;
   const bool weighted = p.weight.data;
@@ -66,17 +66,23 @@ static Levels<T> levels_of(const Context<T>& c) {
     end_column = std::max(std::min(end_column, p.end_column()), column + 1);
   }
   const int64_t height = end_row - row, width = end_column - column;
-  const int pixels = int(std::min<int64_t>(width, kPixels));
-  const int64_t pieces = std::min<int64_t>(32, std::max<int64_t>(16, height * width / 512));
+  const int64_t starts = std::max<int64_t>(width - N, 0) + 1;
+  // Of a row narrower than a vector the last pixel stands for those that are not there.
+  auto piece = [&](const Source& s, int64_t at, int64_t from) {
+    T buffer[N];
+    if (width >= N) return load(c.row_of(s, at, from, N, buffer));
+    c.read(s, at, from, width, buffer);
+    std::fill(buffer + width, buffer + N, buffer[width - 1]);
+    return load(buffer);
+  };
   auto sums_of = [&](bool by_weight) {
     LevelSums<T> sums;
-    T x[kPixels], y[kPixels], weight[kPixels];
+    const int64_t pieces = std::clamp<int64_t>(height * width / (32 * N), 256 / N, 512 / N);
     for (int64_t i = 0; i < pieces; ++i) {
       const int64_t at = row + (int64_t(uint32_t(i * 3242174889)) * height >> 32);
-      const int64_t from =
-          column + (int64_t(uint32_t(i * 2447445414)) * (width - pixels + 1) >> 32);
-      sums.add(c.row_of(p.input, at, from, pixels, x), c.row_of(p.target, at, from, pixels, y),
-               by_weight ? c.row_of(p.weight, at, from, pixels, weight) : nullptr, pixels, c.scale);
+      const int64_t from = column + (int64_t(uint32_t(i * 2447445414)) * starts >> 32);
+      sums.add(piece(p.input, at, from), piece(p.target, at, from),
+               by_weight ? piece(p.weight, at, from) : Vector<T>{} + T(1), c.scale);
     }
     return sums;
   };
