@@ -68,8 +68,8 @@ LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* s
       // In each eighth of the tile one of eight places, in each sector others: so no texture that
       // repeats is seen in one of its rows alone.
       auto row_of = [&](int i) {
-        const int place = kRows * i + (3 * i + 5 * (column / kSector)) % kRows;
-        return row + place * rows / (kRows * kRows);
+        const uint32_t place = kRows * i + (3 * i + 5 * (uint32_t(column) / kSector)) % kRows;
+        return row + int(place * uint32_t(rows) / (kRows * kRows));
       };
       Raw<T> at_x[kRows], at_y[kRows];  // all asked for before the first is waited for
       LAMP_UNROLL

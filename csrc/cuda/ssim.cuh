@@ -64,8 +64,8 @@ class SsimTile {
     r.cycles[1] = int(times * (two ? 1060 + 140 * radius : 920 + 73 * radius));
     r.cycles[2] = int(times * (two ? 1630 + 255 * radius : 350 + 294 * radius));
     r.warming = 0.45;
-    r.beside[0] = 3950;
-    r.beside[1] = 850;
+    r.beside[0] = 5200;
+    r.beside[1] = 930;
     r.bytes = 2 * int(sizeof(T)) + gradients * int(sizeof(T));
     return r;
   }

@@ -182,8 +182,8 @@ constexpr KernelResources losses_resources() {
   r.cycles[1] = 680 + 20 * radius;
   r.cycles[2] = 740 + 90 * radius;
   r.warming = 0.55;
-  r.beside[0] = 2750;
-  r.beside[1] = 780;
+  r.beside[0] = 3300;
+  r.beside[1] = 820;
   r.bytes = 2 * int(sizeof(T));
   return r;
 }
