@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("each_backend")
 APART = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
 
 
-# What windows are taken about: in the CPU kernels about samples of their own; in the reference d about one
-# level a plane and s about two; in the GPU kernels both about one a tile.
+# What windows are taken about: samples of their own in the CPU kernels; in the reference one level
+# of a plane for d and two for s; in the GPU kernels one of a tile for each.
 @pytest.fixture
 def two_tones(each_backend):
     """The limit where light lies beside dark."""
@@ -121,6 +121,27 @@ def test_the_map_beside_a_defect(scene, offset, columns, many_tones):
 @pytest.mark.parametrize("columns", [8, 30, 66, 86])
 def test_the_gradient_of_a_defect(scene, columns):
     assert max(errors(AmplifiedSSIMLoss(), *pair(scene, 1e-4, 0.1, columns))) <= 1e-5
+
+
+@pytest.mark.parametrize("equal", [1, 50])
+@pytest.mark.parametrize("apart", [1e-3, 1e-4])
+def test_single_equal_pixels_in_a_brighter_image(apart, equal, two_tones):
+    """As clipped pixels are, white in both images."""
+    x, y = pair("flat", apart, 0.3)
+    places = torch.randperm(SIDE * SIDE)[:equal]
+    x.flatten(1)[:, places] = y.flatten(1)[:, places]
+    assert max(errors(AmplifiedSSIMLoss(), x, y)) <= two_tones
+    low, high = maps(x, y)
+    assert relative_error(low, high, high <= 0.9) <= two_tones
+
+
+@pytest.mark.parametrize("offset", [0.1, 0.3, 0.5])
+def test_a_brighter_foreground_on_equal_black(offset, many_tones):
+    x, y = pair("texture", 1e-3, offset, 48)
+    x[..., 48:] = y[..., 48:] = 0.0
+    assert max(errors(AmplifiedSSIMLoss(), x, y)) <= max(many_tones, 5e-5)
+    low, high = maps(x, y)
+    assert relative_error(low, high, high <= 0.9) <= many_tones
 
 
 @pytest.mark.parametrize("value", [-0.3, 0.5])
