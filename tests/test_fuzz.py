@@ -163,14 +163,16 @@ KINDS = {
     "equal": lambda y, s, g: (y, y),
     "striped": lambda y, s, g: (striped(y), striped(y) + 1e-2 * noise(s, g)),
 }
-UNEVEN = ("striped",)
 
 
 def tensors_of(case: Case, dtype: torch.dtype) -> list[torch.Tensor | None]:
     """Input, target and weight; the images are rounded to the dtype."""
     generator = torch.Generator(torch.get_default_device()).manual_seed(case.seed)
     target, input = KINDS[case.kind](uniform(case.shape, generator), case.shape, generator)
-    pair = [(case.options.data_range * image).to(dtype) for image in (input, target)]
+    pair = [
+        (case.options.data_range * image).to(dtype).reshape(case.shape)  # stripes have two sides
+        for image in (input, target)
+    ]
     weight = None
     if case.weight is not None:
         weight = uniform(case.weight, generator)
@@ -228,22 +230,17 @@ def ulps(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def limit(case: Case, dtype: torch.dtype, input: torch.Tensor, target: torch.Tensor) -> float:
     """The relative error that is allowed.
 
-    The promises: 1e-5 on evenly lit images, 1e-4 on all others, which includes all in the black
-    frame of "zeros"; 1e-6/(1 - L) towards L = 1. A narrow Gaussian sees little but its centre:
-    its variances are small against the pixels that they are made of, and lose a digit; on an
-    uneven image half of another. float64
-    has 9 digits more than float32, of which the reference, too, loses some.
+    The promises: 1e-5, and 1e-6/(1 - L) towards L = 1. A narrow Gaussian sees little but its
+    centre: its variances are small against the pixels that they are made of, and lose a digit.
+    float64 has 9 digits more than float32, of which the reference, too, loses some.
     """
     steepness = 1.0
     if case.options.amplification == "log":
         steepness = 1.0 / (1.0 - greatest_loss(case, input, target))
     if dtype == torch.float64:
         return 1e-12 * steepness
-    narrow = case.options.sigma < 1.0
-    uneven = case.options.padding == "zeros" or case.kind in UNEVEN
-    rounding = 1e-5
-    if "ssim" in case.coefficients and (narrow or uneven):
-        rounding = 3e-4 if narrow and uneven else 1e-4
+    narrow = "ssim" in case.coefficients and case.options.sigma < 1.0
+    rounding = 1e-4 if narrow else 1e-5
     return max(rounding, 1e-6 * steepness)
 
 
