@@ -117,12 +117,13 @@ EQUAL = 1e-6  # differences, in units of data_range; smaller ones are all alike 
 
 @torch.no_grad()
 def _level_of_difference(d: Tensor, weight: Tensor | None) -> Tensor:
-    """What d of each plane is taken about, (N, C, 1, 1): a mean by 1/d^2, about the pixel.
+    """What d of each plane is taken about, (N, C, 1, 1).
 
-    Rounding costs much where the images are nearly equal and little where they differ. A defect
-    beside which they are equal does not move this level, whether it covers a hundredth of the
-    plane or most of it; nor do single pixels that are equal, as clipped ones are; and where all
-    differ by the same, in brightness, it is that.
+    Rounding costs much where the images are nearly equal and little where they differ. So it is a
+    mean in which a pixel counts by 1/d^2, where d^2 is taken over eight pixels around it. A defect
+    beside which the images are equal does not move this level, whether it covers a hundredth of
+    the plane or most of it; nor do single pixels that are equal, as clipped ones are; and where
+    all pixels differ by the same, in brightness, it is that.
     """
     around = d.square()
     for columns in (1, 2, 4):  # to a sum over eight

@@ -2,11 +2,11 @@
 // instruction set.
 //
 // Rounding costs the gradient about (d - level) of what is rounded: much where the images are nearly
-// equal, little where they differ. So the level of d is a mean by 1/d^2, about the pixel. A
-// defect beside which the images are equal does not move it, whether it covers a hundredth of the tile or
-// most of it; nor do single pixels that are equal, as clipped ones are; and where all differ by the same,
-// in brightness, it is that difference. The level of s is the mean. What is not finite does
-// not count, so that a NaN stays in its windows.
+// equal, little where they differ. So the level of d is a mean in which a pixel counts by 1/d^2, where d^2
+// is taken over the eight pixels around it. A defect beside which the images are equal does not move it,
+// whether it covers a hundredth of the tile or most of it; nor do single pixels that are equal, as clipped
+// ones are; and where all pixels differ by the same, in brightness, it is that difference. The level of s
+// is the mean. What is not finite does not count, so that a NaN stays in its windows.
 
 template <class T>
 struct Levels {

@@ -191,24 +191,19 @@ class SsimTile {
     return int(row % kRing);
   }
 
-  // `rows` windows one above the other, from at(t), t = 0 .. rows + 2 radius - 1, the rows they see.
-  template <int rows, class At>
-  LAMP_INLINE void along_y(At at, const Taps& g, V* out) {
-    V sum[rows] = {};
+  // kRows windows one above the other from the kRing rows that they see, of one plane.
+  LAMP_STAGE void along_y(const T (*ring)[N], const int* slot, const Taps& g, V* out) {
+    V sum[kRows] = {};
 #pragma GCC unroll 32
-    for (int t = 0; t < rows + 2 * radius; ++t) {
-      const V v = at(t);
+    for (int t = 0; t < kRing; ++t) {
+      const V v = load(ring[slot[t]]);
 #pragma GCC unroll 8
-      for (int q = 0; q < rows; ++q) {
+      for (int q = 0; q < kRows; ++q) {
         const int k = t - q - radius;
         if (k >= -radius && k <= radius) sum[q] += v * g[k < 0 ? -k : k];
       }
     }
-    for (int q = 0; q < rows; ++q) out[q] = sum[q];
-  }
-  // kRows of them, of one plane of a ring.
-  LAMP_STAGE void along_y(const T (*ring)[N], const int* slot, const Taps& g, V* out) {
-    along_y<kRows>([&](int t) { return load(ring[slot[t]]); }, g, out);
+    for (int q = 0; q < kRows; ++q) out[q] = sum[q];
   }
 
   // Mean and variance of kRows windows, from those of the rows that they see.
