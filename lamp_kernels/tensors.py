@@ -36,12 +36,20 @@ def in_dtype(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
     PyTorch writes an expanded tensor out in full where it changes the type.
     """
-    if weight.dtype == dtype or being_traced():
-        return weight.to(dtype)
-    for dim, size in enumerate(weight.shape):
-        if size > 1 and weight.stride(dim) == 0:
+    return weight if weight.dtype == dtype else not_expanded(weight).to(dtype)
+
+
+def not_expanded(weight: Tensor) -> Tensor:
+    """The weight with size 1 where it was expanded; TorchScript would take strides for constants.
+
+    Another stride than 0 does not become a guard of a graph: it is none of sizes above 1.
+    """
+    if in_torchscript():
+        return weight
+    for dim in range(weight.dim()):
+        if weight.stride(dim) == 0 and weight.shape[dim] > 1:
             weight = weight.narrow(dim, 0, 1)
-    return weight.to(dtype)
+    return weight
 
 
 def being_traced() -> bool:

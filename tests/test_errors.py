@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from functools import partial
 
 import pytest
@@ -45,7 +46,7 @@ OPTIONS = [
     ("data_range", "1", TypeError, "data_range.*'1'"),
     ("data_range", True, TypeError, "data_range.*True"),
     ("data_range", torch.tensor(1.0), TypeError, r"data_range.*Tensor.*\.item\(\)"),
-    ("data_range", torch.ones(2), TypeError, r"data_range.*\(2,\).*divide.*view\(-1, 1, 1, 1\)"),
+    ("data_range", torch.ones(2), TypeError, r"data_range.*\(2,\).*divide.*view\(-1, \*\[1\]"),
     ("data_range", 0, ValueError, "data_range must be within 1e-37 to 1e.38, got 0"),
     ("data_range", 10**400, ValueError, "data_range.*1000"),
     ("data_range", 1e-40, ValueError, "data_range.*1e-40"),
@@ -77,7 +78,7 @@ OPTIONS = [
     ("backend", "cuda", ValueError, "backend.*'cuda'"),
     ("backend", 1, TypeError, "backend.*1"),
     ("ssim", -1.0, ValueError, "ssim.*-1.0"),
-    ("ssim", 1e30, ValueError, r"ssim must be 0 or within 1e-18 to 1e\+18, got 1e\+30"),
+    ("ssim", 1e30, ValueError, r"ssim must be within 0 to 1e\+18, got 1e\+30"),
     ("mse", math.inf, ValueError, "mse.*inf"),
     ("ssim", 10**400, ValueError, "ssim.*1000"),
     ("l1", "0", TypeError, "l1.*'0'"),
@@ -137,13 +138,59 @@ def test_options_of_functions_by_position(function):
         function(IMAGE, IMAGE, *weight, 255)
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_options_in_the_call(module):
+    called = rf"{module.__name__} is called with input, target, weight, .*where it is made; got"
+    with pytest.raises(TypeError, match=rf"{called} 255 \(int\)"):
+        module()(IMAGE, IMAGE, None, 255)
+    with pytest.raises(TypeError, match=f"{called} data_range=255"):
+        module()(IMAGE, IMAGE, data_range=255)
+
+
+def test_an_unknown_option_is_told_the_others():
+    for called in (AmplifiedSSIMLoss, partial(functional.ssim, IMAGE, IMAGE)):
+        with pytest.raises(TypeError, match="argument 'window'; its options .*window_size, sigma"):
+            called(window=11)
+
+
 def test_reductions_that_ms_ssim_does_not_have():
     with pytest.raises(ValueError, match="must be one of mean, image, sum; got 'max'"):
         AmplifiedMSSSIMLoss(reduction="max")
+
+
+def test_pixels_that_a_score_does_not_take():
     with pytest.raises(TypeError, match=r"1 to 4 pixels .*share.*; got 'all'"):
         functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k="all")
     with pytest.raises(ValueError, match=r"0 < k <= 1.*; got 0\.0"):
         functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k=0.0)
+
+
+def test_a_coefficient_that_decays_counts_as_none_in_the_end():
+    y = IMAGE.roll(1, 0)
+    found = functional.amplified_reconstruction_loss(IMAGE, y, ssim=0.0, mse=1.0, l1=0.9**400)
+    assert found == functional.amplified_mse_loss(IMAGE, y)
+    with pytest.raises(ValueError, match="must be positive"):
+        AmplifiedMSSSIMLoss(scale_weights=(1e-20, 1e-20))
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.clone])
+def test_scale_weights_in_an_array(kind):
+    with pytest.raises(TypeError, match=r"an? \w+ of shape \(2,\), use \.tolist\(\)"):
+        AmplifiedMSSSIMLoss(scale_weights=kind(torch.ones(2, device="cpu")))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_share_of_pixels_under_a_wrong_weight(module):
+    with pytest.raises(ValueError, match="does not broadcast"):
+        module().tangent_share(IMAGE, IMAGE, torch.ones(16, 16))
+
+
+def test_the_range_of_each_image_as_the_error_shows():
+    input, r = torch.rand(3, 5), torch.tensor([1.0, 2.0, 4.0])
+    with pytest.raises(TypeError, match="divide") as refused:
+        functional.amplified_mse_loss(input, input, data_range=r)
+    shown = re.search(r"by it, (.+) and the target", str(refused.value))[1]
+    assert torch.equal(eval(shown, {"input": input, "r": r}), input / r[:, None])
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
