@@ -149,7 +149,7 @@ def test_options_in_the_call(module):
 
 def test_an_unknown_option_is_told_the_others():
     for called in (AmplifiedSSIMLoss, partial(functional.ssim, IMAGE, IMAGE)):
-        with pytest.raises(TypeError, match="argument 'window'; its options .*window_size, sigma"):
+        with pytest.raises(TypeError, match=r"argument 'window'; its options .*window_size, sigma"):
             called(window=11)
 
 
@@ -364,15 +364,43 @@ def test_other_layouts_are_named(function, shape):
         function(image, image)
 
 
+def as_the_error_shows(image, way):
+    """The image by the expression behind `way` in the error that it is refused with."""
+    with pytest.raises(ValueError, match=way) as refused:
+        functional.ssim(image, image)
+    shown = re.search(way + r" (input.+?)(, videos|$)", str(refused.value))[1]
+    return eval(shown, {"input": image})
+
+
 def test_the_way_that_the_error_shows_leads_to_the_right_value():
-    image, other = torch.rand(20, 16, 3), torch.rand(20, 16, 3)
-    wanted = functional.ssim(*(x.movedim(2, 0)[None] for x in (image, other)))
-    found = functional.ssim(*(x.permute(2, 0, 1)[None] for x in (image, other)))
-    assert found == wanted
+    image = torch.rand(20, 16, 3)
+    found = as_the_error_shows(image, r"\(H, W, C\) is")
+    assert torch.equal(found, torch.stack([image[..., c] for c in range(3)])[None])
+    images = torch.rand(2, 20, 16, 3)
+    found = as_the_error_shows(images, r"\(N, H, W, C\) go as")
+    assert torch.equal(found, torch.stack([images[..., c] for c in range(3)], dim=1))
     volume, other = torch.rand(2, 1, 4, 20, 16), torch.rand(2, 1, 4, 20, 16)
     by_slice = [functional.ssim(volume[:, :, d], other[:, :, d]) for d in range(4)]
-    found = functional.ssim(volume.flatten(1, 2), other.flatten(1, 2))
-    torch.testing.assert_close(found, torch.stack(by_slice).mean())
+    pair = (as_the_error_shows(each, "slice by slice as") for each in (volume, other))
+    torch.testing.assert_close(functional.ssim(*pair), torch.stack(by_slice).mean())
+
+
+def test_a_weight_of_another_layout():
+    with pytest.raises(ValueError, match=r"\(N, H, W, C\) give weight\.permute\(0, 3, 1, 2\)"):
+        functional.amplified_ssim_loss(IMAGE, IMAGE, torch.ones(2, 16, 16, 1))
+    grey = IMAGE[:, :1]
+    with pytest.raises(ValueError, match="does not broadcast") as refused:
+        functional.amplified_ssim_loss(grey, grey, torch.ones(2, 1, 16))
+    assert str(refused.value).count("give weight") == 2  # rows or columns, of channels or none
+
+
+def test_an_array_or_a_list_as_weight():
+    with pytest.raises(TypeError, match=r"got ndarray; use torch\.as_tensor\(weight\)$"):
+        functional.amplified_mse_loss(IMAGE, IMAGE, torch.ones(2, device="cpu").numpy())
+    with pytest.raises(TypeError, match=r"got list$"):
+        functional.amplified_mse_loss(IMAGE, IMAGE, [1.0, 2.0])
+    with pytest.raises(TypeError, match=r"got int; options go by name$"):
+        functional.amplified_mse_loss(IMAGE, IMAGE, 255)
 
 
 def test_channels_last_that_the_border_admits_is_a_warning():
@@ -386,6 +414,18 @@ def test_channels_last_that_the_border_admits_is_a_warning():
     features = torch.rand(2, 256, 4, 4)  # no image has its channels there
     functional.ssim(features, features, padding="zeros")
     functional.amplified_mse_loss(image, image)  # for which no layout is wrong
+    signals = torch.rand(2, 64, 20, 1)
+    functional.anomaly_map(signals, signals, metric="mse")
+
+
+def test_the_warning_of_channels_last_shows_the_callers_line():
+    image = torch.rand(2, 20, 16, 3)
+    calls = [functional.ssim, functional.amplified_ssim_loss, AmplifiedSSIMLoss(padding="zeros")]
+    for call in calls:
+        options = {} if isinstance(call, torch.nn.Module) else {"padding": "zeros"}
+        with pytest.warns(UserWarning, match="taken as") as warned:
+            call(image, image, **options)
+        assert {warning.filename for warning in warned} == {__file__}
 
 
 def test_pointwise_losses_need_a_batch_dimension():
