@@ -103,7 +103,8 @@ def check_data_range(value: object, name: str = "data_range") -> float:
         raise TypeError(
             f"{name} must be one real number, got {shown(value)}. For one range r an image, (N,), "
             "divide the images by it, input / r.view(-1, *[1] * (input.dim() - 1)) and the target "
-            f"too, with {name}=1.0; of a tensor of one number take .item(), which waits for its device"
+            f"too, with {name}=1.0; of a tensor of one number take .item(), which waits for its "
+            "device"
         )
     return check_within(name, value, DATA_RANGES)
 
