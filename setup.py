@@ -282,22 +282,15 @@ def native() -> dict[str, Any]:
             super().run()
             self.tidy()
 
-        def _check_abi(self) -> Any:
-            try:
-                return super()._check_abi()
-            except Exception:
-                self.compiler_failed = True
-                raise
-
         def build_extensions(self) -> None:
-            self.compiler_failed = False  # then it is not nvcc that did
             while self.extensions:
                 try:
                     super().build_extensions()
                     break
                 except Exception as error:
                     # PyTorch looks at the compilers before it compiles anything.
-                    if self.compiler_failed:
+                    told = subprocess.run([os.environ["CXX"], "--version"], capture_output=True)
+                    if told.returncode != 0:  # then it is not nvcc that failed
                         del self.extensions[1:]
                     self.go_on_without(self.extensions.pop(), [], error)
             # The CUDA library is of no use without the first.
