@@ -76,15 +76,25 @@ def compiler() -> str | None:
     if named and shutil.which(named):
         return shlex.quote(named)  # a path, with spaces in it or without
     for command in [named] if named else ["g++", "c++", "clang++"]:
-        if shutil.which(shlex.split(command)[0]):
+        if shutil.which(words(command)[0]):
             return command
     return None
 
 
+def words(command: str) -> list[str]:
+    """Those of the command of a compiler, which CXX gives."""
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise SystemExit(f"CXX={command} is no command: {error}") from error
+
+
 def program(words: list[str]) -> int:
-    """Where the compiler stands among the words of a command: behind ccache, before its flags."""
+    """Where the compiler stands in a command: behind env with its VAR=path, before its flags."""
     compilers = re.compile("g[+]{2}|c[+]{2}|gcc|clang")
-    places = (at for at, word in enumerate(words) if compilers.search(Path(word).name))
+    places = (
+        at for at, word in enumerate(words) if "=" not in word and compilers.search(Path(word).name)
+    )
     return next(places, 0)
 
 
@@ -140,7 +150,10 @@ def recorded() -> Iterator[list[str]]:
             os.close(before[1])
 
 
-ERROR = re.compile(r"\berror: |\bfatal\s*: |\bld(\.\w+)?: (?!warning)|: not found$")
+ERROR = re.compile(
+    r"^(?!.*\b(warning|note): )"
+    r".*(\berror: |\bfatal\s*: |\bld(\.\w+)?: |: (command )?not found$|\bKilled$)"
+)
 
 
 def first_error(lines: list[str], error: BaseException) -> str:
@@ -275,7 +288,10 @@ def native() -> dict[str, Any]:
                     super().build_extensions()
                     break
                 except Exception as error:
-                    # PyTorch looks at nvcc and its host compiler before it compiles anything.
+                    # PyTorch looks at the compilers before it compiles anything.
+                    told = subprocess.run([os.environ["CXX"], "--version"], capture_output=True)
+                    if told.returncode != 0:  # then it is not nvcc that failed
+                        del self.extensions[1:]
                     self.go_on_without(self.extensions.pop(), [], error)
             # The CUDA library is of no use without the first.
             first_failed = EXTENSION in self.failed

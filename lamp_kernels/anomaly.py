@@ -69,7 +69,7 @@ def anomaly_map(
     check_choice("channel_reduction", channel_reduction, ("mean", "max"))
     options = LossOptions(data_range, window_size, sigma, k1, k2, amplification="none").checked()
     if check_float_tensor("input", input).dim() != 4 or metric != "ssim":  # which checks itself
-        check_channels_first(input)
+        check_channels_first(input, of_pixels=metric != "ssim")
     spread = _check_smoothing(smooth_sigma, input)
     errors = dispatch.loss_map(input, target, None, {metric: 1.0}, options, backend)
     per_pixel = errors.mean(dim=1) if channel_reduction == "mean" else errors.amax(dim=1)

@@ -109,12 +109,13 @@ def on_tangent(
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     """How many elements of the terms have L > 1 - eps, and how many there are of weight > 0."""
+    check_pair(input, target)
+    check_weight(weight, input)
     plain = options._replace(amplification="none")
     on, counted = input.new_zeros((), dtype=torch.int64), input.new_zeros((), dtype=torch.int64)
     for metric in terms:
         losses = loss_map(input, target, None, {metric: 1.0}, plain, backend)
         found = losses > 1.0 - options.eps
-        check_weight(weight, input)
         counts = torch.ones_like(found)
         if weight is not None:
             mask = as_many_dimensions(weight, input) > 0

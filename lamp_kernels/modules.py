@@ -28,6 +28,7 @@ from lamp_kernels.options import (
     by_name,
     check_reduction,
     check_scale_weights,
+    tensors_only,
 )
 
 __all__ = [
@@ -56,6 +57,7 @@ class _AmplifiedLoss(_Loss):
         for name, value in options.items():
             setattr(self, name, value)
 
+    @tensors_only
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         options = {name: getattr(self, name) for name in self._names}
         return type(self)._function(input, target, weight, **options)
@@ -256,7 +258,7 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
 
     Args:
         ssim, mse, l1: coefficients of the terms, >= 0, at least one positive; a term of
-            coefficient 0 is not computed.
+            coefficient 0 is not computed, and below 1e-18 it counts as 0.
         others: as in `AmplifiedSSIMLoss`.
 
     Call, Returns, Raises, Source: as in `AmplifiedSSIMLoss`. Images are (N, C, H, W) if the SSIM
@@ -324,7 +326,8 @@ class AmplifiedMSSSIMLoss(_AmplifiedLoss):
     of their weights (see `lamp_kernels.multiscale`).
 
     Args:
-        scale_weights: w_j >= 0 without unit, fine to coarse, as many as there are scales.
+        scale_weights: w_j >= 0 without unit, fine to coarse, as many as there are scales; below
+            1e-18 they count as 0.
         amplify_over: what A is applied to. "element": L = a q (at the last scale a (1 - SSIM)) at
             each position of each scale; the loss is sum_j w_j times the mean of A(L), for the
             logarithm of a product is a sum. "image": L = a (1 - MS-SSIM) of each image, MS-SSIM

@@ -45,7 +45,7 @@ MAX_WINDOW_SIZE = 31
 # So that data_range, and the squares of k1 and k2, are normal numbers in float32.
 DATA_RANGES = (1e-37, 1e38)
 STABILISERS = (1e-18, 1e18)
-COEFFICIENTS = (1e-18, 1e18)  # of terms and scales; so that their gradients are
+COEFFICIENTS = (1e-18, 1e18)  # of terms and scales; so that their gradients are. Less is 0
 MIN_EPS = 1e-6  # a slope of 1e6; nearer to 1 the float32 spacing of 1 - eps itself shows
 
 
@@ -102,8 +102,9 @@ def check_data_range(value: object, name: str = "data_range") -> float:
     if not isinstance(value, Real) and hasattr(value, "shape"):
         raise TypeError(
             f"{name} must be one real number, got {shown(value)}. For one range r an image, (N,), "
-            f"divide the images by it, input / r.view(-1, 1, 1, 1) and the target too, with "
-            f"{name}=1.0; of a tensor of one number take .item(), which waits for its device"
+            "divide the images by it, input / r.view(-1, *[1] * (input.dim() - 1)) and the target "
+            f"too, with {name}=1.0; of a tensor of one number take .item(), which waits for its "
+            "device"
         )
     return check_within(name, value, DATA_RANGES)
 
@@ -165,7 +166,10 @@ def check_reduction(
 def check_scale_weights(value: object, name: str = "scale_weights") -> tuple[float, ...]:
     """`value` as floats if it is a sequence of numbers >= 0, not all of them 0, else an error."""
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a sequence of numbers, one a scale; got {shown(value)}")
+        hint = ", use .tolist()" if hasattr(value, "tolist") else ""
+        raise TypeError(
+            f"{name} must be a sequence of numbers, one a scale; got {shown(value)}{hint}"
+        )
     weights = tuple(check_coefficient(f"{name}[{i}]", each) for i, each in enumerate(value))
     if not any(weights):
         raise ValueError(f"one of {name} must be positive, got {value!r}")
@@ -173,12 +177,15 @@ def check_scale_weights(value: object, name: str = "scale_weights") -> tuple[flo
 
 
 def check_coefficient(name: str, value: object) -> float:
-    """`value` as a float if it is 0 or a number within `COEFFICIENTS`, else an error naming it."""
+    """`value` as a float if it is a number of 0 to 1e18, else an error naming it.
+
+    Below 1e-18 it counts as 0: a coefficient that decays in training may become as small.
+    """
     number = _real(name, value)
     low, high = COEFFICIENTS
-    if number != 0.0 and not low <= number <= high:
-        raise ValueError(f"{name} must be 0 or within {low:g} to {high:g}, got {value!r}")
-    return number
+    if not 0.0 <= number <= high:
+        raise ValueError(f"{name} must be within 0 to {high:g}, got {value!r}")
+    return number if number >= low else 0.0
 
 
 def check_not_negative(name: str, value: object) -> float:
@@ -198,19 +205,46 @@ def by_name(function: Callable[Arguments, Result]) -> Callable[Arguments, Result
     code = function.__code__
     places = code.co_varnames[: code.co_argcount]
     options = tuple(function.__kwdefaults__ or ())
+    known = {*places, *options}
+    method = places[0] == "self"
 
     @wraps(function)
     def checked(*args: Arguments.args, **named: Arguments.kwargs) -> Result:
         if len(args) > len(places):
-            constructor = places[0] == "self"
-            called = type(args[0]).__name__ if constructor else function.__name__
-            before = places[1:] if constructor else places
+            called = type(args[0]).__name__ if method else function.__name__
+            before = places[1:] if method else places
             raise TypeError(
                 f"{called} takes its options by name ({', '.join(options)})"
                 + (f" behind {', '.join(before)}" if before else "")
                 + f"; got {', '.join(map(shown, args[len(places) :]))} by position"
             )
+        for name in named:
+            if name not in known:
+                called = type(args[0]).__name__ if method else function.__name__
+                raise TypeError(
+                    f"{called} got an unexpected keyword argument {name!r}; its options are "
+                    + ", ".join(options)
+                )
         return function(*args, **named)
+
+    return checked
+
+
+def tensors_only(forward: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Give a module's forward an error, for options, that says where they belong."""
+    code = forward.__code__
+    places = code.co_varnames[1 : code.co_argcount]
+
+    @wraps(forward)
+    def checked(*args: Arguments.args, **named: Arguments.kwargs) -> Result:
+        others = [shown(value) for value in args[1 + len(places) :]]
+        others += [f"{name}={value!r}" for name, value in named.items() if name not in places]
+        if others:
+            raise TypeError(
+                f"{type(args[0]).__name__} is called with {', '.join(places)}, and takes its "
+                f"options where it is made; got {', '.join(others)}"
+            )
+        return forward(*args, **named)
 
     return checked
 
@@ -219,5 +253,6 @@ def shown(value: object) -> str:
     """`value` for an error; of a tensor or an array the shape: its numbers may be many."""
     shape = getattr(value, "shape", None)
     if shape is not None and not isinstance(value, Real):
-        return f"a {type(value).__name__} of shape {tuple(shape)}"
+        kind = type(value).__name__
+        return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} of shape {tuple(shape)}"
     return f"{value!r} ({type(value).__name__})"

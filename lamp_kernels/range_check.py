@@ -1,6 +1,5 @@
 """The explicit check of values: do two tensors lie within [0, data_range]?"""
 
-import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
@@ -12,15 +11,27 @@ from lamp_kernels.tensors import check_float_tensor
 
 FAR_TOO_LARGE = 10  # times as large as the greatest value: 12 bits of 16, [0, 1] of 255
 
-Problem = Literal["", "not finite", "data_range too small", "data_range too large", "below 0"]
+Problem = Literal["", "not finite", "data_range too small", "below 0", "data_range too large"]
 PROBLEMS: tuple[Problem, ...] = get_args(Problem)[1:]  # the gravest first
+
+
+class Values(NamedTuple):
+    """What a tensor holds: the range of its finite values, 0 and 0 without any, and the others."""
+
+    minimum: float
+    maximum: float
+    nonfinite: int
+
+    def __str__(self) -> str:
+        return f"values from {self.minimum:g} to {self.maximum:g}, {self.nonfinite} not finite"
 
 
 class RangeCheck(NamedTuple):
     """The outcome of `check_range`: true in a condition where every value fits.
 
-    `minimum` and `maximum` are those of the finite values, 0 and 0 where there are none. `problem`
-    says what does not fit, and `where` in which tensors: ("input",), ("target",) or both.
+    `minimum` and `maximum` are those of the finite values of both tensors, 0 and 0 where there are
+    none. `problem` says what does not fit, and `where` in which tensors: ("input",), ("target",) or
+    both; `input` and `target` are the values of each.
     """
 
     fits: bool
@@ -30,14 +41,18 @@ class RangeCheck(NamedTuple):
     data_range: float
     problem: Problem = ""
     where: tuple[str, ...] = ()
+    input: Values = Values(0.0, 0.0, 0)
+    target: Values = Values(0.0, 0.0, 0)
 
     def __bool__(self) -> bool:
         return self.fits
 
     def __str__(self) -> str:
-        found = f"values from {self.minimum:g} to {self.maximum:g}, {self.nonfinite} not finite"
         if self.fits:
+            found = str(Values(self.minimum, self.maximum, self.nonfinite))
             return f"within [0, {self.data_range:g}]: {found}"
+        each = {"input": self.input, "target": self.target}
+        found = "; ".join(f"{name} has {each[name]}" for name in self.where)
         name = " and ".join(self.where)
         if self.problem == "data_range too large":
             return (
@@ -61,8 +76,9 @@ class RangeCheck(NamedTuple):
 def check_range(input: Tensor, target: Tensor, data_range: float = 1.0) -> RangeCheck:
     """Say whether all values of `input` and `target` are finite and within [0, data_range].
 
-    Nor does a tensor fit whose values, if not all 0, stay below a tenth of data_range, as images in
-    [0, 1] under 255 do. Dark images under the right data_range may look the same.
+    Nor does a target fit whose values, if not all 0, stay below a tenth of data_range, as images in
+    [0, 1] under 255 do. Dark images under the right data_range may look the same, and so does the
+    input at the start of training, which is why it alone says nothing.
 
     The losses do not check values, since that would wait for the device in every step. Call
     this once, on a first batch. It synchronises with the device.
@@ -84,34 +100,46 @@ def check_range(input: Tensor, target: Tensor, data_range: float = 1.0) -> Range
         False
     """
     span = check_data_range(data_range)
-    least, greatest, nonfinite = math.inf, -math.inf, 0
+    each = {"input": _values("input", input), "target": _values("target", target)}
     problems: dict[Problem, list[str]] = {}
-    for name, tensor in (("input", input), ("target", target)):
-        values = check_float_tensor(name, tensor).detach()
-        finite = values[torch.isfinite(values)]
-        missing = values.numel() - finite.numel()
-        low = high = 0.0
-        if finite.numel():
-            low, high = (each.item() for each in torch.aminmax(finite))
-            least, greatest = min(least, low), max(greatest, high)
-        nonfinite += missing
-        for problem in _problems(low, high, missing, span):
+    for name, values in each.items():
+        for problem in _problems(values, span):
             problems.setdefault(problem, []).append(name)
-    if least > greatest:
-        least = greatest = 0.0
-    for problem in PROBLEMS:
-        if problem in problems:
-            where = tuple(problems[problem])
-            return RangeCheck(False, least, greatest, nonfinite, span, problem, where)
-    return RangeCheck(True, least, greatest, nonfinite, span)
+    if problems.get("data_range too large") == ["input"]:
+        del problems["data_range too large"]
+    found: Problem = next((problem for problem in PROBLEMS if problem in problems), "")
+    ranges = [
+        values
+        for values, tensor in zip(each.values(), (input, target), strict=True)
+        if values.nonfinite < tensor.numel()
+    ]
+    return RangeCheck(
+        not found,
+        min((values.minimum for values in ranges), default=0.0),
+        max((values.maximum for values in ranges), default=0.0),
+        sum(values.nonfinite for values in each.values()),
+        span,
+        found,
+        tuple(problems[found]) if found else (),
+        **each,
+    )
 
 
-def _problems(low: float, high: float, nonfinite: int, span: float) -> Iterator[Problem]:
-    if nonfinite:
+def _values(name: str, tensor: Tensor) -> Values:
+    values = check_float_tensor(name, tensor).detach()
+    finite = values[torch.isfinite(values)]
+    low = high = 0.0
+    if finite.numel():
+        low, high = (extreme.item() for extreme in torch.aminmax(finite))
+    return Values(low, high, values.numel() - finite.numel())
+
+
+def _problems(values: Values, span: float) -> Iterator[Problem]:
+    if values.nonfinite:
         yield "not finite"
-    if high > span:
+    if values.maximum > span:
         yield "data_range too small"
-    if low < 0.0:
+    if values.minimum < 0.0:
         yield "below 0"
-    if 0.0 < max(high, -low) < span / FAR_TOO_LARGE:
+    if 0.0 < max(values.maximum, -values.minimum) < span / FAR_TOO_LARGE:
         yield "data_range too large"

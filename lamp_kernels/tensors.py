@@ -4,9 +4,11 @@ A check of values would wait for a device and break a compiled graph. NaN and in
 data go through to the result; `check_range` is the explicit, synchronising check of values.
 """
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -36,12 +38,20 @@ def in_dtype(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
     PyTorch writes an expanded tensor out in full where it changes the type.
     """
-    if weight.dtype == dtype or being_traced():
-        return weight.to(dtype)
-    for dim, size in enumerate(weight.shape):
-        if size > 1 and weight.stride(dim) == 0:
+    return weight if weight.dtype == dtype else not_expanded(weight).to(dtype)
+
+
+def not_expanded(weight: Tensor) -> Tensor:
+    """The weight with size 1 where it was expanded; TorchScript would take strides for constants.
+
+    Another stride than 0 does not become a guard of a graph: it is none of sizes above 1.
+    """
+    if in_torchscript():
+        return weight
+    for dim in range(weight.dim()):
+        if weight.stride(dim) == 0 and weight.shape[dim] > 1:
             weight = weight.narrow(dim, 0, 1)
-    return weight.to(dtype)
+    return weight
 
 
 def being_traced() -> bool:
@@ -114,8 +124,13 @@ def check_image_shape(
         _warn_of_channels_last(input, name)
 
 
-def check_channels_first(input: Tensor, name: str = "input", *, warns: bool = True) -> None:
-    """Raise unless `input` is (N, C, H, W), C > 0; warn where it all but surely is (N, H, W, C)."""
+def check_channels_first(
+    input: Tensor, name: str = "input", *, warns: bool = True, of_pixels: bool = False
+) -> None:
+    """Raise unless `input` is (N, C, H, W), C > 0; warn where it all but surely is (N, H, W, C).
+
+    of_pixels: for a map without a window, which signals (N, C, L, 1) have too.
+    """
     if input.dim() != 4:
         raise ValueError(
             f"{name} must be (N, C, H, W), got {input.dim()} dimensions: {tuple(input.shape)}"
@@ -123,19 +138,38 @@ def check_channels_first(input: Tensor, name: str = "input", *, warns: bool = Tr
         )
     if input.shape[1] == 0:
         raise ValueError(f"{name} must have at least one channel, got {tuple(input.shape)}")
-    if warns:
+    if warns and not (of_pixels and input.shape[3] == 1):
         _warn_of_channels_last(input, name)
 
 
 def _warn_of_channels_last(input: Tensor, name: str) -> None:
     if torch.compiler.is_compiling():  # a comparison of sizes would be a guard, or a constraint
         return
-    hint = channels_last_hint(input.shape, name)
-    if hint:
+    height, width, channels = input.shape[1:]
+    if channels in LIKELY_CHANNELS and min(height, width) >= LIKELY_SIDE:
         warnings.warn(
-            f"{name} of shape {tuple(input.shape)} is taken as (N, C, H, W){hint}", stacklevel=2
+            f"{name} of shape {tuple(input.shape)} is taken as (N, C, H, W)"
+            + channels_last_hint(input.shape, name),
+            stacklevel=_callers_level(),
         )
 
+
+def _callers_level() -> int:
+    """The stacklevel at which a warning of the function that asks shows the user's line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _is_ours(module: str) -> bool:
+    """Whether a line of this module is between the user's call and the check: PyTorch's too."""
+    return module.partition(".")[0] in ("lamp_kernels", "torch")
+
+
+# A warning, unlike the hint of an error, may meet what is right: features, or signals.
+LIKELY_CHANNELS = (1, 3, 4)
+LIKELY_SIDE = 16
 
 # Images whose last side is as short as this have their channels there.
 MOST_CHANNELS = 4
@@ -189,10 +223,10 @@ def check_weight(weight: Tensor | None, input: Tensor) -> None:
     if weight is None:
         return
     if not isinstance(weight, Tensor):
-        raise TypeError(
-            f"weight must be a torch.Tensor or None, got {type(weight).__name__}; "
-            "options go by name"
-        )
+        hint = "; options go by name" if isinstance(weight, Real | str) else ""
+        if hasattr(weight, "__array__") and not isinstance(weight, Real):
+            hint = "; use torch.as_tensor(weight)"
+        raise TypeError(f"weight must be a torch.Tensor or None, got {type(weight).__name__}{hint}")
     _check_dense("weight", weight)
     if weight.dtype.is_complex:
         raise TypeError(f"weight must be real, got {weight.dtype}")
@@ -227,10 +261,21 @@ def _broadcasts(shape: torch.Size, images: torch.Size) -> bool:
 
 
 def _views(shape: torch.Size, images: torch.Size) -> Iterator[str]:
-    """What a weight of fewer dimensions may mean, each with the way to say so."""
+    """What a weight may mean that does not broadcast, each with the way to say so."""
+    if len(shape) == len(images) == 4:
+        if _broadcasts(torch.Size((shape[0], shape[3], *shape[1:3])), images):
+            yield "for (N, H, W, C) give weight.permute(0, 3, 1, 2)"
+        return
     sizes = "NCHW" if len(images) == 4 else ("N", *map(str, images[1:]))
+    shown = set()
     for dims in combinations(range(len(images)), len(shape)):
         if all(own in (1, images[dim]) for own, dim in zip(shape, dims, strict=True)):
+            view = [1] * len(images)
+            for own, dim in zip(shape, dims, strict=True):
+                view[dim] = own
+            if tuple(view) in shown:  # it only puts a size of 1 elsewhere
+                continue
+            shown.add(tuple(view))
             index = [":" if dim in dims else "None" for dim in range(max(dims) + 1)]
             index += ["None"] * (len(images) - len(index))
             while index[-1] == ":":

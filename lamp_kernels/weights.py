@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels.options import MeanOver
-from lamp_kernels.tensors import in_dtype
+from lamp_kernels.tensors import being_traced, in_dtype, not_expanded
 
 # Weights within these, and the sums of as many as memory holds, go through every kernel.
 LEAST, GREATEST = 2.0**-64, 2.0**64
@@ -45,6 +45,7 @@ def scaled(
         zero_is_zero = weight.dtype == dtype or weight.dtype != torch.float64
         if all(_ordinary(each, zero_is_zero) for each in sums):
             return mask, sums, None
+    weight = not_expanded(weight)  # the quotient is written out in full
     wide = weight.to(torch.promote_types(weight.dtype, dtype))
     scale = _scale(seen(wide), over)
     mask = (wide / scale).to(dtype)
@@ -52,9 +53,10 @@ def scaled(
 
 
 def _scale(weight: Tensor, over: MeanOver) -> Tensor:
-    """s, 1 where the greatest weight is ordinary; (N or 1, 1, ...), or of one number."""
+    """s, 1 where the greatest weight is ordinary, or one is not finite; (N or 1, 1, ...), or ()."""
     dims = list(range(1 if over == "image" else 0, weight.dim()))
-    peak = weight.amax(dim=dims, keepdim=True) if dims else weight
+    peak = weight.abs().amax(dim=dims, keepdim=True) if dims else weight.abs()
+    peak = peak.nan_to_num(nan=1.0, posinf=1.0)  # goes on as it is, and is not spread by s
     least_normal = torch.finfo(weight.dtype).tiny  # in the place of 0, which divides nothing
     return peak.clamp(min=least_normal) / peak.clamp(LEAST, GREATEST)
 
@@ -64,12 +66,15 @@ def _readable(tensor: Tensor) -> bool:
     return (
         type(tensor) is Tensor
         and tensor.device.type == "cpu"
-        and not torch.compiler.is_compiling()
+        and not being_traced()
         and not torch._C._are_functorch_transforms_active()
     )
 
 
 def _ordinary(sums: Tensor, zero_is_zero: bool) -> bool:
-    return all(
-        LEAST <= number <= GREATEST or (number == 0.0 and zero_is_zero) for number in sums.tolist()
-    )
+    if zero_is_zero:
+        sums = sums.masked_fill(sums == 0.0, 1.0)
+    if sums.numel() == 0:
+        return True
+    least, greatest = (extreme.item() for extreme in torch.aminmax(sums))
+    return least >= LEAST and greatest <= GREATEST  # of NaN neither

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from functools import partial
 
 import pytest
@@ -45,7 +46,7 @@ OPTIONS = [
     ("data_range", "1", TypeError, "data_range.*'1'"),
     ("data_range", True, TypeError, "data_range.*True"),
     ("data_range", torch.tensor(1.0), TypeError, r"data_range.*Tensor.*\.item\(\)"),
-    ("data_range", torch.ones(2), TypeError, r"data_range.*\(2,\).*divide.*view\(-1, 1, 1, 1\)"),
+    ("data_range", torch.ones(2), TypeError, r"data_range.*\(2,\).*divide.*view\(-1, \*\[1\]"),
     ("data_range", 0, ValueError, "data_range must be within 1e-37 to 1e.38, got 0"),
     ("data_range", 10**400, ValueError, "data_range.*1000"),
     ("data_range", 1e-40, ValueError, "data_range.*1e-40"),
@@ -77,7 +78,7 @@ OPTIONS = [
     ("backend", "cuda", ValueError, "backend.*'cuda'"),
     ("backend", 1, TypeError, "backend.*1"),
     ("ssim", -1.0, ValueError, "ssim.*-1.0"),
-    ("ssim", 1e30, ValueError, r"ssim must be 0 or within 1e-18 to 1e\+18, got 1e\+30"),
+    ("ssim", 1e30, ValueError, r"ssim must be within 0 to 1e\+18, got 1e\+30"),
     ("mse", math.inf, ValueError, "mse.*inf"),
     ("ssim", 10**400, ValueError, "ssim.*1000"),
     ("l1", "0", TypeError, "l1.*'0'"),
@@ -137,13 +138,59 @@ def test_options_of_functions_by_position(function):
         function(IMAGE, IMAGE, *weight, 255)
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_options_in_the_call(module):
+    called = rf"{module.__name__} is called with input, target, weight, .*where it is made; got"
+    with pytest.raises(TypeError, match=rf"{called} 255 \(int\)"):
+        module()(IMAGE, IMAGE, None, 255)
+    with pytest.raises(TypeError, match=f"{called} data_range=255"):
+        module()(IMAGE, IMAGE, data_range=255)
+
+
+def test_an_unknown_option_is_told_the_others():
+    for called in (AmplifiedSSIMLoss, partial(functional.ssim, IMAGE, IMAGE)):
+        with pytest.raises(TypeError, match=r"argument 'window'; its options .*window_size, sigma"):
+            called(window=11)
+
+
 def test_reductions_that_ms_ssim_does_not_have():
     with pytest.raises(ValueError, match="must be one of mean, image, sum; got 'max'"):
         AmplifiedMSSSIMLoss(reduction="max")
+
+
+def test_pixels_that_a_score_does_not_take():
     with pytest.raises(TypeError, match=r"1 to 4 pixels .*share.*; got 'all'"):
         functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k="all")
     with pytest.raises(ValueError, match=r"0 < k <= 1.*; got 0\.0"):
         functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k=0.0)
+
+
+def test_a_coefficient_that_decays_counts_as_none_in_the_end():
+    y = IMAGE.roll(1, 0)
+    found = functional.amplified_reconstruction_loss(IMAGE, y, ssim=0.0, mse=1.0, l1=0.9**400)
+    assert found == functional.amplified_mse_loss(IMAGE, y)
+    with pytest.raises(ValueError, match="must be positive"):
+        AmplifiedMSSSIMLoss(scale_weights=(1e-20, 1e-20))
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.clone])
+def test_scale_weights_in_an_array(kind):
+    with pytest.raises(TypeError, match=r"an? \w+ of shape \(2,\), use \.tolist\(\)"):
+        AmplifiedMSSSIMLoss(scale_weights=kind(torch.ones(2, device="cpu")))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_share_of_pixels_under_a_wrong_weight(module):
+    with pytest.raises(ValueError, match="does not broadcast"):
+        module().tangent_share(IMAGE, IMAGE, torch.ones(16, 16))
+
+
+def test_the_range_of_each_image_as_the_error_shows():
+    input, r = torch.rand(3, 5), torch.tensor([1.0, 2.0, 4.0])
+    with pytest.raises(TypeError, match="divide") as refused:
+        functional.amplified_mse_loss(input, input, data_range=r)
+    shown = re.search(r"by it, (.+) and the target", str(refused.value))[1]
+    assert torch.equal(eval(shown, {"input": input, "r": r}), input / r[:, None])
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -317,15 +364,43 @@ def test_other_layouts_are_named(function, shape):
         function(image, image)
 
 
+def as_the_error_shows(image, way):
+    """The image by the expression behind `way` in the error that it is refused with."""
+    with pytest.raises(ValueError, match=way) as refused:
+        functional.ssim(image, image)
+    shown = re.search(way + r" (input.+?)(, videos|$)", str(refused.value))[1]
+    return eval(shown, {"input": image})
+
+
 def test_the_way_that_the_error_shows_leads_to_the_right_value():
-    image, other = torch.rand(20, 16, 3), torch.rand(20, 16, 3)
-    wanted = functional.ssim(*(x.movedim(2, 0)[None] for x in (image, other)))
-    found = functional.ssim(*(x.permute(2, 0, 1)[None] for x in (image, other)))
-    assert found == wanted
+    image = torch.rand(20, 16, 3)
+    found = as_the_error_shows(image, r"\(H, W, C\) is")
+    assert torch.equal(found, torch.stack([image[..., c] for c in range(3)])[None])
+    images = torch.rand(2, 20, 16, 3)
+    found = as_the_error_shows(images, r"\(N, H, W, C\) go as")
+    assert torch.equal(found, torch.stack([images[..., c] for c in range(3)], dim=1))
     volume, other = torch.rand(2, 1, 4, 20, 16), torch.rand(2, 1, 4, 20, 16)
     by_slice = [functional.ssim(volume[:, :, d], other[:, :, d]) for d in range(4)]
-    found = functional.ssim(volume.flatten(1, 2), other.flatten(1, 2))
-    torch.testing.assert_close(found, torch.stack(by_slice).mean())
+    pair = (as_the_error_shows(each, "slice by slice as") for each in (volume, other))
+    torch.testing.assert_close(functional.ssim(*pair), torch.stack(by_slice).mean())
+
+
+def test_a_weight_of_another_layout():
+    with pytest.raises(ValueError, match=r"\(N, H, W, C\) give weight\.permute\(0, 3, 1, 2\)"):
+        functional.amplified_ssim_loss(IMAGE, IMAGE, torch.ones(2, 16, 16, 1))
+    grey = IMAGE[:, :1]
+    with pytest.raises(ValueError, match="does not broadcast") as refused:
+        functional.amplified_ssim_loss(grey, grey, torch.ones(2, 1, 16))
+    assert str(refused.value).count("give weight") == 2  # rows or columns, of channels or none
+
+
+def test_an_array_or_a_list_as_weight():
+    with pytest.raises(TypeError, match=r"got ndarray; use torch\.as_tensor\(weight\)$"):
+        functional.amplified_mse_loss(IMAGE, IMAGE, torch.ones(2, device="cpu").numpy())
+    with pytest.raises(TypeError, match=r"got list$"):
+        functional.amplified_mse_loss(IMAGE, IMAGE, [1.0, 2.0])
+    with pytest.raises(TypeError, match=r"got int; options go by name$"):
+        functional.amplified_mse_loss(IMAGE, IMAGE, 255)
 
 
 def test_channels_last_that_the_border_admits_is_a_warning():
@@ -339,6 +414,18 @@ def test_channels_last_that_the_border_admits_is_a_warning():
     features = torch.rand(2, 256, 4, 4)  # no image has its channels there
     functional.ssim(features, features, padding="zeros")
     functional.amplified_mse_loss(image, image)  # for which no layout is wrong
+    signals = torch.rand(2, 64, 20, 1)
+    functional.anomaly_map(signals, signals, metric="mse")
+
+
+def test_the_warning_of_channels_last_shows_the_callers_line():
+    image = torch.rand(2, 20, 16, 3)
+    calls = [functional.ssim, functional.amplified_ssim_loss, AmplifiedSSIMLoss(padding="zeros")]
+    for call in calls:
+        options = {} if isinstance(call, torch.nn.Module) else {"padding": "zeros"}
+        with pytest.warns(UserWarning, match="taken as") as warned:
+            call(image, image, **options)
+        assert {warning.filename for warning in warned} == {__file__}
 
 
 def test_pointwise_losses_need_a_batch_dimension():

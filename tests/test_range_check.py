@@ -41,7 +41,6 @@ def test_a_range_that_is_far_too_large(scale):
     image, other = torch.rand(2, 3, 8, 8), scale * torch.rand(2, 3, 8, 8)
     for pair, where in [
         ((image, image), ("input", "target")),
-        ((image, other), ("input",)),
         ((other, image), ("target",)),
     ]:
         found = check_range(*pair, data_range=scale)
@@ -49,6 +48,22 @@ def test_a_range_that_is_far_too_large(scale):
         assert (found.problem, found.where) == ("data_range too large", where)
         assert "far too large for " + " and ".join(where) in str(found)
     assert check_range(other, other, data_range=scale)
+    assert check_range(image, other, data_range=scale)  # as an untrained network's may be
+
+
+def test_the_text_gives_the_range_of_the_tensor_named():
+    input, target = torch.tensor([0.25, 2.0]), torch.tensor([-0.5, 0.75])
+    found = check_range(input, target)
+    assert "input has values from 0.25 to 2, 0 not finite." in str(found)
+    assert "-0.5" not in str(found)
+    assert (found.minimum, found.maximum) == (-0.5, 2.0)
+    assert (found.target.minimum, found.target.maximum) == (-0.5, 0.75)
+
+
+def test_values_below_0_say_more_than_small_ones():
+    small = torch.tensor([-0.02, 0.02])
+    assert check_range(small, small).problem == "below 0"
+    assert check_range(small, torch.tensor([0.0, 1.0])).where == ("input",)
 
 
 def test_which_side():

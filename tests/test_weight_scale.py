@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lamp_kernels import functional
+from lamp_kernels import functional, weights
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
@@ -123,12 +123,51 @@ def test_zero_empty_and_nan_stay_what_they_are():
         assert results(function, x, y, torch.full((3,), torch.nan))[0].isnan()
 
 
-def test_a_compiled_graph_and_the_cpu_agree():
+@pytest.mark.parametrize("strange", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_in_its_image(strange):
     x, y = images()
+    weight = torch.full((3, 1, 16, 20), 1e37)
+    weight[1, 0, 8, 8] = strange
+    found = results(functional.amplified_ssim_loss, x, y, weight, reduction="image")[0]
+    wanted = results(functional.amplified_ssim_loss, x, y, None, reduction="image")[0]
+    assert found[1].isnan()
+    torch.testing.assert_close(found[::2], wanted[::2])
+
+
+def test_negative_weights_have_the_scale_of_their_magnitude():
+    x, y = images()
+    weight = 0.5 + torch.rand(3, 1, 16, 20)
+    for scale in (1.0, 1e30):
+        found = functional.amplified_ssim_loss(x, y, -scale * weight, reduction="sum")
+        wanted = functional.amplified_ssim_loss(x, y, scale * weight, reduction="sum")
+        torch.testing.assert_close(found, -wanted)
+
+
+@pytest.mark.parametrize(
+    ("level", "reduction"),
+    [("element", "mean"), ("element", "sum"), ("image", "mean"), ("image", "image")],
+)
+def test_a_compiled_graph_and_the_cpu_agree(level, reduction):
+    x, y = images()
+    options = {"amplify_over": level, "reduction": reduction}
+    compiled = torch.compile(functional.amplified_ssim_loss, fullgraph=True, backend="aot_eager")
     for scale in (1.0, 1e37, 1e-40):
         weight = scale * torch.rand(3, 1, 16, 20)
-        compiled = torch.compile(
-            functional.amplified_ssim_loss, fullgraph=True, backend="aot_eager"
-        )
-        expected = functional.amplified_ssim_loss(x, y, weight)
-        torch.testing.assert_close(compiled(x, y, weight), expected)
+        expected = functional.amplified_ssim_loss(x, y, weight, **options)
+        torch.testing.assert_close(compiled(x, y, weight, **options), expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e37])
+def test_an_expanded_weight_is_not_written_out(scale):
+    def sums_of(mask):
+        return [mask.flatten(1).sum(1)]
+
+    def shape_of(weight):
+        mask, _, _ = weights.scaled(weight, torch.float32, "batch", sums_of, lambda mask: mask)
+        sizes = zip(mask.shape, mask.stride(), strict=True)
+        return torch.tensor([size for size, step in sizes if step > 0])
+
+    weight = torch.full((3, 1, 1, 20), scale).expand(3, 2, 16, 20)
+    compiled = torch.compile(shape_of, fullgraph=True, backend="eager")
+    for function in (shape_of, compiled):
+        assert function(weight).prod() == 60

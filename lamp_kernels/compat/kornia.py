@@ -14,6 +14,7 @@ What differs:
 - `MS_SSIMLoss` is plain PyTorch on any device, whatever the backend: its windows, of 33 pixels by
   default, are wider than the kernels'. `reduction` is checked when it is made. It has no buffer of
   masks; `to()` does not change the dtype of its result for integer images, which is float32.
+- Its errors have other texts than kornia's, and `torch.jit.script` does not take these losses.
 - `ssim3d_loss` and `SSIM3DLoss` are not there.
 
 Source: the signatures and the behaviour of kornia 0.9.0 (Apache-2.0).
@@ -146,7 +147,7 @@ class MS_SSIMLoss(torch.nn.Module):
             coarsest: all windows have 2 int(2 sigmas[-1]) + 1 pixels. Black outside.
         data_range: the distance between the least and the greatest possible value.
         K: k1 and k2, without unit.
-        alpha, compensation: finite numbers without unit.
+        alpha, compensation: finite numbers without unit, or tensors of one.
         reduction: "mean", "sum", or "none" for the map (N, H, W).
 
     Call: ``module(img1, img2)``, images (N, C, H, W); one batch may be of one image, which is
@@ -216,7 +217,8 @@ class MS_SSIMLoss(torch.nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def _finite(name: str, value: float) -> float:
+def _finite(name: str, value: Any) -> float:
+    value = _arguments.number(value)
     magnitude = check_not_negative(name, abs(value) if isinstance(value, float | int) else value)
     return math.copysign(magnitude, value)
 

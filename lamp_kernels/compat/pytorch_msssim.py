@@ -7,7 +7,7 @@ What differs:
   warning. Of volumes (N, C, T, H, W) the depth T has to be shorter, and is left unsmoothed with a
   warning, here too; others, and volumes in `ms_ssim`, are a NotImplementedError.
 - Half types are computed in float32 and rounded once. X and Y have one dtype, except under
-  autocast, where the result has the dtype of X, the package's autocast's.
+  autocast; the result has the dtype of X, where under autocast the package's is that of autocast.
 - `data_range`, `K` and `weights` may be tensors or arrays, whose numbers are taken out: that waits
   for their device, and no gradient goes there. A range for each image is a TypeError.
 - In float32 values differ by the package's rounding, of its taps and of E[x^2] - E[x]^2: by up to
@@ -91,7 +91,7 @@ def ssim(
         X, Y = X.flatten(1, 2), Y.flatten(1, 2)
     _check_sides(X, options)
     planes = multiscale.similarity_of_planes(X, Y, options, None)
-    per_channel = planes.view(*shape[:2], -1).mean(-1)
+    per_channel = planes.view(*shape[:2], planes.shape[1] // shape[1]).mean(-1)
     if nonnegative_ssim:
         per_channel = per_channel.relu()
     return (per_channel.mean() if size_average else per_channel.mean(1)).to(X.dtype)
@@ -140,9 +140,9 @@ def ms_ssim(
         k1=options.k1,
         k2=options.k2,
         scale_weights=given,
-        reduction="mean" if size_average else "image",
+        reduction="image",
     )
-    return value.to(X.dtype)
+    return (value.mean() if size_average else value).to(X.dtype)  # of no image NaN, as there
 
 
 class SSIM(torch.nn.Module):

@@ -20,6 +20,7 @@ Source: the signature and the behaviour of scikit-image 0.26 (BSD-3-Clause).
 """
 
 import math
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +33,7 @@ from lamp_kernels.options import (
     check_positive,
     check_window_size,
     check_within,
+    shown,
 )
 from lamp_kernels.tensors import check_float_tensor
 
@@ -129,7 +131,10 @@ def structural_similarity(
                 f"{name} must be False, got {value!r}: see this module's text"
             )
     if data_range is None:
+        check_float_tensor("im1", im1)  # of integers that is what there is to say
         raise ValueError("data_range must be given: floating images do not tell their range")
+    if channel_axis is not None and not isinstance(channel_axis, Integral):
+        raise TypeError(f"channel_axis must be an integer or None, got {shown(channel_axis)}")
     options = preset(
         win_size,
         gaussian_weights,

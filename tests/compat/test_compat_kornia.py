@@ -260,3 +260,7 @@ def test_ms_ssim_loss_signature_state_and_errors():
         ours.MS_SSIMLoss()(image[0], image[0])
     with pytest.raises(ValueError, match="img1 and img2 must have the same shape"):
         ours.MS_SSIMLoss()(image, image[:, :1])
+
+
+def test_ms_ssim_loss_takes_alpha_in_a_tensor():
+    assert ours.MS_SSIMLoss(alpha=torch.tensor(-0.5)).alpha == -0.5

@@ -271,3 +271,12 @@ def test_dtype_is_that_of_the_package(name, size_average, dtype):
     assert found.dtype == getattr(pytorch_msssim, name)(x, y, 1.0, size_average).dtype
     wide = getattr(ours, name)(x.to(torch.float64), y.to(torch.float64), 1.0, size_average)
     torch.testing.assert_close(found, wide.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
+def test_an_empty_batch_gives_what_the_package_gives(name):
+    empty = torch.rand(0, 3, 200, 200)
+    for size_average in (True, False):
+        found = getattr(ours, name)(empty, empty, size_average=size_average)
+        wanted = getattr(pytorch_msssim, name)(empty, empty, size_average=size_average)
+        torch.testing.assert_close(found, wanted, equal_nan=True)

@@ -110,3 +110,11 @@ def test_bad_images():
         structural_similarity(x, y[1:], data_range=1.0)
     with pytest.raises(TypeError, match=r"im2.*ndarray"):
         structural_similarity(x, y.numpy(force=True), data_range=1.0)
+
+
+def test_bytes_without_a_range_and_a_channel_axis_that_is_none():
+    x = torch.rand(24, 29, 3)
+    with pytest.raises(TypeError, match=r"im1 .*uint8; use image\.float"):
+        structural_similarity((255 * x).byte(), (255 * x).byte(), channel_axis=-1)
+    with pytest.raises(TypeError, match="channel_axis must be an integer or None, got 'c'"):
+        structural_similarity(x, x, data_range=1.0, channel_axis="c")

@@ -141,6 +141,15 @@ def test_without_native_kernels_there_are_no_cuda_kernels(project, failing, tmp_
     assert "nvcc" not in said
 
 
+def test_a_compiler_that_does_not_even_tell_its_version_is_not_nvcc(project, tmp_path):
+    broken = executable(tmp_path / "bin/broken-g++", "#!/bin/sh\nexit 3\n")
+    toolkit = make_toolkit(tmp_path / "cuda")
+    made, said = wheel(project, WITH_CUDA, CUDA_HOME=str(toolkit), CXX=str(broken))
+    assert files(made) == {"_without_native.txt"}
+    assert f"native kernels did not compile with {broken}" in said
+    assert "nvcc" not in said
+
+
 # ---- Wheels, and names with spaces ---------------------------------------------------------------
 
 PYTHONS = [("3.10", "cp310"), ("3.13", "cp313"), ("3.13", "cp313t"), ("3.14", "cp314t")]

@@ -74,6 +74,43 @@ def test_a_missing_compiler_is_named(tree, tmp_path):
     assert note == "CXX=no-such-c++ -m64 was not found when it was installed\n"
 
 
+def test_a_compiler_with_an_open_quote_is_named(tree):
+    built = run(tree, "setup.py", "--version", CXX="g++ 'x")
+    assert built.returncode != 0
+    assert "CXX=g++ 'x is no command: No closing quotation" in built.stderr
+    assert "Traceback" not in built.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("ccache g++", "g++"),
+        ("env CCACHE_DIR=/x/gcc-cache g++ -m64", "g++"),
+        ("nice -n 5 clang++-14 --sysroot=/gcc", "clang++-14"),
+    ],
+)
+def test_the_compiler_among_the_words_of_a_command(monkeypatch, command, found):
+    words = command.split()
+    assert words[executed(monkeypatch, native="0")["program"](words)] == found
+
+
+@pytest.mark.parametrize(
+    ("line", "is_one"),
+    [
+        ("a.cpp:1:2: error: x", True),
+        ("/usr/bin/ld: cannot find -lfoo", True),
+        ("/bin/sh: 1: g++: not found", True),
+        ("bash: line 1: g++: command not found", True),
+        ("Killed", True),
+        ("a.cpp:1:2: warning: this error: is none", False),
+        ("/usr/bin/ld: warning: x", False),
+    ],
+)
+def test_the_lines_that_are_errors(monkeypatch, line, is_one):
+    first_error = executed(monkeypatch, native="0")["first_error"]
+    assert (first_error(["", line], RuntimeError("other")) == line) == is_one
+
+
 def test_switched_off_the_note_says_so(tree, tmp_path):
     note = note_after_build_py(tree, tmp_path / "lib", LAMP_KERNELS_NATIVE="0")
     assert note == "it was installed with LAMP_KERNELS_NATIVE=0\n"
