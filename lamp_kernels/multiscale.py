@@ -80,9 +80,7 @@ def reduced_loss(
             lambda mask: [reference.sum_images(mask)],
             lambda mask: mask,
         )
-        mask = mask.expand(
-            *mask.shape[:2], *x.shape[2:]
-        )  # of these sides, so that it can be halved
+        mask = _of_sides(mask, x)
     if options.amplification == "none" or amplify_over != "element":
         losses = _plain_losses(x, y, mask, options, scale_weights, backend)
         return _over_images(losses, mask, options, amplify_over, reduction)
@@ -116,8 +114,7 @@ def on_tangent(
     x, y = input.to(dtype), target.to(dtype)
     mask = None
     if weight is not None:
-        mask = (as_many_dimensions(weight, x) > 0).to(dtype)
-        mask = mask.expand(*mask.shape[:2], *x.shape[2:])
+        mask = _of_sides((as_many_dimensions(weight, x) > 0).to(dtype), x)
     on, counted = x.new_zeros((), dtype=torch.int64), x.new_zeros((), dtype=torch.int64)
     for scale in _scales(x, y, mask, options, scale_weights):
         terms: Terms = {"ssim": 1.0}
@@ -162,6 +159,11 @@ def _scales(
             mask = None if mask is None else _halved(mask)
         if coefficient > 0.0:
             yield _Scale(x, y, mask, options if number == last else inner, coefficient)
+
+
+def _of_sides(weight: Tensor, like: Tensor) -> Tensor:
+    """The weight with the sides of the image: what can be halved."""
+    return weight.expand(*weight.shape[:2], *like.shape[2:])
 
 
 def _halved(planes: Tensor) -> Tensor:

@@ -144,6 +144,15 @@ def test_a_brighter_foreground_on_equal_black(offset, many_tones):
     assert relative_error(low, high, high <= 0.9) <= many_tones
 
 
+@pytest.mark.parametrize("dissimilarity", ["half", "full"])
+def test_white_against_black(dissimilarity):
+    """T is 0.9999: the end of the promise."""
+    white, black = torch.ones(1, 1, 32, 32).double(), torch.zeros(1, 1, 32, 32).double()
+    loss, *gradients = errors(AmplifiedSSIMLoss(dissimilarity=dissimilarity), white, black)
+    assert loss <= 1e-5
+    assert max(gradients) <= 2e-3
+
+
 @pytest.mark.parametrize("value", [-0.3, 0.5])
 @pytest.mark.parametrize("side", [32, 96])
 def test_one_pixel_in_the_corner(side, value):

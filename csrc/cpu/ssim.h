@@ -1,7 +1,7 @@
 // One tile of the SSIM loss, with the pointwise terms beside it, streamed from top to bottom.
 // Included in the namespace of an instruction set.
 //
-//   pixels (row)  --convolve_row-->  ring of moment rows     4 planes: G_x of d, s, d^2; row variance of s
+//   pixels (row)  --convolve_row-->  ring of moment rows     4 planes: mean and variance of d, s
 //   moment rows   --statistics-->    loss, h planes          kRows at a time: G_y, then pointwise
 //   h planes      --adjoint_x-->     ring of adjoint rows    3 or 4 planes
 //   adjoint rows  --adjoint_y-->     gradient                kRows at a time, radius rows later
@@ -9,10 +9,10 @@
 // Rows are numbered as in the image. A row beyond the border is a pointer: to the mirrored row of
 // the ring ("reflect"), to the moments of black ("zeros"), to zeros where there is no loss.
 //
-// What a variance is taken about. d is small where the images are alike, and one level a tile serves
-// (levels.h). s is the picture: white may lie beside black anywhere in the tile. Its windows are about
-// a sample of their own: along x about the pixel in their centre, along y about a row that they see.
-// The variance of the window is then the mean of its rows' variances and the variance of their means.
+// What a variance is taken about. White may lie beside black anywhere in a tile, and a defect beside what
+// is nearly equal: so each window is about samples of its own, along x about the pixel in its centre, along
+// y about a row that it sees. Its variance is the mean of its rows' variances plus the variance of their
+// means. The adjoint needs a level that windows share, the tile's (levels.h).
 
 template <class T, int radius, int gradients>
 class SsimTile {
@@ -21,7 +21,7 @@ class SsimTile {
   static constexpr int kRows = LAMP_ROWS;  // computed in one step: their windows share loads
   static constexpr int kRing = kRows + kTaps - 1;  // rows that kRows windows see
   static constexpr int kPlanes = 2 + gradients;    // of the adjoint
-  // Rows of windows whose s is about one row, which all of them see.
+  // Rows of windows that are about one row, which all of them see.
   static constexpr int kAboutOne = std::min(kRows, radius >= 4 ? 8 : radius >= 2 ? 4 : 2);
   static constexpr int N = kLanes<T>;
 
@@ -155,8 +155,8 @@ class SsimTile {
     }
   }
 
-  // G_x of d, s, d^2 and the variance of s, to row `slot` of the ring. Symmetric taps: g_k meets the
-  // sum of what lies k to both sides.
+  // Mean and variance of d and s along x, to row `slot` of the ring. Symmetric taps: g_k meets the sum
+  // of what lies k to both sides.
   LAMP_STAGE void convolve_pixels(int slot) {
     const Taps g = taps();
     const int end = positions;
