@@ -5,9 +5,9 @@
 // come that are far from it, the level moves to them, and with it what is summed up.
 //
 // Both sides of an edge have windows under way then. Those that have seen much of both have a large
-// variance, which misses no digits. To the others the level must be near. So it stays until windows that
-// end see at least 1/50 of the new side; those that see nothing else have then not seen more than that.
-// An edge between 0 and 1 so costs a few 1e-6.
+// variance, which misses no digits. To the others the level must be near. So it stays until the next window
+// that ends sees at least 1/200 of the new side; those that hardly see anything else have not seen much
+// of it yet. An edge between 0 and 1 costs a few 1e-6 so.
 #pragma once
 
 #include "terms.cuh"
@@ -58,6 +58,7 @@ LAMP_DEVICE void raise_level(Sums& mean, Sums& square, T by, const T* tap) {
 template <class T, int radius, int columns, class Sums>
 class MomentWindows {
   using Row = Seen<radius, columns, Pixel<T>>;
+  static constexpr bool kFollows = sizeof(T) == 4;  // float64 has digits to spare
 
   Sums sums_[4 * columns];
   T level_ = 0;         // of s
@@ -80,7 +81,7 @@ class MomentWindows {
     LAMP_UNROLL
     for (int c = 0; c < columns; ++c) {
       const PowerMeans<T> m = along_x<radius>(seen, c, tap);
-      if (c == 0) {  // the other column's windows are much the same
+      if (kFollows && c == 0) {  // the other column's windows are much the same
         far_rows_ = is_far(m, a.constants.c2) ? far_rows_ + 1 : 0;
         const bool follow = far_rows_ >= a.rows_to_follow;
         by_ = follow ? m.s : T(0);
@@ -96,7 +97,7 @@ class MomentWindows {
 
   // Whether a thread of the warp is to follow the last rows. Its threads leave their loop of rows
   // together: a branch in it would part what can run side by side.
-  LAMP_DEVICE bool must_follow() const { return follow_; }
+  LAMP_DEVICE bool must_follow() const { return kFollows && follow_; }
   // `row`: as it was pushed.
   LAMP_DEVICE void follow(const Pixel<T>* row, const T* tap) {
     level_ += by_;
@@ -105,7 +106,7 @@ class MomentWindows {
     for (int c = 0; c < columns; ++c) {
       Sums &mean = sums_[4 * c + 1], &square = sums_[4 * c + 3];
       raise_level<radius>(mean, square, by_, tap);
-      // A window that begins with this row may have seen more than 1/50 with it.
+      // To a window that begins with this row it may be more than 1/200.
       const PowerMeans<T> m = along_x<radius>(seen, c, tap);
       mean[2 * radius - 1] = tap[radius] * m.s;
       square[2 * radius - 1] = tap[radius] * m.s2;

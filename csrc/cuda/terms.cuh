@@ -39,7 +39,7 @@ struct SsimArguments {
 inline int rows_to_follow(const Params& p) {
   int rows = 1;
   double seen = p.taps[p.radius] + p.taps[p.radius - 1];  // by windows that end a row later
-  while (seen < 0.02) seen += p.taps[p.radius - ++rows];
+  while (seen < 0.005) seen += p.taps[p.radius - ++rows];
   return rows;
 }
 

@@ -70,7 +70,7 @@ class Tiles:
                 known = self._before(torch.device("cpu"), dtype)
                 lanes = max(columns // known.across, 1)
                 return known._replace(
-                    lanes=lanes, widest=lanes * known.across, highest=rows, scratch=scratch
+                    lanes=lanes, highest=rows, scratch=scratch
                 )
 
             launch._device = device
@@ -113,7 +113,6 @@ def devices() -> dict[str, tuple[int, ...]]:
             single.scratch // 2**20,
         )  # fmt: skip
         assert double.across == 1
-        assert double.widest == single.widest // 2
         assert double.lanes == single.lanes
         assert double.scratch == single.scratch
     launch._device.cache_clear()
