@@ -22,9 +22,7 @@ SIDES = (1, 7, 28, 64, 255, 256, 257, 1080, 1920)
 def test_every_pixel_is_in_one_tile(device):
     for height, width, planes, radius in itertools.product(SIDES, SIDES, (1, 24, 3000), (1, 5, 7)):
         tiles = tiling.ssim_tiling(planes, height, width, radius, device)
-        assert (
-            tiles.block == device.lanes * device.across == tiles.lanes * tiles.across
-        )
+        assert tiles.block == device.lanes * device.across == tiles.lanes * tiles.across
         assert tiles.block & (tiles.block - 1) == 0
         assert (tiles.strips - 1) * tiles.block < width <= tiles.strips * tiles.block
         assert (tiles.bands - 1) * tiles.band_height < height <= tiles.bands * tiles.band_height
