@@ -66,9 +66,8 @@ class Variant:
         """The type computed in."""
         return tl.float64 if self.type == "fp64" else tl.float32
 
-    @property
-    def constants(self) -> Row:
-        """What launch.py gives, for tiles of 128 columns."""
+    def constants(self, warp: int) -> Row:
+        """What launch.py gives on a device with so many threads in a warp."""
         both_at_once = self.gradients == 2 and not self.alone
         every = {
             "radius": self.radius,
@@ -82,7 +81,7 @@ class Variant:
             "l1": self.everything,
             "log": True,
             "dense": self.type == "fp64" or not self.everything,
-            "block": self.device.widest // self.device.across,
+            "block": warp,
             "across": self.device.across,
             "real": self.real,
             "one_row": not self.everything,
@@ -137,7 +136,7 @@ class Variant:
     def threads(self, warp: int) -> int:
         """Of a program."""
         if self.kernel.startswith("ssim"):
-            return self.device.widest // self.device.across
+            return warp
         return tiling.PIXELS.warps * warp
 
 
@@ -195,7 +194,7 @@ def compiled(variant: Variant, target: int | str) -> Compiled:
     on_amd = isinstance(target, str)
     lanes = 64 if on_amd else WARP
     device = GPUTarget("hip", target, lanes) if on_amd else GPUTarget("cuda", target, lanes)
-    source = ASTSource(KERNELS[variant.kernel], variant.signature, variant.constants)
+    source = ASTSource(KERNELS[variant.kernel], variant.signature, variant.constants(lanes))
     options = {"num_warps": variant.threads(lanes) // lanes}
     found = triton.compile(source, target=device, options=options)
     if on_amd:
@@ -241,8 +240,13 @@ def _of_assembly(text: str) -> Compiled:
 
 
 def row_loop(variant: Variant, target: int) -> list[Instruction]:
-    """What a warp executes for each row: the largest loop, without a division's rare case."""
-    return max(loops(without_calls(compiled(variant, target).code)), key=len)
+    """What a warp executes for each row: the largest loop, without its rare cases.
+
+    These are a division's, and where ssim_losses moves its level of s.
+    """
+    body = max(loops(without_calls(compiled(variant, target).code)), key=len)
+    jumps = [i for i in body if i.target is not None and i.address < i.target < body[-1].address]
+    return [i for i in body if not any(j.address < i.address < j.target for j in jumps)]
 
 
 def from_cache(body: Sequence[Instruction], variant: Variant) -> list[Instruction]:
@@ -378,11 +382,11 @@ def _prediction(device: Device, shape: model.Shape) -> Row:
     for variant in USUAL:
         tiles = _tiles(groups[0], shape, variant, device.multiprocessors)
         found = compiled(variant, target)
-        fits = occupancy(device.target, tiles.warps * WARP, found.registers, found.shared_memory)
+        fits = occupancy(device.target, WARP, found.registers, found.shared_memory)
         body = from_cache(row_loop(variant, target), variant)
         of_row = [0.0]
         for at_once in range(1, fits.blocks + 1):
-            warps = [i // tiles.warps for i in range(at_once * tiles.warps)]
+            warps = list(range(at_once))
             owner = warps[:: device.target.schedulers]
             of_row.append(cycles_of_turn(body, owner, device.target))
         rows = tiles.band_height + 2 * variant.radius

@@ -23,11 +23,10 @@ class LevelSums {
   T sums[4] = {};  // of 1/d^2, of d/d^2, of s, and how many
 
  public:
-  // d and s not yet in units of data_range.
-  LAMP_DEVICE void add(T d, T s, T scale) {
+  LAMP_DEVICE void add(T d, T s) {
     constexpr T kEqual = T(1e-6);  // smaller differences are all alike
     if (!(d - d == T(0) && s - s == T(0))) return;
-    const T by_pixel = quotient(T(1), d * scale * (d * scale) + kEqual * kEqual);
+    const T by_pixel = quotient(T(1), d * d + kEqual * kEqual);
     sums[0] += by_pixel;
     sums[1] += by_pixel * d;
     sums[2] += s;
@@ -35,10 +34,10 @@ class LevelSums {
   }
   LAMP_DEVICE void add_up(T* scratch) { sums_of_block(sums, scratch); }
   LAMP_DEVICE bool empty() const { return sums[3] == T(0); }
-  LAMP_DEVICE Levels<T> levels(T scale) const {
+  LAMP_DEVICE Levels<T> levels() const {
     // Differences so large that 1/d^2 is 0 have no level.
-    return {sums[0] > T(0) ? quotient(sums[1], sums[0]) * scale : T(0),
-            quotient(sums[2], max(sums[3], T(1))) * scale};
+    return {sums[0] > T(0) ? quotient(sums[1], sums[0]) : T(0),
+            quotient(sums[2], max(sums[3], T(1)))};
   }
 };
 
@@ -82,7 +81,7 @@ LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* s
         if (by_weight && load_at<T>(p.weight, tile, row_of(i), column) == T(0)) continue;
         const T x = value_of<common, T>(at_x[i], p.input);
         const T y = value_of<common, T>(at_y[i], p.target);
-        sums.add(x - y, x + y, scale);
+        sums.add((x - y) * scale, (x + y) * scale);
       }
     }
     sums.add_up(scratch);
@@ -91,7 +90,7 @@ LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* s
   LevelSums<T> sums = sample(weighted);
   if constexpr (!common)
     if (weighted && sums.empty()) sums = sample(false);
-  return sums.levels(scale);
+  return sums.levels();
 }
 
 }  // namespace lamp_kernels::cuda

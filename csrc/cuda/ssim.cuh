@@ -20,7 +20,7 @@
 // loss is that of the mirrored image, or counts nothing.
 #pragma once
 
-#include "terms.cuh"
+#include "moments.cuh"
 
 namespace lamp_kernels::cuda {
 
@@ -96,7 +96,7 @@ class SsimTile {
   SsimConstants<T> constants;
   RowReader<T, radius, kColumns, common> reader;
   const Edges edge_rows;
-  MomentSums moment_sums[4 * kColumns];
+  MomentWindows<T, radius, kColumns, MomentSums> windows;
   AdjointSums adjoint_sums[kPlanes * kColumns + 1];
   Sum<T> sums[kMaxTerms];
 
@@ -130,8 +130,7 @@ class SsimTile {
     T* shared_sums = h + 2 * kPlanes * positions + thread;
     LAMP_UNROLL
     for (int k = 0; k < kPlanes * kColumns; ++k) adjoint_sums[k].clear(shared_sums);
-    LAMP_UNROLL
-    for (int k = 0; k < 4 * kColumns; ++k) moment_sums[k].clear(shared_sums);
+    windows.clear(shared_sums);
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const int column = window_column(c), in_grid = grid_columns.at(column);
@@ -181,12 +180,15 @@ class SsimTile {
     while (v < stop) {
       reader.continue_run();
       const int some = min(v + min(reader.left_in_run(), Sum<T>::kFew), stop);
-      for (; v < some; ++v) {
+      int last = 0;  // slot of the row before
+      for (; v < some && !windows.must_follow(); ++v) {
         step<full>(v, slot);
+        last = slot;
         if (++slot == kRingRows) slot = 0;
       }
       LAMP_UNROLL
       for (int k = 0; k < kMaxTerms; ++k) sums[k].flush();
+      if (windows.must_follow()) windows.follow(ring + last * row_length(), a.tap);
     }
   }
 
@@ -198,11 +200,7 @@ class SsimTile {
     __syncthreads();
     const int row = v - radius;
     Moments<T> moments[kColumns];
-    const Seen<radius, kColumns, PixelOf> seen(pixels);
-    LAMP_UNROLL
-    for (int c = 0; c < kColumns; ++c)
-      moments[c] = push_moments<radius>(moment_sums + 4 * c,
-                                        along_x<radius>(seen, c, a.tap), a.tap);
+    windows.push_row(pixels, a, moments);
     if constexpr (!full) return;
     statistics(row, moments, v);
     if constexpr (gradients > 0) {

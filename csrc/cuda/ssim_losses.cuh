@@ -10,7 +10,7 @@
 // one is written while the other is read, and one barrier a row.
 #pragma once
 
-#include "terms.cuh"
+#include "moments.cuh"
 
 namespace lamp_kernels::cuda {
 
@@ -27,7 +27,7 @@ class SsimLosses {
   double* scratch;
   SsimConstants<T> constants;
   RowReader<T, radius, 1, common> reader;
-  SumsInRegisters<T, radius> moment_sums[4];
+  MomentWindows<T, radius, 1, SumsInRegisters<T, radius>> windows;
   Sum<T> sums[kMaxTerms];
   const Edges edge_rows;
   const int column;  // of the image
@@ -46,11 +46,8 @@ class SsimLosses {
         column(tile.column + int(threadIdx.x)),
         h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), pair_at(h.pair_at(column)),
         rest_at(h.rest_at(column)) {
-    LAMP_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      T* none = nullptr;
-      moment_sums[k].clear(none);
-    }
+    T* none = nullptr;
+    windows.clear(none);
     counted = column < tile.end_column && grid_axis(p, p.width).at(column) == column;
   }
 
@@ -85,17 +82,18 @@ class SsimLosses {
     int left = 2 * radius;
     while (left > 0) {
       reader.continue_run();
-      int some = min(reader.left_in_run(), left);
-      left -= some;
+      const int stop = left - min(reader.left_in_run(), left);
       LAMP_ROLLED
-      for (; some >= 2; some -= 2) {
+      while (left > stop && !windows.must_follow()) {
         push_row<0>();
+        if (--left == stop || windows.must_follow()) {
+          reader.swap_buffers();
+          break;
+        }
         push_row<1>();
+        --left;
       }
-      if (some) {
-        push_row<0>();
-        reader.swap_buffers();
-      }
+      if (windows.must_follow()) windows.follow(other, a.tap);
     }
     reader.keep_first_buffer();
   }
@@ -106,9 +104,10 @@ class SsimLosses {
     while (loss_row < stop) {
       reader.continue_run();
       const int some = min(loss_row + min(reader.left_in_run(), Sum<T>::kFew), stop);
-      for (; loss_row < some; ++loss_row)
+      for (; loss_row < some && !windows.must_follow(); ++loss_row)
         statistics(loss_row, push_row<0>());
       sums[0].flush();
+      if (windows.must_follow()) windows.follow(other, a.tap);
     }
   }
   template <int buffer>
@@ -117,8 +116,8 @@ class SsimLosses {
     // Before the barrier, else the compiler asks for some when it is late.
     reader.template fetch<buffer>();
     __syncthreads();
-    const Moments<T> moments = push_moments<radius>(
-        moment_sums, along_x<radius>(Seen<radius, 1, Pixel<T>>(row), 0, a.tap), a.tap);
+    Moments<T> moments;
+    windows.push_row(row, a, &moments);
     PixelRow const read = row;
     row = other;
     other = read;
@@ -181,7 +180,7 @@ constexpr KernelResources losses_resources() {
   r.cycles[0] = 690;
   r.cycles[1] = 680 + 20 * radius;
   r.cycles[2] = 740 + 90 * radius;
-  r.warming = 0.55;
+  r.warming = 0.65;
   r.beside[0] = 3300;
   r.beside[1] = 820;
   r.bytes = 2 * int(sizeof(T));

@@ -13,6 +13,7 @@ struct SsimArguments {
   TileGrid tiling;
   TileRange tiles;  // of this launch
   T tap[kMaxRadius + 1];
+  int rows_to_follow;  // of MomentWindows
   T scale;
   SsimConstants<T> constants;  // the levels are the tile's
   Amplification<T> amplification;
@@ -33,6 +34,14 @@ struct SsimArguments {
     return h + (plane - first_h_plane) * tiling.h_plane(gradients);
   }
 };
+
+// Of a new side of an edge along y, before MomentWindows (moments.cuh) moves its level there.
+inline int rows_to_follow(const Params& p) {
+  int rows = 1;
+  double seen = p.taps[p.radius] + p.taps[p.radius - 1];  // by windows that end a row later
+  while (seen < 0.005) seen += p.taps[p.radius - ++rows];
+  return rows;
+}
 
 // The factors of the terms of one image, or of a map. `common`: SSIM is the only one.
 template <class T, bool common>

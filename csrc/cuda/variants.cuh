@@ -16,6 +16,7 @@ SsimArguments<T> arguments_of(const SsimLaunch& l) {
   a.tiling = l.tiling;
   a.tiles = l.tiles;
   for (int k = 0; k <= p.radius; ++k) a.tap[k] = T(p.taps[k]);
+  a.rows_to_follow = rows_to_follow(p);
   a.scale = T(p.scale);
   a.constants = {T(p.c1), T(p.c2), T(p.dissimilarity), T(0), T(0)};
   a.amplification = amplification<T>(p.amplify, p.eps);

@@ -80,41 +80,6 @@ struct Seen {
   }
 };
 
-// G* of d, s, d^2 and s^2, about the levels.
-template <class T>
-struct PowerMeans {
-  T d, s, d2, s2;
-};
-
-// G_x of these at column `c` of a thread. Symmetric taps: tap k meets the sum of what lies
-// k to both sides.
-template <int radius, int columns, class T>
-LAMP_DEVICE PowerMeans<T> along_x(const Seen<radius, columns, Pixel<T>>& seen, int c, const T* tap) {
-  const Pixel<T> centre = seen.at[c + radius];
-  PowerMeans<T> m;
-  m.d = tap[0] * centre.d;
-  m.s = tap[0] * centre.s;
-  m.d2 = m.d * centre.d;
-  m.s2 = m.s * centre.s;
-  LAMP_UNROLL
-  for (int k = 1; k <= radius; ++k) {
-    const Pixel<T> one = seen.at[c + radius - k], other = seen.at[c + radius + k];
-    m.d += tap[k] * (one.d + other.d);
-    m.s += tap[k] * (one.s + other.s);
-    m.d2 += tap[k] * (one.d * one.d + other.d * other.d);
-    m.s2 += tap[k] * (one.s * one.s + other.s * other.s);
-  }
-  return m;
-}
-
-// And along y: of the row that is then finished.
-template <int radius, class T, class Sums>
-LAMP_DEVICE Moments<T> push_moments(Sums* sums, const PowerMeans<T>& m, const T* tap) {
-  const T mean_d = push<radius>(sums[0], m.d, tap), mean_s = push<radius>(sums[1], m.s, tap);
-  const T square_d = push<radius>(sums[2], m.d2, tap), square_s = push<radius>(sums[3], m.s2, tap);
-  return {mean_d, mean_s, variance(square_d, mean_d), variance(square_s, mean_s)};
-}
-
 // G_x^T of one plane of h, whose value `k` columns from here is at(k).
 template <int radius, class T, class At>
 LAMP_DEVICE T adjoint_along_x(At at, const T* tap) {

@@ -279,6 +279,23 @@ def _taps(window_size: int, sigma: float) -> tuple[float, ...]:
     return (*taps, *[0.0] * (MAX_RADIUS + 1 - len(taps)))
 
 
+@lru_cache(maxsize=64)
+def _rows_to_follow(window_size: int, sigma: float) -> int:
+    """Rows of the new side of an edge after which a lane's level of s moves there.
+
+    Both sides have windows under way then. Those that have seen much of both have a large variance,
+    which misses no digits. To the others the level must be near. So it stays until the window that
+    ends sees at least 1/200 of the new side; those that hardly see anything else have not seen much
+    of it yet. An edge between 0 and 1 costs a few 1e-6 so.
+    """
+    rows, seen = 0, 0.0
+    for tap in reversed(_taps(window_size, sigma)[: window_size // 2 + 1]):
+        rows, seen = rows + 1, seen + tap
+        if seen >= 0.005:
+            break
+    return rows
+
+
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     """A tensor (N, C, H, W) as the kernels take it: its data and its strides."""
     return (tensor, *tensor.stride())
@@ -383,13 +400,13 @@ def _ssim(
                     *factors, levels, h, partial, first, channels, height, width,
                     tiles.strips, tiles.bands, tiles.band_height,
                     scale, options.k1**2, options.k2**2, options.dissimilarity,
-                    *call.amplification, *taps,
+                    *call.amplification, *taps, _rows_to_follow(options.window_size, options.sigma),
                 ),
                 {
                     **head, "gradients": gradients, "writes_map": losses is not None, **terms,
                     "block": tiles.lanes, "across": tiles.across, "real": call.real,
                 },
-                tiles.warps,
+                warps=1,
             )  # fmt: skip
             for places, count, swapped in passes:
                 jit.launch(
@@ -405,7 +422,7 @@ def _ssim(
                         **terms, "block": gradient_tiles.lanes, "across": gradient_tiles.across,
                         "real": call.real,
                     },
-                    gradient_tiles.warps,
+                    warps=1,
                 )  # fmt: skip
         return partial
 

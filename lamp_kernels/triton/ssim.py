@@ -14,7 +14,7 @@ edge and 1/2 for its pixels, do the rest. Beyond the edge of a zero border there
 outside the grid of "valid" there is none either: h is 0.
 
 Levels: d = x - y and s = x + y are taken about their plane's level (levels.py), in both kernels the
-same.
+same; but the variance of s about a level of the lane's own, which follows its windows.
 """
 
 import triton
@@ -43,6 +43,7 @@ from lamp_kernels.triton.windows import (
     no_sums,
     offset,
     push,
+    raise_level,
     seen_at,
     seen_columns,
     squares_along_x,
@@ -145,19 +146,30 @@ def pixels_at_ends(
 
 
 @triton.jit
+def far(mean, square, c2):
+    """Whether variance/2 + c2 < mean^2/64: else rounding costs at most a few 1e-6 of that."""
+    return (0.5 + 1 / 64) * (mean * mean) - 0.5 * square > c2
+
+
+@triton.jit
 def moments_of_row(
-    lines, ends, sums, first, seen, x_column, y_column, width, taps,
-    scale, level_d, level_s, radius: tl.constexpr, border: tl.constexpr, dense: tl.constexpr,
-    across: tl.constexpr, real: tl.constexpr,
+    lines, ends, sums, own, first, seen, x_column, y_column, width, taps,
+    scale, level_d, c2, rows_to_follow, radius: tl.constexpr, border: tl.constexpr,
+    dense: tl.constexpr, across: tl.constexpr, real: tl.constexpr,
 ):  # fmt: skip
     """A row of d, s, d^2 and s^2 under the windows; those of `radius` rows above are done.
 
-    Returns these, each a tuple of a lane's columns, and the sums.
+    Returns these, each a tuple of a lane's columns, the sums, and `own` as the next row takes it.
+    own: what a lane's windows take s about, and how many of the last rows were far from it. Where
+    light lies beside dark the plane's level is far from both and costs the variance digits; so when
+    the last `rows_to_follow` rows are far, the level moves to this one, and with it what is summed
+    up.
     ends: the pixels at the first and the last column that a lane sees, which the kernels ask for
     two rows ahead. Together the lanes so ask for whole rows; what is between them then comes from
     the L1 cache.
     """
     last: tl.constexpr = 2 * radius + across - 1
+    level_s, far_rows = own
     d_there, s_there = difference_and_sum(ends[0], ends[1], scale, level_d, level_s)
     d = (d_there,)
     s = (s_there,)
@@ -175,13 +187,29 @@ def moments_of_row(
     mean_s = along_x(s, taps, radius, across)
     square_d = squares_along_x(d, taps, radius, across)
     square_s = squares_along_x(s, taps, radius, across)
+    mean_s_sums = sums[1]
+    square_s_sums = sums[3]
+    if real == tl.float32:  # float64 has digits to spare
+        # Of a lane's first column; the other one's windows are much the same.
+        far_rows = tl.where(far(mean_s[0], square_s[0], c2), far_rows + 1, 0)
+        if tl.max(far_rows, 0) >= rows_to_follow:
+            by = tl.where(far_rows >= rows_to_follow, mean_s[0], 0.0)
+            level_s += by
+            mean_s_sums, square_s_sums = raise_level(
+                mean_s_sums, square_s_sums, by, taps, radius, across
+            )
+            near = ()
+            for k in tl.static_range(last + 1):
+                near = near + (s[k] - by,)
+            mean_s = along_x(near, taps, radius, across)
+            square_s = squares_along_x(near, taps, radius, across)
 
     mean_d, mean_d_sums = push(sums[0], mean_d, taps, radius, across)
-    mean_s, mean_s_sums = push(sums[1], mean_s, taps, radius, across)
+    mean_s, mean_s_sums = push(mean_s_sums, mean_s, taps, radius, across)
     square_d, square_d_sums = push(sums[2], square_d, taps, radius, across)
-    square_s, square_s_sums = push(sums[3], square_s, taps, radius, across)
+    square_s, square_s_sums = push(square_s_sums, square_s, taps, radius, across)
     later = (mean_d_sums, mean_s_sums, square_d_sums, square_s_sums)
-    return mean_d, mean_s, square_d, square_s, later
+    return mean_d, mean_s, square_d, square_s, later, (level_s, far_rows)
 
 
 @kernel
@@ -203,6 +231,7 @@ def ssim_losses(
     knee: tl.float64, steepest: tl.float64,
     tap0: tl.float64, tap1: tl.float64, tap2: tl.float64, tap3: tl.float64,
     tap4: tl.float64, tap5: tl.float64, tap6: tl.float64, tap7: tl.float64,
+    rows_to_follow: tl.int32,
     radius: tl.constexpr, border: tl.constexpr, gradients: tl.constexpr, writes_map: tl.constexpr,
     weighted: tl.constexpr, mse: tl.constexpr, l1: tl.constexpr, log: tl.constexpr,
     dense: tl.constexpr, block: tl.constexpr, across: tl.constexpr, real: tl.constexpr,
@@ -249,6 +278,7 @@ def ssim_losses(
     ahead: tl.constexpr = across == 2
     none = no_sums(radius, block, across, real)
     sums = (none, none, none, none)
+    own = (tl.full([block], level_s, real), tl.zeros([block], tl.int32))
     # A lane adds up its column of the tile in the type computed in, tiles add up in float64.
     total = tl.zeros([block], real)
     second_total = tl.zeros([block], real)
@@ -273,9 +303,9 @@ def ssim_losses(
             ends = pixels_at_ends(
                 lines, first, seen, x_column, y_column, width, radius, border, dense, across, real
             )
-        _, _, _, _, sums = moments_of_row(
-            lines, ends, sums, first, seen, x_column, y_column, width, taps, scale, level_d,
-            level_s, radius, border, dense, across, real,
+        _, _, _, _, sums, own = moments_of_row(
+            lines, ends, sums, own, first, seen, x_column, y_column, width, taps, scale, level_d,
+            c2, rows_to_follow, radius, border, dense, across, real,
         )  # fmt: skip
         if ahead:
             lines, ends = next_lines, next_ends
@@ -293,9 +323,9 @@ def ssim_losses(
             ends = pixels_at_ends(
                 lines, first, seen, x_column, y_column, width, radius, border, dense, across, real
             )
-        mean_d, mean_s, square_d, square_s, sums = moments_of_row(
-            lines, ends, sums, first, seen, x_column, y_column, width, taps, scale, level_d,
-            level_s, radius, border, dense, across, real,
+        mean_d, mean_s, square_d, square_s, sums, own = moments_of_row(
+            lines, ends, sums, own, first, seen, x_column, y_column, width, taps, scale, level_d,
+            c2, rows_to_follow, radius, border, dense, across, real,
         )  # fmt: skip
         if ahead:
             lines, ends = next_lines, next_ends
@@ -305,7 +335,7 @@ def ssim_losses(
             in_image = column < width
             # The loss there, its sum, and what the adjoint takes.
             loss, p, q, inverse_m, inverse_v, mu_d, mu_s = ssim(
-                mean_d[c], mean_s[c], square_d[c], square_s[c], c1, c2, a, level_d, level_s
+                mean_d[c], mean_s[c], square_d[c], square_s[c], c1, c2, a, level_d, own[0]
             )
             value, slope = amplify(loss, log, knee, steepest)
             counts = in_image
@@ -330,8 +360,9 @@ def ssim_losses(
                     slope *= tl.where(at_edge(row, height), 2.0, 1.0)
                     slope = tl.where(at_edge(column, width), slope + slope, slope)
                 h_d, h_s, h_dd, h_ss = ssim_adjoint(
-                    mean_d[c], mean_s[c], p, q, inverse_m, inverse_v, mu_d, mu_s, slope, a
-                )
+                    mean_d[c], mean_s[c] + (own[0] - level_s), p, q, inverse_m, inverse_v, mu_d,
+                    mu_s, slope, a,
+                )  # fmt: skip
                 h_x = h_s + h_d
                 h_y = h_s - h_d
                 if border == VALID:

@@ -10,12 +10,16 @@ class Device(NamedTuple):
     multiprocessors: int  # compute units, in AMD's words
     lanes: int  # threads of a warp (32), or of a wavefront (64)
     across: int  # columns of a lane
-    widest: int  # columns of a program
     highest: int  # rows of a program
     scratch: int  # bytes of h planes at once
     warps_at_once: int  # of ssim_losses, that the registers of a multiprocessor have room for
     gradient_warps: int  # of ssim_gradients
     schedulers: int = 4  # of a multiprocessor; SIMD units, in AMD's words
+
+    @property
+    def block(self) -> int:
+        """Columns of a program, which is one warp."""
+        return self.lanes * self.across
 
 
 # What h planes may take, counted by bench/gpu/triton.py's model. On A100 and H100 instructions are
@@ -33,26 +37,26 @@ def scratch(cache: int) -> int:
     return cache * 3 // 4 if cache >= LARGE_CACHE else SCRATCH
 
 
-# A lane has two columns in float32, one in float64, whose sums fill the registers: so four warps of
-# NVIDIA's are 256 columns, or 128. A lane adds up its columns in the type computed in: 128 rows of
-# two cost float32 no digit that is promised.
+# A lane has two columns in float32, one in float64, whose sums fill the registers. A program is one
+# warp: in every row it is asked whether a lane's level moves, and several warps would wait for one
+# another. A lane adds up its columns in the type computed in: 128 rows of two cost float32 no digit
+# that is promised.
 # Warps at once: as many as the registers have room for, of window 11 and one gradient, by
 # docs/gpu_static.md.
 CUDA = Device(
     multiprocessors=80,
     lanes=32,
     across=2,
-    widest=256,
     highest=128,
     scratch=SCRATCH,
     warps_at_once=8,
     gradient_warps=12,
 )
-CUDA_FLOAT64 = CUDA._replace(across=1, widest=128)
+CUDA_FLOAT64 = CUDA._replace(across=1)
 HIP = CUDA._replace(multiprocessors=104, lanes=64, gradient_warps=8)
-HIP_FLOAT64 = HIP._replace(across=1, widest=128, gradient_warps=12)
+HIP_FLOAT64 = HIP._replace(across=1, gradient_warps=12)
 # Triton's interpreter: an operation takes as long for one column as for a thousand.
-INTERPRETER = CUDA._replace(multiprocessors=1, schedulers=1, widest=1024, highest=4096)
+INTERPRETER = CUDA._replace(multiprocessors=1, schedulers=1, lanes=128, highest=4096)
 INTERPRETER_FLOAT64 = INTERPRETER._replace(across=1)
 
 
@@ -64,7 +68,7 @@ def for_call(device: Device, dense: bool, radius: int, gradients: int) -> Device
     """
     if dense and not (radius >= 7 and gradients == 2):
         return device
-    return device._replace(across=1, widest=device.widest // device.across)
+    return device._replace(across=1)
 
 
 def planes_at_once(planes: int, of_plane: int, device: Device) -> int:
@@ -86,7 +90,6 @@ class Tiling(NamedTuple):
 
     block: int  # columns, a power of 2
     across: int  # of them a lane has
-    warps: int
     strips: int
     band_height: int
     bands: int
@@ -104,10 +107,22 @@ class Tiling(NamedTuple):
 
 @lru_cache(maxsize=512)
 def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Device) -> Tiling:
-    """Strips that leave few lanes without a column, and the bands that take the least time."""
-    # The wider of two that cover the width alike: of its neighbours it reads less.
-    block = min(reversed(_blocks(device)), key=lambda block: _covered(width, block))
-    return _cut(planes, height, width, radius, device, block)
+    """The bands that take the least time.
+
+    A program walks through the rows of its band and 2 radius more. For each row the warps of a
+    scheduler take turns, which is the time of one for each of them, and then wait for memory, by
+    bench/gpu/triton.py's model about half as long. Programs run in rounds of as many as the device
+    holds; the multiprocessor that has the most decides.
+    """
+    strips = -(-width // device.block)
+
+    def time(bands: int) -> float:
+        programs = -(-planes * strips * bands // device.multiprocessors)
+        rounds = -(-programs // device.warps_at_once)
+        turns = -(-programs // device.schedulers) + 0.5 * rounds
+        return turns * (-(-height // bands) + 2 * radius)
+
+    return _tiling(height, width, device, min(_bands(height, device), key=time))
 
 
 def ssim_tilings(
@@ -124,33 +139,15 @@ def ssim_candidates(
 ) -> list[tuple[Tiling, Tiling]]:
     """What may be quicker than ssim_tilings', which come first: to be measured.
 
-    Every width that leaves less than a third of the lanes without a column, and half, twice and
-    four times as many bands as are reckoned; both kernels in the same tiles.
+    Half, twice and four times as many bands as are reckoned; both kernels in the same tiles.
     """
-    least = min(_covered(width, block) for block in _blocks(device))
-    candidates = [ssim_tilings(planes, height, width, radius, device)]
-    for block in _blocks(device):
-        if 2 * _covered(width, block) >= 3 * least:
-            continue
-        cut = _cut(planes, height, width, radius, device, block)
-        for bands in (cut.bands // 2, cut.bands, 2 * cut.bands, 4 * cut.bands):
-            if bands in _bands(height, device):
-                tiles = _tiling(height, width, device, block, bands)
-                candidates.append((tiles, tiles))
+    first = ssim_tilings(planes, height, width, radius, device)
+    candidates = [first]
+    for bands in (first[0].bands // 2, first[0].bands, 2 * first[0].bands, 4 * first[0].bands):
+        if bands in _bands(height, device):
+            tiles = _tiling(height, width, device, bands)
+            candidates.append((tiles, tiles))
     return list(dict.fromkeys(candidates))
-
-
-def _blocks(device: Device) -> list[int]:
-    """The widths of a program: powers of 2."""
-    blocks = [device.lanes * device.across]
-    while 2 * blocks[-1] <= device.widest:
-        blocks.append(2 * blocks[-1])
-    return blocks
-
-
-def _covered(width: int, block: int) -> int:
-    """Columns of all strips, those beyond the width too."""
-    return -(-width // block) * block
 
 
 def _bands(height: int, device: Device) -> range:
@@ -159,33 +156,11 @@ def _bands(height: int, device: Device) -> range:
     return range(fewest, max(fewest, height // LOWEST_BAND) + 1)
 
 
-def _tiling(height: int, width: int, device: Device, block: int, bands: int) -> Tiling:
+def _tiling(height: int, width: int, device: Device, bands: int) -> Tiling:
     """In about as many bands, of one height."""
-    warps = block // (device.lanes * device.across)
     band_height = -(-height // bands)
-    strips = -(-width // block)
-    return Tiling(block, device.across, warps, strips, band_height, -(-height // band_height))
-
-
-def _cut(planes: int, height: int, width: int, radius: int, device: Device, block: int) -> Tiling:
-    """The bands that take the least time.
-
-    A program walks through the rows of its band and 2 radius more. For each row the warps of a
-    scheduler take turns, which is the time of one for each of them, and then wait for one another
-    and for memory, by bench/gpu/triton.py's model about half as long. Programs run in rounds of as
-    many as the device holds; the multiprocessor that has the most decides.
-    """
-    strips = -(-width // block)
-    warps = block // (device.lanes * device.across)
-    at_once = max(device.warps_at_once // warps, 1)
-
-    def time(bands: int) -> float:
-        programs = -(-planes * strips * bands // device.multiprocessors)
-        rounds = -(-programs // at_once)
-        turns = -(-programs * warps // device.schedulers) + 0.5 * rounds
-        return turns * (-(-height // bands) + 2 * radius)
-
-    return _tiling(height, width, device, block, min(_bands(height, device), key=time))
+    strips = -(-width // device.block)
+    return Tiling(device.block, device.across, strips, band_height, -(-height // band_height))
 
 
 class PixelTiling(NamedTuple):

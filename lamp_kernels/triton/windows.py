@@ -123,6 +123,28 @@ def squares_along_x(values, taps, radius: tl.constexpr, across: tl.constexpr):
 
 
 @triton.jit
+def raise_level(means, squares, by, taps, radius: tl.constexpr, across: tl.constexpr):
+    """Sums under way of means and squares about a level, which moves up `by`."""
+    later_means = ()
+    later_squares = ()
+    for c in tl.static_range(across):
+        own_means = ()
+        own_squares = ()
+        seen = taps[radius]  # of the rows that a window has seen, the latest window first
+        for k in tl.static_range(2 * radius - 1, -1, -1):
+            mean = means[c][k] - by * seen
+            own_squares = (squares[c][k] - by * (means[c][k] + mean),) + own_squares
+            own_means = (mean,) + own_means
+            if k >= radius:
+                seen += taps[k - radius]
+            else:
+                seen += taps[radius - k]
+        later_means = later_means + (own_means,)
+        later_squares = later_squares + (own_squares,)
+    return later_means, later_squares
+
+
+@triton.jit
 def at_edge(i, size):
     """Whether row or column `i` is the first or the last."""
     return (i == 0) | (i == size - 1)

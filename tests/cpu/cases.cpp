@@ -232,6 +232,36 @@ void uneven_weights(int radius, Kernels& kernels) {
   }
 }
 
+// Windows of a bright part must not lose digits to a dark one.
+void light_beside_dark(int radius, Kernels& kernels) {
+  struct Kind {
+    const char* name;
+    bool (*bright)(int64_t i, int64_t j);
+  };
+  const Kind kinds[] = {
+      {"bright rows below dark ones", [](int64_t i, int64_t) { return i >= 31; }},
+      {"bright columns beside dark ones", [](int64_t, int64_t j) { return j >= 45; }},
+      {"a bright row", [](int64_t i, int64_t) { return i == 31; }},
+      {"a bright corner", [](int64_t i, int64_t j) { return i >= 31 && j >= 45; }},
+      {"bands", [](int64_t i, int64_t) { return i / 24 % 2 == 0; }},
+  };
+  for (const Kind& kind : kinds)
+    for (const bool with_map : {false, true}) {
+      Random random(8);
+      const Shape s{1, 1, 80, 90};
+      auto c = scene(
+          kind.name, s, radius, [&](int64_t, int64_t) { return 1e-3 * random.normal(); },
+          [&](int64_t i, int64_t j) { return kind.bright(i, j) ? 0.95 : 0.05; });
+      if (with_map) {
+        c.map = Output<float>(contiguous(s), s);
+        c.input_gradient = {};
+        c.target_gradient = {};
+      }
+      c.run(kernels);
+      check(c, {1e-5, 1e-5, 1e-4});
+    }
+}
+
 // The last strip is one column wide: less than a radius, and without a window under "valid".
 void narrow_last_strip(int radius, Kernels& kernels) {
   for (const Border border : {Border::reflect, Border::valid, Border::zeros})
@@ -288,6 +318,7 @@ void scenes(const Arguments& arguments, Kernels& kernels) {
     strips_of_their_own(radius, kernels);
     clamped_variance(radius, kernels);
     uneven_weights(radius, kernels);
+    light_beside_dark(radius, kernels);
     narrow_last_strip(radius, kernels);
   }
 }

@@ -81,6 +81,10 @@ T __shfl_xor_sync(unsigned mask, T value, int by, int width = 32, CUDA_HOST_SITE
   return ::cuda_host::shuffle_value(::cuda_host::Shuffle::exclusive_or, mask, value, by, width,
                                     {file, line});
 }
+inline int __any_sync(unsigned mask, int predicate, CUDA_HOST_SITE) {
+  return int(::cuda_host::shuffle(::cuda_host::Shuffle::any, mask, predicate != 0, 0, 32,
+                                  {file, line}));
+}
 
 // ---- Arithmetic --------------------------------------------------------------------------------
 

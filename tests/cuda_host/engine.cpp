@@ -307,12 +307,16 @@ class Engine {
   }
 
   void exchange(unsigned first, unsigned mask) {
+    uint64_t any = 0;
+    for (unsigned i = 0; i < kWarp; ++i)
+      if (mask >> i & 1) any |= threads_[first + i]->given;
     for (unsigned i = 0; i < kWarp; ++i) {
       if (!(mask >> i & 1)) continue;
       Thread& t = *threads_[first + i];
       const int lane = int(i), begin = lane & ~(t.width - 1), last = begin + t.width - 1;
       int from = lane;
       switch (t.kind) {
+        case Shuffle::any: t.received = any; continue;
         case Shuffle::from_lane: from = begin + (t.by & (t.width - 1)); break;
         case Shuffle::up: from = lane - t.by < begin ? lane : lane - t.by; break;
         case Shuffle::down: from = lane + t.by > last ? lane : lane + t.by; break;

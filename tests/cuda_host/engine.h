@@ -46,7 +46,8 @@ struct Site {
   int line = 0;
 };
 
-enum class Shuffle { from_lane, up, down, exclusive_or };
+// `any`: a vote; the bits of all lanes, by or.
+enum class Shuffle { from_lane, up, down, exclusive_or, any };
 
 void synchronize_block(Site site);
 // `bits` of the lane that `kind`, `by` and `width` name. All lanes of `mask` take part.

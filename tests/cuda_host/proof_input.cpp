@@ -102,6 +102,7 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   add_tiling(a.tiling);
   fields.add(a.tiles.first, a.tiles.plane, a.tiles.rest);
   fields.add(a.tap);
+  fields.add(a.rows_to_follow);
   fields.add(a.scale, a.constants.c1, a.constants.c2, a.constants.a, a.constants.level_d,
              a.constants.level_s);
   fields.add(a.amplification.log, a.amplification.knee, a.amplification.eps,

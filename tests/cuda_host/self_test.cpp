@@ -116,6 +116,23 @@ void check_shuffles() {
     require(i < 8 ? is(6, i < 4 ? i + 4 : i) : found[size_t(192 + i)] == T(-1), "some lanes");
   }
 }
+__global__ void vote_kernel(int* to) {
+  const int lane = int(threadIdx.x);
+  to[lane] = __any_sync(kAll, lane == 7 ? 2 : 0);
+  to[32 + lane] = __any_sync(kAll, 0);
+  to[64 + lane] = -1;
+  if (lane < 8) to[64 + lane] = __any_sync(0xffu, lane == 9);
+}
+void votes() {
+  std::vector<int> found(3 * 32);
+  LAMP_LAUNCH(vote_kernel, 1, 32, 0, nullptr, found.data());
+  require_launched();
+  for (size_t i = 0; i < 32; ++i) {
+    require(found[i] == 1, "__any_sync: one lane");
+    require(found[32 + i] == 0, "__any_sync: no lane");
+    require(found[64 + i] == (i < 8 ? 0 : -1), "__any_sync: some lanes");
+  }
+}
 void shuffles() {
   check_shuffles<float>();
   check_shuffles<double>();
@@ -433,6 +450,7 @@ const std::map<std::string, std::function<void()>> kTests = {
     {"indices", indices},
     {"barriers", barriers},
     {"shuffles", shuffles},
+    {"votes", votes},
     {"absent_lane_gives_nan", absent_lane_gives_nan},
     {"unwritten_is_nan", unwritten_is_nan},
     {"copies_ahead", copies_ahead},

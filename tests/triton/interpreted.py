@@ -69,9 +69,7 @@ class Tiles:
             def device(_: torch.device, dtype: torch.dtype) -> tiling.Device:
                 known = self._before(torch.device("cpu"), dtype)
                 lanes = max(columns // known.across, 1)
-                return known._replace(
-                    lanes=lanes, widest=lanes * known.across, highest=rows, scratch=scratch
-                )
+                return known._replace(lanes=lanes, highest=rows, scratch=scratch)
 
             launch._device = device
 
@@ -113,7 +111,6 @@ def devices() -> dict[str, tuple[int, ...]]:
             single.scratch // 2**20,
         )  # fmt: skip
         assert double.across == 1
-        assert double.widest == single.widest // 2
         assert double.lanes == single.lanes
         assert double.scratch == single.scratch
     launch._device.cache_clear()
@@ -141,7 +138,7 @@ def errors(
     """Relative errors of the loss and of the gradients that are wanted, against float64.
 
     tile: columns and rows of a program; None for as many as there are.
-    scene: arguments of scenes.pair. unmasked_from: the first column whose weight is not 0.
+    scene: arguments of scenes.pair, whose middle is taken. unmasked_from: the first column whose weight is not 0.
     """
     torch.manual_seed(0)
     options = {"window_size": 5, **options}
@@ -149,7 +146,7 @@ def errors(
     if scene is None:
         images = [scale * torch.rand(shape, dtype=torch.float64) for _ in range(2)]
     else:
-        images = [image[tuple(map(slice, shape))] for image in pair(*scene)]
+        images = [middle(image, shape) for image in pair(*scene)]
     images = [image.to(dtype) for image, dtype in zip(images, dtypes, strict=True)]
     if len(shape) == 4:
         images = [LAYOUTS[name](image) for name, image in zip(layouts, images, strict=True)]
@@ -187,6 +184,12 @@ def errors(
         ((one.double() - other).norm() / other.norm().clamp(min=1e-300)).item()
         for one, other in zip(found, exact, strict=True)
     ]
+
+
+def middle(image: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """As much of an image, where a scene's edges are."""
+    sides = zip(image.shape, shape, strict=True)
+    return image[tuple(slice((whole - part) // 2, (whole + part) // 2) for whole, part in sides)]
 
 
 def fuzz(case: Any, dtype: torch.dtype) -> None:

@@ -198,15 +198,26 @@ def test_pixels_that_32_bits_do_not_count(interpret):
     assert max(interpret(interpreted.errors_of_wide_pixels, **case)) <= LIMITS[torch.float32]
 
 
-SCENES = ("texture", "flat", "dark beside bright", "stripes of eight rows")
+SCENES = (
+    "texture",
+    "flat",
+    "dark beside bright",
+    "dark rows above bright ones",
+    "stripes of eight rows",
+)
 
 
 @pytest.mark.parametrize(("scene", "apart"), list(itertools.product(SCENES, [1e-1, 1e-4])))
 def test_accuracy(interpret, scene, apart):
-    """The promise: 1e-5 on evenly lit scenes, 1e-4 on all."""
-    limit = 1e-5 if scene in ("texture", "flat") else 1e-4
     case = {"scene": (scene, apart, 0.0), "shape": (1, 1, 10, 96)}
-    check(interpret, limit=limit, **case)
+    check(interpret, limit=1e-5, **case)
+
+
+@pytest.mark.parametrize("scene", SCENES[2:])
+@pytest.mark.parametrize(("window_size", "height"), [(3, 8), (11, 24)])
+def test_accuracy_of_the_map(interpret, scene, window_size, height):
+    options = {"window_size": window_size, "reduction": "none"}
+    check(interpret, limit=1e-5, scene=(scene, 1e-3, 0.0), shape=(1, 1, height, 96), **options)
 
 
 def test_accuracy_of_another_brightness(interpret):

@@ -22,9 +22,7 @@ SIDES = (1, 7, 28, 64, 255, 256, 257, 1080, 1920)
 def test_every_pixel_is_in_one_tile(device):
     for height, width, planes, radius in itertools.product(SIDES, SIDES, (1, 24, 3000), (1, 5, 7)):
         tiles = tiling.ssim_tiling(planes, height, width, radius, device)
-        assert (
-            tiles.block == tiles.warps * device.lanes * device.across == tiles.lanes * tiles.across
-        )
+        assert tiles.block == device.lanes * device.across == tiles.lanes * tiles.across
         assert tiles.block & (tiles.block - 1) == 0
         assert (tiles.strips - 1) * tiles.block < width <= tiles.strips * tiles.block
         assert (tiles.bands - 1) * tiles.band_height < height <= tiles.bands * tiles.band_height
@@ -49,17 +47,10 @@ def test_a_small_batch_takes_low_bands_rather_than_leave_the_device_idle():
 def test_large_batches_have_high_bands_and_small_ones_fill_the_device():
     assert tiling.ssim_tiling(3000, 256, 256, 5, tiling.CUDA).band_height == 128
     device = tiling.CUDA._replace(multiprocessors=132)
-    at_once = device.multiprocessors * device.warps_at_once // 4
+    at_once = device.multiprocessors * device.warps_at_once
     programs = 3 * tiling.ssim_tiling(3, 1080, 1920, 5, device).per_plane
     rounds = programs / at_once
     assert 0.8 <= rounds / math.ceil(rounds) <= 1
-
-
-@pytest.mark.parametrize(
-    ("width", "block"), [(20, 64), (64, 64), (192, 64), (256, 256), (1920, 128)]
-)
-def test_few_lanes_are_without_a_column(width, block):
-    assert tiling.ssim_tiling(24, 256, width, 5, tiling.CUDA).block == block
 
 
 @pytest.mark.parametrize("tile", tiling.PIXEL_CANDIDATES)
@@ -76,7 +67,7 @@ def test_candidates_are_the_choice_by_count_and_others_that_cover_the_image(devi
     assert first == tiling.ssim_tilings(*shape, 5, device)
     assert len({first, *others}) == 1 + len(others) <= 20
     for tiles in itertools.chain(first, *others):
-        assert tiles.block == tiles.warps * device.lanes * device.across
+        assert tiles.block == device.lanes * device.across
         assert (tiles.strips - 1) * tiles.block < width <= tiles.strips * tiles.block
         assert (tiles.bands - 1) * tiles.band_height < height <= tiles.bands * tiles.band_height
         assert tiles.band_height <= device.highest
@@ -109,6 +100,5 @@ def test_one_column_a_lane_keeps_the_lanes():
     for device, call in itertools.product(DEVICES, [(False, 5, 1), (True, 7, 2)]):
         one = tiling.for_call(device, *call)
         assert (one.across, one.lanes) == (1, device.lanes)
-        assert one.widest * device.across == device.widest
     assert tiling.for_call(tiling.CUDA, True, 7, 1) == tiling.CUDA
     assert tiling.for_call(tiling.CUDA, True, 6, 2) == tiling.CUDA
