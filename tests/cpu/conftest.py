@@ -1,6 +1,15 @@
-"""Where the tests of this folder find what builds the driver."""
+"""Where the tests of this folder find what builds the driver, and what they compile only once."""
 
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import kernel_driver
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_objects(tmp_path_factory):
+    kernel_driver.share(tmp_path_factory)

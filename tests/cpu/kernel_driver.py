@@ -1,13 +1,16 @@
 """Builds the driver, which runs the CPU kernels without PyTorch, in a folder of its own."""
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = ("v4", "v3", "baseline")  # the instruction sets, best first
@@ -20,6 +23,9 @@ SANITIZE = [
     "-g1",
 ]
 PROCESSES = 2  # a compiler takes a gigabyte
+# Where objects are kept for all folders that are built in, or None: most of what tests compile is
+# the same in each. The command names an object, and one of each name is kept.
+shared: Path | None = None
 
 STUB = """
 #include <cstdlib>
@@ -64,14 +70,15 @@ def widen_baseline(folder: Path) -> None:
 def compile_all(
     folder: Path, sources: dict[str, list[str]], compiler: str, flags: list[str]
 ) -> list[str]:
-    """Objects of `sources`, each with flags of its own; only what is not up to date."""
+    """Objects of `sources`, each with flags of its own; only what is not there already."""
 
     def compile_one(item: tuple[str, list[str]]) -> str:
         source, own = item
         command = [compiler, *COMMON, *flags, *own, "-MMD", "-c", source]
         target = f"{source}.{zlib.crc32(repr(command).encode()):x}.o"
-        if not up_to_date(folder / target):
+        if not up_to_date(folder / target) and not take(folder, target):
             call([*command, "-o", target], folder)
+            give(folder, target)
         return target
 
     with ThreadPoolExecutor(PROCESSES) as pool:
@@ -83,10 +90,60 @@ def up_to_date(target: Path) -> bool:
     rules = target.with_suffix(".d")
     if not rules.exists() or not target.exists():
         return False
-    files = rules.read_text().replace("\\\n", " ").split()[1:]
+    files = dependencies(rules)
     root = target.parents[len(Path(files[0]).parts) - 1]  # where the compiler was called
     made = target.stat().st_mtime_ns
     return all((root / name).stat().st_mtime_ns <= made for name in files)
+
+
+def dependencies(rules: Path) -> list[str]:
+    """What an object was compiled from, but for the system's headers, as the compiler told it."""
+    return rules.read_text().replace("\\\n", " ").split()[1:]
+
+
+def share(temporary: Any) -> None:
+    """Between the tests of a run and its processes: pytest's tmp_path_factory says where."""
+    global shared
+    folder = temporary.getbasetemp()
+    shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "objects"
+
+
+def take(folder: Path, target: str) -> bool:
+    """The shared object, if all that it was compiled from is the same here, byte by byte."""
+    if shared is None or not (kept := place(shared, target)).exists():
+        return False
+    if digest(folder, kept / "rules") != (kept / "digest").read_text():
+        return False
+    shutil.copyfile(kept / "rules", (folder / target).with_suffix(".d"))
+    shutil.copyfile(kept / "object", folder / target)
+    return True
+
+
+def give(folder: Path, target: str) -> None:
+    """Share what was compiled, unless something of that name is: from other sources, then."""
+    if shared is None or (kept := place(shared, target)).exists():
+        return
+    shared.mkdir(exist_ok=True)
+    rules = (folder / target).with_suffix(".d")
+    whole = Path(tempfile.mkdtemp(dir=shared))
+    shutil.copyfile(folder / target, whole / "object")
+    shutil.copyfile(rules, whole / "rules")
+    (whole / "digest").write_text(digest(folder, rules))
+    try:
+        whole.rename(kept)
+    except OSError:  # another process was first
+        shutil.rmtree(whole)
+
+
+def place(shared: Path, target: str) -> Path:
+    return shared / target.replace("/", "-")
+
+
+def digest(folder: Path, rules: Path) -> str:
+    """Of all that the rules name; a file that is not there is as good as an empty one."""
+    paths = [folder / name for name in dependencies(rules)]
+    texts = [path.read_bytes() if path.exists() else b"" for path in paths]
+    return hashlib.sha256(repr(texts).encode()).hexdigest()
 
 
 def call(command: list[str], folder: Path) -> None:

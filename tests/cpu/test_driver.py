@@ -75,3 +75,31 @@ def test_shuffles_of_gcc_before_12(folder):
     radii = (2, 7)
     build.keep_radii(folder, radii)
     check(build.build(folder, ["baseline"], flags=["-O1"]), "baseline", radii)
+
+
+def test_an_object_is_shared_by_the_same_sources_alone(tmp_path, monkeypatch):
+    needs("g++")
+    monkeypatch.setattr(build, "shared", tmp_path / "objects")
+    compiled = []
+    call = build.call
+    monkeypatch.setattr(
+        build, "call", lambda *given: (compiled.append(given[1].name), call(*given))
+    )
+
+    def object_of(name, number):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "some.cpp").write_text('#include "some.h"\nint some() { return NUMBER; }\n')
+        (folder / "some.h").write_text(f"#define NUMBER {number}\n")
+        (target,) = build.compile_all(folder, {"some.cpp": []}, "g++", [])
+        return (folder / target).read_bytes()
+
+    first = object_of("first", 1)
+    assert object_of("same", 1) == first
+    assert compiled == ["first"]
+    assert object_of("other", 2) != first
+    assert compiled == ["first", "other"]
+    assert object_of("same", 2) != first  # what it took is no more up to date
+    assert compiled == ["first", "other", "same"]
+    assert object_of("again", 1) == first
+    assert compiled == ["first", "other", "same"]

@@ -1,4 +1,4 @@
-"""Where the tests of this folder find what builds their programs."""
+"""Where the tests of this folder find what builds their programs, and what they compile once."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,12 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "cpu")]
 
 import host_build  # noqa: E402
+import kernel_driver  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_objects(tmp_path_factory: pytest.TempPathFactory) -> None:
+    kernel_driver.share(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

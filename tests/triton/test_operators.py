@@ -39,9 +39,9 @@ def test_opcheck(interpret, layout, dtype, grad, sums, mean_over):
     ("shape", "metrics"),
     [
         ((1, 1, 3, 4), ("mse",)),
-        ((3, 2, 5, 6), ("ssim",)),
-        ((3, 2, 5, 6), ("ssim", "mse", "l1")),
-        ((2, 1, 9, 140), ("ssim", "l1")),  # several strips
+        ((3, 2, 2, 6), ("ssim",)),
+        ((3, 2, 2, 6), ("ssim", "mse", "l1")),
+        ((2, 1, 3, 140), ("ssim", "l1")),  # several strips
         ((5, 500, 1, 1), ("mse", "l1")),  # more tiles than a block of the batch's sum has
         ((0, 3, 5, 6), ("ssim",)),
     ],
