@@ -20,7 +20,7 @@ then the forward computes values, and backward calls the operator again with tho
 what `levels.SharedFactors` says, and `sums` may be "batch".
 
 Autocast needs no rule: the kernels take mixed floating dtypes as they are, compute in float32 or
-float64, and return that.
+float64, and return that. What torch.func's transforms need is in `transforms`.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,6 +32,7 @@ from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
+from lamp_kernels import transforms
 from lamp_kernels.levels import SharedFactors
 from lamp_kernels.tensors import compute_dtype, numbers_beside
 
@@ -39,9 +40,9 @@ NO_SECOND_DERIVATIVE = (
     "the kernels of lamp_kernels have no second derivative; backend='reference' has"
 )
 
-NO_TRANSFORMS = (
-    "torch.func's transforms do not work through the kernels of lamp_kernels; they do with "
-    "backend='reference'"
+NO_BATCHED_GRADIENTS = (
+    "is_grads_batched=True does not work through the kernels of lamp_kernels; torch.vmap over the "
+    "function of torch.func.vjp does, and backend='reference'"
 )
 
 NO_FORWARD_MODE = (
@@ -136,29 +137,39 @@ def register(library: str, image_losses: str, loss_map: str, scale: str | None =
         torch.library.register_fake(f"{library}::{scale}", _fake_scale)
     torch.library.register_fake(f"{library}::{image_losses}", _fake_losses)
     torch.library.register_fake(f"{library}::{loss_map}", _fake_map)
-    fragment = torch.library.Library(library, "FRAGMENT")
-    _fragments.append(fragment)
     losses_kernel = _autograd_kernel(
         operators.image_losses, _keep_losses, partial(_backward_of_losses, operators)
     )
     map_kernel = _autograd_kernel(
         operators.loss_map, _keep_map, partial(_backward_of_map, operators)
     )
-    fragment.impl(image_losses, losses_kernel, "Autograd", with_keyset=True)
-    fragment.impl(loss_map, map_kernel, "Autograd", with_keyset=True)
+    _implement(library, **{image_losses: losses_kernel, loss_map: map_kernel})
+    transforms.register(library, image_losses, loss_map)
     return operators
+
+
+def _implement(library: str, **kernels: Callable[..., Any]) -> None:
+    fragment = torch.library.Library(library, "FRAGMENT")
+    _fragments.append(fragment)
+    for name, kernel in kernels.items():
+        fragment.impl(name, kernel, "Autograd", with_keyset=True)
 
 
 _fragments: list[torch.library.Library] = []  # a registration ends with its library object
 
 
 def _autograd_kernel(
-    operator: Any, keep: Callable[..., None], backward: Callable[..., tuple[Any, ...]]
+    operator: Any,
+    keep: Callable[..., None],
+    backward: Callable[..., tuple[Any, ...]],
+    of_all: bool = False,
 ) -> Callable[..., Any]:
     """What `torch.library.register_autograd` makes, for operators of many arguments.
 
     That looks at each argument's default in a time quadratic in their number: half of what a call
-    cost beyond the kernel (bench/overhead.py).
+    cost beyond the kernel (bench/overhead.py). Nor does it work under torch.func.
+
+    of_all: the arguments are tensors, any of which may require grad; else the first two may.
     """
 
     def below(keyset: Any, *arguments: Any) -> Any:
@@ -175,22 +186,35 @@ def _autograd_kernel(
 
         @staticmethod
         def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-            if any(u is not None and is_legacy_batchedtensor(u) for u in upstream):
-                raise RuntimeError(NO_TRANSFORMS)  # under is_grads_batched=True
+            if upstream[0] is not None and is_legacy_batchedtensor(upstream[0]):
+                raise RuntimeError(NO_BATCHED_GRADIENTS)
             return (*backward(ctx, *upstream), None)
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
             raise RuntimeError(NO_FORWARD_MODE)
 
-    def kernel(keyset: Any, input: Tensor, target: Tensor, *rest: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            raise RuntimeError(NO_TRANSFORMS)
-        wanted = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
+    class Transformed(Differentiable):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            with transforms.recording_below():
+                return Differentiable.forward(ctx, *arguments)
+
+    record = transforms.single_level(Differentiable)
+    record_transformed = transforms.single_level(Transformed)
+
+    def kernel(keyset: Any, first: Tensor, second: Tensor, *rest: Any) -> Any:
+        wanted = torch.is_grad_enabled() and (
+            first.requires_grad
+            or second.requires_grad
+            or (of_all and any(tensor.requires_grad for tensor in rest))
+        )
         if wanted or forward_ad._current_level >= 0:  # in forward mode jvp() raises
-            apply: Any = Differentiable.apply
-            return apply(input, target, *rest, keyset)
-        return below(keyset, input, target, *rest)
+            if transforms.active():
+                with transforms.single_level_allowed():
+                    return record_transformed(first, second, *rest, keyset)
+            return record(first, second, *rest, keyset)
+        return below(keyset, first, second, *rest)
 
     return kernel
 
@@ -203,7 +227,10 @@ def register_once(library: str) -> None:
     and so would be one by what the upstream factor depends on, where the kernels took that in.
     """
     torch.library.register_fake(f"{library}::once", _fake_once)
-    torch.library.register_autograd(f"{library}::once", _refuse)
+    kernel = _autograd_kernel(
+        getattr(torch.ops, library).once.default, _keep_nothing, _refuse, of_all=True
+    )
+    _implement(library, once=kernel)
 
 
 # ---- Fake kernels: shapes, dtypes and memory formats --------------------------------------------
@@ -272,7 +299,11 @@ def _fake_once(factor: Tensor, input: Tensor, target: Tensor, upstream: Tensor) 
 # ---- Derivatives --------------------------------------------------------------------------------
 
 
-def _refuse(ctx: Any, upstream: Tensor) -> None:
+def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    pass
+
+
+def _refuse(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
     raise RuntimeError(NO_SECOND_DERIVATIVE)
 
 
@@ -340,11 +371,13 @@ def _results(
     upstream: what backward was called with, whether the gradients hold it already or not.
     """
     second_derivative = torch.is_grad_enabled()  # create_graph=True
+    # A gradient that is not mapped cannot take one that is, nor can a mapped factor be looked at.
+    plain = not second_derivative and not transforms.active()
     if second_derivative:
         factor = input.new_ones(input.shape[0]) if factor is None else factor
         factor = factor.to(gradients[0].dtype)
         factor = operators.once(factor, input, target, upstream)
-    elif factor is not None and _is_one(factor):
+    elif plain and factor is not None and _is_one(factor):
         factor = None
     results: list[Tensor | None] = []
     for gradient, image, need in zip(gradients, (input, target), needed, strict=True):
@@ -353,7 +386,7 @@ def _results(
             continue
         if factor is not None:
             by_image = factor.view(-1, 1, 1, 1)
-            ours = type(gradient) is Tensor and not second_derivative  # and no compiler's
+            ours = plain and type(gradient) is Tensor  # and no compiler's
             if ours and gradient.is_cuda and operators.scale is not None:
                 operators.scale(gradient, factor)
             else:

@@ -27,9 +27,9 @@ def numbers_beside(like: Tensor, values: Sequence[float], dtype: torch.dtype) ->
     """(len(values),) on the device of `like`.
 
     Not made from the list: that would be copied from the host, waited for, and no part of a CUDA
-    graph.
+    graph. Nor by new_full: under vmap it would be mapped where `like` is.
     """
-    each = [like.new_full((1,), value, dtype=dtype) for value in values]
+    each = [torch.full((1,), value, dtype=dtype, device=like.device) for value in values]
     return torch.cat(each) if len(each) > 1 else each[0]
 
 

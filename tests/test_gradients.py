@@ -4,13 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from lamp_kernels import (
-    AmplifiedL1Loss,
-    AmplifiedMSELoss,
-    AmplifiedSSIMLoss,
-    amplify,
-    functional,
-)
+from lamp_kernels import amplify, functional
 from lamp_kernels.options import REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("each_backend")
@@ -69,34 +63,6 @@ def test_second_derivative_of_the_reference():
         return functional.amplified_ssim_loss(x, y, window_size=3, backend="reference")
 
     assert gradgradcheck(loss, images(1, 1, 5, 5))
-
-
-@pytest.mark.reference_only
-def test_functional_transforms_work_on_the_reference():
-    x, y = (image.detach().float() for image in images(2, 1, 8, 8))
-
-    def loss(x):
-        return functional.amplified_ssim_loss(x, y, window_size=3, backend="reference")
-
-    leaf = x.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(loss(leaf), leaf)
-    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
-
-
-@pytest.mark.reference_only
-@pytest.mark.parametrize("loss", [AmplifiedSSIMLoss, AmplifiedMSELoss, AmplifiedL1Loss])
-def test_gradients_of_each_sample_on_the_reference(loss):
-    """vmap(grad(loss)), with a weight of each image's own."""
-    x, y = (image.detach().float() for image in images(2, 1, 8, 8))
-    weight = torch.rand(x.shape)
-    loss_function = loss(backend="reference")
-
-    def of_one(x, y, weight):
-        return loss_function(x[None], y[None], weight[None])
-
-    found = torch.vmap(torch.func.grad(of_one))(x, y, weight)
-    expected = [torch.func.grad(of_one)(*each) for each in zip(x, y, weight, strict=True)]
-    torch.testing.assert_close(found, torch.stack(expected))
 
 
 def test_slope_of_amplification_is_one_over_one_minus_loss_then_constant():

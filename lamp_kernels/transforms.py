@@ -1,0 +1,151 @@
+"""torch.func on the operators: vmap folds its dimension into N, grad records at its own level.
+
+Transforms are a stack of levels. Each takes an operator in its turn and hands what it made of it to
+the next, down to the kernels. The operators have two rules for them:
+
+**vmap** makes images (B, N, C, H, W) to (B N, C, H, W), calls the operator below, and unfolds what
+comes back. That is right where nothing is summed over N: losses are asked for by image and added up
+here, and a mean over the batch is one over N images, not B N. What is not mapped is expanded, which
+copies nothing where N is 1, as in gradients of each sample.
+
+**grad** applies the operator's `torch.autograd.Function` to the tensors of one level, as PyTorch's
+own operators do. PyTorch's way for a Function of Python's, `setup_context`, begins in front of the
+dispatcher, where torch.compile would have to see into it; this one is behind it.
+
+Backward calls the operators and PyTorch's arithmetic alone, so both rules hold for it too. What
+would be a second derivative meets `ops.register_once`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+
+Dim = int | None  # which dimension of a tensor is mapped
+
+
+active = torch._C._are_functorch_transforms_active
+single_level_allowed = enable_single_level_autograd_function
+
+
+def single_level(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """`function.apply` at the level whose turn it is; `single_level_allowed` where there is one."""
+    apply: Callable[..., Any] = super(torch.autograd.Function, function).apply  # type: ignore[misc]
+    return apply
+
+
+@contextmanager
+def recording_below() -> Iterator[None]:
+    """For the levels below: PyTorch switches recording off while a Function's forward runs."""
+    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+        yield
+
+
+def register(library: str, image_losses: str, loss_map: str) -> None:
+    """Give the operators of these names vmap's rules."""
+    namespace = getattr(torch.ops, library)
+    rules = {image_losses: _rule_of_losses, loss_map: _rule_of_map, "once": _rule_of_once}
+    for name, rule in rules.items():
+        operator = getattr(namespace, name).default
+        torch.library.register_vmap(f"{library}::{name}", rule(operator))
+
+
+def _images(tensor: Tensor, dim: Dim) -> int:
+    """N."""
+    return tensor.shape[0] if dim is None else tensor.movedim(dim, 0).shape[1]
+
+
+def _fold(tensor: Tensor, dim: Dim, count: int) -> Tensor:
+    """(N, ...), of which `dim` is mapped if any is, as (count N, ...)."""
+    whole = tensor.expand(count, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return whole.flatten(0, 1)
+
+
+def _fold_weight(weight: Tensor, dim: Dim, count: int, images: int) -> Tensor:
+    """As `_fold`; a weight that all images share goes on as it is."""
+    if dim is None:
+        return weight if weight.shape[0] == 1 else _fold(weight, None, count)
+    weight = weight.movedim(dim, 0)
+    return weight.expand(-1, images, *weight.shape[2:]).flatten(0, 1)
+
+
+def _rule_of_losses(operator: Any) -> Callable[..., Any]:
+    def rule(
+        info: Any,
+        in_dims: Sequence[Any],
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        factors: Tensor | None,
+        coefficients: Sequence[float],
+        mean_over: str,
+        *options: Any,
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Dim, Dim, Dim]]:
+        count = info.batch_size
+        images = _images(input, in_dims[0])
+        *options_, sums, by_input, by_target = options
+        input, target = _fold(input, in_dims[0], count), _fold(target, in_dims[1], count)
+        if weight is not None:
+            weight = _fold_weight(weight, in_dims[2], count, images)
+        if factors is not None:
+            factors = _fold(factors, in_dims[3], count)
+        elif mean_over == "batch":
+            coefficients = [each / max(images, 1) for each in coefficients]
+            mean_over = "image"
+        # Which gradients the levels below want, whoever called could not see.
+        store = torch.is_grad_enabled() and sums != "terms"
+        by_input = by_input or (store and input.requires_grad)
+        by_target = by_target or (store and target.requires_grad)
+        losses, *gradients = operator(
+            input,
+            target,
+            weight,
+            factors,
+            coefficients,
+            mean_over,
+            *options_,
+            "images" if sums == "batch" else sums,
+            by_input,
+            by_target,
+        )
+        losses = losses.unflatten(0, (count, images))
+        if sums == "batch":
+            losses = losses.sum(1)
+        first, second = (
+            gradient.unflatten(0, (count, images)) if wanted else gradient
+            for gradient, wanted in zip(gradients, (by_input, by_target), strict=True)
+        )
+        dims = (0, 0 if by_input else None, 0 if by_target else None)
+        return (losses, first, second), dims
+
+    return rule
+
+
+def _rule_of_map(operator: Any) -> Callable[..., Any]:
+    def rule(
+        info: Any,
+        in_dims: Sequence[Any],
+        input: Tensor,
+        target: Tensor,
+        coefficients: Tensor,
+        *options: Any,
+    ) -> tuple[Tensor, Dim]:
+        if in_dims[2] is not None:  # `calls.loss_map` makes numbers of its own
+            raise RuntimeError("the coefficients of a map must not be mapped")
+        count, images = info.batch_size, _images(input, in_dims[0])
+        input, target = _fold(input, in_dims[0], count), _fold(target, in_dims[1], count)
+        losses = operator(input, target, coefficients, *options)
+        return losses.unflatten(0, (count, images)), 0
+
+    return rule
+
+
+def _rule_of_once(operator: Any) -> Callable[..., Any]:
+    def rule(info: Any, in_dims: Sequence[Any], *tensors: Tensor) -> tuple[Tensor, Dim]:
+        return operator(*tensors), in_dims[0]
+
+    return rule
