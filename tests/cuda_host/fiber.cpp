@@ -175,7 +175,7 @@ char* new_stacks(size_t count) {
 void renew_stacks([[maybe_unused]] char* stacks, [[maybe_unused]] size_t count) {
 #if CUDA_HOST_TSAN
   // All of a stack would be more honest, and costs as much as all else together.
-  constexpr size_t kUsed = 16 * 1024;
+  constexpr size_t kUsed = 24 * 1024;
   for (size_t i = 1; i <= count; ++i) {
     char* const end = stacks + i * (Fiber::kGuardBytes + Fiber::kStackBytes);
     mmap(end - kUsed, kUsed, PROT_READ | PROT_WRITE,
