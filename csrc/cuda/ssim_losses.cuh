@@ -187,8 +187,19 @@ constexpr KernelResources losses_resources() {
   return r;
 }
 
+// Blocks on a multiprocessor. Of 128 registers nvcc 13.0 spills some of windows of 13 for compute
+// capability 7.5.
+template <int radius>
+constexpr int losses_blocks() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  return radius < 6 ? 2 : 1;
+#else
+  return radius < 7 ? 2 : 1;
+#endif
+}
+
 template <class T, int radius, int gradients>
-__global__ void __launch_bounds__(kMostWarps* kWarp, radius < 7 ? 2 : 1)
+__global__ void __launch_bounds__(kMostWarps* kWarp, losses_blocks<radius>())
     ssim_losses_kernel(const __grid_constant__ SsimArguments<T> a) {
   LAMP_SHARED(shared);
   if (a.common)
