@@ -472,7 +472,7 @@ def test_the_main_kernels_spill_nothing(tools, target, tmp_path):
     if tools.cuobjdump is None:
         pytest.skip("no cuobjdump: what was compiled is not looked into")
     known = build.known(tools, collect.PREDICTED, tmp_path)
-    most = {build.COMMON: (240, 370), build.LOSSES: (185, 275), build.GRADIENTS_KERNEL: (90, 180)}
+    most = {build.COMMON: (240, 370), build.LOSSES: (185, 285), build.GRADIENTS_KERNEL: (90, 180)}
     for name, code in tools.disassembled(cubin).items():
         variant = build.variant_of(name)
         counts = sass.count(tile_code.TileCode.of(variant.kernel, code).full)
