@@ -38,6 +38,12 @@ def _stripes(period: int) -> Tensor:
     return torch.where(row % period == 0, 0.0, 0.95).double().expand(SHAPE)
 
 
+def _tones() -> Tensor:
+    """Fields of 16 rows and 24 columns, none as bright as the next."""
+    row, column = torch.arange(SIDE).view(-1, 1) // 16, torch.arange(SIDE) // 24
+    return ((7 * row + 3 * column) % 11 / 11).double().expand(SHAPE)
+
+
 EVEN: dict[str, Callable[[], Tensor]] = {
     "texture": _uniform,
     "dark": lambda: 0.02 * _uniform(),
@@ -51,6 +57,7 @@ UNEVEN: dict[str, Callable[[], Tensor]] = {
     "stripes of eight rows": lambda: _stripes(8),
 }
 SCENES = EVEN | UNEVEN
+TONES: dict[str, Callable[[], Tensor]] = {"tones": _tones}  # more than two
 
 
 def pair(
@@ -58,7 +65,7 @@ def pair(
 ) -> tuple[Tensor, Tensor]:
     """Input and target of a scene, rounded to float32 so that both precisions see one image."""
     generator = _generator()
-    target = SCENES[scene]() + 0.1 * apart * torch.randn(
+    target = (SCENES | TONES)[scene]() + 0.1 * apart * torch.randn(
         SHAPE, generator=generator, dtype=torch.float64
     )
     noise = apart * torch.randn(SHAPE, generator=generator, dtype=torch.float64)

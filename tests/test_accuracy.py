@@ -89,6 +89,15 @@ def test_unevenly_lit_scenes(scene, padding, apart):
     assert relative_error(*maps(*images, padding=padding)) <= 1e-5
 
 
+@pytest.mark.parametrize("apart", APART)
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_many_tones(padding, apart, each_backend):
+    limit = 2e-4 if each_backend == "reference" else 1e-5
+    images = pair("tones", apart)
+    assert max(errors(AmplifiedSSIMLoss(padding=padding), *images)) <= limit
+    assert relative_error(*maps(*images, padding=padding)) <= limit
+
+
 @pytest.mark.parametrize("offset", [0.1, 0.3])
 @pytest.mark.parametrize("scene", SCENES)
 def test_brightness_offset(scene, offset):

@@ -4,8 +4,9 @@
 // (d - level): much where the images are nearly equal, little where they differ. So the level of d is a
 // mean in which a pixel counts by 1/d^2. A defect beside which the images are equal does not move it,
 // whether it covers a hundredth of the tile or most of it; and where all pixels differ by the same, in
-// brightness, it is that difference. The level of s is the mean. What is not finite does not count, so
-// that a NaN stays in its windows; nor do pixels whose weight is 0.
+// brightness, it is that difference. The level of s is the mean. What is not finite, or so
+// large that squares of it are hardly, does not count, so that it stays in its windows; nor do pixels whose
+// weight is 0.
 #pragma once
 
 #include "device.cuh"
@@ -25,7 +26,8 @@ class LevelSums {
  public:
   LAMP_DEVICE void add(T d, T s) {
     constexpr T kEqual = T(1e-6);  // smaller differences are all alike
-    if (!(d - d == T(0) && s - s == T(0))) return;
+    constexpr T kHuge = T(1e18);
+    if (!(max(d, -d) < kHuge && max(s, -s) < kHuge)) return;
     const T by_pixel = quotient(T(1), d * d + kEqual * kEqual);
     sums[0] += by_pixel;
     sums[1] += by_pixel * d;

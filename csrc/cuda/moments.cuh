@@ -4,10 +4,11 @@
 // dark the tile's level of s is far from both. So a thread has a level of its own above that. When rows
 // come that are far from it, the level moves to them, and with it what is summed up.
 //
-// Both sides of an edge have windows under way then. Those that have seen much of both have a large
-// variance, which misses no digits. To the others the level must be near. So it stays until the next window
-// that ends sees at least 1/200 of the new side; those that hardly see anything else have not seen much
-// of it yet. An edge between 0 and 1 costs a few 1e-6 so.
+// At an edge along y, windows of both sides are under way. A window that sees much of both sides has a
+// large variance, and misses no digits. To any other window the level must be near. So the level stays
+// until the next window that ends sees at least 1/200 of the new side. The windows beyond the edge have
+// not seen much by then, unless sigma is small for the window: an edge between 0 and 1 costs a few 1e-6
+// where sigma is at least a tenth of the window, and up to 2e-4 where it is less.
 #pragma once
 
 #include "terms.cuh"
@@ -64,7 +65,7 @@ class MomentWindows {
   T level_ = 0;         // of s
   T by_ = 0;            // how far above it the last row lies, if that is to be followed
   int far_rows_ = 0;    // the last rows, all far from it
-  bool follow_ = false;  // for a thread of the warp
+  bool follow_ = false;  // whether a thread of this warp is to follow
 
  public:
   // The sums take the place that `shared` points to, if they lie there.
@@ -81,7 +82,9 @@ class MomentWindows {
     LAMP_UNROLL
     for (int c = 0; c < columns; ++c) {
       const PowerMeans<T> m = along_x<radius>(seen, c, tap);
-      if (kFollows && c == 0) {  // the other column's windows are much the same
+      // The other column's window is one pixel on: if that sees an edge that this one does not, its
+      // variance is large.
+      if (kFollows && c == 0) {
         far_rows_ = is_far(m, a.constants.c2) ? far_rows_ + 1 : 0;
         const bool follow = far_rows_ >= a.rows_to_follow;
         by_ = follow ? m.s : T(0);
@@ -106,7 +109,8 @@ class MomentWindows {
     for (int c = 0; c < columns; ++c) {
       Sums &mean = sums_[4 * c + 1], &square = sums_[4 * c + 3];
       raise_level<radius>(mean, square, by_, tap);
-      // To a window that begins with this row it may be more than 1/200.
+      // Of a window that begins with this row, the row may be more than 1/200: it is taken about the
+      // new level.
       const PowerMeans<T> m = along_x<radius>(seen, c, tap);
       mean[2 * radius - 1] = tap[radius] * m.s;
       square[2 * radius - 1] = tap[radius] * m.s2;
@@ -121,9 +125,9 @@ class MomentWindows {
     for (Pixel<T>& pixel : seen.at) pixel.s -= level_;
     return seen;
   }
-  // If variance/2 + c2 < mean^2/64. Else rounding costs at most a few 1e-6 of that.
+  // If variance/2 + c2 < mean^2/256. Else rounding costs that sum at most some 5e-6 of it.
   LAMP_DEVICE static bool is_far(const PowerMeans<T>& m, T c2) {
-    constexpr T kMost = T(1) / 64;
+    constexpr T kMost = T(1) / 256;
     return (T(0.5) + kMost) * (m.s * m.s) - T(0.5) * m.s2 > c2;
   }
 };

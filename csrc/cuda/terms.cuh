@@ -35,7 +35,8 @@ struct SsimArguments {
   }
 };
 
-// Of a new side of an edge along y, before MomentWindows (moments.cuh) moves its level there.
+// Rows of the new side of an edge that are pushed before MomentWindows (moments.cuh) moves its level there:
+// then the window that ends with the next row sees at least 1/200 of that side.
 inline int rows_to_follow(const Params& p) {
   int rows = 1;
   double seen = p.taps[p.radius] + p.taps[p.radius - 1];  // by windows that end a row later

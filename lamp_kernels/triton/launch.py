@@ -281,12 +281,14 @@ def _taps(window_size: int, sigma: float) -> tuple[float, ...]:
 
 @lru_cache(maxsize=64)
 def _rows_to_follow(window_size: int, sigma: float) -> int:
-    """Rows of the new side of an edge after which a lane's level of s moves there.
+    """With how many rows of the new side of an edge a lane's level of s moves there.
 
-    Both sides have windows under way then. Those that have seen much of both have a large variance,
-    which misses no digits. To the others the level must be near. So it stays until the window that
-    ends sees at least 1/200 of the new side; those that hardly see anything else have not seen much
-    of it yet. An edge between 0 and 1 costs a few 1e-6 so.
+    At an edge along y, windows of both sides are under way. A window that sees much of both sides
+    has a large variance, and misses no digits. To any other window the level must be near. So the
+    level moves with the row at whose end a window has seen at least 1/200 of the new side, before
+    that row is added. The windows beyond the edge have not seen much by then, unless sigma is small
+    for the window: csrc/cuda/moments.cuh says what that costs. The rule there moves the level after
+    a row, and so counts one row less.
     """
     rows, seen = 0, 0.0
     for tap in reversed(_taps(window_size, sigma)[: window_size // 2 + 1]):

@@ -14,6 +14,7 @@ from lamp_kernels.triton.formulas import reciprocal
 from lamp_kernels.triton.jit import kernel
 
 EQUAL = tl.constexpr(1e-6)  # differences, in units of data_range; smaller ones are all alike
+HUGE = tl.constexpr(1e18)  # the squares of what is larger are hardly finite
 
 
 @triton.jit
@@ -23,13 +24,13 @@ def level_terms(
 ):  # fmt: skip
     """Of pixels: 1/d^2, d/d^2, s and 1, each 0 where the pixel does not count.
 
-    What is not finite does not, so that a NaN stays in its windows; nor does a weight of 0.
+    What is not finite, or huge, does not, so that it stays in its windows; nor does a weight of 0.
     """
     x = tl.load(x_plane + row * x_row + column * x_column).to(real) * scale
     y = tl.load(y_plane + row * y_row + column * y_column).to(real) * scale
     d = x - y
     s = x + y
-    counts = (d - d == 0.0) & (s - s == 0.0)
+    counts = (tl.abs(d) < HUGE) & (tl.abs(s) < HUGE)
     if weighted:
         counts &= tl.load(weight_plane + row * weight_row + column * weight_column) != 0.0
     d = tl.where(counts, d, 0.0)

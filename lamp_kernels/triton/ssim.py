@@ -147,8 +147,8 @@ def pixels_at_ends(
 
 @triton.jit
 def far(mean, square, c2):
-    """Whether variance/2 + c2 < mean^2/64: else rounding costs at most a few 1e-6 of that."""
-    return (0.5 + 1 / 64) * (mean * mean) - 0.5 * square > c2
+    """Whether variance/2 + c2 < mean^2/256: else rounding costs that sum at most some 5e-6 of it."""
+    return (0.5 + 1 / 256) * (mean * mean) - 0.5 * square > c2
 
 
 @triton.jit

@@ -236,30 +236,36 @@ void uneven_weights(int radius, Kernels& kernels) {
 void light_beside_dark(int radius, Kernels& kernels) {
   struct Kind {
     const char* name;
-    bool (*bright)(int64_t i, int64_t j);
+    double (*brightness)(int64_t i, int64_t j);
   };
   const Kind kinds[] = {
-      {"bright rows below dark ones", [](int64_t i, int64_t) { return i >= 31; }},
-      {"bright columns beside dark ones", [](int64_t, int64_t j) { return j >= 45; }},
-      {"a bright row", [](int64_t i, int64_t) { return i == 31; }},
-      {"a bright corner", [](int64_t i, int64_t j) { return i >= 31 && j >= 45; }},
-      {"bands", [](int64_t i, int64_t) { return i / 24 % 2 == 0; }},
+      {"bright rows below dark ones", [](int64_t i, int64_t) { return i >= 31 ? 0.95 : 0.05; }},
+      {"bright columns beside dark ones", [](int64_t, int64_t j) { return j >= 45 ? 0.95 : 0.05; }},
+      {"a bright row", [](int64_t i, int64_t) { return i == 31 ? 0.95 : 0.05; }},
+      {"a bright corner", [](int64_t i, int64_t j) { return i >= 31 && j >= 45 ? 0.95 : 0.05; }},
+      {"bands", [](int64_t i, int64_t) { return i / 24 % 2 ? 0.05 : 0.95; }},
+      {"many tones", [](int64_t i, int64_t j) { return double((7 * (i / 16) + 3 * (j / 24)) % 11) / 11; }},
+      {"a slope", [](int64_t i, int64_t) { return double(i) / 80; }},
   };
   for (const Kind& kind : kinds)
-    for (const bool with_map : {false, true}) {
-      Random random(8);
-      const Shape s{1, 1, 80, 90};
-      auto c = scene(
-          kind.name, s, radius, [&](int64_t, int64_t) { return 1e-3 * random.normal(); },
-          [&](int64_t i, int64_t j) { return kind.bright(i, j) ? 0.95 : 0.05; });
-      if (with_map) {
-        c.map = Output<float>(contiguous(s), s);
-        c.input_gradient = {};
-        c.target_gradient = {};
+    for (const double sigma : {1.5, 0.1 * (2 * radius + 1)})
+      for (const bool with_map : {false, true}) {
+        Random random(8);
+        const Shape s{1, 1, 80, 90};
+        char name[100];
+        std::snprintf(name, sizeof name, "%s, radius %d, sigma %g", kind.name, radius, sigma);
+        auto c = scene(
+            name, s, radius, [&](int64_t, int64_t) { return 1e-3 * random.normal(); },
+            kind.brightness);
+        c.set_window(radius, sigma);
+        if (with_map) {
+          c.map = Output<float>(contiguous(s), s);
+          c.input_gradient = {};
+          c.target_gradient = {};
+        }
+        c.run(kernels);
+        check(c, {1e-5, 1e-5, 5e-5});
       }
-      c.run(kernels);
-      check(c, {1e-5, 1e-5, 1e-4});
-    }
 }
 
 // The last strip is one column wide: less than a radius, and without a window under "valid".

@@ -213,7 +213,7 @@ def test_accuracy(interpret, scene, apart):
     check(interpret, limit=1e-5, **case)
 
 
-@pytest.mark.parametrize("scene", SCENES[2:])
+@pytest.mark.parametrize("scene", [*SCENES[2:], "tones"])
 @pytest.mark.parametrize(("window_size", "height"), [(3, 8), (11, 24)])
 def test_accuracy_of_the_map(interpret, scene, window_size, height):
     options = {"window_size": window_size, "reduction": "none"}
