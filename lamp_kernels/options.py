@@ -5,6 +5,7 @@ device and leaves no trace in a compiled graph.
 """
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from numbers import Integral, Real
@@ -132,7 +133,7 @@ def check_window_size(value: object, name: str = "window_size") -> int:
     wanted = f"odd and within 1 to {MAX_WINDOW_SIZE}"
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, {wanted}; got {shown(value)}")
-    size = int(value)
+    size = operator.index(value)  # a number to torch.compile, too: int() would leave it a symbol
     if size % 2 == 0 or not 1 <= size <= MAX_WINDOW_SIZE:
         raise ValueError(f"{name} must be {wanted}, got {size}")
     return size

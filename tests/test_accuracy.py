@@ -33,9 +33,7 @@ def uneven_differences(each_backend):
 @pytest.fixture
 def many_tones(each_backend):
     """The limit where they do so beside different tones."""
-    if each_backend == "reference":
-        return 2e-4
-    return 1e-5 if on_cpu(each_backend) else 1e-4
+    return 1e-5 if on_cpu(each_backend) else 2e-4
 
 
 def on_cpu(backend):

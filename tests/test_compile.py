@@ -90,6 +90,22 @@ def test_dynamic_sizes_from_the_first_call(function):
     assert len(set(counts)) == 1
 
 
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_options_that_change(dynamic):
+    """The compiler makes symbols of arguments that are numbers."""
+
+    def loss(input, target, window_size, data_range):
+        return functional.amplified_ssim_loss(
+            input, target, window_size=window_size, data_range=data_range
+        )
+
+    compiled = torch.compile(loss, fullgraph=True, backend="eager", dynamic=dynamic)
+    x, y = torch.rand(2, 2, 1, 20, 20)
+    for window_size, data_range in [(5, 1.0), (7, 1.5), (9, 2.0)]:
+        expected = loss(x, y, window_size, data_range)
+        torch.testing.assert_close(compiled(x, y, window_size, data_range), expected)
+
+
 @pytest.mark.reference_only
 def test_inductor_takes_the_reference_with_dynamic_sizes():
     loss_function = AmplifiedSSIMLoss(window_size=3)

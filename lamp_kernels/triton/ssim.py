@@ -147,7 +147,7 @@ def pixels_at_ends(
 
 @triton.jit
 def far(mean, square, c2):
-    """Whether variance/2 + c2 < mean^2/256: else rounding costs that sum at most some 5e-6 of it."""
+    """Whether variance/2 + c2 < mean^2/256: else rounding costs that sum some 5e-6 at most."""
     return (0.5 + 1 / 256) * (mean * mean) - 0.5 * square > c2
 
 

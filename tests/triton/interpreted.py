@@ -138,7 +138,8 @@ def errors(
     """Relative errors of the loss and of the gradients that are wanted, against float64.
 
     tile: columns and rows of a program; None for as many as there are.
-    scene: arguments of scenes.pair, whose middle is taken. unmasked_from: the first column whose weight is not 0.
+    scene: arguments of scenes.pair, whose middle is taken. unmasked_from: the first column whose
+        weight is not 0.
     """
     torch.manual_seed(0)
     options = {"window_size": 5, **options}
