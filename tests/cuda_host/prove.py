@@ -6,12 +6,15 @@ For one fixed launch of each kernel, 2 x 2 blocks, on sm_75 and sm_90: in every 
 of a block reach the same barriers and shuffles, and none waits forever. Of the gradients' kernel on
 sm_75 alone: in later code sentryward does not find out how far a loop goes, so that its form with
 asynchronous copies is not proved; nor does it for any kernel on sm_120. The launch takes the
-kernel's common way. sentryward also reports races, but it cannot resolve addresses that come from
-pointers inside a structure, so that part stays "incomplete": finding races is ThreadSanitizer's
-part.
+kernel's common way. It follows no branch that the images decide on, and the vote on whether a warp
+moves its level is one: what is proved is that the barriers are right where no warp ever does, and
+where all do in every row. sentryward also reports races, but it cannot resolve addresses that come
+from pointers inside a structure, so that part stays "incomplete": finding races is
+ThreadSanitizer's part.
 """
 
 import argparse
+import itertools
 import json
 import re
 import shutil
@@ -27,6 +30,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "cpu")]
 import host_build  # noqa: E402
 
 TARGETS = {"one": (75, 90), "losses": (75, 90), "gradients": (75,)}
+VOTES = {"one": (False, True), "losses": (False, True), "gradients": (False,)}  # that has none
 KERNELS = {
     "one": "ssim_kernel",
     "losses": "ssim_losses_kernel",
@@ -50,9 +54,12 @@ def find(program: str) -> str | None:
     return shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
 
 
-def prove(kernel: str, target: int, folder: Path) -> dict[str, Any]:
-    """What sentryward says of a kernel compiled for one target; files go to `folder`."""
-    ptx, launch = write_input(kernel, target, folder)
+def prove(kernel: str, target: int, moves: bool, folder: Path) -> dict[str, Any]:
+    """What sentryward says of a kernel compiled for one target; files go to `folder`.
+
+    moves: how warps vote on moving their level.
+    """
+    ptx, launch = write_input(kernel, target, moves, folder)
     # Its exit status says nothing of what it found.
     told = call(
         [str(find("sentryward")), str(ptx), "--input", str(launch), "--timeout", str(SECONDS)],
@@ -62,13 +69,13 @@ def prove(kernel: str, target: int, folder: Path) -> dict[str, Any]:
     return result
 
 
-def write_input(kernel: str, target: int, folder: Path) -> tuple[Path, Path]:
+def write_input(kernel: str, target: int, moves: bool, folder: Path) -> tuple[Path, Path]:
     """The PTX of all kernels, and the launch of one."""
     host_build.copy(folder)
     ptx, launch = folder / "proof.ptx", folder / "launch.json"
     nvcc = ["nvcc", "-std=c++20", "-Icsrc", "-ptx", f"-arch=compute_{target}"]
     call([*nvcc, "cuda_host/proof.cu", "-o", str(ptx)], folder)
-    ptx.write_text(without_abs(ptx.read_text()))
+    ptx.write_text(with_votes(without_abs(ptx.read_text()), moves))
     # In a mangled name the length of the identifier stands before it.
     mangled = f"{len(KERNELS[kernel])}{KERNELS[kernel]}"
     entry = re.search(rf"\.entry (\w+{mangled}\w+)\(", ptx.read_text())
@@ -89,6 +96,12 @@ def without_abs(ptx: str) -> str:
         return f"neg.s32 {to}, {of};\n\tmax.s32 {to}, {to}, {of};"
 
     return re.sub(r"abs\.s32\s+(%r\d+), (%r\d+);", replacement, ptx)
+
+
+def with_votes(ptx: str, answer: bool) -> str:
+    """The same PTX, in which every vote comes out so."""
+    test = "eq" if answer else "ne"
+    return re.sub(r"vote\.sync\.any\.pred\s+(%p\d+), [^;]+;", rf"setp.{test}.s32 \1, 0, 0;", ptx)
 
 
 def call(command: list[str], folder: Path) -> str:
@@ -116,11 +129,12 @@ def main() -> int:
         sys.exit(missing)
     wrong = False
     for kernel in arguments.kernels.split(","):
-        for target in TARGETS[kernel]:
+        for target, moves in itertools.product(TARGETS[kernel], VOTES[kernel]):
             with tempfile.TemporaryDirectory() as folder:
-                result = prove(kernel, target, Path(folder) / "proof")
+                result = prove(kernel, target, moves, Path(folder) / "proof")
             found = complaints(result)
-            print(f"{kernel}, sm_{target}: {result['checks']}", *found, sep="\n  ", flush=True)
+            name = f"{kernel}, sm_{target}, levels {'move' if moves else 'stay'}"
+            print(f"{name}: {result['checks']}", *found, sep="\n  ", flush=True)
             wrong |= bool(found)
     return int(wrong)
 

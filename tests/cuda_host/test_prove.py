@@ -10,12 +10,18 @@ import pytest
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("kernel", "target"), [(kernel, t) for kernel, some in prove.TARGETS.items() for t in some]
+    ("kernel", "target", "moves"),
+    [
+        (kernel, target, moves)
+        for kernel, some in prove.TARGETS.items()
+        for target in some
+        for moves in prove.VOTES[kernel]
+    ],
 )
-def test_barriers_are_right_in_every_schedule(tmp_path, kernel, target):
+def test_barriers_are_right_in_every_schedule(tmp_path, kernel, target, moves):
     if missing := prove.lacking():
         pytest.skip(missing)
-    result = prove.prove(kernel, target, tmp_path / "proof")
+    result = prove.prove(kernel, target, moves, tmp_path / "proof")
     print(result["checks"], result["diagnostics"])
     assert prove.complaints(result) == []
 
@@ -35,7 +41,7 @@ def test_a_wrong_barrier_is_found(tmp_path, monkeypatch):
         path.write_text(text.replace("    __syncthreads();\n", divergent))
 
     monkeypatch.setattr(prove.host_build, "copy", copy_with_a_fault)
-    result = prove.prove("losses", 90, tmp_path / "proof")
+    result = prove.prove("losses", 90, False, tmp_path / "proof")
     print(result["checks"], result["diagnostics"])
     assert result["checks"]["synchronization"] == "failed"
 
@@ -45,7 +51,7 @@ def test_the_input_covers_the_parameters(tmp_path, cuda_flags, kernel):
     """Needs no sentryward: the launch gives a value for every field of the kernel's parameter."""
     if not prove.find("nvcc"):
         pytest.skip("nvcc is not installed")
-    ptx, launch = prove.write_input(kernel, prove.TARGETS[kernel][-1], tmp_path / "proof")
+    ptx, launch = prove.write_input(kernel, prove.TARGETS[kernel][-1], False, tmp_path / "proof")
     given = json.loads(launch.read_text())
     declared = re.search(
         rf"\.entry {given['entry']}\(\s*\.param \.align (\d+) \.b8 \w+\[(\d+)\]", ptx.read_text()
