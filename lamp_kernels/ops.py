@@ -176,7 +176,7 @@ def _autograd_kernel(
         with torch._C._AutoDispatchBelowAutograd():
             return operator.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
-    class Differentiable(torch.autograd.Function):
+    class Differentiable(transforms.SingleLevelFunction):
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
             *arguments_, keyset = arguments
@@ -200,8 +200,8 @@ def _autograd_kernel(
             with transforms.recording_below():
                 return Differentiable.forward(ctx, *arguments)
 
-    record = transforms.single_level(Differentiable)
-    record_transformed = transforms.single_level(Transformed)
+    record = Differentiable.apply  # type: ignore[attr-defined]
+    record_transformed = Transformed.apply  # type: ignore[attr-defined]
 
     def kernel(keyset: Any, first: Tensor, second: Tensor, *rest: Any) -> Any:
         wanted = torch.is_grad_enabled() and (

@@ -29,13 +29,9 @@ Dim = int | None  # which dimension of a tensor is mapped
 
 
 active = torch._C._are_functorch_transforms_active
+# A `torch.autograd.Function` of the level whose turn it is. Under a transform it has to be allowed.
+SingleLevelFunction = torch.autograd.function._SingleLevelFunction
 single_level_allowed = enable_single_level_autograd_function
-
-
-def single_level(function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    """`function.apply` at the level whose turn it is; `single_level_allowed` where there is one."""
-    apply: Callable[..., Any] = super(torch.autograd.Function, function).apply  # type: ignore[misc]
-    return apply
 
 
 @contextmanager

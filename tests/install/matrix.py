@@ -75,6 +75,7 @@ SUITE = (
     "tests/test_ops.py",
     "tests/test_precision.py",
     "tests/test_self_check.py",
+    "tests/test_transforms.py",
     "tests/triton/test_operators.py",
 )
 # The slowest by far: Inductor compiles C++.
