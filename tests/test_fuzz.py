@@ -227,11 +227,14 @@ def ulps(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.ldexp(torch.full_like(value, info.eps), exponent)
 
 
-def limit(case: Case, dtype: torch.dtype, input: torch.Tensor, target: torch.Tensor) -> float:
+def limit(
+    case: Case, dtype: torch.dtype, on_gpu: bool, input: torch.Tensor, target: torch.Tensor
+) -> float:
     """The relative error that is allowed.
 
     The promises: 1e-5, and 1e-6/(1 - L) towards L = 1. A narrow Gaussian sees little but its
-    centre: its variances are small against the pixels that they are made of, and lose a digit.
+    centre: its variances are small against the pixels that they are made of, and lose a digit; in
+    the GPU kernels somewhat more where tones meet, below a tenth of the window (README, Accuracy).
     float64 has 9 digits more than float32, of which the reference, too, loses some.
     """
     steepness = 1.0
@@ -239,8 +242,12 @@ def limit(case: Case, dtype: torch.dtype, input: torch.Tensor, target: torch.Ten
         steepness = 1.0 / (1.0 - greatest_loss(case, input, target))
     if dtype == torch.float64:
         return 1e-12 * steepness
-    narrow = "ssim" in case.coefficients and case.options.sigma < 1.0
-    rounding = 1e-4 if narrow else 1e-5
+    rounding, sigma = 1e-5, case.options.sigma
+    if "ssim" in case.coefficients:
+        if on_gpu and sigma < 0.1 * case.options.window_size:
+            rounding = 2e-4
+        elif sigma < 1.0:
+            rounding = 1e-4
     return max(rounding, 1e-6 * steepness)
 
 
@@ -256,7 +263,8 @@ def check(case: Case, dtype: torch.dtype, backend: str) -> None:
         image.requires_grad_(wanted)
     found, *found_gradients = results(case, *own, weight, backend)
 
-    relative = limit(case, dtype, *(image.detach() for image in exact))
+    on_gpu = backend == "triton" or input.is_cuda
+    relative = limit(case, dtype, on_gpu, *(image.detach() for image in exact))
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert found.shape == loss.shape
     assert found.numel() == 0 or found.min() >= 0.0
