@@ -200,6 +200,7 @@ def _autograd_kernel(
             with transforms.recording_below():
                 return Differentiable.forward(ctx, *arguments)
 
+    # PyTorch's annotations leave out the method that its C++ class has.
     record = Differentiable.apply  # type: ignore[attr-defined]
     record_transformed = Transformed.apply  # type: ignore[attr-defined]
 

@@ -190,7 +190,8 @@ def moments_of_row(
     mean_s_sums = sums[1]
     square_s_sums = sums[3]
     if real == tl.float32:  # float64 has digits to spare
-        # Of a lane's first column; the other one's windows are much the same.
+        # Of a lane's first column. The other one's window is one pixel on: if that sees an edge
+        # that this one does not, its variance is large.
         far_rows = tl.where(far(mean_s[0], square_s[0], c2), far_rows + 1, 0)
         if tl.max(far_rows, 0) >= rows_to_follow:
             by = tl.where(far_rows >= rows_to_follow, mean_s[0], 0.0)

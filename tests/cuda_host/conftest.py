@@ -9,7 +9,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "cpu")]
 
 import host_build  # noqa: E402
-import kernel_driver  # noqa: E402
+import kernel_driver  # noqa: E402 - found by the path set above
 
 
 @pytest.fixture(scope="session", autouse=True)
