@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sample = torch.empty(0, device=device)
             choice = backends.resolve(None, sample)
             print(f"a loss of a {device} tensor is computed by: {choice}")
-            for name, reason in backends.passed_over(sample).items():
+            for name, reason in backends.skipped_backends(sample).items():
                 print(f"  not by {name}: {reason}")
     except ValueError as error:
         print(f"every loss without a backend argument raises: {error}")

@@ -11,22 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lamp_kernels import dispatch, reference
-from lamp_kernels.options import (
-    METRICS,
-    LossOptions,
-    Metric,
-    by_name,
-    check_choice,
-    check_not_negative,
-    shown,
-)
-from lamp_kernels.tensors import (
-    check_channels_first,
-    check_float_tensor,
-    compute_dtype,
-    in_torchscript,
-)
+from lamp_kernels import losses, reference
+from lamp_kernels.checks import check_choice, check_not_negative, shown
+from lamp_kernels.signatures import by_name
+from lamp_kernels.spec import DEFAULTS, METRICS, LossSpec, Metric, Term
+from lamp_kernels.tensors import compute_dtype, in_torchscript
+from lamp_kernels.validation import check_channels_first, check_float_tensor
 
 ChannelReduction = Literal["mean", "max"]
 Pooling = Literal["mean", "max", "topk"]
@@ -40,11 +30,11 @@ def anomaly_map(
     metric: Metric = "ssim",
     channel_reduction: ChannelReduction = "mean",
     smooth_sigma: float = 0.0,
-    data_range: float = 1.0,
-    window_size: int = 11,
-    sigma: float = 1.5,
-    k1: float = 0.01,
-    k2: float = 0.03,
+    data_range: float = DEFAULTS.data_range,
+    window_size: int = DEFAULTS.window_size,
+    sigma: float = DEFAULTS.sigma,
+    k1: float = DEFAULTS.k1,
+    k2: float = DEFAULTS.k2,
     backend: str | None = None,
 ) -> Tensor:
     """Per-pixel reconstruction error: the higher, the more anomalous.
@@ -67,11 +57,20 @@ def anomaly_map(
     """
     check_choice("metric", metric, METRICS)
     check_choice("channel_reduction", channel_reduction, ("mean", "max"))
-    options = LossOptions(data_range, window_size, sigma, k1, k2, amplification="none").checked()
+    spec = LossSpec(
+        (Term(metric),),
+        data_range,
+        window_size,
+        sigma,
+        k1,
+        k2,
+        amplification="none",
+        reduction="none",
+    ).checked()
     if check_float_tensor("input", input).dim() != 4 or metric != "ssim":  # which checks itself
         check_channels_first(input, of_pixels=metric != "ssim")
     spread = _check_smoothing(smooth_sigma, input)
-    errors = dispatch.loss_map(input, target, None, {metric: 1.0}, options, backend)
+    errors = losses.loss(spec, input, target, None, backend)
     per_pixel = errors.mean(dim=1) if channel_reduction == "mean" else errors.amax(dim=1)
     if spread == 0.0:
         return per_pixel

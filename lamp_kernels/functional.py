@@ -15,28 +15,29 @@ from typing import Literal
 
 from torch import Tensor
 
-from lamp_kernels import dispatch, multiscale, reference
+from lamp_kernels import losses, reference
+from lamp_kernels import ms_ssim as multiscale
 from lamp_kernels.anomaly import anomaly_map, anomaly_score
-from lamp_kernels.options import (
+from lamp_kernels.checks import check_choice
+from lamp_kernels.signatures import by_name
+from lamp_kernels.spec import (
     AMPLIFICATIONS,
-    METRICS,
-    MULTISCALE_REDUCTIONS,
+    COEFFICIENTS,
+    DEFAULTS,
+    SCALE_WEIGHTS,
+    SIMILARITY,
     Amplification,
     Dissimilarity,
     Level,
-    LossOptions,
-    Metric,
+    LossSpec,
     Padding,
     Reduction,
-    Terms,
-    by_name,
-    check_choice,
-    check_coefficient,
+    Term,
     check_eps,
-    check_reduction,
     check_scale_weights,
+    check_terms,
 )
-from lamp_kernels.tensors import check_float_tensor
+from lamp_kernels.validation import check_float_tensor
 
 __all__ = [
     "amplified_l1_loss",
@@ -51,11 +52,14 @@ __all__ = [
     "ssim",
 ]
 
-# Of Wang, Simoncelli and Bovik, 2003, for scales fine to coarse; they sum to 1.0001.
-SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+SSIM, MSE, L1 = (Term("ssim"),), (Term("mse"),), (Term("l1"),)
 
 
-def amplify(loss: Tensor, amplification: Amplification = "log", eps: float = 1e-2) -> Tensor:
+def amplify(
+    loss: Tensor,
+    amplification: Amplification = DEFAULTS.amplification,
+    eps: float = DEFAULTS.eps,
+) -> Tensor:
     """Amplify any elementwise loss: A(L) = -log1p(-L), continued by its tangent above 1 - eps.
 
     The way to LAMP for a metric of your own: compute its loss element by element, scaled so
@@ -83,8 +87,8 @@ def amplify(loss: Tensor, amplification: Amplification = "log", eps: float = 1e-
         tensor([0.0000, 0.6931])
     """
     check_float_tensor("loss", loss)
-    check_choice("amplification", amplification, AMPLIFICATIONS)
-    return reference.amplify(loss, amplification, check_eps(eps))
+    check_choice("amplification", amplification, tuple(AMPLIFICATIONS))
+    return reference.amplify(loss, LossSpec(amplification=amplification, eps=check_eps(eps)))
 
 
 @by_name
@@ -93,25 +97,35 @@ def amplified_ssim_loss(
     target: Tensor,
     weight: Tensor | None = None,
     *,
-    data_range: float = 1.0,
-    window_size: int = 11,
-    sigma: float = 1.5,
-    k1: float = 0.01,
-    k2: float = 0.03,
-    padding: Padding = "reflect",
-    dissimilarity: Dissimilarity = "half",
-    amplification: Amplification = "log",
-    amplify_over: Level = "element",
-    eps: float = 1e-2,
-    reduction: Reduction = "mean",
+    data_range: float = DEFAULTS.data_range,
+    window_size: int = DEFAULTS.window_size,
+    sigma: float = DEFAULTS.sigma,
+    k1: float = DEFAULTS.k1,
+    k2: float = DEFAULTS.k2,
+    padding: Padding = DEFAULTS.padding,
+    dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
+    amplification: Amplification = DEFAULTS.amplification,
+    amplify_over: Level = DEFAULTS.amplify_over,
+    eps: float = DEFAULTS.eps,
+    reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
     """Amplified SSIM loss. See `AmplifiedSSIMLoss` for formula, options, shapes and errors."""
-    options = LossOptions(
-        data_range, window_size, sigma, k1, k2, padding, dissimilarity, amplification, eps
-    )
-    terms: Terms = {"ssim": 1.0}
-    return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
+    spec = LossSpec(
+        SSIM,
+        data_range,
+        window_size,
+        sigma,
+        k1,
+        k2,
+        padding,
+        dissimilarity,
+        amplification,
+        eps,
+        amplify_over,
+        reduction,
+    ).checked()
+    return losses.loss(spec, input, target, weight, backend)
 
 
 @by_name
@@ -120,17 +134,23 @@ def amplified_mse_loss(
     target: Tensor,
     weight: Tensor | None = None,
     *,
-    data_range: float = 1.0,
-    amplification: Amplification = "log",
-    amplify_over: Level = "element",
-    eps: float = 1e-2,
-    reduction: Reduction = "mean",
+    data_range: float = DEFAULTS.data_range,
+    amplification: Amplification = DEFAULTS.amplification,
+    amplify_over: Level = DEFAULTS.amplify_over,
+    eps: float = DEFAULTS.eps,
+    reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
     """Amplified squared error. See `AmplifiedMSELoss` for formula, options, shapes and errors."""
-    options = LossOptions(data_range, amplification=amplification, eps=eps)
-    terms: Terms = {"mse": 1.0}
-    return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
+    spec = LossSpec(
+        MSE,
+        data_range,
+        amplification=amplification,
+        eps=eps,
+        amplify_over=amplify_over,
+        reduction=reduction,
+    ).checked()
+    return losses.loss(spec, input, target, weight, backend)
 
 
 @by_name
@@ -139,17 +159,23 @@ def amplified_l1_loss(
     target: Tensor,
     weight: Tensor | None = None,
     *,
-    data_range: float = 1.0,
-    amplification: Amplification = "log",
-    amplify_over: Level = "element",
-    eps: float = 1e-2,
-    reduction: Reduction = "mean",
+    data_range: float = DEFAULTS.data_range,
+    amplification: Amplification = DEFAULTS.amplification,
+    amplify_over: Level = DEFAULTS.amplify_over,
+    eps: float = DEFAULTS.eps,
+    reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
     """Amplified absolute error. See `AmplifiedL1Loss` for formula, options, shapes and errors."""
-    options = LossOptions(data_range, amplification=amplification, eps=eps)
-    terms: Terms = {"l1": 1.0}
-    return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
+    spec = LossSpec(
+        L1,
+        data_range,
+        amplification=amplification,
+        eps=eps,
+        amplify_over=amplify_over,
+        reduction=reduction,
+    ).checked()
+    return losses.loss(spec, input, target, weight, backend)
 
 
 @by_name
@@ -158,28 +184,38 @@ def amplified_reconstruction_loss(
     target: Tensor,
     weight: Tensor | None = None,
     *,
-    ssim: float = 1.0,
-    mse: float = 1.0,
-    l1: float = 0.0,
-    data_range: float = 1.0,
-    window_size: int = 11,
-    sigma: float = 1.5,
-    k1: float = 0.01,
-    k2: float = 0.03,
-    padding: Padding = "reflect",
-    dissimilarity: Dissimilarity = "half",
-    amplification: Amplification = "log",
-    amplify_over: Level = "element",
-    eps: float = 1e-2,
-    reduction: Reduction = "mean",
+    ssim: float = COEFFICIENTS["ssim"],
+    mse: float = COEFFICIENTS["mse"],
+    l1: float = COEFFICIENTS["l1"],
+    data_range: float = DEFAULTS.data_range,
+    window_size: int = DEFAULTS.window_size,
+    sigma: float = DEFAULTS.sigma,
+    k1: float = DEFAULTS.k1,
+    k2: float = DEFAULTS.k2,
+    padding: Padding = DEFAULTS.padding,
+    dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
+    amplification: Amplification = DEFAULTS.amplification,
+    amplify_over: Level = DEFAULTS.amplify_over,
+    eps: float = DEFAULTS.eps,
+    reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
     """Weighted sum of amplified terms. See `AmplifiedReconstructionLoss` for all else."""
-    options = LossOptions(
-        data_range, window_size, sigma, k1, k2, padding, dissimilarity, amplification, eps
-    )
-    terms = check_terms(ssim, mse, l1)
-    return _loss(input, target, weight, terms, options, amplify_over, reduction, backend)
+    spec = LossSpec(
+        check_terms({"ssim": ssim, "mse": mse, "l1": l1}),
+        data_range,
+        window_size,
+        sigma,
+        k1,
+        k2,
+        padding,
+        dissimilarity,
+        amplification,
+        eps,
+        amplify_over,
+        reduction,
+    ).checked()
+    return losses.loss(spec, input, target, weight, backend)
 
 
 @by_name
@@ -188,29 +224,37 @@ def amplified_ms_ssim_loss(
     target: Tensor,
     weight: Tensor | None = None,
     *,
-    data_range: float = 1.0,
-    window_size: int = 11,
-    sigma: float = 1.5,
-    k1: float = 0.01,
-    k2: float = 0.03,
-    padding: Padding = "reflect",
-    dissimilarity: Dissimilarity = "half",
+    data_range: float = DEFAULTS.data_range,
+    window_size: int = DEFAULTS.window_size,
+    sigma: float = DEFAULTS.sigma,
+    k1: float = DEFAULTS.k1,
+    k2: float = DEFAULTS.k2,
+    padding: Padding = DEFAULTS.padding,
+    dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
     scale_weights: Sequence[float] = SCALE_WEIGHTS,
-    amplification: Amplification = "log",
-    amplify_over: Level = "element",
-    eps: float = 1e-2,
-    reduction: Reduction = "mean",
+    amplification: Amplification = DEFAULTS.amplification,
+    amplify_over: Level = DEFAULTS.amplify_over,
+    eps: float = DEFAULTS.eps,
+    reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
     """Amplified MS-SSIM loss. See `AmplifiedMSSSIMLoss` for formula, options, shapes and errors."""
-    check_reduction(amplify_over, reduction, MULTISCALE_REDUCTIONS)
-    scale_weights = check_scale_weights(scale_weights)
-    options = LossOptions(
-        data_range, window_size, sigma, k1, k2, padding, dissimilarity, amplification, eps
+    spec = LossSpec(
+        SSIM,
+        data_range,
+        window_size,
+        sigma,
+        k1,
+        k2,
+        padding,
+        dissimilarity,
+        amplification,
+        eps,
+        amplify_over,
+        reduction,
+        check_scale_weights(scale_weights),
     ).checked()
-    return multiscale.reduced_loss(
-        input, target, weight, options, scale_weights, amplify_over, reduction, backend
-    )
+    return multiscale.loss(spec, input, target, weight, backend)
 
 
 @by_name
@@ -218,12 +262,12 @@ def ssim(
     input: Tensor,
     target: Tensor,
     *,
-    data_range: float = 1.0,
-    window_size: int = 11,
-    sigma: float = 1.5,
-    k1: float = 0.01,
-    k2: float = 0.03,
-    padding: Padding = "valid",
+    data_range: float = DEFAULTS.data_range,
+    window_size: int = DEFAULTS.window_size,
+    sigma: float = DEFAULTS.sigma,
+    k1: float = DEFAULTS.k1,
+    k2: float = DEFAULTS.k2,
+    padding: Padding = SIMILARITY.padding,
     reduction: Literal["mean", "image", "none"] = "mean",
     backend: str | None = None,
 ) -> Tensor:
@@ -253,11 +297,16 @@ def ssim(
     `lamp_kernels.reference`.
     """
     check_choice("reduction", reduction, ("mean", "image", "none"))
-    options = LossOptions(
-        data_range, window_size, sigma, k1, k2, padding, "full", amplification="none"
-    )
-    terms: Terms = {"ssim": 1.0}
-    return 1.0 - _loss(input, target, None, terms, options, "element", reduction, backend)
+    spec = SIMILARITY._replace(
+        data_range=data_range,
+        window_size=window_size,
+        sigma=sigma,
+        k1=k1,
+        k2=k2,
+        padding=padding,
+        reduction=reduction,
+    ).checked()
+    return 1.0 - losses.loss(spec, input, target, None, backend)
 
 
 @by_name
@@ -265,12 +314,12 @@ def ms_ssim(
     input: Tensor,
     target: Tensor,
     *,
-    data_range: float = 1.0,
-    window_size: int = 11,
-    sigma: float = 1.5,
-    k1: float = 0.01,
-    k2: float = 0.03,
-    padding: Padding = "valid",
+    data_range: float = DEFAULTS.data_range,
+    window_size: int = DEFAULTS.window_size,
+    sigma: float = DEFAULTS.sigma,
+    k1: float = DEFAULTS.k1,
+    k2: float = DEFAULTS.k2,
+    padding: Padding = SIMILARITY.padding,
     scale_weights: Sequence[float] = SCALE_WEIGHTS,
     reduction: Literal["mean", "image"] = "mean",
     backend: str | None = None,
@@ -298,54 +347,17 @@ def ms_ssim(
         TypeError, ValueError: as all functions of this module.
 
     Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality
-    assessment", Asilomar 2003. See `lamp_kernels.multiscale`.
+    assessment", Asilomar 2003. See `lamp_kernels.ms_ssim`.
     """
     check_choice("reduction", reduction, ("mean", "image"))
-    return 1.0 - amplified_ms_ssim_loss(
-        input,
-        target,
+    spec = SIMILARITY._replace(
         data_range=data_range,
         window_size=window_size,
         sigma=sigma,
         k1=k1,
         k2=k2,
         padding=padding,
-        dissimilarity="full",
-        scale_weights=scale_weights,
-        amplification="none",
         reduction=reduction,
-        backend=backend,
-    )
-
-
-def check_terms(ssim: float, mse: float, l1: float) -> Terms:
-    """The terms that count, or an error naming the coefficient that is wrong."""
-    terms: dict[Metric, float] = {}
-    for metric, value in zip(METRICS, (ssim, mse, l1), strict=True):
-        coefficient = check_coefficient(metric, value)
-        if coefficient > 0.0:
-            terms[metric] = coefficient
-    if not terms:
-        raise ValueError(
-            f"one of ssim, mse and l1 must be positive, got ssim={ssim}, mse={mse}, l1={l1}"
-        )
-    return terms
-
-
-def _loss(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    terms: Terms,
-    options: LossOptions,
-    amplify_over: Level,
-    reduction: Reduction,
-    backend: str | None,
-) -> Tensor:
-    check_reduction(amplify_over, reduction)
-    options = options.checked()
-    if reduction == "none":
-        return dispatch.loss_map(input, target, weight, terms, options, backend)
-    return dispatch.reduced_loss(
-        input, target, weight, terms, options, amplify_over, reduction, backend
-    )
+        scale_weights=check_scale_weights(scale_weights),
+    ).checked()
+    return 1.0 - multiscale.loss(spec, input, target, None, backend)

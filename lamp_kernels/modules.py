@@ -5,30 +5,31 @@ nothing in the `state_dict`. Options are given by name: an 11 by position would 
 us and a window to others.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from lamp_kernels import dispatch, functional, multiscale
+from lamp_kernels import losses
+from lamp_kernels import ms_ssim as multiscale
 from lamp_kernels.backends import check_request
-from lamp_kernels.options import (
+from lamp_kernels.signatures import by_name, tensors_only
+from lamp_kernels.spec import (
+    COEFFICIENTS,
+    DEFAULTS,
     METRICS,
-    MULTISCALE_REDUCTIONS,
-    REDUCTIONS,
+    SCALE_WEIGHTS,
     Amplification,
     Dissimilarity,
     Level,
-    LossOptions,
+    LossSpec,
     Padding,
     Reduction,
-    Terms,
-    by_name,
-    check_reduction,
+    Term,
     check_scale_weights,
-    tensors_only,
+    check_terms,
 )
 
 __all__ = [
@@ -41,52 +42,63 @@ __all__ = [
 
 
 class _AmplifiedLoss(_Loss):
-    """Holds the options as attributes of the same names, checked once here and in each call."""
+    """Keeps the options as attributes of the same names, and the spec that they add up to.
 
-    _function: Callable[..., Tensor]
-    _reductions: Mapping[Level, tuple[Reduction, ...]] = REDUCTIONS
-    _names: tuple[str, ...]
+    The spec is checked when the module is made, and again by the first call after an option was
+    changed.
+    """
+
+    _terms: ClassVar[tuple[Term, ...]]
+    _loss = staticmethod(losses.loss)
+    _count_on_tangent = staticmethod(losses.count_on_tangent)
+    _options: tuple[str, ...] = ()
+    _spec: LossSpec | None = None
     backend: str | None
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        """arguments: the `locals()` of the subclass's constructor: self and the options."""
+        options = {k: v for k, v in arguments.items() if k not in ("self", "__class__")}
         super().__init__(reduction=options["reduction"])
-        check_reduction(options["amplify_over"], options["reduction"], self._reductions)
-        check_request(options["backend"])
-        LossOptions(**{k: v for k, v in options.items() if k in LossOptions._fields}).checked()
-        self._names = tuple(options)
         for name, value in options.items():
             setattr(self, name, value)
+        self._options = tuple(options)
+        check_request(self.backend)
+        self._spec = self._checked_spec()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in self._options:
+            self._spec = None
+
+    def _checked_spec(self) -> LossSpec:
+        return LossSpec(**self._fields()).checked()
+
+    def _fields(self) -> dict[str, Any]:
+        """The fields of the spec that differ from the defaults, or may."""
+        options = {k: getattr(self, k) for k in self._options if k in LossSpec._fields}
+        return {"terms": self._terms, **options}
 
     @tensors_only
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        options = {name: getattr(self, name) for name in self._names}
-        return type(self)._function(input, target, weight, **options)
+        return self._loss(self._spec or self._checked_spec(), input, target, weight, self.backend)
 
     @torch.no_grad()
     def tangent_share(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The share of elements with L > 1 - eps, where A is a straight line of slope 1/eps; ().
 
-        Several percent say that the images may not lie within `data_range`, or that the network is
-        far from them: there the loss cannot tell wrong from wholly wrong. Elements of weight 0 do
-        not count, those of every term do, of MS-SSIM every position of every scale; also where a
-        mean is amplified or nothing is. Computes the losses once more, and waits for no device.
+        Several percent suggest that the images do not lie within `data_range`, or that the network
+        is far from them: there the loss cannot tell wrong from completely wrong. Elements of weight
+        0 do not count. Those of every term count, for MS-SSIM every position of every scale; also
+        where a mean or nothing is amplified. Computes the losses once more, without synchronizing
+        with the device.
         """
-        options = LossOptions(
-            **{name: getattr(self, name) for name in self._names if name in LossOptions._fields}
-        ).checked()
-        on, counted = self._on_tangent(input, target, weight, options)
-        return on / counted.clamp(min=1)
-
-    def _on_tangent(
-        self, input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions
-    ) -> tuple[Tensor, Tensor]:
-        return dispatch.on_tangent(input, target, weight, self._terms(), options, self.backend)
-
-    def _terms(self) -> Terms:
-        raise NotImplementedError
+        spec = self._spec or self._checked_spec()
+        backend = losses.prepare(spec, input, target, weight, self.backend)
+        found, counted = self._count_on_tangent(backend, spec, input, target, weight)
+        return found / counted.clamp(min=1)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._names)
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
 
 
 class AmplifiedSSIMLoss(_AmplifiedLoss):
@@ -153,42 +165,26 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
         0.0
     """
 
-    _function = staticmethod(functional.amplified_ssim_loss)
+    _terms = (Term("ssim"),)
 
     @by_name
     def __init__(
         self,
         *,
-        data_range: float = 1.0,
-        window_size: int = 11,
-        sigma: float = 1.5,
-        k1: float = 0.01,
-        k2: float = 0.03,
-        padding: Padding = "reflect",
-        dissimilarity: Dissimilarity = "half",
-        amplification: Amplification = "log",
-        amplify_over: Level = "element",
-        eps: float = 1e-2,
-        reduction: Reduction = "mean",
+        data_range: float = DEFAULTS.data_range,
+        window_size: int = DEFAULTS.window_size,
+        sigma: float = DEFAULTS.sigma,
+        k1: float = DEFAULTS.k1,
+        k2: float = DEFAULTS.k2,
+        padding: Padding = DEFAULTS.padding,
+        dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
+        amplification: Amplification = DEFAULTS.amplification,
+        amplify_over: Level = DEFAULTS.amplify_over,
+        eps: float = DEFAULTS.eps,
+        reduction: Reduction = DEFAULTS.reduction,
         backend: str | None = None,
     ) -> None:
-        super().__init__(
-            data_range=data_range,
-            window_size=window_size,
-            sigma=sigma,
-            k1=k1,
-            k2=k2,
-            padding=padding,
-            dissimilarity=dissimilarity,
-            amplification=amplification,
-            amplify_over=amplify_over,
-            eps=eps,
-            reduction=reduction,
-            backend=backend,
-        )
-
-    def _terms(self) -> Terms:
-        return {"ssim": 1.0}
+        super().__init__(locals())
 
 
 class AmplifiedMSELoss(_AmplifiedLoss):
@@ -210,30 +206,20 @@ class AmplifiedMSELoss(_AmplifiedLoss):
         tensor(0.2877)
     """
 
-    _function = staticmethod(functional.amplified_mse_loss)
+    _terms = (Term("mse"),)
 
     @by_name
     def __init__(
         self,
         *,
-        data_range: float = 1.0,
-        amplification: Amplification = "log",
-        amplify_over: Level = "element",
-        eps: float = 1e-2,
-        reduction: Reduction = "mean",
+        data_range: float = DEFAULTS.data_range,
+        amplification: Amplification = DEFAULTS.amplification,
+        amplify_over: Level = DEFAULTS.amplify_over,
+        eps: float = DEFAULTS.eps,
+        reduction: Reduction = DEFAULTS.reduction,
         backend: str | None = None,
     ) -> None:
-        super().__init__(
-            data_range=data_range,
-            amplification=amplification,
-            amplify_over=amplify_over,
-            eps=eps,
-            reduction=reduction,
-            backend=backend,
-        )
-
-    def _terms(self) -> Terms:
-        return {"mse": 1.0}
+        super().__init__(locals())
 
 
 class AmplifiedL1Loss(AmplifiedMSELoss):
@@ -247,10 +233,7 @@ class AmplifiedL1Loss(AmplifiedMSELoss):
         tensor(0.6931)
     """
 
-    _function = staticmethod(functional.amplified_l1_loss)
-
-    def _terms(self) -> Terms:
-        return {"l1": 1.0}
+    _terms = (Term("l1"),)
 
 
 class AmplifiedReconstructionLoss(_AmplifiedLoss):
@@ -272,50 +255,33 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
         0.0
     """
 
-    _function = staticmethod(functional.amplified_reconstruction_loss)
+    _terms = ()  # by the coefficients
 
     @by_name
     def __init__(
         self,
         *,
-        ssim: float = 1.0,
-        mse: float = 1.0,
-        l1: float = 0.0,
-        data_range: float = 1.0,
-        window_size: int = 11,
-        sigma: float = 1.5,
-        k1: float = 0.01,
-        k2: float = 0.03,
-        padding: Padding = "reflect",
-        dissimilarity: Dissimilarity = "half",
-        amplification: Amplification = "log",
-        amplify_over: Level = "element",
-        eps: float = 1e-2,
-        reduction: Reduction = "mean",
+        ssim: float = COEFFICIENTS["ssim"],
+        mse: float = COEFFICIENTS["mse"],
+        l1: float = COEFFICIENTS["l1"],
+        data_range: float = DEFAULTS.data_range,
+        window_size: int = DEFAULTS.window_size,
+        sigma: float = DEFAULTS.sigma,
+        k1: float = DEFAULTS.k1,
+        k2: float = DEFAULTS.k2,
+        padding: Padding = DEFAULTS.padding,
+        dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
+        amplification: Amplification = DEFAULTS.amplification,
+        amplify_over: Level = DEFAULTS.amplify_over,
+        eps: float = DEFAULTS.eps,
+        reduction: Reduction = DEFAULTS.reduction,
         backend: str | None = None,
     ) -> None:
-        super().__init__(
-            ssim=ssim,
-            mse=mse,
-            l1=l1,
-            data_range=data_range,
-            window_size=window_size,
-            sigma=sigma,
-            k1=k1,
-            k2=k2,
-            padding=padding,
-            dissimilarity=dissimilarity,
-            amplification=amplification,
-            amplify_over=amplify_over,
-            eps=eps,
-            reduction=reduction,
-            backend=backend,
-        )
-        functional.check_terms(ssim, mse, l1)
+        super().__init__(locals())
 
-    def _terms(self) -> Terms:
-        ssim, mse, l1 = (getattr(self, metric) for metric in METRICS)
-        return functional.check_terms(ssim, mse, l1)
+    def _fields(self) -> dict[str, Any]:
+        terms = check_terms({metric: getattr(self, metric) for metric in METRICS})
+        return {**super()._fields(), "terms": terms}
 
 
 class AmplifiedMSSSIMLoss(_AmplifiedLoss):
@@ -323,7 +289,7 @@ class AmplifiedMSSSIMLoss(_AmplifiedLoss):
 
     Each scale halves the sides; inner scales take the contrast-structure term 1 - q of SSIM, the
     last one SSIM itself. For each channel MS-SSIM is the product of the scales' means, to the power
-    of their weights (see `lamp_kernels.multiscale`).
+    of their weights (see `lamp_kernels.ms_ssim`).
 
     Args:
         scale_weights: w_j >= 0 without unit, fine to coarse, as many as there are scales; below
@@ -361,46 +327,30 @@ class AmplifiedMSSSIMLoss(_AmplifiedLoss):
         0.0
     """
 
-    _function = staticmethod(functional.amplified_ms_ssim_loss)
-    _reductions = MULTISCALE_REDUCTIONS
+    _terms = (Term("ssim"),)
+    _loss = staticmethod(multiscale.loss)
+    _count_on_tangent = staticmethod(multiscale.count_on_tangent)
+    scale_weights: Sequence[float]
 
     @by_name
     def __init__(
         self,
         *,
-        data_range: float = 1.0,
-        window_size: int = 11,
-        sigma: float = 1.5,
-        k1: float = 0.01,
-        k2: float = 0.03,
-        padding: Padding = "reflect",
-        dissimilarity: Dissimilarity = "half",
-        scale_weights: Sequence[float] = functional.SCALE_WEIGHTS,
-        amplification: Amplification = "log",
-        amplify_over: Level = "element",
-        eps: float = 1e-2,
-        reduction: Reduction = "mean",
+        data_range: float = DEFAULTS.data_range,
+        window_size: int = DEFAULTS.window_size,
+        sigma: float = DEFAULTS.sigma,
+        k1: float = DEFAULTS.k1,
+        k2: float = DEFAULTS.k2,
+        padding: Padding = DEFAULTS.padding,
+        dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
+        scale_weights: Sequence[float] = SCALE_WEIGHTS,
+        amplification: Amplification = DEFAULTS.amplification,
+        amplify_over: Level = DEFAULTS.amplify_over,
+        eps: float = DEFAULTS.eps,
+        reduction: Reduction = DEFAULTS.reduction,
         backend: str | None = None,
     ) -> None:
-        super().__init__(
-            data_range=data_range,
-            window_size=window_size,
-            sigma=sigma,
-            k1=k1,
-            k2=k2,
-            padding=padding,
-            dissimilarity=dissimilarity,
-            scale_weights=scale_weights,
-            amplification=amplification,
-            amplify_over=amplify_over,
-            eps=eps,
-            reduction=reduction,
-            backend=backend,
-        )
-        check_scale_weights(scale_weights)
+        super().__init__(locals())
 
-    def _on_tangent(
-        self, input: Tensor, target: Tensor, weight: Tensor | None, options: LossOptions
-    ) -> tuple[Tensor, Tensor]:
-        scale_weights = check_scale_weights(self.scale_weights)
-        return multiscale.on_tangent(input, target, weight, options, scale_weights, self.backend)
+    def _fields(self) -> dict[str, Any]:
+        return {**super()._fields(), "scale_weights": check_scale_weights(self.scale_weights)}

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from lamp_kernels.options import check_data_range
-from lamp_kernels.tensors import check_float_tensor
+from lamp_kernels.spec import DEFAULTS, check_data_range
+from lamp_kernels.validation import check_float_tensor
 
 FAR_TOO_LARGE = 10  # times as large as the greatest value: 12 bits of 16, [0, 1] of 255
 
@@ -73,7 +73,9 @@ class RangeCheck(NamedTuple):
         return f"not within [0, {self.data_range:g}], {name}: {found}. {advice}"
 
 
-def check_range(input: Tensor, target: Tensor, data_range: float = 1.0) -> RangeCheck:
+def check_range(
+    input: Tensor, target: Tensor, data_range: float = DEFAULTS.data_range
+) -> RangeCheck:
     """Say whether all values of `input` and `target` are finite and within [0, data_range].
 
     Nor does a target fit whose values, if not all 0, stay below a tenth of data_range, as images in

@@ -16,14 +16,12 @@ Source of SSIM: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004.
 """
 
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
-from lamp_kernels.levels import SharedFactors
-from lamp_kernels.options import Amplification, LossOptions, Metric, Padding, Sums, Terms
+from lamp_kernels.spec import LossSpec, Metric, Padding
 from lamp_kernels.tensors import being_traced, compute_dtype, has_autocast, in_torchscript
 
 SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one thread
@@ -31,32 +29,42 @@ SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one th
 # ---- Amplification -----------------------------------------------------------------------------
 
 
-def amplify(loss: Tensor, amplification: Amplification, eps: float) -> Tensor:
+def amplify(loss: Tensor, spec: LossSpec) -> Tensor:
+    """A(L), element by element, in float32 or float64. NaN gives NaN."""
+    loss = loss.to(compute_dtype(loss.dtype))
+    return amplify_log(loss, spec.eps) if spec.amplification == "log" else loss
+
+
+def amplify_log(loss: Tensor, eps: float) -> Tensor:
     """A(L) = -log1p(-L) up to L = 1 - eps, continued above by its tangent there.
 
     The slope 1/(1 - L) grows from 1 at L = 0 to 1/eps and stays there, so a finite loss has a
-    finite value and a gradient that never dies. NaN gives NaN. The tangent's share is exactly 0
-    below the knee, its slope too: 1/eps - 1/eps would leave the rounding of 1/eps in a slope of 1.
+    finite value and a gradient that never vanishes. The tangent's part is exactly 0 below the knee,
+    and so is its slope: 1/eps - 1/eps would leave the rounding error of 1/eps in a slope of 1.
     """
-    loss = loss.to(compute_dtype(loss.dtype))
-    if amplification == "none":
-        return loss
     knee = 1.0 - eps
-    # Not clamp: at the knee itself PyTorch 2.14 gives it a derivative of 0.
+    # Not clamp, whose derivative at the knee itself is 0 in PyTorch 2.14.
     return torch.relu(loss - knee) / eps - torch.log1p(-loss.masked_fill(loss > knee, knee))
 
 
 # ---- Pointwise losses --------------------------------------------------------------------------
 
 
-def squared_error(input: Tensor, target: Tensor, data_range: float) -> Tensor:
-    """((x - y)/R)^2, element by element."""
-    return _in_units_of(data_range, input - target).square()
+def pointwise_loss(metric: Metric, input: Tensor, target: Tensor, spec: LossSpec) -> Tensor:
+    """L of a metric without a window, element by element, from d = (x - y)/R."""
+    difference = _in_units_of(spec.data_range, input - target)
+    if metric == "mse":
+        return squared_error(difference)
+    return absolute_error(difference)
 
 
-def absolute_error(input: Tensor, target: Tensor, data_range: float) -> Tensor:
-    """|x - y|/R, element by element; its derivative at x = y is 0, and NaN at NaN."""
-    difference = _in_units_of(data_range, input - target)
+def squared_error(difference: Tensor) -> Tensor:
+    """d^2."""
+    return difference.square()
+
+
+def absolute_error(difference: Tensor) -> Tensor:
+    """|d|; its derivative at d = 0 is 0, and NaN at NaN."""
     nan = torch.where(difference.isnan(), difference, 0.0).detach()  # abs() would lose its gradient
     return torch.where(difference.isnan(), difference * nan, difference.abs())
 
@@ -69,23 +77,23 @@ def _in_units_of(data_range: float, value: Tensor) -> Tensor:
 
 
 def ssim_dissimilarity(
-    input: Tensor, target: Tensor, options: LossOptions, weight: Tensor | None = None
+    input: Tensor, target: Tensor, spec: LossSpec, weight: Tensor | None = None
 ) -> Tensor:
     """T = 1 - SSIM at each window position: (N, C, H, W) -> (N, C, H', W'), T >= 0.
 
     weight: 0 where the loss does not count, broadcasting to the images; for accuracy alone.
     """
-    d = _in_units_of(options.data_range, input - target)
-    s = _in_units_of(options.data_range, input + target)
-    (mu_d, mu_s), (var_d, var_s) = _window_moments(d, s, options, weight)
+    d = _in_units_of(spec.data_range, input - target)
+    s = _in_units_of(spec.data_range, input + target)
+    (mu_d, mu_s), (var_d, var_s) = _window_moments(d, s, spec, weight)
     mu_d2, mu_s2 = mu_d.square(), mu_s.square()
-    p = mu_d2 / (torch.lerp(mu_d2, mu_s2, 0.5) + options.k1**2)
-    q = var_d / (torch.lerp(var_d, var_s, 0.5) + options.k2**2)
+    p = mu_d2 / (torch.lerp(mu_d2, mu_s2, 0.5) + spec.k1**2)
+    q = var_d / (torch.lerp(var_d, var_s, 0.5) + spec.k2**2)
     return _at_least_zero(torch.addcmul(p, q, 1.0 - p))
 
 
 def _window_moments(
-    d: Tensor, s: Tensor, options: LossOptions, weight: Tensor | None
+    d: Tensor, s: Tensor, spec: LossSpec, weight: Tensor | None
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Windowed means of d and s, and their variances.
 
@@ -93,16 +101,16 @@ def _window_moments(
     (v - c)^2. One level serves d; s, which has the picture's contrast, has two, and a window takes
     the nearer one. The derivative treats them as the constants that they are.
     """
-    if options.window_size == 1:
+    if spec.window_size == 1:
         return (d, s), (torch.zeros_like(d), torch.zeros_like(s))
-    taps = gaussian(options.window_size, options.sigma)
+    taps = gaussian(spec.window_size, spec.sigma)
     radius = len(taps) // 2
     # 0 where not finite, so that a NaN reaches the windows that see it and no other.
     levels = [
         level.nan_to_num(0.0, 0.0, 0.0)
         for level in (_level_of_difference(d, weight), *_levels_of_sum(s))
     ]
-    d, s = (_pad(v, radius, options.padding) for v in (d, s))
+    d, s = (_pad(v, radius, spec.padding) for v in (d, s))
     centred = torch.cat([v - level for v, level in zip((d, s, s), levels, strict=True)], dim=1)
     mean, square = _window_mean(torch.cat([centred, centred.square()], dim=1), taps).chunk(2, dim=1)
     mean_d, mean_low, mean_high = mean.chunk(3, dim=1)
@@ -245,95 +253,42 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 
 def blur(maps: Tensor, size: int, sigma: float, padding: Padding) -> Tensor:
     """Maps (N, P, H, W) under a normalised Gaussian window of `size` x `size` pixels."""
-    with _without_autocast(maps.device.type):
+    with without_autocast(maps.device.type):
         return _window_mean(_pad(maps, size // 2, padding), gaussian(size, sigma))
 
 
-# ---- What the public functions call ------------------------------------------------------------
+# ---- Losses and their sums ---------------------------------------------------------------------
 
 
-def loss_map(terms: Terms, input: Tensor, target: Tensor, options: LossOptions) -> Tensor:
-    """The sum of coefficient times A(L) over the terms, on their common grid."""
-    total: Tensor | None = None
-    for metric, coefficient in terms.items():
-        loss = elementwise_loss(metric, input, target, options)
-        if coefficient != 1.0:
-            loss = loss * coefficient
-        total = loss if total is None else total + loss
-    assert total is not None  # there is always a term
-    return total
-
-
-def image_losses(
-    metrics: Sequence[Metric],
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    factors: Tensor | SharedFactors,
-    options: LossOptions,
-    *,
-    amplified: bool,
-    sums: Sums,
+def elementwise_loss(
+    metric: Metric, input: Tensor, target: Tensor, spec: LossSpec, weight: Tensor | None = None
 ) -> Tensor:
-    """Factors times the sum of m L or m A(L) over each image, added up as `sums` says.
+    """A(L) of one metric on its own grid, in float32 or float64.
 
-    weight: m, of the dtype of the loss, as many dimensions as the images and broadcasting to them.
-    factors: known before any pixel is read: (N, T), where `sums` is not "batch", or shared. The
-    order of terms is that of `metrics`.
+    weight: as in `ssim_dissimilarity`; nothing is multiplied by it.
     """
-    with _without_autocast(input.device.type):
-        shares = []
-        for term, metric in enumerate(metrics):
-            loss = elementwise_loss(metric, input, target, options, amplified, weight)
-            factor = (
-                factors[:, term] if isinstance(factors, Tensor) else factors.of(term, loss.shape)
-            )
-            if weight is not None:
-                loss = loss * on_grid(weight, input.shape, loss.shape)
-            shares.append(factor * sum_images(loss))
-        if sums == "terms":
-            return torch.stack(shares, dim=1)
-        total = shares[0]
-        for share in shares[1:]:
-            total = total + share
-        return total.sum() if sums == "batch" else total
+    with without_autocast(input.device.type):
+        dtype = compute_dtype(input.dtype, target.dtype)
+        x, y = input.to(dtype), target.to(dtype)
+        if metric == "ssim":
+            loss = ssim_dissimilarity(x, y, spec, weight)
+            if spec.ssim_scale != 1.0:
+                loss = loss * spec.ssim_scale
+        else:
+            loss = pointwise_loss(metric, x, y, spec)
+        return amplify(loss, spec)
 
 
 def on_grid(weight: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
-    """The weight as it broadcasts to the loss's grid: for "valid" its value at window centres.
+    """The weight as it broadcasts to the loss's grid: for "valid" its value at window centers.
 
-    Its own size is kept: a mask of one channel is never written out for every channel.
+    Its own size is kept: a mask with one channel is never written out for every channel.
     """
     for dim in range(weight.dim()):
         lost = shape[dim] - grid[dim]
         if lost and weight.shape[dim] != 1:
             weight = weight.narrow(dim, lost // 2, grid[dim])
     return weight
-
-
-def elementwise_loss(
-    metric: Metric,
-    input: Tensor,
-    target: Tensor,
-    options: LossOptions,
-    amplified: bool = True,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """The elementwise loss L, or A(L), on the loss's own grid, in float32 or float64.
-
-    weight: as of `ssim_dissimilarity`; nothing is multiplied by it.
-    """
-    with _without_autocast(input.device.type):
-        dtype = compute_dtype(input.dtype, target.dtype)
-        x, y = input.to(dtype), target.to(dtype)
-        if metric == "ssim":
-            dissimilarity = ssim_dissimilarity(x, y, options, weight)
-            loss = dissimilarity * 0.5 if options.dissimilarity == "half" else dissimilarity
-        elif metric == "mse":
-            loss = squared_error(x, y, options.data_range)
-        else:
-            loss = absolute_error(x, y, options.data_range)
-        return amplify(loss, options.amplification if amplified else "none", options.eps)
 
 
 def sum_images(values: Tensor) -> Tensor:
@@ -355,7 +310,8 @@ def sum_images(values: Tensor) -> Tensor:
     return partial.sum(dim=1) + remainder.sum(dim=1)
 
 
-def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """A context in which autocast does not cast operations on this kind of device."""
     if has_autocast(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()

@@ -13,7 +13,7 @@ own operators do. PyTorch's way for a Function of Python's, `setup_context`, beg
 dispatcher, where torch.compile would have to see into it; this one is behind it.
 
 Backward calls the operators and PyTorch's arithmetic alone, so both rules hold for it too. What
-would be a second derivative meets `ops.register_once`.
+would be a second derivative meets `block_double_backward` of `lamp_kernels.autograd`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
+
+from lamp_kernels.ops import Operators
 
 Dim = int | None  # which dimension of a tensor is mapped
 
@@ -41,13 +43,14 @@ def recording_below() -> Iterator[None]:
         yield
 
 
-def register(library: str, image_losses: str, loss_map: str) -> None:
-    """Give the operators of these names vmap's rules."""
-    namespace = getattr(torch.ops, library)
-    rules = {image_losses: _rule_of_losses, loss_map: _rule_of_map, "once": _rule_of_once}
-    for name, rule in rules.items():
-        operator = getattr(namespace, name).default
-        torch.library.register_vmap(f"{library}::{name}", rule(operator))
+def register(library: str, operators: Operators) -> None:
+    """Give the operators in `library` vmap's rules."""
+    for name, rule in (
+        ("image_losses", _rule_of_losses),
+        ("loss_map", _rule_of_map),
+        ("block_double_backward", _rule_of_block),
+    ):
+        torch.library.register_vmap(f"{library}::{name}", rule(getattr(operators, name)))
 
 
 def _images(tensor: Tensor, dim: Dim) -> int:
@@ -79,11 +82,13 @@ def _rule_of_losses(operator: Any) -> Callable[..., Any]:
         factors: Tensor | None,
         coefficients: Sequence[float],
         mean_over: str,
-        *options: Any,
+        sums: str,
+        input_gradient: bool,
+        target_gradient: bool,
+        *spec: Any,
     ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Dim, Dim, Dim]]:
         count = info.batch_size
         images = _images(input, in_dims[0])
-        *options_, sums, by_input, by_target = options
         input, target = _fold(input, in_dims[0], count), _fold(target, in_dims[1], count)
         if weight is not None:
             weight = _fold_weight(weight, in_dims[2], count, images)
@@ -94,8 +99,8 @@ def _rule_of_losses(operator: Any) -> Callable[..., Any]:
             mean_over = "image"
         # Which gradients the levels below want, whoever called could not see.
         store = torch.is_grad_enabled() and sums != "terms"
-        by_input = by_input or (store and input.requires_grad)
-        by_target = by_target or (store and target.requires_grad)
+        input_gradient = input_gradient or (store and input.requires_grad)
+        target_gradient = target_gradient or (store and target.requires_grad)
         losses, *gradients = operator(
             input,
             target,
@@ -103,19 +108,19 @@ def _rule_of_losses(operator: Any) -> Callable[..., Any]:
             factors,
             coefficients,
             mean_over,
-            *options_,
             "images" if sums == "batch" else sums,
-            by_input,
-            by_target,
+            input_gradient,
+            target_gradient,
+            *spec,
         )
         losses = losses.unflatten(0, (count, images))
         if sums == "batch":
             losses = losses.sum(1)
         first, second = (
             gradient.unflatten(0, (count, images)) if wanted else gradient
-            for gradient, wanted in zip(gradients, (by_input, by_target), strict=True)
+            for gradient, wanted in zip(gradients, (input_gradient, target_gradient), strict=True)
         )
-        dims = (0, 0 if by_input else None, 0 if by_target else None)
+        dims = (0, 0 if input_gradient else None, 0 if target_gradient else None)
         return (losses, first, second), dims
 
     return rule
@@ -128,19 +133,19 @@ def _rule_of_map(operator: Any) -> Callable[..., Any]:
         input: Tensor,
         target: Tensor,
         coefficients: Tensor,
-        *options: Any,
+        *spec: Any,
     ) -> tuple[Tensor, Dim]:
-        if in_dims[2] is not None:  # `calls.loss_map` makes numbers of its own
+        if in_dims[2] is not None:  # `ops.loss_map` makes numbers of its own
             raise RuntimeError("the coefficients of a map must not be mapped")
         count, images = info.batch_size, _images(input, in_dims[0])
         input, target = _fold(input, in_dims[0], count), _fold(target, in_dims[1], count)
-        losses = operator(input, target, coefficients, *options)
+        losses = operator(input, target, coefficients, *spec)
         return losses.unflatten(0, (count, images)), 0
 
     return rule
 
 
-def _rule_of_once(operator: Any) -> Callable[..., Any]:
+def _rule_of_block(operator: Any) -> Callable[..., Any]:
     def rule(info: Any, in_dims: Sequence[Any], *tensors: Tensor) -> tuple[Tensor, Dim]:
         return operator(*tensors), in_dims[0]
 

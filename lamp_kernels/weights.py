@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lamp_kernels.options import MeanOver
+from lamp_kernels.reduction import MeanOver
 from lamp_kernels.tensors import being_traced, in_dtype, not_expanded
 
 # Weights within these, and the sums of as many as memory holds, go through every kernel.

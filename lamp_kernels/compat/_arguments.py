@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamp_kernels.options import LossOptions, check_data_range
-from lamp_kernels.tensors import check_float_tensor, check_image_shape, check_pair
+from lamp_kernels.spec import LossSpec, check_data_range
+from lamp_kernels.validation import check_float_tensor, check_image_shape, check_pair
 
 
 def number(value: Any) -> Any:
@@ -40,10 +40,10 @@ def promoted(img1: Tensor, img2: Tensor, names: tuple[str, str]) -> tuple[Tensor
     return first, second
 
 
-def check_images(img1: Tensor, img2: Tensor, names: tuple[str, str], options: LossOptions) -> None:
+def check_images(img1: Tensor, img2: Tensor, names: tuple[str, str], spec: LossSpec) -> None:
     """Raise, by the package's names, what the losses raise by theirs."""
     check_pair(img1, img2, names)
-    check_image_shape(img1, options, names[0], warns=False)  # the losses do
+    check_image_shape(img1, spec, names[0], warns=False)  # the losses do
 
 
 def _numel(value: Any) -> int:

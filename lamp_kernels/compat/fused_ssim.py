@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from lamp_kernels import functional
+from lamp_kernels.checks import check_choice, check_within
 from lamp_kernels.compat import _arguments
-from lamp_kernels.options import STABILISERS, LossOptions, Padding, check_choice, check_within
+from lamp_kernels.spec import STABILIZERS, LossSpec, Padding
 
 __all__ = ["FusedSSIMMap", "fused_ssim"]
 
 PADDINGS: dict[str, Padding] = {"same": "zeros", "valid": "valid"}
 NAMES = ("img1", "img2")
-SQUARES = (STABILISERS[0] ** 2, STABILISERS[1] ** 2)
+SQUARES = (STABILIZERS[0] ** 2, STABILIZERS[1] ** 2)
 
 
 def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = True) -> Tensor:
@@ -42,7 +43,7 @@ def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = 
         TypeError, ValueError: an image or `padding` is wrong.
     """
     check_choice("padding", padding, [*PADDINGS])
-    _arguments.check_images(img1, img2, NAMES, LossOptions(padding=PADDINGS[padding]))
+    _arguments.check_images(img1, img2, NAMES, LossSpec(padding=PADDINGS[padding]))
     with torch.set_grad_enabled(train and torch.is_grad_enabled()):
         return functional.ssim(img1, img2.detach(), padding=PADDINGS[padding])
 
@@ -84,7 +85,7 @@ class FusedSSIMMap:
             math.sqrt(check_within(name, _arguments.number(square), SQUARES))
             for name, square in (("C1", C1), ("C2", C2))
         )
-        _arguments.check_images(img1, img2, NAMES, LossOptions(padding=PADDINGS[padding]))
+        _arguments.check_images(img1, img2, NAMES, LossSpec(padding=PADDINGS[padding]))
         with torch.set_grad_enabled(train and torch.is_grad_enabled()):
             return functional.ssim(
                 img1, img2.detach(), k1=k1, k2=k2, padding=PADDINGS[padding], reduction="none"

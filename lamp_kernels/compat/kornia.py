@@ -28,19 +28,22 @@ import torch
 from torch import Tensor
 
 from lamp_kernels import functional, reference
-from lamp_kernels.compat import _arguments
-from lamp_kernels.multiscale import CONTRAST_ONLY_K1
-from lamp_kernels.options import (
-    STABILISERS,
-    LossOptions,
-    Padding,
-    Reduction,
+from lamp_kernels.checks import (
     check_choice,
     check_not_negative,
     check_positive,
-    check_window_size,
     check_within,
     shown,
+)
+from lamp_kernels.compat import _arguments
+from lamp_kernels.ms_ssim import CONTRAST_ONLY_K1
+from lamp_kernels.spec import (
+    SIMILARITY,
+    STABILIZERS,
+    LossSpec,
+    Padding,
+    Reduction,
+    check_window_size,
 )
 
 __all__ = ["MS_SSIMLoss", "SSIMLoss", "ssim_loss"]
@@ -86,8 +89,8 @@ def ssim_loss(
     """
     scale, ours, kind = _check(window_size, max_val, eps, reduction, padding)
     img1, img2 = _arguments.promoted(img1, img2, NAMES)
-    options = LossOptions(window_size=window_size, padding=ours)
-    _arguments.check_images(img1, img2, NAMES, options)
+    spec = LossSpec(window_size=window_size, padding=ours)
+    _arguments.check_images(img1, img2, NAMES, spec)
     loss = functional.amplified_ssim_loss(
         img1,
         img2,
@@ -181,7 +184,7 @@ class MS_SSIMLoss(torch.nn.Module):
         check_choice("reduction", reduction, [*REDUCTIONS])
         self.sigmas = [check_positive(f"sigmas[{i}]", each) for i, each in enumerate(spreads)]
         self.data_range = _arguments.data_range(data_range, "data_range")
-        self.K = [check_within(f"K[{i}]", each, STABILISERS) for i, each in enumerate(pair)]
+        self.K = [check_within(f"K[{i}]", each, STABILIZERS) for i, each in enumerate(pair)]
         self.alpha = _finite("alpha", alpha)
         self.compensation = _finite("compensation", compensation)
         self.reduction = reduction
@@ -190,21 +193,21 @@ class MS_SSIMLoss(torch.nn.Module):
         """The loss of img1 and img2."""
         x, y = _same_batch(*_arguments.promoted(img1, img2, NAMES))
         size = 2 * int(2 * self.sigmas[-1]) + 1
-        options = LossOptions(self.data_range, k2=self.K[1], padding="zeros", dissimilarity="full")
-        _arguments.check_images(x, y, NAMES, options)
+        spec = SIMILARITY._replace(data_range=self.data_range, k2=self.K[1], padding="zeros")
+        _arguments.check_images(x, y, NAMES, spec)
         total: Tensor | None = None
         for number, sigma in enumerate(self.sigmas):
             last = number == len(self.sigmas) - 1
             reach = 2 * math.ceil(min(NO_TAP_BEYOND * sigma, size)) + 1
-            options = options._replace(
+            spec = spec._replace(
                 window_size=min(size, reach),
                 sigma=sigma,
                 k1=self.K[0] if last else CONTRAST_ONLY_K1,
             )
-            term = reference.elementwise_loss("ssim", x, y, options, amplified=False)
+            term = reference.elementwise_loss("ssim", x, y, spec)
             total = term if total is None else total + term - total * term
         assert total is not None  # there is a scale
-        l1 = reference.elementwise_loss("l1", x, y, options, amplified=False)
+        l1 = reference.elementwise_loss("l1", x, y, spec)
         blurred = reference.blur(l1, size, self.sigmas[-1], "zeros")
         mixed = self.alpha * total.mean(1) + (1.0 - self.alpha) * blurred.mean(1)
         loss = self.compensation * mixed

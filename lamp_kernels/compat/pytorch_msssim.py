@@ -25,22 +25,19 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from lamp_kernels import functional, multiscale
+from lamp_kernels import functional
+from lamp_kernels import ms_ssim as multiscale
+from lamp_kernels.checks import check_positive, check_within
 from lamp_kernels.compat import _arguments
-from lamp_kernels.options import (
-    STABILISERS,
-    LossOptions,
-    check_positive,
+from lamp_kernels.spec import (
+    SCALE_WEIGHTS,
+    SIMILARITY,
+    STABILIZERS,
+    LossSpec,
     check_scale_weights,
     check_window_size,
-    check_within,
 )
-from lamp_kernels.tensors import (
-    channels_last_hint,
-    check_float_tensor,
-    check_pair,
-    layout_hint,
-)
+from lamp_kernels.validation import channels_last_hint, check_float_tensor, check_pair, layout_hint
 
 __all__ = ["MS_SSIM", "SSIM", "ms_ssim", "ssim"]
 
@@ -76,12 +73,12 @@ def ssim(
         NotImplementedError: `win` is given, T >= win_size.
         TypeError, ValueError: X or Y is no such image, an option is out of range.
     """
-    options = _options(data_range, win_size, win_sigma, win, K)
+    spec = _spec_of(data_range, win_size, win_sigma, win, K)
     X, Y = _squeezed(X, Y)
     shape = X.shape
     if X.dim() == 5:
         # Unsmoothed along T, each slice is an image like any other of its channel.
-        if shape[2] >= options.window_size:
+        if shape[2] >= spec.window_size:
             _refuse_volume(shape, f"T >= win_size={win_size} needs a window of three dimensions")
         warnings.warn(
             f"X of shape {tuple(shape)} is not smoothed along its {shape[2]} slices, fewer than "
@@ -89,8 +86,8 @@ def ssim(
             stacklevel=2,
         )
         X, Y = X.flatten(1, 2), Y.flatten(1, 2)
-    _check_sides(X, options)
-    planes = multiscale.similarity_of_planes(X, Y, options, None)
+    _check_sides(X, spec)
+    planes = multiscale.similarity_of_planes(spec, X, Y, None)
     per_channel = planes.view(*shape[:2], planes.shape[1] // shape[1]).mean(-1)
     if nonnegative_ssim:
         per_channel = per_channel.relu()
@@ -123,22 +120,22 @@ def ms_ssim(
         NotImplementedError: `win` is given, X has five dimensions.
         TypeError, ValueError: X or Y is no such image, an option is out of range.
     """
-    options = _options(data_range, win_size, win_sigma, win, K)
+    spec = _spec_of(data_range, win_size, win_sigma, win, K)
     X, Y = _squeezed(X, Y)
     if X.dim() == 5:
         _refuse_volume(X.shape, "ms_ssim halves images (N, C, H, W)")
-    given: tuple[float, ...] = functional.SCALE_WEIGHTS
+    given: tuple[float, ...] = SCALE_WEIGHTS
     if weights is not None:
         given = check_scale_weights(_arguments.numbers(weights), "weights")
-    _check_sides(X, options, len(given))
+    _check_sides(X, spec._replace(scale_weights=given))
     value = functional.ms_ssim(
         X,
         Y,
-        data_range=options.data_range,
-        window_size=options.window_size,
-        sigma=options.sigma,
-        k1=options.k1,
-        k2=options.k2,
+        data_range=spec.data_range,
+        window_size=spec.window_size,
+        sigma=spec.sigma,
+        k1=spec.k1,
+        k2=spec.k2,
         scale_weights=given,
         reduction="image",
     )
@@ -168,7 +165,7 @@ class SSIM(torch.nn.Module):
         nonnegative_ssim: bool = False,
     ) -> None:
         super().__init__()
-        _options(data_range, win_size, win_sigma, None, K)
+        _spec_of(data_range, win_size, win_sigma, None, K)
         self.data_range = data_range
         self.size_average = size_average
         self.win_size = win_size
@@ -216,7 +213,7 @@ class MS_SSIM(torch.nn.Module):
         K: Sequence[float] | Tensor = (0.01, 0.03),
     ) -> None:
         super().__init__()
-        _options(data_range, win_size, win_sigma, None, K)
+        _spec_of(data_range, win_size, win_sigma, None, K)
         if weights is not None:
             check_scale_weights(_arguments.numbers(weights), "weights")
         self.data_range = data_range
@@ -243,13 +240,13 @@ class MS_SSIM(torch.nn.Module):
         )
 
 
-def _options(
+def _spec_of(
     data_range: float | Tensor,
     win_size: int,
     win_sigma: float,
     win: Tensor | None,
     K: Sequence[float] | Tensor,
-) -> LossOptions:
+) -> LossSpec:
     """The arguments as options of ours, or an error by the name that they have here."""
     if win is not None:
         raise NotImplementedError(
@@ -258,15 +255,12 @@ def _options(
     pair = _arguments.numbers(K)
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise ValueError(f"K must be two numbers (k1, k2), got {K!r}")
-    return LossOptions(
-        _arguments.data_range(data_range, "data_range"),
-        check_window_size(win_size, "win_size"),
-        check_positive("win_sigma", win_sigma),
-        check_within("K[0]", pair[0], STABILISERS),
-        check_within("K[1]", pair[1], STABILISERS),
-        padding="valid",
-        dissimilarity="full",
-        amplification="none",
+    return SIMILARITY._replace(
+        data_range=_arguments.data_range(data_range, "data_range"),
+        window_size=check_window_size(win_size, "win_size"),
+        sigma=check_positive("win_sigma", win_sigma),
+        k1=check_within("K[0]", pair[0], STABILIZERS),
+        k2=check_within("K[1]", pair[1], STABILIZERS),
     ).checked()
 
 
@@ -286,13 +280,13 @@ def _squeezed(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
     return X, Y
 
 
-def _check_sides(X: Tensor, options: LossOptions, scales: int = 1) -> None:
-    least = multiscale.smallest_side(scales, options)
+def _check_sides(X: Tensor, spec: LossSpec) -> None:
+    least, scales = spec.smallest_side(), max(len(spec.scale_weights), 1)
     if min(X.shape[-2:]) < least:
         raise ValueError(
-            f"X has sides shorter than the {least} pixels that win_size={options.window_size} and "
-            f"{scales} scale{'s' if scales > 1 else ''} need, got {tuple(X.shape[-2:])}; "
-            "pytorch-msssim would not smooth along them, which the kernels cannot leave out"
+            f"X has sides shorter than the {least} pixels that win_size={spec.window_size} and "
+            f"{scales} scale{'s' if scales > 1 else ''} require, got {tuple(X.shape[-2:])}; "
+            "pytorch-msssim would not smooth along them, but the kernels always do"
             + channels_last_hint(X.shape, "X")
         )
 

@@ -26,16 +26,10 @@ from typing import Any
 from torch import Tensor
 
 from lamp_kernels import functional
+from lamp_kernels.checks import check_positive, check_within, shown
 from lamp_kernels.compat import _arguments
-from lamp_kernels.options import (
-    STABILISERS,
-    LossOptions,
-    check_positive,
-    check_window_size,
-    check_within,
-    shown,
-)
-from lamp_kernels.tensors import check_float_tensor
+from lamp_kernels.spec import STABILIZERS, LossSpec, check_window_size
+from lamp_kernels.validation import check_float_tensor
 
 __all__ = ["preset", "structural_similarity"]
 
@@ -73,13 +67,13 @@ def preset(
     elif win_size is not None:
         size = win_size
     pixels = check_window_size(size, "win_size") ** 2
-    k2 = check_within("K2", K2, STABILISERS)
+    k2 = check_within("K2", K2, STABILIZERS)
     if use_sample_covariance and pixels > 1:
         k2 *= math.sqrt((pixels - 1) / pixels)
     return {
         "window_size": size,
         "sigma": spread,
-        "k1": check_within("K1", K1, STABILISERS),
+        "k1": check_within("K1", K1, STABILIZERS),
         "k2": k2,
         "padding": "valid",
     }
@@ -145,7 +139,7 @@ def structural_similarity(
     )
     options["data_range"] = _arguments.data_range(data_range, "data_range")
     images = [_image(im, name, channel_axis) for im, name in zip((im1, im2), NAMES, strict=True)]
-    _arguments.check_images(images[0], images[1], NAMES, LossOptions(**options))
+    _arguments.check_images(images[0], images[1], NAMES, LossSpec(**options))
     return functional.ssim(images[0], images[1], **options)
 
 

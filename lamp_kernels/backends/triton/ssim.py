@@ -20,16 +20,16 @@ same; but the variance of s about a level of the lane's own, which follows its w
 import triton
 import triton.language as tl
 
-from lamp_kernels.triton.formulas import (
+from lamp_kernels.backends.triton.formulas import (
     absolute_error,
     amplify,
     squared_error,
     ssim,
     ssim_adjoint,
 )
-from lamp_kernels.triton.jit import kernel
-from lamp_kernels.triton.sums import factor_of
-from lamp_kernels.triton.windows import (
+from lamp_kernels.backends.triton.jit import kernel
+from lamp_kernels.backends.triton.sums import factor_of
+from lamp_kernels.backends.triton.windows import (
     LANES,
     REFLECT,
     VALID,

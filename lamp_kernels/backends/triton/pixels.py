@@ -3,10 +3,10 @@
 import triton
 import triton.language as tl
 
-from lamp_kernels.triton.jit import kernel
-from lamp_kernels.triton.ssim import pointwise, read
-from lamp_kernels.triton.sums import factor_of
-from lamp_kernels.triton.windows import offset
+from lamp_kernels.backends.triton.jit import kernel
+from lamp_kernels.backends.triton.ssim import pointwise, read
+from lamp_kernels.backends.triton.sums import factor_of
+from lamp_kernels.backends.triton.windows import offset
 
 
 @triton.jit

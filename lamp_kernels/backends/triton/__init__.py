@@ -18,20 +18,54 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from lamp_kernels import calls
-from lamp_kernels.levels import SharedFactors
-from lamp_kernels.options import LossOptions, Metric, Sums, Terms
-from lamp_kernels.triton import operators
+from lamp_kernels.backends.base import KernelBackend, unsupported_window
+from lamp_kernels.backends.triton import autotune, operators
+from lamp_kernels.backends.triton.interpreter import INTERPRETED
+from lamp_kernels.spec import LossSpec
 
-WINDOW_SIZES = range(3, 16, 2)
 OLDEST_CAPABILITY = (7, 5)
-INTERPRETED = operators.INTERPRETED
+
+
+class TritonBackend(KernelBackend):
+    """Serves CUDA and HIP tensors; CPU tensors where TRITON_INTERPRET is set."""
+
+    name = "triton"
+
+    def __init__(self) -> None:
+        self.missing = _missing()
+        if self.missing is None:
+            operators.define()
+            self.register(operators.LIBRARY, scale=True)
+
+    def unavailable_reason(self) -> str | None:
+        """See `Backend.unavailable_reason`."""
+        return self.missing
+
+    def unsupported_reason(self, spec: LossSpec, input: Tensor) -> str | None:
+        """See `Backend.unsupported_reason`."""
+        return _unsupported_device(input.device) or unsupported_window(spec)
+
+    def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
+        """The interpreter is there for tests."""
+        return "its interpreter has to be requested" if INTERPRETED else None
+
+    def configuration_error(self, input: Tensor) -> str | None:
+        """Nothing to configure."""
+        return None
+
+    def details(self) -> list[str]:
+        """The release of Triton, and how the kernels run."""
+        how = "interpreted (TRITON_INTERPRET)" if INTERPRETED else "compiled at first use"
+        return [
+            f"Triton {release()}, {how}",
+            *([f"{autotune.ENVIRONMENT_VARIABLE}={autotune.VALUE}"] if autotune.VALUE else []),
+            "not yet run on a GPU",
+        ]
 
 
 def release() -> str:
@@ -67,31 +101,30 @@ def _interpreter_fails() -> str | None:
     return None
 
 
-missing = _missing()  # why there are no Triton kernels; else None
-if missing is None:
-    _operators = operators.register()
-
-
-def refusal(device: torch.device) -> str | None:
-    """Why the kernels do not run on this device, though they are there; None where they do."""
+def _unsupported_device(device: torch.device) -> str | None:
+    """Why the kernels do not run on this device, or None if they do."""
     if device.type == "cpu":
         if INTERPRETED:
             return None
         return (
-            "its kernels run on GPUs; on the CPU only in Triton's interpreter, with "
-            "TRITON_INTERPRET=1 in the environment before Python starts"
+            "it runs on GPUs; on the CPU only in Triton's interpreter, with TRITON_INTERPRET=1 in "
+            "the environment before Python starts"
         )
     if device.type != "cuda":
-        return f"its kernels take CUDA and HIP tensors, got one on {device}"
+        return f"it supports CUDA and HIP tensors, got one on {device}"
     return _without_compiler() or _too_old(device.index)
+
+
+# What torch.compiler.assume_constant_result sets; that function imports the whole compiler.
+_unsupported_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
 def _without_compiler() -> str | None:
-    """Why Triton cannot compile its way to the driver, which it does at the first launch.
+    """Why Triton cannot compile its interface to the driver, as it does at the first launch.
 
-    Compilers as triton/runtime/build.py finds them. That Triton's cache may have it from before is
-    not looked at: older releases compile more than that.
+    Compilers are looked for as triton/runtime/build.py does. That Triton's cache may hold the
+    interface from before does not count: older releases compile more than that.
     """
     loaded = sys.modules.get("triton")
     if INTERPRETED or (loaded is not None and loaded.knobs.build.impl is not None):
@@ -99,8 +132,10 @@ def _without_compiler() -> str | None:
     named = os.environ.get("CC")
     if any(map(shutil.which, ("gcc", "clang") if named is None else (named,))):
         return None
-    found = "there is neither gcc nor clang" if named is None else f"CC={named} is none"
-    return f"Triton needs a C compiler at its first launch, and {found}"
+    found = "found neither gcc nor clang"
+    if named is not None:
+        found = f"CC={named} is not an executable compiler"
+    return f"Triton needs a C compiler at its first launch: {found}"
 
 
 def _too_old(index: int) -> str | None:
@@ -109,39 +144,5 @@ def _too_old(index: int) -> str | None:
     capability = torch.cuda.get_device_capability(index)
     if capability >= OLDEST_CAPABILITY:
         return None
-    least = ".".join(map(str, OLDEST_CAPABILITY))
-    return f"cuda:{index} has compute capability {capability[0]}.{capability[1]}, needed is {least}"
-
-
-# What torch.compiler.assume_constant_result sets; that function imports the whole compiler.
-refusal._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def image_losses(
-    metrics: Sequence[Metric],
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    factors: Tensor | SharedFactors,
-    options: LossOptions,
-    *,
-    amplified: bool,
-    sums: Sums,
-) -> Tensor:
-    """As `reference.image_losses`."""
-    return calls.image_losses(
-        _operators,
-        metrics,
-        input,
-        target,
-        weight,
-        factors,
-        options,
-        amplified=amplified,
-        sums=sums,
-    )
-
-
-def loss_map(terms: Terms, input: Tensor, target: Tensor, options: LossOptions) -> Tensor:
-    """As `reference.loss_map`."""
-    return calls.loss_map(_operators, terms, input, target, options)
+    found, least = (".".join(map(str, pair)) for pair in (capability, OLDEST_CAPABILITY))
+    return f"cuda:{index} has compute capability {found}, Triton requires {least}"

@@ -19,15 +19,16 @@ import triton.language as tl
 from torch import Tensor
 
 from lamp_kernels import ops, reference
-from lamp_kernels.levels import SharedFactors
-from lamp_kernels.options import PADDINGS, MeanOver
-from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, smallest_side
-from lamp_kernels.triton import autotune, jit, operators, tiling, windows
-from lamp_kernels.triton.levels import plane_levels
-from lamp_kernels.triton.pixels import pixel_losses
-from lamp_kernels.triton.scale import scale_gradient
-from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
-from lamp_kernels.triton.sums import batch_sum, image_sums
+from lamp_kernels.backends.triton import autotune, jit, tiling, windows
+from lamp_kernels.backends.triton.centering import plane_levels
+from lamp_kernels.backends.triton.interpreter import INTERPRETED
+from lamp_kernels.backends.triton.pixels import pixel_losses
+from lamp_kernels.backends.triton.scale import scale_gradient
+from lamp_kernels.backends.triton.ssim import ssim_gradients, ssim_losses
+from lamp_kernels.backends.triton.sums import batch_sum, image_sums
+from lamp_kernels.reduction import MeanOver, SharedFactors
+from lamp_kernels.spec import PADDINGS
+from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype
 
 MAX_RADIUS = 7
 # In float64 the sums of both gradients' windows, of 13 pixels or more, are more than the registers
@@ -257,7 +258,7 @@ def _on(tensor: Tensor) -> AbstractContextManager[object]:
 @lru_cache(maxsize=16)
 def _device(device: torch.device, dtype: torch.dtype) -> tiling.Device:
     """What is there, for the type computed in."""
-    if device.type != "cuda" or operators.INTERPRETED:
+    if device.type != "cuda" or INTERPRETED:
         return tiling.INTERPRETER_FLOAT64 if dtype is torch.float64 else tiling.INTERPRETER
     wide = dtype is torch.float64
     table = tiling.CUDA_FLOAT64 if wide else tiling.CUDA

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from lamp_kernels.triton import operators
+from lamp_kernels.backends.triton.interpreter import INTERPRETED
 
 ENVIRONMENT_VARIABLE = "LAMP_KERNELS_TRITON_AUTOTUNE"
 VALUE = os.environ.get(ENVIRONMENT_VARIABLE, "")
@@ -29,7 +29,7 @@ def wanted() -> bool:
     """Whether the environment asked for it; in Triton's interpreter there is nothing to measure."""
     if VALUE not in ("", "0", "1"):
         raise ValueError(f"{ENVIRONMENT_VARIABLE} must be 0 or 1, got {VALUE!r}")
-    return VALUE == "1" and not operators.INTERPRETED
+    return VALUE == "1" and not INTERPRETED
 
 
 def quickest(key: Hashable, candidates: Sequence[T], run: Callable[[T], object]) -> T:

@@ -5,7 +5,7 @@ Where that is 1, as under loss.backward(), nothing is read but the factor.
 
 import triton.language as tl
 
-from lamp_kernels.triton.jit import kernel
+from lamp_kernels.backends.triton.jit import kernel
 
 
 @kernel

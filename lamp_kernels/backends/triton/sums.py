@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from lamp_kernels.triton.jit import kernel
+from lamp_kernels.backends.triton.jit import kernel
 
 
 @triton.jit

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lamp_kernels.triton.operators import INTERPRETED
+from lamp_kernels.backends.triton.interpreter import INTERPRETED
 
 
 def kernel(function: Callable[..., None]) -> Any:

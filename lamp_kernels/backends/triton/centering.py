@@ -10,8 +10,8 @@ same, in brightness, it is that difference. The level of s is the mean.
 import triton
 import triton.language as tl
 
-from lamp_kernels.triton.formulas import reciprocal
-from lamp_kernels.triton.jit import kernel
+from lamp_kernels.backends.triton.formulas import reciprocal
+from lamp_kernels.backends.triton.jit import kernel
 
 EQUAL = tl.constexpr(1e-6)  # differences, in units of data_range; smaller ones are all alike
 HUGE = tl.constexpr(1e18)  # the squares of what is larger are hardly finite

@@ -1,0 +1,126 @@
+"""From a spec and tensors to a backend and back: the way of every public function."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lamp_kernels import backends, reduction, reference, weights
+from lamp_kernels.backends import Backend
+from lamp_kernels.spec import LossSpec
+from lamp_kernels.tensors import as_many_dimensions, compute_dtype, in_dtype
+from lamp_kernels.validation import check_image_shape, check_pair, check_weight
+
+
+def loss(
+    spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None, backend: str | None
+) -> Tensor:
+    """The loss of a checked spec: a scalar, (N,) or the map, float32 or float64."""
+    chosen = prepare(spec, input, target, weight, backend)
+    if spec.reduction == "none":
+        return loss_map(chosen, spec, input, target, weight)
+    return reduced_loss(chosen, spec, input, target, weight)
+
+
+def prepare(
+    spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None, backend: str | None
+) -> Backend:
+    """Check the tensors against the spec and choose the backend that computes them."""
+    check_pair(input, target)
+    if spec.has_ssim:
+        check_image_shape(input, spec)
+    check_weight(weight, input)
+    return backends.choose(backend, spec, input)
+
+
+def reduced_loss(
+    backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
+) -> Tensor:
+    """The loss of checked tensors as a scalar, or (N,) for reduction="image"."""
+    if weight is None:
+        scaled_sums = backend.image_losses(
+            spec,
+            input,
+            target,
+            None,
+            reduction.shared_factors(spec),
+            reduction.sums(spec, shared=True),
+        )
+        return reduction.finish(spec, scaled_sums, max(input.shape[0], 1))
+    dtype = compute_dtype(input.dtype, target.dtype)
+    grids = spec.grids(input.shape)
+    mask, weight_sums, scale = weights.scaled(
+        as_many_dimensions(weight, input),
+        dtype,
+        reduction.mean_over(spec),
+        lambda mask: [_weight_sums(mask, input.shape, grid) for grid in grids],
+        # SSIM comes first, and is the only term whose grid may be smaller than the others'.
+        lambda mask: reference.on_grid(mask, input.shape, grids[-1]),
+    )
+    factors = [
+        reduction.term_factor(
+            spec, term, reduction.nonzero(image_weight), reduction.nonzero(image_weight.sum(0))
+        )
+        for term, image_weight in enumerate(weight_sums)
+    ]
+    nonempty_images: Tensor | int = max(input.shape[0], 1)
+    if spec.amplify_over == "image" and spec.reduction == "mean":
+        nonempty_images = torch.stack([(each > 0).sum(0).clamp(min=1) for each in weight_sums])
+    scaled_sums = backend.image_losses(
+        spec,
+        input,
+        target,
+        mask,
+        _columns(factors, input, dtype),
+        reduction.sums(spec, shared=False),
+    )
+    found = reduction.finish(spec, scaled_sums, nonempty_images)
+    divided = reduction.mean_over(spec) != "nothing"
+    return found if scale is None or divided else found * scale.reshape(())
+
+
+def loss_map(
+    backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
+) -> Tensor:
+    """The map m A(L) of checked tensors; the maps of several terms are multiplied and added."""
+    values = backend.loss_map(spec, input, target)
+    if weight is None:
+        return values
+    mask = in_dtype(as_many_dimensions(weight, input), values.dtype)
+    return values * reference.on_grid(mask, input.shape, values.shape)
+
+
+def count_on_tangent(
+    backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """How many elements of the terms have L > 1 - eps, and how many have a weight > 0."""
+    found, counted = input.new_zeros((2,), dtype=torch.int64).unbind()
+    for term in spec.terms:
+        single = spec.plain._replace(terms=(term._replace(coefficient=1.0),))
+        losses = loss_map(backend, single, input, target, None)
+        on_tangent = losses > 1.0 - spec.eps
+        counts = torch.ones_like(on_tangent)
+        if weight is not None:
+            mask = as_many_dimensions(weight, input) > 0
+            counts = counts & reference.on_grid(mask, input.shape, losses.shape)
+        found, counted = found + (on_tangent & counts).sum(), counted + counts.sum()
+    return found, counted
+
+
+def _weight_sums(mask: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
+    """The sum of the weight over each image's loss grid, (N,)."""
+    seen = reference.on_grid(mask, shape, grid)
+    repeats = math.prod(grid[1:]) // max(math.prod(seen.shape[1:]), 1)
+    return (reference.sum_images(seen) * repeats).expand(grid[0])
+
+
+def _columns(factors: list[Tensor | float], input: Tensor, dtype: torch.dtype) -> Tensor:
+    """Factors (N, T), from one number or (N,) numbers per term."""
+    batch = input.shape[0]
+    columns = [
+        factor.expand(batch)
+        if isinstance(factor, Tensor)
+        else input.new_full((batch,), factor, dtype=dtype)
+        for factor in factors
+    ]
+    return columns[0].unsqueeze(1) if len(columns) == 1 else torch.stack(columns, dim=1)

@@ -1,0 +1,120 @@
+"""From sums per image to the loss: levels of amplification, means, weights, several terms.
+
+Arithmetic on small tensors, the same for every backend. For each of N images and T terms, S is the
+sum of that term over its grid: of m A(L) at element level, of m L at image and batch level; m also
+stands for the sum of the weight there. Each term is amplified on its own, multiplied by its
+coefficient, and added.
+
+| level   | mean                              | sum              | image  |
+|---------|-----------------------------------|------------------|--------|
+| element | sum_n S / sum_n m                 | sum_n S          | S / m  |
+| image   | mean of A(S/m) over images, m > 0 | sum_n A(S/m)     | A(S/m) |
+| batch   | A(sum_n S / sum_n m)              | none             | none   |
+
+Every entry is `finish(factors * S)`. The factors are known before any pixel is read, so a kernel
+can compute the gradient of sum(factors * S) in the pass that computes S. That gradient is all that
+backward needs as long as `finish` treats the terms of an image alike; with several terms at image
+or batch level each term has a slope of its own (`sums`). Without a weight all images share their
+factors, which then are plain numbers, and the kernel may add up the whole batch.
+
+Where a sum of weights is 0, its quotient is S. S is 0 there, unless the data holds NaN or infinity:
+a weight of 0 does not hide those.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lamp_kernels import reference
+from lamp_kernels.spec import LossSpec, Sums
+from lamp_kernels.tensors import numbers_beside
+
+# What sums are divided by the size (or the weight) of.
+MeanOver = Literal["nothing", "image", "batch"]
+
+
+class SharedFactors(NamedTuple):
+    """The factors that all images share where there is no weight: numbers.
+
+    They are not divided yet, so a compiled graph for any size holds no constant of a size.
+    """
+
+    coefficients: tuple[float, ...]  # one per term
+    mean_over: MeanOver  # what they are divided by: the elements of a grid in an image, or in all
+
+    def of(self, term: int, grid: torch.Size) -> float:
+        """The factor of this term's S; grid: the shape of its losses, (N, ...)."""
+        coefficient = self.coefficients[term]
+        if self.mean_over == "nothing":
+            return coefficient
+        count = max(math.prod(grid[1:]), 1)
+        if self.mean_over == "batch":
+            count *= max(grid[0], 1)
+        return coefficient / count
+
+    def divided(self, grids: list[torch.Size]) -> list[float]:
+        """The factors of all terms, whose losses have these shapes."""
+        return [self.of(term, grid) for term, grid in enumerate(grids)]
+
+
+Factors = Tensor | SharedFactors  # (N, T), or shared
+
+
+def shared_factors(spec: LossSpec) -> SharedFactors:
+    """The factors of S where there is no weight."""
+    return SharedFactors(_numerators(spec), mean_over(spec))
+
+
+def term_factor(
+    spec: LossSpec, term: int, image_weight: Tensor, total_weight: Tensor
+) -> Tensor | float:
+    """The factor of one term's S, from the sum of the weight in each image (N,) and in all ()."""
+    numerator, over = _numerators(spec)[term], mean_over(spec)
+    if over == "nothing":
+        return numerator
+    return numerator / (image_weight if over == "image" else total_weight)
+
+
+def _numerators(spec: LossSpec) -> tuple[float, ...]:
+    return spec.coefficients if spec.amplify_over == "element" else (1.0,) * len(spec.terms)
+
+
+def mean_over(spec: LossSpec) -> MeanOver:
+    """What the sums are divided by the size (or the weight) of."""
+    if spec.amplify_over == "image" or spec.reduction == "image":
+        return "image"
+    return "batch" if spec.amplify_over == "batch" or spec.reduction == "mean" else "nothing"
+
+
+def sums(spec: LossSpec, shared: bool) -> Sums:
+    """How far the kernel may add up what `finish` needs; shared: all images share their factors."""
+    if spec.amplify_over != "element":
+        return "terms" if len(spec.terms) > 1 else "images"
+    return "batch" if shared and spec.reduction != "image" else "images"
+
+
+def nonzero(weights: Tensor) -> Tensor:
+    """Sums of weights to divide by."""
+    return weights.masked_fill(weights == 0, 1)
+
+
+def finish(spec: LossSpec, scaled_sums: Tensor, nonempty_images: Tensor | int) -> Tensor:
+    """The loss, a scalar or (N,) for reduction="image", from scaled_sums = factors * S.
+
+    scaled_sums: added up as `sums` says.
+    nonempty_images: how many images have m > 0, (T,) or one number; at least 1.
+    """
+    if spec.amplify_over == "element":  # the coefficients are in the factors
+        whole = spec.reduction == "image" or scaled_sums.dim() == 0
+        return scaled_sums if whole else scaled_sums.sum()
+    if scaled_sums.dim() == 1:
+        scaled_sums = scaled_sums.unsqueeze(1)
+    coefficients = numbers_beside(scaled_sums, spec.coefficients, scaled_sums.dtype)
+    if spec.amplify_over == "batch":
+        return (reference.amplify(scaled_sums.sum(0), spec) * coefficients).sum()
+    losses = reference.amplify(scaled_sums, spec) * coefficients
+    if spec.reduction == "mean":
+        losses = losses / nonempty_images
+    return losses.sum(1) if spec.reduction == "image" else losses.sum()
