@@ -26,7 +26,7 @@ struct Cpu {
 };
 
 // `factor` itself: Python registers its derivative, which raises.
-Tensor once(const Tensor& factor, const Tensor&, const Tensor&, const Tensor&) {
+Tensor block_double_backward(const Tensor& factor, const Tensor&, const Tensor&, const Tensor&) {
   return torch::stable::clone(factor);
 }
 
@@ -39,7 +39,7 @@ STABLE_TORCH_LIBRARY(lamp_kernels, m) {
   using namespace lamp_kernels;
   m.def(kImageLossesSchema);
   m.def(kLossMapSchema);
-  m.def("once(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> Tensor");
+  m.def("block_double_backward(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> Tensor");
   m.def("cpu_isa() -> str");
   m.def("schemas() -> str");
 }
@@ -50,7 +50,7 @@ STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CPU, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CompositeExplicitAutograd, m) {
-  m.impl("once", TORCH_BOX(&lamp_kernels::once));
+  m.impl("block_double_backward", TORCH_BOX(&lamp_kernels::block_double_backward));
   m.impl("cpu_isa", TORCH_BOX(&lamp_kernels::cpu_isa));
   m.impl("schemas", TORCH_BOX(&lamp_kernels::schemas));
 }

@@ -5,7 +5,7 @@
 // Not guarded against repeated inclusion: the CPU kernels include it once for each instruction
 // set, each time inside another namespace, so that every copy is compiled for its own.
 //
-// Needs: LAMP_INLINE (how a function is declared), bits<V>::type, the integer of V's size,
+// Needs: params.h, <utility>, LAMP_INLINE (how a function is declared), bits<V>::type, the integer of V's size,
 // quotient(a, b), a/b, at_least_zero(v), where NaN stays NaN, and LAMP_UNROLL (the compiler's pragma
 // to unroll the next loop).
 
@@ -13,13 +13,19 @@
 
 template <class S>
 struct Amplification {
-  bool log;
-  S knee, eps, steepest;  // 1 - eps, eps, 1/eps
+  Amplify kind;
+  S knee, steepest;  // log: 1 - eps, 1/eps
 };
 
 template <class S>
-LAMP_INLINE Amplification<S> amplification(bool log, double eps) {
-  return {log, S(1.0 - eps), S(eps), S(1.0 / eps)};
+LAMP_INLINE Amplification<S> amplification(const Params& p) {
+  Amplification<S> a{p.amplify, S(0), S(0)};
+  if (p.amplify == Amplify::log) {
+    const double eps = p.amplify_parameters[0];
+    a.knee = S(1.0 - eps);
+    a.steepest = S(1.0 / eps);
+  }
+  return a;
 }
 
 // The number of terms of atanh(s)/s = 1 + s^2/3 + s^4/5 + ... that full precision takes at
@@ -65,16 +71,22 @@ struct Amplified {
   V value, slope;  // A(L), A'(L)
 };
 
-// NaN stays NaN: a comparison with it is false.
+// A(L) = -log1p(-L) up to the knee, and its tangent above. NaN stays NaN: a comparison with it is
+// false.
 template <class S, class V>
-LAMP_INLINE Amplified<V> amplify(V loss, const Amplification<S>& a) {
-  if (!a.log) return {loss, V{} + S(1)};
+LAMP_INLINE Amplified<V> amplify_log(V loss, const Amplification<S>& a) {
   const auto steep = loss > a.knee;
   const V below = steep ? V{} + a.knee : loss;
   const V above = steep ? loss - a.knee : V{};
   const V inverse = quotient(V{} + S(1), S(1) - below);
   return {above * a.steepest + minus_log1p_minus<S>(below, inverse),
           steep ? V{} + a.steepest : inverse};
+}
+
+template <class S, class V>
+LAMP_INLINE Amplified<V> amplify(V loss, const Amplification<S>& a) {
+  if (a.kind == Amplify::log) return amplify_log(loss, a);
+  return {loss, V{} + S(1)};
 }
 
 // ---- Pointwise losses ---------------------------------------------------------------------------
@@ -94,6 +106,59 @@ template <class S, class V>
 LAMP_INLINE Pointwise<V> absolute_error(V d) {
   const V zero = V{}, one = zero + S(1);
   return {d < zero ? -d : d, d > zero ? one : (d < zero ? -one : d)};
+}
+
+template <Metric metric, class S, class V>
+LAMP_INLINE Pointwise<V> pointwise_loss(V d, S parameter) {
+  if constexpr (metric == Metric::mse) return squared_error(d);
+  if constexpr (metric == Metric::l1) return absolute_error<S>(d);
+}
+
+// What the losses of a pixel depend on, but for the pixel.
+template <class S>
+struct LossFormula {
+  Terms terms;
+  Amplification<S> amplification;
+  S parameter[kMetrics];
+};
+
+template <class S>
+LAMP_INLINE LossFormula<S> loss_formula(const Params& p) {
+  LossFormula<S> f{p.terms, amplification<S>(p), {}};
+  for (int m = 0; m < kMetrics; ++m) f.parameter[m] = S(p.metric_parameters[m]);
+  return f;
+}
+
+template <class V>
+struct PointwiseSum {
+  V value = {};     // of factor times A(L)
+  V dloss_dd = {};  // of weight times factor times dA/dd
+};
+
+// The pointwise terms of one pixel, from d = (x - y)/data_range. Calls add(metric, weight times A(L))
+// for each. factor: by metric.
+template <class S, class V, class Add, int... m>
+LAMP_INLINE PointwiseSum<V> pointwise_terms(V d, V weight, const LossFormula<S>& f, const S* factor,
+                                            Add add, std::integer_sequence<int, m...>) {
+  PointwiseSum<V> sum;
+  auto term = [&](auto metric, const Pointwise<V>& l) {
+    constexpr int i = decltype(metric)::value;
+    const Amplified<V> amplified = amplify<S>(l.loss, f.amplification);
+    add(i, weight * amplified.value);
+    sum.value += amplified.value * factor[i];
+    sum.dloss_dd += weight * factor[i] * amplified.slope * l.slope;
+  };
+  auto one = [&](auto metric) {
+    constexpr int i = decltype(metric)::value;
+    if (f.terms.has(Metric(i))) term(metric, pointwise_loss<Metric(i)>(d, f.parameter[i]));
+  };
+  (one(std::integral_constant<int, m + 1>()), ...);  // all but SSIM
+  return sum;
+}
+template <class S, class V, class Add>
+LAMP_INLINE PointwiseSum<V> pointwise_terms(V d, V weight, const LossFormula<S>& f, const S* factor,
+                                            Add add) {
+  return pointwise_terms(d, weight, f, factor, add, std::make_integer_sequence<int, kMetrics - 1>());
 }
 
 // ---- SSIM ---------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "params.h"
@@ -32,6 +33,29 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// The description of a loss as the operators take it: type, type in the schema, name. What
+// lamp_kernels/ops.py calls FlatSpec, in its order.
+#define LAMP_SPEC(FIELD)                                        \
+  FIELD(std::string, "str", metrics)                            \
+  FIELD(std::vector<double>, "float[]", metric_parameters)      \
+  FIELD(double, "float", data_range)                            \
+  FIELD(int64_t, "int", window_size)                            \
+  FIELD(double, "float", sigma)                                 \
+  FIELD(double, "float", k1)                                    \
+  FIELD(double, "float", k2)                                    \
+  FIELD(std::string, "str", padding)                            \
+  FIELD(double, "float", ssim_scale)                            \
+  FIELD(std::string, "str", amplification)                      \
+  FIELD(std::vector<double>, "float[]", amplification_parameters)
+#define LAMP_MEMBER(type, schema, name) type name;
+#define LAMP_SCHEMA(type, schema, name) ", " schema " " #name
+#define LAMP_PARAMETER(type, schema, name) , type name
+#define LAMP_ARGUMENT(type, schema, name) std::move(name),
+
+struct Spec {
+  LAMP_SPEC(LAMP_MEMBER)
+};
+
 // losses: the sum over the grid of factor * weight * A(L), of each image and term (N, T), summed over
 // the terms (N,), or over all (): sums = "terms", "images" or "batch". And the gradients of the sum of
 // that, empty where not asked for.
@@ -41,15 +65,12 @@ using torch::stable::Tensor;
 // over the batch takes no other.
 constexpr char kImageLossesSchema[] =
     "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor? factors, "
-    "float[] coefficients, str mean_over, bool ssim, bool mse, bool l1, float data_range, "
-    "int window_size, float sigma, float k1, float k2, str padding, float dissimilarity, "
-    "bool amplify, float eps, str sums, bool input_gradient, bool target_gradient) "
-    "-> (Tensor, Tensor, Tensor)";
+    "float[] coefficients, str mean_over, str sums, bool input_gradient, bool target_gradient"
+    LAMP_SPEC(LAMP_SCHEMA) ") -> (Tensor, Tensor, Tensor)";
 // On the loss's grid: the sum over terms of coefficients * A(L).
 constexpr char kLossMapSchema[] =
-    "loss_map(Tensor input, Tensor target, Tensor coefficients, bool ssim, bool mse, bool l1, "
-    "float data_range, int window_size, float sigma, float k1, float k2, str padding, "
-    "float dissimilarity, bool amplify, float eps) -> Tensor";
+    "loss_map(Tensor input, Tensor target, Tensor coefficients" LAMP_SPEC(LAMP_SCHEMA)
+    ") -> Tensor";
 
 // What a library was compiled for. Kernels take their arguments by place: those of another build
 // would read them as something else.
@@ -99,19 +120,39 @@ inline Tensor empty_in_format_of(const Tensor& like, const std::array<int64_t, 4
       is_channels_last(like) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
-// What loss and gradient depend on, but for the tensors' places. In the order of the schemas.
-struct Options {
-  bool ssim, mse, l1;
-  double data_range;
-  int64_t window_size;
-  double sigma, k1, k2;
-  std::string padding;
-  double dissimilarity;
-  bool amplify;
-  double eps;
-};
+template <size_t size>
+int index_of(const std::string& name, const char* const (&names)[size], const char* what) {
+  for (size_t i = 0; i < size; ++i)
+    if (name == names[i]) return int(i);
+  STD_TORCH_CHECK(false, "unknown ", what, " ", name);
+}
 
-inline Params params_of(const Tensor& input, const Tensor& target, const Options& o) {
+// "ssim+mse", in the order of the metrics, and a parameter for each.
+inline void parse_terms(const Spec& spec, Params& p) {
+  int last = -1;
+  size_t term = 0;
+  for (size_t begin = 0; begin <= spec.metrics.size(); ++term) {
+    const size_t end = std::min(spec.metrics.find('+', begin), spec.metrics.size());
+    const int m = index_of(spec.metrics.substr(begin, end - begin), kMetricNames, "metric");
+    STD_TORCH_CHECK(m > last, "expected each metric once, in their order");
+    STD_TORCH_CHECK(term < spec.metric_parameters.size(), "expected a parameter for each metric");
+    p.terms.bits |= 1u << m;
+    p.metric_parameters[m] = spec.metric_parameters[term];
+    last = m;
+    begin = end + 1;
+  }
+  STD_TORCH_CHECK(term == spec.metric_parameters.size(), "expected a parameter for each metric");
+}
+
+inline void parse_amplification(const Spec& spec, Params& p) {
+  p.amplify = Amplify(index_of(spec.amplification, kAmplifyNames, "amplification"));
+  STD_TORCH_CHECK(spec.amplification_parameters.size() <= kMaxAmplifyParameters,
+                  "expected fewer parameters of the amplification");
+  std::copy(spec.amplification_parameters.begin(), spec.amplification_parameters.end(),
+            p.amplify_parameters);
+}
+
+inline Params params_of(const Tensor& input, const Tensor& target, const Spec& spec) {
   STD_TORCH_CHECK(input.dim() == 4 && target.dim() == 4, "expected tensors (N, C, H, W)");
   Params p{};
   p.batch = input.size(0);
@@ -120,30 +161,26 @@ inline Params params_of(const Tensor& input, const Tensor& target, const Options
   p.width = input.size(3);
   for (int dim = 0; dim < 4; ++dim)
     STD_TORCH_CHECK(input.size(dim) == target.size(dim), "input and target differ in shape");
-  p.ssim = o.ssim;
-  p.mse = o.mse;
-  p.l1 = o.l1;
-  STD_TORCH_CHECK(p.terms() > 0, "expected at least one term");
-  p.amplify = o.amplify;
-  p.eps = o.eps;
-  p.scale = 1.0 / o.data_range;
+  parse_terms(spec, p);
+  parse_amplification(spec, p);
+  p.scale = 1.0 / spec.data_range;
   p.border = Border::reflect;
-  if (o.ssim) {
-    STD_TORCH_CHECK(o.window_size % 2 == 1 && o.window_size >= 3 &&
-                        o.window_size <= 2 * kMaxRadius + 1,
+  if (p.ssim()) {
+    STD_TORCH_CHECK(spec.window_size % 2 == 1 && spec.window_size >= 3 &&
+                        spec.window_size <= 2 * kMaxRadius + 1,
                     "expected an odd window of 3 to ", 2 * kMaxRadius + 1);
-    p.radius = int(o.window_size / 2);
-    STD_TORCH_CHECK(o.padding == "reflect" || o.padding == "valid" || o.padding == "zeros",
-                    "unknown padding ", o.padding);
-    p.border = o.padding == "valid" ? Border::valid
-               : o.padding == "zeros" ? Border::zeros : Border::reflect;
-    const int64_t least = p.border == Border::valid     ? o.window_size
+    p.radius = int(spec.window_size / 2);
+    STD_TORCH_CHECK(spec.padding == "reflect" || spec.padding == "valid" || spec.padding == "zeros",
+                    "unknown padding ", spec.padding);
+    p.border = spec.padding == "valid" ? Border::valid
+               : spec.padding == "zeros" ? Border::zeros : Border::reflect;
+    const int64_t least = p.border == Border::valid     ? spec.window_size
                           : p.border == Border::reflect ? p.radius + 1 : 1;
     STD_TORCH_CHECK(p.height >= least && p.width >= least, "the image is too small for the window");
-    gaussian_taps(p.radius, o.sigma, p.taps);
-    p.c1 = o.k1 * o.k1;
-    p.c2 = o.k2 * o.k2;
-    p.dissimilarity = o.dissimilarity;
+    gaussian_taps(p.radius, spec.sigma, p.taps);
+    p.c1 = spec.k1 * spec.k1;
+    p.c2 = spec.k2 * spec.k2;
+    p.ssim_scale = spec.ssim_scale;
   }
   p.input = source_of(input);
   p.target = source_of(target);
@@ -156,7 +193,7 @@ inline Source weight_of(const Tensor& weight, const Params& p, ScalarType dtype)
                   "expected a weight of four dimensions in the type computed in");
   Source s = source_of(weight);
   const int64_t image[] = {p.batch, p.channels, p.height, p.width};
-  const int64_t origin = p.ssim ? p.first_row() : 0;
+  const int64_t origin = p.ssim() ? p.first_row() : 0;
   int64_t* stride[] = {&s.batch, &s.channel, &s.row, &s.column};
   int64_t offset = 0;
   for (int dim = 0; dim < 4; ++dim) {
@@ -169,7 +206,7 @@ inline Source weight_of(const Tensor& weight, const Params& p, ScalarType dtype)
       offset += origin * *stride[dim];
   }
   if (offset != 0) {
-    STD_TORCH_CHECK(p.terms() == 1, "a weight on SSIM's grid serves no other term");
+    STD_TORCH_CHECK(p.terms.count() == 1, "a weight on SSIM's grid serves no other term");
     const int64_t bytes = dtype == ScalarType::Double ? 8 : 4;
     s.data = static_cast<const char*>(s.data) - offset * bytes;
   }
@@ -184,13 +221,14 @@ inline Sums sums_of(const std::string& name) {
 // Of every image. In double, as Python divides.
 inline void share_factors(Params& p, const std::vector<double>& coefficients,
                           const std::string& mean_over) {
-  STD_TORCH_CHECK(int64_t(coefficients.size()) == p.terms(),
+  const int terms = p.terms.count();
+  STD_TORCH_CHECK(int(coefficients.size()) == terms,
                   "expected a coefficient for each term where there are no factors");
   STD_TORCH_CHECK(mean_over == "nothing" || mean_over == "image" || mean_over == "batch",
                   "unknown mean over ", mean_over);
   const double images = mean_over == "batch" ? double(std::max<int64_t>(p.batch, 1)) : 1.0;
-  for (int k = 0; k < p.terms(); ++k) {
-    const int64_t lost = p.ssim && k == 0 ? 2 * p.first_row() : 0;
+  for (int k = 0; k < terms; ++k) {
+    const int64_t lost = p.ssim() && k == 0 ? 2 * p.first_row() : 0;
     const int64_t values = p.channels * (p.height - lost) * (p.width - lost);
     const double count = double(std::max<int64_t>(values, 1)) * images;
     p.shared_factors[k] = mean_over == "nothing" ? coefficients[k] : coefficients[k] / count;
@@ -199,7 +237,7 @@ inline void share_factors(Params& p, const std::vector<double>& coefficients,
 
 // Pointwise losses of dense images do not care where rows end.
 inline void join_rows(Params& p, const Tensor& input, const Tensor& target) {
-  if (p.ssim || p.weight.data) return;
+  if (p.ssim() || p.weight.data) return;
   const bool rows = input.is_contiguous() && target.is_contiguous();
   if (!rows && !(is_channels_last(input) && is_channels_last(target))) return;
   const int64_t size = p.channels * p.height * p.width;
@@ -220,12 +258,8 @@ template <class Device>
 std::tuple<Tensor, Tensor, Tensor> image_losses(
     const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& factors, std::vector<double> coefficients, std::string mean_over,
-    bool ssim, bool mse, bool l1, double data_range, int64_t window_size, double sigma, double k1,
-    double k2, std::string padding, double dissimilarity, bool amplify, double eps,
-    std::string sums, bool input_gradient, bool target_gradient) {
-  Params p = params_of(input, target,
-                       {ssim, mse, l1, data_range, window_size, sigma, k1, k2, padding,
-                        dissimilarity, amplify, eps});
+    std::string sums, bool input_gradient, bool target_gradient LAMP_SPEC(LAMP_PARAMETER)) {
+  Params p = params_of(input, target, Spec{LAMP_SPEC(LAMP_ARGUMENT)});
   const ScalarType dtype = computed_in(input, target);
   check_devices<Device>(input, target);
   if (weight) {
@@ -236,7 +270,7 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
   if (factors) {
     check_devices<Device>(input, *factors);
     STD_TORCH_CHECK(factors->scalar_type() == dtype && factors->dim() == 2 &&
-                        factors->size(0) == p.batch && factors->size(1) == p.terms(),
+                        factors->size(0) == p.batch && factors->size(1) == p.terms.count(),
                     "expected factors (N, T) in the type computed in");
     dense = factors->is_contiguous() ? *factors : torch::stable::contiguous(*factors);
     p.factors = dense->const_data_ptr();
@@ -258,7 +292,7 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
   if (input_gradient) p.input_gradient = sink_of(by_input);
   if (target_gradient) p.target_gradient = sink_of(by_target);
 
-  const std::array<int64_t, 2> shape{p.batch, p.terms()};  // of it, so many dimensions
+  const std::array<int64_t, 2> shape{p.batch, p.terms.count()};  // of it, so many dimensions
   const size_t dims = over == Sums::terms ? 2 : over == Sums::images ? 1 : 0;
   Tensor losses = torch::stable::new_empty(input, {shape.data(), dims}, dtype);
   join_rows(p, input, target);
@@ -267,19 +301,16 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
 }
 
 template <class Device>
-Tensor loss_map(const Tensor& input, const Tensor& target, const Tensor& coefficients, bool ssim,
-                bool mse, bool l1, double data_range, int64_t window_size, double sigma, double k1,
-                double k2, std::string padding, double dissimilarity, bool amplify, double eps) {
-  Params p = params_of(input, target,
-                       {ssim, mse, l1, data_range, window_size, sigma, k1, k2, padding,
-                        dissimilarity, amplify, eps});
+Tensor loss_map(const Tensor& input, const Tensor& target,
+                const Tensor& coefficients LAMP_SPEC(LAMP_PARAMETER)) {
+  Params p = params_of(input, target, Spec{LAMP_SPEC(LAMP_ARGUMENT)});
   const ScalarType dtype = computed_in(input, target);
   check_devices<Device>(input, target, coefficients);
   STD_TORCH_CHECK(coefficients.scalar_type() == dtype &&
-                      coefficients.dim() == 1 && coefficients.size(0) == p.terms(),
+                      coefficients.dim() == 1 && coefficients.size(0) == p.terms.count(),
                   "expected coefficients (T,) in the type computed in");
-  const int64_t origin = ssim ? p.first_row() : 0;
-  STD_TORCH_CHECK(origin == 0 || p.terms() == 1, "the terms' maps differ in size");
+  const int64_t origin = p.ssim() ? p.first_row() : 0;
+  STD_TORCH_CHECK(origin == 0 || p.terms.count() == 1, "the terms' maps differ in size");
   const Tensor dense =
       coefficients.is_contiguous() ? coefficients : torch::stable::contiguous(coefficients);
   p.factors = dense.const_data_ptr();

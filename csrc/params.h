@@ -1,4 +1,4 @@
-// What a kernel is told: plain values, passed by value. No torch, no pointers but to data.
+// The parameters of a kernel: plain values, passed by value. No torch, and no pointers but to data.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,31 @@
 namespace lamp_kernels {
 
 constexpr int kMaxRadius = 7;  // windows 3 to 15
-constexpr int kMaxTerms = 3;   // ssim, mse, l1, in this order
+
+// The terms of a loss, in the order of METRICS in lamp_kernels/spec.py. SSIM, the only one with a
+// window, comes first; the others are pointwise. Their formulas are in formulas.h.
+enum class Metric : int { ssim, mse, l1 };
+constexpr const char* kMetricNames[] = {"ssim", "mse", "l1"};
+constexpr int kMetrics = sizeof(kMetricNames) / sizeof(kMetricNames[0]);
+
+// A(L), by the names of AMPLIFICATIONS in lamp_kernels/spec.py.
+enum class Amplify : int { none, log };
+constexpr const char* kAmplifyNames[] = {"none", "log"};
+constexpr int kMaxAmplifyParameters = 2;
+
+// A set of metrics. A term's position is its place among the metrics of the set.
+struct Terms {
+  uint32_t bits = 0;
+
+  LAMP_ANYWHERE constexpr bool has(Metric m) const { return bits >> int(m) & 1; }
+  LAMP_ANYWHERE constexpr bool pointwise() const { return bits >> 1; }
+  LAMP_ANYWHERE constexpr int position(Metric m) const {
+    int below = 0;
+    for (int i = 0; i < int(m); ++i) below += int(has(Metric(i)));
+    return below;
+  }
+  LAMP_ANYWHERE constexpr int count() const { return position(Metric(kMetrics)); }
+};
 
 enum class Dtype : int { float32, float64, float16, bfloat16 };
 LAMP_ANYWHERE constexpr int64_t size_of(Dtype dtype) {
@@ -39,29 +63,30 @@ struct Sink {
 struct Params {
   int64_t batch, channels, height, width;
 
-  bool ssim, mse, l1;  // which terms there are
-  bool amplify;        // A(L) = -log1p(-L), or A(L) = L
-  double eps;          // A's tangent begins at L = 1 - eps
-  double scale;        // 1 / data_range
+  Terms terms;
+  double metric_parameters[kMetrics];  // by metric; 0 if its formula has none
+  Amplify amplify;
+  double amplify_parameters[kMaxAmplifyParameters];
+  double scale;  // 1 / data_range
 
   // SSIM
   int radius;                     // the window is 2 radius + 1 wide
   Border border;
   double taps[kMaxRadius + 1];    // of the window, by the distance from its centre; their sum is 1
   double c1, c2;                  // k1^2 and k2^2: images are in units of data_range
-  double dissimilarity;           // a in L = a (1 - SSIM)
+  double ssim_scale;              // a in L = a (1 - SSIM)
 
   // (N, C, H, W). The weight has the type computed in, and lies on the pixels of the image; where
   // it was given on the grid of a "valid" SSIM its data points before that grid's corner.
   Source input, target, weight;
-  // Of T terms: (N, T) of the type computed in, or null; then `shared_factors` are those of every
-  // image, by position among the terms present.
+  // (N, T) in the compute type for T terms, or null: then all images share `shared_factors`, by
+  // position.
   const void* factors;
-  double shared_factors[kMaxTerms];
+  double shared_factors[kMetrics];
   Sink input_gradient, target_gradient;  // of the sum over n, t of factors * sums
   Sink map;             // factors[0, t] times A(L), summed over the terms
 
-  LAMP_ANYWHERE int terms() const { return int(ssim) + int(mse) + int(l1); }
+  LAMP_ANYWHERE bool ssim() const { return terms.has(Metric::ssim); }
   // Of SSIM's grid.
   LAMP_ANYWHERE int64_t first_row() const { return border == Border::valid ? radius : 0; }
   LAMP_ANYWHERE int64_t end_row() const { return height - first_row(); }

@@ -30,7 +30,7 @@ static void run_tile(const Context<T>& c, double* sums) {
 
 template <class T, int gradients>
 static void run_tile(const Context<T>& c, double* sums) {
-  switch (c.p.ssim ? c.p.radius : 0) {
+  switch (c.p.ssim() ? c.p.radius : 0) {
     case 0: return run_tile<T, 0, gradients>(c, sums);
     case 1: return run_tile<T, 1, gradients>(c, sums);
     case 2: return run_tile<T, 2, gradients>(c, sums);
@@ -45,7 +45,7 @@ static void run_tile(const Context<T>& c, double* sums) {
 template <class T>
 static void run_typed(const Params& p, const Tiling& tiling, int gradients, int64_t begin,
                       int64_t end, double* partial) {
-  const int terms = p.terms();
+  const int terms = p.terms.count();
   for (int64_t i = begin; i < end; ++i) {
     const Context<T> c(p, tiling.tile(i));
     double* sums = partial + i * terms;

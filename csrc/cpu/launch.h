@@ -23,14 +23,14 @@ void compute(Params p, T* shares, Sums sums, ParallelFor&& parallel_for) {
     std::swap(p.input_gradient, p.target_gradient);
   }
   const int gradients = int(for_input) + int(for_target);
-  const int64_t terms = p.terms();
+  const int64_t terms = p.terms.count();
   const bool empty = p.batch * p.channels * p.height * p.width == 0;
   const int64_t per_image = empty ? 0 : Tiling(p).tiles_per_plane() * p.channels;
   std::unique_ptr<double[]> partial(new double[p.batch * per_image * terms]);
   if (!empty) {
     const Tiling tiling(p);
     const RunTiles run = isa().run;
-    const int64_t worth = kPixelsWorthAThread * (p.ssim ? 1 : 10);
+    const int64_t worth = kPixelsWorthAThread * (p.ssim() ? 1 : 10);
     parallel_for(int64_t(0), tiling.tiles(), std::max<int64_t>(1, worth / tiling.pixels()),
                  [&](int64_t begin, int64_t end) {
                    run(p, tiling, sizeof(T) == sizeof(double), gradients, begin, end,

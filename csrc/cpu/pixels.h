@@ -7,17 +7,22 @@ struct Context {
   const Params& p;
   Tile tile;
   int columns;  // of the tile
-  Amplification<T> a;
+  LossFormula<T> formula;
   T scale;
-  T factor[kMaxTerms];  // of this image, by position among the terms present
+  T factor[kMetrics];  // of this image, by metric
 
   Context(const Params& params, const Tile& t)
       : p(params), tile(t), columns(int(t.end_column - t.column)),
-        a(amplification<T>(params.amplify, params.eps)), scale(T(params.scale)) {
-    const int terms = p.terms();
-    for (int k = 0; k < terms; ++k)
-      factor[k] = p.factors ? ((const T*)p.factors)[p.map.data ? k : tile.image * terms + k]
-                            : T(p.shared_factors[k]);
+        formula(loss_formula<T>(params)), scale(T(params.scale)) {
+    const T* factors = (const T*)p.factors;
+    if (factors && !p.map.data) factors += tile.image * p.terms.count();
+    int k = 0;  // position
+    for (int m = 0; m < kMetrics; ++m) {
+      factor[m] = T(0);
+      if (!p.terms.has(Metric(m))) continue;
+      factor[m] = factors ? factors[k] : T(p.shared_factors[k]);
+      ++k;
+    }
   }
 
   void read(const Source& s, int64_t row, int64_t column, int64_t count, T* to) const {
@@ -59,8 +64,7 @@ LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t colum
                       const AdjointRow<T, gradients>* ssim, PixelRows<T>& b, double* sums) {
   using V = Vector<T>;
   const Params& p = c.p;
-  const int first_term = p.ssim ? 1 : 0;
-  const bool pointwise = p.mse || p.l1;
+  const bool pointwise = p.terms.pointwise();
   // Whole vectors of a row that is not copied must not reach beyond it.
   const bool whole = count % kLanes<T> == 0;
   if (!whole) {
@@ -70,7 +74,7 @@ LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t colum
   const T* const row_x = whole ? c.row_of(p.input, row, column, count, b.x) : b.x;
   const T* const row_y = whole ? c.row_of(p.target, row, column, count, b.y) : b.y;
   if (pointwise && p.weight.data) c.read(p.weight, row, column, count, b.weight);
-  const bool add_to_map = p.map.data && p.ssim;
+  const bool add_to_map = p.map.data && p.ssim();
   if (add_to_map) {
     const Sink& m = p.map;
     c.read({m.data, dtype_of<T>, m.batch, m.channel, m.row,
@@ -82,25 +86,16 @@ LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t colum
       if (gradient->data)
         prefetch_row<T>(*gradient, c.tile.image, c.tile.channel, row + kRowsAhead, column, count);
 
-  V total[2] = {};
+  V total[kMetrics] = {};
   for (int j = 0; j < count; j += kLanes<T>) {
     const V x = load(row_x + j), y = load(row_y + j);
     const V d = (x - y) * c.scale;
-    V by_d = {}, by_x = {}, by_y = {}, map = {};
+    V by_x = {}, by_y = {};
+    PointwiseSum<V> sum;
     if (pointwise) {
       const V weight = p.weight.data ? load(b.weight + j) : V{} + T(1);
-      int k = 0;
-      auto term = [&](const Pointwise<V>& l) {
-        const Amplified<V> amplified = amplify<T>(l.loss, c.a);
-        const T factor = c.factor[first_term + k];
-        const V value = weight * amplified.value;
-        total[k] += within<T>(value, j, 0, count);
-        map += amplified.value * factor;
-        by_d += weight * factor * amplified.slope * l.slope;
-        ++k;
-      };
-      if (p.mse) term(squared_error(d));
-      if (p.l1) term(absolute_error<T>(d));
+      sum = pointwise_terms(d, weight, c.formula, c.factor,
+                            [&](int m, V value) { total[m] += within<T>(value, j, 0, count); });
     }
     if constexpr (gradients > 0) {
       if (ssim) {
@@ -110,14 +105,14 @@ LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t colum
         by_x = load(ssim->plane[2] + j) + by_s + by_dd;
         if constexpr (gradients == 2) by_y = load(ssim->plane[3] + j) + by_s - by_dd;
       }
-      store(b.first + j, (by_x + by_d) * c.scale);
-      if constexpr (gradients == 2) store(b.second + j, (by_y - by_d) * c.scale);
+      store(b.first + j, (by_x + sum.dloss_dd) * c.scale);
+      if constexpr (gradients == 2) store(b.second + j, (by_y - sum.dloss_dd) * c.scale);
     } else if (p.map.data) {
-      store(b.first + j, add_to_map ? load(b.first + j) + map : map);
+      store(b.first + j, add_to_map ? load(b.first + j) + sum.value : sum.value);
     }
   }
-  for (int k = 0; k < int(p.mse) + int(p.l1); ++k)
-    sums[first_term + k] += sum_of_lanes<T>(total[k]);
+  for (int m = 1, k = int(p.ssim()); m < kMetrics; ++m)
+    if (p.terms.has(Metric(m))) sums[k++] += sum_of_lanes<T>(total[m]);
   if (p.map.data) c.write(p.map, row, column, count, b.first);
   if constexpr (gradients > 0) c.write(p.input_gradient, row, column, count, b.first);
   if constexpr (gradients == 2) c.write(p.target_gradient, row, column, count, b.second);

@@ -57,7 +57,7 @@ class SsimTile {
     for (int k = 0; k <= radius; ++k) tap[k] = T(p.taps[k]);
     constants.c1 = T(p.c1);
     constants.c2 = T(p.c2);
-    constants.a = T(p.dissimilarity);
+    constants.a = T(p.ssim_scale);
     const Levels<T> levels = levels_of(c);
     constants.level_d = levels.d;
     constants.level_s = levels.s;
@@ -84,7 +84,7 @@ class SsimTile {
       if constexpr (gradients > 0) {
         if (complete > pixel) adjoint_y(row - radius);
       }
-      const bool touch_pixels = gradients > 0 || p.mse || p.l1;
+      const bool touch_pixels = gradients > 0 || p.terms.pointwise();
       for (; pixel < complete; ++pixel)
         if (touch_pixels) finish_row(pixel, int(pixel - (row - radius)), sums);
     }
@@ -236,7 +236,7 @@ class SsimTile {
   LAMP_STAGE double statistics(int64_t row, int rows) {
     const Taps g = taps();
     const SsimConstants<T> constants = this->constants;
-    const Amplification<T> a = c.a;
+    const Amplification<T> a = c.formula.amplification;
     int slot[kRing];
     for (int t = 0; t < kRing; ++t) slot[t] = moments_of(row - radius + t, row + rows + radius);
     // The window positions that have a loss, and those whose loss is this tile's.

@@ -26,10 +26,10 @@ struct Tiling {
 
   explicit Tiling(const Params& p)
       : planes(p.batch * p.channels), channels(p.channels), height(p.height), width(p.width) {
-    const int64_t widest = p.ssim ? kWidest : kPixels;
+    const int64_t widest = p.ssim() ? kWidest : kPixels;
     strip_width = round_up(ceil_div(width, ceil_div(width, widest)), kWidthStep);
     strips = ceil_div(width, strip_width);
-    if (p.ssim) {
+    if (p.ssim()) {
       const int64_t wanted = ceil_div(kEnoughTiles, std::max<int64_t>(planes * strips, 1));
       bands = std::max(std::min(wanted, height / kLowest), ceil_div(height, kHighest));
     } else {

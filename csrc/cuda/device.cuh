@@ -8,6 +8,7 @@
 #include <climits>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "../params.h"
 #include "tiling.h"
@@ -226,12 +227,27 @@ LAMP_DEVICE void wait_for_copies() {
 #endif
 }
 
-// The factor of term k of an image; a map has those of its terms for all images.
-template <class T>
-LAMP_DEVICE T factor_of(const Params& p, int64_t image, int k) {
-  if (!p.factors) return T(p.shared_factors[k]);
-  return static_cast<const T*>(p.factors)[(p.map.data ? 0 : image * p.terms()) + k];
-}
+// The factors of the terms of one image, by metric; a map has those of its terms for all images.
+// `only_ssim`: SSIM is the only term.
+template <class T, bool only_ssim = false>
+struct Factors {
+  T of[kMetrics];
+
+  LAMP_DEVICE Factors(const Params& p, int64_t image) {
+    LAMP_UNROLL
+    for (int m = 0; m < kMetrics; ++m) {
+      const bool has = only_ssim ? m == 0 : p.terms.has(Metric(m));
+      of[m] = has ? at(p, image, only_ssim ? 0 : p.terms.position(Metric(m))) : T(0);
+    }
+  }
+
+ private:
+  static LAMP_DEVICE T at(const Params& p, int64_t image, int position) {
+    if (!p.factors) return T(p.shared_factors[position]);
+    const int64_t first = p.map.data ? 0 : image * p.terms.count();
+    return static_cast<const T*>(p.factors)[first + position];
+  }
+};
 
 // ---- Sums ---------------------------------------------------------------------------------------
 

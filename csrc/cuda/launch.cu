@@ -35,8 +35,7 @@ template <class T>
 void launch_pixels(const Params& p, double* partial, const Device& device, cudaStream_t stream) {
   const PixelTiling tiling(p);
   in_launches(p.batch * p.channels * tiling.per_plane, device, [&](int64_t first, int64_t count) {
-    const PixelArguments<T> a{p, tiling, first, T(p.scale), amplification<T>(p.amplify, p.eps),
-                              partial};
+    const PixelArguments<T> a{p, tiling, first, T(p.scale), loss_formula<T>(p), partial};
     LAMP_LAUNCH(pixel_kernel<T>, unsigned(count), kPixelThreads, kScratchBytes, stream, a);
     check(cudaGetLastError(), "launch of the pixel kernel");
   });
@@ -117,7 +116,7 @@ Call::Call(const Params& p, bool wide, const Device& device, Design design)
     std::swap(p_.input_gradient, p_.target_gradient);
   }
   if (is_empty(p_)) return;
-  if (!p_.ssim) {
+  if (!p_.ssim()) {
     per_plane_ = PixelTiling(p_).per_plane;
     return;
   }
@@ -134,7 +133,7 @@ void Call::use(const Plan& plan) {
 }
 
 int64_t Call::h_at() const {
-  return round_up(planes() * per_plane_ * p_.terms() * int64_t(sizeof(double)), kAligned);
+  return round_up(planes() * per_plane_ * p_.terms.count() * int64_t(sizeof(double)), kAligned);
 }
 int64_t Call::levels_at() const {
   const Tiling& t = plan_.tiling;
@@ -164,19 +163,19 @@ void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
     launch(*plan_.variant, plan_.tiling, plan_.common, first, count);
     launch(*plan_.gradients, plan_.gradients_tiling, plan_.gradients_common, first, count);
   }
-  if (p_.mse || p_.l1) launch_pixels<float>(p_, nullptr, device_, stream);
+  if (p_.terms.pointwise()) launch_pixels<float>(p_, nullptr, device_, stream);
 }
 
 void Call::enqueue(void* shares, Sums sums, void* scratch, cudaStream_t stream) const {
   double* const partial = static_cast<double*>(scratch);
   if (!is_empty(p_)) {
-    if (p_.ssim) enqueue_ssim(static_cast<char*>(scratch), stream);
+    if (p_.ssim()) enqueue_ssim(static_cast<char*>(scratch), stream);
     else (wide_ ? launch_pixels<double> : launch_pixels<float>)(p_, partial, device_, stream);
   }
   if (!shares) return;
-  SumArguments a{partial, 0, p_.batch, p_.channels * per_plane_, p_.terms(), sums == Sums::terms,
+  SumArguments a{partial, 0, p_.batch, p_.channels * per_plane_, p_.terms.count(), sums == Sums::terms,
                  p_.factors, {}, shares};
-  std::copy_n(p_.shared_factors, kMaxTerms, a.shared_factors);
+  std::copy_n(p_.shared_factors, kMetrics, a.shared_factors);
   if (sums == Sums::batch)
     (wide_ ? launch_batch_sum<double> : launch_batch_sum<float>)(a, stream);
   else

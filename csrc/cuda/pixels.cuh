@@ -13,7 +13,7 @@ struct PixelArguments {
   PixelTiling tiling;
   int64_t first_tile;  // of this launch
   T scale;
-  Amplification<T> amplification;
+  LossFormula<T> formula;
   double* partial;  // (tiles, terms); null: gradients are added to what is there, and nothing else
 };
 
@@ -25,11 +25,8 @@ __global__ void __launch_bounds__(kPixelThreads)
   const int64_t tile = a.first_tile + blockIdx.x, plane = tile / a.tiling.per_plane;
   const int64_t image = plane / a.tiling.channels, channel = plane % a.tiling.channels;
   const int64_t first = tile % a.tiling.per_plane * (kPixelThreads * kPixelsOfAThread);
-  const int terms = p.terms();
-  const int first_term = int(p.ssim);
-  const T factor = factor_of<T>(p, image, first_term);
-  const T second_factor = terms > first_term + 1 ? factor_of<T>(p, image, first_term + 1) : T(0);
-  T sum = 0, second_sum = 0;  // not an array: that would lie in memory
+  const Factors<T> factor(p, image);
+  T sums[kMetrics] = {};  // by metric; only constants index it, so it stays in registers
 
   auto at = [&](const auto& s, int64_t row, int64_t column) {
     return plane_of(s, image, channel) + row * s.row + column * s.column;
@@ -49,32 +46,23 @@ __global__ void __launch_bounds__(kPixelThreads)
     const T y = load<T>(p.target, at(p.target, row, column));
     const T weight = p.weight.data ? load<T>(p.weight, at(p.weight, row, column)) : T(1);
     const T d = (x - y) * a.scale;
-    T value = 0, by_d = 0;
-    auto term = [&](const Pointwise<T>& l, T own, bool second) {
-      const Amplified<T> amplified = amplify<T>(l.loss, a.amplification);
-      const T weighted = weight * amplified.value;
-      sum += second ? T(0) : weighted;
-      second_sum += second ? weighted : T(0);
-      value += amplified.value * own;
-      by_d += weight * own * amplified.slope * l.slope;
-    };
-    if (p.mse) term(squared_error(d), factor, false);
-    if (p.l1) term(absolute_error<T>(d), p.mse ? second_factor : factor, p.mse);
+    const PointwiseSum<T> sum = pointwise_terms(d, weight, a.formula, factor.of,
+                                                [&](int m, T value) { sums[m] += value; });
     auto write = [&](const Sink& s, T v) {
       T& to = static_cast<T*>(s.data)[at(s, row, column)];
       to = a.partial ? v : to + v;
     };
-    if (p.map.data) write(p.map, value);
-    if (p.input_gradient.data) write(p.input_gradient, by_d * a.scale);
-    if (p.target_gradient.data) write(p.target_gradient, -(by_d * a.scale));
+    if (p.map.data) write(p.map, sum.value);
+    if (p.input_gradient.data) write(p.input_gradient, sum.dloss_dd * a.scale);
+    if (p.target_gradient.data) write(p.target_gradient, -(sum.dloss_dd * a.scale));
   }
   if (!a.partial) return;
   double* const scratch = reinterpret_cast<double*>(shared);
-  const double total = sum_of_block(double(sum), scratch);
-  if (threadIdx.x == 0) a.partial[tile * terms] = total;
-  if (terms > 1) {
-    const double other = sum_of_block(double(second_sum), scratch);
-    if (threadIdx.x == 0) a.partial[tile * terms + 1] = other;
+  LAMP_UNROLL
+  for (int m = 1; m < kMetrics; ++m) {
+    if (!p.terms.has(Metric(m))) continue;
+    const double sum = sum_of_block(double(sums[m]), scratch);
+    if (threadIdx.x == 0) a.partial[tile * p.terms.count() + p.terms.position(Metric(m))] = sum;
   }
 }
 

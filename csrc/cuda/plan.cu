@@ -40,7 +40,7 @@ struct Question {
       : batch(p.batch), channels(p.channels), height(p.height), width(p.width), radius(p.radius),
         gradients(int(p.input_gradient.data != nullptr) + int(p.target_gradient.data != nullptr)),
         wide(computes_wide), plain(is_plain(p.input) && is_plain(p.target)),
-        common(plain && !p.weight.data && !p.mse && !p.l1 && !p.map.data),
+        common(plain && !p.weight.data && !p.terms.pointwise() && !p.map.data),
         pairs(p.width % 2 == 0 && has_pairs(p.input, p) && has_pairs(p.target, p) &&
               (gradients < 1 || has_pairs(p.input_gradient, p)) &&
               (gradients < 2 || has_pairs(p.target_gradient, p))),

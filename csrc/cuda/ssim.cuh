@@ -98,7 +98,7 @@ class SsimTile {
   const Edges edge_rows;
   MomentWindows<T, radius, kColumns, MomentSums> windows;
   AdjointSums adjoint_sums[kPlanes * kColumns + 1];
-  Sum<T> sums[kMaxTerms];
+  Sum<T> sums[kMetrics];  // by metric
 
   // Of this thread's window positions: what their slope is multiplied by, and whether the tile
   // counts their loss.
@@ -187,7 +187,7 @@ class SsimTile {
         if (++slot == kRingRows) slot = 0;
       }
       LAMP_UNROLL
-      for (int k = 0; k < kMaxTerms; ++k) sums[k].flush();
+      for (int m = 0; m < kMetrics; ++m) sums[m].flush();
       if (windows.must_follow()) windows.follow(ring + last * row_length(), a.tap);
     }
   }
@@ -219,7 +219,7 @@ class SsimTile {
       if (finished >= tile.row && active)
         finish(finished, gradients == 1 ? early : centred(), planes);
     } else if constexpr (!common) {
-      if ((p.mse || p.l1) && row >= tile.row && row < tile.end_row) value_of_pixels(row);
+      if (p.terms.pointwise() && row >= tile.row && row < tile.end_row) value_of_pixels(row);
     }
   }
 
@@ -231,7 +231,7 @@ class SsimTile {
     Amplified<T> all_amplified[kColumns];
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c)
-      all_amplified[c] = amplify_either<T>(all[c].loss, a.amplification);
+      all_amplified[c] = amplify_either<T>(all[c].loss, a.formula.amplification);
     // Which row of the grid this is, or mirrors; -1 if none. No mirror image shows an edge again in
     // the images of the common way.
     const bool in_rows = row >= grid_rows.begin && row < grid_rows.end;
@@ -274,17 +274,12 @@ class SsimTile {
 
   // ---- Results ----------------------------------------------------------------------------------
 
-  LAMP_DEVICE PixelTerms<T> pixel_terms(int row, int column) {
-    return PixelTerms<T>(a, tile, factor, row, column,
-                         [&](int k, T v) { (k == 1 ? sums[1] : sums[2]).few += v; });
-  }
-
   LAMP_DEVICE void value_of_pixels(int row) {
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const int column = window_column(c);
       if (column >= tile.end_column) continue;
-      const T value = pixel_terms(row, column).value;
+      const T value = pixel_terms(a, tile, factor, row, column, sums).value;
       if (p.map.data) *element<T>(p.map, tile, row, column) += value;
     }
   }
@@ -298,8 +293,8 @@ class SsimTile {
       const T by_s = T(2) * centred.at[c].s * plane[0], by_dd = T(2) * centred.at[c].d * plane[1];
       T by_d = 0;
       if constexpr (!common) {
-        if ((p.mse || p.l1) && pixel_column(c) < tile.end_column)
-          by_d = pixel_terms(row, pixel_column(c)).by_d * a.scale;
+        if (p.terms.pointwise() && pixel_column(c) < tile.end_column)
+          by_d = pixel_terms(a, tile, factor, row, pixel_column(c), sums).dloss_dd * a.scale;
       }
       by_x.at[c] = (plane[2] + by_s + by_dd) * (share[c] * row_share) + by_d;
       if constexpr (gradients == 2)

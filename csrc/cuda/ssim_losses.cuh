@@ -28,7 +28,7 @@ class SsimLosses {
   SsimConstants<T> constants;
   RowReader<T, radius, 1, common> reader;
   MomentWindows<T, radius, 1, SumsInRegisters<T, radius>> windows;
-  Sum<T> sums[kMaxTerms];
+  Sum<T> sums[kMetrics];  // by metric
   const Edges edge_rows;
   const int column;  // of the image
   bool counted;      // whether the tile has it, and the loss's grid
@@ -126,7 +126,7 @@ class SsimLosses {
 
   LAMP_DEVICE void statistics(int row, const Moments<T>& moments) {
     const Dissimilarity<T> at = ssim(moments, constants);
-    const Amplified<T> amplified = amplify_either<T>(at.loss, a.amplification);
+    const Amplified<T> amplified = amplify_either<T>(at.loss, a.formula.amplification);
     T slope = own_factor * edge_rows.factor<T>(row) * amplified.slope;
     T loss = amplified.value;
     if constexpr (!common) {
@@ -161,12 +161,14 @@ class SsimLosses {
 
   // The values of the pointwise terms.
   LAMP_DEVICE void pointwise() {
-    if (!(p.mse || p.l1) || column >= tile.end_column) return;
+    if (!p.terms.pointwise() || column >= tile.end_column) return;
     for (int row = tile.row; row < tile.end_row; ++row) {
-      const PixelTerms<T> terms(a, tile, factor, row, column,
-                                [&](int k, T v) { (k == 1 ? sums[1] : sums[2]).few += v; });
-      if (gradients == 0 && p.map.data) *element<T>(p.map, tile, row, column) += terms.value;
-      if ((row - tile.row) % Sum<T>::kFew == Sum<T>::kFew - 1) sums[1].flush(), sums[2].flush();
+      const T value = pixel_terms(a, tile, factor, row, column, sums).value;
+      if (gradients == 0 && p.map.data) *element<T>(p.map, tile, row, column) += value;
+      if ((row - tile.row) % Sum<T>::kFew == Sum<T>::kFew - 1) {
+        LAMP_UNROLL
+        for (int m = 1; m < kMetrics; ++m) sums[m].flush();
+      }
     }
   }
 };

@@ -14,7 +14,7 @@ struct SumArguments {
   int terms;
   bool per_term;
   const void* factors;    // (images, terms), or null
-  double shared_factors[kMaxTerms];  // those of every image, if null
+  double shared_factors[kMetrics];  // those of every image, if null
   void* shares;           // (images, terms) per term, (images,), or one number for the batch
 };
 

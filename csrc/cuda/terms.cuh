@@ -16,7 +16,7 @@ struct SsimArguments {
   int rows_to_follow;  // of MomentWindows
   T scale;
   SsimConstants<T> constants;  // the levels are the tile's
-  Amplification<T> amplification;
+  LossFormula<T> formula;
   bool common;      // the kernel may take the way that leaves out what is rare
   double* partial;  // (tiles of all planes, terms)
   // Of the design with two launches, of the planes at once:
@@ -44,18 +44,6 @@ inline int rows_to_follow(const Params& p) {
   return rows;
 }
 
-// The factors of the terms of one image, or of a map. `common`: SSIM is the only one.
-template <class T, bool common>
-struct Factors {
-  T of[kMaxTerms];
-
-  LAMP_DEVICE Factors(const Params& p, int64_t image) {
-    const int terms = common ? 1 : p.terms();
-    LAMP_UNROLL
-    for (int k = 0; k < kMaxTerms; ++k) of[k] = k < terms ? factor_of<T>(p, image, k) : T(0);
-  }
-};
-
 template <class T>
 LAMP_DEVICE T weight_at(const Params& p, const Tile& tile, int row, int column) {
   return p.weight.data ? load_at<T>(p.weight, tile, row, column) : T(1);
@@ -66,54 +54,38 @@ LAMP_DEVICE T* element(const Sink& s, const Tile& tile, int row, int column) {
          column * s.column;
 }
 
-// The pointwise terms of one pixel: the sum of factor times A(L), and its derivative by d. Calls
-// add(k, weight times A(L)) for term k of all. From the pixels themselves: d about its level has
-// lost digits.
-template <class T>
-struct PixelTerms {
-  T value = 0, by_d = 0;
-
-  template <class Add, bool common>
-  LAMP_DEVICE PixelTerms(const SsimArguments<T>& a, const Tile& tile, const Factors<T, common>& factor,
-                         int row, int column, Add add) {
-    const Params& p = a.p;
-    const T x = load_at<T>(p.input, tile, row, column);
-    const T y = load_at<T>(p.target, tile, row, column);
-    const T d = (x - y) * a.scale, weight = weight_at<T>(p, tile, row, column);
-    int k = 1;  // after SSIM
-    auto term = [&](const Pointwise<T>& l) {
-      const Amplified<T> amplified = amplify<T>(l.loss, a.amplification);
-      const T own = k == 1 ? factor.of[1] : factor.of[2];
-      add(k, weight * amplified.value);
-      value += amplified.value * own;
-      by_d += weight * own * amplified.slope * l.slope;
-      ++k;
-    };
-    if (p.mse) term(squared_error(d));
-    if (p.l1) term(absolute_error<T>(d));
-  }
-};
+// The pointwise terms of one pixel. Adds weight times A(L) to `sums`, by metric. From the pixels
+// themselves: d about its level has lost digits.
+template <class T, bool common>
+LAMP_DEVICE PointwiseSum<T> pixel_terms(const SsimArguments<T>& a, const Tile& tile,
+                                        const Factors<T, common>& factor, int row, int column,
+                                        Sum<T>* sums) {
+  const T x = load_at<T>(a.p.input, tile, row, column);
+  const T y = load_at<T>(a.p.target, tile, row, column);
+  return pointwise_terms((x - y) * a.scale, weight_at<T>(a.p, tile, row, column), a.formula,
+                         factor.of, [&](int m, T value) { sums[m].few += value; });
+}
 
 // A(L) in float32 without a branch, which would part what can run beside it.
 template <class T>
 LAMP_DEVICE Amplified<T> amplify_either(T loss, const Amplification<T>& a) {
   if constexpr (sizeof(T) == 8) return amplify<T>(loss, a);
-  Amplification<T> log = a;
-  log.log = true;
-  const Amplified<T> amplified = amplify<T>(loss, log);
-  return {a.log ? amplified.value : loss, a.log ? amplified.slope : T(1)};
+  const bool log = a.kind == Amplify::log;
+  const Amplified<T> amplified = amplify_log(loss, a);
+  return {log ? amplified.value : loss, log ? amplified.slope : T(1)};
 }
 
-// Writes the block's sums of the terms. `common`: SSIM is the only one.
+// Writes the block's sums of the terms, which come by metric. `common`: SSIM is the only one.
 template <bool common, class T>
 LAMP_DEVICE void write_sums(const SsimArguments<T>& a, Sum<T>* sums, double* scratch) {
-  const int terms = common ? 1 : a.p.terms();
+  const Terms has = a.p.terms;
+  const int64_t first = (a.tiles.first + blockIdx.x) * (common ? 1 : has.count());
   LAMP_UNROLL
-  for (int k = 0; k < kMaxTerms; ++k) {
-    if (k >= terms) break;
-    sums[k].flush();
-    const double sum = sum_of_block(sums[k].total, scratch);
-    if (threadIdx.x == 0) a.partial[(a.tiles.first + blockIdx.x) * terms + k] = sum;
+  for (int m = 0; m < (common ? 1 : kMetrics); ++m) {
+    if (m > 0 && !has.has(Metric(m))) continue;
+    sums[m].flush();
+    const double sum = sum_of_block(sums[m].total, scratch);
+    if (threadIdx.x == 0) a.partial[first + has.position(Metric(m))] = sum;
   }
 }
 

@@ -18,8 +18,8 @@ SsimArguments<T> arguments_of(const SsimLaunch& l) {
   for (int k = 0; k <= p.radius; ++k) a.tap[k] = T(p.taps[k]);
   a.rows_to_follow = rows_to_follow(p);
   a.scale = T(p.scale);
-  a.constants = {T(p.c1), T(p.c2), T(p.dissimilarity), T(0), T(0)};
-  a.amplification = amplification<T>(p.amplify, p.eps);
+  a.constants = {T(p.c1), T(p.c2), T(p.ssim_scale), T(0), T(0)};
+  a.formula = loss_formula<T>(p);
   a.common = l.common;
   a.partial = l.partial;
   a.first_h_plane = l.first_h_plane;

@@ -33,9 +33,7 @@ class NativeBackend(KernelBackend):
             self.missing = (
                 f"{_LIBRARY.name} and the Python sources come from different versions: rebuild it"
             )
-        self.cuda_missing = self.missing or _load_cuda()
-        if self.cuda_missing is not None:
-            self.cuda_missing = f"{self.cuda_missing}; {_HOW_TO_GET_CUDA}"
+        self.cuda_missing = _load_cuda(self.missing)
         if self.missing is None:
             self.register("lamp_kernels", scale=self.cuda_missing is None)
         self.cpu_error = self._ask_cpu()
@@ -92,10 +90,11 @@ def _load(library: Path, note: str) -> str | None:
     return None
 
 
-def _load_cuda() -> str | None:
-    reason = _load(_CUDA_LIBRARY, "_without_cuda.txt")
+def _load_cuda(missing: str | None) -> str | None:
+    """Load the CUDA kernels; None, or why there are none and how to get them."""
+    reason = missing or _load(_CUDA_LIBRARY, "_without_cuda.txt")
     if reason is not None:
-        return reason
+        return f"{reason}; {_HOW_TO_GET_CUDA}"
     operators = torch.ops.lamp_kernels
     built_for = operators.cuda_schemas() if hasattr(operators, "cuda_schemas") else None
     if built_for != operators.schemas():
