@@ -27,7 +27,8 @@ int main(int, char** arguments) {
   const int64_t size = p.batch * p.channels * p.height * p.width;
   std::vector<float> x(size), y(size), gradient(size), factors(p.batch, 1.f / size);
   std::vector<float> shares(p.batch);
-  for (int64_t i = 0; i < size; ++i) x[i] = std::rand() % 997 / 997.f, y[i] = std::rand() % 997 / 997.f;
+  for (int64_t i = 0; i < size; ++i)
+    x[i] = std::rand() % 997 / 997.f, y[i] = std::rand() % 997 / 997.f;
   const int64_t plane = p.height * p.width;
   p.input = {x.data(), Dtype::float32, 3 * plane, plane, p.width, 1};
   p.target = {y.data(), Dtype::float32, 3 * plane, plane, p.width, 1};
@@ -40,9 +41,8 @@ int main(int, char** arguments) {
   double fastest = 1e9;
   while (seconds(Clock::now() - start) < std::atof(arguments[1])) {
     const Clock::time_point before = Clock::now();
-    compute<float>(p, shares.data(), Sums::images, [](int64_t begin, int64_t end, int64_t, const auto& f) {
-      f(begin, end);
-    });
+    compute<float>(p, shares.data(), Sums::images,
+                   [](int64_t begin, int64_t end, int64_t, const auto& f) { f(begin, end); });
     fastest = std::min(fastest, seconds(Clock::now() - before));
   }
   std::printf("%s: %.2f ns per element\n", isa().name, 1e9 * fastest / size);

@@ -34,7 +34,9 @@ void ok(cudaError_t status, const char* what) {
 // Memory of the device, and its way from and to the host.
 class Memory {
  public:
-  explicit Memory(size_t bytes) : bytes_(bytes) { ok(cudaMalloc(&data_, bytes + !bytes), "memory"); }
+  explicit Memory(size_t bytes) : bytes_(bytes) {
+    ok(cudaMalloc(&data_, bytes + !bytes), "memory");
+  }
   ~Memory() { cudaFree(data_); }
   Memory(const Memory&) = delete;
 
@@ -89,7 +91,9 @@ class Problem {
     // A texture, and the same with noise: the least significant bits of a linear congruence.
     std::vector<float> x(size_t(shape.size())), y(x.size());
     uint32_t state = 1;
-    auto uniform = [&] { return float((state = state * 1664525u + 1013904223u) >> 8) / 16777216.0f; };
+    auto uniform = [&] {
+      return float((state = state * 1664525u + 1013904223u) >> 8) / 16777216.0f;
+    };
     for (size_t i = 0; i < x.size(); ++i) {
       y[i] = uniform();
       x[i] = std::min(std::max(y[i] + 0.2f * (uniform() - 0.5f), 0.0f), 1.0f);
@@ -149,7 +153,8 @@ class Sweep {
 
   void run() {
     const Shape main[] = {{8, 3, 256, 256}, {1, 3, 1080, 1920}};
-    const Shape more[] = {{64, 1, 28, 28}, {32, 3, 256, 256}, {16, 3, 224, 224}, {4, 3, 1024, 1024}};
+    const Shape more[] = {
+        {64, 1, 28, 28}, {32, 3, 256, 256}, {16, 3, 224, 224}, {4, 3, 1024, 1024}};
     const Shape small[] = {{2, 2, 45, 83}, {1, 1, 30, 150}};
     if (scope_ == Scope::check) {
       for (const Shape& s : small)
@@ -195,8 +200,7 @@ class Sweep {
     const KernelResources& r = own.variant->resources;
     const int64_t most = scope_ == Scope::check ? 2 : std::min<int64_t>(s.height / 2, 64);
     for (int warps = 1; warps <= kMostWarps; ++warps)
-      for (int64_t bands = 1, last = 0; bands <= most;
-           bands = std::max(bands + 1, bands * 5 / 4)) {
+      for (int64_t bands = 1, last = 0; bands <= most; bands = std::max(bands + 1, bands * 5 / 4)) {
         const Tiling tiling = tiling_of(problem.p, r, warps, bands, device_);
         if (!tiling.threads || tiling.bands == last) continue;
         last = tiling.bands;
@@ -234,18 +238,21 @@ class Sweep {
       }
       std::sort(times.begin(), times.end());
       cold = times[times.size() / 2];
-      warm = clock_([&] {
-               for (int i = 0; i < 10; ++i) launch();
-             }) / 10;
+      const auto ten_launches = [&] {
+        for (int i = 0; i < 10; ++i) launch();
+      };
+      warm = clock_(ten_launches) / 10;
     }
     const Plan& plan = call.plan();
-    std::printf("{\"shape\": [%lld, %lld, %lld, %lld], \"gradients\": %d, \"border\": \"%s\", "
-                "\"design\": \"%s\", \"own\": %s, ",
-                (long long)s.batch, (long long)s.channels, (long long)s.height, (long long)s.width,
-                int(problem.p.input_gradient.data != nullptr),
-                problem.p.border == Border::zeros     ? "zeros"
-                : problem.p.border == Border::valid ? "valid" : "reflect",
-                plan.design == Design::one ? "one" : "two", own ? "true" : "false");
+    std::printf(
+        "{\"shape\": [%lld, %lld, %lld, %lld], \"gradients\": %d, \"border\": \"%s\", "
+        "\"design\": \"%s\", \"own\": %s, ",
+        (long long)s.batch, (long long)s.channels, (long long)s.height, (long long)s.width,
+        int(problem.p.input_gradient.data != nullptr),
+        problem.p.border == Border::zeros   ? "zeros"
+        : problem.p.border == Border::valid ? "valid"
+                                            : "reflect",
+        plan.design == Design::one ? "one" : "two", own ? "true" : "false");
     const int64_t planes = plan.gradients ? plan.planes_at_once : s.batch * s.channels;
     print(plan.variant->resources, plan.tiling, planes);
     if (plan.gradients) {
@@ -258,12 +265,13 @@ class Sweep {
   }
 
   void print(const KernelResources& r, const Tiling& t, int64_t planes, const char* end = ", ") {
-    std::printf("\"threads\": %d, \"strips\": %d, \"strip_width\": %d, \"bands\": %d, "
-                "\"band_height\": %d, \"blocks\": %lld, \"at_once\": %lld, \"shared\": %lld%s",
-                t.threads, t.strips, t.strip_width, t.bands, t.band_height,
-                (long long)(planes * t.tiles_per_plane()),
-                (long long)r.blocks_at_once(t.threads, device_.shared_memory),
-                (long long)r.shared_memory(t.threads), end);
+    std::printf(
+        "\"threads\": %d, \"strips\": %d, \"strip_width\": %d, \"bands\": %d, "
+        "\"band_height\": %d, \"blocks\": %lld, \"at_once\": %lld, \"shared\": %lld%s",
+        t.threads, t.strips, t.strip_width, t.bands, t.band_height,
+        (long long)(planes * t.tiles_per_plane()),
+        (long long)r.blocks_at_once(t.threads, device_.shared_memory),
+        (long long)r.shared_memory(t.threads), end);
   }
 };
 
@@ -271,9 +279,12 @@ class Sweep {
 
 int main(int count, char** values) {
   Scope scope = Scope::all;
-  if (count == 2 && !std::strcmp(values[1], "--only")) scope = Scope::only;
-  else if (count == 2 && !std::strcmp(values[1], "--check")) scope = Scope::check;
-  else if (count > 1) return std::fprintf(stderr, "sweep [--only | --check]\n"), 2;
+  if (count == 2 && !std::strcmp(values[1], "--only"))
+    scope = Scope::only;
+  else if (count == 2 && !std::strcmp(values[1], "--check"))
+    scope = Scope::check;
+  else if (count > 1)
+    return std::fprintf(stderr, "sweep [--only | --check]\n"), 2;
   try {
     Sweep(scope).run();
   } catch (const std::exception& error) {

@@ -13,7 +13,7 @@
 typedef float vector __attribute__((vector_size(BYTES)));
 
 /* Does *multiply_adds of them; the result only keeps the compiler from leaving them out. */
-float chains(long rounds, double *multiply_adds) {
+float chains(long rounds, double* multiply_adds) {
   const vector factor = (vector){} + 0.999999f, summand = (vector){} + 1e-6f;
   vector sum[CHAINS];
 #pragma GCC unroll 12

@@ -10,9 +10,9 @@ namespace {
 // Sides on both sides of what strips, bands, rows of a step and vectors are multiples of.
 int64_t some_side(int64_t least, Random& random) {
   if (random.chance(0.15)) return least;
-  const int64_t side = random.of<int64_t>({2,   4,   8,   9,   15,  16,  17,  24,  31,  32,  33,
-                                           48,  64,  65,  96,  127, 128, 129, 192, 200, 255, 256,
-                                           257, 272, 273, 320, 511, 512, 513});
+  const int64_t side =
+      random.of<int64_t>({2,   4,   8,   9,   15,  16,  17,  24,  31,  32,  33,  48,  64,  65, 96,
+                          127, 128, 129, 192, 200, 255, 256, 257, 272, 273, 320, 511, 512, 513});
   return std::max(least, side);
 }
 
@@ -30,10 +30,14 @@ Shape some_shape(const Params& p, int64_t least, int64_t work, Random& random) {
     s.height = 128 + random.below(130);
   }
   while (s.size() > pixels) {
-    if (s.batch > 1) --s.batch;
-    else if (s.channels > 1) --s.channels;
-    else if (s.width > s.height) s.width = std::max(least, pixels / s.height);
-    else s.height = std::max(least, pixels / s.width);
+    if (s.batch > 1)
+      --s.batch;
+    else if (s.channels > 1)
+      --s.channels;
+    else if (s.width > s.height)
+      s.width = std::max(least, pixels / s.height);
+    else
+      s.height = std::max(least, pixels / s.width);
     if (s.height <= least && s.width <= least) break;
   }
   return s;
@@ -126,7 +130,7 @@ void halves(Kernels& kernels) {
       const double got = c.input_gradient.get(0, 0, i / 256, i % 256);
       // 2 x overflows where x is 2^127 or more.
       const bool same = std::abs(want) >= 0x1p127 ? !(std::abs(got) < 0x1p127)
-                                                 : got == want || (got != got && want != want);
+                                                  : got == want || (got != got && want != want);
       if (!same) return fail(c.name, "wrong value of some bits", got, want);
     }
   }
@@ -244,7 +248,8 @@ void light_beside_dark(int radius, Kernels& kernels) {
       {"a bright row", [](int64_t i, int64_t) { return i == 31 ? 0.95 : 0.05; }},
       {"a bright corner", [](int64_t i, int64_t j) { return i >= 31 && j >= 45 ? 0.95 : 0.05; }},
       {"bands", [](int64_t i, int64_t) { return i / 24 % 2 ? 0.05 : 0.95; }},
-      {"many tones", [](int64_t i, int64_t j) { return double((7 * (i / 16) + 3 * (j / 24)) % 11) / 11; }},
+      {"many tones",
+       [](int64_t i, int64_t j) { return double((7 * (i / 16) + 3 * (j / 24)) % 11) / 11; }},
       {"a slope", [](int64_t i, int64_t) { return double(i) / 80; }},
   };
   for (const Kind& kind : kinds)
@@ -336,6 +341,7 @@ Arguments parse(int count, char** values) {
   for (int i = 1; i + 1 < count; i += 2) {
     const std::string_view name = values[i];
     const char* value = values[i + 1];
+    // clang-format off
     if (name == "--seed") a.seed = std::strtoull(value, nullptr, 10);
     else if (name == "--cases") a.cases = std::atoll(value);
     else if (name == "--seconds") a.seconds = std::atof(value);
@@ -343,6 +349,7 @@ Arguments parse(int count, char** values) {
     else if (name == "--only") a.only = value;
     else if (name == "--ways") most_ways = std::atoi(value);
     else if (name == "--stop") stop = *value == '1';
+    // clang-format on
     else if (name == "--radii") {
       a.radii.clear();
       for (const char* at = value; *at; ++at)

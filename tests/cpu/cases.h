@@ -20,7 +20,7 @@ using lamp_kernels::Border;
 using lamp_kernels::Sums;
 
 inline int failures = 0;
-inline bool stop = false;  // at the first failure
+inline bool stop = false;     // at the first failure
 inline int most_ways = 1000;  // to go through the work of a call
 
 inline void fail(const std::string& where, const char* what, double value = 0, double limit = 0) {
@@ -127,8 +127,8 @@ struct Case {
       for (int64_t c = 0; c < shape.channels; ++c)
         for (int64_t i = 0; i < shape.height; ++i)
           for (int64_t j = 0; j < shape.width; ++j) {
-            const bool inside = std::min(i, j) >= corner && i < shape.height - corner &&
-                                j < shape.width - corner;
+            const bool inside =
+                std::min(i, j) >= corner && i < shape.height - corner && j < shape.width - corner;
             image.push_back(inside ? from.get(n, c, i - corner, j - corner) : 0);
           }
     return image;
@@ -287,8 +287,8 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
   Params& p = c.p;
   const Shape s = c.shape;
 
-  const Dtype dtype = random.of<Dtype>(
-      {kDtype<T>, kDtype<T>, Dtype::float32, Dtype::float16, Dtype::bfloat16});
+  const Dtype dtype =
+      random.of<Dtype>({kDtype<T>, kDtype<T>, Dtype::float32, Dtype::float16, Dtype::bfloat16});
   Layout l = some_layout(s, random);
   c.target = Input(random.chance(0.2) ? kDtype<T> : dtype, some_layout(s, random), s);
   if (random.chance(0.1)) l.batch = 0;
@@ -317,8 +317,7 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
     if (on_grid) c.weight_corner = p.radius;
     add_weight(kDtype<T>, on_grid ? grid : s, random, c.weight);
   }
-  for (int64_t i = 0; i < s.batch * p.terms(); ++i)
-    c.factors.push_back(T(0.5 + random.uniform()));
+  for (int64_t i = 0; i < s.batch * p.terms(); ++i) c.factors.push_back(T(0.5 + random.uniform()));
   c.shared = c.shared || seed % 2;
   for (int64_t i = p.terms(); c.shared && i < s.batch * p.terms(); ++i)
     c.factors[size_t(i)] = c.factors[size_t(i - p.terms())];
@@ -337,10 +336,10 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
   std::snprintf(name, sizeof name,
                 "seed %llu: %s (%lld, %lld, %lld, %lld), terms %d%d%d, radius %d, border %d, "
                 "gradients %d, map %d, weight %d, source %d%s",
-                (unsigned long long)seed, sizeof(T) == 4 ? "float" : "double",
-                (long long)s.batch, (long long)s.channels, (long long)s.height, (long long)s.width,
-                p.ssim, p.mse, p.l1, p.radius, int(p.border), wanted, bool(c.map), bool(c.weight),
-                int(dtype), varied.c_str());
+                (unsigned long long)seed, sizeof(T) == 4 ? "float" : "double", (long long)s.batch,
+                (long long)s.channels, (long long)s.height, (long long)s.width, p.ssim, p.mse, p.l1,
+                p.radius, int(p.border), wanted, bool(c.map), bool(c.weight), int(dtype),
+                varied.c_str());
   c.name = name;
   c.run(kernels);
   // Towards L = 1 errors grow as 1/(1 - L), which only a = 1 lets SSIM reach here.

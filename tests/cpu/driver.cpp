@@ -73,9 +73,8 @@ class CpuKernels : public Kernels {
   static void share_typed(const Params& p, T* shares, ParallelFor parallel_for) {
     lamp_kernels::compute<T>(p, shares, Sums::terms, parallel_for);
     if (!shares || !std::is_same_v<ParallelFor, OneThread>) return;
-    check_sums(p, shares, true, [&](Sums sums, T* to) {
-      lamp_kernels::compute<T>(p, to, sums, parallel_for);
-    });
+    check_sums(p, shares, true,
+               [&](Sums sums, T* to) { lamp_kernels::compute<T>(p, to, sums, parallel_for); });
   }
 };
 

@@ -77,8 +77,8 @@ void ssim_of(int n, const T* moments, const T* constants, T* loss, T* adjoint) {
   const SsimConstants<T> c{constants[0], constants[1], constants[2], constants[3], constants[4]};
   for (int i = 0; i < n; ++i) {
     const T* m = moments + 4 * i;
-    const Dissimilarity<T> result = ssim(
-        Moments<T>{m[0], m[1], variance(m[2], m[0]), variance(m[3], m[1])}, c);
+    const Dissimilarity<T> result =
+        ssim(Moments<T>{m[0], m[1], variance(m[2], m[0]), variance(m[3], m[1])}, c);
     const Adjoint<T> h = ssim_adjoint(m[0], m[1], result, T(1), c);
     loss[i] = result.loss;
     const T row[4] = {h.d, h.s, h.dd, h.ss};
@@ -88,18 +88,18 @@ void ssim_of(int n, const T* moments, const T* constants, T* loss, T* adjoint) {
 
 }  // namespace
 
-#define LAMP_EXPORT(T)                                                                            \
-  void minus_log1p_minus_##T(int n, const T* loss, T* value) {                                    \
-    minus_log1p_minus_of(n, loss, value);                                                         \
-  }                                                                                               \
-  void amplify_##T(int n, int log, double eps, const T* loss, T* value, T* slope) {               \
-    amplify_of(n, log, eps, loss, value, slope);                                                  \
-  }                                                                                               \
-  void pointwise_##T(int n, int squared, const T* d, T* loss, T* slope) {                         \
-    pointwise_of(n, squared, d, loss, slope);                                                     \
-  }                                                                                               \
-  void ssim_##T(int n, const T* moments, const T* constants, T* loss, T* adjoint) {               \
-    ssim_of(n, moments, constants, loss, adjoint);                                                \
+#define LAMP_EXPORT(T)                                                              \
+  void minus_log1p_minus_##T(int n, const T* loss, T* value) {                      \
+    minus_log1p_minus_of(n, loss, value);                                           \
+  }                                                                                 \
+  void amplify_##T(int n, int log, double eps, const T* loss, T* value, T* slope) { \
+    amplify_of(n, log, eps, loss, value, slope);                                    \
+  }                                                                                 \
+  void pointwise_##T(int n, int squared, const T* d, T* loss, T* slope) {           \
+    pointwise_of(n, squared, d, loss, slope);                                       \
+  }                                                                                 \
+  void ssim_##T(int n, const T* moments, const T* constants, T* loss, T* adjoint) { \
+    ssim_of(n, moments, constants, loss, adjoint);                                  \
   }
 
 extern "C" {

@@ -105,8 +105,7 @@ class Input {
  public:
   Input() = default;
   Input(Dtype dtype, const Layout& layout, const Shape& shape)
-      : dtype_(dtype), layout_(layout),
-        data_(new char[size_t(layout.length(shape) * bytes())]) {
+      : dtype_(dtype), layout_(layout), data_(new char[size_t(layout.length(shape) * bytes())]) {
     for (int64_t i = 0; i < layout.length(shape); ++i) write(i, NAN);  // the gaps
   }
 
@@ -116,10 +115,12 @@ class Input {
     if (!data_) return {};
     const int64_t first = layout_.at(0, 0, -corner, -corner);
     const uintptr_t address = uintptr_t(data_.get()) + uintptr_t(first * bytes());
-    return {(const void*)address, dtype_,      layout_.batch, layout_.channel,
-            layout_.row,          layout_.column};
+    return {(const void*)address, dtype_,      layout_.batch,
+            layout_.channel,      layout_.row, layout_.column};
   }
-  void set(int64_t n, int64_t c, int64_t i, int64_t j, double v) { write(layout_.at(n, c, i, j), v); }
+  void set(int64_t n, int64_t c, int64_t i, int64_t j, double v) {
+    write(layout_.at(n, c, i, j), v);
+  }
   double get(int64_t n, int64_t c, int64_t i, int64_t j) const {
     const char* from = &data_[size_t(layout_.at(n, c, i, j) * bytes())];
     switch (dtype_) {
@@ -134,9 +135,7 @@ class Input {
   Layout layout_{};
   std::unique_ptr<char[]> data_;
 
-  int64_t bytes() const {
-    return dtype_ == Dtype::float32 ? 4 : dtype_ == Dtype::float64 ? 8 : 2;
-  }
+  int64_t bytes() const { return dtype_ == Dtype::float32 ? 4 : dtype_ == Dtype::float64 ? 8 : 2; }
   template <class T>
   static T as(const char* from) {
     T value;

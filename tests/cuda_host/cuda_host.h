@@ -21,7 +21,7 @@
 #define __grid_constant__
 
 #define LAMP_SHARED(name) unsigned char* const name = ::cuda_host::now.shared
-#define LAMP_LAUNCH(kernel, grid, block, shared, stream, ...) \
+#define LAMP_LAUNCH(kernel, grid, block, shared, stream, ...)              \
   ::cuda_host::launch_kernel(#kernel, (kernel), (grid), (block), (shared), \
                              (stream)__VA_OPT__(, ) __VA_ARGS__)
 
@@ -82,8 +82,8 @@ T __shfl_xor_sync(unsigned mask, T value, int by, int width = 32, CUDA_HOST_SITE
                                     {file, line});
 }
 inline int __any_sync(unsigned mask, int predicate, CUDA_HOST_SITE) {
-  return int(::cuda_host::shuffle(::cuda_host::Shuffle::any, mask, predicate != 0, 0, 32,
-                                  {file, line}));
+  return int(
+      ::cuda_host::shuffle(::cuda_host::Shuffle::any, mask, predicate != 0, 0, 32, {file, line}));
 }
 
 // ---- Arithmetic --------------------------------------------------------------------------------

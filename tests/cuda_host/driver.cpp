@@ -33,16 +33,18 @@ class CudaKernels : public Kernels {
  public:
   int warps = 0;  // of a block, if not those that the device takes
   cuda::Design design = cuda::Design::fastest;
-  int64_t cache = 0;   // of the device, if not by chance
-  bool large = false;  // the large device alone
+  int64_t cache = 0;       // of the device, if not by chance
+  bool large = false;      // the large device alone
   bool every_sum = false;  // that of the batch too, in every order
 
   void compute(const Params& p, bool wide, void* shares, int way) override {
     cuda_host::settings.order = Order(way);
     launch(p, wide, shares, Sums::terms);
     if (!shares || (Order(way) != Order::reverse && !every_sum)) return;
-    if (wide) check_other_sums(p, static_cast<double*>(shares));
-    else check_other_sums(p, static_cast<float*>(shares));
+    if (wide)
+      check_other_sums(p, static_cast<double*>(shares));
+    else
+      check_other_sums(p, static_cast<float*>(shares));
   }
   int ways(const Params&) const override { return 3; }
   const char* depends_on(int way) const override {
@@ -169,7 +171,7 @@ struct Seen {
 
 template <class T>
 cuda::Plan shape_of_variant(uint64_t seed, int radius, int gradients, Border border,
-                              const Shape& shape, CudaKernels& kernels) {
+                            const Shape& shape, CudaKernels& kernels) {
   Random random(seed);
   Case<T> c;
   c.p.ssim = true;
@@ -194,7 +196,7 @@ void shapes_of_variant(int radius, int gradients, bool few, CudaKernels& kernels
   kernels.large = few;
   for (const Border border : {Border::reflect, Border::valid, Border::zeros}) {
     if (few && int(border) != gradients) continue;  // ThreadSanitizer is slow to make threads
-    const int64_t least = border == Border::zeros    ? 1
+    const int64_t least = border == Border::zeros   ? 1
                           : border == Border::valid ? 2 * radius + 1
                                                     : radius + 1;
     std::vector<Shape> shapes = {{1, 1, bands, 2 * strip + 1}};  // of two launches 2 warps a block
@@ -330,8 +332,10 @@ void nearly_common(int radius, CudaKernels& kernels) {
   for (const int gradients : {0, 1}) {
     Case<float> c = ssim_alone(++seed, radius, gradients, kReflect, s, {l, l, l});
     Random random(seed);
-    if (gradients) add_weight(Dtype::float32, s, random, c.weight);
-    else c.map = Output<float>(l, s);
+    if (gradients)
+      add_weight(Dtype::float32, s, random, c.weight);
+    else
+      c.map = Output<float>(l, s);
     run_and_check(c, gradients ? "with a weight" : "with a map", kernels);
   }
 }
@@ -392,8 +396,8 @@ void scaling() {
       const T factors[] = {T(-0.5), NAN, T(1), NAN, T(3), NAN};  // 2 apart
       const std::unique_ptr<T[]> gradient(new T[size_t(3 * size)]);
       for (int64_t i = 0; i < 3 * size; ++i) gradient[size_t(i)] = T(i % 97 + 1);
-      cuda::scale(gradient.get(), factors, 2, 3, size, sizeof(T) == 8,
-                  {.most_blocks = most_blocks}, nullptr);
+      cuda::scale(gradient.get(), factors, 2, 3, size, sizeof(T) == 8, {.most_blocks = most_blocks},
+                  nullptr);
       for (int64_t i = 0; i < 3 * size; ++i)
         if (gradient[size_t(i)] != factors[2 * (i / size)] * T(i % 97 + 1))
           return fail("scaling", "not the product", double(gradient[size_t(i)]), double(i));
@@ -409,9 +413,9 @@ void sums(const Arguments& arguments, CudaKernels& kernels) {
   const int64_t pixels = cuda::kPixelThreads * cuda::kPixelsOfAThread;  // of a tile
   kernels.every_sum = true;
   uint64_t seed = 10'000;
-  for (const Shape s : {Shape{1, 1, 1, 1}, Shape{1, 1, 3, pixels}, Shape{3, 2, 5, 7},
-                        Shape{7, 1, 2, pixels + 1}, Shape{cuda::kBatchThreads + 1, 1, 1, 2},
-                        Shape{2, cuda::kManyTiles / 2 + 50, 1, 1}})
+  for (const Shape s :
+       {Shape{1, 1, 1, 1}, Shape{1, 1, 3, pixels}, Shape{3, 2, 5, 7}, Shape{7, 1, 2, pixels + 1},
+        Shape{cuda::kBatchThreads + 1, 1, 1, 2}, Shape{2, cuda::kManyTiles / 2 + 50, 1, 1}})
     for (const bool l1 : {false, true}) {
       const bool many = s.batch * s.channels > cuda::kManyTiles;  // which takes seconds
       if (many && l1 != (sizeof(T) == sizeof(double))) continue;

@@ -28,7 +28,7 @@ struct Thread {
   uint3 index{};
   unsigned number = 0;  // in its block
   State state = State::returned;
-  Site site;            // of what it waits in
+  Site site;              // of what it waits in
   unsigned barriers = 0;  // that it has passed
   const char* error = nullptr;
 
@@ -70,8 +70,10 @@ CUDA_HOST_UNSEEN void acquire([[maybe_unused]] char* at) {
 // Seen by the sanitizers, as they belong to the kernel.
 __attribute__((noinline)) void forget(void* to, size_t bytes) { std::memset(to, 0xff, bytes); }
 __attribute__((noinline)) void copy(void* to, const void* from, size_t bytes) {
-  if (from) std::memcpy(to, from, bytes);
-  else std::memset(to, 0, bytes);
+  if (from)
+    std::memcpy(to, from, bytes);
+  else
+    std::memset(to, 0, bytes);
 }
 
 class Engine {
@@ -95,8 +97,8 @@ class Engine {
     std::iota(order.begin(), order.end(), size_t(0));
     put_in_order(order);
     for (const size_t i : order)
-      run_block({unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
-                 unsigned(i / grid.x / grid.y)});
+      run_block(
+          {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)});
   }
 
   // ---- Called on fibers, for the kernel --------------------------------------------------------
@@ -379,9 +381,7 @@ CUDA_HOST_UNSEEN void copy_ahead(void* to, const void* from, size_t bytes, bool 
   Engine::instance.copy_ahead(to, from, bytes, there);
 }
 CUDA_HOST_UNSEEN void end_copies() { Engine::instance.end_copies(); }
-CUDA_HOST_UNSEEN void wait_for_copies(unsigned groups) {
-  Engine::instance.wait_for_copies(groups);
-}
+CUDA_HOST_UNSEEN void wait_for_copies(unsigned groups) { Engine::instance.wait_for_copies(groups); }
 
 void launch(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared,
             const std::function<void()>& thread) {

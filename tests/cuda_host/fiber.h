@@ -51,7 +51,7 @@ class Fiber {
 
  private:
   Context context_;
-  char* stack_ = nullptr;  // the lowest byte above the guard
+  char* stack_ = nullptr;       // the lowest byte above the guard
   void* fake_stack_ = nullptr;  // AddressSanitizer's
   void* thread_ = nullptr;      // ThreadSanitizer's
 };

@@ -5,8 +5,10 @@
 
 namespace lamp_kernels::cuda {
 
-template __global__ void ssim_kernel<float, 5, 1, true>(const __grid_constant__ SsimArguments<float>);
-template __global__ void ssim_losses_kernel<float, 5, 1>(const __grid_constant__ SsimArguments<float>);
+template __global__ void ssim_kernel<float, 5, 1, true>(
+    const __grid_constant__ SsimArguments<float>);
+template __global__ void ssim_losses_kernel<float, 5, 1>(
+    const __grid_constant__ SsimArguments<float>);
 template __global__ void ssim_gradients_kernel<float, 5, 1>(
     const __grid_constant__ SsimArguments<float>);
 

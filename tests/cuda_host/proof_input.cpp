@@ -38,8 +38,10 @@ class Fields {
       number(&field, "s32", "%lld", (long long)field);
     } else if constexpr (std::is_pointer_v<T>) {
       // Addresses are numbers: whether they are aligned decides which way the kernel goes.
-      if (field) number(&field, "u64", "%llu", (unsigned long long)uintptr_t(field));
-      else number(&field, "pointer", "null");
+      if (field)
+        number(&field, "u64", "%llu", (unsigned long long)uintptr_t(field));
+      else
+        number(&field, "pointer", "null");
     } else if constexpr (std::is_same_v<T, bool>) {
       number(&field, "u8", "%d", int(field));
     } else if constexpr (std::is_floating_point_v<T>) {
@@ -47,7 +49,8 @@ class Fields {
     } else {
       static_assert(sizeof(T) == 4 || sizeof(T) == 8);
       const char* const type = std::is_signed_v<T> ? sizeof(T) == 4 ? "s32" : "s64"
-                                                   : sizeof(T) == 4 ? "u32" : "u64";
+                               : sizeof(T) == 4    ? "u32"
+                                                   : "u64";
       number(&field, type, "%lld", (long long)field);
     }
   }
@@ -82,8 +85,8 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   std::printf("\"dynamic_shared_bytes\": %d},\n\"arguments\": [", shared);
   Fields fields(&a);
   const Params& p = a.p;
-  fields.add(p.batch, p.channels, p.height, p.width, p.ssim, p.mse, p.l1, p.amplify, p.eps,
-             p.scale, p.radius, p.border);
+  fields.add(p.batch, p.channels, p.height, p.width, p.ssim, p.mse, p.l1, p.amplify, p.eps, p.scale,
+             p.radius, p.border);
   fields.add(p.taps);
   fields.add(p.c1, p.c2, p.dissimilarity);
   for (const Source* s : {&p.input, &p.target, &p.weight})
@@ -95,8 +98,7 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   const auto add_tiling = [&](const cuda::TileGrid& t) {
     fields.add(t.channels, t.height, t.width, t.strips, t.strip_width, t.bands, t.band_height,
                t.threads);
-    for (const cuda::Divisor* d :
-         {&t.by_channels, &t.by_plane, &t.by_bands, &t.by_strip_width})
+    for (const cuda::Divisor* d : {&t.by_channels, &t.by_plane, &t.by_bands, &t.by_strip_width})
       fields.add(d->factor, d->shift);
   };
   add_tiling(a.tiling);
@@ -169,8 +171,12 @@ int main(int count, char** values) {
   using Gradients = cuda::Gradients<kRadius, 1>;
   const cuda::Tilings two(tiling<Losses>(2), Gradients::kResources, 1);
   const std::string kernel = values[1];
-  if (kernel == "one") print<One>(tiling<One>(1));
-  else if (kernel == "losses") print<Losses>(two.losses);
-  else if (kernel == "gradients") print<Gradients>(two.gradients);
-  else return 2;
+  if (kernel == "one")
+    print<One>(tiling<One>(1));
+  else if (kernel == "losses")
+    print<Losses>(two.losses);
+  else if (kernel == "gradients")
+    print<Gradients>(two.gradients);
+  else
+    return 2;
 }

@@ -104,9 +104,7 @@ void check_shuffles() {
   LAMP_LAUNCH(shuffle_kernel<T>, 1, 32, 0, nullptr, found.data());
   require_launched();
   for (int i = 0; i < 32; ++i) {
-    auto is = [&](int row, int lane) {
-      return found[size_t(32 * row + i)] == T(lane) + T(0.25);
-    };
+    auto is = [&](int row, int lane) { return found[size_t(32 * row + i)] == T(lane) + T(0.25); };
     require(is(0, 5), "__shfl_sync");
     require(is(1, i < 3 ? i : i - 3), "__shfl_up_sync");
     require(is(2, i > 28 ? i : i + 3), "__shfl_down_sync");

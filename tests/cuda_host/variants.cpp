@@ -23,9 +23,11 @@ struct Tables {
   static constexpr Variant kDouble[][3] = {{variant<OneLaunch<double, radii, 0, false>>(),
                                             variant<OneLaunch<double, radii, 1, false>>(),
                                             variant<OneLaunch<double, radii, 2, false>>()}...};
-  static constexpr Variant kFloat[][3] = {{{}, variant<OneLaunch<float, radii, 1, false>>(),
+  static constexpr Variant kFloat[][3] = {{{},
+                                           variant<OneLaunch<float, radii, 1, false>>(),
                                            variant<OneLaunch<float, radii, 2, false>>()}...};
-  static constexpr Variant kCommon[][3] = {{{}, variant<OneLaunch<float, radii, 1, true>>(), {}}...};
+  static constexpr Variant kCommon[][3] = {
+      {{}, variant<OneLaunch<float, radii, 1, true>>(), {}}...};
   static constexpr Variant kLosses[][3] = {
       {variant<Losses<radii, 0>>(), variant<Losses<radii, 1>>(), variant<Losses<radii, 2>>()}...};
   static constexpr Variant kGradients[][3] = {

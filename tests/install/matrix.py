@@ -1,16 +1,17 @@
-"""Builds and tests the library beside several releases of PyTorch: `make matrix`.
+"""Builds and tests the library with several releases of PyTorch: `make matrix`.
 
-A row of ROWS is an environment of its own below build/matrix, made with the row's Python and what
-pip finds for it. There the library is built from a copy of the sources and a short suite is run.
-The CUDA library's bindings, the one file of csrc/cuda that includes PyTorch's headers, are compiled
-too, without nvcc; --cuda builds the whole CUDA library, which takes minutes and needs nvcc.
+Each row of ROWS has a separate environment in build/matrix, made with the row's Python and the
+packages that pip finds for it. There the library is built from a copy of the sources, and a short
+test suite is run. The CUDA library's bindings, the only file of csrc/cuda that includes PyTorch's
+headers, are compiled as well, without nvcc; --cuda builds the whole CUDA library, which takes
+minutes and requires nvcc.
 
     python3 tests/install/matrix.py                  # all rows
     python3 tests/install/matrix.py oldest newest    # what CI runs, with --discard
     python3 tests/install/matrix.py gpu --cuda --full
 
-Prints a Markdown table; the exit status is 1 where a step or a test failed. PyTorch from PyPI is a
-CUDA build of 5 GB: it imports without a GPU, but not without the CUDA libraries that it links.
+Prints a Markdown table; the exit status is 1 if a step or a test failed. PyTorch from PyPI is a
+CUDA build of 5 GB: it can be imported without a GPU, but not without the CUDA libraries it links.
 """
 
 import argparse
@@ -30,21 +31,21 @@ FOLDER = ROOT / "build" / "matrix"
 
 
 class Row(NamedTuple):
-    """A Python, by its version, and what pip is asked for."""
+    """A Python version and the packages that pip installs."""
 
     python: str
     packages: tuple[str, ...]
 
 
-# Triton comes with the CUDA builds of PyTorch; the CPU build of 2.13.0 brings none. The
-# interpreter of Triton 3.6 needs NumPy older than 2.4.
+# Triton comes with the CUDA builds of PyTorch, but not with the CPU build of 2.13.0. Triton 3.6's
+# interpreter requires NumPy older than 2.4.
 ROWS = {
     "oldest": Row("3.10", ("torch==2.10.0", "numpy<2.4")),
-    "gpu": Row("3.12", ("torch==2.11.0", "numpy<2.4")),  # what machines with GPUs have
+    "gpu": Row("3.12", ("torch==2.11.0", "numpy<2.4")),  # common on machines with GPUs
     "development": Row("3.11", ("torch==2.13.0", "triton==3.7.1", "numpy")),
     "newest": Row("3.12", ("torch", "numpy")),
 }
-# Beside those, in the releases that requirements-dev.txt names; the last two are CUDA's headers.
+# In addition, in the releases pinned by requirements-dev.txt; the last two are CUDA's headers.
 TEST_PACKAGES = (
     "hypothesis",
     "ninja",
@@ -54,7 +55,7 @@ TEST_PACKAGES = (
     "nvidia-cuda-runtime",
     "nvidia-cuda-crt",
 )
-# What more of the whole suite needs; without them its tests are skipped.
+# Additional packages for the whole suite; tests that need a missing one are skipped.
 FULL_PACKAGES = (
     "kornia",
     "lightning",
@@ -78,14 +79,14 @@ SUITE = (
     "tests/test_transforms.py",
     "tests/triton/test_operators.py",
 )
-# The slowest by far: Inductor compiles C++.
+# By far the slowest test: Inductor compiles C++.
 LEFT_OUT = "tests/test_compile.py::test_a_whole_training_step_under_inductor"
 HEADINGS = "| row | Python | torch | triton | build | CUDA | passed | failed | skipped | seconds |"
 
 
 @dataclass
 class Outcome:
-    """A line of the table."""
+    """One line of the table."""
 
     row: str
     python: str
@@ -100,7 +101,7 @@ class Outcome:
     problem: str | None = None
 
     def line(self) -> str:
-        """As Markdown."""
+        """The line as Markdown."""
         seconds = ", ".join(f"{name} {spent:.0f}" for name, spent in self.seconds.items()) or "-"
         return (
             f"| {self.row} | {self.python} | {self.torch} | {self.triton} | {self.build} | "
@@ -113,7 +114,7 @@ class StepError(Exception):
 
 
 class Runner:
-    """Runs a row's commands, with all that they print in its log."""
+    """Runs a row's commands and writes their output to the row's log."""
 
     def __init__(self, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ class Runner:
         log.write_text("")
 
     def __call__(self, *command: str, cwd: Path = ROOT, **environment: str) -> int:
-        """The exit status."""
+        """Run a command and return its exit status."""
         with self.log.open("a") as out:
             print("$", *command, file=out, flush=True)
             return subprocess.run(
@@ -129,13 +130,13 @@ class Runner:
             ).returncode
 
     def need(self, step: str, *command: str, cwd: Path = ROOT, **environment: str) -> None:
-        """As a call, but a failure ends the row."""
+        """Run a command whose failure ends the row."""
         if self(*command, cwd=cwd, **environment) != 0:
             raise StepError(step)
 
 
 def interpreter(version: str) -> str | None:
-    """The path of this version's interpreter: on PATH, or one that pyenv has and does not show."""
+    """The path of this version's interpreter, on PATH or among pyenv's inactive versions."""
     ask = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2], sys.executable)"
     for environment in ({}, {"PYENV_VERSION": version}):
         try:
@@ -154,14 +155,14 @@ def interpreter(version: str) -> str | None:
 
 
 def constraints() -> str:
-    """The pinned releases of requirements-dev.txt, but for what a row chooses."""
+    """The pins of requirements-dev.txt, except for packages that a row chooses."""
     chosen = ("torch==", "triton==", "numpy==", "setuptools==")
     lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
     return "\n".join(line for line in lines if not line.startswith(chosen)) + "\n"
 
 
 def install(row: Row, python: str, folder: Path, run: Runner, *, full: bool) -> None:
-    """Make the environment, unless the one that is there was made for the same packages."""
+    """Make the environment, unless it already exists with the same packages."""
     environment, ready = folder / "env", folder / "ready"
     tested_with = (*TEST_PACKAGES, *(FULL_PACKAGES if full else ()))
     made_for = "\n".join([python, *row.packages, *tested_with, constraints()])
@@ -171,7 +172,7 @@ def install(row: Row, python: str, folder: Path, run: Runner, *, full: bool) -> 
     (folder / "constraints.txt").write_text(constraints())
     run.need("venv", python, "-m", "venv", "--clear", str(environment))
     pip = (str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--no-compile")
-    # torch first and alone, so that no other package chooses its release.
+    # torch is installed first and alone, so that no other package determines its release.
     run.need("install", *pip, row.packages[0])
     wanted = (*row.packages, *tested_with, "setuptools>=77")
     run.need("install", *pip, "-c", str(folder / "constraints.txt"), *wanted)
@@ -179,7 +180,7 @@ def install(row: Row, python: str, folder: Path, run: Runner, *, full: bool) -> 
 
 
 def copy_sources(to: Path) -> None:
-    """What git tracks or would track, so without anything built in place."""
+    """Copy the files that git tracks or would track, so nothing that was built in place."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -189,12 +190,12 @@ def copy_sources(to: Path) -> None:
     )
     shutil.rmtree(to, ignore_errors=True)
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():  # one that is deleted is still listed
+        if (ROOT / name).is_file():  # deleted files are still listed
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, to / name)
 
 
-# Compiled with setup.py's own flags.
+# Compiles the CUDA bindings with setup.py's flags.
 BINDINGS = """
 import os, runpy, shlex, subprocess, sys, sysconfig
 import setuptools
@@ -210,7 +211,7 @@ sys.exit(subprocess.run([*command, "csrc/cuda/bindings.cpp"]).returncode)
 
 
 def build(sources: Path, python: Path, run: Runner, *, cuda: bool, jobs: int) -> str:
-    """Build in place; what there is of CUDA."""
+    """Build in place; return the table's entry for CUDA."""
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     switches = {
         "LAMP_KERNELS_NATIVE": "1",
@@ -231,7 +232,7 @@ def build(sources: Path, python: Path, run: Runner, *, cuda: bool, jobs: int) ->
 def test(
     outcome: Outcome, sources: Path, python: Path, run: Runner, *, full: bool, jobs: int
 ) -> None:
-    """Run the suite, and count."""
+    """Run the test suite and count its results."""
     report = sources.parent / "tests.xml"
     report.unlink(missing_ok=True)
     parallel = ("-n", str(jobs), "--dist", "worksteal") if jobs > 1 else ()
@@ -241,7 +242,7 @@ def test(
         cwd=sources,
         OMP_NUM_THREADS="1",
         CI="true",
-        PYTHONPATH=str(sources),  # for the programs that tests start elsewhere
+        PYTHONPATH=str(sources),  # for programs that tests start in other folders
     )
     if report.exists():
         counts = ET.parse(report).getroot()[0].attrib
@@ -253,12 +254,12 @@ def test(
 
 
 def run_row(name: str, arguments: argparse.Namespace, jobs: int) -> Outcome:
-    """Everything of one row."""
+    """Install, build and test one row."""
     row = ROWS[name]
     outcome = Outcome(name, row.python)
     python = interpreter(row.python)
     if python is None:
-        outcome.build = f"not run: no python{row.python} here"
+        outcome.build = f"not run: python{row.python} not found"
         return outcome
     folder = FOLDER / name
     run = Runner(folder / "log.txt")
@@ -291,7 +292,7 @@ def run_row(name: str, arguments: argparse.Namespace, jobs: int) -> Outcome:
 
 
 def versions(python: Path) -> tuple[str, str]:
-    """Of torch and triton, as they are installed."""
+    """The installed versions of torch and triton."""
     ask = "from importlib.metadata import version as v; print(v('torch'), v('triton'))"
     answer = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
     torch, triton = answer.stdout.split()
@@ -299,19 +300,21 @@ def versions(python: Path) -> tuple[str, str]:
 
 
 def main() -> int:
-    """Run the rows, and print the table; 0 where nothing failed, else 1."""
+    """Run the rows and print the table; return 0 if nothing failed, otherwise 1."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("rows", nargs="*", help=f"{', '.join(ROWS)}; without: all of them")
-    parser.add_argument("--cuda", action="store_true", help="build the CUDA library, with nvcc")
+    parser.add_argument("rows", nargs="*", help=f"{', '.join(ROWS)} (default: all)")
+    parser.add_argument("--cuda", action="store_true", help="build the CUDA library; requires nvcc")
     parser.add_argument("--full", action="store_true", help="run the whole suite")
-    parser.add_argument("--discard", action="store_true", help="remove the environments at the end")
-    parser.add_argument("--at-once", type=int, default=2, metavar="N", help="rows at a time (2)")
+    parser.add_argument("--discard", action="store_true", help="remove the environments afterwards")
+    parser.add_argument(
+        "--at-once", type=int, default=2, metavar="N", help="rows run in parallel (default: 2)"
+    )
     arguments = parser.parse_args()
     names = arguments.rows or list(ROWS)
     if unknown := [name for name in names if name not in ROWS]:
-        parser.error(f"no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
+        parser.error(f"rows must be among {', '.join(ROWS)}, got {', '.join(unknown)}")
     at_once = max(1, min(arguments.at_once, len(names)))
     jobs = max(1, (os.cpu_count() or 1) // at_once)
     with ThreadPoolExecutor(at_once) as pool:
@@ -322,7 +325,7 @@ def main() -> int:
     failed = [outcome for outcome in outcomes if outcome.problem]
     for outcome in failed:
         log = FOLDER / outcome.row / "log.txt"
-        print(f"\n{outcome.row}: {outcome.problem} failed; {log.relative_to(ROOT)} ends with")
+        print(f"\n{outcome.row}: {outcome.problem} failed; last lines of {log.relative_to(ROOT)}:")
         print("\n".join(log.read_text().splitlines()[-40:]))
     ran = [outcome for outcome in outcomes if outcome.torch != "-"]
     return int(bool(failed) or not ran)

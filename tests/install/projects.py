@@ -1,4 +1,4 @@
-"""Copies of the project to build from, and what a build finds on the machine."""
+"""Copies of the project to build, and stand-ins for the tools a build finds on the machine."""
 
 import os
 import re
@@ -22,13 +22,13 @@ NVCC = """#!/bin/sh
 case "$1" in
   --version) echo "Cuda compilation tools, release 13.0, V13.0.88" ;;
   --dryrun) echo "#\\$ TOP=$(dirname "$0")/.." >&2 ;;
-  *) echo "nvcc fatal   : this is none" >&2; exit 1 ;;
+  *) echo "nvcc fatal   : not a real nvcc" >&2; exit 1 ;;
 esac
 """
 
 
 def copy_tree(folder: Path, *, csrc: bool = True) -> None:
-    """What pip sees, without what was built in place."""
+    """Copy the files that pip sees, without anything built in place."""
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     shutil.copy(ROOT / "CHANGELOG.md", folder)
@@ -38,7 +38,7 @@ def copy_tree(folder: Path, *, csrc: bool = True) -> None:
 
 
 def small_project(folder: Path) -> Path:
-    """The project with C++ and CUDA C++ that compile in a moment."""
+    """The project with trivial C++ and CUDA C++ sources that compile quickly."""
     (folder / "csrc/cpu").mkdir(parents=True)
     (folder / "csrc/cuda").mkdir()
     copy_tree(folder, csrc=False)
@@ -52,7 +52,7 @@ def small_project(folder: Path) -> Path:
 
 
 def run(tree: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Python in the tree; without the compilers and the switches of whoever runs the tests."""
+    """Run Python in the tree, without the caller's compilers and switches."""
     inherited = {k: v for k, v in os.environ.items() if k not in SETTINGS}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -64,18 +64,18 @@ def run(tree: Path, *arguments: str, **environment: str) -> subprocess.Completed
     )
 
 
-# A CUDA build of PyTorch logs, when it is imported, that it found a toolkit and no GPU.
+# At import time, a CUDA build of PyTorch logs that it found a toolkit but no GPU.
 LOGGED = re.compile(r"^W\d{4} \S+ \d+ .*torch/utils/cpp_extension\.py:\d+\] .*\n", re.MULTILINE)
 
 
 def error_of(failed: subprocess.CompletedProcess[str]) -> str:
-    """All that it said, but for what PyTorch logs."""
+    """The standard error of a failed command, without PyTorch's log lines."""
     assert failed.returncode != 0
     return LOGGED.sub("", failed.stderr)
 
 
 def executable(file: Path, text: str) -> Path:
-    """A program of that text."""
+    """Write an executable script."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     file.chmod(0o755)
@@ -83,7 +83,7 @@ def executable(file: Path, text: str) -> Path:
 
 
 def make_toolkit(root: Path) -> Path:
-    """A CUDA toolkit as far as setup.py looks at one; it compiles nothing."""
+    """A fake CUDA toolkit with the files setup.py looks for; it compiles nothing."""
     executable(root / "bin/nvcc", NVCC)
     for name in ("include/cuda_runtime.h", "lib64/libcudart_static.a"):
         (root / name).parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Builds, of C++ that compiles in a moment: compilers that fail, wheels, folders with spaces."""
+"""Builds of a trivial project: failing compilers, wheels, and folders with spaces."""
 
 import email
 import os
@@ -13,13 +13,13 @@ import pytest
 from projects import BACKEND, error_of, executable, make_toolkit, run, small_project
 
 pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="builds are tried on Linux alone")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="builds are tested only on Linux")
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 
-SAYS = "csrc/cpu/vectors.h:95:10: error: this compiler knows no vectors"
+ERROR = "csrc/cpu/vectors.h:95:10: error: this compiler knows no vectors"
 FAILING = f"""#!/bin/sh
 case "$*" in
-  *" -c "*) echo "In file included from x:" >&2; echo "{SAYS}" >&2; exit 1 ;;
+  *" -c "*) echo "In file included from x:" >&2; echo "{ERROR}" >&2; exit 1 ;;
   *) echo "12.2.0" ;;
 esac
 """
@@ -32,19 +32,19 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def failing(tmp_path: Path) -> str:
-    """A compiler that finds fault with every file."""
+    """A compiler that rejects every file."""
     return str(executable(tmp_path / "bin/failing-g++", FAILING))
 
 
 def wheel(project: Path, code: str = "", **environment: str) -> tuple[Path, str]:
-    """A wheel, and what was said on the way."""
+    """Build a wheel; return it and the build's standard error."""
     built = run(project, "-c", code + BACKEND.format("wheel", "dist"), **environment)
     assert built.returncode == 0, built.stderr
     return project / "dist" / built.stdout.split()[-1], built.stderr
 
 
 def files(wheel: Path) -> set[str]:
-    """Those in the package that are no modules."""
+    """The package's files that are not modules."""
     names = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
     kept = [path for path in names if path.parts[0] == "lamp_kernels" and path.suffix != ".py"]
     return {path.name for path in kept} - {"py.typed"}
@@ -54,8 +54,8 @@ def files(wheel: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("ninja", [True, False])
-def test_without_kernels_that_do_not_compile(project, failing, ninja):
-    """The plain PyTorch path is installed, and the report gives the compiler's first error."""
+def test_failing_native_kernels_are_left_out(project, failing, ninja):
+    """The package installs without them, and its report quotes the compiler's first error."""
     if ninja and not shutil.which("ninja"):
         pytest.skip("needs ninja on PATH")
     path = {} if ninja else {"PATH": os.path.dirname(failing)}
@@ -64,11 +64,11 @@ def test_without_kernels_that_do_not_compile(project, failing, ninja):
     assert files(made) >= {"_without_native.txt"}
     assert not [name for name in files(made) if name.endswith(".so")]
     reason = (
-        f"its native kernels did not compile with {failing} when it was built ({SAYS}), which "
-        "LAMP_KERNELS_NATIVE=1 makes an error"
+        f"the native kernels failed to compile with {failing} ({ERROR}); LAMP_KERNELS_NATIVE=1 "
+        "makes this an error"
     )
-    assert f"\nlamp_kernels goes on with the plain PyTorch path: {reason}.\n" in said
-    assert said.index(SAYS) < said.index("lamp_kernels goes on")  # the compiler's own words
+    assert f"\nContinuing with plain PyTorch code: {reason}.\n" in said
+    assert said.index(ERROR) < said.index("Continuing")  # the compiler's messages come first
     installed = project / "installed"
     zipfile.ZipFile(made).extractall(installed)
     report = run(installed, "-m", "lamp_kernels").stdout
@@ -77,25 +77,25 @@ def test_without_kernels_that_do_not_compile(project, failing, ninja):
 
 
 @pytest.mark.parametrize("switch", ["LAMP_KERNELS_NATIVE", "LAMP_KERNELS_CUDA"])
-def test_kernels_that_are_required_and_do_not_compile(project, failing, tmp_path, switch):
+def test_failing_kernels_are_an_error_if_required(project, failing, tmp_path, switch):
     environment = {"CUDA_HOME": str(make_toolkit(tmp_path / "cuda")), "CXX": failing, switch: "1"}
     failed = run(project, "-c", BACKEND.format("wheel", "dist"), **environment)
     said = error_of(failed)
-    assert SAYS in said
-    assert f"The native kernels did not compile with {failing}. They need C++20: " in said
-    assert "goes on" not in said
+    assert ERROR in said
+    assert f"The native kernels failed to compile with {failing}. They require C++20; " in said
+    assert "Continuing" not in said
 
 
-def test_in_place_the_note_comes_and_goes(project, failing):
+def test_an_in_place_build_writes_and_removes_the_note(project, failing):
     build = ("setup.py", "build_ext", "--inplace")
     library = project / "lamp_kernels/_C.abi3.so"
     note = project / "lamp_kernels/_without_native.txt"
-    library.write_text("of an earlier build")
+    library.write_text("from an earlier build")
     assert run(project, *build, CXX=failing).returncode == 0
-    assert SAYS in note.read_text()
+    assert ERROR in note.read_text()
     assert not library.exists()
     if not shutil.which("g++"):
-        pytest.skip("the rest needs g++")
+        pytest.skip("the rest requires g++")
     assert run(project, *build, CXX="g++").returncode == 0
     assert library.exists()
     assert not note.exists()
@@ -103,7 +103,7 @@ def test_in_place_the_note_comes_and_goes(project, failing):
 
 @needs_compiler
 def test_a_wheel_has_no_libraries_of_an_earlier_build(project, failing):
-    """Of the same folder, where pip builds too."""
+    """Not even if it was built in the same folder, as pip does."""
     first, _ = wheel(project, CXX="g++")
     assert "_C.abi3.so" in files(first)
     (library,) = project.glob("build/lib*/lamp_kernels/_C.abi3.so")
@@ -114,12 +114,12 @@ def test_a_wheel_has_no_libraries_of_an_earlier_build(project, failing):
     assert not [name for name in files(third) if name.endswith(".so")]
 
 
-# As a PyTorch with CUDA says it; this one may have none.
+# Makes any PyTorch look like a CUDA build.
 WITH_CUDA = "import torch; torch.version.cuda = '13.0'; "
 
 
 @needs_compiler
-def test_without_cuda_kernels_that_do_not_compile(project, tmp_path):
+def test_failing_cuda_kernels_are_left_out(project, tmp_path):
     toolkit = make_toolkit(tmp_path / "cuda")
     environment = {"CUDA_HOME": str(toolkit), "TORCH_CUDA_ARCH_LIST": "9.0", "CXX": "g++"}
     made, said = wheel(project, WITH_CUDA, **environment)
@@ -127,10 +127,10 @@ def test_without_cuda_kernels_that_do_not_compile(project, tmp_path):
     assert files(made) == {"_C.abi3.so", "_without_cuda.txt"}
     note = zipfile.ZipFile(made).read("lamp_kernels/_without_cuda.txt").decode()
     assert note == (
-        "its CUDA kernels did not compile with nvcc of CUDA 13.0 when it was built "
-        "(nvcc fatal : this is none), which LAMP_KERNELS_CUDA=1 makes an error\n"
+        "the CUDA kernels failed to compile with nvcc from CUDA 13.0 "
+        "(nvcc fatal : not a real nvcc); LAMP_KERNELS_CUDA=1 makes this an error\n"
     )
-    assert f"goes on without them: {note[:-1]}.\n" in said
+    assert f"Continuing without them: {note[:-1]}.\n" in said
 
 
 def test_without_native_kernels_there_are_no_cuda_kernels(project, failing, tmp_path):
@@ -141,22 +141,38 @@ def test_without_native_kernels_there_are_no_cuda_kernels(project, failing, tmp_
     assert "nvcc" not in said
 
 
-def test_a_compiler_that_does_not_even_tell_its_version_is_not_nvcc(project, tmp_path):
+def test_a_broken_cxx_compiler_is_named_as_the_cause(project, tmp_path):
     broken = executable(tmp_path / "bin/broken-g++", "#!/bin/sh\nexit 3\n")
     toolkit = make_toolkit(tmp_path / "cuda")
     made, said = wheel(project, WITH_CUDA, CUDA_HOME=str(toolkit), CXX=str(broken))
     assert files(made) == {"_without_native.txt"}
-    assert f"native kernels did not compile with {broken}" in said
+    assert f"native kernels failed to compile with {broken}" in said
     assert "nvcc" not in said
 
 
-# ---- Wheels, and names with spaces ---------------------------------------------------------------
+# ---- The build's output --------------------------------------------------------------------------
+
+
+@needs_compiler
+@pytest.mark.skipif(not shutil.which("ninja"), reason="needs ninja on PATH")
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_build_prints_short_lines_unless_verbose(project, verbose):
+    arguments = (*(["--verbose"] if verbose else []), "build_ext", "--inplace")
+    built = run(project, "setup.py", *arguments, LAMP_KERNELS_NATIVE="1", CXX="g++")
+    lines = built.stderr.splitlines()
+    short = ["[1/1] CXX csrc/bindings.cpp", "LINK lamp_kernels/_C.abi3.so"]
+    assert [line in lines for line in short] == [not verbose, not verbose]
+    full = [line for line in lines if "-fvisibility=hidden" in line and "csrc/bindings.cpp" in line]
+    assert bool(full) == verbose
+
+
+# ---- Wheels and folders with spaces --------------------------------------------------------------
 
 PYTHONS = [("3.10", "cp310"), ("3.13", "cp313"), ("3.13", "cp313t"), ("3.14", "cp314t")]
 
 
 @needs_compiler
-def test_a_wheel_with_kernels_is_for_every_python(project, tmp_path):
+def test_a_wheel_with_kernels_installs_on_every_python(project, tmp_path):
     made, _ = wheel(project, LAMP_KERNELS_NATIVE="1", CXX="g++")
     platform = f"linux_{os.uname().machine}"
     assert made.name.endswith(f"-py3-none-{platform}.whl")
@@ -166,7 +182,7 @@ def test_a_wheel_with_kernels_is_for_every_python(project, tmp_path):
     assert fields.get_all("Tag") == [f"py3-none-{platform}"]
     assert fields["Root-Is-Purelib"] == "false"
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode:
-        pytest.skip("the rest needs pip")
+        pytest.skip("the rest requires pip")
     for python, abi in PYTHONS:
         folder = tmp_path / abi
         asked = ["--python-version", python, "--implementation", "cp", "--abi", abi]
@@ -178,14 +194,14 @@ def test_a_wheel_with_kernels_is_for_every_python(project, tmp_path):
 
 
 @needs_compiler
-def test_a_compiler_in_a_folder_with_spaces_and_one_with_flags(project, tmp_path):
+def test_cxx_may_contain_spaces_and_flags(project, tmp_path):
     compiler = executable(tmp_path / "a folder/g++", '#!/bin/sh\nexec g++ "$@"\n')
     for command in (str(compiler), f"'{compiler}' -DLAMP=1"):
         made, _ = wheel(project, LAMP_KERNELS_NATIVE="1", CXX=command)
         assert "_C.abi3.so" in files(made)
 
 
-# Root may write everywhere, so the folder only seems read-only.
+# Root may write anywhere, so the folder only pretends to be read-only.
 READ_ONLY = (
     "import os; may = os.access; "
     "os.access = lambda path, mode, **other: mode != os.W_OK and may(path, mode, **other); "
@@ -201,12 +217,12 @@ def test_a_read_only_project_is_built_elsewhere(project, tmp_path):
     (made,) = tmp_path.glob("*.whl")
     assert "_C.abi3.so" in files(made)
     assert set(project.rglob("*")) == before
-    assert list(tmp_path.glob("lamp_kernels-*")) == [made]  # of its own folder nothing is left
+    assert list(tmp_path.glob("lamp_kernels-*")) == [made]  # the build folder is gone
 
 
 @needs_compiler
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
-def test_cuda_in_a_folder_with_spaces(project):
+def test_cuda_kernels_build_in_a_folder_with_spaces(project):
     environment = {"LAMP_KERNELS_CUDA": "1", "TORCH_CUDA_ARCH_LIST": "9.0", "CXX": "g++"}
     made, _ = wheel(project, **environment)
     assert files(made) == {"_C.abi3.so", "_C_cuda.abi3.so"}
@@ -216,7 +232,7 @@ def test_cuda_in_a_folder_with_spaces(project):
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
-def test_setup_takes_torch_alone_from_its_index():
+def test_setup_uses_torch_index_for_torch_alone():
     root = Path(__file__).resolve().parents[2]
     asked = ["make", "--dry-run", "--always-make", "setup"]
 

@@ -1,4 +1,4 @@
-"""The matrix of PyTorch releases: what its rows are made of, and how they can fail."""
+"""The matrix of PyTorch releases: how its rows are built, and how they fail."""
 
 import runpy
 import subprocess
@@ -24,19 +24,18 @@ def test_this_python_is_found_by_its_version(matrix):
     assert answer.startswith(f"Python {version}.")
 
 
-def test_a_python_that_is_not_there_is_told(matrix):
+def test_a_missing_python_is_reported(matrix):
     assert matrix["interpreter"]("3.99") is None
 
 
-def test_a_row_chooses_its_own_torch(matrix):
-    """And has the tests' packages in the releases of the development environment."""
+def test_a_row_chooses_its_torch_and_pins_the_test_packages(matrix):
     names = {line.partition("==")[0] for line in matrix["constraints"]().splitlines()}
     assert names >= {"hypothesis", "pytest", "nvidia-cuda-crt"}
     assert not names & {"torch", "triton", "numpy", "setuptools"}
     assert set(matrix["TEST_PACKAGES"]) <= names
 
 
-def test_the_suite_is_there(matrix):
+def test_the_files_of_the_suite_exist(matrix):
     assert [name for name in matrix["SUITE"] if not (ROOT / name).is_file()] == []
 
 
@@ -48,7 +47,7 @@ def test_the_oldest_row_is_the_oldest_that_the_package_supports(matrix):
     assert f'dependencies = ["torch>={release}"]' in project
 
 
-def test_sources_are_copied_without_what_was_built(matrix, tmp_path):
+def test_sources_are_copied_without_built_files(matrix, tmp_path):
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     matrix["copy_sources"](tmp_path)
@@ -57,14 +56,14 @@ def test_sources_are_copied_without_what_was_built(matrix, tmp_path):
     assert [name for name in copied if name.endswith(".so")] == []
 
 
-def test_a_command_that_fails_ends_the_row_and_is_in_the_log(matrix, tmp_path):
+def test_a_failing_command_ends_the_row_and_is_logged(matrix, tmp_path):
     run = matrix["Runner"](tmp_path / "log.txt")
     with pytest.raises(matrix["StepError"], match="building"):
         run.need("building", sys.executable, "-c", "import sys; sys.exit('no headers')")
     assert "no headers" in run.log.read_text()
 
 
-def test_an_unknown_row_is_refused():
+def test_an_unknown_row_is_rejected():
     failed = subprocess.run([sys.executable, PROGRAM, "nineties"], capture_output=True, text=True)
     assert failed.returncode == 2
-    assert "no row nineties; there are oldest, gpu, development, newest" in failed.stderr
+    assert "must be among oldest, gpu, development, newest, got nineties" in failed.stderr

@@ -1,4 +1,4 @@
-"""setup.py: its switch, its flags, what a source distribution and a built library contain."""
+"""setup.py: its switches, its flags, and the contents of source distributions and libraries."""
 
 import os
 import re
@@ -52,11 +52,11 @@ def note_after_build_py(tree: Path, folder: Path, kind: str = "native", **enviro
 def executed(
     monkeypatch: pytest.MonkeyPatch, native: str = "1", cuda: str = "0", **environment: str
 ) -> dict[str, Any]:
-    """What setup.py has defined; `told` is what it told setuptools."""
+    """The globals of setup.py; `told` holds the arguments that it passed to setuptools."""
     told: dict[str, Any] = {}
     monkeypatch.setattr(setuptools, "setup", lambda **keywords: told.update(keywords))
     for name in SETTINGS:
-        monkeypatch.setenv(name, "")  # and restored afterwards, if setup.py sets it
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards if setup.py sets it
         monkeypatch.delenv(name)
     environment |= {"LAMP_KERNELS_NATIVE": native, "LAMP_KERNELS_CUDA": cuda}
     for name, value in environment.items():
@@ -64,20 +64,20 @@ def executed(
     return runpy.run_path(str(ROOT / "setup.py")) | {"told": told}
 
 
-def test_without_compiler_the_note_says_so(tree, tmp_path, no_compiler):
+def test_the_note_reports_a_missing_compiler(tree, tmp_path, no_compiler):
     note = note_after_build_py(tree, tmp_path / "lib", **no_compiler)
-    assert note == "no C++ compiler was found when it was installed\n"
+    assert note == "no C++ compiler was found during installation\n"
 
 
-def test_a_missing_compiler_is_named(tree, tmp_path):
+def test_the_note_names_a_cxx_that_was_not_found(tree, tmp_path):
     note = note_after_build_py(tree, tmp_path / "lib", CXX="no-such-c++ -m64")
-    assert note == "CXX=no-such-c++ -m64 was not found when it was installed\n"
+    assert note == "CXX=no-such-c++ -m64 was not found during installation\n"
 
 
-def test_a_compiler_with_an_open_quote_is_named(tree):
+def test_cxx_with_an_open_quote_is_an_error(tree):
     built = run(tree, "setup.py", "--version", CXX="g++ 'x")
     assert built.returncode != 0
-    assert "CXX=g++ 'x is no command: No closing quotation" in built.stderr
+    assert "CXX=g++ 'x is not a valid command: No closing quotation" in built.stderr
     assert "Traceback" not in built.stderr
 
 
@@ -89,9 +89,9 @@ def test_a_compiler_with_an_open_quote_is_named(tree):
         ("nice -n 5 clang++-14 --sysroot=/gcc", "clang++-14"),
     ],
 )
-def test_the_compiler_among_the_words_of_a_command(monkeypatch, command, found):
+def test_the_compiler_is_found_in_a_command(monkeypatch, command, found):
     words = command.split()
-    assert words[executed(monkeypatch, native="0")["program"](words)] == found
+    assert words[executed(monkeypatch, native="0")["compiler_index"](words)] == found
 
 
 @pytest.mark.parametrize(
@@ -102,44 +102,44 @@ def test_the_compiler_among_the_words_of_a_command(monkeypatch, command, found):
         ("/bin/sh: 1: g++: not found", True),
         ("bash: line 1: g++: command not found", True),
         ("Killed", True),
-        ("a.cpp:1:2: warning: this error: is none", False),
+        ("a.cpp:1:2: warning: not an error: x", False),
         ("/usr/bin/ld: warning: x", False),
     ],
 )
-def test_the_lines_that_are_errors(monkeypatch, line, is_one):
+def test_compiler_errors_are_recognized(monkeypatch, line, is_one):
     first_error = executed(monkeypatch, native="0")["first_error"]
     assert (first_error(["", line], RuntimeError("other")) == line) == is_one
 
 
-def test_switched_off_the_note_says_so(tree, tmp_path):
+def test_the_note_reports_a_switch_that_is_off(tree, tmp_path):
     note = note_after_build_py(tree, tmp_path / "lib", LAMP_KERNELS_NATIVE="0")
-    assert note == "it was installed with LAMP_KERNELS_NATIVE=0\n"
+    assert note == "lamp_kernels was installed with LAMP_KERNELS_NATIVE=0\n"
 
 
-def test_switched_on_without_compiler_fails(tree, no_compiler):
+def test_required_kernels_without_a_compiler_are_an_error(tree, no_compiler):
     failed = run(tree, "setup.py", "build_py", LAMP_KERNELS_NATIVE="1", **no_compiler)
-    said = "LAMP_KERNELS_NATIVE=1, but no C++ compiler was found; CXX names one\n"
+    said = "LAMP_KERNELS_NATIVE=1, but no C++ compiler was found; set CXX to a C++ compiler\n"
     assert error_of(failed) == said
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_unknown_switch_fails(tree, switch):
+def test_an_invalid_switch_is_an_error(tree, switch):
     failed = run(tree, "setup.py", "build_py", **{switch: "yes"})
-    assert error_of(failed) == f"{switch} must be auto, 0 or 1; got 'yes'\n"
+    assert error_of(failed) == f"{switch} must be auto, 0 or 1, got 'yes'\n"
 
 
-def test_without_torch_the_build_says_what_to_do(tree):
+def test_without_torch_the_build_says_how_to_proceed(tree):
     hide = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path('setup.py')"
     failed = run(tree, "-c", hide, CXX=sys.executable, LAMP_KERNELS_NATIVE="1")
-    assert re.search("needs PyTorch.*Install it first.*LAMP_KERNELS_NATIVE=0", error_of(failed))
+    assert re.search("requires PyTorch.*Install it first.*LAMP_KERNELS_NATIVE=0", error_of(failed))
 
 
-def test_switched_off_nothing_is_compiled(monkeypatch):
+def test_nothing_is_compiled_if_switched_off(monkeypatch):
     assert "ext_modules" not in executed(monkeypatch, native="0")["told"]
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_documents_name_values_of_the_switch(switch):
+def test_documentation_uses_valid_values_of_the_switch(switch):
     sources = ("README.md", "Makefile", ".ci/run", "lamp_kernels/native.py")
     text = "".join((ROOT / name).read_text() for name in sources)
     named = re.findall(rf"{switch}=(\w*)", text)
@@ -182,7 +182,7 @@ def test_version_of_a_wheel_with_cuda_kernels(tree, tmp_path):
     assert wheel.name.endswith("+cu130-py3-none-any.whl")
 
 
-# ---- The CUDA kernels: with what, and for what, they are compiled --------------------------------
+# ---- The CUDA kernels: their toolkit and their targets -------------------------------------------
 
 
 @pytest.fixture
@@ -190,8 +190,8 @@ def cuda_toolkit(tmp_path: Path) -> Path:
     return make_toolkit(tmp_path / "cuda-13.0")
 
 
-def test_toolkit_behind_a_script(monkeypatch, tmp_path, cuda_toolkit):
-    """Two levels above such a script there is none."""
+def test_the_toolkit_of_a_script_that_calls_nvcc(monkeypatch, tmp_path, cuda_toolkit):
+    """The toolkit is not two levels above the script, as it is for nvcc itself."""
     executable(tmp_path / "tools/bin/nvcc", f'#!/bin/sh\nexec {cuda_toolkit}/bin/nvcc "$@"\n')
     setup = executed(monkeypatch)
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools/bin'}{os.pathsep}{os.environ['PATH']}")
@@ -203,19 +203,19 @@ def test_toolkit_behind_a_script(monkeypatch, tmp_path, cuda_toolkit):
     assert found.host_compilers() == "GCC up to 15 or clang before 21"
 
 
-def test_toolkit_that_is_named(monkeypatch, tmp_path, cuda_toolkit):
+def test_cuda_home_selects_the_toolkit(monkeypatch, tmp_path, cuda_toolkit):
     setup = executed(monkeypatch)
     monkeypatch.setenv("CUDA_HOME", str(cuda_toolkit))
     assert setup["toolkit"]().root == cuda_toolkit
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert setup["toolkit"]() == f"CUDA_HOME={tmp_path} has no nvcc"
+    assert setup["toolkit"]() == f"no nvcc was found in CUDA_HOME={tmp_path}"
 
 
-def test_toolkit_of_which_a_part_is_missing(monkeypatch, cuda_toolkit):
+def test_an_incomplete_toolkit_is_rejected(monkeypatch, cuda_toolkit):
     (cuda_toolkit / "lib64/libcudart_static.a").unlink()
     setup = executed(monkeypatch)
     monkeypatch.setenv("CUDA_HOME", str(cuda_toolkit))
-    assert f"toolkit in {cuda_toolkit} lacks nvcc, cuda_runtime.h or lib" in setup["toolkit"]()
+    assert f"libcudart_static.a was not found in the toolkit {cuda_toolkit}" in setup["toolkit"]()
 
 
 @pytest.mark.parametrize(
@@ -223,12 +223,12 @@ def test_toolkit_of_which_a_part_is_missing(monkeypatch, cuda_toolkit):
     [
         ("auto", True, "13.0", None),
         ("auto", True, "13.2", None),
-        ("auto", True, None, "the PyTorch that it was built with has no CUDA"),
-        ("auto", True, "12.8", "nvcc was of CUDA 13.0 and PyTorch of CUDA 12.8"),
-        ("auto", False, "13.0", "CUDA_HOME=nowhere has no nvcc when it was built"),
-        ("0", True, "13.0", "it was built with LAMP_KERNELS_CUDA=0"),
+        ("auto", True, None, "lamp_kernels was built with a PyTorch without CUDA"),
+        ("auto", True, "12.8", "nvcc was from CUDA 13.0, but PyTorch was built for CUDA 12.8"),
+        ("auto", False, "13.0", "no nvcc was found in CUDA_HOME=nowhere at build time"),
+        ("0", True, "13.0", "lamp_kernels was built with LAMP_KERNELS_CUDA=0"),
         ("1", True, None, None),
-        ("1", False, "13.0", SystemExit("LAMP_KERNELS_CUDA=1, but CUDA_HOME=nowhere has no nvcc")),
+        ("1", False, "13.0", SystemExit("LAMP_KERNELS_CUDA=1, but no nvcc was found in CUDA_HOME")),
     ],
 )
 def test_when_cuda_kernels_are_built(monkeypatch, cuda_toolkit, switch, toolkit, torch, reason):
@@ -244,21 +244,21 @@ def test_when_cuda_kernels_are_built(monkeypatch, cuda_toolkit, switch, toolkit,
         assert choose(torch) == reason
 
 
-def test_cuda_kernels_need_the_native_ones(tree):
+def test_cuda_kernels_require_the_native_kernels(tree):
     switches = {"LAMP_KERNELS_NATIVE": "0", "LAMP_KERNELS_CUDA": "1"}
     failed = run(tree, "setup.py", "build_py", **switches)
-    assert error_of(failed).startswith("LAMP_KERNELS_CUDA=1 needs the native kernels, but it was")
+    assert error_of(failed).startswith("LAMP_KERNELS_CUDA=1 requires the native kernels: ")
 
 
-def test_without_cuda_kernels_the_note_says_so(tree, tmp_path):
+def test_the_note_reports_cuda_kernels_that_are_off(tree, tmp_path):
     pytest.importorskip("torch")
     switches = {"LAMP_KERNELS_NATIVE": "1", "LAMP_KERNELS_CUDA": "0"}
     note = note_after_build_py(tree, tmp_path / "lib", "cuda", CXX=sys.executable, **switches)
-    assert note == "it was built with LAMP_KERNELS_CUDA=0\n"
+    assert note == "lamp_kernels was built with LAMP_KERNELS_CUDA=0\n"
 
 
 def nvcc_flags(monkeypatch: pytest.MonkeyPatch, toolkit: Path, **environment: str) -> list[str]:
-    """nvcc's; what bindings.cpp is told it is compiled for comes last."""
+    """The flags of nvcc, followed by the targets that bindings.cpp receives as a macro."""
     told = executed(monkeypatch, cuda="1", CUDA_HOME=str(toolkit), **environment)["told"]
     _, extension = told["ext_modules"]
     (targets,) = [f for f in extension.extra_compile_args["cxx"] if "LAMP_CUDA_TARGETS" in f]
@@ -271,7 +271,7 @@ class TestTargets:
         torch = pytest.importorskip("torch")
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
 
-    def test_are_those_asked_for(self, monkeypatch, cuda_toolkit):
+    def test_come_from_the_environment(self, monkeypatch, cuda_toolkit):
         asked = {"TORCH_CUDA_ARCH_LIST": "9.0+PTX 7.5"}
         flags = nvcc_flags(monkeypatch, cuda_toolkit, **asked)
         generated = {flag for flag in flags if flag.startswith("-gencode")}
@@ -282,11 +282,11 @@ class TestTargets:
         }
         assert flags[-1] == "-DLAMP_CUDA_TARGETS=sm_75,sm_90,compute_90"
 
-    def test_are_all_without_a_device(self, monkeypatch, cuda_toolkit):
+    def test_are_all_if_there_is_no_device(self, monkeypatch, cuda_toolkit):
         named = "sm_75,sm_80,sm_86,sm_89,sm_90,sm_100,sm_120,compute_120"
         assert nvcc_flags(monkeypatch, cuda_toolkit)[-1] == f"-DLAMP_CUDA_TARGETS={named}"
 
-    def test_are_those_of_the_devices(self, monkeypatch, cuda_toolkit):
+    def test_match_the_devices(self, monkeypatch, cuda_toolkit):
         import torch
 
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
@@ -294,22 +294,22 @@ class TestTargets:
         monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
         assert nvcc_flags(monkeypatch, cuda_toolkit)[-1] == "-DLAMP_CUDA_TARGETS=sm_86,sm_90"
 
-    def test_that_are_none(self, monkeypatch, cuda_toolkit):
+    def test_must_be_valid(self, monkeypatch, cuda_toolkit):
         with pytest.raises(SystemExit, match="TORCH_CUDA_ARCH_LIST=Pentium: "):
             nvcc_flags(monkeypatch, cuda_toolkit, TORCH_CUDA_ARCH_LIST="Pentium")
 
-    def test_host_compiler_is_the_compiler(self, monkeypatch, cuda_toolkit):
+    def test_host_compiler_is_the_cxx_compiler(self, monkeypatch, cuda_toolkit):
         flags = nvcc_flags(monkeypatch, cuda_toolkit, CXX=f"{sys.executable} -m64")
         assert flags[flags.index("-ccbin") + 1] == sys.executable
         assert flags[flags.index("-m64") - 1] == "-Xcompiler"
         assert "-ccbin" not in nvcc_flags(monkeypatch, cuda_toolkit, NVCC_CCBIN="g++")
-        behind = nvcc_flags(monkeypatch, cuda_toolkit, CXX="env g++ -m64")  # as ccache is
+        behind = nvcc_flags(monkeypatch, cuda_toolkit, CXX="env g++ -m64")  # ccache is similar
         assert behind[behind.index("-ccbin") + 1] == "g++"
         assert "env" not in behind
 
 
-# What would let a file use instructions that the machine may lack, or hide NaN. Passed to the
-# linker, -ffast-math turns denormal numbers off for the whole process.
+# Flags that would allow instructions the machine may lack, or hide NaN. In the linker's command,
+# -ffast-math turns denormal numbers off for the whole process.
 FORBIDDEN = re.compile(r"-m(arch|tune|cpu|avx|fma|sse)|-Ofast|(fast|unsafe|finite)[-_]math|-g$")
 
 
@@ -326,17 +326,17 @@ def test_flags_suit_every_machine_and_keep_nan(monkeypatch, cuda_toolkit):
         assert extension.py_limited_api
 
 
-def test_kernels_with_avx_keep_it_to_themselves(tmp_path):
-    """Else the linker might take a std::max from there for the whole library.
+def test_avx_code_stays_in_its_namespace(tmp_path):
+    """Otherwise the linker might pick a std::max with AVX for the whole library.
 
-    Without optimisation, which leaves no function inlined: any weak one can be seen.
+    Compiled without optimization, so that nothing is inlined and every weak function is visible.
     """
     gcc = shutil.which("g++")
     if gcc is None or shutil.which("objdump") is None:
         pytest.skip("needs g++ and objdump")
     defined = subprocess.run([gcc, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True)
     if b"__x86_64__" not in defined.stdout:
-        pytest.skip("these kernels are of x86-64")
+        pytest.skip("these kernels exist only on x86-64")
     flags = ["-O0", "-std=c++20", "-fPIC", "-Wno-psabi", "-c", "-o", tmp_path / "kernel.o"]
     for name, vectors in (("v3", "%ymm"), ("v4", "%zmm")):
         source = ROOT / f"csrc/cpu/kernel_{name}.cpp"
@@ -347,7 +347,7 @@ def test_kernels_with_avx_keep_it_to_themselves(tmp_path):
 
 
 def avx_functions(file: Path, namespace: str, vectors: str) -> tuple[list[str], list[str]]:
-    """The functions outside `namespace` with any AVX, and those inside that use `vectors`."""
+    """Functions outside `namespace` that use AVX, and those inside that use `vectors`."""
     command = ["objdump", "-d", "-C", "--no-show-raw-insn", file]
     code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     outside, inside = [], []
@@ -368,7 +368,7 @@ needs_binutils = pytest.mark.skipif(not shutil.which("readelf"), reason="needs r
 
 @pytest.fixture(params=[LIBRARY, CUDA_LIBRARY], ids=lambda path: path.name.partition(".")[0])
 def library(request: pytest.FixtureRequest) -> Path:
-    """Each library in its turn."""
+    """Each of the libraries."""
     if not request.param.exists():
         pytest.skip(f"needs {request.param.name} in place: make build, or make build-cuda")
     return request.param
@@ -391,13 +391,13 @@ def test_library_links_to_torch_and_the_system_only(library):
 
 
 @needs_binutils
-def test_library_takes_nothing_from_python(library):
-    """So that one wheel serves every Python, and is tagged so."""
+def test_library_uses_no_python_symbols(library):
+    """One wheel is tagged for every Python."""
     assert not re.findall(r" _?Py[A-Z_]\w*", printed("nm", "-D", "--undefined-only", library))
 
 
 @needs_binutils
-def test_library_exports_nothing_of_its_own(library):
+def test_library_exports_no_symbols_of_the_project_or_cuda(library):
     exported = printed("nm", "-DC", "--defined-only", library).splitlines()
     foreign = re.compile(r"lamp_kernels|torch|\b(cuda|cu[A-Z]|__cuda)\w*")
     assert not [line for line in exported if foreign.search(line)]
@@ -405,20 +405,20 @@ def test_library_exports_nothing_of_its_own(library):
 
 @needs_binutils
 def test_library_loads_without_cuda(library):
-    """Whatever PyTorch's CUDA library defines would be missing beside a PyTorch without CUDA."""
+    """A PyTorch without CUDA does not define the symbols of PyTorch's CUDA library."""
     undefined = printed("nm", "-DC", "--undefined-only", library)
     assert not re.findall(r".*(?:c10|at)::cuda.*| (?:cuda|cu[A-Z]|__cuda)\w*", undefined)
     assert "aoti_torch_get_current_cuda_stream" not in undefined
 
 
-def test_library_does_not_tell_where_it_was_built(library):
+def test_library_contains_no_build_paths(library):
     content = library.read_bytes()
     for path in (ROOT, Path(setuptools.__file__).parents[1]):
         assert os.fsencode(path) not in content
 
 
 @needs_binutils
-def test_kernels_are_counted_by_their_stubs():
+def test_cuda_budgets_count_kernels_by_their_stubs():
     cuda_budgets = runpy.run_path(str(ROOT / "tests/install/cuda_budgets.py"))
     symbols = "\n".join(
         f"0000 b _ZZL{len(stub)}{stub}RKN1a9ArgumentsE{variable}"
@@ -430,7 +430,7 @@ def test_kernels_are_counted_by_their_stubs():
 
 @needs_library
 class TestWithoutCudaKernels:
-    """A package that was built without them, and one whose second library is broken."""
+    """A package built without them, and one whose second library is broken."""
 
     @pytest.fixture
     def package(self, tmp_path):
@@ -438,18 +438,18 @@ class TestWithoutCudaKernels:
         shutil.copytree(ROOT / "lamp_kernels", tmp_path / "lamp_kernels", ignore=ignored)
         return tmp_path / "lamp_kernels"
 
-    def test_the_note_is_read_and_says_what_to_do(self, package):
-        (package / "_without_cuda.txt").write_text("it was built with LAMP_KERNELS_CUDA=0\n")
+    def test_the_report_quotes_the_note(self, package):
+        (package / "_without_cuda.txt").write_text("built with LAMP_KERNELS_CUDA=0\n")
         report = run(package.parent, "-m", "lamp_kernels").stdout
         line = (
-            "CUDA kernels: it was built with LAMP_KERNELS_CUDA=0: no _C_cuda.abi3.so in the "
+            "CUDA kernels: built with LAMP_KERNELS_CUDA=0: no _C_cuda.abi3.so in the "
             "package; install a wheel with a CUDA release in its version"
         )
         assert line in report
         assert "all checks passed" in report
 
-    def test_that_do_not_load_the_error_is_told(self, package):
-        (package / "_C_cuda.abi3.so").write_text("no library")
+    def test_the_report_quotes_the_loader_error(self, package):
+        (package / "_C_cuda.abi3.so").write_text("not a library")
         report = run(package.parent, "-m", "lamp_kernels").stdout
         assert "CUDA kernels: _C_cuda.abi3.so does not load: " in report
         assert "all checks passed" in report
