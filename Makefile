@@ -172,10 +172,10 @@ prove: $(READY) ## prove the barriers of the CUDA SSIM kernels on their PTX (som
 	$(BIN)/python tests/cuda_host/prove.py
 
 gpu-static: $(READY) ## count registers and instructions of the compiled GPU kernels, write docs/gpu_static.md
-	$(BIN)/python bench/gpu_static.py --out bench/gpu/figures.json --markdown docs/gpu_static.md
+	$(BIN)/python bench/gpu_static.py --out bench/static_analysis/figures.json --markdown docs/gpu_static.md
 
 triton-static: $(READY) ## the same, of the Triton kernels anew and of the CUDA kernels as they stand there
-	$(BIN)/python bench/gpu_static.py --triton --out bench/gpu/figures.json --markdown docs/gpu_static.md
+	$(BIN)/python bench/gpu_static.py --triton --out bench/static_analysis/figures.json --markdown docs/gpu_static.md
 
 # build/lib would bring files into the wheel that the sources have no more.
 wheel: $(LIBRARY) ## make dist/*.whl, and check that it uses nothing but stable interfaces

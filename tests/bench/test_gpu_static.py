@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from gpu import build, collect, model, report, sass, schedule, tile_code
-from gpu.build import Plan, Query, Tiles, Tools, Variant
-from gpu.devices import DEVICES, TARGETS, occupancy
+from static_analysis import build, collect, model, report, sass, schedule, tile_code
+from static_analysis.build import Plan, Query, Tiles, Tools, Variant
+from static_analysis.devices import DEVICES, TARGETS, occupancy
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
@@ -404,7 +404,7 @@ def test_other_kernels_are_no_variant():
 
 
 def test_committed_figures_are_those_of_the_document():
-    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
     document = (BENCH.parent / "docs" / "gpu_static.md").read_text(encoding="utf-8")
     assert report.markdown(results) == document
     assert not results["quick"]
@@ -420,7 +420,7 @@ def test_committed_figures_are_those_of_the_document():
 def test_committed_figures_are_those_of_the_kernels(tmp_path):
     """`make gpu-static` takes some minutes and has to follow each change of them."""
     build.snapshot(tmp_path)
-    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
     assert results["sources"] == build.digest(tmp_path)
 
 
@@ -434,7 +434,7 @@ def tools():
 
 def test_the_tiles_are_chosen_by_what_the_compiled_code_takes():
     """By lines through the cycles of all windows: to a quarter for window 11, else to twice."""
-    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
     rows = [row for row in results["loops"] if row["target"] == "sm_90"]
     assert len(rows) == 7 * 5
     for row in rows:
@@ -453,7 +453,7 @@ def test_the_tiles_are_chosen_by_what_the_compiled_code_takes():
 
 def test_the_design_is_chosen_that_the_model_takes_for_the_faster():
     """The host knows one set of cycles for all targets: it may be wrong where designs are close."""
-    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
     times = {}
     for row in results["predictions"]:
         times.setdefault((row["device"], *row["shape"]), []).append(row)

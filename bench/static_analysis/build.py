@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu.devices import Device
-from gpu.sass import Instruction, parse
+from static_analysis.devices import Device
+from static_analysis.sass import Instruction, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"

@@ -8,10 +8,10 @@ for the losses where their sums are taken to float64.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gpu.build import GRADIENTS_KERNEL, constant
-from gpu.devices import Target
-from gpu.sass import Instruction, longest_path, loops, shortest_path
-from gpu.schedule import cycles, cycles_of_turn
+from static_analysis.build import GRADIENTS_KERNEL, constant
+from static_analysis.devices import Target
+from static_analysis.sass import Instruction, longest_path, loops, shortest_path
+from static_analysis.schedule import cycles, cycles_of_turn
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,17 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from gpu import model
-from gpu.build import resources
-from gpu.devices import DEVICES, TARGETS, WARP, Device, occupancy
-from gpu.sass import Counts, Instruction, count, loops, parse, without_calls
-from gpu.schedule import FAR_LATENCY, cycles_of_turn
 from lamp_kernels.triton import launch, tiling
 from lamp_kernels.triton.levels import plane_levels
 from lamp_kernels.triton.pixels import pixel_losses
 from lamp_kernels.triton.scale import scale_gradient
 from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
 from lamp_kernels.triton.sums import image_sums
+from static_analysis import model
+from static_analysis.build import resources
+from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy
+from static_analysis.sass import Counts, Instruction, count, loops, parse, without_calls
+from static_analysis.schedule import FAR_LATENCY, cycles_of_turn
 
 Row = dict[str, Any]
 

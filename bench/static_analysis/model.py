@@ -1,14 +1,14 @@
 """Predicted times, from counts of the compiled code and public figures of devices.
 
 A launch takes as long as the slower of two: its traffic through DRAM, and its instructions on the
-multiprocessors as gpu/schedule.py plays them through.
+multiprocessors as static_analysis/schedule.py plays them through.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpu.build import GRADIENTS_KERNEL, LOSSES, Tiles
-from gpu.devices import Device
+from static_analysis.build import GRADIENTS_KERNEL, LOSSES, Tiles
+from static_analysis.devices import Device
 
 # Share of the DRAM bandwidth that kernels reach which only stream through it; copies and the like
 # are commonly reported at 0.87 to 0.93 of the figure in the datasheet on these three devices.

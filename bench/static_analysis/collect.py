@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gpu import build, model
-from gpu.build import Known, Plan, Query, Tools, Variant
-from gpu.devices import DEVICES, TARGETS, WARP, Device, Target, occupancy
-from gpu.sass import (
+from static_analysis import build, model
+from static_analysis.build import Known, Plan, Query, Tools, Variant
+from static_analysis.devices import DEVICES, TARGETS, WARP, Device, Target, occupancy
+from static_analysis.sass import (
     Counts,
     Instruction,
     count,
@@ -18,13 +18,13 @@ from gpu.sass import (
     until_exit,
     without_calls,
 )
-from gpu.schedule import (
+from static_analysis.schedule import (
     FAR_LATENCY,
     NEAR_LATENCY,
     cycles_of_blocks,
     unit_cycles,
 )
-from gpu.tile_code import TileCode, cycles_of_row, rows_of
+from static_analysis.tile_code import TileCode, cycles_of_row, rows_of
 
 Row = dict[str, Any]
 
