@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from checkout import ROOT
 from device.bundle import FOLDER
-from device.phases import ROOT
 
 MOST = 64 * 2**20  # bytes: what a rented machine takes
 SWEEP = ROOT / "bench" / "sweep.cu"

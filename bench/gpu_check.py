@@ -36,13 +36,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from checkout import ROOT
 from device import counters, sanitizer, sweep, table, testing
 from device.bundle import FOLDER, Bundle
 from device.phases import (
     FAILED,
     LEFT_OUT,
     PASSED,
-    ROOT,
     Budget,
     Ended,
     Job,

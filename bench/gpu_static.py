@@ -19,13 +19,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from checkout import ROOT, search_first
 from static_analysis.build import MissingToolError, Tools
 from static_analysis.collect import collect
 from static_analysis.devices import TARGETS
 from static_analysis.report import markdown, text
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the package whose kernels are compiled
 
 
 def main() -> int:
@@ -47,6 +45,7 @@ def main() -> int:
                 print("no cuobjdump: instructions are not counted, no time is predicted")
             results = collect(tools, arguments.targets, arguments.quick, _say)
         if arguments.triton or importlib.util.find_spec("triton") is not None:
+            search_first(ROOT)  # an installed lamp_kernels may have other kernels
             from static_analysis import triton
 
             results["triton"] = triton.collect(arguments.targets, triton.AMD, arguments.quick, _say)

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from device.phases import FAILED, OVERRAN, PASSED, ROOT, Ended, Job, Phase, run_all
+from checkout import ROOT
+
+from device.phases import FAILED, OVERRAN, PASSED, Ended, Job, Phase, run_all
 
 INI = Path(__file__).with_name("pytest.ini")
 # What takes longest goes first; of each of these the tests are processes of their own.

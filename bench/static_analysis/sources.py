@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from checkout import BENCH, ROOT
+
 CSRC = ROOT / "csrc"
-TWO_KERNEL = ROOT / "bench" / "two_kernel.cu"
+TWO_KERNEL = BENCH / "two_kernel.cu"
 
 _INCLUDE = re.compile(r'^#include "(.+)"', re.MULTILINE)
 # C++ tokens, the longest first. The order matters: a string may contain //, a comment a quote.
