@@ -181,10 +181,10 @@ prove: $(READY) ## prove the barriers in the PTX of the CUDA SSIM kernels (minut
 	$(BIN)/python tests/cuda_host/prove.py
 
 gpu-static: $(READY) ## count registers and instructions of the compiled GPU kernels; writes docs/gpu_static.md
-	$(BIN)/python bench/gpu_static.py --out bench/gpu/figures.json --markdown docs/gpu_static.md
+	$(BIN)/python bench/gpu_static.py --out bench/static_analysis/figures.json --markdown docs/gpu_static.md
 
 triton-static: $(READY) ## recount only the Triton kernels; keeps the CUDA kernels' figures
-	$(BIN)/python bench/gpu_static.py --triton --out bench/gpu/figures.json --markdown docs/gpu_static.md
+	$(BIN)/python bench/gpu_static.py --triton --out bench/static_analysis/figures.json --markdown docs/gpu_static.md
 
 # A stale build/lib would add files to the wheel that were deleted from the sources.
 wheel: $(LIBRARY) ## build dist/*.whl and check that it uses only stable interfaces

@@ -2,7 +2,7 @@
 
 python bench/gpu_bundle.py --targets 9.0
 
-Into gpu-bundle/ (see on_gpu/bundle.py): both libraries for these targets, the sweep program, and
+Into gpu-bundle/ (see device/bundle.py): both libraries for these targets, the sweep program, and
 wheels of other packages. gpu-bundle/site/ is left alone: a fused_ssim that is there is taken along.
 """
 
@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from on_gpu.bundle import FOLDER
-from on_gpu.phases import ROOT
+from checkout import ROOT
+from device.bundle import FOLDER
 
 MOST = 64 * 2**20  # bytes: what a rented machine takes
 SWEEP = ROOT / "bench" / "sweep.cu"

@@ -36,13 +36,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from on_gpu import counters, sanitizer, sweep, table, testing
-from on_gpu.bundle import FOLDER, Bundle
-from on_gpu.phases import (
+from checkout import ROOT
+from device import counters, sanitizer, sweep, table, testing
+from device.bundle import FOLDER, Bundle
+from device.phases import (
     FAILED,
     LEFT_OUT,
     PASSED,
-    ROOT,
     Budget,
     Ended,
     Job,
@@ -221,7 +221,7 @@ class Check:
         flags: list[str] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Ended:
-        command = [sys.executable, "-m", f"on_gpu.{name}", *(flags or [])]
+        command = [sys.executable, "-m", f"device.{name}", *(flags or [])]
         command += ["--device", self._device, "--out", str(out)]
         (ended,) = run_all([Job(name, command, environment or {})], limit=limit, folder=folder)
         return ended

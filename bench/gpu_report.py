@@ -10,13 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from checkout import ROOT
 from suite.cases import shape_name
+from suite.speed import BOTH
 from suite.table import update_readme
 
-ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
 Report = dict[str, Any]
-BOTH = "forward + backward"
 
 
 def newest(folder: Path) -> Report | None:

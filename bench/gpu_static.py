@@ -4,7 +4,7 @@ python bench/gpu_static.py              # all variants and targets, 10 to 20 min
 python bench/gpu_static.py --quick      # float32, window 11: 2 minutes
 python bench/gpu_static.py --targets 90
 python bench/gpu_static.py --triton     # the Triton kernels anew, the others as --out has them
-python bench/gpu_static.py --out bench/gpu/figures.json --markdown docs/gpu_static.md
+python bench/gpu_static.py --out bench/static_analysis/figures.json --markdown docs/gpu_static.md
 
 The Triton kernels stand in the same tables where Triton is installed; --triton compiles these
 alone, and needs nothing else. For the CUDA kernels nvcc is needed, and for the counts of
@@ -19,13 +19,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpu.build import MissingToolError, Tools
-from gpu.collect import collect
-from gpu.devices import TARGETS
-from gpu.report import markdown, text
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the package whose kernels are compiled
+from checkout import ROOT, search_first
+from static_analysis.build import MissingToolError, Tools
+from static_analysis.collect import collect
+from static_analysis.devices import TARGETS
+from static_analysis.report import markdown, text
 
 
 def main() -> int:
@@ -47,7 +45,8 @@ def main() -> int:
                 print("no cuobjdump: instructions are not counted, no time is predicted")
             results = collect(tools, arguments.targets, arguments.quick, _say)
         if arguments.triton or importlib.util.find_spec("triton") is not None:
-            from gpu import triton
+            search_first(ROOT)  # an installed lamp_kernels may have other kernels
+            from static_analysis import triton
 
             results["triton"] = triton.collect(arguments.targets, triton.AMD, arguments.quick, _say)
         results = _rounded(results)

@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 
 import torch
+from checkout import PYTHON, ROOT, search_first
 from suite import results as files
 from suite.cases import FULL, QUICK
 from suite.contestants import CONTESTANTS
 from suite.table import markdown, text, update_readme
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
@@ -27,6 +26,7 @@ def main() -> None:
         return
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
+    search_first(PYTHON)  # whose network is trained for a step
     results = files.collect(QUICK if arguments.quick else FULL, arguments.only)
     files.write(results, arguments.out)
     print(text(results))

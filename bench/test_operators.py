@@ -3,14 +3,9 @@
 The cases are data, in suite/cases.py; every backend of the installation takes each of them.
 """
 
-import sys
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("pytest_benchmark")
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from suite.cases import OPERATOR_CASES, OperatorCase, textured_pair
 
 from lamp_kernels import AmplifiedSSIMLoss, backends

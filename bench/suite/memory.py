@@ -22,6 +22,7 @@ from math import prod
 from pathlib import Path
 
 import torch
+from checkout import BENCH
 
 from suite.cases import Shape, Size, textured_pair
 from suite.contestants import CONTESTANTS, Contestant
@@ -30,7 +31,6 @@ from suite.speed import BOTH, FORWARD, PASSES, SWEPT
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
-BENCH = Path(__file__).resolve().parents[1]
 MMAP_THRESHOLD = 2**20  # bytes
 TIMEOUT = 300  # seconds for one probe, compiling included
 

@@ -1,10 +1,8 @@
 """A whole training step of the training program's autoencoder, one loss against another."""
 
 import importlib.util
-import sys
 from collections.abc import Callable
 from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,7 +11,6 @@ from lamp_kernels import AmplifiedMSELoss, AmplifiedSSIMLoss, backends
 from suite.cases import Size, textured_pair
 from suite.measure import Entry, Row, interleave, progress
 
-PYTHON = Path(__file__).resolve().parents[2] / "python"
 SEED = 0
 
 
@@ -55,13 +52,10 @@ def _losses() -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 
 def autoencoder(channels: int) -> torch.nn.Module:
-    """The training program's, with its default sizes."""
-    if str(PYTHON) not in sys.path:
-        sys.path.append(str(PYTHON))
-    from uad.model import ConvAutoencoder
+    """The training program's network in its default size."""
+    from uad.model import ConvAutoencoder  # here, because run.py has to make python/ importable
 
-    model: torch.nn.Module = ConvAutoencoder(channels)
-    return model
+    return ConvAutoencoder(channels)
 
 
 def _step(loss_function: Callable[[Tensor, Tensor], Tensor], images: Tensor) -> Callable[[], None]:

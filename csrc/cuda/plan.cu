@@ -9,7 +9,8 @@ namespace lamp_kernels::cuda {
 
 namespace {
 
-// Between two kernels that follow one another in a stream; bench/gpu/model.py has the source.
+// Between consecutive kernels of a stream; bench/static_analysis/model.py cites the source and reads
+// both numbers from here.
 constexpr double kLaunchSeconds = 0.9e-6;
 constexpr double kBandwidthShare = 0.9;  // of the DRAM's, that a kernel reaches
 

@@ -142,9 +142,9 @@ struct TileGrid : Tiling {
   LAMP_ANYWHERE int strip_of(int column) const { return int(by_strip_width.quotient(column)); }
 };
 
-// Cycles that a launch takes on the multiprocessor that gets most blocks. What a tile takes are lines
-// through the compiled code of sm_90 as bench/gpu/schedule.py plays it through (docs/gpu_static.md,
-// "Windows").
+// Cycles that a launch takes on the multiprocessor that gets the most blocks. The cycles of a tile are
+// straight lines fitted to the compiled code of sm_90 as bench/static_analysis/schedule.py simulates it
+// (docs/gpu_static.md, "Windows").
 inline double launch_cycles(const KernelResources& r, const Tiling& t, int64_t planes,
                             const Device& device) {
   const int64_t at_once = r.blocks_at_once(t.threads, device.shared_memory);

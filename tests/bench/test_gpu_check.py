@@ -8,9 +8,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from on_gpu import counters, sanitizer, sweep, table, testing
-from on_gpu.bundle import Bundle
-from on_gpu.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Budget, Job, Phase, run_all
+from device import counters, sanitizer, sweep, table, testing
+from device.bundle import Bundle
+from device.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Budget, Job, Phase, run_all
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "bench" / "gpu_check.py"

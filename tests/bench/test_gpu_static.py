@@ -1,14 +1,15 @@
 """The counts of compiled CUDA code and the model of time, without a GPU."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from gpu import build, collect, model, report, sass, schedule, tile_code
-from gpu.build import Plan, Query, Tiles, Tools, Variant
-from gpu.devices import DEVICES, TARGETS, occupancy
+from static_analysis import build, collect, model, report, sass, schedule, sources, tile_code
+from static_analysis.build import Plan, Query, Tiles, Tools, Variant
+from static_analysis.devices import DEVICES, TARGETS, occupancy
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
@@ -131,7 +132,7 @@ def test_ways_that_lead_nowhere():
 
 def test_reads_of_a_batch_sum():
     tiles = (1, 1024, 1025, 4096, 4097)
-    assert [build.batch_sum_reads(n) for n in tiles] == [1, 1, 1, 1, 2]
+    assert [sources.batch_sum_reads(n) for n in tiles] == [1, 1, 1, 1, 2]
 
 
 # The loops of two ways through the rows, each with one that warms up: the common way copies twice.
@@ -333,9 +334,20 @@ def test_a_launch_takes_as_long_as_its_rounds_of_tiles():
     assert part.multiprocessors == pytest.approx(4 * 1000 / device.clock)
 
 
+def test_targets_are_those_that_wheels_are_built_for():
+    root = BENCH.parent
+    for file, variable in (("setup.py", "ALL_TARGETS = "), ("Makefile", "WHEEL_TARGETS \\?= ")):
+        text = (root / file).read_text(encoding="utf-8")
+        (listed,) = re.findall(rf'^{variable}"?([\d.;]+)', text, re.MULTILINE)
+        assert [int(number.replace(".", "")) for number in listed.split(";")] == list(TARGETS)
+
+
 def test_constants_of_the_kernels():
-    assert build.constant("device.cuh", "kFew") == 32
-    assert build.constant("ssim_gradients.cuh", "kAhead") == 3
+    assert sources.constant("device.cuh", "kFew") == 32
+    assert sources.constant("ssim_gradients.cuh", "kAhead") == 3
+    assert sources.constant("plan.cu", "kLaunchSeconds") == 0.9e-6
+    with pytest.raises(ValueError, match=r"csrc/cuda/plan\.cu defines no kNothing"):
+        sources.constant("plan.cu", "kNothing")
 
 
 def test_rounds():
@@ -404,7 +416,7 @@ def test_other_kernels_are_no_variant():
 
 
 def test_committed_figures_are_those_of_the_document():
-    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
     document = (BENCH.parent / "docs" / "gpu_static.md").read_text(encoding="utf-8")
     assert report.markdown(results) == document
     assert not results["quick"]
@@ -419,9 +431,63 @@ def test_committed_figures_are_those_of_the_document():
 
 def test_committed_figures_are_those_of_the_kernels(tmp_path):
     """`make gpu-static` takes some minutes and has to follow each change of them."""
-    build.snapshot(tmp_path)
-    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
-    assert results["sources"] == build.digest(tmp_path)
+    sources.snapshot(tmp_path)
+    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
+    assert results["sources"] == sources.digest(tmp_path)
+
+
+CODE = """\
+#include "a.h" // why
+#define TWICE(x) \\
+  2 * (x)
+const char* at = "http://host/* */";  // a place
+int f(int a) { return a - -a; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("// why", "/* for another\n reason */"),
+        ("  // a place", ""),
+        ("{ return", "{\n  // on a line of its own\n  return"),
+        ("\\\n  2", "2"),
+        ("a - -a", "a-   -a"),
+    ],
+)
+def test_comments_and_line_breaks_leave_the_code(before, after):
+    changed = CODE.replace(before, after)
+    assert changed != CODE
+    assert sources.code_of(changed) == sources.code_of(CODE)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a - -a", "a --a"),
+        ("int a", "inta"),
+        ("TWICE(x)", "TWICE (x)"),
+        ('"http://host/* */"', '"http://host"'),
+        ('"http://host/* */"', '"http://host/*  */"'),
+        ("(x)\n", "(x) "),
+        (" // why\n#define", "// why\\\n#define"),
+    ],
+)
+def test_changed_tokens_change_the_code(before, after):
+    changed = CODE.replace(before, after)
+    assert changed != CODE
+    assert sources.code_of(changed) != sources.code_of(CODE)
+
+
+def test_the_digest_follows_the_code_of_every_included_file(tmp_path):
+    sources.snapshot(tmp_path)
+    before = sources.digest(tmp_path)
+    path = tmp_path / "csrc" / "cuda" / "levels.cuh"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(f"// a comment\n{text}", encoding="utf-8")
+    assert sources.digest(tmp_path) == before
+    path.write_text(f"int x;\n{text}", encoding="utf-8")
+    assert sources.digest(tmp_path) != before
 
 
 @pytest.fixture(scope="module")
@@ -434,7 +500,7 @@ def tools():
 
 def test_the_tiles_are_chosen_by_what_the_compiled_code_takes():
     """By lines through the cycles of all windows: to a quarter for window 11, else to twice."""
-    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
     rows = [row for row in results["loops"] if row["target"] == "sm_90"]
     assert len(rows) == 7 * 5
     for row in rows:
@@ -453,7 +519,7 @@ def test_the_tiles_are_chosen_by_what_the_compiled_code_takes():
 
 def test_the_design_is_chosen_that_the_model_takes_for_the_faster():
     """The host knows one set of cycles for all targets: it may be wrong where designs are close."""
-    results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
     times = {}
     for row in results["predictions"]:
         times.setdefault((row["device"], *row["shape"]), []).append(row)
@@ -466,7 +532,7 @@ def test_the_design_is_chosen_that_the_model_takes_for_the_faster():
 
 @pytest.mark.parametrize("target", [75, 90])
 def test_the_main_kernels_spill_nothing(tools, target, tmp_path):
-    build.snapshot(tmp_path)
+    sources.snapshot(tmp_path)
     found, cubin = build.compile_variants(tools, collect.PREDICTED, target, tmp_path)
     assert [found[variant].spilled for variant in collect.PREDICTED] == [0, 0, 0]
     if tools.cuobjdump is None:
@@ -483,7 +549,7 @@ def test_the_main_kernels_spill_nothing(tools, target, tmp_path):
 
 
 def test_a_plan_is_the_library_s(tools, tmp_path):
-    build.snapshot(tmp_path)
+    sources.snapshot(tmp_path)
     (h100,) = (d for d in DEVICES if d.name == "H100 SXM")
     queries = [
         Query(design, shape, h100)

@@ -25,7 +25,7 @@ TARGETS = (75, 80, 86, 89, 90, 100, 120, "gfx90a", "gfx942", "gfx950")
 PROGRAM = """
 import json, sys
 from collections import Counter
-from gpu import triton
+from static_analysis import triton
 target, rest, heaviest = json.loads(sys.argv[1])
 variants = triton.USUAL + triton.REST * rest + triton.HEAVIEST[:2] * heaviest
 for variant in variants:

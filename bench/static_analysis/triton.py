@@ -6,7 +6,6 @@ its assembly. TRITON_INTERPRET must not be set: a process that interprets cannot
 """
 
 import re
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,17 +19,17 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from gpu import model
-from gpu.build import resources
-from gpu.devices import DEVICES, TARGETS, WARP, Device, occupancy
-from gpu.sass import Counts, Instruction, count, loops, parse, without_calls
-from gpu.schedule import FAR_LATENCY, cycles_of_turn
 from lamp_kernels.triton import launch, tiling
 from lamp_kernels.triton.levels import plane_levels
 from lamp_kernels.triton.pixels import pixel_losses
 from lamp_kernels.triton.scale import scale_gradient
 from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
 from lamp_kernels.triton.sums import image_sums
+from static_analysis import model
+from static_analysis.build import resources, run
+from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy
+from static_analysis.sass import Counts, Instruction, count, loops, parse, without_calls
+from static_analysis.schedule import FAR_LATENCY, cycles_of_turn
 
 Row = dict[str, Any]
 
@@ -210,17 +209,10 @@ def _of_ptx(ptx: str, target: int, shared_memory: int) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(ptx, encoding="utf-8")
-        told = _run(str(ptxas), "-v", f"--gpu-name={name[1]}", str(source), "-o", str(cubin))
+        told = run([str(ptxas), "-v", f"--gpu-name={name[1]}", str(source), "-o", str(cubin)])
         (used,) = resources(told.stderr).values()
-        (code,) = parse(_run(str(programs / "cuobjdump"), "-sass", str(cubin)).stdout).values()
+        (code,) = parse(run([str(programs / "cuobjdump"), "-sass", str(cubin)]).stdout).values()
     return Compiled(used.registers, used.spilled, shared_memory, tuple(code))
-
-
-def _run(*command: str) -> "subprocess.CompletedProcess[str]":
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr[-4000:]}")
-    return result
 
 
 def _of_assembly(text: str) -> Compiled:

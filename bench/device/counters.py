@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from on_gpu.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Job, Phase, run_all
-from on_gpu.sanitizer import program
+from device.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Job, Phase, run_all
+from device.sanitizer import program
 
 _STALL = "smsp__average_warps_issue_stalled_{}_per_issue_active.ratio"
 # What is kept, by our name; the first metric that is there counts. Stalls: warps waiting so for
@@ -69,7 +69,7 @@ def run(device: str, sweep: Path | None, limit: float, folder: Path, out: Path) 
     jobs = []
     if sweep is not None:
         jobs.append(Job("sweep", [*ncu, "-k", "regex:ssim_", str(sweep), "--only"]))
-    others = [sys.executable, "-m", "on_gpu.launches", "--device", device]
+    others = [sys.executable, "-m", "device.launches", "--device", device]
     jobs.append(Job("others", [*ncu, "-k", "regex:ssim", *others]))
     programs = []
     with out.open("w", encoding="utf-8") as kept:

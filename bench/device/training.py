@@ -1,4 +1,4 @@
-"""A training step of a convolutional autoencoder: python -m on_gpu.training --device cuda ...
+"""A training step of a convolutional autoencoder: python -m device.training --device cuda ...
 
 AmplifiedSSIMLoss against MSELoss with everything else the same: eager, compiled, and replayed from
 a CUDA graph. Wall clock of STEPS steps with one wait at their end, taken in turns.
@@ -11,8 +11,8 @@ from suite.cases import Shape, textured_pair
 from suite.measure import Entry, digits, interleave, progress, reason_of
 from suite.training_step import SEED, autoencoder
 
+from device.program import NO_GRAPHS, Program, captured
 from lamp_kernels import AmplifiedSSIMLoss
-from on_gpu.program import NO_GRAPHS, Program, captured
 
 BATCHES = (8, 32, 64)
 QUICK: Shape = (2, 3, 32, 32)

@@ -1,4 +1,4 @@
-"""What a training loop sees: python -m on_gpu.calls --device cuda --seconds 20 --out FILE.json
+"""What a training loop sees: python -m device.calls --device cuda --seconds 20 --out FILE.json
 
 Wall clock of forward + backward called CALLS times in a row with one wait at the end, at training
 sizes: eager, where launches and Python count, and replayed from a CUDA graph, where they do not.
@@ -8,7 +8,7 @@ from suite.cases import Shape, textured_pair
 from suite.contestants import FLOOR, FUSED, NATIVE, NATIVE_ZEROS, ON_GPU, REFERENCE, TRITON, select
 from suite.measure import Entry, interleave, progress, reason_of
 
-from on_gpu.program import NO_GRAPHS, Program, captured
+from device.program import NO_GRAPHS, Program, captured
 
 SHAPES: tuple[Shape, ...] = ((8, 3, 256, 256), (64, 1, 28, 28))
 QUICK_SHAPES: tuple[Shape, ...] = ((2, 1, 32, 32),)

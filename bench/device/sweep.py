@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from on_gpu.phases import FAILED, LEFT_OUT, PASSED, Job, Phase, ending, run_all
+from device.phases import FAILED, LEFT_OUT, PASSED, Job, Phase, ending, run_all
 
 LIMIT = 1e-5  # relative L2 distance; other tilings add in another order, no more
 QUERY = "timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_event_reasons.active"

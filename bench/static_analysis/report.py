@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gpu import model, triton_report
-from gpu.tables import Table
+from static_analysis import model, triton_report
+from static_analysis.tables import Table
 
 Results = dict[str, Any]
 Row = dict[str, Any]
@@ -152,7 +152,7 @@ def _loops(results: Results) -> Table:
         "Of the kernels as they are shipped, float, window 11, per position: the longest path "
         "through the common loop, so that what only a block's first warp does counts for all. "
         "Multiply-adds: FFMA + FADD + FMUL. `x 128 B`: shared memory cycles of a warp. `cycles`: "
-        "of a scheduler with four warps, simulated by bench/gpu/schedule.py.",
+        "of a scheduler with four warps, simulated by bench/static_analysis/schedule.py.",
         ["", *_COUNTS, "cycles"],
     )
     for r in _where(results["loops"], radius=5):
@@ -223,8 +223,8 @@ def _published(results: Results) -> Table:
         f"model is within {100 * model.TOLERANCE:.0f} % is in the last column. They are "
         "bound by traffic and would agree without any instructions, so they prove that part of "
         "the model alone. The share of issue slots, which decides for the streaming kernel, comes "
-        "out of playing the compiled code through (bench/gpu/schedule.py) and is compared with "
-        "nothing.",
+        "out of playing the compiled code through (bench/static_analysis/schedule.py) and is "
+        "compared with nothing.",
         ["", "device", "launches", "B", "published, ms", "model, ms", "error", "shares"],
     )
     for r in results["published"]:

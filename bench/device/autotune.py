@@ -1,6 +1,6 @@
 """Triton's own choice of tiles at two shapes.
 
-LAMP_KERNELS_TRITON_AUTOTUNE=1 python -m on_gpu.autotune --device cuda ...
+LAMP_KERNELS_TRITON_AUTOTUNE=1 python -m device.autotune --device cuda ...
 
 Every candidate is compiled and timed by the library itself; here the winners are written out, with
 the seconds that the search took, for the table in lamp_kernels/triton/tiling.py to be judged by.
@@ -13,8 +13,8 @@ from suite.cases import Shape, textured_pair
 from suite.contestants import ON_GPU, TRITON
 from suite.measure import progress, reason_of
 
+from device.program import Program
 from lamp_kernels.triton import autotune
-from on_gpu.program import Program
 
 SHAPES: tuple[Shape, ...] = ((8, 3, 256, 256), (64, 1, 28, 28))
 

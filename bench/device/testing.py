@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from on_gpu.phases import FAILED, OVERRAN, PASSED, ROOT, Ended, Job, Phase, run_all
+from checkout import ROOT
+
+from device.phases import FAILED, OVERRAN, PASSED, Ended, Job, Phase, run_all
 
 INI = Path(__file__).with_name("pytest.ini")
 # What takes longest goes first; of each of these the tests are processes of their own.
@@ -140,7 +142,7 @@ def _elsewhere() -> list[dict[str, str]]:
 def _command(unit: str, report: Path) -> list[str]:
     shared = unit.endswith(OF_TRITON) and importlib.util.find_spec("xdist") is not None
     command = [sys.executable, "-m", "pytest", "-c", str(INI), "--rootdir", str(ROOT), "-q"]
-    command += ["-p", "on_gpu.reporter", "--gpu-report", str(report)]
+    command += ["-p", "device.reporter", "--gpu-report", str(report)]
     # Plugins that change how tests run or that warn of one another, where they are installed.
     for plugin in ("cacheprovider", "benchmark", *(() if shared else ("xdist",))):
         command += ["-p", f"no:{plugin}"]

@@ -1,7 +1,7 @@
 """compute-sanitizer: accesses out of bounds, races in shared memory.
 
 Over the stand-alone sweep program where there is one, which starts in no time, and else over
-`on_gpu.small`.
+`device.small`.
 """
 
 import os
@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from on_gpu.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Job, Phase, run_all
+from device.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Job, Phase, run_all
 
 TOOLS = ("memcheck", "racecheck")
 FOUND = 86  # the exit status that is to mean: it found something
@@ -33,7 +33,7 @@ def run(device: str, folder: Path, limit: float, sweep: Path | None = None) -> P
     command = program()
     if command is None:
         return Phase("sanitizer", LEFT_OUT, "compute-sanitizer was not found")
-    small = [sys.executable, "-m", "on_gpu.small", "--device", device]
+    small = [sys.executable, "-m", "device.small", "--device", device]
     checked = small if sweep is None else [str(sweep), "--check"]
     jobs = [
         Job(
@@ -58,7 +58,7 @@ def run(device: str, folder: Path, limit: float, sweep: Path | None = None) -> P
         tools.append(tool if status == PASSED else {**tool, "output": ended.output})
     details = {
         "program": Path(command).name,
-        "checked": "on_gpu.small" if sweep is None else "sweep --check",
+        "checked": "device.small" if sweep is None else "sweep --check",
         "tools": tools,
     }
     failed = [str(tool["tool"]) for tool in tools if tool["status"] == FAILED]

@@ -10,8 +10,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, ClassVar
 
-ROOT = Path(__file__).resolve().parents[2]
-BENCH = ROOT / "bench"
+from checkout import ROOT, python_path
+
 TAIL = 4000  # characters of a process's output that are kept
 
 PASSED, FAILED, OVERRAN, LEFT_OUT = "passed", "failed", "overran", "left out"
@@ -94,12 +94,6 @@ class Ended:
     returncode: int | None = None
     seconds: float = 0.0
     output: str = ""
-
-
-def python_path() -> dict[str, str]:
-    """The environment in which the package and `bench/` are found without being installed."""
-    places = [str(ROOT), str(BENCH), os.environ.get("PYTHONPATH", "")]
-    return {"PYTHONPATH": os.pathsep.join(place for place in places if place)}
 
 
 def ending(ended: Ended, details: dict[str, Any], besides: str = "") -> Phase:

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gpu import build, model
-from gpu.build import Known, Plan, Query, Tools, Variant
-from gpu.devices import DEVICES, TARGETS, WARP, Device, Target, occupancy
-from gpu.sass import (
+from static_analysis import build, model, sources
+from static_analysis.build import Known, Plan, Query, Tools, Variant
+from static_analysis.devices import DEVICES, TARGETS, WARP, Device, Target, occupancy
+from static_analysis.sass import (
     Counts,
     Instruction,
     count,
@@ -18,13 +18,13 @@ from gpu.sass import (
     until_exit,
     without_calls,
 )
-from gpu.schedule import (
+from static_analysis.schedule import (
     FAR_LATENCY,
     NEAR_LATENCY,
     cycles_of_blocks,
     unit_cycles,
 )
-from gpu.tile_code import TileCode, cycles_of_row, rows_of
+from static_analysis.tile_code import TileCode, cycles_of_row, rows_of
 
 Row = dict[str, Any]
 
@@ -63,8 +63,8 @@ def collect(
     plain_rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        build.snapshot(folder)
-        sources = build.digest(folder)
+        sources.snapshot(folder)
+        of_code = sources.digest(folder)
         known = build.known(tools, variants, folder)
         for number in targets:
             target = TARGETS[number]
@@ -83,7 +83,7 @@ def collect(
                     tiles_code[number, variant.kernel] = tile
             cubin = folder / f"plain-{number}.cubin"
             found_plain = build.compile_kernels(
-                tools, folder / build.TWO_KERNEL.name, number, cubin, PLAIN_FLAGS
+                tools, folder / sources.TWO_KERNEL.name, number, cubin, PLAIN_FLAGS
             )
             plain[number] = _plain_code(tools, cubin)
             for kernel, part in PLAIN.items():
@@ -119,7 +119,7 @@ def collect(
         "schema": SCHEMA,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "nvcc": tools.release(),
-        "sources": sources,
+        "sources": of_code,
         "quick": quick,
         "constants": {
             "dram_share": model.DRAM_SHARE,
@@ -312,7 +312,7 @@ def _prediction(
         multiply_adds += of_row / tiles.columns * more.positions
         dram += moved
     first = next(iter(plan.launches.values()))  # which writes sums
-    reads = build.batch_sum_reads(planes * first.strips * first.bands)
+    reads = sources.batch_sum_reads(planes * first.strips * first.bands)
     around = [
         # The sum over all tiles: reads, and a reduction.
         model.Part(0.0, (1 + reads) * FAR_LATENCY / device.clock),

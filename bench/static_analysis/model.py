@@ -1,21 +1,22 @@
 """Predicted times, from counts of the compiled code and public figures of devices.
 
 A launch takes as long as the slower of two: its traffic through DRAM, and its instructions on the
-multiprocessors as gpu/schedule.py plays them through.
+multiprocessors as static_analysis/schedule.py plays them through.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpu.build import GRADIENTS_KERNEL, LOSSES, Tiles
-from gpu.devices import Device
+from static_analysis.build import GRADIENTS_KERNEL, LOSSES, Tiles
+from static_analysis.devices import Device
+from static_analysis.sources import TWO_KERNEL, constant
 
 # Share of the DRAM bandwidth that kernels reach which only stream through it; copies and the like
 # are commonly reported at 0.87 to 0.93 of the figure in the datasheet on these three devices.
-DRAM_SHARE = 0.9
+DRAM_SHARE = constant("plan.cu", "kBandwidthShare")
 # Between two kernels that follow one another in a stream: NVIDIA's blog "Getting Started with CUDA
 # Graphs" has 3.8 us for each of a row of kernels of 2.9 us.
-LAUNCH_GAP = 0.9e-6
+LAUNCH_GAP = constant("plan.cu", "kLaunchSeconds")
 
 Shape = tuple[int, int, int, int]
 
@@ -98,7 +99,7 @@ def overhead(tiles: Tiles, radius: int, shape: Shape) -> Overhead:
     )
 
 
-LEVEL_ROWS = 8  # that levels_of reads of each tile
+LEVEL_ROWS = int(constant("levels.cuh", "kRows"))  # that levels_of reads of each tile
 
 
 def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) -> float:
@@ -141,7 +142,7 @@ def streamed_part(
 
 # ---- The plain design ----------------------------------------------------------------------------
 
-SIDE = 16  # of a block of bench/two_kernel.cu
+SIDE = int(constant(TWO_KERNEL, "kTile"))  # of a block of bench/two_kernel.cu
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The benchmarks: python -m on_gpu.timing --device cuda ...
+"""The benchmarks: python -m device.timing --device cuda ...
 
 Time on the device by CUDA events: forward + backward and forward alone, with a cold and a warm
 cache, in float32 and, for this library, in the half types. Beside it what the device's memory does
@@ -32,7 +32,7 @@ from suite.measure import Entry, Row, digits, interleave, progress, reason_of
 from suite.peak import COPIED
 from torch import Tensor
 
-from on_gpu.program import Program
+from device.program import Program
 
 # The most telling first, in case the time runs out.
 SHAPES: tuple[Shape, ...] = (

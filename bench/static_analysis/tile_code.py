@@ -8,10 +8,11 @@ for the losses where their sums are taken to float64.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gpu.build import GRADIENTS_KERNEL, constant
-from gpu.devices import Target
-from gpu.sass import Instruction, longest_path, loops, shortest_path
-from gpu.schedule import cycles, cycles_of_turn
+from static_analysis.build import GRADIENTS_KERNEL
+from static_analysis.devices import Target
+from static_analysis.sass import Instruction, longest_path, loops, shortest_path
+from static_analysis.schedule import cycles, cycles_of_turn
+from static_analysis.sources import constant
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,14 @@ class TileCode:
         # gradients: one for the rows that fetch nothing.
         few = 1
         if self.kernel != GRADIENTS_KERNEL:
-            few = -(-full_rows // constant("device.cuh", "kFew")) - 1
+            few = -(-full_rows // int(constant("device.cuh", "kFew"))) - 1
         return [*trace, *self.across, *self.between, *self.between_in_run * few, *self.after]
 
     def _turns(self, turn: Sequence[Instruction], columns: int, warps: int) -> int:
         """Of a loop before the rows."""
         if self.kernel == GRADIENTS_KERNEL:
             ahead = any(i.kind in ("copy", "ldg") for i in turn)
-            return constant("ssim_gradients.cuh", "kAhead") if ahead else 1
+            return int(constant("ssim_gradients.cuh", "kAhead")) if ahead else 1
         if any(i.kind == "ldg" for i in turn):
             return columns  # the levels
         if any(i.kind == "lds" for i in turn):

@@ -1,6 +1,6 @@
 """Every kind of kernel on small ragged shapes, to run under compute-sanitizer.
 
-python -m on_gpu.small --device cuda
+python -m device.small --device cuda
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""One forward + backward of every SSIM kernel there is, for ncu: python -m on_gpu.launches."""
+"""One forward + backward of every SSIM kernel there is, for ncu: python -m device.launches."""
 
 import argparse
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from gpu.tables import Table
+from static_analysis.tables import Table
 
 Row = dict[str, Any]
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpu.devices import Target
-from gpu.sass import NO_SCOREBOARD, Instruction
+from static_analysis.devices import Target
+from static_analysis.sass import NO_SCOREBOARD, Instruction
 
 # Cycles. Microbenchmarks of these generations (Jia et al. 2018, Luo et al., arXiv:2402.13499) find
 # 22 to 33 for shared memory and about as many for the other units whose results are waited for by

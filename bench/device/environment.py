@@ -1,4 +1,4 @@
-"""What the machine is: python -m on_gpu.environment --device cuda --out FILE.json.
+"""What the machine is: python -m device.environment --device cuda --out FILE.json.
 
 It fails where the device asked for is not there.
 """

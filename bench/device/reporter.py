@@ -1,4 +1,4 @@
-"""A pytest plugin that writes each outcome at once, a line of JSON each: pytest -p on_gpu.reporter.
+"""A pytest plugin that writes each outcome at once, a line of JSON each: pytest -p device.reporter.
 
 What a process had done when it crashed or was killed is then known all the same.
 """

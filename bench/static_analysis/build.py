@@ -1,6 +1,5 @@
 """Compiles kernels for counting, and asks the real header for tiles."""
 
-import hashlib
 import json
 import os
 import re
@@ -12,12 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu.devices import Device
-from gpu.sass import Instruction, parse
+from static_analysis.devices import Device
+from static_analysis.sass import Instruction, parse
 
-ROOT = Path(__file__).resolve().parents[2]
-CSRC = ROOT / "csrc"
-TWO_KERNEL = ROOT / "bench" / "two_kernel.cu"
 FLAGS = ("-std=c++20", "-O3")
 TYPES = ("float", "double")
 RADII = tuple(range(1, 8))
@@ -27,7 +23,6 @@ _ENTRY = re.compile(r"Compiling entry function '(\S+)'")
 _SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers(.*)")
 _STATIC = re.compile(r"(\d+) bytes smem")
-_INCLUDE = re.compile(r'^#include "(.+)"', re.MULTILINE)
 _VARIANT = re.compile(r"(ssim(?:_losses|_gradients)?)_kernelI([fd])Li(\d+)ELi(\d+)E(?:Lb([01])E)?")
 
 
@@ -56,7 +51,7 @@ class Tools:
 
     def release(self) -> str:
         """Of the compiler."""
-        text = _run([self.nvcc, "--version"]).stdout
+        text = run([self.nvcc, "--version"]).stdout
         found = re.search(r"release ([\d.]+), V([\d.]+)", text)
         return found[2] if found else "unknown"
 
@@ -70,13 +65,14 @@ class Tools:
         # It calls nvdisasm, which lies beside it.
         beside = str(Path(self.cuobjdump).resolve().parent)
         path = os.pathsep.join([beside, os.environ.get("PATH", "")])
-        result = _run([self.cuobjdump, "-sass", str(cubin)], {**os.environ, "PATH": path})
+        result = run([self.cuobjdump, "-sass", str(cubin)], {**os.environ, "PATH": path})
         return parse(result.stdout)
 
 
-def _run(
+def run(
     command: Sequence[str], environment: dict[str, str] | None = None, given: str | None = None
 ) -> "subprocess.CompletedProcess[str]":
+    """Run a compiler or disassembler; raise RuntimeError with the end of its errors if it fails."""
     result = subprocess.run(
         command, capture_output=True, text=True, env=environment, input=given, check=False
     )
@@ -176,51 +172,13 @@ def variant_of(name: str) -> Variant:
     return Variant(kernel, {"f": "float", "d": "double"}[found[2]], int(found[3]), int(found[4]))
 
 
-def snapshot(folder: Path) -> Path:
-    """A copy of the kernels' sources, so that what is edited meanwhile is in no figure."""
-    copy = folder / "csrc"
-    shutil.copytree(CSRC, copy)
-    shutil.copy(TWO_KERNEL, folder)
-    return copy
-
-
-def digest(folder: Path) -> str:
-    """Of the files in a snapshot that the kernels are made of."""
-    found = hashlib.sha256()
-    cuda = folder / "csrc" / "cuda"
-    todo = [cuda / "variants.cuh", cuda / "plan.cu", folder / TWO_KERNEL.name]
-    files: set[Path] = set()
-    while todo:
-        path = todo.pop().resolve()
-        if path not in files:
-            files.add(path)
-            todo += [path.parent / name for name in _INCLUDE.findall(path.read_text("utf-8"))]
-    for path in sorted(files):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
-
-
-def constant(header: str, name: str) -> int:
-    """A constant of the CUDA kernels."""
-    text = (CSRC / "cuda" / header).read_text(encoding="utf-8")
-    return int(re.findall(rf"\b{name} = (\d+)", text)[0])
-
-
-def batch_sum_reads(tiles: int) -> int:
-    """How often a thread of the kernel that sums a batch waits for memory: four reads at a time."""
-    few, most, many = (
-        constant("sums.h", name) for name in ("kBatchThreads", "kMostBatchThreads", "kManyTiles")
-    )
-    return -(-tiles // (4 * (most if tiles > many else few)))
-
-
 def compile_kernels(
     tools: Tools, source: Path, target: int, into: Path, flags: Iterable[str] = ()
 ) -> dict[str, Resources]:
     """Compile one file in a folder with a snapshot for one target, to `into`."""
     command = [tools.nvcc, "-cubin", f"-arch=sm_{target}", *FLAGS, f"-I{source.parent / 'csrc'}"]
     command += [*flags, "-Xptxas", "-v", str(source), "-o", str(into)]
-    return resources(_run(command).stderr)
+    return resources(run(command).stderr)
 
 
 def compile_variants(
@@ -314,8 +272,8 @@ def _answers(tools: Tools, text: str, folder: Path, name: str, given: str) -> li
     source, program = folder / f"{name}.cu", folder / name
     source.write_text(text, encoding="utf-8")
     include = f"-I{folder / 'csrc'}"
-    _run([tools.nvcc, "-std=c++20", include, "-arch=sm_75", str(source), "-o", str(program)])
-    return [json.loads(line) for line in _run([str(program)], given=given).stdout.splitlines()]
+    run([tools.nvcc, "-std=c++20", include, "-arch=sm_75", str(source), "-o", str(program)])
+    return [json.loads(line) for line in run([str(program)], given=given).stdout.splitlines()]
 
 
 _KNOWN = r"""

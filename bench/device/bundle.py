@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from on_gpu.phases import ROOT
+from checkout import ROOT
 
 FOLDER = ROOT / "gpu-bundle"
 LIBRARIES = ("_C.abi3.so", "_C_cuda.abi3.so")

@@ -1,0 +1,97 @@
+"""The CUDA sources that the figures describe: a copy to compile, a digest, and their constants."""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from checkout import BENCH, ROOT
+
+CSRC = ROOT / "csrc"
+TWO_KERNEL = BENCH / "two_kernel.cu"
+
+_INCLUDE = re.compile(r'^#include "(.+)"', re.MULTILINE)
+# C++ tokens, the longest first. The order matters: a string may contain //, a comment a quote.
+_TOKEN = re.compile(
+    r"""
+    (?P<comment> //[^\n]* | /\*.*?\*/ )
+  | (?P<newline> \n )
+  | (?P<space>   \s )
+  | (?P<token>
+        (?:u8|[uUL])?R"(?P<mark>[^()\\\s]*)\(.*?\)(?P=mark)"
+      | (?:u8|[uUL])?"(?:\\.|[^"\\\n])*"
+      | (?:u8|[uUL])?'(?:\\.|[^'\\\n])+'
+      | \.?\d(?:[eEpP][+-]|'?[\w.])*
+      | (?<=define\ )[A-Za-z_]\w*\(
+      | [A-Za-z_]\w*
+      | <=>|<<=|>>=|\.\.\.|->\*|\+\+|--|->|<<|>>|&&|\|\||::|\#\#|[-+*/%&|^<>=!]=
+      | .
+    )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def snapshot(folder: Path) -> Path:
+    """Copy the kernels' sources, so that edits made meanwhile reach no figure."""
+    copy = folder / "csrc"
+    shutil.copytree(CSRC, copy)
+    shutil.copy(TWO_KERNEL, folder)
+    return copy
+
+
+def digest(folder: Path) -> str:
+    """Identify the code of a snapshot from which the kernels are compiled, comments aside."""
+    found = hashlib.sha256()
+    cuda = folder / "csrc" / "cuda"
+    todo = [cuda / "variants.cuh", cuda / "plan.cu", folder / TWO_KERNEL.name]
+    files: dict[Path, str] = {}
+    while todo:
+        path = todo.pop().resolve()
+        if path not in files:
+            files[path] = path.read_text("utf-8")
+            todo += [path.parent / name for name in _INCLUDE.findall(files[path])]
+    for path in sorted(files):
+        found.update(code_of(files[path]).encode())
+    return found.hexdigest()[:16]
+
+
+def code_of(text: str) -> str:
+    """The tokens of C++ source, a preprocessor directive per line and all else between them.
+
+    Two texts that differ only in comments, white space and line breaks have the same code. Line
+    breaks count where they end a directive.
+    """
+    return "".join(_tokens(text.replace("\\\n", "")))
+
+
+def _tokens(text: str) -> Iterator[str]:
+    starts_line, in_directive = True, False
+    for found in _TOKEN.finditer(text):
+        if found.lastgroup == "newline":
+            if in_directive:
+                yield "\n"
+            starts_line, in_directive = True, False
+        elif found["token"] is not None:
+            if starts_line and found["token"] == "#":
+                in_directive = True
+                yield "\n"
+            starts_line = False
+            yield found["token"] + " "
+
+
+def constant(header: str | Path, name: str) -> float:
+    """The number that a header of csrc/cuda, or another file, gives a constant."""
+    path = CSRC / "cuda" / header
+    found = re.search(rf"\b{name} = ([\d.]+(?:e[+-]?\d+)?)", path.read_text(encoding="utf-8"))
+    if found is None:
+        raise ValueError(f"{path.relative_to(ROOT)} defines no {name}")
+    return float(found[1])
+
+
+def batch_sum_reads(tiles: int) -> int:
+    """How often a thread that sums a batch waits for memory: it reads four sums at a time."""
+    names = ("kBatchThreads", "kMostBatchThreads", "kManyTiles")
+    few, most, many = (int(constant("sums.h", name)) for name in names)
+    return -(-tiles // (4 * (most if tiles > many else few)))
