@@ -16,17 +16,18 @@ int main(int, char** arguments) {
   p.batch = 8;
   p.channels = 3;
   p.height = p.width = 256;
-  p.ssim = p.amplify = true;
-  p.eps = 1e-2;
+  p.terms.set(Metric::ssim);
+  p.amplify = Amplify::log;
+  p.amplify_parameters[0] = 1e-2;  // eps
   p.scale = 1;
   p.radius = 5;
   gaussian_taps(p.radius, 1.5, p.taps);
   p.c1 = 1e-4;
   p.c2 = 9e-4;
-  p.dissimilarity = 0.5;
+  p.ssim_scale = 0.5;
   const int64_t size = p.batch * p.channels * p.height * p.width;
   std::vector<float> x(size), y(size), gradient(size), factors(p.batch, 1.f / size);
-  std::vector<float> shares(p.batch);
+  std::vector<float> scaled_sums(p.batch);
   for (int64_t i = 0; i < size; ++i)
     x[i] = std::rand() % 997 / 997.f, y[i] = std::rand() % 997 / 997.f;
   const int64_t plane = p.height * p.width;
@@ -41,7 +42,7 @@ int main(int, char** arguments) {
   double fastest = 1e9;
   while (seconds(Clock::now() - start) < std::atof(arguments[1])) {
     const Clock::time_point before = Clock::now();
-    compute<float>(p, shares.data(), Sums::images,
+    compute<float>(p, scaled_sums.data(), Sums::images,
                    [](int64_t begin, int64_t end, int64_t, const auto& f) { f(begin, end); });
     fastest = std::min(fastest, seconds(Clock::now() - before));
   }

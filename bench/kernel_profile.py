@@ -1,7 +1,7 @@
 """Where the CPU kernel's time goes, stage by stage: perf's samples of the kernel by itself.
 
 python bench/kernel_profile.py                  # needs g++ and perf (Debian: linux-perf)
-LAMP_KERNELS_CPU_ISA=v3 python bench/kernel_profile.py
+LAMP_KERNELS_CPU_ISA=avx2 python bench/kernel_profile.py
 """
 
 import re

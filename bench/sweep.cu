@@ -103,15 +103,16 @@ class Problem {
     factors_.put(std::vector<float>(size_t(shape.batch), 1.0f / float(shape.size())));
     p.batch = shape.batch, p.channels = shape.channels;
     p.height = shape.height, p.width = shape.width;
-    p.ssim = p.amplify = true;
-    p.eps = 1e-2;
+    p.terms.set(Metric::ssim);
+    p.amplify = Amplify::log;
+    p.amplify_parameters[0] = 1e-2;  // eps
     p.scale = 1;
     p.radius = 5;
     p.border = border;
     gaussian_taps(5, 1.5, p.taps);
     p.c1 = 1e-4;
     p.c2 = 9e-4;
-    p.dissimilarity = 0.5;
+    p.ssim_scale = 0.5;
     const int64_t row = shape.width, plane = shape.height * row, image = shape.channels * plane;
     p.input = {x_.data(), Dtype::float32, image, plane, row, 1};
     p.target = p.input;
@@ -222,8 +223,9 @@ class Sweep {
   }
 
   void time(Problem& problem, const Shape& s, const Call& call, bool own) {
-    const Memory scratch(size_t(call.scratch_bytes())), shares(size_t(s.batch) * sizeof(float));
-    auto launch = [&] { call.enqueue(shares.data(), Sums::images, scratch.data(), nullptr); };
+    const Memory scratch(size_t(call.scratch_bytes())),
+        scaled_sums(size_t(s.batch) * sizeof(float));
+    auto launch = [&] { call.enqueue(scaled_sums.data(), Sums::images, scratch.data(), nullptr); };
     problem.poison();
     launch();
     ok(cudaDeviceSynchronize(), "launch");

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels import reference
-from lamp_kernels.options import LossOptions
+from lamp_kernels.spec import LossSpec
 
 Window = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,7 +49,7 @@ def band(size: int, taps: list[float], dtype: torch.dtype) -> Tensor:
 
 def dissimilarity(x: Tensor, y: Tensor, along_x: Window) -> Tensor:
     """1 - SSIM where a window fits, about the planes' levels; along y in the images' dtype."""
-    options = LossOptions()
+    options = LossSpec()
     taps = reference.gaussian(options.window_size, options.sigma)
     moments = []
     for plane in (x - y, x + y):

@@ -17,12 +17,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from lamp_kernels.triton import launch, operators, tiling
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from lamp_kernels import AmplifiedMSELoss, AmplifiedSSIMLoss, triton
-from lamp_kernels.triton import launch, operators, tiling
 
 SHAPES = ((1, 1, 64, 64), (8, 3, 256, 256), (16, 3, 224, 224))
 CALLS = 1000

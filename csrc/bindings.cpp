@@ -9,17 +9,17 @@ namespace {
 struct Cpu {
   static bool has(const Tensor& t) { return t.is_cpu(); }
 
-  static void run(Params& p, const Tensor&, bool wide, void* shares, Sums sums) {
-    if (wide)
-      run_typed(p, static_cast<double*>(shares), sums);
+  static void run(Params& p, const Tensor&, bool use_double, void* scaled_sums, Sums sums) {
+    if (use_double)
+      run_typed(p, static_cast<double*>(scaled_sums), sums);
     else
-      run_typed(p, static_cast<float*>(shares), sums);
+      run_typed(p, static_cast<float*>(scaled_sums), sums);
   }
 
  private:
   template <class T>
-  static void run_typed(Params& p, T* shares, Sums sums) {
-    compute<T>(p, shares, sums, [](int64_t begin, int64_t end, int64_t grain, const auto& f) {
+  static void run_typed(Params& p, T* scaled_sums, Sums sums) {
+    compute<T>(p, scaled_sums, sums, [](int64_t begin, int64_t end, int64_t grain, const auto& f) {
       torch::stable::parallel_for(begin, end, grain, f);
     });
   }
@@ -39,7 +39,9 @@ STABLE_TORCH_LIBRARY(lamp_kernels, m) {
   using namespace lamp_kernels;
   m.def(kImageLossesSchema);
   m.def(kLossMapSchema);
-  m.def("block_double_backward(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> Tensor");
+  m.def(
+      "block_double_backward(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> "
+      "Tensor");
   m.def("cpu_isa() -> str");
   m.def("schemas() -> str");
 }

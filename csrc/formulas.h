@@ -158,21 +158,22 @@ LAMP_INLINE PointwiseSum<V> pointwise_terms(V d, V weight, const LossFormula<S>&
 template <class S, class V, class Add>
 LAMP_INLINE PointwiseSum<V> pointwise_terms(V d, V weight, const LossFormula<S>& f, const S* factor,
                                             Add add) {
-  return pointwise_terms(d, weight, f, factor, add, std::make_integer_sequence<int, kMetrics - 1>());
+  return pointwise_terms(d, weight, f, factor, add,
+                         std::make_integer_sequence<int, kMetrics - 1>());
 }
 
 // ---- SSIM ---------------------------------------------------------------------------------------
 
 template <class S>
 struct SsimConstants {
-  S c1, c2, a;  // L = a (1 - SSIM)
-  S level_d, level_s;  // what the means are about
+  S c1, c2, a;         // L = a (1 - SSIM)
+  S shift_d, shift_s;  // what the means are about
 };
 
 // At one window position, of d = x - y and s = x + y in units of data_range.
 template <class V>
 struct Moments {
-  V mean_d, mean_s;      // G*(v - c), about the levels c
+  V mean_d, mean_s;  // G*(v - c), about the shifts c
   V variance_d, variance_s;
 };
 
@@ -194,8 +195,8 @@ LAMP_INLINE Dissimilarity<V> ssim(const Moments<V>& m, const SsimConstants<S>& c
   Dissimilarity<V> o;
   // What is below zero is rounding.
   const V var_d = at_least_zero(m.variance_d), var_s = at_least_zero(m.variance_s);
-  o.mu_d = m.mean_d + c.level_d;
-  o.mu_s = m.mean_s + c.level_s;
+  o.mu_d = m.mean_d + c.shift_d;
+  o.mu_s = m.mean_s + c.shift_s;
   const V mu_d2 = o.mu_d * o.mu_d;
   o.inverse_m = quotient(V{} + S(1), S(0.5) * (mu_d2 + o.mu_s * o.mu_s) + c.c1);
   o.inverse_v = quotient(V{} + S(1), S(0.5) * (var_d + var_s) + c.c2);
@@ -206,7 +207,7 @@ LAMP_INLINE Dissimilarity<V> ssim(const Moments<V>& m, const SsimConstants<S>& c
 }
 
 // What the window's adjoint takes: dx = G^T*(s + d) + 2 s' G^T*ss + 2 d' G^T*dd, and dy with the
-// signs of d and dd turned; s', d' are the pixel's sum and difference about the levels.
+// signs of d and dd turned; s', d' are the pixel's sum and difference about the shifts.
 template <class V>
 struct Adjoint {
   V d, s, dd, ss;
@@ -218,12 +219,12 @@ template <class S, class V>
 LAMP_INLINE Adjoint<V> ssim_adjoint(V mean_d, V mean_s, const Dissimilarity<V>& o, V slope,
                                     const SsimConstants<S>& c) {
   const V g = c.a * slope;
-  const V by_p = g * (S(1) - o.q), by_q = g * (S(1) - o.p);
-  const V half_q = S(0.5) * o.q, qv = by_q * o.inverse_v;
+  const V dloss_dp = g * (S(1) - o.q), dloss_dq = g * (S(1) - o.p);
+  const V half_q = S(0.5) * o.q, qv = dloss_dq * o.inverse_v;
   Adjoint<V> h;
   h.dd = qv * (S(1) - half_q);
   h.ss = -(qv * half_q);
-  const V pm = by_p * o.inverse_m;
+  const V pm = dloss_dp * o.inverse_m;
   h.d = pm * o.mu_d * (S(2) - o.p) - (mean_d + mean_d) * h.dd;
   h.s = -(pm * o.p * o.mu_s) - (mean_s + mean_s) * h.ss;
   return h;

@@ -6,9 +6,9 @@
 //
 // A Device has
 //   static bool has(const Tensor&);
-//   static void run(Params&, const Tensor& like, bool wide, void* shares, Sums sums);
-// which computes what `p` says and writes factors * sums to `shares` unless that is null, added up
-// as `sums` says. `wide`: in float64, else in float32.
+//   static void run(Params&, const Tensor& like, bool use_double, void* scaled_sums, Sums sums);
+// which computes what `p` says and writes factors * sums to `scaled_sums` unless that is null, added up
+// as `sums` says. `use_double`: in float64, else in float32.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -35,22 +35,23 @@ using torch::stable::Tensor;
 
 // The description of a loss as the operators take it: type, type in the schema, name. What
 // lamp_kernels/ops.py calls FlatSpec, in its order.
-#define LAMP_SPEC(FIELD)                                        \
-  FIELD(std::string, "str", metrics)                            \
-  FIELD(std::vector<double>, "float[]", metric_parameters)      \
-  FIELD(double, "float", data_range)                            \
-  FIELD(int64_t, "int", window_size)                            \
-  FIELD(double, "float", sigma)                                 \
-  FIELD(double, "float", k1)                                    \
-  FIELD(double, "float", k2)                                    \
-  FIELD(std::string, "str", padding)                            \
-  FIELD(double, "float", ssim_scale)                            \
-  FIELD(std::string, "str", amplification)                      \
+#define LAMP_SPEC(FIELD)                                   \
+  FIELD(std::string, "str", metrics)                       \
+  FIELD(std::vector<double>, "float[]", metric_parameters) \
+  FIELD(double, "float", data_range)                       \
+  FIELD(int64_t, "int", window_size)                       \
+  FIELD(double, "float", sigma)                            \
+  FIELD(double, "float", k1)                               \
+  FIELD(double, "float", k2)                               \
+  FIELD(std::string, "str", padding)                       \
+  FIELD(double, "float", ssim_scale)                       \
+  FIELD(std::string, "str", amplification)                 \
   FIELD(std::vector<double>, "float[]", amplification_parameters)
 #define LAMP_MEMBER(type, schema, name) type name;
 #define LAMP_SCHEMA(type, schema, name) ", " schema " " #name
 #define LAMP_PARAMETER(type, schema, name) , type name
 #define LAMP_ARGUMENT(type, schema, name) std::move(name),
+#define LAMP_SPEC_SCHEMA LAMP_SPEC(LAMP_SCHEMA)
 
 struct Spec {
   LAMP_SPEC(LAMP_MEMBER)
@@ -65,12 +66,11 @@ struct Spec {
 // over the batch takes no other.
 constexpr char kImageLossesSchema[] =
     "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor? factors, "
-    "float[] coefficients, str mean_over, str sums, bool input_gradient, bool target_gradient"
-    LAMP_SPEC(LAMP_SCHEMA) ") -> (Tensor, Tensor, Tensor)";
+    "float[] coefficients, str mean_over, str sums, bool input_gradient, "
+    "bool target_gradient" LAMP_SPEC_SCHEMA ") -> (Tensor, Tensor, Tensor)";
 // On the loss's grid: the sum over terms of coefficients * A(L).
 constexpr char kLossMapSchema[] =
-    "loss_map(Tensor input, Tensor target, Tensor coefficients" LAMP_SPEC(LAMP_SCHEMA)
-    ") -> Tensor";
+    "loss_map(Tensor input, Tensor target, Tensor coefficients" LAMP_SPEC_SCHEMA ") -> Tensor";
 
 // What a library was compiled for. Kernels take their arguments by place: those of another build
 // would read them as something else.
@@ -88,16 +88,16 @@ inline Dtype dtype_of(const Tensor& t) {
 
 // float64 where one of the images is, else float32.
 inline ScalarType computed_in(const Tensor& input, const Tensor& target) {
-  const bool wide =
+  const bool use_double =
       input.scalar_type() == ScalarType::Double || target.scalar_type() == ScalarType::Double;
-  return wide ? ScalarType::Double : ScalarType::Float;
+  return use_double ? ScalarType::Double : ScalarType::Float;
 }
 
-inline Source source_of(const Tensor& t) {
+inline ConstTensorView const_view_of(const Tensor& t) {
   return {t.const_data_ptr(), dtype_of(t), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
 }
 
-inline Sink sink_of(const Tensor& t) {
+inline TensorView view_of(const Tensor& t) {
   return {t.mutable_data_ptr(), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
 }
 
@@ -114,7 +114,7 @@ inline bool is_channels_last(const Tensor& t) {
 
 // Uninitialised, in the memory format of `like`, which the fake kernel repeats.
 inline Tensor empty_in_format_of(const Tensor& like, const std::array<int64_t, 4>& sizes,
-                          ScalarType dtype) {
+                                 ScalarType dtype) {
   return torch::stable::empty(
       {sizes.data(), sizes.size()}, dtype, std::nullopt, like.device(), std::nullopt,
       is_channels_last(like) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
@@ -136,7 +136,7 @@ inline void parse_terms(const Spec& spec, Params& p) {
     const int m = index_of(spec.metrics.substr(begin, end - begin), kMetricNames, "metric");
     STD_TORCH_CHECK(m > last, "expected each metric once, in their order");
     STD_TORCH_CHECK(term < spec.metric_parameters.size(), "expected a parameter for each metric");
-    p.terms.bits |= 1u << m;
+    p.terms.set(Metric(m));
     p.metric_parameters[m] = spec.metric_parameters[term];
     last = m;
     begin = end + 1;
@@ -164,34 +164,31 @@ inline Params params_of(const Tensor& input, const Tensor& target, const Spec& s
   parse_terms(spec, p);
   parse_amplification(spec, p);
   p.scale = 1.0 / spec.data_range;
-  p.border = Border::reflect;
   if (p.ssim()) {
     STD_TORCH_CHECK(spec.window_size % 2 == 1 && spec.window_size >= 3 &&
                         spec.window_size <= 2 * kMaxRadius + 1,
                     "expected an odd window of 3 to ", 2 * kMaxRadius + 1);
     p.radius = int(spec.window_size / 2);
-    STD_TORCH_CHECK(spec.padding == "reflect" || spec.padding == "valid" || spec.padding == "zeros",
-                    "unknown padding ", spec.padding);
-    p.border = spec.padding == "valid" ? Border::valid
-               : spec.padding == "zeros" ? Border::zeros : Border::reflect;
+    p.border = Border(index_of(spec.padding, kBorderNames, "padding"));
     const int64_t least = p.border == Border::valid     ? spec.window_size
-                          : p.border == Border::reflect ? p.radius + 1 : 1;
+                          : p.border == Border::reflect ? p.radius + 1
+                                                        : 1;
     STD_TORCH_CHECK(p.height >= least && p.width >= least, "the image is too small for the window");
     gaussian_taps(p.radius, spec.sigma, p.taps);
     p.c1 = spec.k1 * spec.k1;
     p.c2 = spec.k2 * spec.k2;
     p.ssim_scale = spec.ssim_scale;
   }
-  p.input = source_of(input);
-  p.target = source_of(target);
+  p.input = const_view_of(input);
+  p.target = const_view_of(target);
   return p;
 }
 
 // A weight broadcasts to the image, or to the grid of a "valid" SSIM.
-inline Source weight_of(const Tensor& weight, const Params& p, ScalarType dtype) {
+inline ConstTensorView weight_of(const Tensor& weight, const Params& p, ScalarType dtype) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.scalar_type() == dtype,
                   "expected a weight of four dimensions in the type computed in");
-  Source s = source_of(weight);
+  ConstTensorView s = const_view_of(weight);
   const int64_t image[] = {p.batch, p.channels, p.height, p.width};
   const int64_t origin = p.ssim() ? p.first_row() : 0;
   int64_t* stride[] = {&s.batch, &s.channel, &s.row, &s.column};
@@ -211,11 +208,6 @@ inline Source weight_of(const Tensor& weight, const Params& p, ScalarType dtype)
     s.data = static_cast<const char*>(s.data) - offset * bytes;
   }
   return s;
-}
-
-inline Sums sums_of(const std::string& name) {
-  STD_TORCH_CHECK(name == "terms" || name == "images" || name == "batch", "unknown sums ", name);
-  return name == "terms" ? Sums::terms : name == "images" ? Sums::images : Sums::batch;
 }
 
 // Of every image. In double, as Python divides.
@@ -243,8 +235,9 @@ inline void join_rows(Params& p, const Tensor& input, const Tensor& target) {
   const int64_t size = p.channels * p.height * p.width;
   p.channels = p.height = 1;
   p.width = size;
-  for (Source* s : {&p.input, &p.target}) s->batch = size, s->column = 1;
-  for (Sink* s : {&p.input_gradient, &p.target_gradient, &p.map}) s->batch = size, s->column = 1;
+  for (ConstTensorView* s : {&p.input, &p.target}) s->batch = size, s->column = 1;
+  for (TensorView* s : {&p.input_gradient, &p.target_gradient, &p.map})
+    s->batch = size, s->column = 1;
 }
 
 template <class Device, class... Tensors>
@@ -279,7 +272,7 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
   } else {
     share_factors(p, coefficients, mean_over);
   }
-  const Sums over = sums_of(sums);
+  const Sums over = Sums(index_of(sums, kSumsNames, "sums"));
   STD_TORCH_CHECK(over != Sums::batch || !factors, "a sum over the batch takes no factors");
 
   const std::array<int64_t, 4> sizes{p.batch, p.channels, p.height, p.width};
@@ -287,17 +280,17 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
     return wanted ? empty_in_format_of(image, sizes, dtype)
                   : torch::stable::new_empty(image, {0}, dtype);
   };
-  Tensor by_input = gradient_of(input, input_gradient);
-  Tensor by_target = gradient_of(target, target_gradient);
-  if (input_gradient) p.input_gradient = sink_of(by_input);
-  if (target_gradient) p.target_gradient = sink_of(by_target);
+  Tensor grad_input = gradient_of(input, input_gradient);
+  Tensor grad_target = gradient_of(target, target_gradient);
+  if (input_gradient) p.input_gradient = view_of(grad_input);
+  if (target_gradient) p.target_gradient = view_of(grad_target);
 
   const std::array<int64_t, 2> shape{p.batch, p.terms.count()};  // of it, so many dimensions
   const size_t dims = over == Sums::terms ? 2 : over == Sums::images ? 1 : 0;
   Tensor losses = torch::stable::new_empty(input, {shape.data(), dims}, dtype);
   join_rows(p, input, target);
   Device::run(p, input, dtype == ScalarType::Double, losses.mutable_data_ptr(), over);
-  return {losses, by_input, by_target};
+  return {losses, grad_input, grad_target};
 }
 
 template <class Device>
@@ -306,8 +299,8 @@ Tensor loss_map(const Tensor& input, const Tensor& target,
   Params p = params_of(input, target, Spec{LAMP_SPEC(LAMP_ARGUMENT)});
   const ScalarType dtype = computed_in(input, target);
   check_devices<Device>(input, target, coefficients);
-  STD_TORCH_CHECK(coefficients.scalar_type() == dtype &&
-                      coefficients.dim() == 1 && coefficients.size(0) == p.terms.count(),
+  STD_TORCH_CHECK(coefficients.scalar_type() == dtype && coefficients.dim() == 1 &&
+                      coefficients.size(0) == p.terms.count(),
                   "expected coefficients (T,) in the type computed in");
   const int64_t origin = p.ssim() ? p.first_row() : 0;
   STD_TORCH_CHECK(origin == 0 || p.terms.count() == 1, "the terms' maps differ in size");
@@ -317,7 +310,7 @@ Tensor loss_map(const Tensor& input, const Tensor& target,
 
   Tensor map = empty_in_format_of(
       input, {p.batch, p.channels, p.height - 2 * origin, p.width - 2 * origin}, dtype);
-  p.map = sink_of(map);
+  p.map = view_of(map);
   const int64_t bytes = dtype == ScalarType::Double ? 8 : 4;
   p.map.data = static_cast<char*>(p.map.data) - origin * (p.map.row + p.map.column) * bytes;
   join_rows(p, input, target);

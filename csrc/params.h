@@ -5,9 +5,9 @@
 
 // A function for both sides, where a CUDA compiler compiles.
 #ifdef __CUDACC__
-#define LAMP_ANYWHERE __host__ __device__
+#define LAMP_HOST_DEVICE __host__ __device__
 #else
-#define LAMP_ANYWHERE
+#define LAMP_HOST_DEVICE
 #endif
 
 namespace lamp_kernels {
@@ -29,33 +29,36 @@ constexpr int kMaxAmplifyParameters = 2;
 struct Terms {
   uint32_t bits = 0;
 
-  LAMP_ANYWHERE constexpr bool has(Metric m) const { return bits >> int(m) & 1; }
-  LAMP_ANYWHERE constexpr bool pointwise() const { return bits >> 1; }
-  LAMP_ANYWHERE constexpr int position(Metric m) const {
+  void set(Metric m, bool has = true) { bits = (bits & ~(1u << int(m))) | uint32_t(has) << int(m); }
+  LAMP_HOST_DEVICE constexpr bool has(Metric m) const { return bits >> int(m) & 1; }
+  LAMP_HOST_DEVICE constexpr bool pointwise() const { return bits >> 1; }
+  LAMP_HOST_DEVICE constexpr int position(Metric m) const {
     int below = 0;
     for (int i = 0; i < int(m); ++i) below += int(has(Metric(i)));
     return below;
   }
-  LAMP_ANYWHERE constexpr int count() const { return position(Metric(kMetrics)); }
+  LAMP_HOST_DEVICE constexpr int count() const { return position(Metric(kMetrics)); }
 };
 
 enum class Dtype : int { float32, float64, float16, bfloat16 };
-LAMP_ANYWHERE constexpr int64_t size_of(Dtype dtype) {
+LAMP_HOST_DEVICE constexpr int64_t size_of(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
 }
 enum class Border : int { reflect, valid, zeros };
+constexpr const char* kBorderNames[] = {"reflect", "valid", "zeros"};
 // What factors * sums are added up over: nothing, (N, T); the terms, (N,); all, ().
 enum class Sums : int { terms, images, batch };
+constexpr const char* kSumsNames[] = {"terms", "images", "batch"};
 
 // A tensor (N, C, H, W) of any strides, counted in elements; a stride of 0 repeats.
-struct Source {
+struct ConstTensorView {
   const void* data = nullptr;
   Dtype dtype = Dtype::float32;
   int64_t batch = 0, channel = 0, row = 0, column = 0;
 };
 
 // The same to write to, always of the type that is computed in.
-struct Sink {
+struct TensorView {
   void* data = nullptr;
   int64_t batch = 0, channel = 0, row = 0, column = 0;
 };
@@ -70,27 +73,27 @@ struct Params {
   double scale;  // 1 / data_range
 
   // SSIM
-  int radius;                     // the window is 2 radius + 1 wide
+  int radius;  // the window is 2 radius + 1 wide
   Border border;
-  double taps[kMaxRadius + 1];    // of the window, by the distance from its centre; their sum is 1
-  double c1, c2;                  // k1^2 and k2^2: images are in units of data_range
-  double ssim_scale;              // a in L = a (1 - SSIM)
+  double taps[kMaxRadius + 1];  // of the window, by the distance from its centre; their sum is 1
+  double c1, c2;                // k1^2 and k2^2: images are in units of data_range
+  double ssim_scale;            // a in L = a (1 - SSIM)
 
   // (N, C, H, W). The weight has the type computed in, and lies on the pixels of the image; where
   // it was given on the grid of a "valid" SSIM its data points before that grid's corner.
-  Source input, target, weight;
+  ConstTensorView input, target, weight;
   // (N, T) in the compute type for T terms, or null: then all images share `shared_factors`, by
   // position.
   const void* factors;
   double shared_factors[kMetrics];
-  Sink input_gradient, target_gradient;  // of the sum over n, t of factors * sums
-  Sink map;             // factors[0, t] times A(L), summed over the terms
+  TensorView input_gradient, target_gradient;  // of the sum over n, t of factors * sums
+  TensorView map;                              // factors[0, t] times A(L), summed over the terms
 
-  LAMP_ANYWHERE bool ssim() const { return terms.has(Metric::ssim); }
+  LAMP_HOST_DEVICE bool ssim() const { return terms.has(Metric::ssim); }
   // Of SSIM's grid.
-  LAMP_ANYWHERE int64_t first_row() const { return border == Border::valid ? radius : 0; }
-  LAMP_ANYWHERE int64_t end_row() const { return height - first_row(); }
-  LAMP_ANYWHERE int64_t end_column() const { return width - first_row(); }
+  LAMP_HOST_DEVICE int64_t first_row() const { return border == Border::valid ? radius : 0; }
+  LAMP_HOST_DEVICE int64_t end_row() const { return height - first_row(); }
+  LAMP_HOST_DEVICE int64_t end_column() const { return width - first_row(); }
 };
 
 }  // namespace lamp_kernels

@@ -27,10 +27,11 @@ def prepare(
 ) -> Backend:
     """Check the tensors against the spec and choose the backend that computes them."""
     check_pair(input, target)
+    check_weight(weight, input)
+    chosen = backends.choose(backend, spec, input)
     if spec.has_ssim:
         check_image_shape(input, spec)
-    check_weight(weight, input)
-    return backends.choose(backend, spec, input)
+    return chosen
 
 
 def reduced_loss(

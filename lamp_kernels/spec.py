@@ -207,8 +207,9 @@ def check_data_range(value: object, name: str = "data_range") -> float:
     if not isinstance(value, Real) and hasattr(value, "shape"):
         raise TypeError(
             f"{name} must be one real number, got {shown(value)}. For one range r per image, (N,), "
-            f"divide input and target by r.view(-1, *[1] * (input.dim() - 1)) and pass {name}=1.0; "
-            "for a tensor with one number pass .item(), which synchronizes with its device"
+            "divide the images by it, input / r.view(-1, *[1] * (input.dim() - 1)) and target "
+            f"likewise, and pass {name}=1.0; for a tensor with one number pass .item(), which "
+            "synchronizes with its device"
         )
     return check_within(name, value, DATA_RANGES)
 

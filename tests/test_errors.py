@@ -189,7 +189,7 @@ def test_the_range_of_each_image_as_the_error_shows():
     input, r = torch.rand(3, 5), torch.tensor([1.0, 2.0, 4.0])
     with pytest.raises(TypeError, match="divide") as refused:
         functional.amplified_mse_loss(input, input, data_range=r)
-    shown = re.search(r"by it, (.+) and the target", str(refused.value))[1]
+    shown = re.search(r"by it, (.+) and target", str(refused.value))[1]
     assert torch.equal(eval(shown, {"input": input, "r": r}), input / r[:, None])
 
 

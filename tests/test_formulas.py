@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from lamp_kernels import reference
-from lamp_kernels.options import LossOptions
+from lamp_kernels.spec import AMPLIFICATIONS, METRICS, PADDINGS, LossSpec, Term
 
 np = pytest.importorskip("numpy", reason="numpy is not installed")
 
@@ -89,9 +90,32 @@ def test_log1p_is_right_to_the_last_digits(call, dtype):
     assert error[worst] <= 3.0
 
 
-def reference_amplify(loss, log, eps):
+# As csrc/params.h numbers them.
+KINDS = {"none": 0, "log": 1}
+
+
+def test_the_header_names_what_python_names():
+    header = (ROOT / "csrc" / "params.h").read_text(encoding="utf-8")
+    names = re.findall(r"constexpr const char\* k(\w+)Names\[\] = \{(.*?)\};", header, re.DOTALL)
+    found = {kind: tuple(re.findall(r'"(\w+)"', listed)) for kind, listed in names}
+    assert found["Metric"] == METRICS
+    assert found["Amplify"] == tuple(KINDS)
+    assert set(KINDS) == set(AMPLIFICATIONS)
+    assert found["Border"] == PADDINGS
+
+
+def amplified(call, loss, spec):
+    """A(L) and its slope by the header's formula."""
+    value, slope = np.empty_like(loss), np.empty_like(loss)
+    parameters = (*spec.amplification_parameters, 0.0, 0.0)[:2]
+    kind = KINDS[spec.amplification]
+    call("amplify", loss.dtype.type, len(loss), kind, *parameters, loss, value, slope)
+    return value, slope
+
+
+def reference_amplify(loss, spec):
     leaf = torch.from_numpy(loss.astype(np.float64)).requires_grad_()
-    value = reference.amplify(leaf, "log" if log else "none", eps)
+    value = reference.amplify(leaf, spec)
     (slope,) = torch.autograd.grad(value.sum(), leaf)
     return value.detach().numpy(), slope.numpy()
 
@@ -106,13 +130,13 @@ def edge_losses(dtype, eps):
 
 
 @pytest.mark.parametrize("eps", [0.5, 1e-1, 1e-2, 1e-4, 1e-6])
-@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize("kind", ["log", "none"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_amplify(call, dtype, log, eps):
-    loss = edge_losses(dtype, eps)
-    value, slope = np.empty_like(loss), np.empty_like(loss)
-    call("amplify", dtype, len(loss), int(log), eps, loss, value, slope)
-    expected, expected_slope = reference_amplify(loss, log, eps)
+def test_amplify(call, dtype, kind, eps):
+    loss, log = edge_losses(dtype, eps), kind == "log"
+    spec = LossSpec(amplification=kind, eps=eps)
+    value, slope = amplified(call, loss, spec)
+    expected, expected_slope = reference_amplify(loss, spec)
     # A kernel's knee is the number nearest to 1 - eps, within half a last place of 1. That is a
     # change of the slope at the knee, and of the value from there on, to second order.
     resolution = np.finfo(dtype).eps
@@ -127,43 +151,50 @@ def test_amplify(call, dtype, log, eps):
     assert (np.abs(slope / expected_slope - 1.0) <= 4 * resolution + 2 * beside * near_knee).all()
 
 
-@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize("kind", AMPLIFICATIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_amplify_keeps_nan(call, dtype, log):
+def test_amplify_keeps_nan(call, dtype, kind):
     loss = np.array([NAN, -NAN], dtype=dtype)
-    value, slope = np.empty_like(loss), np.empty_like(loss)
-    call("amplify", dtype, len(loss), int(log), 1e-2, loss, value, slope)
+    value, slope = amplified(call, loss, LossSpec(amplification=kind))
     assert np.isnan(value).all()
-    assert np.isnan(slope).all() == log  # not amplified, the slope is 1 whatever the loss
+    assert np.isnan(slope).all() == (kind != "none")  # not amplified, the slope is always 1
 
 
 # ---- Pointwise losses --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("squared", [True, False])
+POINTWISE = METRICS[1:]
+
+
+def pointwise(call, d, metric):
+    """L and its slope by the header's formula, with the metric's default parameter."""
+    loss, slope = np.empty_like(d), np.empty_like(d)
+    (parameter,) = LossSpec(terms=(Term(metric),)).metric_parameters
+    number = METRICS.index(metric)
+    call("pointwise", d.dtype.type, len(d), number, parameter, d, loss, slope)
+    return loss, slope
+
+
+@pytest.mark.parametrize("metric", POINTWISE)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_pointwise(call, dtype, squared):
+def test_pointwise(call, dtype, metric):
     tiny = np.finfo(dtype).smallest_subnormal
     some = [0.0, tiny, 1e-30, 1e-3, 0.5, 1.0, 3.0, 1e10, INF]
     d = np.array([*some, *(-value for value in some)], dtype=dtype)
-    loss, slope = np.empty_like(d), np.empty_like(d)
-    call("pointwise", dtype, len(d), int(squared), d, loss, slope)
+    loss, slope = pointwise(call, d, metric)
 
     leaf = torch.from_numpy(d).requires_grad_()
-    zero = torch.zeros_like(leaf)
-    error = reference.squared_error if squared else reference.absolute_error
-    expected = error(leaf, zero, 1.0)
+    expected = reference.pointwise_loss(metric, leaf, torch.zeros_like(leaf), LossSpec())
     (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
     np.testing.assert_array_equal(loss, expected.detach().numpy())
     np.testing.assert_array_equal(slope, expected_slope.numpy())
 
 
-@pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("metric", POINTWISE)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_pointwise_keeps_nan(call, dtype, squared):
+def test_pointwise_keeps_nan(call, dtype, metric):
     d = np.array([NAN, -NAN], dtype=dtype)
-    loss, slope = np.empty_like(d), np.empty_like(d)
-    call("pointwise", dtype, len(d), int(squared), d, loss, slope)
+    loss, slope = pointwise(call, d, metric)
     assert np.isnan(loss).all()
     assert np.isnan(slope).all()
 
@@ -171,7 +202,7 @@ def test_pointwise_keeps_nan(call, dtype, squared):
 # ---- SSIM --------------------------------------------------------------------------------------
 
 
-OPTIONS = LossOptions(window_size=3, sigma=1.5, padding="valid")
+OPTIONS = LossSpec(window_size=3, sigma=1.5, padding="valid")
 TAPS = np.outer(reference.gaussian(3, 1.5), reference.gaussian(3, 1.5))
 # Least distance between the images, their brightness, and an offset between them.
 WINDOWS = {

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from layouts import LAYOUTS
 
 from lamp_kernels import backends, functional, reference
-from lamp_kernels.options import METRICS, PADDINGS, REDUCTIONS, LossOptions
+from lamp_kernels.spec import METRICS, PADDINGS, REDUCTIONS, LossSpec
 from lamp_kernels.tensors import smallest_side
 
 # Without Triton, which compiles for seconds at nearly every case: tests/triton has it.
@@ -52,7 +52,7 @@ class Case(NamedTuple):
     weight_kind: str
     factor: float
     coefficients: dict[str, float]
-    options: LossOptions
+    options: LossSpec
     amplify_over: str
     reduction: str
 
@@ -96,7 +96,7 @@ positive = st.sampled_from([1.0, 0.5, 3.0])
 def cases(draw: Any, dtype: torch.dtype) -> Case:
     metrics = draw(st.lists(st.sampled_from(METRICS), min_size=1, max_size=3, unique=True))
     half = dtype in (torch.float16, torch.bfloat16)
-    options = LossOptions(
+    options = LossSpec(
         # gradients grow as 1/R: of a half type they would overflow
         data_range=draw(st.sampled_from([1.0, 2.0, 255.0] if half else [1.0, 1e-3, 1.7, 255.0])),
         window_size=draw(st.sampled_from(range(3, 16, 2))),

@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from lamp_kernels import amplify, functional
-from lamp_kernels.options import REDUCTIONS
+from lamp_kernels.spec import REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 

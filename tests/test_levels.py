@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lamp_kernels import functional
-from lamp_kernels.options import REDUCTIONS
+from lamp_kernels.spec import REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 

@@ -17,38 +17,39 @@ from lamp_kernels import (
     AmplifiedMSELoss,
     AmplifiedReconstructionLoss,
     AmplifiedSSIMLoss,
+    backends,
     functional,
-    native,
     ops,
 )
+from lamp_kernels.spec import METRICS
 from lamp_kernels.tensors import compute_dtype
 
-if native.missing is not None:
-    pytest.skip(f"no native operators: {native.missing}", allow_module_level=True)
+MISSING = backends.BACKENDS["native"].unavailable_reason()
+if MISSING is not None:
+    pytest.skip(f"no native operators: {MISSING}", allow_module_level=True)
 
 IMAGE_LOSSES = torch.ops.lamp_kernels.image_losses.default
 LOSS_MAP = torch.ops.lamp_kernels.loss_map.default
-ONCE = torch.ops.lamp_kernels.once.default
+BLOCK = torch.ops.lamp_kernels.block_double_backward.default
 
-METRICS = ("ssim", "mse", "l1")
 DEVICE = torch.get_default_device().type
 
 
 def options(metrics=("ssim",), **others):
-    """The options of an operator, in the order of its schema."""
+    """The spec of an operator, in the order of its schema."""
     values = {
-        **{metric: metric in metrics for metric in METRICS},
+        "metric_parameters": (0.0,) * len(metrics),
         "data_range": 1.0,
         "window_size": 5,
         "sigma": 1.5,
         "k1": 0.01,
         "k2": 0.03,
         "padding": "reflect",
-        "dissimilarity": 0.5,
-        "amplify": True,
-        "eps": 1e-2,
+        "ssim_scale": 0.5,
+        "amplification": "log",
+        "amplification_parameters": (1e-2,),
     }
-    return tuple(ops.Options(**{**values, **others}))
+    return tuple(ops.FlatSpec(**{"metrics": "+".join(metrics), **values, **others}))
 
 
 def factors_of(x, y, metrics=("ssim",), mean_over=None):
@@ -63,7 +64,7 @@ def losses_of(x, y, weight=None, metrics=("ssim",), sums="images", mean_over=Non
     """The arguments of `image_losses`: the gradients are those of the tensors that want one."""
     wanted = (False, False) if sums == "terms" else (x.requires_grad, y.requires_grad)
     factors = factors_of(x, y, metrics, mean_over)
-    return (x, y, weight, *factors, *options(metrics, **others), sums, *wanted)
+    return (x, y, weight, *factors, sums, *wanted, *options(metrics, **others))
 
 
 # What is added up, and the factors that there are to it.
@@ -160,11 +161,11 @@ def test_opcheck_of_weights_and_paddings(shape, padding):
     torch.library.opcheck(LOSS_MAP, map_of(x, y, padding=padding))
 
 
-def test_opcheck_of_once():
+def test_opcheck_of_block_double_backward():
     # Its derivative refuses, so there is no backward to trace.
     x, y = images((2, 3, 6, 7), grad=(True, False))
     torch.library.opcheck(
-        ONCE,
+        BLOCK,
         (torch.rand(2), x, y, torch.rand(2)),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
@@ -189,7 +190,7 @@ def test_fake_kernels_agree_in_shape_strides_and_dtype(shape, layout):
                 x, y, metrics=metrics, sums=sums, mean_over=mean_over, padding="zeros"
             )
             calls += [
-                (IMAGE_LOSSES, (*arguments[:-2], *wanted))
+                (IMAGE_LOSSES, (*arguments[:7], *wanted, *arguments[9:]))
                 for wanted in itertools.product((False, True), repeat=2)
             ]
         if min(shape[2:]) >= 5:
@@ -290,7 +291,7 @@ def test_a_bad_call_of_image_losses_raises(change):
     sums = arguments.pop("sums")
     # NotImplementedError, of layouts without a kernel, is a RuntimeError too
     with pytest.raises(RuntimeError):
-        IMAGE_LOSSES(*given, *options(**arguments), sums, True, True)
+        IMAGE_LOSSES(*given, sums, True, True, *options(**arguments))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +316,7 @@ def test_a_gradient_that_the_forward_was_not_asked_for_is_computed_in_backward()
     for factors, sums in (((torch.rand(2, 1), (), "nothing"), "images"), (SHARED, "batch")):
         results = []
         for wanted in ((True, True), (False, False), (True, False), (False, True)):
-            losses, *_ = IMAGE_LOSSES(x, y, None, *factors, *options(), sums, *wanted)
+            losses, *_ = IMAGE_LOSSES(x, y, None, *factors, sums, *wanted, *options())
             results.append(torch.autograd.grad((2.0 * losses).sum(), (x, y)))
         for result in results[1:]:
             torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-7)
@@ -342,7 +343,7 @@ def test_shared_factors_are_those_of_every_image(mean_over, dtype, padding):
         for factors in ((own, (), "nothing"), (None, coefficients, mean_over)):
             wanted = (False, False) if sums == "terms" else (True, True)
             losses, *_ = IMAGE_LOSSES(
-                x, y, None, *factors, *options(METRICS, padding=padding), sums, *wanted
+                x, y, None, *factors, sums, *wanted, *options(METRICS, padding=padding)
             )
             upstream = torch.arange(1.0, 1.0 + losses.numel(), dtype=dtype).view(losses.shape)
             results.append((losses, *torch.autograd.grad(losses, (x, y), upstream)))
@@ -358,13 +359,13 @@ def test_the_sum_over_a_batch_is_rounded_once(batch, metrics):
     with torch.no_grad():
         x.copy_(y + (x - y) * torch.logspace(-4, 0, max(batch, 1))[:batch].view(-1, 1, 1, 1))
     factors = (None, [1.0] * len(metrics), "nothing")
-    total, gradient, _ = IMAGE_LOSSES(x, y, None, *factors, *options(metrics), "batch", True, False)
-    terms, *_ = IMAGE_LOSSES(x, y, None, *factors, *options(metrics), "terms", False, False)
+    total, gradient, _ = IMAGE_LOSSES(x, y, None, *factors, "batch", True, False, *options(metrics))
+    terms, *_ = IMAGE_LOSSES(x, y, None, *factors, "terms", False, False, *options(metrics))
     expected = terms.double().sum()
     assert total.shape == ()
     # Each of the terms was rounded to float32 itself.
     assert abs(total.item() - expected.item()) <= 2**-24 * 2 * terms.double().abs().sum()
-    _, of_images, _ = IMAGE_LOSSES(x, y, None, *factors, *options(metrics), "images", True, False)
+    _, of_images, _ = IMAGE_LOSSES(x, y, None, *factors, "images", True, False, *options(metrics))
     assert torch.equal(gradient, of_images)
 
 

@@ -20,11 +20,11 @@ from torch.utils._pytree import tree_map
 from lamp_kernels import (
     AmplifiedReconstructionLoss,
     AmplifiedSSIMLoss,
+    backends,
     functional,
-    native,
     ops,
 )
-from lamp_kernels.options import REDUCTIONS
+from lamp_kernels.spec import REDUCTIONS, LossSpec, Term
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
@@ -435,15 +435,16 @@ def test_autograd_outside_does_not_see_a_module_differently():
 
 @pytest.mark.cpu_only("calls the native operator by itself")
 @pytest.mark.kernels_only
-@pytest.mark.skipif(native.missing is not None, reason="no native operators")
+@pytest.mark.skipif("native" not in backends.available(), reason="no native operators")
 @pytest.mark.parametrize("sums", ["terms", "images"])
 def test_factors_of_the_operator(sums):
     """Factors of each mapped batch, which the library has only where there is a weight."""
-    options = ops.Options(True, True, False, 1.0, 5, 1.5, 0.01, 0.03, "zeros", 0.5, True, 1e-2)
+    terms = (Term("ssim"), Term("mse"))
+    spec = ops.FlatSpec.of(LossSpec(terms, window_size=5, padding="zeros"))
 
     def losses(x, y, factors):
         operator = torch.ops.lamp_kernels.image_losses
-        return operator(x, y, None, factors, (), "nothing", *options, sums, False, False)[0]
+        return operator(x, y, None, factors, (), "nothing", sums, False, False, *spec)[0]
 
     tensors = (*batches(torch.float32), torch.rand(MAPPED, IMAGES, 2))
     torch.testing.assert_close(vmap(losses)(*tensors), looped(losses, (0, 0, 0), *tensors))
@@ -451,7 +452,7 @@ def test_factors_of_the_operator(sums):
     found = vmap(losses, (0, 0, None))(*tensors[:2], one)
     torch.testing.assert_close(found, looped(losses, (0, 0, None), *tensors[:2], one))
     mapped = vmap(
-        lambda x, y, c: torch.ops.lamp_kernels.loss_map(x, y, c, *options), in_dims=(0, 0, 0)
+        lambda x, y, c: torch.ops.lamp_kernels.loss_map(x, y, c, *spec), in_dims=(0, 0, 0)
     )
     with pytest.raises(RuntimeError, match="coefficients of a map must not be mapped"):
         mapped(*tensors[:2], tensors[2][:, 0])

@@ -3,7 +3,7 @@
 LAMP_KERNELS_TRITON_AUTOTUNE=1 python -m device.autotune --device cuda ...
 
 Every candidate is compiled and timed by the library itself; here the winners are written out, with
-the seconds that the search took, for the table in lamp_kernels/triton/tiling.py to be judged by.
+the seconds that the search took, for the table in lamp_kernels/backends/triton/tiling.py to be judged by.
 """
 
 from time import perf_counter
@@ -14,7 +14,7 @@ from suite.contestants import ON_GPU, TRITON
 from suite.measure import progress, reason_of
 
 from device.program import Program
-from lamp_kernels.triton import autotune
+from lamp_kernels.backends.triton import autotune
 
 SHAPES: tuple[Shape, ...] = ((8, 3, 256, 256), (64, 1, 28, 28))
 

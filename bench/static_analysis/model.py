@@ -99,7 +99,7 @@ def overhead(tiles: Tiles, radius: int, shape: Shape) -> Overhead:
     )
 
 
-LEVEL_ROWS = int(constant("levels.cuh", "kRows"))  # that levels_of reads of each tile
+LEVEL_ROWS = int(constant("centering.cuh", "kRows"))  # that shifts_of reads of each tile
 
 
 def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) -> float:

@@ -16,15 +16,15 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
 from lamp_kernels.triton import launch, tiling
 from lamp_kernels.triton.levels import plane_levels
 from lamp_kernels.triton.pixels import pixel_losses
 from lamp_kernels.triton.scale import scale_gradient
 from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
 from lamp_kernels.triton.sums import image_sums
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
 from static_analysis import model
 from static_analysis.build import resources, run
 from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy

@@ -10,7 +10,7 @@ from time import perf_counter
 
 import torch
 
-from lamp_kernels import native
+from lamp_kernels.backends import native
 from suite.contestants import Contestant
 
 STAT = Path("/proc/stat")

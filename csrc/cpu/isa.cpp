@@ -9,10 +9,10 @@
 
 namespace lamp_kernels {
 
-namespace v4 {
+namespace avx512 {
 void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
 }
-namespace v3 {
+namespace avx2 {
 void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
 }
 namespace baseline {
@@ -26,16 +26,20 @@ constexpr const char* kVariable = "LAMP_KERNELS_CPU_ISA";
 Isa choose() {
   const char* request = std::getenv(kVariable);
   const bool any = !request || !*request;
-  auto wanted = [&](const char* name) { return any || std::string_view(request) == name; };
+  // `alias`: the x86-64 level, which older releases took as the name.
+  auto wanted = [&](std::string_view name, std::string_view alias = "") {
+    return any || request == name || request == alias;
+  };
 #if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
   __builtin_cpu_init();
-  if (wanted("v4") && __builtin_cpu_supports("x86-64-v4")) return {"v4", v4::run_tiles};
-  if (wanted("v3") && __builtin_cpu_supports("x86-64-v3")) return {"v3", v3::run_tiles};
+  if (wanted("avx512", "v4") && __builtin_cpu_supports("x86-64-v4"))
+    return {"avx512", avx512::run_tiles};
+  if (wanted("avx2", "v3") && __builtin_cpu_supports("x86-64-v3")) return {"avx2", avx2::run_tiles};
 #endif
   if (wanted("baseline")) return {"baseline", baseline::run_tiles};
   throw std::runtime_error(std::string(kVariable) + "=" + request +
-                           " names no instruction set of this machine; known are v4 and v3 (on "
-                           "x86-64) and baseline");
+                           " is not supported by this machine; choose from avx512 and avx2 (on "
+                           "x86-64), and baseline");
 }
 
 }  // namespace

@@ -11,9 +11,9 @@ namespace lamp_kernels {
 
 // Computes tiles begin .. end - 1 and writes the sums of tile i's terms to
 // partial[i * terms], ... `gradients`: 0 for values only, 1 for the input's, 2 for both.
-// `wide`: computes in float64, else in float32.
-using RunTiles = void (*)(const Params&, const Tiling&, bool wide, int gradients, int64_t begin,
-                          int64_t end, double* partial);
+// `use_double`: computes in float64, else in float32.
+using RunTiles = void (*)(const Params&, const Tiling&, bool use_double, int gradients,
+                          int64_t begin, int64_t end, double* partial);
 
 struct Isa {
   const char* name;

@@ -12,7 +12,7 @@
 
 #include "pixels.h"
 
-#include "levels.h"
+#include "centering.h"
 
 #include "ssim.h"
 
@@ -56,9 +56,9 @@ static void run_typed(const Params& p, const Tiling& tiling, int gradients, int6
   }
 }
 
-void run_tiles(const Params& p, const Tiling& tiling, bool wide, int gradients, int64_t begin,
+void run_tiles(const Params& p, const Tiling& tiling, bool use_double, int gradients, int64_t begin,
                int64_t end, double* partial) {
-  if (wide)
+  if (use_double)
     run_typed<double>(p, tiling, gradients, begin, end, partial);
   else
     run_typed<float>(p, tiling, gradients, begin, end, partial);

@@ -13,10 +13,10 @@ namespace lamp_kernels {
 constexpr int64_t kPixelsWorthAThread = 4096;
 
 // Writes map and gradients as `p` says, and factors * sums over each image, added up as `sums` says,
-// unless `shares` is null. parallel_for(begin, end, grain, f) calls f(begin, end) on parts of the
+// unless `scaled_sums` is null. parallel_for(begin, end, grain, f) calls f(begin, end) on parts of the
 // range. Sums are added tile by tile in one order, whoever computed them.
 template <class T, class ParallelFor>
-void compute(Params p, T* shares, Sums sums, ParallelFor&& parallel_for) {
+void compute(Params p, T* scaled_sums, Sums sums, ParallelFor&& parallel_for) {
   const bool for_input = p.input_gradient.data, for_target = p.target_gradient.data;
   if (for_target && !for_input) {  // every term is symmetric in its images
     std::swap(p.input, p.target);
@@ -37,7 +37,7 @@ void compute(Params p, T* shares, Sums sums, ParallelFor&& parallel_for) {
                        partial.get());
                  });
   }
-  if (!shares) return;
+  if (!scaled_sums) return;
   const T* factors = static_cast<const T*>(p.factors);
   double all = 0;
   for (int64_t image = 0; image < p.batch; ++image) {
@@ -51,11 +51,11 @@ void compute(Params p, T* shares, Sums sums, ParallelFor&& parallel_for) {
       const double share = double(factor) * sum;
       all += share;
       of_image += T(share);
-      if (sums == Sums::terms) shares[at] = T(share);
+      if (sums == Sums::terms) scaled_sums[at] = T(share);
     }
-    if (sums == Sums::images) shares[image] = of_image;
+    if (sums == Sums::images) scaled_sums[image] = of_image;
   }
-  if (sums == Sums::batch) *shares = T(all);
+  if (sums == Sums::batch) *scaled_sums = T(all);
 }
 
 }  // namespace lamp_kernels

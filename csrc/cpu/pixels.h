@@ -12,8 +12,8 @@ struct Context {
   T factor[kMetrics];  // of this image, by metric
 
   Context(const Params& params, const Tile& t)
-      : p(params), tile(t), columns(int(t.end_column - t.column)),
-        formula(loss_formula<T>(params)), scale(T(params.scale)) {
+      : p(params), tile(t), columns(int(t.end_column - t.column)), formula(loss_formula<T>(params)),
+        scale(T(params.scale)) {
     const T* factors = (const T*)p.factors;
     if (factors && !p.map.data) factors += tile.image * p.terms.count();
     int k = 0;  // position
@@ -25,18 +25,19 @@ struct Context {
     }
   }
 
-  void read(const Source& s, int64_t row, int64_t column, int64_t count, T* to) const {
+  void read(const ConstTensorView& s, int64_t row, int64_t column, int64_t count, T* to) const {
     read_row(s, tile.image, tile.channel, row, column, count, to);
   }
   // The same without a copy where the row lies in memory as it is computed with; else in `buffer`.
-  const T* row_of(const Source& s, int64_t row, int64_t column, int64_t count, T* buffer) const {
+  const T* row_of(const ConstTensorView& s, int64_t row, int64_t column, int64_t count,
+                  T* buffer) const {
     if (s.column == 1 && s.dtype == dtype_of<T>)
       return (const T*)s.data + tile.image * s.batch + tile.channel * s.channel + row * s.row +
              column;
     read(s, row, column, count, buffer);
     return buffer;
   }
-  void write(const Sink& s, int64_t row, int64_t column, int64_t count, const T* from) const {
+  void write(const TensorView& s, int64_t row, int64_t column, int64_t count, const T* from) const {
     write_row(s, tile.image, tile.channel, row, column, count, from);
   }
 };
@@ -49,19 +50,20 @@ struct PixelRows {
   alignas(64) T first[kLength], second[kLength];  // the gradients, or the map
 };
 
-// The planes of SSIM's adjoint at one row, and the levels that s' and d' are about.
+// The planes of SSIM's adjoint at one row, and the shifts that s' and d' are about.
 template <class T, int gradients>
 struct AdjointRow {
   const T* plane[2 + gradients];  // ss, dd, s + d, s - d
-  T level_d, level_s;
+  T shift_d, shift_s;
 };
 
 // Pixels column .. column + count - 1 of a row. Adds the sums of the pointwise terms to `sums`,
 // after SSIM's if that is a term.
 // gradients: 0 for values only, 1 for the input's, 2 for both.
 template <class T, int gradients>
-LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t column, int count,
-                      const AdjointRow<T, gradients>* ssim, PixelRows<T>& b, double* sums) {
+LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t column, int count,
+                                    const AdjointRow<T, gradients>* ssim, PixelRows<T>& b,
+                                    double* sums) {
   using V = Vector<T>;
   const Params& p = c.p;
   const bool pointwise = p.terms.pointwise();
@@ -76,13 +78,12 @@ LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t colum
   if (pointwise && p.weight.data) c.read(p.weight, row, column, count, b.weight);
   const bool add_to_map = p.map.data && p.ssim();
   if (add_to_map) {
-    const Sink& m = p.map;
-    c.read({m.data, dtype_of<T>, m.batch, m.channel, m.row,
-            m.column}, row, column, count, b.first);
+    const TensorView& m = p.map;
+    c.read({m.data, dtype_of<T>, m.batch, m.channel, m.row, m.column}, row, column, count, b.first);
   }
 
   if (row + kRowsAhead < p.height)
-    for (const Sink* gradient : {&p.input_gradient, &p.target_gradient})
+    for (const TensorView* gradient : {&p.input_gradient, &p.target_gradient})
       if (gradient->data)
         prefetch_row<T>(*gradient, c.tile.image, c.tile.channel, row + kRowsAhead, column, count);
 
@@ -90,7 +91,7 @@ LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t colum
   for (int j = 0; j < count; j += kLanes<T>) {
     const V x = load(row_x + j), y = load(row_y + j);
     const V d = (x - y) * c.scale;
-    V by_x = {}, by_y = {};
+    V grad_x = {}, grad_y = {};
     PointwiseSum<V> sum;
     if (pointwise) {
       const V weight = p.weight.data ? load(b.weight + j) : V{} + T(1);
@@ -99,14 +100,14 @@ LAMP_STAGE static void pixel_row(const Context<T>& c, int64_t row, int64_t colum
     }
     if constexpr (gradients > 0) {
       if (ssim) {
-        const V s = (x + y) * c.scale - ssim->level_s, centred = d - ssim->level_d;
-        const V by_s = T(2) * s * load(ssim->plane[0] + j);
-        const V by_dd = T(2) * centred * load(ssim->plane[1] + j);
-        by_x = load(ssim->plane[2] + j) + by_s + by_dd;
-        if constexpr (gradients == 2) by_y = load(ssim->plane[3] + j) + by_s - by_dd;
+        const V s = (x + y) * c.scale - ssim->shift_s, centred = d - ssim->shift_d;
+        const V s_term = T(2) * s * load(ssim->plane[0] + j);
+        const V d_term = T(2) * centred * load(ssim->plane[1] + j);
+        grad_x = load(ssim->plane[2] + j) + s_term + d_term;
+        if constexpr (gradients == 2) grad_y = load(ssim->plane[3] + j) + s_term - d_term;
       }
-      store(b.first + j, (by_x + sum.dloss_dd) * c.scale);
-      if constexpr (gradients == 2) store(b.second + j, (by_y - sum.dloss_dd) * c.scale);
+      store(b.first + j, (grad_x + sum.dloss_dd) * c.scale);
+      if constexpr (gradients == 2) store(b.second + j, (grad_y - sum.dloss_dd) * c.scale);
     } else if (p.map.data) {
       store(b.first + j, add_to_map ? load(b.first + j) + sum.value : sum.value);
     }

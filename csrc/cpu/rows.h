@@ -2,16 +2,14 @@
 // namespace of an instruction set.
 
 // float16 and bfloat16 by their bits, so that no instruction set is asked for.
-LAMP_INLINE float from_bfloat16(uint16_t h) {
-  return as_value<float>(int32_t(uint32_t(h) << 16));
-}
+LAMP_INLINE float from_bfloat16(uint16_t h) { return as_value<float>(int32_t(uint32_t(h) << 16)); }
 // Sign, exponent and fraction move to their places in a float32; times 2^112 puts the exponent
 // right, also that of subnormal numbers. All exponent bits set mean infinity or NaN in both.
 LAMP_INLINE float from_float16(uint16_t h) {
   const uint32_t magnitude = uint32_t(h & 0x7fff) << 13;
   const float finite = as_value<float>(int32_t(magnitude)) * 0x1p112f;
-  const uint32_t value = magnitude >= 0x0f800000 ? magnitude | 0x7f800000
-                                                 : uint32_t(as_bits(finite));
+  const uint32_t value =
+      magnitude >= 0x0f800000 ? magnitude | 0x7f800000 : uint32_t(as_bits(finite));
   return as_value<float>(int32_t(value | uint32_t(h & 0x8000) << 16));
 }
 
@@ -36,7 +34,7 @@ template <bool to_write>
 LAMP_INLINE void prefetch(const char* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, to_write);
 }
-LAMP_INLINE void prefetch_row(const Source& s, int64_t image, int64_t channel, int64_t row,
+LAMP_INLINE void prefetch_row(const ConstTensorView& s, int64_t image, int64_t channel, int64_t row,
                               int64_t column, int64_t count) {
   if (s.column != 1) return;
   const int64_t size = size_of(s.dtype);
@@ -44,7 +42,7 @@ LAMP_INLINE void prefetch_row(const Source& s, int64_t image, int64_t channel, i
   prefetch<false>((const char*)s.data + at * size, count * size);
 }
 template <class T>
-LAMP_INLINE void prefetch_row(const Sink& s, int64_t image, int64_t channel, int64_t row,
+LAMP_INLINE void prefetch_row(const TensorView& s, int64_t image, int64_t channel, int64_t row,
                               int64_t column, int64_t count) {
   if (s.column != 1) return;
   const int64_t at = image * s.batch + channel * s.channel + row * s.row + column;
@@ -52,8 +50,8 @@ LAMP_INLINE void prefetch_row(const Sink& s, int64_t image, int64_t channel, int
 }
 
 template <class T>
-static void read_row(const Source& s, int64_t image, int64_t channel, int64_t row, int64_t column,
-                     int64_t count, T* to) {
+static void read_row(const ConstTensorView& s, int64_t image, int64_t channel, int64_t row,
+                     int64_t column, int64_t count, T* to) {
   const int64_t at = image * s.batch + channel * s.channel + row * s.row + column * s.column;
   switch (s.dtype) {
     case Dtype::float32:
@@ -71,8 +69,8 @@ static void read_row(const Source& s, int64_t image, int64_t channel, int64_t ro
 }
 
 template <class T>
-static void write_row(const Sink& s, int64_t image, int64_t channel, int64_t row, int64_t column,
-                      int64_t count, const T* from) {
+static void write_row(const TensorView& s, int64_t image, int64_t channel, int64_t row,
+                      int64_t column, int64_t count, const T* from) {
   T* to = (T*)s.data + image * s.batch + channel * s.channel + row * s.row + column * s.column;
   if (s.column == 1)
     __builtin_memcpy(to, from, count * sizeof(T));

@@ -12,7 +12,7 @@
 // What a variance is taken about. White may lie beside black anywhere in a tile, and a defect beside what
 // is nearly equal: so each window is about samples of its own, along x about the pixel in its centre, along
 // y about a row that it sees. Its variance is the mean of its rows' variances plus the variance of their
-// means. The adjoint needs a level that windows share, the tile's (levels.h).
+// means. The adjoint needs a shift that windows share, the tile's (centering.h).
 
 template <class T, int radius, int gradients>
 class SsimTile {
@@ -37,7 +37,7 @@ class SsimTile {
   static constexpr int kFold = (radius + N) / N * N;  // distances 0 .. radius from an edge
 
  public:
-  // A few hundred kilobytes, one for each thread.
+  // A partial hundred kilobytes, one for each thread.
   struct Workspace {
     alignas(64) T x[kPixels], y[kPixels], d[kPixels], s[kPixels];
     alignas(64) RingColumn<4> moments[kPositions / N];
@@ -58,9 +58,9 @@ class SsimTile {
     constants.c1 = T(p.c1);
     constants.c2 = T(p.c2);
     constants.a = T(p.ssim_scale);
-    const Levels<T> levels = levels_of(c);
-    constants.level_d = levels.d;
-    constants.level_s = levels.s;
+    const Shifts<T> shifts = shifts_of(c);
+    constants.shift_d = shifts.d;
+    constants.shift_s = shifts.s;
   }
 
   void run(double* sums) {
@@ -97,7 +97,7 @@ class SsimTile {
   const int64_t left;   // the column of window position 0
   const int positions;  // window positions: the strip's and `radius` on each side
   const int64_t first_grid_row, end_grid_row;
-  int64_t first, end;   // rows of loss to compute
+  int64_t first, end;  // rows of loss to compute
   T tap[radius + 1];
   SsimConstants<T> constants;
 
@@ -115,7 +115,7 @@ class SsimTile {
   // Constants of the tile: moments of black rows, rows without loss, and pixels never read; the
   // taps at mirrored edges.
   void prepare() {
-    const T d = -constants.level_d, s = -constants.level_s;
+    const T d = -constants.shift_d, s = -constants.shift_s;
     std::fill(w.d, w.d + kPixels, d);
     std::fill(w.s, w.s + kPixels, s);
     convolve_pixels(kRing);
@@ -125,7 +125,7 @@ class SsimTile {
       for (int t = 0; t < kFold; ++t) w.fold[j][t] = t > 0 && t + j <= radius ? tap[t + j] : T(0);
   }
 
-  LAMP_STAGE void convolve_row(int64_t row) {
+  LAMP_NOINLINE void convolve_row(int64_t row) {
     // Columns of the image that the strip's windows see; beyond them, what the border says.
     const int64_t start = left - radius;
     const int64_t low = std::max<int64_t>(start, 0);
@@ -134,7 +134,7 @@ class SsimTile {
     const T* x = c.row_of(p.input, row, low, high - low, w.x);
     const T* y = c.row_of(p.target, row, low, high - low, w.y);
     if (row + kRowsAhead < p.height)
-      for (const Source* image : {&p.input, &p.target})
+      for (const ConstTensorView* image : {&p.input, &p.target})
         prefetch_row(*image, c.tile.image, c.tile.channel, row + kRowsAhead, low, high - low);
     centre(x, y, high - low, d + low, s + low);
     if (p.border == Border::reflect) {
@@ -148,16 +148,16 @@ class SsimTile {
 
   void centre(const T* __restrict x, const T* __restrict y, int64_t count, T* __restrict d,
               T* __restrict s) const {
-    const T scale = c.scale, level_d = constants.level_d, level_s = constants.level_s;
+    const T scale = c.scale, shift_d = constants.shift_d, shift_s = constants.shift_s;
     for (int64_t j = 0; j < count; ++j) {
-      d[j] = (x[j] - y[j]) * scale - level_d;
-      s[j] = (x[j] + y[j]) * scale - level_s;
+      d[j] = (x[j] - y[j]) * scale - shift_d;
+      s[j] = (x[j] + y[j]) * scale - shift_s;
     }
   }
 
   // Mean and variance of d and s along x, to row `slot` of the ring. Symmetric taps: g_k meets the sum
   // of what lies k to both sides.
-  LAMP_STAGE void convolve_pixels(int slot) {
+  LAMP_NOINLINE void convolve_pixels(int slot) {
     const Taps g = taps();
     const int end = positions;
     T(*out)[kRing + 1][N] = w.moments[0];
@@ -192,7 +192,7 @@ class SsimTile {
   }
 
   // kRows windows one above the other from the kRing rows that they see, of one plane.
-  LAMP_STAGE void along_y(const T (*ring)[N], const int* slot, const Taps& g, V* out) {
+  LAMP_NOINLINE void along_y(const T (*ring)[N], const int* slot, const Taps& g, V* out) {
     V sum[kRows] = {};
 #pragma GCC unroll 32
     for (int t = 0; t < kRing; ++t) {
@@ -207,14 +207,14 @@ class SsimTile {
   }
 
   // Mean and variance of kRows windows, from those of the rows that they see.
-  LAMP_STAGE void moments_along_y(const T (*means)[N], const T (*variances)[N], const int* slot,
-                                   const Taps& g, V* mean, V* var) {
+  LAMP_NOINLINE void moments_along_y(const T (*means)[N], const T (*variances)[N], const int* slot,
+                                     const Taps& g, V* mean, V* var) {
     for (int q = 0; q < kRows; q += kAboutOne) {
-      const V level = load(means[slot[q + kAboutOne / 2 + radius]]);
+      const V shift = load(means[slot[q + kAboutOne / 2 + radius]]);
       V sum[kAboutOne] = {}, squares[kAboutOne] = {};
 #pragma GCC unroll 32
       for (int t = 0; t < kAboutOne + 2 * radius; ++t) {
-        const V v = load(means[slot[q + t]]) - level;
+        const V v = load(means[slot[q + t]]) - shift;
         const V square = load(variances[slot[q + t]]) + v * v;
 #pragma GCC unroll 8
         for (int i = 0; i < kAboutOne; ++i) {
@@ -225,7 +225,7 @@ class SsimTile {
         }
       }
       for (int i = 0; i < kAboutOne; ++i) {
-        mean[q + i] = sum[i] + level;
+        mean[q + i] = sum[i] + shift;
         var[q + i] = variance(squares[i], sum[i]);
       }
     }
@@ -233,7 +233,7 @@ class SsimTile {
 
   // Loss of rows row .. row + rows - 1 and, for the gradient, their h planes. Returns the sum of
   // what lies in the tile.
-  LAMP_STAGE double statistics(int64_t row, int rows) {
+  LAMP_NOINLINE double statistics(int64_t row, int rows) {
     const Taps g = taps();
     const SsimConstants<T> constants = this->constants;
     const Amplification<T> a = c.formula.amplification;
@@ -301,7 +301,7 @@ class SsimTile {
   }
 
   // G_x^T of one row of h.
-  LAMP_STAGE void adjoint_x(int64_t row, const T (*h)[kPositions]) {
+  LAMP_NOINLINE void adjoint_x(int64_t row, const T (*h)[kPositions]) {
     const Taps g = taps();
     const int columns = c.columns;
     for (int k = 0; k < kPlanes; ++k) {
@@ -340,12 +340,10 @@ class SsimTile {
     }
   }
 
-  int adjoint_of(int64_t row) const {
-    return row >= first && row < end ? int(row % kRing) : kRing;
-  }
+  int adjoint_of(int64_t row) const { return row >= first && row < end ? int(row % kRing) : kRing; }
 
   // G_y^T for pixel rows row .. row + kRows - 1.
-  LAMP_STAGE void adjoint_y(int64_t row) {
+  LAMP_NOINLINE void adjoint_y(int64_t row) {
     const Taps g = taps();
     int slot[kRing];
     for (int t = 0; t < kRing; ++t) slot[t] = adjoint_of(row - radius + t);
@@ -382,8 +380,8 @@ class SsimTile {
     if constexpr (gradients > 0) {
       AdjointRow<T, gradients> ssim;
       for (int k = 0; k < kPlanes; ++k) ssim.plane[k] = w.gradient[q][k];
-      ssim.level_d = constants.level_d;
-      ssim.level_s = constants.level_s;
+      ssim.shift_d = constants.shift_d;
+      ssim.shift_s = constants.shift_s;
       pixel_row<T, gradients>(c, row, c.tile.column, c.columns, &ssim, w.pixels, sums);
     } else {
       pixel_row<T, 0>(c, row, c.tile.column, c.columns, nullptr, w.pixels, sums);

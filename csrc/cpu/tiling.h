@@ -15,7 +15,7 @@ struct Tiling {
   // positions) until their rings, about 500 bytes a column, leave the L2 cache.
   static constexpr int64_t kWidest = 256;
   static constexpr int64_t kWidthStep = 16;    // floats in the widest vector
-  static constexpr int64_t kHighest = 1024;    // rows: the level follows the image a little
+  static constexpr int64_t kHighest = 1024;    // rows: the shift follows the image a little
   static constexpr int64_t kLowest = 64;       // rows: a seam costs the work of about 13
   static constexpr int64_t kEnoughTiles = 16;  // so that several cores share one plane
   // Pointwise losses have no halo: pieces large enough to hide what a piece costs.
@@ -49,9 +49,12 @@ struct Tiling {
     const int64_t band = index % bands, strip = index / bands % strips;
     const int64_t plane = index / tiles_per_plane();
     const int64_t row = band * band_height, column = strip * strip_width;
-    return {plane / channels, plane % channels,
-            row, std::min(row + band_height, height),
-            column, std::min(column + strip_width, width)};
+    return {plane / channels,
+            plane % channels,
+            row,
+            std::min(row + band_height, height),
+            column,
+            std::min(column + strip_width, width)};
   }
 };
 

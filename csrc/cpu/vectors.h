@@ -1,9 +1,9 @@
 // Vectors of LAMP_VECTOR_BYTES by GCC's vector extension, which clang has too. Included in the
-// namespace of an instruction set; see kernel_v3.cpp.
+// namespace of an instruction set; see kernel_avx2.cpp.
 
 #define LAMP_INLINE static inline __attribute__((always_inline))
 #define LAMP_UNROLL _Pragma("GCC unroll 16")
-#define LAMP_STAGE __attribute__((noinline))  // registers are allocated stage by stage
+#define LAMP_NOINLINE __attribute__((noinline))  // registers are allocated stage by stage
 
 template <class T>
 struct vector_of;

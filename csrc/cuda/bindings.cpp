@@ -52,13 +52,12 @@ cuda::Device current_device(int32_t index) {
 struct Cuda {
   static bool has(const Tensor& t) { return t.is_cuda(); }
 
-  static void run(Params& p, const Tensor& like, bool wide, void* shares, Sums sums) {
+  static void run(Params& p, const Tensor& like, bool use_double, void* scaled_sums, Sums sums) {
     const int32_t index = like.get_device_index();
     const torch::stable::accelerator::DeviceGuard guard(index);
-    const cuda::Call call(p, wide, current_device(index));
-    const Tensor scratch =
-        torch::stable::new_empty(like, {call.scratch_bytes()}, ScalarType::Byte);
-    call.enqueue(shares, sums, scratch.mutable_data_ptr(), current_stream(index));
+    const cuda::Call call(p, use_double, current_device(index));
+    const Tensor scratch = torch::stable::new_empty(like, {call.scratch_bytes()}, ScalarType::Byte);
+    call.enqueue(scaled_sums, sums, scratch.mutable_data_ptr(), current_stream(index));
   }
 };
 
@@ -70,10 +69,10 @@ void scale_(const Tensor& gradient, const Tensor& factor) {
                       gradient.dim() == 4 &&
                       (gradient.is_contiguous() || is_channels_last(gradient)),
                   "expected a gradient (N, C, H, W) in float32 or float64, dense");
-  STD_TORCH_CHECK(factor.scalar_type() == dtype &&
-                      (factor.dim() == 0 ||
-                       (factor.dim() == 1 && factor.size(0) == gradient.size(0))),
-                  "expected factors (N,), or one (), in the gradient's type");
+  STD_TORCH_CHECK(
+      factor.scalar_type() == dtype &&
+          (factor.dim() == 0 || (factor.dim() == 1 && factor.size(0) == gradient.size(0))),
+      "expected factors (N,), or one (), in the gradient's type");
   const int32_t index = gradient.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(index);
   const int64_t images = gradient.size(0);

@@ -135,43 +135,43 @@ LAMP_DEVICE T value_of(Raw<T> raw, Dtype dtype) {
 
 // Element `at` of a source.
 template <class T>
-LAMP_DEVICE Raw<T> load_raw(const Source& s, int64_t at) {
+LAMP_DEVICE Raw<T> load_raw(const ConstTensorView& s, int64_t at) {
   return raw_at<T>(static_cast<const char*>(s.data) + at * size_of(s.dtype), s.dtype);
 }
 template <class T>
-LAMP_DEVICE T load(const Source& s, int64_t at) {
+LAMP_DEVICE T load(const ConstTensorView& s, int64_t at) {
   return value_of<T>(load_raw<T>(s, at), s.dtype);
 }
 
 // Where in a tensor one plane begins.
-template <class Tensor>  // Source or Sink
+template <class Tensor>  // ConstTensorView or TensorView
 LAMP_DEVICE int64_t plane_of(const Tensor& s, int64_t image, int64_t channel) {
   return image * s.batch + channel * s.channel;
 }
 
 // `common`: elements of T whose columns lie side by side, in rows of which 32 bits count the bytes.
 template <class T>
-LAMP_DEVICE const char* common_place(const Source& s, int64_t plane, int row, int column) {
+LAMP_DEVICE const char* common_place(const ConstTensorView& s, int64_t plane, int row, int column) {
   return static_cast<const char*>(s.data) + plane * int64_t(sizeof(T)) +
          int64_t(row) * (int(s.row) * int(sizeof(T))) + int64_t(column) * int64_t(sizeof(T));
 }
 // Where they are not common a switch parts each load from the next.
 template <bool common, class T>
-LAMP_DEVICE Raw<T> load_raw(const Source& s, int64_t plane, int row, int column) {
+LAMP_DEVICE Raw<T> load_raw(const ConstTensorView& s, int64_t plane, int row, int column) {
   if constexpr (common) return bits_at<Raw<T>>(common_place<T>(s, plane, row, column));
   return load_raw<T>(s, plane + row * s.row + column * s.column);
 }
 template <bool common, class T>
-LAMP_DEVICE T value_of(Raw<T> raw, const Source& s) {
+LAMP_DEVICE T value_of(Raw<T> raw, const ConstTensorView& s) {
   return common ? same_bits<T>(raw) : value_of<T>(raw, s.dtype);
 }
 
 template <class T>
-LAMP_DEVICE Raw<T> load_raw_at(const Source& s, const Tile& tile, int row, int column) {
+LAMP_DEVICE Raw<T> load_raw_at(const ConstTensorView& s, const Tile& tile, int row, int column) {
   return load_raw<T>(s, plane_of(s, tile.image, tile.channel) + row * s.row + column * s.column);
 }
 template <class T>
-LAMP_DEVICE T load_at(const Source& s, const Tile& tile, int row, int column) {
+LAMP_DEVICE T load_at(const ConstTensorView& s, const Tile& tile, int row, int column) {
   return value_of<T>(load_raw_at<T>(s, tile, row, column), s.dtype);
 }
 
@@ -251,17 +251,17 @@ struct Factors {
 
 // ---- Sums ---------------------------------------------------------------------------------------
 
-// A sum of many numbers: in T over a few of them, in double from there on, because float64 is a
+// A sum of many numbers: in T over a partial of them, in double from there on, because float64 is a
 // 32nd or a 64th as fast on most devices.
 template <class T>
 struct Sum {
-  static constexpr int kFew = 32;
-  T few = 0;
+  static constexpr int kFlushEvery = 32;
+  T partial = 0;
   double total = 0;
 
   LAMP_DEVICE void flush() {
-    total += double(few);
-    few = 0;
+    total += double(partial);
+    partial = 0;
   }
 };
 
@@ -279,7 +279,7 @@ LAMP_DEVICE void sums_of_block(T (&values)[count], T* scratch) {
   __syncthreads();
   LAMP_UNROLL
   for (int k = 0; k < count; ++k) values[k] = scratch[k];
-  LAMP_ROLLED  // warps are few
+  LAMP_ROLLED  // warps are partial
   for (int i = 1; i < warps; ++i) {
     LAMP_UNROLL
     for (int k = 0; k < count; ++k) values[k] += scratch[i * count + k];

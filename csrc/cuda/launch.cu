@@ -90,8 +90,7 @@ Device describe_device(int device) {
   };
   Device d;
   d.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, "number of multiprocessors");
-  d.shared_memory =
-      attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "size of the shared memory");
+  d.shared_memory = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "size of the shared memory");
   d.cache = attribute(cudaDevAttrL2CacheSize, "size of the L2 cache");
   const double clock = 1e3 * attribute(cudaDevAttrClockRate, "clock");
   // Memory sends twice a cycle.
@@ -102,15 +101,14 @@ Device describe_device(int device) {
   if (bandwidth > 0) d.bandwidth = bandwidth;
   // Compute capabilities 7.5 and 8.0 have 16 lanes for float32 in each scheduler, others 32. About a
   // third of the instructions are not for these lanes.
-  const int capability =
-      10 * attribute(cudaDevAttrComputeCapabilityMajor, "compute capability") +
-      attribute(cudaDevAttrComputeCapabilityMinor, "compute capability");
+  const int capability = 10 * attribute(cudaDevAttrComputeCapabilityMajor, "compute capability") +
+                         attribute(cudaDevAttrComputeCapabilityMinor, "compute capability");
   d.issue_cycles = capability <= 80 ? 4.0 / 3 : 1;
   return d;
 }
 
-Call::Call(const Params& p, bool wide, const Device& device, Design design)
-    : p_(p), wide_(wide), device_(device) {
+Call::Call(const Params& p, bool use_double, const Device& device, Design design)
+    : p_(p), use_double_(use_double), device_(device) {
   if (p.target_gradient.data && !p.input_gradient.data) {  // every term is symmetric in its images
     std::swap(p_.input, p_.target);
     std::swap(p_.input_gradient, p_.target_gradient);
@@ -124,7 +122,7 @@ Call::Call(const Params& p, bool wide, const Device& device, Design design)
     throw std::runtime_error("an image of 2^28 rows or columns is too large for SSIM");
   if (planes() >= kMostPlanes)
     throw std::runtime_error("2^31 planes of images are too many for SSIM");
-  use(plan_ssim(p_, wide_, device_, design));
+  use(plan_ssim(p_, use_double_, device_, design));
 }
 
 void Call::use(const Plan& plan) {
@@ -135,7 +133,7 @@ void Call::use(const Plan& plan) {
 int64_t Call::h_at() const {
   return round_up(planes() * per_plane_ * p_.terms.count() * int64_t(sizeof(double)), kAligned);
 }
-int64_t Call::levels_at() const {
+int64_t Call::shifts_at() const {
   const Tiling& t = plan_.tiling;
   const int64_t h = plan_.gradients ? t.h_plane(plan_.gradients_count) * int64_t(sizeof(float)) : 0;
   return h_at() + round_up(plan_.planes_at_once * h, kAligned);
@@ -143,7 +141,7 @@ int64_t Call::levels_at() const {
 int64_t Call::scratch_bytes() const {
   if (!plan_.gradients) return h_at();
   const Tiling& t = plan_.tiling;
-  return levels_at() + plan_.planes_at_once * t.strips * t.height * 2 * int64_t(sizeof(float));
+  return shifts_at() + plan_.planes_at_once * t.strips * t.height * 2 * int64_t(sizeof(float));
 }
 
 void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
@@ -154,7 +152,7 @@ void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
     const int64_t before = first_plane * tiling.tiles_per_plane();
     in_launches(count * tiling.tiles_per_plane(), device_, [&](int64_t first, int64_t blocks) {
       variant.launch({p_, tiling, tiling.range(before + first), blocks, common, partial,
-                      first_plane, scratch + h_at(), scratch + levels_at(), device_, stream});
+                      first_plane, scratch + h_at(), scratch + shifts_at(), device_, stream});
     });
   };
   if (!plan_.gradients) return launch(*plan_.variant, plan_.tiling, plan_.common, 0, planes());
@@ -166,26 +164,29 @@ void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
   if (p_.terms.pointwise()) launch_pixels<float>(p_, nullptr, device_, stream);
 }
 
-void Call::enqueue(void* shares, Sums sums, void* scratch, cudaStream_t stream) const {
+void Call::enqueue(void* scaled_sums, Sums sums, void* scratch, cudaStream_t stream) const {
   double* const partial = static_cast<double*>(scratch);
   if (!is_empty(p_)) {
-    if (p_.ssim()) enqueue_ssim(static_cast<char*>(scratch), stream);
-    else (wide_ ? launch_pixels<double> : launch_pixels<float>)(p_, partial, device_, stream);
+    if (p_.ssim())
+      enqueue_ssim(static_cast<char*>(scratch), stream);
+    else
+      (use_double_ ? launch_pixels<double> : launch_pixels<float>)(p_, partial, device_, stream);
   }
-  if (!shares) return;
-  SumArguments a{partial, 0, p_.batch, p_.channels * per_plane_, p_.terms.count(), sums == Sums::terms,
-                 p_.factors, {}, shares};
+  if (!scaled_sums) return;
+  SumArguments a{
+      partial,    0,  p_.batch,   p_.channels * per_plane_, p_.terms.count(), sums == Sums::terms,
+      p_.factors, {}, scaled_sums};
   std::copy_n(p_.shared_factors, kMetrics, a.shared_factors);
   if (sums == Sums::batch)
-    (wide_ ? launch_batch_sum<double> : launch_batch_sum<float>)(a, stream);
+    (use_double_ ? launch_batch_sum<double> : launch_batch_sum<float>)(a, stream);
   else
-    (wide_ ? launch_sums<double> : launch_sums<float>)(a, device_, stream);
+    (use_double_ ? launch_sums<double> : launch_sums<float>)(a, device_, stream);
 }
 
 void scale(void* gradient, const void* factor, int64_t stride, int64_t images, int64_t size,
-           bool wide, const Device& device, cudaStream_t stream) {
+           bool use_double, const Device& device, cudaStream_t stream) {
   const ScaleArguments a{gradient, factor, stride, size, 0, 0};
-  if (size) (wide ? launch_scale<double> : launch_scale<float>)(a, images, device, stream);
+  if (size) (use_double ? launch_scale<double> : launch_scale<float>)(a, images, device, stream);
 }
 
 }  // namespace lamp_kernels::cuda

@@ -1,13 +1,13 @@
 // The moments of d and s in the windows of a thread.
 //
-// Squares about a level far from a window's pixels cost its variance digits, and where light lies beside
-// dark the tile's level of s is far from both. So a thread has a level of its own above that. When rows
-// come that are far from it, the level moves to them, and with it what is summed up.
+// Squares about a shift far from a window's pixels cost its variance digits, and where light lies beside
+// dark the tile's shift of s is far from both. So a thread has a shift of its own above that. When rows
+// come that are far from it, the shift moves to them, and with it what is summed up.
 //
 // At an edge along y, windows of both sides are under way. A window that sees much of both sides has a
-// large variance, and misses no digits. To any other window the level must be near. So the level stays
+// large variance, and misses no digits. To any other window the shift must be near. So the shift stays
 // until the next window that ends sees at least 1/200 of the new side. The windows beyond the edge have
-// not seen much by then, unless sigma is small for the window: an edge between 0 and 1 costs a few 1e-6
+// not seen much by then, unless sigma is small for the window: an edge between 0 and 1 costs a partial 1e-6
 // where sigma is at least a tenth of the window, and up to 2e-4 where it is less.
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace lamp_kernels::cuda {
 
-// G* of d, s, d^2 and s^2, about the levels.
+// G* of d, s, d^2 and s^2, about the shifts.
 template <class T>
 struct PowerMeans {
   T d, s, d2, s2;
@@ -24,7 +24,8 @@ struct PowerMeans {
 // G_x of these at column `c` of a thread. Symmetric taps: tap k meets the sum of what lies
 // k to both sides.
 template <int radius, int columns, class T>
-LAMP_DEVICE PowerMeans<T> along_x(const Seen<radius, columns, Pixel<T>>& seen, int c, const T* tap) {
+LAMP_DEVICE PowerMeans<T> along_x(const Seen<radius, columns, Pixel<T>>& seen, int c,
+                                  const T* tap) {
   const Pixel<T> centre = seen.at[c + radius];
   PowerMeans<T> m;
   m.d = tap[0] * centre.d;
@@ -42,7 +43,7 @@ LAMP_DEVICE PowerMeans<T> along_x(const Seen<radius, columns, Pixel<T>>& seen, i
   return m;
 }
 
-// The sums under way of means and squares about a level, which moves up `by`.
+// The sums under way of means and squares about a shift, which moves up `by`.
 template <int radius, class T, class Sums>
 LAMP_DEVICE void raise_level(Sums& mean, Sums& square, T by, const T* tap) {
   T seen = 0;  // the taps of the rows that a window has seen
@@ -62,9 +63,9 @@ class MomentWindows {
   static constexpr bool kFollows = sizeof(T) == 4;  // float64 has digits to spare
 
   Sums sums_[4 * columns];
-  T level_ = 0;         // of s
-  T by_ = 0;            // how far above it the last row lies, if that is to be followed
-  int far_rows_ = 0;    // the last rows, all far from it
+  T level_ = 0;          // of s
+  T by_ = 0;             // how far above it the last row lies, if that is to be followed
+  int far_rows_ = 0;     // the last rows, all far from it
   bool follow_ = false;  // whether a thread of this warp is to follow
 
  public:
@@ -75,7 +76,7 @@ class MomentWindows {
   }
 
   // A row of pixels for all windows that see it. Of those that end there `moments`, about the tile's
-  // levels.
+  // shifts.
   LAMP_DEVICE void push_row(const Pixel<T>* row, const SsimArguments<T>& a, Moments<T>* moments) {
     const T* const tap = a.tap;
     const Row seen = about_level(row);
@@ -94,7 +95,8 @@ class MomentWindows {
       const T mean_d = push<radius>(sums[0], m.d, tap), mean_s = push<radius>(sums[1], m.s, tap);
       const T square_d = push<radius>(sums[2], m.d2, tap);
       const T square_s = push<radius>(sums[3], m.s2, tap);
-      moments[c] = {mean_d, mean_s + level_, variance(square_d, mean_d), variance(square_s, mean_s)};
+      moments[c] = {mean_d, mean_s + level_, variance(square_d, mean_d),
+                    variance(square_s, mean_s)};
     }
   }
 
@@ -110,7 +112,7 @@ class MomentWindows {
       Sums &mean = sums_[4 * c + 1], &square = sums_[4 * c + 3];
       raise_level<radius>(mean, square, by_, tap);
       // Of a window that begins with this row, the row may be more than 1/200: it is taken about the
-      // new level.
+      // new shift.
       const PowerMeans<T> m = along_x<radius>(seen, c, tap);
       mean[2 * radius - 1] = tap[radius] * m.s;
       square[2 * radius - 1] = tap[radius] * m.s2;

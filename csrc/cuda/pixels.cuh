@@ -46,9 +46,9 @@ __global__ void __launch_bounds__(kPixelThreads)
     const T y = load<T>(p.target, at(p.target, row, column));
     const T weight = p.weight.data ? load<T>(p.weight, at(p.weight, row, column)) : T(1);
     const T d = (x - y) * a.scale;
-    const PointwiseSum<T> sum = pointwise_terms(d, weight, a.formula, factor.of,
-                                                [&](int m, T value) { sums[m] += value; });
-    auto write = [&](const Sink& s, T v) {
+    const PointwiseSum<T> sum =
+        pointwise_terms(d, weight, a.formula, factor.of, [&](int m, T value) { sums[m] += value; });
+    auto write = [&](const TensorView& s, T v) {
       T& to = static_cast<T*>(s.data)[at(s, row, column)];
       to = a.partial ? v : to + v;
     };

@@ -15,7 +15,7 @@ constexpr double kLaunchSeconds = 0.9e-6;
 constexpr double kBandwidthShare = 0.9;  // of the DRAM's, that a kernel reaches
 
 // Whether a kernel may read images as floats whose columns lie side by side.
-bool is_plain(const Source& s) {
+bool is_dense_float(const ConstTensorView& s) {
   return s.dtype == Dtype::float32 && s.column == 1 && s.row >= 0 && s.row <= INT32_MAX / 4;
 }
 // Whether pairs of columns may be read or written at once, wherever a tile begins.
@@ -30,18 +30,19 @@ bool has_pairs(const Tensor& s, const Params& p) {
 struct Question {
   int64_t batch, channels, height, width;
   int radius, gradients;
-  bool wide;    // computes in float64
-  bool plain;   // images that may be read as floats side by side ...
-  bool common;  // ... with no weight, no pointwise term and no map
-  bool pairs;   // of columns may be read and written at once
+  bool use_double;   // computes in float64
+  bool dense_float;  // images that may be read as floats side by side ...
+  bool common;       // ... with no weight, no pointwise term and no map
+  bool pairs;        // of columns may be read and written at once
   Design design;
   Device device;
 
-  Question(const Params& p, bool computes_wide, const Device& of, Design wanted)
+  Question(const Params& p, bool computes_double, const Device& of, Design wanted)
       : batch(p.batch), channels(p.channels), height(p.height), width(p.width), radius(p.radius),
         gradients(int(p.input_gradient.data != nullptr) + int(p.target_gradient.data != nullptr)),
-        wide(computes_wide), plain(is_plain(p.input) && is_plain(p.target)),
-        common(plain && !p.weight.data && !p.terms.pointwise() && !p.map.data),
+        use_double(computes_double),
+        dense_float(is_dense_float(p.input) && is_dense_float(p.target)),
+        common(dense_float && !p.weight.data && !p.terms.pointwise() && !p.map.data),
         pairs(p.width % 2 == 0 && has_pairs(p.input, p) && has_pairs(p.target, p) &&
               (gradients < 1 || has_pairs(p.input_gradient, p)) &&
               (gradients < 2 || has_pairs(p.target_gradient, p))),
@@ -64,9 +65,8 @@ Plan plan_one(const Params& p, const Question& q) {
   const Device& device = q.device;
   Plan plan{};
   plan.design = Design::one;
-  plan.common =
-      !q.wide && q.gradients == 1 && q.common && q.pairs && q.height > q.radius + 1;
-  plan.variant = &(q.wide        ? double_one
+  plan.common = !q.use_double && q.gradients == 1 && q.common && q.pairs && q.height > q.radius + 1;
+  plan.variant = &(q.use_double  ? double_one
                    : plan.common ? float_one_common
                                  : float_one)(q.radius, q.gradients);
   const int64_t planes = p.batch * p.channels;
@@ -82,8 +82,10 @@ int64_t h_plane_bytes(const Params& p, int gradients) {
   t.width = int(p.width), t.height = int(p.height);
   return t.h_plane(gradients) * int64_t(sizeof(float));
 }
-// h may take half of the cache; its levels, a fiftieth of it at most, are not counted.
-int64_t planes_in_cache(int64_t h_bytes, const Device& device) { return device.cache / 2 / h_bytes; }
+// h may take half of the cache; its shifts, a fiftieth of it at most, are not counted.
+int64_t planes_in_cache(int64_t h_bytes, const Device& device) {
+  return device.cache / 2 / h_bytes;
+}
 
 Plan plan_two(const Params& p, const Question& q) {
   const Device& device = q.device;
@@ -106,20 +108,19 @@ Plan plan_two(const Params& p, const Question& q) {
   plan.planes_at_once = at_once;
   plan.gradients = &float_gradients(p.radius, gradients);
   plan.gradients_count = gradients;
-  plan.gradients_common = q.plain && (q.pairs || plan.gradients->resources.columns == 1);
+  plan.gradients_common = q.dense_float && (q.pairs || plan.gradients->resources.columns == 1);
   const Tilings tilings = best_tilings(p, losses, plan.gradients->resources, at_once, device);
   plan.tiling = tilings.losses;
   plan.gradients_tiling = tilings.gradients;
-  plan.seconds =
-      double(groups) *
-          (seconds_of(p, losses, plan.tiling, at_once, device) +
-           seconds_of(p, plan.gradients->resources, plan.gradients_tiling, at_once, device));
+  plan.seconds = double(groups) *
+                 (seconds_of(p, losses, plan.tiling, at_once, device) +
+                  seconds_of(p, plan.gradients->resources, plan.gradients_tiling, at_once, device));
   return plan;
 }
 
 Plan planned(const Params& p, const Question& q) {
-  if (!q.wide && !q.gradients) return plan_two(p, q);
-  if (q.wide || q.design == Design::one) return plan_one(p, q);
+  if (!q.use_double && !q.gradients) return plan_two(p, q);
+  if (q.use_double || q.design == Design::one) return plan_one(p, q);
   if (q.design == Design::two) return plan_two(p, q);
   const Plan one = plan_one(p, q);
   if (planes_in_cache(h_plane_bytes(p, q.gradients), q.device) == 0) return one;
@@ -129,7 +130,7 @@ Plan planned(const Params& p, const Question& q) {
 
 }  // namespace
 
-Plan plan_ssim(const Params& p, bool wide, const Device& device, Design design) {
+Plan plan_ssim(const Params& p, bool use_double, const Device& device, Design design) {
   // Some 15 us of the host, for hundreds of tilings: a thread keeps the plans of its last shapes.
   struct Kept {
     Question question;
@@ -137,7 +138,7 @@ Plan plan_ssim(const Params& p, bool wide, const Device& device, Design design) 
   };
   constexpr size_t kKept = 16;
   thread_local std::array<Kept, kKept> kept{};
-  const Question question(p, wide, device, design);
+  const Question question(p, use_double, device, design);
   const auto hash = uint64_t(p.batch * 31 + p.channels * 37 + p.height * 41 + p.width * 43 +
                              p.radius * 3 + question.gradients);
   Kept& own = kept[hash % kKept];

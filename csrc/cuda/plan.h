@@ -27,6 +27,7 @@ struct Plan {
 
 // What is the fastest of the design. Throws std::runtime_error where the device or the shape has
 // none.
-Plan plan_ssim(const Params& p, bool wide, const Device& device, Design design = Design::fastest);
+Plan plan_ssim(const Params& p, bool use_double, const Device& device,
+               Design design = Design::fastest);
 
 }  // namespace lamp_kernels::cuda

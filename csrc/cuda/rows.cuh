@@ -30,7 +30,7 @@ struct Axis {
   };
   LAMP_DEVICE Run run(int v) const {
     if (reflects) {
-      // Windows see few mirror images, most of them none: no division.
+      // Windows see partial mirror images, most of them none: no division.
       const int edge = end - 1;
       int step = 1, run_end = edge;
       LAMP_ROLLED
@@ -64,12 +64,16 @@ struct Edges {
   }
   LAMP_DEVICE bool has(int i) const { return i == first || i == last; }
   template <class T>
-  LAMP_DEVICE T factor(int i) const { return has(i) ? T(2) : T(1); }
+  LAMP_DEVICE T factor(int i) const {
+    return has(i) ? T(2) : T(1);
+  }
   template <class T>
-  LAMP_DEVICE T share(int i) const { return has(i) ? T(0.5) : T(1); }
+  LAMP_DEVICE T share(int i) const {
+    return has(i) ? T(0.5) : T(1);
+  }
 };
 
-// A pixel, about the levels and in units of data_range.
+// A pixel, about the shifts and in units of data_range.
 template <class T>
 struct alignas(2 * sizeof(T)) Pixel {
   T d, s;
@@ -122,7 +126,7 @@ class RowReader {
       start(p.target, y, y_step);
     }
   }
-  LAMP_DEVICE void start(const Source& s, const char** at, int& bytes) const {
+  LAMP_DEVICE void start(const ConstTensorView& s, const char** at, int& bytes) const {
     const int row_bytes = int(s.row) * int(sizeof(T));
     const char* const of_row = static_cast<const char*>(s.data) +
                                plane_of(s, tile.image, tile.channel) * int64_t(sizeof(T)) +
@@ -176,15 +180,15 @@ class RowReader {
 
   // Writes the row that this buffer was last asked for.
   template <int buffer>
-  LAMP_DEVICE void deposit(Pixel<T>* to, T scale, T level_d, T level_s) const {
+  LAMP_DEVICE void deposit(Pixel<T>* to, T scale, T shift_d, T shift_s) const {
     const Pieces& from = buffers[buffer];
     LAMP_UNROLL
     for (int i = 0; i < kPieces; ++i) {
       if (!has_piece(i)) continue;
       const T x_here = value_of<common, T>(from.x[i], p.input);
       const T y_here = value_of<common, T>(from.y[i], p.target);
-      to[piece<columns>(i)] = {(x_here - y_here) * scale - level_d,
-                               (x_here + y_here) * scale - level_s};
+      to[piece<columns>(i)] = {(x_here - y_here) * scale - shift_d,
+                               (x_here + y_here) * scale - shift_s};
     }
   }
 

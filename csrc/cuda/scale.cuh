@@ -8,12 +8,12 @@
 namespace lamp_kernels::cuda {
 
 struct ScaleArguments {
-  void* gradient;        // (images, size), dense
-  const void* factor;    // (images,), `stride` apart
+  void* gradient;      // (images, size), dense
+  const void* factor;  // (images,), `stride` apart
   int64_t stride;
-  int64_t size;          // of an image
-  int64_t per_image;     // blocks
-  int64_t first_block;   // of this launch
+  int64_t size;         // of an image
+  int64_t per_image;    // blocks
+  int64_t first_block;  // of this launch
 };
 
 // What one instruction reads.

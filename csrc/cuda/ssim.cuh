@@ -1,7 +1,7 @@
 // SSIM's loss and its gradient in one launch, with the pointwise terms beside it: a block walks down
 // a tile, a thread for one or two columns. Neither torch nor the launch is known here.
 //
-//   pixels (row)    --RowReader-->         shared: d, s of the row, about the tile's levels
+//   pixels (row)    --RowReader-->         shared: d, s of the row, about the tile's shifts
 //   d, s            --along_x-->   G_x of d, s, d^2, s^2 at a thread's columns
 //   these           --push-->              G_y of them: a finished row, radius rows later
 //   moments         --statistics-->        loss, and h planes to shared
@@ -72,11 +72,11 @@ class SsimTile {
 
  private:
   using PixelOf = Pixel<T>;
-  using Pixels = Neighbours<PixelOf, kColumns>;
-  using Values = Neighbours<T, kColumns>;
+  using Pixels = Adjacent<PixelOf, kColumns>;
+  using Values = Adjacent<T, kColumns>;
   using Rest = HRest<T, gradients>;
-  using Pairs = Neighbours<HPair<T>, kColumns>;
-  using Rests = Neighbours<Rest, kColumns>;
+  using Pairs = Adjacent<HPair<T>, kColumns>;
+  using Rests = Adjacent<Rest, kColumns>;
   using AdjointSums =
       std::conditional_t<kAdjointInShared, SumsInShared<T, radius>, SumsInRegisters<T, radius>>;
   using MomentSums =
@@ -106,7 +106,7 @@ class SsimTile {
   bool counted[kColumns];
   // Of its pixels: whether there are any, and the share of the adjoint that is theirs.
   bool active;
-  int shift;  // how far from its own the columns lie whose adjoint this thread computes
+  int column_offset;  // how far from its own the columns lie whose adjoint this thread computes
   T share[kColumns];
 
   // A gradient where this thread writes it next, row after row; `whole`: all its columns, side by
@@ -140,7 +140,7 @@ class SsimTile {
     }
     active = pixel_column(0) < tile.end_column;
     const int last = (tile.end_column - tile.column - 1) / kColumns;
-    shift = (min(thread, last) - thread) * kColumns;
+    column_offset = (min(thread, last) - thread) * kColumns;
     if constexpr (gradients > 0) place(p.input_gradient, input_gradient);
     if constexpr (gradients == 2) place(p.target_gradient, target_gradient);
   }
@@ -151,9 +151,9 @@ class SsimTile {
     const int first = tile.row - kHalo;
     int v = first - radius, slot = 0;
     reader.template fetch<0>();
-    const Levels<T> levels = levels_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
-    constants.level_d = levels.d;
-    constants.level_s = levels.s;
+    const Shifts<T> shifts = shifts_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
+    constants.shift_d = shifts.d;
+    constants.shift_s = shifts.s;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c)
       if (own_factor[c] != T(0)) own_factor[c] *= factor.of[0];
@@ -167,9 +167,7 @@ class SsimTile {
   LAMP_DEVICE HPair<T>* h_pairs(int v) const {
     return reinterpret_cast<HPair<T>*>(h + (v & 1) * kPlanes * positions);
   }
-  LAMP_DEVICE Rest* h_rests(int v) const {
-    return reinterpret_cast<Rest*>(h_pairs(v) + positions);
-  }
+  LAMP_DEVICE Rest* h_rests(int v) const { return reinterpret_cast<Rest*>(h_pairs(v) + positions); }
   LAMP_DEVICE int window_column(int c) const { return tile.column - kHalo + kColumns * thread + c; }
   LAMP_DEVICE int pixel_column(int c) const { return tile.column + kColumns * thread + c; }
 
@@ -179,7 +177,7 @@ class SsimTile {
   LAMP_DEVICE void walk(int& v, int stop, int& slot) {
     while (v < stop) {
       reader.continue_run();
-      const int some = min(v + min(reader.left_in_run(), Sum<T>::kFew), stop);
+      const int some = min(v + min(reader.left_in_run(), Sum<T>::kFlushEvery), stop);
       int last = 0;  // slot of the row before
       for (; v < some && !windows.must_follow(); ++v) {
         step<full>(v, slot);
@@ -195,8 +193,9 @@ class SsimTile {
   template <bool full>
   LAMP_DEVICE void step(int v, int slot) {
     PixelOf* const pixels = ring + slot * row_length();
-    reader.template deposit<0>(pixels, a.scale, constants.level_d, constants.level_s);
-    reader.template fetch<0>();  // before the barrier, else the compiler asks for some when it is late
+    reader.template deposit<0>(pixels, a.scale, constants.shift_d, constants.shift_s);
+    reader.template fetch<
+        0>();  // before the barrier, else the compiler asks for some when it is late
     __syncthreads();
     const int row = v - radius;
     Moments<T> moments[kColumns];
@@ -213,9 +212,9 @@ class SsimTile {
       const Pixels early = gradients == 1 ? centred() : Pixels{};
       T planes[kColumns][kPlanes];
       // A thread without pixels repeats the last one's: its own would see columns that are not there.
-      push_adjoint<radius, kColumns, gradients>(h_pairs(v - 1) + shift, h_rests(v - 1) + shift,
-                                                adjoint_sums, a.tap, planes,
-                                                [](int, T along, T, T) { return along; });
+      push_adjoint<radius, kColumns, gradients>(h_pairs(v - 1) + column_offset,
+                                                h_rests(v - 1) + column_offset, adjoint_sums, a.tap,
+                                                planes, [](int, T along, T, T) { return along; });
       if (finished >= tile.row && active)
         finish(finished, gradients == 1 ? early : centred(), planes);
     } else if constexpr (!common) {
@@ -236,8 +235,9 @@ class SsimTile {
     // the images of the common way.
     const bool in_rows = row >= grid_rows.begin && row < grid_rows.end;
     const int in_grid = common ? row : grid_rows.at(row);
-    const T row_factor =
-        (common ? in_rows || grid_rows.reflects : in_grid >= 0) ? edge_rows.factor<T>(in_grid) : T(0);
+    const T row_factor = (common ? in_rows || grid_rows.reflects : in_grid >= 0)
+                             ? edge_rows.factor<T>(in_grid)
+                             : T(0);
     const bool own_row = row >= tile.row && row < tile.end_row && in_rows;
     Pairs pairs;
     Rests rests;
@@ -252,7 +252,7 @@ class SsimTile {
         if (p.weight.data && factor_here != T(0))
           weight = weight_at<T>(p, tile, in_grid, grid_columns.at(window_column(c)));
       }
-      sums[0].few += counts ? weight * amplified.value : T(0);
+      sums[0].partial += counts ? weight * amplified.value : T(0);
       if constexpr (gradients == 0 && !common) {
         if (p.map.data && counts)
           *element<T>(p.map, tile, row, window_column(c)) = amplified.value * factor.of[0];
@@ -286,32 +286,33 @@ class SsimTile {
 
   LAMP_DEVICE void finish(int row, const Pixels& centred, const T (*planes)[kPlanes]) {
     const T row_share = edge_rows.share<T>(row);
-    Values by_x, by_y;
+    Values grad_x, grad_y;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
-      const T by_s = T(2) * centred.at[c].s * plane[0], by_dd = T(2) * centred.at[c].d * plane[1];
-      T by_d = 0;
+      const T s_term = T(2) * centred.at[c].s * plane[0],
+              d_term = T(2) * centred.at[c].d * plane[1];
+      T dloss_dd = 0;
       if constexpr (!common) {
         if (p.terms.pointwise() && pixel_column(c) < tile.end_column)
-          by_d = pixel_terms(a, tile, factor, row, pixel_column(c), sums).dloss_dd * a.scale;
+          dloss_dd = pixel_terms(a, tile, factor, row, pixel_column(c), sums).dloss_dd * a.scale;
       }
-      by_x.at[c] = (plane[2] + by_s + by_dd) * (share[c] * row_share) + by_d;
+      grad_x.at[c] = (plane[2] + s_term + d_term) * (share[c] * row_share) + dloss_dd;
       if constexpr (gradients == 2)
-        by_y.at[c] = (plane[3] + by_s - by_dd) * (share[c] * row_share) - by_d;
+        grad_y.at[c] = (plane[3] + s_term - d_term) * (share[c] * row_share) - dloss_dd;
     }
-    write(p.input_gradient, input_gradient, by_x);
-    if constexpr (gradients == 2) write(p.target_gradient, target_gradient, by_y);
+    write(p.input_gradient, input_gradient, grad_x);
+    if constexpr (gradients == 2) write(p.target_gradient, target_gradient, grad_y);
   }
 
-  LAMP_DEVICE void place(const Sink& s, Place& place) const {
+  LAMP_DEVICE void place(const TensorView& s, Place& place) const {
     place.to = element<T>(s, tile, tile.row, pixel_column(0));
     place.whole = pixel_column(kColumns - 1) < tile.end_column && s.column == 1 &&
                   s.row % kColumns == 0 &&
                   reinterpret_cast<uintptr_t>(place.to) % sizeof(Values) == 0;
   }
 
-  LAMP_DEVICE void write(const Sink& s, Place& place, const Values& values) const {
+  LAMP_DEVICE void write(const TensorView& s, Place& place, const Values& values) const {
     if (!common && !place.whole) {
       LAMP_UNROLL
       for (int c = 0; c < kColumns; ++c) {

@@ -1,6 +1,6 @@
 // The second of two launches: the gradient, from the planes of h that ssim_losses.cuh has written.
 //
-//   h, its levels, x, y (row)
+//   h, its shifts, x, y (row)
 //                  --fetch-->         shared, kAhead rows ahead
 //   h              --push_adjoint-->  G_x^T at a thread's columns, and G_y^T of that: a finished row,
 //                                     radius rows later
@@ -25,7 +25,7 @@ class SsimGradients {
   static constexpr int kAhead = 3;          // rows that are on their way, or there already
   static constexpr int kRows = kAhead + 1;  // in shared memory
 
-  using Values = Neighbours<T, kColumns>;
+  using Values = Adjacent<T, kColumns>;
   struct alignas(2 * sizeof(Values)) Pixels {
     Values x, y;
   };
@@ -53,8 +53,8 @@ class SsimGradients {
   Pixels* pixels;
   Pair* pairs;
   Rest* rests;
-  // Twice the levels that h is about: of the halo's columns, and behind them of this strip.
-  Levels<T>* levels;
+  // Twice the shifts that h is about: of the halo's columns, and behind them of this strip.
+  Shifts<T>* shifts;
 
   // Where h is read: the next row, and the row after it is `step` rows on; up to row `run_end`.
   const HPlane<T, gradients> h;
@@ -67,11 +67,11 @@ class SsimGradients {
   bool has_halo;
   int halo_place;
 
-  Levels<T> twice_level;
+  Shifts<T> twice_level;
 
   // The pixels to come, and where the gradients go.
   const char *x, *y;
-  T *by_x, *by_y;
+  T *grad_x, *grad_y;
 
  public:
   LAMP_DEVICE SsimGradients(const SsimArguments<T>& arguments, unsigned char* shared)
@@ -79,14 +79,14 @@ class SsimGradients {
         grid_rows(grid_axis(p, p.height)), edge_rows(p, p.height),
         column(tile.column + kColumns * int(threadIdx.x)), active(column < tile.end_column),
         length(blockDim.x * kColumns + 2 * radius),
-        row_bytes(int(round_up(
-            blockDim.x * sizeof(Pixels) + length * (sizeof(Pair) + sizeof(Rest)) +
-                (2 * radius + 1) * sizeof(Levels<T>),
-            sizeof(Pixels)))),
+        row_bytes(
+            int(round_up(blockDim.x * sizeof(Pixels) + length * (sizeof(Pair) + sizeof(Rest)) +
+                             (2 * radius + 1) * sizeof(Shifts<T>),
+                         sizeof(Pixels)))),
         pixels(reinterpret_cast<Pixels*>(shared)),
         pairs(reinterpret_cast<Pair*>(pixels + blockDim.x)),
         rests(reinterpret_cast<Rest*>(pairs + length)),
-        levels(reinterpret_cast<Levels<T>*>(rests + length)),
+        shifts(reinterpret_cast<Shifts<T>*>(rests + length)),
         h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), has_column(0) {
     pixels += threadIdx.x;
     const Axis columns = grid_axis(p, p.width);
@@ -102,19 +102,19 @@ class SsimGradients {
     has_halo = halo >= 0;
     halo_place = has_halo ? before : radius;
     const int strip = a.tiling.strip_of(has_halo ? halo : tile.column);
-    level_at = uint32_t(strip * a.tiling.height) * uint32_t(sizeof(Levels<T>));
+    level_at = uint32_t(strip * a.tiling.height) * uint32_t(sizeof(Shifts<T>));
     x = pixel(p.input);
     y = pixel(p.target);
-    by_x = element<T>(p.input_gradient, tile, tile.row, column);
-    if constexpr (gradients == 2) by_y = element<T>(p.target_gradient, tile, tile.row, column);
+    grad_x = element<T>(p.input_gradient, tile, tile.row, column);
+    if constexpr (gradients == 2) grad_y = element<T>(p.target_gradient, tile, tile.row, column);
   }
 
   LAMP_DEVICE void run(unsigned char* shared) {
     // Row v of h brings row v - radius of the gradient.
     int v = tile.row - radius, slot = 0, free_slot = 0;
-    // Twice the level that this tile's gradient is about, with the first group of copies.
-    auto* const here = reinterpret_cast<Levels<T>*>(shared + kRows * row_bytes);
-    copy_ahead(Copy<Levels<T>>{here, reinterpret_cast<const char*>(a.levels_of(tile) + tile.row),
+    // Twice the shift that this tile's gradient is about, with the first group of copies.
+    auto* const here = reinterpret_cast<Shifts<T>*>(shared + kRows * row_bytes);
+    copy_ahead(Copy<Shifts<T>>{here, reinterpret_cast<const char*>(a.shifts_of(tile) + tile.row),
                                threadIdx.x == 0, true});
     start_run(v);
     LAMP_ROLLED
@@ -162,8 +162,8 @@ class SsimGradients {
         end_copies();
         RawPixels raw;
         if constexpr (full && !common) raw = read_pixels(row);
-        const Levels<T> own = *in_row(levels + 2 * radius, slot);
-        const Levels<T> higher{twice_level.d - own.d, twice_level.s - own.s};
+        const Shifts<T> own = *in_row(shifts + 2 * radius, slot);
+        const Shifts<T> higher{twice_level.d - own.d, twice_level.s - own.s};
         T planes[kColumns][kPlanes];
         push_adjoint<radius, kColumns, gradients>(
             in_row(pairs, slot), in_row(rests, slot), adjoint_sums, a.tap, planes,
@@ -186,7 +186,7 @@ class SsimGradients {
     const Axis::Run run = grid_rows.run(v);
     has = run.at >= 0 ? has_column : 0;
     h_row = h.row(max(run.at, 0));
-    level_row = reinterpret_cast<const char*>(a.levels_of(a.tiling.plane(tile)) + max(run.at, 0));
+    level_row = reinterpret_cast<const char*>(a.shifts_of(a.tiling.plane(tile)) + max(run.at, 0));
     step = run.step;
     run_end = run.end;
   }
@@ -201,14 +201,14 @@ class SsimGradients {
       return Copy<Rest>{in_row(rests + piece<kColumns>(i), slot), h_row + rest_at[i], has_piece(i),
                         bool(has & 1u << i)};
     };
-    const Copy<Levels<T>> own{in_row(levels + threadIdx.x, slot), level_row + level_at,
+    const Copy<Shifts<T>> own{in_row(shifts + threadIdx.x, slot), level_row + level_at,
                               threadIdx.x <= 2 * radius, true};
     if constexpr (kColumns == 2)
       copy_ahead(pair(0), rest(0), pair(1), rest(1), pair(2), rest(2), own);
     else
       copy_ahead(pair(0), rest(0), pair(1), rest(1), own);
     h_row += step * h.row_bytes;
-    level_row += step * int(sizeof(Levels<T>));
+    level_row += step * int(sizeof(Shifts<T>));
     if constexpr (common) {
       if (full || row >= tile.row) {
         const bool there = active && (full || row < tile.end_row);
@@ -220,22 +220,22 @@ class SsimGradients {
     }
   }
 
-  // Brings what lies in another strip to the level that this strip has in that row.
+  // Brings what lies in another strip to the shift that this strip has in that row.
   LAMP_DEVICE void rebase_halo(int slot) {
     // Without a branch, which would part it from what it can run beside.
     const Pair pair = *in_row(pairs + halo_place, slot);
     Rest* const at = in_row(rests + halo_place, slot);
     Rest rest = *at;
-    const Levels<T> own = *in_row(levels + 2 * radius, slot);
-    const Levels<T> other = *in_row(levels + min(int(threadIdx.x), 2 * radius), slot);
-    const T by_s = pair.ss * (own.s - other.s), by_d = pair.dd * (own.d - other.d);
-    rest.at[0] += by_s + by_d;
-    if constexpr (gradients == 2) rest.at[1] += by_s - by_d;
+    const Shifts<T> own = *in_row(shifts + 2 * radius, slot);
+    const Shifts<T> other = *in_row(shifts + min(int(threadIdx.x), 2 * radius), slot);
+    const T s_term = pair.ss * (own.s - other.s), dloss_dd = pair.dd * (own.d - other.d);
+    rest.at[0] += s_term + dloss_dd;
+    if constexpr (gradients == 2) rest.at[1] += s_term - dloss_dd;
     if (has_halo) *at = rest;
   }
 
   // This thread's in the tile's first row; any, if it has none.
-  LAMP_DEVICE const char* pixel(const Source& s) const {
+  LAMP_DEVICE const char* pixel(const ConstTensorView& s) const {
     const int64_t at = plane_of(s, tile.image, tile.channel) + tile.row * s.row +
                        (active ? column : tile.column) * s.column;
     return static_cast<const char*>(s.data) + at * size_of(s.dtype);
@@ -272,15 +272,15 @@ class SsimGradients {
       const T* plane = planes[c];
       const T twice_d = (here.x.at[c] - here.y.at[c]) * twice_scale - twice_level.d;
       const T twice_s = (here.x.at[c] + here.y.at[c]) * twice_scale - twice_level.s;
-      const T by_s = twice_s * plane[0], by_dd = twice_d * plane[1];
-      x_values.at[c] = (plane[2] + by_s + by_dd) * (share[c] * row_share);
+      const T s_term = twice_s * plane[0], d_term = twice_d * plane[1];
+      x_values.at[c] = (plane[2] + s_term + d_term) * (share[c] * row_share);
       if constexpr (gradients == 2)
-        y_values.at[c] = (plane[3] + by_s - by_dd) * (share[c] * row_share);
+        y_values.at[c] = (plane[3] + s_term - d_term) * (share[c] * row_share);
     }
-    write(p.input_gradient, by_x, x_values);
-    if constexpr (gradients == 2) write(p.target_gradient, by_y, y_values);
+    write(p.input_gradient, grad_x, x_values);
+    if constexpr (gradients == 2) write(p.target_gradient, grad_y, y_values);
   }
-  LAMP_DEVICE void write(const Sink& s, T*& row, const Values& values) const {
+  LAMP_DEVICE void write(const TensorView& s, T*& row, const Values& values) const {
     if constexpr (common && kColumns > 1) {
       auto* const at = reinterpret_cast<Values*>(row);
       LAMP_IS_GLOBAL(at);
@@ -305,10 +305,10 @@ constexpr KernelResources gradients_resources() {
   r.columns = Kernel::kColumns;
   r.pixel_bytes = Kernel::kRows * (2 + gradients) * int(sizeof(T));
   r.thread_bytes = Kernel::kRows * int(sizeof(typename Kernel::Pixels));
-  // The levels of a row, and what rows are rounded up by; the tile's level.
-  r.block_bytes = Kernel::kRows * ((2 * radius + 1) * int(sizeof(Levels<T>)) +
+  // The shifts of a row, and what rows are rounded up by; the tile's shift.
+  r.block_bytes = Kernel::kRows * ((2 * radius + 1) * int(sizeof(Shifts<T>)) +
                                    int(sizeof(typename Kernel::Pixels))) +
-                  int(sizeof(Levels<T>));
+                  int(sizeof(Shifts<T>));
   r.warps_at_once = 16;  // as the launch bounds have it
   const bool two = r.columns == 2, one = !two && gradients == 1;
   r.cycles[0] = two ? 410 + 48 * radius : one ? 380 + 28 * radius : 380 + 32 * radius;

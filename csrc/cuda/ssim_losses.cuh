@@ -1,7 +1,7 @@
 // SSIM's loss at every position, and for a gradient the planes of h that it takes, to memory:
 // ssim_gradients.cuh, the second launch, makes the gradient of them. Without a gradient, the map.
 //
-//   pixels (row)  --RowReader-->       shared: d, s of the row, about the tile's levels
+//   pixels (row)  --RowReader-->       shared: d, s of the row, about the tile's shifts
 //   d, s          --along_x--> G_x of d, s, d^2, s^2 at a thread's column
 //   these         --push-->            G_y of them: a finished row, radius rows later
 //   moments       --statistics-->      loss, and h to memory
@@ -40,10 +40,9 @@ class SsimLosses {
   LAMP_DEVICE SsimLosses(const SsimArguments<T>& arguments, unsigned char* shared)
       : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)), factor(p, tile.image),
         row(reinterpret_cast<PixelRow>(reinterpret_cast<double*>(shared) + kScratch)),
-        other(row + blockDim.x + 2 * radius),
-        scratch(reinterpret_cast<double*>(shared)), constants(a.constants),
-        reader(p, tile, first_row() - radius, tile.column - radius), edge_rows(p, p.height),
-        column(tile.column + int(threadIdx.x)),
+        other(row + blockDim.x + 2 * radius), scratch(reinterpret_cast<double*>(shared)),
+        constants(a.constants), reader(p, tile, first_row() - radius, tile.column - radius),
+        edge_rows(p, p.height), column(tile.column + int(threadIdx.x)),
         h(a.h_of(a.tiling.plane(tile), gradients), a.tiling.h_width()), pair_at(h.pair_at(column)),
         rest_at(h.rest_at(column)) {
     T* none = nullptr;
@@ -55,14 +54,14 @@ class SsimLosses {
     reader.template fetch<0>();
     reader.continue_run();
     reader.template fetch<1>();
-    const Levels<T> levels = levels_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
-    constants.level_d = levels.d;
-    constants.level_s = levels.s;
+    const Shifts<T> shifts = shifts_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
+    constants.shift_d = shifts.d;
+    constants.shift_s = shifts.s;
     own_factor = counted ? factor.of[0] * Edges(p, p.width).factor<T>(column) : T(0);
     if constexpr (gradients > 0) {
-      Levels<T>* const twice = a.levels_of(tile);
+      Shifts<T>* const twice = a.shifts_of(tile);
       for (int i = tile.row + threadIdx.x; i < tile.end_row; i += blockDim.x)
-        twice[i] = {T(2) * levels.d, T(2) * levels.s};
+        twice[i] = {T(2) * shifts.d, T(2) * shifts.s};
     }
     warm_up();
     walk();
@@ -103,7 +102,7 @@ class SsimLosses {
     const int stop = end_row();
     while (loss_row < stop) {
       reader.continue_run();
-      const int some = min(loss_row + min(reader.left_in_run(), Sum<T>::kFew), stop);
+      const int some = min(loss_row + min(reader.left_in_run(), Sum<T>::kFlushEvery), stop);
       for (; loss_row < some && !windows.must_follow(); ++loss_row)
         statistics(loss_row, push_row<0>());
       sums[0].flush();
@@ -112,7 +111,7 @@ class SsimLosses {
   }
   template <int buffer>
   LAMP_DEVICE Moments<T> push_row() {
-    reader.template deposit<buffer>(row, a.scale, constants.level_d, constants.level_s);
+    reader.template deposit<buffer>(row, a.scale, constants.shift_d, constants.shift_s);
     // Before the barrier, else the compiler asks for some when it is late.
     reader.template fetch<buffer>();
     __syncthreads();
@@ -136,13 +135,12 @@ class SsimLosses {
         loss *= weight;
       }
     }
-    if (counted) sums[0].few += loss;
+    if (counted) sums[0].partial += loss;
     if constexpr (gradients == 0) {
       if (!common && p.map.data && counted)
         *element<T>(p.map, tile, row, column) = amplified.value * factor.of[0];
     } else {
-      const Adjoint<T> adjoint =
-          ssim_adjoint(moments.mean_d, moments.mean_s, at, slope, constants);
+      const Adjoint<T> adjoint = ssim_adjoint(moments.mean_d, moments.mean_s, at, slope, constants);
       HRest<T, gradients> rest;
       rest.at[0] = adjoint.s + adjoint.d;
       if constexpr (gradients == 2) rest.at[1] = adjoint.s - adjoint.d;
@@ -165,7 +163,7 @@ class SsimLosses {
     for (int row = tile.row; row < tile.end_row; ++row) {
       const T value = pixel_terms(a, tile, factor, row, column, sums).value;
       if (gradients == 0 && p.map.data) *element<T>(p.map, tile, row, column) += value;
-      if ((row - tile.row) % Sum<T>::kFew == Sum<T>::kFew - 1) {
+      if ((row - tile.row) % Sum<T>::kFlushEvery == Sum<T>::kFlushEvery - 1) {
         LAMP_UNROLL
         for (int m = 1; m < kMetrics; ++m) sums[m].flush();
       }

@@ -10,12 +10,12 @@ struct SumArguments {
   const double* partial;  // (images, tiles of an image, terms)
   int64_t first_image;    // of this launch
   int64_t images;
-  int64_t tiles;          // of an image
+  int64_t tiles;  // of an image
   int terms;
   bool per_term;
-  const void* factors;    // (images, terms), or null
+  const void* factors;              // (images, terms), or null
   double shared_factors[kMetrics];  // those of every image, if null
-  void* shares;           // (images, terms) per term, (images,), or one number for the batch
+  void* scaled_sums;  // (images, terms) per term, (images,), or one number for the batch
 };
 
 // A block for each image; its threads share the tiles, always in the same way.
@@ -34,9 +34,9 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(const __grid_constant_
     const T factor = a.factors ? static_cast<const T*>(a.factors)[at] : T(a.shared_factors[k]);
     const T share = T(double(factor) * sum);
     all += share;
-    if (a.per_term && threadIdx.x == 0) static_cast<T*>(a.shares)[at] = share;
+    if (a.per_term && threadIdx.x == 0) static_cast<T*>(a.scaled_sums)[at] = share;
   }
-  if (!a.per_term && threadIdx.x == 0) static_cast<T*>(a.shares)[image] = all;
+  if (!a.per_term && threadIdx.x == 0) static_cast<T*>(a.scaled_sums)[image] = all;
 }
 
 // One block for all images, which share their factors. Rounded once, at the end.
@@ -49,12 +49,11 @@ __global__ void __launch_bounds__(kMostBatchThreads)
   for (int k = 0; k < a.terms; ++k) {
     double of_term = 0;
 #pragma unroll 4
-    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x)
-      of_term += a.partial[i * a.terms + k];
+    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x) of_term += a.partial[i * a.terms + k];
     sum += double(T(a.shared_factors[k])) * of_term;
   }
   sum = sum_of_block(sum, reinterpret_cast<double*>(shared));
-  if (threadIdx.x == 0) *static_cast<T*>(a.shares) = T(sum);
+  if (threadIdx.x == 0) *static_cast<T*>(a.scaled_sums) = T(sum);
 }
 
 }  // namespace lamp_kernels::cuda

@@ -6,7 +6,7 @@
 namespace lamp_kernels::cuda {
 
 constexpr int kSumThreads = 128;  // of an image's block
-// Of the one block that sums a batch. Many tiles want many loads on their way; of few, the threads'
+// Of the one block that sums a batch. Many tiles want many loads on their way; of partial, the threads'
 // own sums take longer, where float64 is slow.
 constexpr int kBatchThreads = 256, kMostBatchThreads = 1024;
 constexpr int64_t kManyTiles = 1024;

@@ -2,7 +2,7 @@
 // terms of a pixel.
 #pragma once
 
-#include "levels.cuh"
+#include "centering.cuh"
 #include "windows.cuh"
 
 namespace lamp_kernels::cuda {
@@ -15,27 +15,27 @@ struct SsimArguments {
   T tap[kMaxRadius + 1];
   int rows_to_follow;  // of MomentWindows
   T scale;
-  SsimConstants<T> constants;  // the levels are the tile's
+  SsimConstants<T> constants;  // the shifts are the tile's
   LossFormula<T> formula;
   bool common;      // the kernel may take the way that leaves out what is rare
   double* partial;  // (tiles of all planes, terms)
   // Of the design with two launches, of the planes at once:
   int64_t first_h_plane;  // the first of them
   T* h;                   // (planes, rows, what HPlane says)
-  Levels<T>* levels;      // (planes, strips, rows): twice the levels that h is about
+  Shifts<T>* shifts;      // (planes, strips, rows): twice the shifts that h is about
 
-  LAMP_DEVICE Levels<T>* levels_of(int64_t plane) const {
-    return levels + (plane - first_h_plane) * tiling.strips * tiling.height;
+  LAMP_DEVICE Shifts<T>* shifts_of(int64_t plane) const {
+    return shifts + (plane - first_h_plane) * tiling.strips * tiling.height;
   }
-  LAMP_DEVICE Levels<T>* levels_of(const Tile& tile) const {
-    return levels_of(tiling.plane(tile)) + tiling.strip_of(tile.column) * tiling.height;
+  LAMP_DEVICE Shifts<T>* shifts_of(const Tile& tile) const {
+    return shifts_of(tiling.plane(tile)) + tiling.strip_of(tile.column) * tiling.height;
   }
   LAMP_DEVICE T* h_of(int64_t plane, int gradients) const {
     return h + (plane - first_h_plane) * tiling.h_plane(gradients);
   }
 };
 
-// Rows of the new side of an edge that are pushed before MomentWindows (moments.cuh) moves its level there:
+// Rows of the new side of an edge that are pushed before MomentWindows (moments.cuh) moves its shift there:
 // then the window that ends with the next row sees at least 1/200 of that side.
 inline int rows_to_follow(const Params& p) {
   int rows = 1;
@@ -49,13 +49,13 @@ LAMP_DEVICE T weight_at(const Params& p, const Tile& tile, int row, int column) 
   return p.weight.data ? load_at<T>(p.weight, tile, row, column) : T(1);
 }
 template <class T>
-LAMP_DEVICE T* element(const Sink& s, const Tile& tile, int row, int column) {
+LAMP_DEVICE T* element(const TensorView& s, const Tile& tile, int row, int column) {
   return static_cast<T*>(s.data) + plane_of(s, tile.image, tile.channel) + row * s.row +
          column * s.column;
 }
 
 // The pointwise terms of one pixel. Adds weight times A(L) to `sums`, by metric. From the pixels
-// themselves: d about its level has lost digits.
+// themselves: d about its shift has lost digits.
 template <class T, bool common>
 LAMP_DEVICE PointwiseSum<T> pixel_terms(const SsimArguments<T>& a, const Tile& tile,
                                         const Factors<T, common>& factor, int row, int column,
@@ -63,7 +63,7 @@ LAMP_DEVICE PointwiseSum<T> pixel_terms(const SsimArguments<T>& a, const Tile& t
   const T x = load_at<T>(a.p.input, tile, row, column);
   const T y = load_at<T>(a.p.target, tile, row, column);
   return pointwise_terms((x - y) * a.scale, weight_at<T>(a.p, tile, row, column), a.formula,
-                         factor.of, [&](int m, T value) { sums[m].few += value; });
+                         factor.of, [&](int m, T value) { sums[m].partial += value; });
 }
 
 // A(L) in float32 without a branch, which would part what can run beside it.
@@ -98,7 +98,7 @@ struct alignas(2 * sizeof(T)) HPair {
   T ss, dd;
 };
 template <class T, int gradients>
-using HRest = Neighbours<T, gradients ? gradients : 1>;  // there is no h without a gradient
+using HRest = Adjacent<T, gradients ? gradients : 1>;  // there is no h without a gradient
 
 // G^T of a row of h that lies in shared memory, as far as a row of pixels is finished by it, at a
 // thread's columns: of ss, dd, s + d and, with both gradients, s - d. `rebase(g, along, ss, dd)`: what

@@ -13,20 +13,20 @@ namespace lamp_kernels::cuda {
 // What a launch depends on.
 struct Device {
   int multiprocessors = 132;
-  int64_t shared_memory = 227 * 1024;   // bytes that one block may have
+  int64_t shared_memory = 227 * 1024;  // bytes that one block may have
   int64_t most_blocks = 1 << 30;  // of one launch: with a plane's tiles less than 2^31 (TileGrid)
   // An H100's, where nothing else is said; they choose tiles and designs and change no result but
   // by rounding.
-  int64_t cache = 50 << 20;     // bytes of the L2 cache
-  double clock = 1.98e9;        // Hz
-  double bandwidth = 3.35e12;   // bytes a second
-  double issue_cycles = 1;      // of a scheduler, for an instruction in float32
+  int64_t cache = 50 << 20;    // bytes of the L2 cache
+  double clock = 1.98e9;       // Hz
+  double bandwidth = 3.35e12;  // bytes a second
+  double issue_cycles = 1;     // of a scheduler, for an instruction in float32
 
   bool operator==(const Device&) const = default;
 };
 
-constexpr int kWarp = 32;      // threads
-constexpr int kSchedulers = 4;  // of a multiprocessor
+constexpr int kWarp = 32;                  // threads
+constexpr int kSchedulers = 4;             // of a multiprocessor
 constexpr int64_t kReservedShared = 1024;  // bytes of a multiprocessor that each block costs
 constexpr int kMostWarps = 8;  // of a block: with 255 registers a thread it fits a multiprocessor
 constexpr int kScratch = 4 * kMostWarps;  // numbers of float64 in shared memory, for sums of blocks
@@ -45,8 +45,9 @@ struct KernelResources {
   int warps_at_once = 0;  // on a multiprocessor, as registers let them
   int cycles[3] = {};     // of a row, where a scheduler has 1, 2 and 4 warps
   double warming = 1;     // of that, for the first 2 radius rows, which have no result yet
-  int beside[2] = {};     // of a tile, beside its rows: for the block, and for each warp of a scheduler
-  int bytes = 0;          // of DRAM, for each pixel
+  int beside[2] =
+      {};         // of a tile, beside its rows: for the block, and for each warp of a scheduler
+  int bytes = 0;  // of DRAM, for each pixel
 
   constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
   constexpr int64_t shared_memory(int threads) const {
@@ -84,19 +85,21 @@ struct Tiling {
   int strips = 0, strip_width = 0, bands = 0, band_height = 0;
   int threads = 0;  // of a block
 
-  LAMP_ANYWHERE int tiles_per_plane() const { return strips * bands; }
+  LAMP_HOST_DEVICE int tiles_per_plane() const { return strips * bands; }
 
   TileRange range(int64_t first) const {
     return {first, uint32_t(first / tiles_per_plane()), uint32_t(first % tiles_per_plane())};
   }
 
   // Which of all planes a tile is in.
-  LAMP_ANYWHERE int64_t plane(const Tile& tile) const { return tile.image * channels + tile.channel; }
+  LAMP_HOST_DEVICE int64_t plane(const Tile& tile) const {
+    return tile.image * channels + tile.channel;
+  }
 
   // Columns of a row of h: as many as keep what lies behind pairs of numbers aligned.
-  LAMP_ANYWHERE int h_width() const { return (width + 1) & ~1; }
+  LAMP_HOST_DEVICE int h_width() const { return (width + 1) & ~1; }
   // Numbers of a plane of h.
-  LAMP_ANYWHERE int64_t h_plane(int gradients) const {
+  LAMP_HOST_DEVICE int64_t h_plane(int gradients) const {
     return int64_t(h_width()) * height * (2 + gradients);
   }
 };
@@ -113,7 +116,7 @@ struct Divisor {
     while ((uint64_t(1) << shift) < divisor) ++shift;
     factor = uint32_t(((uint64_t(1) << 32) * ((uint64_t(1) << shift) - divisor)) / divisor + 1);
   }
-  LAMP_ANYWHERE uint32_t quotient(uint32_t number) const {
+  LAMP_HOST_DEVICE uint32_t quotient(uint32_t number) const {
     return (uint32_t(uint64_t(number) * factor >> 32) + number) >> shift;
   }
 };
@@ -128,18 +131,18 @@ struct TileGrid : Tiling {
         by_strip_width(t.strip_width) {}
 
   // Bands of one strip follow one another.
-  LAMP_ANYWHERE Tile tile(const TileRange& range, uint32_t block) const {
+  LAMP_HOST_DEVICE Tile tile(const TileRange& range, uint32_t block) const {
     const uint32_t index = range.rest + block, planes = by_plane.quotient(index);
     const uint32_t in_plane = index - planes * uint32_t(tiles_per_plane());
     const uint32_t strip = by_bands.quotient(in_plane), band = in_plane - strip * uint32_t(bands);
     const uint32_t plane = range.plane + planes, image = by_channels.quotient(plane);
     const int row = int(band) * band_height, column = int(strip) * strip_width;
     const int end_row = row + band_height, end_column = column + strip_width;
-    return {image, plane - image * uint32_t(channels),
-            row, end_row < height ? end_row : height,
+    return {image,  plane - image * uint32_t(channels),
+            row,    end_row < height ? end_row : height,
             column, end_column < width ? end_column : width};
   }
-  LAMP_ANYWHERE int strip_of(int column) const { return int(by_strip_width.quotient(column)); }
+  LAMP_HOST_DEVICE int strip_of(int column) const { return int(by_strip_width.quotient(column)); }
 };
 
 // Cycles that a launch takes on the multiprocessor that gets the most blocks. The cycles of a tile are
@@ -148,8 +151,7 @@ struct TileGrid : Tiling {
 inline double launch_cycles(const KernelResources& r, const Tiling& t, int64_t planes,
                             const Device& device) {
   const int64_t at_once = r.blocks_at_once(t.threads, device.shared_memory);
-  const int64_t blocks =
-      ceil_div(planes * t.strips * t.bands, int64_t(device.multiprocessors));
+  const int64_t blocks = ceil_div(planes * t.strips * t.bands, int64_t(device.multiprocessors));
   const double warming = 2 * r.radius;
   const double rows = t.band_height + r.seam() - warming + r.warming * warming;
   // A tile, if so many are there at once.
@@ -157,8 +159,8 @@ inline double launch_cycles(const KernelResources& r, const Tiling& t, int64_t p
     const double warps = double(some * (t.threads / kWarp)) / kSchedulers;
     const double four = r.cycles[2] * device.issue_cycles;
     // Few warps wait for about half of the time, whatever an instruction takes.
-    const double few = (1 + device.issue_cycles) / 2;
-    const double one = r.cycles[0] * few, two = std::max(r.cycles[1] * few, four / 2);
+    const double partial = (1 + device.issue_cycles) / 2;
+    const double one = r.cycles[0] * partial, two = std::max(r.cycles[1] * partial, four / 2);
     const double row = warps >= 2 ? two + (four - two) * (warps / 2 - 1)
                                   : one + (two - one) * std::max(warps - 1, 0.0);
     return rows * row + r.beside[0] + r.beside[1] * std::max(warps, 1.0);
@@ -229,7 +231,7 @@ inline Tiling best_tiling(const Params& p, const KernelResources& r, int64_t pla
 }
 
 // The tiles of the two launches: those of the gradients lie within those of the losses, one or more
-// below one another, so that a tile of gradients has one level.
+// below one another, so that a tile of gradients has one shift.
 struct Tilings {
   Tiling losses, gradients;
 

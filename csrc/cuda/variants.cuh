@@ -24,7 +24,7 @@ SsimArguments<T> arguments_of(const SsimLaunch& l) {
   a.partial = l.partial;
   a.first_h_plane = l.first_h_plane;
   a.h = static_cast<T*>(l.h);
-  a.levels = static_cast<Levels<T>*>(l.levels);
+  a.shifts = static_cast<Shifts<T>*>(l.shifts);
   return a;
 }
 
@@ -32,8 +32,7 @@ template <class T, int radius, int gradients, bool common>
 struct OneLaunch {
   using Type = T;
   static constexpr auto kKernel = &ssim_kernel<T, radius, gradients, common>;
-  static constexpr KernelResources kResources =
-      SsimTile<T, radius, gradients, common>::resources();
+  static constexpr KernelResources kResources = SsimTile<T, radius, gradients, common>::resources();
 };
 template <int radius, int gradients>
 struct Losses {
@@ -73,11 +72,11 @@ constexpr Variant variant() {
 }
 
 // A function that looks up in a table of variants, with a row MAKE(radius) for each radius.
-#define LAMP_TABLE(name, MAKE)                                                          \
-  const Variant& name(int radius, int gradients) {                                      \
-    static const Variant table[kMaxRadius][3] = {MAKE(1), MAKE(2), MAKE(3), MAKE(4),    \
-                                                 MAKE(5), MAKE(6), MAKE(7)};            \
-    return table[radius - 1][gradients];                                                \
+#define LAMP_TABLE(name, MAKE)                                                       \
+  const Variant& name(int radius, int gradients) {                                   \
+    static const Variant table[kMaxRadius][3] = {MAKE(1), MAKE(2), MAKE(3), MAKE(4), \
+                                                 MAKE(5), MAKE(6), MAKE(7)};         \
+    return table[radius - 1][gradients];                                             \
   }
 
 }  // namespace lamp_kernels::cuda

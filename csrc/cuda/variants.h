@@ -13,11 +13,11 @@ struct SsimLaunch {
   Tiling tiling;
   TileRange tiles;
   int64_t blocks;
-  bool common;        // as the kernel says
+  bool common;  // as the kernel says
   double* partial;
   int64_t first_h_plane;  // these for the design with two launches
   void* h;
-  void* levels;
+  void* shifts;
   const Device& device;
   cudaStream_t stream;
 };

@@ -57,7 +57,7 @@ LAMP_DEVICE T push(Sums& sum, T v, const T* tap) {
 
 // What a thread reads and writes at once: neighbouring columns, in one instruction.
 template <class Element, int columns>
-struct alignas(columns * sizeof(Element)) Neighbours {
+struct alignas(columns * sizeof(Element)) Adjacent {
   Element at[columns];
 };
 
@@ -69,11 +69,10 @@ struct Seen {
   Element at[kReach];
 
   LAMP_DEVICE explicit Seen(const Element* row) {
-    const auto* const from =
-        reinterpret_cast<const Neighbours<Element, columns>*>(row) + threadIdx.x;
+    const auto* const from = reinterpret_cast<const Adjacent<Element, columns>*>(row) + threadIdx.x;
     LAMP_UNROLL
     for (int i = 0; i < kReach / columns; ++i) {
-      const Neighbours<Element, columns> some = from[i];
+      const Adjacent<Element, columns> some = from[i];
       LAMP_UNROLL
       for (int c = 0; c < columns; ++c) at[i * columns + c] = some.at[c];
     }

@@ -482,7 +482,7 @@ def test_changed_tokens_change_the_code(before, after):
 def test_the_digest_follows_the_code_of_every_included_file(tmp_path):
     sources.snapshot(tmp_path)
     before = sources.digest(tmp_path)
-    path = tmp_path / "csrc" / "cuda" / "levels.cuh"
+    path = tmp_path / "csrc" / "cuda" / "centering.cuh"
     text = path.read_text(encoding="utf-8")
     path.write_text(f"// a comment\n{text}", encoding="utf-8")
     assert sources.digest(tmp_path) == before

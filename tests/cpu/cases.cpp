@@ -18,7 +18,7 @@ int64_t some_side(int64_t least, Random& random) {
 
 Shape some_shape(const Params& p, int64_t least, int64_t work, Random& random) {
   // The textbook looks at every pixel of every window.
-  const int64_t pixels = work / (p.ssim ? (2 * p.radius + 1) * (2 * p.radius + 1) : 30);
+  const int64_t pixels = work / (p.ssim() ? (2 * p.radius + 1) * (2 * p.radius + 1) : 30);
   Shape s{1 + random.below(3), 1 + random.below(3), some_side(least, random),
           some_side(least, random)};
   if (random.chance(0.05)) {  // several bands of the greatest height
@@ -48,24 +48,23 @@ void random_case(uint64_t seed, const Arguments& arguments, Kernels& kernels) {
   Random random(seed);
   Case<T> c;
   Params& p = c.p;
-  while (!p.terms()) {
-    p.ssim = random.chance(0.7);
-    p.mse = random.chance(0.4);
-    p.l1 = random.chance(0.4);
+  while (!p.terms.count()) {
+    p.terms.set(Metric::ssim, random.chance(0.7));
+    for (int m = 1; m < kMetrics; ++m) p.terms.set(Metric(m), random.chance(0.4));
   }
   p.border = Border(random.below(3));
-  p.amplify = random.chance(0.7);
-  p.eps = random.of<double>({1e-2, 1e-1, 1e-4});
+  p.amplify = random.chance(0.7) ? Amplify::log : Amplify::none;
+  p.amplify_parameters[0] = random.of<double>({1e-2, 1e-1, 1e-4});  // eps
   p.scale = random.of<double>({1.0, 1.0, 1.0 / 255});
-  p.dissimilarity = random.of<double>({0.5, 1.0});
-  if (p.ssim)
+  p.ssim_scale = random.of<double>({0.5, 1.0});
+  if (p.ssim())
     c.set_window(random.of(arguments.radii), random.of<double>({0.7, 1.5, 4}));
   else
     p.border = Border::reflect;
 
   int64_t least = 1;
-  if (p.ssim && p.border == Border::reflect) least = p.radius + 1;
-  if (p.ssim && p.border == Border::valid) least = 2 * p.radius + 1;
+  if (p.ssim() && p.border == Border::reflect) least = p.radius + 1;
+  if (p.ssim() && p.border == Border::valid) least = 2 * p.radius + 1;
   c.set_shape(some_shape(p, least, arguments.work, random));
   complete_and_check(c, seed, random, kernels);
 }
@@ -93,7 +92,7 @@ void empty(const Arguments& arguments, Kernels& kernels) {
   for (const Shape s : {Shape{0, 3, 32, 32}, Shape{2, 0, 32, 32}}) {
     Case<float> c;
     c.name = "empty";
-    c.p.ssim = c.p.l1 = true;
+    c.p.terms.set(Metric::ssim), c.p.terms.set(Metric::l1);
     c.set_window(arguments.radii[0], 1.5);
     c.set_shape(s);
     c.input = Input(Dtype::float32, contiguous(s), s);
@@ -101,7 +100,7 @@ void empty(const Arguments& arguments, Kernels& kernels) {
     c.factors.assign(size_t(2 * s.batch), 1.0f);
     c.input_gradient = Output<float>(contiguous(s), s);
     c.run(kernels);
-    for (const float share : c.shares)
+    for (const float share : c.scaled_sums)
       if (share != 0) fail(c.name, "its sum is not 0");
   }
 }
@@ -114,8 +113,8 @@ void halves(Kernels& kernels) {
     c.name = dtype == Dtype::float16 ? "float16" : "bfloat16";
     const Shape s{1, 1, 256, 256};
     c.set_shape(s);
-    c.p.mse = true;
-    c.p.amplify = false;
+    c.p.terms.set(Metric::mse);
+    c.p.amplify = Amplify::none;
     std::vector<uint16_t> bits(65536);  // the gradient of (x - 0)^2 is 2 x
     for (size_t i = 0; i < bits.size(); ++i) bits[i] = uint16_t(i);
     c.target = Input(Dtype::float32, contiguous(s), s);
@@ -143,14 +142,13 @@ template <class X, class Y>
 Case<float> scene(const char* name, const Shape& s, int radius, X x, Y y) {
   Case<float> c;
   c.name = name;
-  c.p.ssim = radius > 0;
-  c.p.mse = c.p.l1 = radius == 0;
+  for (int m = 0; m < kMetrics; ++m) c.p.terms.set(Metric(m), (m == 0) == (radius > 0));
   if (radius) c.set_window(radius, 1.5);
   c.set_shape(s);
   c.input = Input(Dtype::float32, contiguous(s), s);
   c.target = Input(Dtype::float32, contiguous(s), s);
   c.weight = Input(Dtype::float32, contiguous(s), s);
-  c.factors.assign(size_t(c.p.terms()), 1.0f);
+  c.factors.assign(size_t(c.p.terms.count()), 1.0f);
   for (int64_t i = 0; i < s.height; ++i)
     for (int64_t j = 0; j < s.width; ++j) {
       const double value = y(i, j);
@@ -281,7 +279,7 @@ void narrow_last_strip(int radius, Kernels& kernels) {
       Shape s{1, 1, 2 * radius + 2, 100};
       Case<float> c;
       c.set_window(radius, 1.5);
-      c.p.ssim = true;
+      c.p.terms.set(Metric::ssim);
       c.p.border = border;
       for (int64_t width = 0; width == 0 || s.width % width != 1;) {
         if (++s.width > 10'000) return fail("narrow last strip", "there is none");

@@ -40,15 +40,15 @@ class Kernels {
  public:
   virtual ~Kernels() = default;
 
-  // As csrc/cpu/launch.h has it, with shares (N, T), and checks the other sums. `wide`: in float64.
-  virtual void compute(const Params& p, bool wide, void* shares, int way) = 0;
+  // As csrc/cpu/launch.h has it, with scaled_sums (N, T), and checks the other sums. `use_double`: in float64.
+  virtual void compute(const Params& p, bool use_double, void* scaled_sums, int way) = 0;
   // How many ways there are to go through the work of a call, which must agree bit by bit.
   virtual int ways(const Params& p) const = 0;
   virtual const char* depends_on(int way) const = 0;  // what a result does that differs there
   // Changes what else there is to change, and says how.
   virtual std::string vary(uint64_t) { return ""; }
   // Columns that have a level of their own, in a call with so many gradients.
-  virtual int64_t strip_width(const Params& p, bool wide, int gradients) const = 0;
+  virtual int64_t strip_width(const Params& p, bool use_double, int gradients) const = 0;
 };
 
 // ---- A case: a call of the kernels and all that it reads and writes ----------------------------
@@ -64,15 +64,15 @@ struct Case {
   bool shared = false;  // all images have the first one's
   Output<T> input_gradient, target_gradient, map;
   bool with_shares = true;
-  std::vector<T> shares;
+  std::vector<T> scaled_sums;
 
   Case() {
-    p.amplify = true;
-    p.eps = 1e-2;
+    p.amplify = Amplify::log;
+    p.amplify_parameters[0] = 1e-2;  // eps
     p.scale = 1;
     p.c1 = 1e-4;
     p.c2 = 9e-4;
-    p.dissimilarity = 0.5;
+    p.ssim_scale = 0.5;
     p.border = Border::reflect;
   }
 
@@ -95,24 +95,26 @@ struct Case {
     input_gradient.poison();
     target_gradient.poison();
     map.poison();
-    shares.assign(size_t(p.batch * p.terms()), T(NAN));
+    scaled_sums.assign(size_t(p.batch * p.terms.count()), T(NAN));
     p.input = input.source();
     p.target = target.source();
     p.weight = weight.source(weight_corner);
     p.factors = shared ? nullptr : factors.data();
-    if (shared) std::copy_n(factors.begin(), p.terms(), p.shared_factors);
+    if (shared) std::copy_n(factors.begin(), p.terms.count(), p.shared_factors);
     p.input_gradient = input_gradient.sink();
     p.target_gradient = target_gradient.sink();
     p.map = map.sink(map_corner);
     try {
-      kernels.compute(p, sizeof(T) == sizeof(double), with_shares ? shares.data() : nullptr, way);
+      kernels.compute(p, sizeof(T) == sizeof(double), with_shares ? scaled_sums.data() : nullptr,
+                      way);
     } catch (const std::exception& error) {
       fail(name, error.what());
     }
   }
 
   std::vector<char> bits() const {
-    std::vector<char> all((const char*)shares.data(), (const char*)(shares.data() + shares.size()));
+    std::vector<char> all((const char*)scaled_sums.data(),
+                          (const char*)(scaled_sums.data() + scaled_sums.size()));
     for (const Output<T>* output : {&input_gradient, &target_gradient, &map}) {
       const std::vector<char> some = output->bits();
       all.insert(all.end(), some.begin(), some.end());
@@ -196,13 +198,13 @@ void check_tensor(const Case<T>& c, const char* what, const Output<T>& found, in
 template <class T>
 void check(const Case<T>& c, const Limits& limits) {
   const textbook::Result want = c.expected();
-  for (size_t i = 0; c.with_shares && i < c.shares.size(); ++i) {
-    const double got = double(c.shares[i]);
-    if (!std::isfinite(want.shares[i])) {
+  for (size_t i = 0; c.with_shares && i < c.scaled_sums.size(); ++i) {
+    const double got = double(c.scaled_sums[i]);
+    if (!std::isfinite(want.scaled_sums[i])) {
       if (std::isfinite(got)) fail(c.name, "a sum hides NaN or infinity");
       continue;
     }
-    const double error = got == want.shares[i] ? 0 : std::abs(got / want.shares[i] - 1);
+    const double error = got == want.scaled_sums[i] ? 0 : std::abs(got / want.scaled_sums[i] - 1);
     if (!(error <= limits.share)) fail(c.name, "relative error of a sum", error, limits.share);
     worst_share = std::max(worst_share, error / limits.share);
   }
@@ -221,17 +223,17 @@ void check_all_ways(Case<T>& c, Kernels& kernels) {
   }
 }
 
-// The sums over the terms and, if asked for, the batch, run(Sums, shares), against `shares` of the same
+// The sums over the terms and, if asked for, the batch, run(Sums, scaled_sums), against `scaled_sums` of the same
 // call, (N, T).
 template <class T, class Run>
-void check_sums(const Params& p, const T* shares, bool of_batch, Run run) {
+void check_sums(const Params& p, const T* scaled_sums, bool of_batch, Run run) {
   std::vector<T> images(size_t(p.batch), T(NAN));
   run(Sums::images, images.data());
   double all = 0, size = 0;
   for (int64_t image = 0; image < p.batch; ++image) {
     T sum = 0;
-    for (int term = 0; term < p.terms(); ++term) {
-      const T share = shares[image * p.terms() + term];
+    for (int term = 0; term < p.terms.count(); ++term) {
+      const T share = scaled_sums[image * p.terms.count() + term];
       sum += share;
       all += double(share);
       size += std::abs(double(share));
@@ -247,7 +249,7 @@ void check_sums(const Params& p, const T* shares, bool of_batch, Run run) {
     if (std::isfinite(batch)) fail("sum of the batch", "hides NaN or infinity");
     return;
   }
-  // The shares were rounded one by one, the sum once; float64 rounds each addition too.
+  // The scaled_sums were rounded one by one, the sum once; float64 rounds each addition too.
   const double error = std::abs(double(batch) - all);
   const double limit =
       (sizeof(T) == 4 ? 2 : 100) * double(std::numeric_limits<T>::epsilon()) * size;
@@ -309,23 +311,24 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
                 random.below(s.width), random.chance(0.5) ? NAN : INFINITY);
 
   Shape grid = s;
-  const bool own_grid = p.ssim && p.border == Border::valid;
+  const bool own_grid = p.ssim() && p.border == Border::valid;
   if (own_grid) grid = {s.batch, s.channels, s.height - 2 * p.radius, s.width - 2 * p.radius};
   if (random.chance(0.5)) {
     // The pointwise terms of a "valid" SSIM have the weight of the whole image.
-    const bool on_grid = own_grid && p.terms() == 1 && random.chance(0.5);
+    const bool on_grid = own_grid && p.terms.count() == 1 && random.chance(0.5);
     if (on_grid) c.weight_corner = p.radius;
     add_weight(kDtype<T>, on_grid ? grid : s, random, c.weight);
   }
-  for (int64_t i = 0; i < s.batch * p.terms(); ++i) c.factors.push_back(T(0.5 + random.uniform()));
+  for (int64_t i = 0; i < s.batch * p.terms.count(); ++i)
+    c.factors.push_back(T(0.5 + random.uniform()));
   c.shared = c.shared || seed % 2;
-  for (int64_t i = p.terms(); c.shared && i < s.batch * p.terms(); ++i)
-    c.factors[size_t(i)] = c.factors[size_t(i - p.terms())];
+  for (int64_t i = p.terms.count(); c.shared && i < s.batch * p.terms.count(); ++i)
+    c.factors[size_t(i)] = c.factors[size_t(i - p.terms.count())];
 
   if (wanted < 0) wanted = int(random.below(4));
   if (wanted & 1) c.input_gradient = Output<T>(some_layout(s, random), s);
   if (wanted & 2) c.target_gradient = Output<T>(some_layout(s, random), s);
-  if (!wanted && !(own_grid && p.terms() > 1) && random.chance(0.7)) {
+  if (!wanted && !(own_grid && p.terms.count() > 1) && random.chance(0.7)) {
     c.map = Output<T>(some_layout(grid, random), grid);
     if (own_grid) c.map_corner = p.radius;
     c.with_shares = random.chance(0.5);
@@ -337,13 +340,13 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
                 "seed %llu: %s (%lld, %lld, %lld, %lld), terms %d%d%d, radius %d, border %d, "
                 "gradients %d, map %d, weight %d, source %d%s",
                 (unsigned long long)seed, sizeof(T) == 4 ? "float" : "double", (long long)s.batch,
-                (long long)s.channels, (long long)s.height, (long long)s.width, p.ssim, p.mse, p.l1,
+                (long long)s.channels, (long long)s.height, (long long)s.width, p.terms.bits,
                 p.radius, int(p.border), wanted, bool(c.map), bool(c.weight), int(dtype),
                 varied.c_str());
   c.name = name;
   c.run(kernels);
   // Towards L = 1 errors grow as 1/(1 - L), which only a = 1 lets SSIM reach here.
-  const double digits = p.ssim && p.dissimilarity == 1 ? 20 : 1;
+  const double digits = p.ssim() && p.ssim_scale == 1 ? 20 : 1;
   check(c, sizeof(T) == 4 ? Limits{1e-5 * digits, 1e-5 * digits, 4e-5 * digits}
                           : Limits{3e-11, 3e-11, 1e-10});
   check_all_ways(c, kernels);

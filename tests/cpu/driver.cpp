@@ -49,11 +49,11 @@ struct Threads {
 
 class CpuKernels : public Kernels {
  public:
-  void compute(const Params& p, bool wide, void* shares, int way) override {
-    if (way == 0) share(p, wide, shares, OneThread{});
-    if (way == 1) share(p, wide, shares, Backwards{});
-    if (way == 2) share(p, wide, shares, Threads{2, 1});
-    if (way == 3) share(p, wide, shares, Threads{3, 2});
+  void compute(const Params& p, bool use_double, void* scaled_sums, int way) override {
+    if (way == 0) share(p, use_double, scaled_sums, OneThread{});
+    if (way == 1) share(p, use_double, scaled_sums, Backwards{});
+    if (way == 2) share(p, use_double, scaled_sums, Threads{2, 1});
+    if (way == 3) share(p, use_double, scaled_sums, Threads{3, 2});
   }
   int ways(const Params& p) const override { return Tiling(p).tiles() > 1 ? 4 : 1; }
   const char* depends_on(int way) const override {
@@ -63,17 +63,17 @@ class CpuKernels : public Kernels {
 
  private:
   template <class ParallelFor>
-  static void share(const Params& p, bool wide, void* shares, ParallelFor parallel_for) {
-    if (wide)
-      share_typed(p, static_cast<double*>(shares), parallel_for);
+  static void share(const Params& p, bool use_double, void* scaled_sums, ParallelFor parallel_for) {
+    if (use_double)
+      share_typed(p, static_cast<double*>(scaled_sums), parallel_for);
     else
-      share_typed(p, static_cast<float*>(shares), parallel_for);
+      share_typed(p, static_cast<float*>(scaled_sums), parallel_for);
   }
   template <class T, class ParallelFor>
-  static void share_typed(const Params& p, T* shares, ParallelFor parallel_for) {
-    lamp_kernels::compute<T>(p, shares, Sums::terms, parallel_for);
-    if (!shares || !std::is_same_v<ParallelFor, OneThread>) return;
-    check_sums(p, shares, true,
+  static void share_typed(const Params& p, T* scaled_sums, ParallelFor parallel_for) {
+    lamp_kernels::compute<T>(p, scaled_sums, Sums::terms, parallel_for);
+    if (!scaled_sums || !std::is_same_v<ParallelFor, OneThread>) return;
+    check_sums(p, scaled_sums, true,
                [&](Sums sums, T* to) { lamp_kernels::compute<T>(p, to, sums, parallel_for); });
   }
 };
@@ -85,8 +85,8 @@ void window(int radius, int gradients, Border border, uint64_t seed, Kernels& ke
   Random random(seed);
   Case<T> c;
   Params& p = c.p;
-  p.ssim = true;
-  p.mse = random.chance(0.5);
+  p.terms.set(Metric::ssim);
+  p.terms.set(Metric::mse, random.chance(0.5));
   p.border = border;
   c.set_window(radius, 1.5);
   c.set_shape({2, 1, 2 * radius + 13, 2 * radius + 37});

@@ -1,7 +1,11 @@
 // Every formula of csrc/formulas.h for arrays of numbers, to be called from Python.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
+
+#include "params.h"
 
 #define LAMP_INLINE static inline
 #define LAMP_UNROLL
@@ -44,6 +48,8 @@ V quotient(V a, V b) {
 
 namespace {
 
+using namespace lamp_kernels;
+
 #include "formulas.h"
 
 template <class T>
@@ -52,8 +58,12 @@ void minus_log1p_minus_of(int n, const T* loss, T* value) {
 }
 
 template <class T>
-void amplify_of(int n, int log, double eps, const T* loss, T* value, T* slope) {
-  const Amplification<T> a = amplification<T>(log != 0, eps);
+void amplify_of(int n, int kind, double first, double second, const T* loss, T* value, T* slope) {
+  Params p{};
+  p.amplify = Amplify(kind);
+  p.amplify_parameters[0] = first;
+  p.amplify_parameters[1] = second;
+  const Amplification<T> a = amplification<T>(p);
   for (int i = 0; i < n; ++i) {
     const Amplified<T> result = amplify<T>(loss[i], a);
     value[i] = result.value;
@@ -62,15 +72,21 @@ void amplify_of(int n, int log, double eps, const T* loss, T* value, T* slope) {
 }
 
 template <class T>
-void pointwise_of(int n, int squared, const T* d, T* loss, T* slope) {
+void pointwise_of(int n, int metric, double parameter, const T* d, T* loss, T* slope) {
+  Params p{};
+  p.terms.set(Metric(metric));
+  p.metric_parameters[metric] = parameter;
+  const LossFormula<T> formula = loss_formula<T>(p);
+  T factor[kMetrics];
+  std::fill(factor, factor + kMetrics, T(1));
   for (int i = 0; i < n; ++i) {
-    const Pointwise<T> result = squared ? squared_error(d[i]) : absolute_error<T>(d[i]);
-    loss[i] = result.loss;
-    slope[i] = result.slope;
+    const PointwiseSum<T> sum = pointwise_terms(d[i], T(1), formula, factor, [](int, T) {});
+    loss[i] = sum.value;
+    slope[i] = sum.dloss_dd;
   }
 }
 
-// moments (n, 4), constants c1, c2, a, level_d, level_s; adjoint (n, 4) of slope 1: by mean_d,
+// moments (n, 4), constants c1, c2, a, shift_d, shift_s; adjoint (n, 4) of slope 1: by mean_d,
 // mean_s, square_d, square_s.
 template <class T>
 void ssim_of(int n, const T* moments, const T* constants, T* loss, T* adjoint) {
@@ -88,18 +104,18 @@ void ssim_of(int n, const T* moments, const T* constants, T* loss, T* adjoint) {
 
 }  // namespace
 
-#define LAMP_EXPORT(T)                                                              \
-  void minus_log1p_minus_##T(int n, const T* loss, T* value) {                      \
-    minus_log1p_minus_of(n, loss, value);                                           \
-  }                                                                                 \
-  void amplify_##T(int n, int log, double eps, const T* loss, T* value, T* slope) { \
-    amplify_of(n, log, eps, loss, value, slope);                                    \
-  }                                                                                 \
-  void pointwise_##T(int n, int squared, const T* d, T* loss, T* slope) {           \
-    pointwise_of(n, squared, d, loss, slope);                                       \
-  }                                                                                 \
-  void ssim_##T(int n, const T* moments, const T* constants, T* loss, T* adjoint) { \
-    ssim_of(n, moments, constants, loss, adjoint);                                  \
+#define LAMP_EXPORT(T)                                                                       \
+  void minus_log1p_minus_##T(int n, const T* loss, T* value) {                               \
+    minus_log1p_minus_of(n, loss, value);                                                    \
+  }                                                                                          \
+  void amplify_##T(int n, int kind, double a, double b, const T* loss, T* value, T* slope) { \
+    amplify_of(n, kind, a, b, loss, value, slope);                                           \
+  }                                                                                          \
+  void pointwise_##T(int n, int metric, double parameter, const T* d, T* loss, T* slope) {   \
+    pointwise_of(n, metric, parameter, d, loss, slope);                                      \
+  }                                                                                          \
+  void ssim_##T(int n, const T* moments, const T* constants, T* loss, T* adjoint) {          \
+    ssim_of(n, moments, constants, loss, adjoint);                                           \
   }
 
 extern "C" {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-SETS = ("v4", "v3", "baseline")  # the instruction sets, best first
+SETS = ("avx512", "avx2", "baseline")  # the instruction sets, best first
 RELEASE = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]  # of the extension
 COMMON = ["-std=c++20", "-Wno-psabi", "-Icsrc", "-pthread", *RELEASE]
 SANITIZE = [
@@ -59,12 +59,12 @@ def keep_radii(folder: Path, radii: Sequence[int]) -> None:
 
 
 def widen_baseline(folder: Path) -> None:
-    """Make the baseline what v4 is but for its instruction set, to run on any machine."""
-    shutil.copy(folder / "csrc/cpu/kernel_v4.cpp", folder / "csrc/cpu/kernel_baseline.cpp")
+    """Make the baseline what avx512 is but for its instruction set, to run on any machine."""
+    shutil.copy(folder / "csrc/cpu/kernel_avx512.cpp", folder / "csrc/cpu/kernel_baseline.cpp")
     baseline = folder / "csrc/cpu/kernel_baseline.cpp"
     replace(baseline, r"^#if defined\(__x86_64__\).*$", "#if 1")
     replace(baseline, r"^#pragma GCC target.*$", "")
-    replace(baseline, r"^namespace lamp_kernels::v4 ", "namespace lamp_kernels::baseline ")
+    replace(baseline, r"^namespace lamp_kernels::avx512 ", "namespace lamp_kernels::baseline ")
 
 
 def compile_all(

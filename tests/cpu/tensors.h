@@ -11,10 +11,10 @@
 
 #include "params.h"
 
+using lamp_kernels::ConstTensorView;
 using lamp_kernels::Dtype;
 using lamp_kernels::Params;
-using lamp_kernels::Sink;
-using lamp_kernels::Source;
+using lamp_kernels::TensorView;
 
 struct Random {
   std::mt19937_64 engine;
@@ -111,7 +111,7 @@ class Input {
 
   explicit operator bool() const { return bool(data_); }
   // `corner`: where in the image this tensor's first element lies, along rows and columns.
-  Source source(int64_t corner = 0) const {
+  ConstTensorView source(int64_t corner = 0) const {
     if (!data_) return {};
     const int64_t first = layout_.at(0, 0, -corner, -corner);
     const uintptr_t address = uintptr_t(data_.get()) + uintptr_t(first * bytes());
@@ -169,7 +169,7 @@ class Output {
   void poison() {
     for (int64_t i = 0; i < length(); ++i) std::memcpy(&data_[size_t(i)], &kPoison, sizeof(T));
   }
-  Sink sink(int64_t corner = 0) {
+  TensorView sink(int64_t corner = 0) {
     if (!data_) return {};
     const int64_t first = layout_.at(0, 0, -corner, -corner);
     const uintptr_t address = uintptr_t(data_.get()) + uintptr_t(first * int64_t(sizeof(T)));

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("isa", "radii"), [("v4", (3, 5)), ("v3", (1, 4, 7)), ("baseline", (2, 5))]
+    ("isa", "radii"), [("avx512", (3, 5)), ("avx2", (1, 4, 7)), ("baseline", (2, 5))]
 )
 def test_sanitized(folder, isa, radii):
     needs("g++")

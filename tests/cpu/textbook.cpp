@@ -12,10 +12,10 @@ using lamp_kernels::Params;
 // A(L), and A'(L) in `slope`.
 double amplify(const Params& p, double loss, double& slope) {
   slope = 1;
-  if (!p.amplify) return loss;
-  const double knee = 1 - p.eps;
-  slope = loss > knee ? 1 / p.eps : 1 / (1 - loss);
-  if (loss > knee) return -std::log1p(-knee) + (loss - knee) / p.eps;
+  if (p.amplify == Amplify::none) return loss;
+  const double eps = p.amplify_parameters[0], knee = 1 - eps;
+  slope = loss > knee ? 1 / eps : 1 / (1 - loss);
+  if (loss > knee) return -std::log1p(-knee) + (loss - knee) / eps;
   return -std::log1p(-loss);
 }
 
@@ -27,6 +27,15 @@ int64_t seen_at(const Params& p, int64_t i, int64_t size) {
 }
 
 // One plane of the images; `x`, `y`, ... point to its first pixel.
+double loss_of(Metric metric, double d, double& slope) {
+  if (metric == Metric::mse) {
+    slope = 2 * d;
+    return d * d;
+  }
+  slope = d > 0 ? 1 : d < 0 ? -1 : d;
+  return std::abs(d);
+}
+
 struct Plane {
   const Params& p;
   const double *x, *y, *weight;  // weight may be null
@@ -36,17 +45,16 @@ struct Plane {
 
   // Adds to `sum`, to the map, and to the gradients; `factor` is of this image and term,
   // `map_factor` of the first image.
-  void pointwise(bool squared, double factor, double map_factor, double& sum) const {
+  void pointwise(Metric metric, double factor, double map_factor, double& sum) const {
     for (int64_t i = 0; i < p.height * p.width; ++i) {
       const double d = (x[i] - y[i]) * p.scale;
-      const double sign = d > 0 ? 1 : d < 0 ? -1 : d;
-      double slope;
-      const double value = amplify(p, squared ? d * d : std::abs(d), slope);
-      const double by_d = factor * weight_at(i) * slope * (squared ? 2 * d : sign) * p.scale;
+      double slope, metric_slope;
+      const double value = amplify(p, loss_of(metric, d, metric_slope), slope);
+      const double dloss_dd = factor * weight_at(i) * slope * metric_slope * p.scale;
       sum += weight_at(i) * value;
       map[i] += map_factor * value;
-      dx[i] += by_d;
-      dy[i] -= by_d;
+      dx[i] += dloss_dd;
+      dy[i] -= dloss_dd;
     }
   }
 
@@ -80,25 +88,25 @@ struct Plane {
     const double v = (var_d + var_s) / 2 + p.c2;
     const double pp = mean_d * mean_d / m, q = var_d / v;
     double slope;
-    const double value = amplify(p, p.dissimilarity * (pp + q - pp * q), slope);
+    const double value = amplify(p, p.ssim_scale * (pp + q - pp * q), slope);
     const int64_t here = row * p.width + column;
     sum += weight_at(here) * value;
     map[here] = (std::isnan(map[here]) ? 0 : map[here]) + map_factor * value;
 
     // The chain rule, from the loss to the moments and on to every pixel of the window.
-    const double g = factor * weight_at(here) * slope * p.dissimilarity;
-    const double by_p = g * (1 - q), by_q = g * (1 - pp);
-    const double by_mean_d = by_p * (2 * mean_d / m - mean_d * mean_d / (m * m) * mean_d);
-    const double by_mean_s = -by_p * mean_d * mean_d / (m * m) * mean_s;
-    const double by_var_d = by_q * (1 / v - var_d / (2 * v * v));
-    const double by_var_s = -by_q * var_d / (2 * v * v);
+    const double g = factor * weight_at(here) * slope * p.ssim_scale;
+    const double dloss_dp = g * (1 - q), dloss_dq = g * (1 - pp);
+    const double by_mean_d = dloss_dp * (2 * mean_d / m - mean_d * mean_d / (m * m) * mean_d);
+    const double by_mean_s = -dloss_dp * mean_d * mean_d / (m * m) * mean_s;
+    const double by_var_d = dloss_dq * (1 / v - var_d / (2 * v * v));
+    const double by_var_s = -dloss_dq * var_d / (2 * v * v);
     for (int i = 0; i <= 2 * r; ++i)
       for (int j = 0; j <= 2 * r; ++j) {
         if (at[i][j] < 0) continue;
-        const double by_d = tap[i][j] * (by_mean_d + 2 * (d[i][j] - mean_d) * by_var_d);
+        const double dloss_dd = tap[i][j] * (by_mean_d + 2 * (d[i][j] - mean_d) * by_var_d);
         const double by_s = tap[i][j] * (by_mean_s + 2 * (s[i][j] - mean_s) * by_var_s);
-        dx[at[i][j]] += (by_s + by_d) * p.scale;
-        dy[at[i][j]] += (by_s - by_d) * p.scale;
+        dx[at[i][j]] += (by_s + dloss_dd) * p.scale;
+        dy[at[i][j]] += (by_s - dloss_dd) * p.scale;
       }
   }
 };
@@ -107,11 +115,11 @@ struct Plane {
 
 Result compute(const Params& p, const Image& input, const Image& target, const Image& weight,
                const std::vector<double>& factors) {
-  const int terms = p.terms();
+  const int terms = p.terms.count();
   const int64_t size = p.height * p.width;
-  const bool whole = !p.ssim || p.border != Border::valid;  // the grid of the loss is the image
+  const bool whole = !p.ssim() || p.border != Border::valid;  // the grid of the loss is the image
   Result r;
-  r.shares.assign(p.batch * terms, 0);
+  r.scaled_sums.assign(p.batch * terms, 0);
   r.map.assign(input.size(), whole ? 0 : std::numeric_limits<double>::quiet_NaN());
   r.input_gradient.assign(input.size(), 0);
   r.target_gradient.assign(input.size(), 0);
@@ -125,13 +133,13 @@ Result compute(const Params& p, const Image& input, const Image& target, const I
                     &r.input_gradient[at],
                     &r.target_gradient[at]};
     const double* factor = &factors[image * terms];
-    double* sum = &r.shares[image * terms];
+    double* sum = &r.scaled_sums[image * terms];
     int t = 0;
-    if (p.ssim) one.ssim(factor[t], factors[t], sum[t]), ++t;
-    if (p.mse) one.pointwise(true, factor[t], factors[t], sum[t]), ++t;
-    if (p.l1) one.pointwise(false, factor[t], factors[t], sum[t]), ++t;
+    if (p.ssim()) one.ssim(factor[t], factors[t], sum[t]), ++t;
+    for (int m = 1; m < kMetrics; ++m)
+      if (p.terms.has(Metric(m))) one.pointwise(Metric(m), factor[t], factors[t], sum[t]), ++t;
   }
-  for (size_t i = 0; i < r.shares.size(); ++i) r.shares[i] *= factors[i];
+  for (size_t i = 0; i < r.scaled_sums.size(); ++i) r.scaled_sums[i] *= factors[i];
   return r;
 }
 

@@ -13,9 +13,9 @@ namespace textbook {
 using Image = std::vector<double>;
 
 struct Result {
-  std::vector<double> shares;  // (N, T): factors * sums of weight * A(L)
-  Image map;                   // sum over t of factors[0, t] * A(L); NaN outside the loss's grid
-  Image input_gradient, target_gradient;  // of the sum of `shares`
+  std::vector<double> scaled_sums;  // (N, T): factors * sums of weight * A(L)
+  Image map;  // sum over t of factors[0, t] * A(L); NaN outside the loss's grid
+  Image input_gradient, target_gradient;  // of the sum of `scaled_sums`
 };
 
 // Of `p` only the shape and the numbers are used; the data are what is passed beside it.

@@ -55,7 +55,7 @@ def h_plane_bytes(backend: str, shape: tuple[int, ...], gradients: int) -> int:
     """The most that a float32 SSIM with so many gradients may hold of h planes between kernels.
 
     2 + gradients planes for each image plane, for the image planes that a backend takes at a time:
-    native by half of the L2 cache (csrc/cuda/plan.cu), Triton by lamp_kernels/triton/tiling.py.
+    native by half of the L2 cache (csrc/cuda/plan.cu), Triton by its tiling.py.
     """
     if gradients == 0:
         return 0
@@ -64,7 +64,7 @@ def h_plane_bytes(backend: str, shape: tuple[int, ...], gradients: int) -> int:
     if backend == "native":
         room = torch.cuda.get_device_properties("cuda").L2_cache_size // 2
         return of_plane * min(room // of_plane, batch * channels)
-    from lamp_kernels.triton import launch, tiling  # imports Triton
+    from lamp_kernels.backends.triton import launch, tiling  # imports Triton
 
     device = launch._device(torch.device("cuda", torch.cuda.current_device()), torch.float32)
     return of_plane * tiling.planes_at_once(batch * channels, of_plane, device)

@@ -5,7 +5,7 @@ import torch
 from on_cuda import pair
 
 from lamp_kernels import functional
-from lamp_kernels.triton import autotune
+from lamp_kernels.backends.triton import autotune
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@
 namespace {
 
 using cuda_host::Order;
-using lamp_kernels::kMaxTerms;
+using lamp_kernels::kMetrics;
 namespace cuda = lamp_kernels::cuda;
 
 const cuda::Device kLarge{};  // an H100
@@ -37,14 +37,14 @@ class CudaKernels : public Kernels {
   bool large = false;      // the large device alone
   bool every_sum = false;  // that of the batch too, in every order
 
-  void compute(const Params& p, bool wide, void* shares, int way) override {
+  void compute(const Params& p, bool use_double, void* scaled_sums, int way) override {
     cuda_host::settings.order = Order(way);
-    launch(p, wide, shares, Sums::terms);
-    if (!shares || (Order(way) != Order::reverse && !every_sum)) return;
-    if (wide)
-      check_other_sums(p, static_cast<double*>(shares));
+    launch(p, use_double, scaled_sums, Sums::terms);
+    if (!scaled_sums || (Order(way) != Order::reverse && !every_sum)) return;
+    if (use_double)
+      check_other_sums(p, static_cast<double*>(scaled_sums));
     else
-      check_other_sums(p, static_cast<float*>(shares));
+      check_other_sums(p, static_cast<float*>(scaled_sums));
   }
   int ways(const Params&) const override { return 3; }
   const char* depends_on(int way) const override {
@@ -85,8 +85,8 @@ class CudaKernels : public Kernels {
   }
 
   // Of that design, or the other one if the device has no room for it.
-  cuda::Call call(const Params& p, bool wide) const {
-    cuda::Call call = of_design(p, wide);
+  cuda::Call call(const Params& p, bool use_double) const {
+    cuda::Call call = of_design(p, use_double);
     if (!warps) return call;
     cuda::Plan plan = call.plan();
     const cuda::Tiling wide_one =
@@ -101,36 +101,36 @@ class CudaKernels : public Kernels {
     call.use(plan);
     return call;
   }
-  int64_t strip_width(const Params& p, bool wide, int gradients) const override {
+  int64_t strip_width(const Params& p, bool use_double, int gradients) const override {
     Params known = p;  // of which places in memory do not count
     float some = 0;
     known.input_gradient.data = gradients ? &some : nullptr;
     known.target_gradient.data = gradients == 2 ? &some : nullptr;
-    return call(known, wide).plan().tiling.strip_width;
+    return call(known, use_double).plan().tiling.strip_width;
   }
 
  private:
   cuda::Device device_ = kLarge;
 
-  cuda::Call of_design(const Params& p, bool wide) const {
+  cuda::Call of_design(const Params& p, bool use_double) const {
     try {
-      return cuda::Call(p, wide, device_, design);
+      return cuda::Call(p, use_double, device_, design);
     } catch (const std::runtime_error&) {
       if (design != cuda::Design::two) throw;
-      return cuda::Call(p, wide, device_, cuda::Design::one);
+      return cuda::Call(p, use_double, device_, cuda::Design::one);
     }
   }
-  void launch(const Params& p, bool wide, void* shares, Sums sums) const {
-    const cuda::Call call = this->call(p, wide);
+  void launch(const Params& p, bool use_double, void* scaled_sums, Sums sums) const {
+    const cuda::Call call = this->call(p, use_double);
     const size_t numbers = size_t(call.scratch_bytes() + 7) / sizeof(double);
     const std::unique_ptr<double[]> scratch(new double[numbers]);
     std::fill_n(scratch.get(), numbers, NAN);
-    call.enqueue(shares, sums, scratch.get(), nullptr);
+    call.enqueue(scaled_sums, sums, scratch.get(), nullptr);
   }
 
   template <class T>
-  void check_other_sums(const Params& p, const T* shares) const {
-    check_sums(p, shares, every_sum, [&](Sums sums, T* to) {
+  void check_other_sums(const Params& p, const T* scaled_sums) const {
+    check_sums(p, scaled_sums, every_sum, [&](Sums sums, T* to) {
       launch(p, sizeof(T) == sizeof(double), to, sums);
       if (sums != Sums::batch) return;
       const Order before = std::exchange(cuda_host::settings.order, Order::forward);
@@ -145,8 +145,9 @@ class CudaKernels : public Kernels {
 
 // ---- Every variant -----------------------------------------------------------------------------
 
-const cuda::KernelResources& resources(bool wide, int radius, int gradients, cuda::Design design) {
-  if (wide) return cuda::double_one(radius, gradients).resources;
+const cuda::KernelResources& resources(bool use_double, int radius, int gradients,
+                                       cuda::Design design) {
+  if (use_double) return cuda::double_one(radius, gradients).resources;
   const bool one = design == cuda::Design::one && gradients > 0;
   return (one ? cuda::float_one : cuda::float_losses)(radius, gradients).resources;
 }
@@ -174,9 +175,9 @@ cuda::Plan shape_of_variant(uint64_t seed, int radius, int gradients, Border bor
                             const Shape& shape, CudaKernels& kernels) {
   Random random(seed);
   Case<T> c;
-  c.p.ssim = true;
-  c.p.mse = random.chance(0.3);
-  c.p.l1 = random.chance(0.3);
+  c.p.terms.set(Metric::ssim);
+  c.p.terms.set(Metric::mse, random.chance(0.3));
+  c.p.terms.set(Metric::l1, random.chance(0.3));
   c.p.border = border;
   c.set_window(radius, 1.5);
   c.set_shape(shape);
@@ -238,9 +239,9 @@ Case<float> ssim_alone(uint64_t seed, int radius, int gradients, Border border, 
                        const Layouts& layouts, Dtype dtype = Dtype::float32) {
   Random random(seed);
   Case<float> c;
-  c.p.ssim = true;
+  c.p.terms.set(Metric::ssim);
   c.p.border = border;
-  c.p.amplify = seed % 4 != 0;
+  c.p.amplify = seed % 4 != 0 ? Amplify::log : Amplify::none;
   c.set_window(radius, 1.5);
   c.set_shape(s);
   c.input = Input(dtype, layouts[0], s);
@@ -253,7 +254,7 @@ Case<float> ssim_alone(uint64_t seed, int radius, int gradients, Border border, 
           c.target.set(n, k, i, j, y);
           c.input.set(n, k, i, j, y + 0.1 * (2 * random.uniform() - 1));
         }
-  for (int64_t n = 0; n < s.batch * kMaxTerms; ++n)
+  for (int64_t n = 0; n < s.batch * kMetrics; ++n)
     c.factors.push_back(0.5f + float(random.uniform()));
   if (gradients >= 1) c.input_gradient = Output<float>(layouts[2], s);
   if (gradients == 2) c.target_gradient = Output<float>(layouts[2], s);
@@ -326,7 +327,7 @@ void nearly_common(int radius, CudaKernels& kernels) {
   }
   for (const bool mse : {true, false}) {
     Case<float> c = ssim_alone(++seed, radius, 1, kReflect, s, {l, l, l});
-    (mse ? c.p.mse : c.p.l1) = true;
+    c.p.terms.set(mse ? Metric::mse : Metric::l1);
     run_and_check(c, "with a pointwise term", kernels);
   }
   for (const int gradients : {0, 1}) {
@@ -422,8 +423,8 @@ void sums(const Arguments& arguments, CudaKernels& kernels) {
       const int before = std::exchange(most_ways, many ? 1 : most_ways);
       Random random(++seed);
       Case<T> c;
-      c.p.mse = true;
-      c.p.l1 = l1;
+      c.p.terms.set(Metric::mse);
+      c.p.terms.set(Metric::l1, l1);
       c.shared = true;
       c.set_shape(s);
       complete_and_check(c, seed, random, kernels, int(l1));
@@ -432,7 +433,7 @@ void sums(const Arguments& arguments, CudaKernels& kernels) {
   for (const int64_t batch : {int64_t(2), int64_t(300)}) {
     Random random(++seed);
     Case<T> c;
-    c.p.ssim = c.p.l1 = true;
+    c.p.ssim = c.p.terms.set(Metric::l1);
     c.p.border = Border::zeros;
     c.shared = true;
     c.set_window(arguments.radii[0], 1.5);
@@ -441,7 +442,8 @@ void sums(const Arguments& arguments, CudaKernels& kernels) {
   }
   Case<T> none;
   none.name = "no image";
-  none.p.l1 = none.shared = true;
+  none.p.terms.set(Metric::l1);
+  none.shared = true;
   none.factors = {T(1)};
   const Shape s{0, 3, 4, 4};
   none.set_shape(s);
@@ -474,8 +476,8 @@ void far_rows(CudaKernels& kernels) {
   for (const auto [ssim, weighted] : {std::pair{true, true}, {true, false}, {false, true}}) {
     Case<float> c;
     c.name = ssim ? "distant rows" : "distant rows, pointwise";
-    c.p.ssim = ssim;
-    c.p.mse = !ssim;
+    c.p.terms.set(Metric::ssim, ssim);
+    c.p.terms.set(Metric::mse, !ssim);
     c.p.border = ssim ? Border::zeros : Border::reflect;
     c.set_window(2, 1.5);
     const Shape s{1, 1, Far::kRows, 40};
@@ -512,7 +514,7 @@ void far_rows(CudaKernels& kernels) {
     p.input_gradient.row = p.target_gradient.row = Far::kRow;
     float share = NAN;
     kernels.compute(p, false, &share, 0);
-    bool same = share == c.shares[0];
+    bool same = share == c.scaled_sums[0];
     for (int64_t i = 0; i < s.height; ++i)
       for (int64_t j = 0; j < s.width; ++j)
         same = same && by_x.data[i * Far::kRow + j] == c.input_gradient.get(0, 0, i, j) &&
@@ -530,8 +532,8 @@ void planes(const Arguments& arguments, CudaKernels& kernels) {
   for (const bool ssim : {true, false}) {
     Random random(ssim);
     Case<float> c;
-    c.p.ssim = ssim;
-    c.p.l1 = !ssim;
+    c.p.terms.set(Metric::ssim, ssim);
+    c.p.terms.set(Metric::l1, !ssim);
     c.p.border = ssim ? Border::zeros : Border::reflect;
     if (ssim) c.set_window(arguments.radii[0], 1.5);
     c.set_shape({2, 33'000, 1, 2});

@@ -85,15 +85,18 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   std::printf("\"dynamic_shared_bytes\": %d},\n\"arguments\": [", shared);
   Fields fields(&a);
   const Params& p = a.p;
-  fields.add(p.batch, p.channels, p.height, p.width, p.ssim, p.mse, p.l1, p.amplify, p.eps, p.scale,
-             p.radius, p.border);
+  fields.add(p.batch, p.channels, p.height, p.width, p.terms.bits);
+  fields.add(p.metric_parameters);
+  fields.add(p.amplify);
+  fields.add(p.amplify_parameters);
+  fields.add(p.scale, p.radius, p.border);
   fields.add(p.taps);
-  fields.add(p.c1, p.c2, p.dissimilarity);
-  for (const Source* s : {&p.input, &p.target, &p.weight})
+  fields.add(p.c1, p.c2, p.ssim_scale);
+  for (const ConstTensorView* s : {&p.input, &p.target, &p.weight})
     fields.add(s->data, s->dtype, s->batch, s->channel, s->row, s->column);
   fields.add(p.factors);
   fields.add(p.shared_factors);
-  for (const Sink* s : {&p.input_gradient, &p.target_gradient, &p.map})
+  for (const TensorView* s : {&p.input_gradient, &p.target_gradient, &p.map})
     fields.add(s->data, s->batch, s->channel, s->row, s->column);
   const auto add_tiling = [&](const cuda::TileGrid& t) {
     fields.add(t.channels, t.height, t.width, t.strips, t.strip_width, t.bands, t.band_height,
@@ -105,11 +108,13 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   fields.add(a.tiles.first, a.tiles.plane, a.tiles.rest);
   fields.add(a.tap);
   fields.add(a.rows_to_follow);
-  fields.add(a.scale, a.constants.c1, a.constants.c2, a.constants.a, a.constants.level_d,
-             a.constants.level_s);
-  fields.add(a.amplification.log, a.amplification.knee, a.amplification.eps,
-             a.amplification.steepest, a.common, a.partial);
-  fields.add(a.first_h_plane, a.h, a.levels);
+  fields.add(a.scale, a.constants.c1, a.constants.c2, a.constants.a, a.constants.shift_d,
+             a.constants.shift_s);
+  const auto& formula = a.formula;
+  fields.add(formula.terms.bits, formula.amplification.kind, formula.amplification.knee,
+             formula.amplification.steepest);
+  fields.add(formula.parameter);
+  fields.add(a.common, a.partial, a.first_h_plane, a.h, a.shifts);
   std::printf("]}\n");
 }
 
@@ -129,15 +134,16 @@ Params params() {
   p.batch = p.channels = 1;
   p.height = kHeight;
   p.width = kWidth;
-  p.ssim = p.amplify = true;
-  p.eps = 1e-2;
+  p.terms.set(Metric::ssim);
+  p.amplify = Amplify::log;
+  p.amplify_parameters[0] = 1e-2;  // eps
   p.scale = 1;
   p.radius = kRadius;
   p.border = Border::reflect;
   for (int k = 0; k <= kRadius; ++k) p.taps[k] = 1.0 / (2 * kRadius + 1);
   p.c1 = 1e-4;
   p.c2 = 9e-4;
-  p.dissimilarity = 0.5;
+  p.ssim_scale = 0.5;
   p.input = {place(1), Dtype::float32, kHeight * kWidth, kHeight * kWidth, kWidth, 1};
   p.target = p.input;
   p.target.data = place(2);

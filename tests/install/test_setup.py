@@ -140,7 +140,7 @@ def test_nothing_is_compiled_if_switched_off(monkeypatch):
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_documentation_uses_valid_values_of_the_switch(switch):
-    sources = ("README.md", "Makefile", ".ci/run", "lamp_kernels/native.py")
+    sources = ("README.md", "Makefile", ".ci/run", "lamp_kernels/backends/native.py")
     text = "".join((ROOT / name).read_text() for name in sources)
     named = re.findall(rf"{switch}=(\w*)", text)
     assert named
@@ -338,7 +338,7 @@ def test_avx_code_stays_in_its_namespace(tmp_path):
     if b"__x86_64__" not in defined.stdout:
         pytest.skip("these kernels exist only on x86-64")
     flags = ["-O0", "-std=c++20", "-fPIC", "-Wno-psabi", "-c", "-o", tmp_path / "kernel.o"]
-    for name, vectors in (("v3", "%ymm"), ("v4", "%zmm")):
+    for name, vectors in (("avx2", "%ymm"), ("avx512", "%zmm")):
         source = ROOT / f"csrc/cpu/kernel_{name}.cpp"
         subprocess.run([gcc, *flags, source], check=True)
         outside, inside = avx_functions(tmp_path / "kernel.o", f"lamp_kernels::{name}::", vectors)

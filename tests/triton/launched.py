@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 import triton
+from lamp_kernels.triton import launch, tiling
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from lamp_kernels import ops
-from lamp_kernels.triton import launch, tiling
 
 TARGET = GPUTarget("cuda", 90, 32)
 BACKEND = make_backend(TARGET)

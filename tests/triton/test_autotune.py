@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from lamp_kernels.triton import autotune
 
 from lamp_kernels import backends
-from lamp_kernels.triton import autotune
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,6 @@ import itertools
 import interpreted
 import pytest
 import torch
-
 from lamp_kernels.triton import tiling
 
 pytestmark = pytest.mark.cpu_only("interpreted on the CPU")

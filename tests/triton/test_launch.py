@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from lamp_kernels.triton import tiling
 
 pytestmark = pytest.mark.cpu_only("binds launches on the CPU")

@@ -4,7 +4,6 @@ import itertools
 import math
 
 import pytest
-
 from lamp_kernels.triton import tiling
 
 DEVICES = (

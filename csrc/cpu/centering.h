@@ -1,15 +1,15 @@
-// The levels of a tile: what d = x - y and s = x + y are taken about. Included in the namespace of an
+// The shifts of a tile: what d = x - y and s = x + y are taken about. Included in the namespace of an
 // instruction set.
 //
-// Rounding costs the gradient about (d - level) of what is rounded: much where the images are nearly
-// equal, little where they differ. So the level of d is a mean in which a pixel counts by 1/d^2, where d^2
+// Rounding costs the gradient about (d - shift) of what is rounded: much where the images are nearly
+// equal, little where they differ. So the shift of d is a mean in which a pixel counts by 1/d^2, where d^2
 // is taken over the eight pixels around it. A defect beside which the images are equal does not move it,
 // whether it covers a hundredth of the tile or most of it; nor do single pixels that are equal, as clipped
-// ones are; and where all pixels differ by the same, in brightness, it is that difference. The level of s
+// ones are; and where all pixels differ by the same, in brightness, it is that difference. The shift of s
 // is the mean. What is not finite does not count, so that a NaN stays in its windows.
 
 template <class T>
-struct Levels {
+struct Shifts {
   T d, s;  // in units of data_range
 };
 
@@ -41,11 +41,11 @@ class LevelSums {
     count += has ? zero + T(1) : zero;
   }
   bool empty() const { return sum_of_lanes<T>(count) == 0; }
-  // Differences so large that 1/d^2 is 0 have no level.
-  Levels<T> levels() const {
-    const double by_d = sum_of_lanes<T>(weight), by_s = sum_of_lanes<T>(count);
-    return {by_d > 0 ? T(sum_of_lanes<T>(weighted_d) / by_d) : T(0),
-            by_s > 0 ? T(sum_of_lanes<T>(s) / by_s) : T(0)};
+  // Differences so large that 1/d^2 is 0 have no shift.
+  Shifts<T> shifts() const {
+    const double dloss_dd = sum_of_lanes<T>(weight), s_term = sum_of_lanes<T>(count);
+    return {dloss_dd > 0 ? T(sum_of_lanes<T>(weighted_d) / dloss_dd) : T(0),
+            s_term > 0 ? T(sum_of_lanes<T>(s) / s_term) : T(0)};
   }
 };
 
@@ -53,7 +53,7 @@ class LevelSums {
 // these. The pieces begin at the points (i / g, i / g^2) modulo 1, g^3 = g + 1 (Roberts' R2 sequence, in
 // units of 2^-32): evenly spread, and in step with no texture that repeats.
 template <class T>
-static Levels<T> levels_of(const Context<T>& c) {
+static Shifts<T> shifts_of(const Context<T>& c) {
   constexpr int N = kLanes<T>;
   const Params& p = c.p;
   const Tile& t = c.tile;
@@ -68,7 +68,7 @@ static Levels<T> levels_of(const Context<T>& c) {
   const int64_t height = end_row - row, width = end_column - column;
   const int64_t starts = std::max<int64_t>(width - N, 0) + 1;
   // Of a row narrower than a vector the last pixel stands for those that are not there.
-  auto piece = [&](const Source& s, int64_t at, int64_t from) {
+  auto piece = [&](const ConstTensorView& s, int64_t at, int64_t from) {
     T buffer[N];
     if (width >= N) return load(c.row_of(s, at, from, N, buffer));
     c.read(s, at, from, width, buffer);
@@ -87,5 +87,5 @@ static Levels<T> levels_of(const Context<T>& c) {
     return sums;
   };
   const LevelSums<T> sums = sums_of(weighted);
-  return weighted && sums.empty() ? sums_of(false).levels() : sums.levels();
+  return weighted && sums.empty() ? sums_of(false).shifts() : sums.shifts();
 }

@@ -1,10 +1,10 @@
-// The levels of a tile: what the moments of d = x - y and s = x + y are taken about.
+// The shifts of a tile: what the moments of d = x - y and s = x + y are taken about.
 //
-// Rounding costs a window's variance of d about (d - level)^2 of what is rounded, and the gradient
-// (d - level): much where the images are nearly equal, little where they differ. So the level of d is a
+// Rounding costs a window's variance of d about (d - shift)^2 of what is rounded, and the gradient
+// (d - shift): much where the images are nearly equal, little where they differ. So the shift of d is a
 // mean in which a pixel counts by 1/d^2. A defect beside which the images are equal does not move it,
 // whether it covers a hundredth of the tile or most of it; and where all pixels differ by the same, in
-// brightness, it is that difference. The level of s is the mean. What is not finite, or so
+// brightness, it is that difference. The shift of s is the mean. What is not finite, or so
 // large that squares of it are hardly, does not count, so that it stays in its windows; nor do pixels whose
 // weight is 0.
 #pragma once
@@ -15,7 +15,7 @@
 namespace lamp_kernels::cuda {
 
 template <class T>
-struct alignas(2 * sizeof(T)) Levels {
+struct alignas(2 * sizeof(T)) Shifts {
   T d, s;
 };
 
@@ -36,18 +36,18 @@ class LevelSums {
   }
   LAMP_DEVICE void add_up(T* scratch) { sums_of_block(sums, scratch); }
   LAMP_DEVICE bool empty() const { return sums[3] == T(0); }
-  LAMP_DEVICE Levels<T> levels() const {
-    // Differences so large that 1/d^2 is 0 have no level.
+  LAMP_DEVICE Shifts<T> shifts() const {
+    // Differences so large that 1/d^2 is 0 have no shift.
     return {sums[0] > T(0) ? quotient(sums[1], sums[0]) : T(0),
             quotient(sums[2], max(sums[3], T(1)))};
   }
 };
 
-// From a few pixels of each column, those whose weight is not 0; from all of them, if there is none. To
+// From a partial pixels of each column, those whose weight is not 0; from all of them, if there is none. To
 // all threads of the block, whose scratch has room for four numbers of each warp. `common`: as of
 // RowReader.
 template <bool common, class T>
-LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* scratch) {
+LAMP_DEVICE Shifts<T> shifts_of(const Params& p, const Tile& tile, T scale, T* scratch) {
   constexpr int kRows = 8;
   constexpr int kSector = 8;  // columns that memory brings at once
   const bool weighted = !common && p.weight.data;
@@ -92,7 +92,7 @@ LAMP_DEVICE Levels<T> levels_of(const Params& p, const Tile& tile, T scale, T* s
   LevelSums<T> sums = sample(weighted);
   if constexpr (!common)
     if (weighted && sums.empty()) sums = sample(false);
-  return sums.levels();
+  return sums.shifts();
 }
 
 }  // namespace lamp_kernels::cuda
