@@ -78,7 +78,7 @@ class AmplifiedAutoencoder(AnomalibModule):
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize only: normalised images would not lie in [0, 1], which the loss expects."""
+        """Resize only: normalized images would not lie in [0, 1], which the loss expects."""
         return PreProcessor(transform=Resize(image_size or (SIDE, SIDE), antialias=True))
 
     @property
@@ -113,7 +113,7 @@ def make_images(root: Path, count: int) -> None:
 
 
 def save(image: Tensor, path: Path) -> None:
-    """A grey image in [0, 1] as a PNG of three channels."""
+    """A gray image in [0, 1] as a PNG of three channels."""
     Image.fromarray((255 * image).round().byte().numpy()).convert("RGB").save(path)
 
 

@@ -7,7 +7,7 @@ python python/landscape.py runs/fashion
 
 import sys
 
-from uad.landscape.cli import main
+from uad.cli.landscape import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,7 @@ python python/score.py runs/bottle/amplified-ssim/checkpoint.pt photos --normal 
 
 import sys
 
-from uad.scoring import main
+from uad.cli.score import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ python python/study.py publish python/results/study.jsonl
 
 import sys
 
-from uad.study.cli import main
+from uad.cli.study import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ torchrun --nproc-per-node=2 python/train.py --data textures
 
 import sys
 
-from uad.cli import main
+from uad.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

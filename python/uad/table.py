@@ -18,7 +18,10 @@ COLUMNS = (
 
 
 def results_table(metrics: dict[str, Any]) -> str:
-    """metrics: the content of metrics.json. One row a loss, then one a defect kind."""
+    """A table with a row per loss, then one with a row per defect kind.
+
+    metrics: the content of metrics.json.
+    """
     arms: dict[str, Any] = metrics["arms"]
     rows = []
     for name, arm in arms.items():
@@ -47,7 +50,7 @@ def results_table(metrics: dict[str, Any]) -> str:
         for kind in kinds
     ]
     return (
-        f"{align(COLUMNS, rows)}\n\nimage AUROC of each defect kind\n"
+        f"{align(COLUMNS, rows)}\n\nimage AUROC by kind of defect\n"
         f"{align(('kind', *arms), kind_rows)}"
     )
 
@@ -58,7 +61,7 @@ def number(value: float | None, form: str) -> str:
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need: the first to the left, the others to the right."""
+    """A table with minimal column widths, the first column left-aligned, the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
     for row in (header, *rows):

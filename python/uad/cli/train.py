@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,21 +13,29 @@ import torch
 
 from uad import data as data_sets
 from uad.checkpoint import CheckpointError
+from uad.cli.arguments import (
+    OptionError,
+    complain,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    seed,
+)
 from uad.data import AnomalyData, DataError
-from uad.distributed import process_count, process_rank, processes
+from uad.distributed import process_count, processes
 from uad.evaluation import Scoring
-from uad.losses import LOSSES, LossOptions
+from uad.losses import LOSSES, LossSettings
 from uad.report import write_report
-from uad.run import RunError, RunOptions, begin, read_metrics, rehearse, train_losses
+from uad.run import RunError, RunOptions, begin, metrics_to_resume, rehearse, train_losses
 from uad.table import results_table
 from uad.training import AMP_TYPES, TrainingError, TrainingOptions
 
 PROGRAM = "train.py"
 
 DESCRIPTION = """
-Train reconstruction networks on normal images only and find the anomalies in test images by how
-badly they are reconstructed. Scores are computed alike whatever the training loss, and the
-network of the last epoch counts.
+Train reconstruction networks on normal images only, and find the anomalies in test images by how
+badly they are reconstructed. Scores are computed the same way whatever the training loss, from
+the network after the last epoch.
 """
 
 EXAMPLES = f"""
@@ -38,21 +46,16 @@ examples:
 """
 
 
-class OptionError(Exception):
-    """Options that do not go together. The message names them."""
-
-
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are exceptions."""
+    """An ArgumentParser that raises its errors."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise OptionError in place of usage and exit."""
+        """Raise OptionError instead of printing the usage and exiting."""
         raise OptionError(f"{message} (see --help)")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All options, their defaults and help texts."""
-    training, loss, scoring = TrainingOptions(), LossOptions(), Scoring()
+    """All options with their defaults and help texts."""
     parser = Parser(
         prog=PROGRAM,
         description=DESCRIPTION,
@@ -60,23 +63,30 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    _add_data_options(parser.add_argument_group("data"))
+    _add_loss_options(parser.add_argument_group("loss"))
+    _add_training_options(parser.add_argument_group("training"))
+    _add_scoring_options(parser.add_argument_group("anomaly scores, the same for every loss"))
+    _add_run_folder_options(parser.add_argument_group("run folder"))
+    return parser
 
-    group = parser.add_argument_group("data")
+
+def _add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--data", choices=data_sets.NAMES, default="textures", help="data set (default: textures)"
     )
     group.add_argument(
         "--root",
-        help="folder of the files: needed by folder, whose layout is that of MVTec AD "
+        help="folder with the files; required for folder, which expects the layout of MVTec AD "
         "([<category>/]train/good, test/good, test/<defect>, ground_truth/<defect>); "
-        "possible for fashion-mnist",
+        "optional for fashion-mnist",
     )
     group.add_argument(
         "--category",
         nargs="+",
         metavar="NAME",
         help="categories of textures or folder, pooled "
-        "(default: all textures; the root itself is the category)",
+        "(default: all textures; for folder, the root itself)",
     )
     group.add_argument(
         "--normal-class",
@@ -87,80 +97,87 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--size",
         type=positive_int,
-        help="side of the square images in pixels; those of folder are stretched to it "
+        help="side of the square images in pixels; images of folder are stretched to it "
         "(default: textures 64, fashion-mnist 28, folder 256)",
     )
     group.add_argument(
-        "--channels", type=int, choices=(1, 3), help="grey or colour (default: as the images are)"
+        "--channels", type=int, choices=(1, 3), help="gray or color (default: as in the images)"
     )
 
-    group = parser.add_argument_group("loss")
+
+def _add_loss_options(group: argparse._ArgumentGroup) -> None:
+    default = LossSettings()
     losses = group.add_mutually_exclusive_group()
     losses.add_argument("--loss", choices=LOSSES, help="training loss (default: amplified-ssim)")
     losses.add_argument(
         "--compare",
         type=loss_list,
         metavar="A,B,...",
-        help="several losses, trained from the same initial weights on the same batches in the "
-        f"same order; of {', '.join(LOSSES)}",
+        help="several losses, each trained from the same initial weights on the same batches in "
+        f"the same order; choose from {', '.join(LOSSES)}",
     )
     group.add_argument(
         "--amplify-over",
         choices=("element", "image", "batch"),
-        default=loss.amplify_over,
-        help="amplify each element, the mean of each image, or the mean of the batch, which under "
-        "torchrun is the local one, of one process (default: %(default)s)",
+        default=default.amplify_over,
+        help="amplify each element, the mean over each image, or the mean over the batch (under "
+        "torchrun, over the local batch of each process) (default: %(default)s)",
     )
     group.add_argument(
         "--eps",
         type=float,
-        default=loss.eps,
-        help="1/eps is the greatest slope of the amplification (default: %(default)s)",
+        default=default.eps,
+        help="1/eps is the maximum slope of the amplification (default: %(default)s)",
     )
     group.add_argument(
         "--padding",
         choices=("reflect", "valid", "zeros"),
-        default=loss.padding,
+        default=default.padding,
         help="border rule of SSIM (default: %(default)s)",
     )
     group.add_argument(
         "--window-size",
         type=positive_int,
-        default=loss.window_size,
-        help="side of the window of SSIM in pixels, odd (default: %(default)s)",
+        default=default.window_size,
+        help="side of the SSIM window in pixels, odd (default: %(default)s)",
     )
     group.add_argument(
         "--backend",
         choices=("native", "triton", "reference"),
-        help="what computes the loss (default: the fastest that is there)",
+        help="backend that computes the loss (default: the fastest available)",
     )
 
-    group = parser.add_argument_group("training")
-    group.add_argument("--seed", type=seed, default=training.seed, help="default: %(default)s")
+
+def _add_training_options(group: argparse._ArgumentGroup) -> None:
+    default = TrainingOptions()
+    group.add_argument("--seed", type=seed, default=default.seed, help="default: %(default)s")
     group.add_argument(
-        "--epochs", type=positive_int, default=training.epochs, help="default: %(default)s"
+        "--epochs", type=positive_int, default=default.epochs, help="default: %(default)s"
     )
     group.add_argument(
         "--batch-size",
         type=positive_int,
-        default=training.batch_size,
-        help="images in a step, over all processes together; the last ones of an epoch that do "
-        "not fill a batch are dropped (default: %(default)s)",
+        default=default.batch_size,
+        help="images per step, over all processes together; an incomplete last batch of an epoch "
+        "is dropped (default: %(default)s)",
     )
     group.add_argument(
         "--lr",
         type=positive_float,
-        default=training.learning_rate,
+        default=default.learning_rate,
         help="learning rate of Adam (default: %(default)s)",
     )
     group.add_argument(
         "--grad-clip",
         type=positive_float,
         metavar="NORM",
-        help="greatest norm of the gradient (default: not clipped)",
+        help="maximum norm of the gradient (default: no clipping)",
     )
     group.add_argument(
-        "--width", type=positive_int, default=32, help="of the network (default: %(default)s)"
+        "--width",
+        type=positive_int,
+        default=32,
+        help="width of the network (default: %(default)s)",
     )
     group.add_argument(
         "--latent",
@@ -172,7 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--amp",
         choices=tuple(AMP_TYPES),
-        help="autocast to this type; float16 with a gradient scaler (default: float32 throughout)",
+        help="autocast to this dtype, float16 with a gradient scaler (default: no autocast)",
     )
     group.add_argument(
         "--compile",
@@ -180,37 +197,41 @@ def build_parser() -> argparse.ArgumentParser:
         help="torch.compile the network and the loss together, as one graph",
     )
     group.add_argument(
-        "--threads", type=positive_int, help="threads on the CPU (default: PyTorch's choice)"
+        "--threads", type=positive_int, help="number of CPU threads (default: PyTorch's choice)"
     )
 
-    group = parser.add_argument_group("anomaly scores, the same for every loss")
+
+def _add_scoring_options(group: argparse._ArgumentGroup) -> None:
+    default = Scoring()
     group.add_argument(
         "--score-metric",
         choices=("mse", "l1", "ssim"),
-        default=scoring.metric,
+        default=default.metric,
         help="difference between image and reconstruction (default: %(default)s)",
     )
     group.add_argument(
         "--smooth-sigma",
         type=non_negative_float,
-        default=scoring.smooth_sigma,
-        help="of the Gaussian that smooths the anomaly map, in pixels (default: %(default)s)",
+        default=default.smooth_sigma,
+        help="standard deviation in pixels of the Gaussian that smooths the anomaly map "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--pooling",
         choices=("max", "mean", "topk"),
-        default=scoring.pooling,
-        help="from the map to the score of the image (default: %(default)s)",
+        default=default.pooling,
+        help="how the map is reduced to the image's score (default: %(default)s)",
     )
     group.add_argument(
         "--topk",
         type=pixels,
         metavar="K",
-        help="how many pixels --pooling topk takes: their number as an integer, or their share "
-        f"of the image, like 0.01 (default: {scoring.topk})",
+        help="pixels that --pooling topk averages: an integer is a number of pixels, a decimal "
+        f"like 0.01 a fraction of the image (default: {default.topk})",
     )
 
-    group = parser.add_argument_group("run folder")
+
+def _add_run_folder_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--out",
         type=Path,
@@ -219,56 +240,22 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--resume",
         action="store_true",
-        help="continue the run in --out, begun with the same options, where it was stopped",
+        help="resume the run in --out, which was started with the same options",
     )
-    return parser
-
-
-def positive_int(text: str) -> int:
-    """Type of an option."""
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
-    return int(text)
-
-
-def seed(text: str) -> int:
-    """Type of an option."""
-    if not text.isascii() or not text.isdigit() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2**32 - 1, got {text!r}")
-    return int(text)
-
-
-def positive_float(text: str) -> float:
-    """Type of an option."""
-    value = non_negative_float(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"must be positive, got {text!r}")
-    return value
-
-
-def non_negative_float(text: str) -> float:
-    """Type of an option."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a finite number, 0 or more, got {text!r}")
-    return value
 
 
 def pixels(text: str) -> int | float:
-    """Type of an option: an integer number, or a share with a decimal point."""
+    """Argument type: a number of pixels, or with a decimal point a fraction of the image."""
     return positive_int(text) if text.isdigit() else positive_float(text)
 
 
 def loss_list(text: str) -> list[str]:
-    """Type of an option: names of losses, separated by commas."""
+    """Argument type: names of losses, separated by commas."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in LOSSES:
             raise argparse.ArgumentTypeError(
-                f"{name!r} is no loss: choose from {', '.join(LOSSES)}"
+                f"unknown loss {name!r}: choose from {', '.join(LOSSES)}"
             )
     if len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} names a loss twice")
@@ -276,19 +263,21 @@ def loss_list(text: str) -> list[str]:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options, completed and checked as far as they can be without reading anything."""
+    """The options with defaults filled in, checked as far as possible without reading any file."""
     arguments = build_parser().parse_args(argv)
     if arguments.loss is None and arguments.compare is None:
         arguments.loss = "amplified-ssim"
     if arguments.normal_class is not None and arguments.data != "fashion-mnist":
-        raise OptionError(f"--normal-class is of fashion-mnist, not of --data {arguments.data}")
+        raise OptionError(
+            f"--normal-class requires --data fashion-mnist, got --data {arguments.data}"
+        )
     if arguments.topk is not None and arguments.pooling != "topk":
-        raise OptionError(f"--topk has no meaning with --pooling {arguments.pooling}")
+        raise OptionError(f"--topk requires --pooling topk, got --pooling {arguments.pooling}")
     arguments.nproc_per_node = process_count()
     if arguments.batch_size % arguments.nproc_per_node:
         raise OptionError(
-            f"--batch-size {arguments.batch_size} does not divide "
-            f"by the {arguments.nproc_per_node} processes"
+            f"--batch-size must be a multiple of the {arguments.nproc_per_node} processes, "
+            f"got {arguments.batch_size}"
         )
     if arguments.device is None:
         arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -298,36 +287,36 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_device(name: str, count: int) -> None:
-    """OptionError unless each of `count` processes can have the device."""
+    """Raise OptionError unless each of `count` processes can use the device `name`."""
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise OptionError(f"--device {name}: cpu, cuda or cuda:<index> is possible") from error
-    if device.type not in ("cpu", "cuda"):
-        raise OptionError(f"--device {name}: cpu, cuda or cuda:<index> is possible")
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise OptionError(f"--device must be cpu, cuda or cuda:<index>, got {name}")
     if device.type == "cpu":
         return
     if not torch.cuda.is_available():
-        raise OptionError(f"--device {name}: this PyTorch finds no CUDA device")
+        raise OptionError(f"--device {name}: PyTorch finds no CUDA device")
     if count > 1 and device.index is not None:
-        raise OptionError(f"--device {name}: under torchrun each process takes its own, say cuda")
+        raise OptionError(
+            f"--device {name}: under torchrun each process uses its own device; use --device cuda"
+        )
     if (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
+        raise OptionError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
+        )
 
 
 def run_options(arguments: argparse.Namespace) -> RunOptions:
-    """The options of a run, by subject."""
+    """The options of a run, grouped by subject."""
     scoring = Scoring()
     return RunOptions(
         losses=tuple(arguments.compare or [arguments.loss]),
         width=arguments.width,
         latent=arguments.latent,
-        loss=LossOptions(
-            amplify_over=arguments.amplify_over,
-            eps=arguments.eps,
-            padding=arguments.padding,
-            window_size=arguments.window_size,
-            backend=arguments.backend,
+        loss=LossSettings(
+            **{field.name: getattr(arguments, field.name) for field in fields(LossSettings)}
         ),
         training=TrainingOptions(
             epochs=arguments.epochs,
@@ -347,48 +336,40 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
     )
 
 
-def load_data(arguments: argparse.Namespace) -> AnomalyData:
-    """The images; DataError or OptionError where there are none or too few."""
-    data = data_sets.load(
-        arguments.data,
-        root=None if arguments.root is None else Path(arguments.root),
-        category=arguments.category,
-        size=arguments.size,
-        channels=arguments.channels,
-        seed=arguments.seed,
-        normal_class=arguments.normal_class or 0,
-    )
-    if len(data.train) < arguments.batch_size:
+def load_data(config: dict[str, Any]) -> AnomalyData:
+    """The images; DataError where there are none, OptionError where they do not fill a batch."""
+    data = data_sets.load_from_config(config)
+    if len(data.train) < config["batch_size"]:
         raise OptionError(
-            f"--batch-size {arguments.batch_size} is more than "
-            f"the {len(data.train)} training images"
+            f"--batch-size must be at most the number of training images, {len(data.train)}, "
+            f"got {config['batch_size']}"
         )
     return data
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train, evaluate, report. Arguments as `parse` returns them."""
-    # where a run lies and how it came to its end are not what defines it
+    """Train, evaluate and report. Expects the arguments that `parse` returns."""
+    # Where a run is stored, and whether it was resumed, does not affect its results.
     config: dict[str, Any] = {
         name: value for name, value in vars(arguments).items() if name not in ("out", "resume")
     }
     folder: Path = arguments.out
-    metrics = read_metrics(folder, config, arguments.resume)
+    metrics = metrics_to_resume(folder, config, arguments.resume)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    torch.backends.cudnn.deterministic = True  # a resumed run ends with the same numbers
-    data = load_data(arguments)
+    torch.backends.cudnn.deterministic = True  # a resumed run must end with the same numbers
+    data = load_data(config)
     with processes(torch.device(arguments.device)) as team:
         try:
             options = run_options(arguments)
             rehearse(data, options, team.device)
-        except ValueError as error:  # of the library: it names argument and value
+        except ValueError as error:  # raised by lamp_kernels; names the argument and its value
             raise OptionError(str(error)) from error
         metrics = begin(folder, metrics, config, data, options, team)
         if team.first and set(options.losses) <= set(metrics["arms"]):
             print(
-                f"{PROGRAM}: {folder} holds this run, begun {metrics['environment']['date']} and "
-                "finished: nothing to train; choose another --out to train again",
+                f"{PROGRAM}: the run in {folder}, started {metrics['environment']['date']}, is "
+                "already finished: nothing to train; choose another --out to train again",
                 file=sys.stderr,
             )
         train_losses(folder, metrics, data, options, team)
@@ -399,23 +380,19 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program. 0: done, 1: training failed, 2: bad options or data, 130: interrupted."""
+    """Run the program.
+
+    Exit code: 0 success, 1 training failed, 2 bad options or data, 130 interrupted.
+    """
     try:
         run(parse(argv))
     except (OptionError, RunError, DataError, CheckpointError) as error:
-        complain(error)
+        complain(PROGRAM, error)
         return 2
     except TrainingError as error:
-        complain(error)
+        complain(PROGRAM, error)
         return 1
     except KeyboardInterrupt:
-        complain("stopped; the same options with --resume continue this run")
+        complain(PROGRAM, "stopped; repeat the command with --resume to continue this run")
         return 130
     return 0
-
-
-def complain(error: object) -> None:
-    """One line to the error stream, which under torchrun says whose it is."""
-    rank = process_rank()
-    process = f" (process {rank})" if rank else ""
-    print(f"{PROGRAM}{process}: error: {error}", file=sys.stderr)
