@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Anomaly scores and heat maps for a folder of images, from a network that train.py has trained.
+"""Compute anomaly scores and heat maps for a folder of images with a network trained by train.py.
 
 python python/score.py runs/bottle/amplified-ssim/checkpoint.pt photos --normal good --out scores
 """

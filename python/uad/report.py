@@ -179,8 +179,8 @@ def findings(run: Run) -> str:
     return (
         f"<p>Image AUROC is highest with {_bold(best)}: {aurocs[best]:.3f}. It leads "
         f"{_listing(sorted(leads))}; the brackets hold the 95% interval from resampling the test "
-        f"images. {verdict}. Moreover, this is <b>one run with one seed</b>: another seed may "
-        "reverse any order.</p>\n"
+        f"images. {verdict}. This is <b>one run with one seed</b>: another seed may reverse any "
+        "order.</p>\n"
     )
 
 

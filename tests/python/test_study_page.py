@@ -118,7 +118,7 @@ def test_runs_that_agree_to_the_last_digit_are_called_identical(tmp_path):
             | {"error_normal": {"mse": 0.01, "l1": 0.0501, "ssim": 0.1}},
         ]
     page = publish(tmp_path / "study.jsonl", lines)
-    same = "identical runs: no element reached the tangent"
+    same = "identical runs, since no element reached the tangent"
     assert f"- amplified MSE (eps 0.001) against amplified MSE: {same} (8 pairs)." in page
     assert f"| +0.0000 | {same} |" in page
     assert same in (tmp_path / "study.html").read_text()

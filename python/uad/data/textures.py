@@ -87,14 +87,17 @@ def load(
                 kinds.append(kind)
 
     repeat = (1, channels or 1, 1, 1)
+    pooled = (
+        " One threshold serves all textures, although some are reconstructed far better than "
+        "others."
+    )
     return AnomalyData(
         name=NAME,
         title=f"Crops of {', '.join(categories)}, {size}x{size} pixels",
         note=(
             "Photographs from scikit-image (CC0); training crops come from the upper half of each, "
             "test crops from the lower half. All defects are synthetic: a program draws them into "
-            f"test crops ({', '.join(defects.KINDS)}). One threshold serves all textures, although "
-            "some are reconstructed far better than others."
+            f"test crops ({', '.join(defects.KINDS)}).{pooled if len(categories) > 1 else ''}"
         ),
         train=torch.from_numpy(np.stack(train)).unsqueeze(1).repeat(repeat),
         test=torch.from_numpy(np.stack(test)).unsqueeze(1).repeat(repeat),

@@ -152,7 +152,7 @@ class Comparison:
         if not all(pair.difference == 0.0 for each in self._all_figures() for pair in each):
             return None
         if replace(self.before, eps=self.after.eps) == self.after:
-            return "identical runs: no element reached the tangent"
+            return "identical runs, since no element reached the tangent"
         return "identical runs"
 
     def _all_figures(self) -> Iterator[list[Pair]]:

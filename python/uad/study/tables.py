@@ -60,7 +60,7 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
         "A against B", "pairs", "B: mean (sd)", "A: mean (sd)", "A - B", "95% interval",
         "sd of A - B", "classes where A is higher",
     ]  # fmt: skip
-    caption = f"Image AUROC under the score {score_title(score)}, the same for every loss."
+    caption = f'Image AUROC under the score "{score_title(score)}", the same for every loss.'
     return Table(caption, heads, rows)
 
 
