@@ -272,7 +272,7 @@ def landscape(folder: Path) -> str:
     )
     content = (folder / landscapes.PICTURE).read_bytes()
     return picture(content, "png", "Loss landscapes", caption, "large") + "".join(
-        html_table(each.heads, each.rows) + f'<p class="note">{escape(each.note)}</p>\n'
+        html_table(each.heads, each.rows) + f'<p class="note">{escape(each.caption)}</p>\n'
         for each in tables
     )
 

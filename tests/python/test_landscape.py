@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from uad.bootstrap import bootstrap_interval
 from uad.cli import landscape as cli
 from uad.cli import train as train_cli
 from uad.landscape.curvature import curvature_along, hessian_product, top_curvature
@@ -17,7 +18,6 @@ from uad.landscape.surface import loss_on_plane, losses_on_line, slopes
 from uad.landscape.table import COLUMNS, linearized, ratio_rows, steepness_rows
 from uad.losses import LossSettings, build_loss
 from uad.model import ConvAutoencoder
-from uad.study.statistics import bootstrap_interval
 
 
 def generator(seed=0):

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from scipy import stats
 from study_lines import SCORE, result
+from uad.bootstrap import bootstrap_interval
 from uad.cli import study as cli
 from uad.landscape import table as landscape
 from uad.study.page import sentences
 from uad.study.questions import Arm, comparisons, primary
 from uad.study.results import ResultsFile
-from uad.study.statistics import Pair, bootstrap_interval, compare, make_pairs
+from uad.study.statistics import Pair, compare, make_pairs
 from uad.study.tables import difference_table, error_table, score_table, stuck_table
 
 

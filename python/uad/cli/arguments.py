@@ -6,6 +6,8 @@ import argparse
 import math
 import sys
 
+import torch
+
 from uad.distributed import process_rank
 
 
@@ -44,6 +46,19 @@ def non_negative_float(text: str) -> float:
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a finite number, 0 or more, got {text!r}")
     return value
+
+
+def add_threads_option(parser: argparse._ActionsContainer) -> None:
+    """Add the option that `set_threads` reads."""
+    parser.add_argument(
+        "--threads", type=positive_int, help="number of CPU threads (default: PyTorch's choice)"
+    )
+
+
+def set_threads(arguments: argparse.Namespace) -> None:
+    """Make PyTorch use the number of CPU threads asked for, if any."""
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
 
 
 def complain(program: str, error: object) -> None:

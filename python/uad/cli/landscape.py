@@ -9,27 +9,26 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from uad.checkpoint import CheckpointError, atomic_write
-from uad.cli.arguments import OptionError, complain, positive_float, positive_int, seed
+from uad.cli.arguments import (
+    OptionError,
+    add_threads_option,
+    complain,
+    positive_float,
+    positive_int,
+    seed,
+    set_threads,
+)
 from uad.data import DataError, to_unit
 from uad.figures import encode
 from uad.landscape.figures import landscape_figure
 from uad.landscape.measure import Landscape, Options, measure
-from uad.landscape.table import (
-    LINES,
-    PICTURE,
-    RATIO_HEADS,
-    STEEPNESS_HEADS,
-    ratio_rows,
-    steepness_rows,
-)
+from uad.landscape.table import LINES, PICTURE, read_tables
 from uad.losses import LossSettings
 from uad.report import write_report
 from uad.run_folder import RunFolderError, load_images, load_network, read_metrics
-from uad.table import align
 
 PROGRAM = "landscape.py"
 
@@ -90,9 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=options.seed,
         help="seed of the random directions (default: %(default)s)",
     )
-    parser.add_argument(
-        "--threads", type=positive_int, help="number of CPU threads (default: PyTorch's choice)"
-    )
+    add_threads_option(parser)
     return parser
 
 
@@ -120,8 +117,7 @@ def measure_options(arguments: argparse.Namespace) -> Options:
 def run(arguments: argparse.Namespace) -> None:
     """Measure the networks, write picture and figures, print the tables."""
     options = measure_options(arguments)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    set_threads(arguments)
     metrics = read_metrics(arguments.run)
     config = metrics["config"]
     networks = {
@@ -141,8 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
         file.write(encode(landscape_figure(landscapes), "png"))
     with atomic_write(folder / LINES) as file:
         file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
-    print(align(STEEPNESS_HEADS, steepness_rows(lines)), end="\n\n")
-    print(align(RATIO_HEADS, ratio_rows(lines)))
+    print("\n\n".join(table.text() for table in read_tables(folder)))
     print(f"\n{folder / PICTURE}\n{folder / LINES}")
     if folder == arguments.run:
         print(write_report(folder))

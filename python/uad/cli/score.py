@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from uad.checkpoint import CheckpointError, atomic_write
-from uad.cli.arguments import OptionError, complain, positive_float, positive_int
+from uad.cli.arguments import (
+    OptionError,
+    add_threads_option,
+    complain,
+    positive_float,
+    set_threads,
+)
 from uad.data import DataError
 from uad.data.folder import image_paths, read_image
 from uad.figures import MAP_LIMIT
@@ -45,17 +50,14 @@ def build_parser() -> argparse.ArgumentParser:
         f"(default: {DEFAULT_RATE})",
     )
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {TABLE} and {MAPS}/")
-    parser.add_argument(
-        "--threads", type=positive_int, help="number of CPU threads (default: PyTorch's choice)"
-    )
+    add_threads_option(parser)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Score the images, write the table and the heat maps, print a summary."""
     rate = false_positive_rate(arguments)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    set_threads(arguments)
     scorer = Scorer.of(arguments.checkpoint)
     paths = image_paths(arguments.images)
     limit = None if arguments.normal is None else normal_limit(scorer, arguments.normal, rate)

@@ -15,19 +15,21 @@ from uad import data as data_sets
 from uad.checkpoint import CheckpointError
 from uad.cli.arguments import (
     OptionError,
+    add_threads_option,
     complain,
     non_negative_float,
     positive_float,
     positive_int,
     seed,
+    set_threads,
 )
 from uad.data import AnomalyData, DataError
 from uad.distributed import process_count, processes
 from uad.evaluation import Scoring
 from uad.losses import LOSSES, LossSettings
 from uad.report import write_report
+from uad.results_table import results_table
 from uad.run import RunError, RunOptions, begin, metrics_to_resume, rehearse, train_losses
-from uad.table import results_table
 from uad.training import AMP_TYPES, TrainingError, TrainingOptions
 
 PROGRAM = "train.py"
@@ -196,9 +198,7 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="torch.compile the network and the loss together, as one graph",
     )
-    group.add_argument(
-        "--threads", type=positive_int, help="number of CPU threads (default: PyTorch's choice)"
-    )
+    add_threads_option(group)
 
 
 def _add_scoring_options(group: argparse._ArgumentGroup) -> None:
@@ -355,8 +355,7 @@ def run(arguments: argparse.Namespace) -> None:
     }
     folder: Path = arguments.out
     metrics = metrics_to_resume(folder, config, arguments.resume)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
+    set_threads(arguments)
     torch.backends.cudnn.deterministic = True  # a resumed run must end with the same numbers
     data = load_data(config)
     with processes(torch.device(arguments.device)) as team:

@@ -6,14 +6,15 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uad.bootstrap import bootstrap_interval
 from uad.landscape.curvature import CURVATURE_STEP
 from uad.landscape.measure import Options, counterparts
-from uad.study.statistics import bootstrap_interval
+from uad.table import Table
 
 PICTURE, LINES = "landscape.png", "landscape.jsonl"
 
@@ -50,23 +51,15 @@ RATIO_NOTE = (
 )
 
 
-class NotedTable(NamedTuple):
-    """A table of plain text with a note that explains it."""
-
-    heads: Sequence[str]
-    rows: list[list[str]]
-    note: str
-
-
-def read_tables(folder: Path) -> list[NotedTable]:
+def read_tables(folder: Path) -> list[Table]:
     """The tables of what landscape.py wrote into the folder; empty if it wrote nothing."""
     path = folder / LINES
     if not path.exists() or not (folder / PICTURE).exists():
         return []
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     tables = [
-        NotedTable(RATIO_HEADS, ratio_rows(lines), RATIO_NOTE),
-        NotedTable(STEEPNESS_HEADS, steepness_rows(lines), STEEPNESS_NOTE),
+        Table(RATIO_NOTE, RATIO_HEADS, ratio_rows(lines)),
+        Table(STEEPNESS_NOTE, STEEPNESS_HEADS, steepness_rows(lines)),
     ]
     return [table for table in tables if table.rows]
 

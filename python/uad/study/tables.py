@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from uad.html import html_table
 from uad.study.arms import METRICS
 from uad.study.experiment import SCORES
 from uad.study.questions import (
@@ -22,26 +20,9 @@ from uad.study.questions import (
 )
 from uad.study.statistics import Difference, Measure, Pair, by_class
 from uad.study.stuck import FACTOR, is_stuck, stuck_share
+from uad.table import Table
 
 ERRORS = {"mse": "squared error", "l1": "absolute error", "ssim": "SSIM dissimilarity"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of plain text; the first column holds the headings of the rows."""
-
-    caption: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def markdown(self) -> str:
-        """The table in Markdown, with the caption as a paragraph above it."""
-        lines = [self.heads, ["---", *["---:"] * (len(self.heads) - 1)], *self.rows]
-        return f"{self.caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-    def html(self) -> str:
-        """The table as an element of an HTML page."""
-        return html_table(self.heads, self.rows, self.caption)
 
 
 def difference_table(comparisons: Sequence[Comparison]) -> Table:
