@@ -236,7 +236,7 @@ def training_figures(arms: Mapping[str, Any]) -> str:
         figures.loss_curves(histories),
         "Training losses over the epochs",
         "Each training loss relative to its value in epoch 1, on a logarithmic axis. Different "
-        "losses measure different things, so the curves show whether a training has converged, "
+        "losses measure different things, so the curves show whether a run has converged, "
         "not which loss is better.",
     )
     if any(any(history["tangent_share"]) for history in histories.values()):

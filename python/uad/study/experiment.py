@@ -123,7 +123,7 @@ def train(spec: RunSpec, data: AnomalyData) -> Trainer:
         Processes(0, 1, CPU),
         partial(tangent_share, spec.metric, settings=settings),
     )
-    # With many trainings in parallel, a line per epoch of each would bury the study's progress.
+    # With many runs in parallel, a line per epoch of each would bury the study's progress.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         trainer.fit(data.train, None)
     return trainer

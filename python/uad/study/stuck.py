@@ -1,4 +1,4 @@
-"""Stuck runs: trainings that learned nothing, such as networks that paint every image black.
+"""Stuck runs: runs that learned nothing, such as networks that paint every image black.
 
 The median of a pixel that is usually dark is dark, so under an absolute error a black picture is a
 trap that a network may never leave. One such run changes an AUROC more than anything else does, so
@@ -15,7 +15,7 @@ from uad.study.statistics import Difference, Pair, Result, compare
 
 FACTOR = 3.0
 """A run is stuck if its error on normal images exceeds the usual error by this factor. The exact
-value hardly matters: the gap between trainings that learn and trainings that do not is much wider
+value hardly matters: the gap between runs that learn and runs that do not is much wider
 than the spread of either."""
 
 SAME_TASK = (
@@ -26,7 +26,7 @@ one rate fail, their median is no reference."""
 
 
 def mark_stuck(results: Sequence[Result]) -> list[Result]:
-    """The results, each with an added "stuck": whether its training learned nothing.
+    """The results, each with an added "stuck": whether the run learned nothing.
 
     It did if its mean squared error on normal test images is more than `FACTOR` times the median of
     all runs of the same task.

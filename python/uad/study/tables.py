@@ -80,7 +80,7 @@ def stuck_table(comparisons: Sequence[Comparison]) -> Table | None:
             number, mean = f"{len(change.pairs)} pairs", signed_share(change.mean)
             rows.append([name, number, mean, interval(change, signed_share)])
     caption = (
-        "Stuck runs: trainings that learned nothing, with an error on normal images of more than "
+        "Stuck runs: runs that learned nothing, with an error on normal images of more than "
         f"{FACTOR:g} times its median over all runs of the same class and setting, at any learning "
         "rate. Losses without stuck runs are not listed. The rows with a minus are differences of "
         "the fractions within pairs. Fractions are means over the classes; intervals resample "
