@@ -20,6 +20,8 @@ from uad import data
 from uad.cli import train as cli
 from uad.training import Trainer
 
+from lamp_kernels import backends
+
 PACKAGE = Path(data.__file__).parents[1]
 
 
@@ -232,10 +234,7 @@ def test_missing_cuda_is_an_error(options, capsys):
 
 
 def test_missing_backend_is_an_error(options, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "lamp_kernels.backends.unavailable",
-        lambda name: None if name == "reference" else "not in this test",
-    )
+    monkeypatch.setattr(backends.BACKENDS["triton"], "missing", "not in this test")
     assert cli.main([*options, "--backend", "triton"]) == 2
     assert "backend='triton' is not available: not in this test" in capsys.readouterr().err
 
