@@ -18,11 +18,10 @@ from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, numbers_beside
 
 MEANS: tuple[MeanOver, ...] = get_args(MeanOver)
 TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
-SHARED_SLOTS = 3  # factors that the kernels take as numbers
 
 # As the kernels take them: a tensor (N, terms), or (terms,) for a map; or None and numbers.
 Factors = tuple[Tensor | None, float, float, float]
-NOT_SHARED = (0.0,) * SHARED_SLOTS
+NOT_SHARED = (0.0, 0.0, 0.0)
 
 
 def check(condition: bool, message: str) -> None:
@@ -46,9 +45,9 @@ class Call(NamedTuple):
     @classmethod
     def of(cls, input: Tensor, target: Tensor, fields: Sequence[Any]) -> "Call":
         """From the images and the operator's arguments that make up a `FlatSpec`."""
-        spec = kernel_spec(
-            ops.FlatSpec(*[tuple(f) if isinstance(f, list) else f for f in fields])
-        )
+        # PyTorch passes lists, which cannot be hashed.
+        hashable: list[Any] = [tuple(f) if isinstance(f, list) else f for f in fields]
+        spec = kernel_spec(ops.FlatSpec(*hashable))
         check(input.dim() == 4 and target.dim() == 4, "expected tensors (N, C, H, W)")
         check(input.shape == target.shape, "input and target differ in shape")
         check_device(input, target)
@@ -103,7 +102,7 @@ def shared_factors(
     shape = input.shape
     grids = [call.grid(shape), *[shape] * (terms - 1)]
     shared = SharedFactors(tuple(coefficients), over).divided(grids)
-    if terms > SHARED_SLOTS:
+    if terms > len(NOT_SHARED):
         row = numbers_beside(input, shared, call.dtype)
         return (row.repeat(max(shape[0], 1), 1), *NOT_SHARED)
     first, second, third, *_ = (*shared, *NOT_SHARED)
@@ -120,9 +119,7 @@ def coefficients_of(call: Call, coefficients: Tensor, input: Tensor) -> Factors:
     return (coefficients.contiguous(), *NOT_SHARED)
 
 
-def expanded_weight(
-    weight: Tensor | None, input: Tensor, call: Call
-) -> tuple[Tensor | None, int]:
+def expanded_weight(weight: Tensor | None, input: Tensor, call: Call) -> tuple[Tensor | None, int]:
     """The weight with the image's dimensions by stride, and the offset of pixel (0, 0) in it.
 
     It broadcasts to the image, or to the grid of a "valid" SSIM; then pixel (0, 0) lies before it.

@@ -1,7 +1,7 @@
 """The mathematics of the losses for Triton, the same as in csrc/formulas.h.
 
-Arguments are scalars or blocks, all of one dtype: float32 or float64. Where a function of the header
-returns a struct, the one here returns a tuple of its members, in the same order.
+Arguments are scalars or blocks, all of one dtype: float32 or float64. Where a function of the
+header returns a struct, the one here returns a tuple of its members, in the same order.
 tests/triton/test_triton_formulas.py checks these functions against the reference.
 
 A new pointwise metric takes a function here, a constant and a branch in `pointwise_loss`; a new
@@ -106,7 +106,7 @@ def minus_log1p_minus(loss, inverse):
 def amplification_constants(
     amplification: str, parameters: Sequence[float]
 ) -> tuple[float, float, float]:
-    """The three numbers that `amplify` reads, from the options of the amplification; on the host."""
+    """The numbers that `amplify` reads, computed on the host from the amplification's options."""
     if amplification == "log":
         (eps,) = parameters
         return 1.0 - eps, 1.0 / eps, 0.0
@@ -171,11 +171,13 @@ def pointwise_terms(
     slope = tl.zeros_like(d)
     for metric in tl.static_range(1, METRIC_COUNT):
         if (metrics >> metric) & 1:
-            term: tl.constexpr = term_index(metrics, metric)
-            loss, dloss_dd = pointwise_loss(d, metric, metric_parameters[term])
+            factor = factors[term_index(metrics, metric)]
+            loss, dloss_dd = pointwise_loss(
+                d, metric, metric_parameters[term_index(metrics, metric)]
+            )
             amplified_loss, steepness = amplify(loss, amplification, constants)
-            value += factors[term] * amplified_loss
-            slope += factors[term] * steepness * dloss_dd
+            value += factor * amplified_loss
+            slope += factor * steepness * dloss_dd
             amplified = amplified + (amplified_loss,)
     return amplified, value, slope
 
@@ -187,8 +189,8 @@ def pointwise_terms(
 def ssim(mean_d, mean_s, square_d, square_s, c1, c2, ssim_scale, shift_d, shift_s):
     """The loss ssim_scale T, T = p + q - p q = 1 - SSIM, and p, q, 1/M, 1/V, mu_d, mu_s.
 
-    mean_v, square_v: G*(v - shift_v) and G*(v - shift_v)^2 at one window position, for v = d = x - y
-    and v = s = x + y in units of data_range.
+    mean_v, square_v: G*(v - shift_v) and G*(v - shift_v)^2 at one window position, for v = d =
+    x - y and v = s = x + y in units of data_range.
     """
     var_d = at_least(square_d - mean_d * mean_d, 0.0)
     var_s = at_least(square_s - mean_s * mean_s, 0.0)

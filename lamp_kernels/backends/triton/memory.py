@@ -40,7 +40,7 @@ def read(pointer, mask, compute_dtype: tl.constexpr):
 
 @triton.jit
 def column_offset(column, stride, dense: tl.constexpr):
-    """A column's offset in its row, in elements. dense: the stride is 1; 32 bits hold the offset."""
+    """A column's offset in its row. dense: the stride is 1, and 32 bits hold the offset."""
     if dense:
         offset = column
     else:

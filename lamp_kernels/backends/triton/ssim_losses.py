@@ -7,7 +7,6 @@ docs/triton_counts.md gives the reasons for two kernels. A program of either com
 `across * block` columns and `band_height` rows of one plane; windows.py shows how.
 """
 
-import triton
 import triton.language as tl
 
 from lamp_kernels.backends.triton.borders import REFLECT, VALID, at_edge, border_columns

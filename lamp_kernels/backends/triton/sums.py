@@ -56,7 +56,5 @@ def batch_sum(
     factors = term_factors(factors_ptr, 0, (shared0, shared1, shared2), terms, compute_dtype)
     total = tl.zeros((), tl.float64)
     for term in tl.static_range(terms):
-        total += factors[term].to(tl.float64) * sum_of_tiles(
-            partial_ptr, tiles, term, terms, block
-        )
+        total += factors[term].to(tl.float64) * sum_of_tiles(partial_ptr, tiles, term, terms, block)
     tl.store(scaled_sum_ptr, total.to(compute_dtype))

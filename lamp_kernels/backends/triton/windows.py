@@ -13,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def tile_of(program, strips, bands, first_plane):
-    """A program's plane, strip of columns and band of rows; the bands of a strip are consecutive."""
+    """A program's plane, strip of columns and band of rows. Bands of a strip are consecutive."""
     band = program % bands
     strip = program // bands % strips
     plane = first_plane + program // bands // strips
