@@ -17,7 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from lamp_kernels.triton import operators, tiling
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver

@@ -28,7 +28,7 @@ from lamp_kernels.backends.triton.ssim_losses import ssim_losses
 from lamp_kernels.backends.triton.sums import image_sums
 from lamp_kernels.spec import METRICS
 from static_analysis import model
-from static_analysis.build import resources
+from static_analysis.build import resources, run
 from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy
 from static_analysis.sass import Counts, Instruction, count, loops, parse, without_calls
 from static_analysis.schedule import FAR_LATENCY, cycles_of_turn
