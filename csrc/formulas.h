@@ -5,9 +5,9 @@
 // Not guarded against repeated inclusion: the CPU kernels include it once for each instruction
 // set, each time inside another namespace, so that every copy is compiled for its own.
 //
-// Needs: params.h, <utility>, LAMP_INLINE (how a function is declared), bits<V>::type, the integer of V's size,
-// quotient(a, b), a/b, at_least_zero(v), where NaN stays NaN, and LAMP_UNROLL (the compiler's pragma
-// to unroll the next loop).
+// Needs: params.h, <cmath>, <utility>; LAMP_INLINE (how a function is declared) and LAMP_UNROLL (the
+// compiler's pragma to unroll the next loop); bits<V>::type (the integer of V's size), as_bits,
+// as_value and to_value; quotient(a, b), a/b; at_least_zero(v), which keeps NaN.
 
 // ---- Amplification ------------------------------------------------------------------------------
 
@@ -115,10 +115,36 @@ LAMP_INLINE Pointwise<V> absolute_error(V d) {
   return {d < zero ? -d : d, d > zero ? one : (d < zero ? -one : d)};
 }
 
+// sqrt(v), lane by lane: the compiler makes one instruction of the loop.
+template <class S, class V>
+LAMP_INLINE V square_root(V v) {
+  if constexpr (sizeof(V) == sizeof(S)) {
+    return V(sqrt(v));
+  } else {
+    V root;
+    for (int i = 0; i < int(sizeof(V) / sizeof(S)); ++i) root[i] = S(sqrt(v[i]));
+    return root;
+  }
+}
+
+// (sqrt(d^2 + e^2) - e)/(sqrt(1 + e^2) - e), formed without subtracting nearly equal numbers; where
+// d^2 overflows, its limit.
+template <class S, class V>
+LAMP_INLINE Pointwise<V> charbonnier(V d, S e) {
+  const S norm = square_root<S>(S(1) + e * e) + e;  // 1/(sqrt(1 + e^2) - e)
+  const auto huge = (d > S(1e18)) | (d < S(-1e18));
+  const V small = huge ? V{} : d;
+  const V root = square_root<S>(small * small + e * e);
+  const Pointwise<V> limit = absolute_error<S>(d);
+  return {norm * (huge ? limit.loss : quotient(small * small, root + e)),
+          norm * (huge ? limit.slope : quotient(small, root))};
+}
+
 template <Metric metric, class S, class V>
 LAMP_INLINE Pointwise<V> pointwise_loss(V d, S parameter) {
   if constexpr (metric == Metric::mse) return squared_error(d);
   if constexpr (metric == Metric::l1) return absolute_error<S>(d);
+  if constexpr (metric == Metric::charbonnier) return charbonnier(d, parameter);
 }
 
 // What the losses of a pixel depend on, but for the pixel.

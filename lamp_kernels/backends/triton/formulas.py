@@ -21,6 +21,7 @@ from lamp_kernels.spec import METRICS
 METRIC_COUNT = tl.constexpr(len(METRICS))
 MSE = tl.constexpr(METRICS.index("mse"))
 L1 = tl.constexpr(METRICS.index("l1"))
+CHARBONNIER = tl.constexpr(METRICS.index("charbonnier"))
 
 
 @triton.constexpr_function
@@ -147,13 +148,30 @@ def absolute_error(d):
 
 
 @triton.jit
+def charbonnier(d, e: tl.constexpr):
+    """L and dL/dd of (sqrt(d^2 + e^2) - e)/(sqrt(1 + e^2) - e).
+
+    Formed without subtracting nearly equal numbers; where d^2 overflows, its limit.
+    """
+    norm: tl.constexpr = (1.0 + e * e) ** 0.5 + e  # 1/(sqrt(1 + e^2) - e)
+    huge = tl.abs(d) > 1e18
+    small = tl.where(huge, 0.0, d)
+    root = tl.sqrt(small * small + e * e)
+    far_loss, far_slope = absolute_error(d)
+    loss = tl.where(huge, far_loss, small * small / (root + e))
+    return norm * loss, norm * tl.where(huge, far_slope, small / root)
+
+
+@triton.jit
 def pointwise_loss(d, metric: tl.constexpr, parameter: tl.constexpr):
     """L and dL/dd of one metric. parameter: the option that its formula reads, or 0."""
     if metric == MSE:
         loss, dloss_dd = squared_error(d)
-    else:
-        tl.static_assert(metric == L1)
+    elif metric == L1:
         loss, dloss_dd = absolute_error(d)
+    else:
+        tl.static_assert(metric == CHARBONNIER)
+        loss, dloss_dd = charbonnier(d, parameter)
     return loss, dloss_dd
 
 
