@@ -152,9 +152,9 @@ def test_the_common_full_and_warm_up_rows():
     code = [sass.Instruction(16 * i, text) for i, text in enumerate(LOOPS)]
     full, warming = tile_code.common_rows(code, "stg")
     assert (full[0].address, warming[0].address) == (0x50, 0x0)
-    with pytest.raises(ValueError, match="no loop over rows reads and has mufu"):
+    with pytest.raises(ValueError, match="no loop over rows both loads and has mufu"):
         tile_code.common_rows(code, "mufu")
-    with pytest.raises(ValueError, match="without stg and reads as much"):
+    with pytest.raises(ValueError, match="lacks stg and loads as much"):
         tile_code.common_rows(code[5:], "stg")
 
 
