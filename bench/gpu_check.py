@@ -118,8 +118,8 @@ class Check:
         ended = self._program("environment", out, limit, folder)
         details = _read(out)
         if ended.returncode != 0 or not details:
-            told = ended.output[-500:] or ended.state
-            details.setdefault("problem", f"the device cannot be used: {told}")
+            output = ended.output[-500:] or ended.state
+            details.setdefault("problem", f"the device cannot be used: {output}")
         return ending(ended, details, details.get("problem", ""))
 
     def _build(self, limit: float, folder: Path) -> Phase:

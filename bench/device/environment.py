@@ -75,8 +75,10 @@ def _program(name: str) -> str | None:
     """The version line that a program prints, or None if it is not found."""
     command = find_tool(name)
     lines = (_output(command, "--version") or "").splitlines() if command else []
-    told = [line for line in lines if any(c.isdigit() for c in line) and "(c)" not in line.lower()]
-    return (told[-1] if name == "nvcc" else told[0]) if told else None
+    printed = [
+        line for line in lines if any(c.isdigit() for c in line) and "(c)" not in line.lower()
+    ]
+    return (printed[-1] if name == "nvcc" else printed[0]) if printed else None
 
 
 def _output(*command: str) -> str | None:

@@ -96,15 +96,15 @@ class Ended:
     output: str = ""
 
 
-def ending(ended: Ended, details: dict[str, Any], besides: str = "") -> Phase:
+def ending(ended: Ended, details: dict[str, Any], explanation: str = "") -> Phase:
     """The result of a phase that passes if its process exits with status 0."""
     if ended.state == "ended" and ended.returncode == 0:
         return Phase(ended.name, PASSED, details=details)
     details.setdefault("output", ended.output)
-    told = besides or ended.output[-300:]
+    reason = explanation or ended.output[-300:]
     if ended.state != "ended":
-        return Phase(ended.name, TIMED_OUT, f"{ended.state}: {told}", details=details)
-    return Phase(ended.name, FAILED, f"exit status {ended.returncode}: {told}", details=details)
+        return Phase(ended.name, TIMED_OUT, f"{ended.state}: {reason}", details=details)
+    return Phase(ended.name, FAILED, f"exit status {ended.returncode}: {reason}", details=details)
 
 
 def run_all(jobs: Sequence[Job], *, limit: float, folder: Path, at_once: int = 1) -> list[Ended]:

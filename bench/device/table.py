@@ -85,8 +85,8 @@ def _sweep(sweep: Report) -> list[str]:
         return []
     lines = ["", f"sweep of {sweep['tilings']} tilings, ms cold and warm; speedup over the default"]
     for row in sweep["best"]:
-        told = "default" if row.get("own") else f"best of design {row.get('design')}"
-        name = f"{row['shape']} {row.get('border')} gradients={row.get('gradients')}, {told}"
+        kind = "default" if row.get("own") else f"best of design {row.get('design')}"
+        name = f"{row['shape']} {row.get('border')} gradients={row.get('gradients')}, {kind}"
         tile = f"{row.get('threads')} threads, {row.get('strips')} strips, {row.get('bands')} bands"
         times = f"{three(row['cold_ms']):>9}{three(row['warm_ms']):>9}"
         lines.append(f"  {name:<66}{times}{row.get('default_over_this') or 0:8.2f}  {tile}")
@@ -116,10 +116,10 @@ def _rows(title: str, results: Report, name: str) -> list[str]:
     lines = ["", f"{title}: p10, p50, p90"] if rows else []
     for row in rows:
         label = f"  {row['shape']} {row['how']} {row.get(name, '')}"
-        told = row.get("skipped") or "".join(
+        cells = row.get("skipped") or "".join(
             f"{three(1e3 * row[key]):>9}" for key in ("p10", "p50", "p90")
         )
-        lines.append(f"{label:<76}{told}")
+        lines.append(f"{label:<76}{cells}")
     for row in results.get("ratios", []):
         lines.append(f"  {row['shape']} {row['how']}: SSIM / MSE {row['ssim_over_mse']:.3f}")
     return lines
@@ -152,16 +152,16 @@ def _benchmarks(results: Report) -> list[str]:
     if results.get("host"):
         lines.append("one call on a small image, idle device, µs: until returned, until computed")
     for row in results.get("host", []):
-        told = row.get("skipped") or "".join(
+        cells = row.get("skipped") or "".join(
             f"{three(1e6 * row[key]):>9}" for key in ("returned_s", "computed_s")
         )
-        lines.append(f"  {row['contestant']:<50}{told}")
+        lines.append(f"  {row['contestant']:<50}{cells}")
     if results.get("memory"):
         lines.append("memory beyond the images, bytes per element")
     for row in results.get("memory", []):
         name = f"{row['contestant']}, {row['dtype']}" if "contestant" in row else ""
-        told = row.get("skipped") or f"{three(row['bytes_per_element']):>9}"
-        lines.append(f"  {name:<50}{told}" if name else f"  {told}")
+        cells = row.get("skipped") or f"{three(row['bytes_per_element']):>9}"
+        lines.append(f"  {name:<50}{cells}" if name else f"  {cells}")
     lines += [f"skipped: {r['contestant']}: {r['reason']}" for r in results.get("skipped", [])]
     if not results.get("complete"):
         lines.append("the benchmarks did not finish")

@@ -1,4 +1,4 @@
-"""Where the programs of the CUDA toolkit are."""
+"""Finds the programs of the CUDA toolkit."""
 
 import os
 import shutil

@@ -63,8 +63,8 @@ class Tools:
                 "or use --cuobjdump"
             )
         # cuobjdump calls nvdisasm, which is in the same folder.
-        beside = str(Path(self.cuobjdump).resolve().parent)
-        path = os.pathsep.join([beside, os.environ.get("PATH", "")])
+        folder = str(Path(self.cuobjdump).resolve().parent)
+        path = os.pathsep.join([folder, os.environ.get("PATH", "")])
         result = run([self.cuobjdump, "-sass", str(cubin)], {**os.environ, "PATH": path})
         return parse(result.stdout)
 

@@ -40,14 +40,14 @@ PREDICTED = [
 # The kernels of bench/two_kernel.cu, by a part of their mangled names, and how often a block's 8
 # warps execute the two loops: 26 x 26 pixels take 22 iterations of a warp, 26 x 16 sums take 13.
 PLAIN = {"forward": "forwardILb1", "inference": "forwardILb0", "backward": "backward"}
-TURNS = (22 / 8, 13 / 8)
+ITERATIONS = (22 / 8, 13 / 8)
 # The flags that fused-ssim compiles its kernels with.
 PLAIN_FLAGS = ("--use_fast_math", "--maxrregcount=32")
 # Rows with a result, and warps, of the tile whose cycles outside its rows are compared with those
 # that csrc/cuda assumes.
 KNOWN_ROWS, KNOWN_WARPS = 24, 2
 # Iterations of the two warps of a scheduler with an average load.
-TURNS_OF_SCHEDULER = ((3, 2), (3, 1))
+SCHEDULER_ITERATIONS = ((3, 2), (3, 1))
 
 
 def collect(
@@ -182,7 +182,7 @@ def _loop(target: Target, variant: Variant, tile: TileCode, known: Known) -> Row
         "cycles": cycles,
         "warming": [cycles_of_row(tile.warming, some, target) for some in owners],
         "beside": [
-            tile.cycles_beside_rows(KNOWN_ROWS, known.columns, KNOWN_WARPS, some, target)
+            tile.cycles_outside_rows(KNOWN_ROWS, known.columns, KNOWN_WARPS, some, target)
             for some in owners
         ],
         "cycles_of_position": cycles[3] / 4 / known.columns,
@@ -202,7 +202,7 @@ def _plain_row(
     target: Target, kernel: str, used: build.Resources, code: Sequence[Instruction]
 ) -> Row:
     straight = count(unrolled(code, (0, 0)))
-    turns = [count(unrolled(code, once)) + straight * -1 for once in ((1, 0), (0, 1))]
+    loops = [count(unrolled(code, once)) + straight * -1 for once in ((1, 0), (0, 1))]
     threads = model.SIDE**2
     fits = occupancy(target, threads, used.registers, used.shared_memory)
     return {
@@ -214,7 +214,7 @@ def _plain_row(
         "blocks": fits.blocks,
         "warps": fits.warps,
         # One thread per pixel.
-        "element": (straight + turns[0] * TURNS[0] + turns[1] * TURNS[1]).as_row(),
+        "element": (straight + loops[0] * ITERATIONS[0] + loops[1] * ITERATIONS[1]).as_row(),
     }
 
 
@@ -225,7 +225,7 @@ def _block_cycles(
     found = {}
     for kernel, instructions in code.items():
         row = next(r for r in rows if r["target"] == device.target.name and r["kernel"] == kernel)
-        traces = [unrolled(instructions, turns) for turns in TURNS_OF_SCHEDULER]
+        traces = [unrolled(instructions, iterations) for iterations in SCHEDULER_ITERATIONS]
         found[kernel] = [0.0] + [
             cycles_of_blocks(traces, blocks, device.target)
             for blocks in range(1, row["blocks"] + 1)
@@ -275,7 +275,7 @@ def _prediction(
             tile_cycles.append(
                 full_rows * cycles_of_row(code.full, owners, target)
                 + more.warming * cycles_of_row(code.warming, owners, target)
-                + code.cycles_beside_rows(full_rows, columns, warps, owners, target)
+                + code.cycles_outside_rows(full_rows, columns, warps, owners, target)
             )
         # Groups of planes one after another, each as large as the scratch memory for h allows.
         some = [
@@ -293,9 +293,11 @@ def _prediction(
             "binding": some[0].binding,
             "seconds": model.seconds(some),
         }
-        of_full, of_warming = (len(turn) / rows_of(turn) for turn in (code.full, code.warming))
-        beside = len(code.beside_rows(full_rows, columns, warps))
-        mean = (full_rows * of_full + more.warming * of_warming + beside) / more.longest
+        of_full, of_warming = (
+            len(iteration) / rows_of(iteration) for iteration in (code.full, code.warming)
+        )
+        outside = len(code.outside_rows(full_rows, columns, warps))
+        mean = (full_rows * of_full + more.warming * of_warming + outside) / more.longest
         instructions += mean / tiles.columns * more.positions
         of_row = count(code.full).multiply_adds / rows_of(code.full)
         multiply_adds += of_row / tiles.columns * more.positions

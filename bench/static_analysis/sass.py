@@ -269,14 +269,14 @@ def without_calls(code: Sequence[Instruction]) -> list[Instruction]:
     return [i for i in code if i.address not in skipped]
 
 
-def unrolled(code: Sequence[Instruction], turns: Sequence[int]) -> list[Instruction]:
+def unrolled(code: Sequence[Instruction], iterations: Sequence[int]) -> list[Instruction]:
     """What a warp executes with the given iterations of each loop; the loops must not be nested."""
     bodies = loops(code)
-    if len(bodies) != len(turns):
-        raise ValueError(f"turns must cover {len(bodies)} loops, got {len(turns)}")
+    if len(bodies) != len(iterations):
+        raise ValueError(f"iterations must cover {len(bodies)} loops, got {len(iterations)}")
     executed: list[Instruction] = []
     at = code[0].address if code else 0
-    for body, times in zip(bodies, turns, strict=True):
+    for body, times in zip(bodies, iterations, strict=True):
         executed += [i for i in code if at <= i.address < body[0].address]
         executed += body * times
         at = body[-1].address + 1

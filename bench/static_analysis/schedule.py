@@ -164,13 +164,15 @@ def cycles(
     return done
 
 
-def cycles_of_turn(body: Sequence[Instruction], blocks: Sequence[int], target: Target) -> float:
+def cycles_of_iteration(
+    body: Sequence[Instruction], blocks: Sequence[int], target: Target
+) -> float:
     """Steady-state cycles per iteration of a loop, with one warp of each block on the scheduler."""
     few, many = 2, 8
     start = [40 * b for b in blocks]
     first, last = (
-        max(cycles([list(body) * turns] * len(blocks), target, blocks, start))
-        for turns in (few, many)
+        max(cycles([list(body) * iterations] * len(blocks), target, blocks, start))
+        for iterations in (few, many)
     )
     return (last - first) / (many - few)
 

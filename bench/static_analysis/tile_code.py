@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from static_analysis.build import GRADIENTS_KERNEL
 from static_analysis.devices import Target
 from static_analysis.sass import Instruction, longest_path, loops, shortest_path
-from static_analysis.schedule import cycles, cycles_of_turn
+from static_analysis.schedule import cycles, cycles_of_iteration
 from static_analysis.sources import constant
 
 
@@ -84,11 +84,11 @@ class TileCode:
             after=after,
         )
 
-    def beside_rows(self, full_rows: int, columns: int, warps: int) -> list[Instruction]:
+    def outside_rows(self, full_rows: int, columns: int, warps: int) -> list[Instruction]:
         """All instructions of a tile outside its rows. columns: of the tile, per thread."""
         trace = list(self.before)
-        for turn in self.loops_before:
-            trace += turn * (self._turns(turn, columns, warps) - 1)
+        for iteration in self.loops_before:
+            trace += iteration * (self._iterations(iteration, columns, warps) - 1)
         # One iteration starts a new run at the edge of the image. Besides, the losses have one
         # every kFew rows, and the gradients one for the rows that fetch nothing.
         few = 1
@@ -96,18 +96,18 @@ class TileCode:
             few = -(-full_rows // int(constant("device.cuh", "kFew"))) - 1
         return [*trace, *self.across, *self.between, *self.between_in_run * few, *self.after]
 
-    def _turns(self, turn: Sequence[Instruction], columns: int, warps: int) -> int:
+    def _iterations(self, iteration: Sequence[Instruction], columns: int, warps: int) -> int:
         """Iterations of a loop before the rows."""
         if self.kernel == GRADIENTS_KERNEL:
-            ahead = any(i.kind in ("copy", "ldg") for i in turn)
+            ahead = any(i.kind in ("copy", "ldg") for i in iteration)
             return int(constant("ssim_gradients.cuh", "kAhead")) if ahead else 1
-        if any(i.kind == "ldg" for i in turn):
+        if any(i.kind == "ldg" for i in iteration):
             return columns  # the centers
-        if any(i.kind == "lds" for i in turn):
+        if any(i.kind == "lds" for i in iteration):
             return max(warps - 1, 1)  # the sums of a block
         return 1
 
-    def cycles_beside_rows(
+    def cycles_outside_rows(
         self,
         full_rows: int,
         columns: int,
@@ -115,8 +115,8 @@ class TileCode:
         owners: Sequence[int],
         target: Target,
     ) -> float:
-        """Cycles of `beside_rows`, with one warp of each block on the scheduler."""
-        trace = self.beside_rows(full_rows, columns, warps)
+        """Cycles of `outside_rows`, with one warp of each block on the scheduler."""
+        trace = self.outside_rows(full_rows, columns, warps)
         return float(max(cycles([trace] * len(owners), target, owners)))
 
 
@@ -131,14 +131,14 @@ def _behind(code: Sequence[Instruction], loop: Sequence[Instruction]) -> list[In
     return max(ways, key=len)
 
 
-def rows_of(turn: Sequence[Instruction]) -> int:
+def rows_of(iteration: Sequence[Instruction]) -> int:
     """The rows in one iteration of a loop over rows, which has a barrier per row."""
-    return sum(i.name == "BAR" for i in turn)
+    return sum(i.name == "BAR" for i in iteration)
 
 
-def cycles_of_row(turn: Sequence[Instruction], owners: Sequence[int], target: Target) -> float:
+def cycles_of_row(iteration: Sequence[Instruction], owners: Sequence[int], target: Target) -> float:
     """Steady-state cycles per row, with one warp of each block on the scheduler."""
-    return cycles_of_turn(turn, owners, target) / rows_of(turn)
+    return cycles_of_iteration(iteration, owners, target) / rows_of(iteration)
 
 
 def row_loops(code: Sequence[Instruction]) -> list[list[Instruction]]:

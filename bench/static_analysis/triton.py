@@ -29,7 +29,7 @@ from static_analysis import model
 from static_analysis.build import resources, run
 from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy
 from static_analysis.sass import Instruction, count, loops, parse, without_calls
-from static_analysis.schedule import FAR_LATENCY, cycles_of_turn
+from static_analysis.schedule import FAR_LATENCY, cycles_of_iteration
 
 Row = dict[str, Any]
 
@@ -208,8 +208,8 @@ def _of_ptx(ptx: str, target: int, shared_memory: int) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(ptx, encoding="utf-8")
-        told = run([str(ptxas), "-v", f"--gpu-name={name[1]}", str(source), "-o", str(cubin)])
-        (used,) = resources(told.stderr).values()
+        result = run([str(ptxas), "-v", f"--gpu-name={name[1]}", str(source), "-o", str(cubin)])
+        (used,) = resources(result.stderr).values()
         (code,) = parse(run([str(programs / "cuobjdump"), "-sass", str(cubin)]).stdout).values()
     return Compiled(used.registers, used.spilled, shared_memory, tuple(code))
 
@@ -374,7 +374,7 @@ def _prediction(device: Device, shape: model.Shape) -> Row:
         for at_once in range(1, fits.blocks + 1):
             warps = list(range(at_once))
             owner = warps[:: device.target.schedulers]
-            of_row.append(cycles_of_turn(body, owner, device.target))
+            of_row.append(cycles_of_iteration(body, owner, device.target))
         rows = tiles.band_height + 2 * variant.radius
         cycles = [each * rows + FAR_LATENCY * (each > 0) for each in of_row]
         seam = _seam(tiles, variant.radius, height)

@@ -1,4 +1,4 @@
-"""How figures are written in tables; without PyTorch, so that bench/device/table.py can use it."""
+"""Formats figures for tables; does not import PyTorch, so bench/device/table.py can use it."""
 
 import math
 

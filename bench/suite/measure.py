@@ -55,7 +55,7 @@ def interleave(
             sample(entry)
             start = perf_counter()
             seconds = sample(entry)
-            besides = max(0.0, perf_counter() - start - seconds)  # the untimed part of a turn
+            untimed = max(0.0, perf_counter() - start - seconds)  # the untimed part of a turn
         except Exception as error:  # one failing contestant must not end the run
             rows[index] = {**entry.label, "skipped": reason_of(error)}
             continue
@@ -64,7 +64,7 @@ def interleave(
             rows[index] = {**entry.label, "skipped": reason}
             continue
         entry.calls = max(1, round(shortest / max(seconds, 1e-7)))
-        turn[index] = entry.calls * seconds + besides
+        turn[index] = entry.calls * seconds + untimed
 
     fitting = int(budget / max(sum(turn.values()), 1e-9))
     rounds = max(min_rounds, min(max_rounds, fitting))

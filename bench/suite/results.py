@@ -87,7 +87,7 @@ def every(folder: Path) -> list[Results]:
 
 
 def _of_gpu_check(path: Path) -> bool:
-    """Whether this is a run of gpu_check, which alone has phases; gpu_report.py reads those."""
+    """Whether this is a run of gpu_check; only those have phases, and gpu_report.py reads them."""
     return "phases" in json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -201,12 +201,12 @@ def _sentences(results: Results) -> list[str]:
     even = [row for row in results["equal_work"] if "p50" in row]
     if even:
         each = ", ".join(
-            f"{three(1e9 * row['p50'] / row['elements'])} ns per pixel at side {row['shape'][-1]}"
+            f"{three(1e9 * row['p50'] / row['elements'])} at side {row['shape'][-1]}"
             for row in even
         )
         found.append(
-            f"Image size: for {even[0]['elements']} pixels in total, as single-channel images, "
-            f"{even[0]['contestant']} takes {each}."
+            f"Image size, at {even[0]['elements']} pixels in total as single-channel images: "
+            f"{even[0]['contestant']} takes, in ns per pixel, {each}."
         )
     if results["roofline"]:
         row = results["roofline"][0]

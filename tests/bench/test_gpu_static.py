@@ -177,7 +177,7 @@ def test_the_parts_of_a_tile():
         return [i.name for i in part]
 
     assert names(tile.before) == ["S2R", "LDG", "BRA"]
-    assert [names(turn) for turn in tile.loops_before] == [["LDG", "BRA"]]
+    assert [names(iteration) for iteration in tile.loops_before] == [["LDG", "BRA"]]
     assert names(tile.warming) == ["BAR", "LDG", "BAR", "LDG", "BRA"]
     assert names(tile.across) == ["BRA"]
     assert names(tile.between) == ["BRA", "IADD3", "FADD", "BRA"]
@@ -185,15 +185,15 @@ def test_the_parts_of_a_tile():
     assert names(tile.full) == ["BAR", "LDG", "MUFU", "BRA"]
     assert names(tile.after) == ["STG", "EXIT"]
 
-    assert [tile_code.rows_of(turn) for turn in (tile.warming, tile.full)] == [2, 1]
-    in_turn = schedule.cycles_of_turn(tile.warming, [0], TARGETS[90])
+    assert [tile_code.rows_of(body) for body in (tile.warming, tile.full)] == [2, 1]
+    in_turn = schedule.cycles_of_iteration(tile.warming, [0], TARGETS[90])
     assert tile_code.cycles_of_row(tile.warming, [0], TARGETS[90]) == in_turn / 2
 
     # 65 rows: two iterations within a run of rows. Three columns: two more iterations of the loop.
-    beside = tile.beside_rows(65, 3, 2)
-    assert len(beside) == 3 + 2 * 2 + 1 + 4 + 2 * 3 + 2
-    cycles = tile.cycles_beside_rows(65, 3, 2, [0], TARGETS[90])
-    assert cycles == schedule.cycles([beside], TARGETS[90])[0]
+    outside = tile.outside_rows(65, 3, 2)
+    assert len(outside) == 3 + 2 * 2 + 1 + 4 + 2 * 3 + 2
+    cycles = tile.cycles_outside_rows(65, 3, 2, [0], TARGETS[90])
+    assert cycles == schedule.cycles([outside], TARGETS[90])[0]
 
 
 def test_rows_that_fetch_nothing_are_not_counted_as_code_after_the_rows():
@@ -284,8 +284,8 @@ def test_a_barrier_stops_only_the_warps_of_its_block():
 
 def test_cycles_of_a_loop_iteration():
     body = made(*["FFMA R0, R1, R2, R3"] * 99, "BAR.SYNC 0x0")
-    assert schedule.cycles_of_turn(body, [0], TARGETS[90]) == pytest.approx(100)
-    assert schedule.cycles_of_turn(body, [0, 0], TARGETS[90]) == pytest.approx(200, abs=2)
+    assert schedule.cycles_of_iteration(body, [0], TARGETS[90]) == pytest.approx(100)
+    assert schedule.cycles_of_iteration(body, [0, 0], TARGETS[90]) == pytest.approx(200, abs=2)
     assert schedule.cycles_of_blocks([body, body], 2, TARGETS[90]) == pytest.approx(400, rel=0.05)
 
 
