@@ -89,8 +89,8 @@ class TileCode:
         trace = list(self.before)
         for iteration in self.loops_before:
             trace += iteration * (self._iterations(iteration, columns, warps) - 1)
-        # One iteration starts a new run at the edge of the image. Besides, the losses have one
-        # every kFew rows, and the gradients one for the rows that fetch nothing.
+        # One iteration starts a new run at the edge of the image. In addition, the losses have one
+        # iteration per kFew rows, and the gradients have one for the rows that fetch nothing.
         few = 1
         if self.kernel != GRADIENTS_KERNEL:
             few = -(-full_rows // int(constant("device.cuh", "kFew"))) - 1
