@@ -90,10 +90,10 @@ class TileCode:
         for iteration in self.loops_before:
             trace += iteration * (self._iterations(iteration, columns, warps) - 1)
         # One iteration starts a new run at the edge of the image. In addition, the losses have one
-        # iteration per kFew rows, and the gradients have one for the rows that fetch nothing.
+        # iteration per kFlushEvery rows, and the gradients have one for the rows that fetch nothing.
         few = 1
         if self.kernel != GRADIENTS_KERNEL:
-            few = -(-full_rows // int(constant("device.cuh", "kFew"))) - 1
+            few = -(-full_rows // int(constant("device.cuh", "kFlushEvery"))) - 1
         return [*trace, *self.across, *self.between, *self.between_in_run * few, *self.after]
 
     def _iterations(self, iteration: Sequence[Instruction], columns: int, warps: int) -> int:

@@ -24,7 +24,7 @@ def test_targets_match_those_of_the_wheels():
 
 
 def test_constants_of_the_kernels():
-    assert sources.constant("device.cuh", "kFew") == 32
+    assert sources.constant("device.cuh", "kFlushEvery") == 32
     assert sources.constant("ssim_gradients.cuh", "kAhead") == 3
     assert sources.constant("plan.cu", "kLaunchSeconds") == 0.9e-6
     with pytest.raises(ValueError, match=r"csrc/cuda/plan\.cu defines no kNothing"):
@@ -85,7 +85,7 @@ def test_changed_tokens_change_the_code(before, after):
 def test_the_digest_follows_the_code_of_every_included_file(tmp_path):
     sources.snapshot(tmp_path)
     before = sources.digest(tmp_path)
-    path = tmp_path / "csrc" / "cuda" / "levels.cuh"
+    path = tmp_path / "csrc" / "cuda" / "centering.cuh"
     text = path.read_text(encoding="utf-8")
     path.write_text(f"// a comment\n{text}", encoding="utf-8")
     assert sources.digest(tmp_path) == before
