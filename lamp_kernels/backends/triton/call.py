@@ -18,6 +18,7 @@ from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, numbers_beside
 
 MEANS: tuple[MeanOver, ...] = get_args(MeanOver)
 TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
+SHARED_SLOTS = 3  # how many shared factors the kernels take as numbers
 
 # As the kernels take them: a tensor (N, terms), or (terms,) for a map; or None and numbers.
 Factors = tuple[Tensor | None, float, float, float]
@@ -102,7 +103,7 @@ def shared_factors(
     shape = input.shape
     grids = [call.grid(shape), *[shape] * (terms - 1)]
     shared = SharedFactors(tuple(coefficients), over).divided(grids)
-    if terms > len(NOT_SHARED):
+    if terms > SHARED_SLOTS:
         row = numbers_beside(input, shared, call.dtype)
         return (row.repeat(max(shape[0], 1), 1), *NOT_SHARED)
     first, second, third, *_ = (*shared, *NOT_SHARED)
