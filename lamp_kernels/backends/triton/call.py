@@ -89,17 +89,17 @@ def shared_factors(
 ) -> Factors:
     """Factors that all images share, as the kernels take them.
 
-    As numbers, so that no kernel has to write them to memory first; as a tensor only if there are
-    more terms than the kernels have arguments for.
+    As numbers, so that no kernel has to write them to memory first; as a tensor only for more terms
+    than the kernels have arguments for.
     """
     terms = call.spec.terms
     check(
         len(coefficients) == terms,
-        "expected a coefficient for each term where there are no factors",
+        "expected a coefficient for each term, or factors",
     )
     over = next((known for known in MEANS if known == mean_over), None)
     if over is None:
-        raise RuntimeError(f"unknown mean over {mean_over}")
+        raise RuntimeError(f"mean_over must be one of {', '.join(MEANS)}, got {mean_over!r}")
     shape = input.shape
     grids = [call.grid(shape), *[shape] * (terms - 1)]
     shared = SharedFactors(tuple(coefficients), over).divided(grids)
