@@ -4,9 +4,12 @@ Arguments are scalars or blocks, all of one dtype: float32 or float64. Where a f
 header returns a struct, the one here returns a tuple of its members, in the same order.
 tests/triton/test_triton_formulas.py checks these functions against the reference.
 
-A new pointwise metric takes a function here, a constant and a branch in `pointwise_loss`; a new
-amplification takes a branch in `amplify` and one in `amplification_constants`. No kernel and no
-launch changes.
+To add a pointwise metric, add its formula, a constant and a branch in `pointwise_loss`. To add an
+amplification, add a branch in `amplify` and one in `amplification_constants`. Kernels and launches
+stay as they are.
+
+A metric's parameter is a constant of the kernel, because an argument would cost every launch of
+every loss: a new value compiles the kernels again. The numbers of an amplification are arguments.
 """
 
 from collections.abc import Sequence
@@ -16,8 +19,8 @@ import triton.language as tl
 
 from lamp_kernels.spec import METRICS
 
-# A metric is known to the kernels by its place in METRICS, and the terms of a loss by a bit mask of
-# these: bit 0 is SSIM, the only one with a window.
+# Kernels identify a metric by its index in METRICS, and the terms of a loss by a bit mask of these
+# indices: bit 0 is SSIM, the only metric with a window.
 METRIC_COUNT = tl.constexpr(len(METRICS))
 MSE = tl.constexpr(METRICS.index("mse"))
 L1 = tl.constexpr(METRICS.index("l1"))
@@ -26,7 +29,7 @@ CHARBONNIER = tl.constexpr(METRICS.index("charbonnier"))
 
 @triton.constexpr_function
 def term_count(metrics):
-    """How many terms the bit mask `metrics` has."""
+    """The number of terms in the bit mask `metrics`."""
     return metrics.bit_count()
 
 
