@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gpu import build, collect, model, report, sass, schedule, tile_code
@@ -360,7 +362,7 @@ def test_the_plain_design_moves_80_bytes_in_9_launches():
 
 def test_published_times_come_from_traffic():
     """Without any instructions: it is not their count that the agreement hangs on."""
-    idle = {kernel: [0.0, 0.0] for kernel in collect.PLAIN}
+    idle: dict[str, Sequence[float]] = {kernel: [0.0, 0.0] for kernel in collect.PLAIN}
     (device,) = (d for d in DEVICES if d.name == "RTX 4090")
     for published in model.PUBLISHED:
         parts = model.plain_parts(published.launches, published.shape, device, idle)
@@ -454,7 +456,7 @@ def test_the_tiles_are_chosen_by_what_the_compiled_code_takes():
 def test_the_design_is_chosen_that_the_model_takes_for_the_faster():
     """The host knows one set of cycles for all targets: it may be wrong where designs are close."""
     results = json.loads((BENCH / "gpu" / "figures.json").read_text(encoding="utf-8"))
-    times = {}
+    times: dict[tuple[Any, ...], list[Any]] = {}
     for row in results["predictions"]:
         times.setdefault((row["device"], *row["shape"]), []).append(row)
     assert len(times) == len(DEVICES) * len(collect.SHAPES)
@@ -492,6 +494,7 @@ def test_a_plan_is_the_library_s(tools, tmp_path):
     ]
     small, small_one, small_two, large, large_one, large_two = build.plans(tools, queries, tmp_path)
     assert isinstance(small_one, Plan)
+    assert isinstance(small_two, Plan)
     assert [set(p.launches) for p in (small_one, small_two)] == [
         {build.COMMON},
         {build.LOSSES, build.GRADIENTS_KERNEL},

@@ -82,9 +82,12 @@ def test_an_object_is_shared_by_the_same_sources_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "shared", tmp_path / "objects")
     compiled = []
     call = build.call
-    monkeypatch.setattr(
-        build, "call", lambda *given: (compiled.append(given[1].name), call(*given))
-    )
+
+    def recorded_call(*given):
+        compiled.append(given[1].name)
+        return call(*given)
+
+    monkeypatch.setattr(build, "call", recorded_call)
 
     def object_of(name, number):
         folder = tmp_path / name

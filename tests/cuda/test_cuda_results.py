@@ -187,5 +187,6 @@ def test_nothing_at_all(kernels, shape):
         x = torch.rand(shape, device="cuda", requires_grad=True)
         loss = functional.amplified_ssim_loss(x, x.detach(), backend=kernels)
         loss.backward()
+        assert x.grad is not None
         assert x.grad.shape == shape
     assert loss.item() == 0.0

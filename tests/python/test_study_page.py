@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from study_lines import result
@@ -47,7 +49,9 @@ def test_the_share_of_stuck_runs_is_of_classes_and_so_is_its_paired_difference()
             lines.append(result("amplified-l1", normal_class, seed))
             lines += [result(loss, normal_class, seed) for loss in ("mse", "amplified-mse")]
     (group,) = comparisons(lines).values()
-    (loss, count, share, interval), (name, pairs, change, its_interval) = stuck_table(group).rows
+    table = stuck_table(group)
+    assert table is not None
+    (loss, count, share, interval), (name, pairs, change, its_interval) = table.rows
     assert (loss, count, share) == ("L1", "20 of 50", "40 %")
     low, high = numbers(interval)
     assert low <= 10  # of 50 independent runs it would be 26 to 55 %
@@ -76,7 +80,8 @@ def test_runs_are_stuck_in_comparison_with_their_own_setting(name, values):
     "name", ["width", "epochs", "batch_size", "size", "latent", "optimizer", "learning_rate"]
 )
 def test_settings_that_differ_in_anything_have_names_of_their_own(name, tmp_path):
-    values = {"optimizer": ["adam", "sgd"], "learning_rate": [0.3, 1.0]}.get(name, [16, 64])
+    differing: dict[str, list[Any]] = {"optimizer": ["adam", "sgd"], "learning_rate": [0.3, 1.0]}
+    values = differing.get(name, [16, 64])
     lines = [
         result(loss, normal_class, auroc=0.8 + 0.01 * place, **{name: value})
         for place, value in enumerate(values)
@@ -144,6 +149,7 @@ def test_a_wide_code_is_compared_with_a_narrow_one_by_differences_of_differences
                     lines.append(line | {"image_auroc": {"mse top 1 %": auroc}})
     (contrast,) = contrasts(comparisons(lines))
     found = contrast.difference(primary("textures"))
+    assert found is not None
     assert len(found.pairs) == 15
     assert (found.mean, found.low, found.high) == pytest.approx((0.01,) * 3)
     page = publish(tmp_path / "study.jsonl", lines)
@@ -152,7 +158,9 @@ def test_a_wide_code_is_compared_with_a_narrow_one_by_differences_of_differences
         assert "does more, +0.0100 (+0.0100 to +0.0100; 15 pairs)" in text
     trapped = [stuck(line) if line["seed"] == 0 and line["latent"] == 4 else line for line in lines]
     (contrast,) = contrasts(comparisons(trapped))
-    assert len(contrast.without_stuck(primary("textures")).pairs) == 12
+    learning = contrast.without_stuck(primary("textures"))
+    assert learning is not None
+    assert len(learning.pairs) == 12
 
 
 def test_settings_that_differ_in_more_than_the_code_are_not_contrasted():

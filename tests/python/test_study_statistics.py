@@ -137,13 +137,16 @@ def test_trainings_that_learnt_nothing_are_counted_and_left_out(results):
     (group,) = comparisons(results).values()
     assert difference(results).mean > 0.05
     learning = group[0].without_stuck(primary("fashion-mnist"))
+    assert learning is not None
     assert len(learning.pairs) == 20
     assert learning.mean == pytest.approx(0.01, abs=0.002)
     assert "without stuck runs" in difference_table(group).rows[1][0]
     # one of the three seeds of every class: as many whatever classes are drawn
-    assert stuck_table(group).rows[0] == ["MSE", "10 of 30", "33 %", "33 % to 33 %"]
+    table = stuck_table(group)
+    assert table is not None
+    assert table.rows[0] == ["MSE", "10 of 30", "33 %", "33 % to 33 %"]
     assert "Without stuck runs +0.0" in sentences(group)[0]
-    errors = dict(error_table(group[:1]).rows)
+    errors = {row[0]: row[1] for row in error_table(group[:1]).rows}
     assert errors["MSE error of normal images"].startswith("+0.0 %")  # not -95 % of a third
 
 
@@ -170,7 +173,7 @@ def test_tables_hold_the_differences(results):
     assert scores.rows == [
         [f"image AUROC, score: {SCORE}", f"{found.mean:+.4f} ({row['95 % interval']})"]
     ]
-    errors = dict(error_table(group[:1]).rows)
+    errors = {row[0]: row[1] for row in error_table(group[:1]).rows}
     assert errors["MSE error of normal images"].startswith("+0.0 %")
     # the errors of these lines grow with the AUROC: 0.01 of about 0.75
     assert re.match(r"\+1\.[234] %", errors["L1 error of anomalous images"])

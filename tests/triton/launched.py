@@ -54,7 +54,7 @@ def call(case: dict[str, Any]) -> None:
     terms = case["terms"]
     weight = torch.rand(case["shape"][-2:], dtype=real)[None, None] if case["weighted"] else None
     options = ops.Options(
-        *(name in terms for name in ("ssim", "mse", "l1")),
+        "ssim" in terms, "mse" in terms, "l1" in terms,
         1.0, case["window_size"], 1.5, 0.01, 0.03, "reflect", 0.5, True, 1e-2,
     )  # fmt: skip
     if case.get("scale"):
@@ -64,7 +64,7 @@ def call(case: dict[str, Any]) -> None:
     elif case.get("own"):
         own = torch.rand(x.shape[0], len(terms), dtype=real)
         launch.image_losses(
-            x, y, weight, own, (), "nothing", *options, "images", *case["gradients"]
+            x, y, weight, own, [], "nothing", *options, "images", *case["gradients"]
         )
     else:
         shared = (None, [0.5] * len(terms), "batch")
@@ -73,7 +73,7 @@ def call(case: dict[str, Any]) -> None:
 
 COMPILES = json.loads(sys.argv[1])
 JITFunction.run = run
-launch._device = lambda device, dtype: tiling.CUDA
+launch._device = lambda device, dtype: tiling.CUDA  # type: ignore[assignment] # not cached
 cases = json.loads(sys.argv[2])
 for index in range(len(cases)):
     call(cases[index])

@@ -51,7 +51,7 @@ def test_arguments_fit_the_kernels_that_they_are_compiled_to():
     assert with_factors == ["ssim_losses", "ssim_gradients", "image_sums"]
 
 
-CASES = {
+CASES: dict[str, dict[str, object]] = {
     "usual": {},
     "half": {"dtype": "bfloat16", "terms": ["ssim", "mse", "l1"], "weighted": True, "own": True},
     "float64": {"dtype": "float64", "gradients": (True, True), "window_size": 13},
@@ -68,7 +68,7 @@ def test_scalars_have_their_types_and_sizes_compile_nothing_anew():
     """Numbers are float64 on the way, and no integer is taken for a constant."""
     sizes = ((2, 3, 17, 33), (1, 1, 32, 64), (16, 1, 48, 63))
     cases = [{**case, "shape": shape} for case in CASES.values() for shape in sizes]
-    compiled = {}
+    compiled: dict[tuple[str, str], set[str]] = {}
     for launch in launches(*cases):
         assert launch["attributes"] == []
         assert all(
@@ -100,13 +100,13 @@ def test_the_planes_of_one_group_fill_the_device():
     assert [each["grid"] for each in both] == [n * per_plane for n in (3, 3, 2, 2)]
 
 
-ALIGNED_ELSEWISE = ({"weighted": True}, {"first": 1})
+ALIGNED_ELSEWISE: tuple[dict[str, object], ...] = ({"weighted": True}, {"first": 1})
 
 
 def test_aligned_pixels_are_told_to_the_compiler():
     pixels = {"terms": ["mse"]}
     shapes = ((1, 1, 4, 12), (2, 3, 4, 8), (2, 3, 4, 7), (4, 1, 1, 16))
-    cases = [{**pixels, "shape": shape} for shape in shapes]
+    cases: list[dict[str, object]] = [{**pixels, "shape": shape} for shape in shapes]
     cases += [{**pixels, "shape": (1, 1, 4, 8), **other} for other in ALIGNED_ELSEWISE]
     found = [each for each in launches(*cases) if each["kernel"] == "pixel_losses"]
     told = [each["constants"]["aligned"] for each in found]
