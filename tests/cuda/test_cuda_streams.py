@@ -117,7 +117,7 @@ def test_several_streams_from_several_threads(kernels):
 
 
 def test_the_kernels_launched_by_a_call(kernels):
-    """One or two for SSIM, one for sums, and one in backward, which ends early if it scales by 1."""
+    """One or two for SSIM, one for sums, one in backward, which ends early if it scales by 1."""
     if kernels != "native":
         pytest.skip("tests only the native kernels")
     loss_function = AmplifiedSSIMLoss(backend=kernels)
