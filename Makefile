@@ -110,6 +110,7 @@ lint: $(READY) ## check the sources with ruff, mypy and clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	for file in tests/*/conftest.py; do $(BIN)/mypy --no-warn-unused-configs $$file || exit; done
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 
 format: $(READY) ## rewrite the sources with ruff and clang-format

@@ -51,7 +51,7 @@ def being_traced() -> bool:
 
 def in_torchscript() -> bool:
     """Whether TorchScript traces this, as ONNX's older exporter has it do."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+    return bool(torch.jit.is_tracing())
 
 
 def as_many_dimensions(weight: Tensor, input: Tensor) -> Tensor:

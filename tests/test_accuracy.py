@@ -3,6 +3,8 @@
 It is 1e-5 for loss, gradient and map where T = 1 - SSIM is at most 0.9 everywhere.
 """
 
+from typing import Any
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -200,7 +202,7 @@ def random_scenes(draw):
     across = draw(st.booleans())
     period = draw(st.sampled_from([2, 3, 5, 8, 16, 200]))
     place = torch.arange(width if across else height)
-    stripes = torch.where(place % period < (period + 1) // 2, *tones).double()
+    stripes = torch.where(place % period < (period + 1) // 2, tones[0], tones[1]).double()
     y = stripes.view(1, 1, 1, -1) if across else stripes.view(1, 1, -1, 1)
     y = y.expand(shape) + draw(st.sampled_from([0.0, 1e-4, 0.02, 0.2])) * noise().abs()
     x = y + draw(st.sampled_from([1e-1, 1e-2, 1e-3, 1e-4, 1e-5])) * noise()
@@ -253,7 +255,7 @@ def test_other_windows(scene, window_size):
 def test_flat_with_noise_is_where_the_textbook_formula_fails(apart):
     """What this promise is worth: E[x^2] - mu^2 in float32 on the same images."""
     x, y = pair("flat", apart)
-    options = {"padding": "valid", "amplification": "none", "dissimilarity": "full"}
+    options: Any = {"padding": "valid", "amplification": "none", "dissimilarity": "full"}
     exact = functional.amplified_ssim_loss(x, y, **options)
     ours = functional.amplified_ssim_loss(x.float(), y.float(), **options)
     assert ours.item() == pytest.approx(exact.item(), rel=1e-6)
@@ -291,5 +293,7 @@ def test_half_types_are_computed_in_float32(dtype):
     assert loss.item() == expected.item()
     loss.backward()
     expected.backward()
+    assert half.grad is not None
+    assert full.grad is not None
     assert half.grad.dtype == dtype
     torch.testing.assert_close(half.grad, full.grad.to(dtype), rtol=0, atol=0)

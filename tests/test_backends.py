@@ -1,11 +1,13 @@
 """Which backend computes, and what is said where a request cannot be met."""
 
 import functools
+import importlib.metadata
 import os
 import subprocess
 import sys
 import warnings
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
@@ -143,9 +145,9 @@ def test_unknown_name():
     with pytest.raises(ValueError, match="backend must be one of native, triton, reference"):
         backends.resolve("opencl", IMAGE)
     with pytest.raises(TypeError, match="backend"):
-        backends.resolve(3, IMAGE)
+        backends.resolve(3, IMAGE)  # type: ignore[arg-type] # the mistake under test
     with pytest.raises(TypeError, match=r"input must be a torch\.Tensor, got NoneType"):
-        backends.resolve(None, None)
+        backends.resolve(None, None)  # type: ignore[arg-type] # the mistake under test
     with pytest.raises(ValueError, match="window_size"):
         backends.resolve(None, IMAGE, window_size=10)
 
@@ -287,7 +289,7 @@ def test_a_folder_called_triton_is_not_triton(monkeypatch, tmp_path):
 )
 def test_the_interpreter_of_triton_3_6_needs_an_older_numpy(monkeypatch, release, numpy, fails):
     versions = {"triton": release, "numpy": numpy}
-    monkeypatch.setattr(triton.importlib.metadata, "version", versions.__getitem__)
+    monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
     reason = f"the interpreter of Triton {release} needs NumPy older than 2.4, got {numpy}"
     assert triton._interpreter_fails() == (reason if fails else None)
 
@@ -425,10 +427,10 @@ class TestCudaKernels:
 
         monkeypatch.setattr(native, "_cuda_refusals", {0: None})
         with FakeTensorMode():
-            images = [torch.empty(2, 3, 32, 32, device="cuda") for _ in range(2)]
+            x, y = (torch.empty(2, 3, 32, 32, device="cuda") for _ in range(2))
             weight = torch.empty(1, 1, 32, 32, device="cuda")
-            loss = functional.amplified_reconstruction_loss(*images, weight, backend="native")
-            losses = functional.anomaly_map(*images, backend="native")
+            loss = functional.amplified_reconstruction_loss(x, y, weight, backend="native")
+            losses = functional.anomaly_map(x, y, backend="native")
         assert (loss.device.type, losses.device.type) == ("cuda", "cuda")
 
 
@@ -496,7 +498,7 @@ def test_the_requested_backend_is_what_computes(monkeypatch, name, function):
     monkeypatch.setattr(backend, function, refuse)
     if name == "triton":  # as with its interpreter, which nothing reaches
         monkeypatch.setattr(triton, "INTERPRETED", True)
-    reduction = "mean" if function == "image_losses" else "none"
+    reduction: Literal["mean", "none"] = "mean" if function == "image_losses" else "none"
     for loss in (functional.amplified_ssim_loss, functional.amplified_l1_loss):
         with pytest.raises(RuntimeError, match=f"{name} called"):
             loss(IMAGE, IMAGE, reduction=reduction, backend=name)

@@ -3,7 +3,9 @@
 import inspect
 import math
 import re
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -130,7 +132,7 @@ def test_reduction_that_the_level_does_not_have(module, level, reduction):
 
 def test_an_option_changed_later_is_checked_too():
     loss_function = AmplifiedSSIMLoss()
-    loss_function.eps = 2.0
+    loss_function.eps = 2.0  # type: ignore[assignment] # hidden by nn.Module.__getattr__
     with pytest.raises(ValueError, match=r"eps.*2\.0"):
         loss_function(IMAGE, IMAGE)
 
@@ -165,17 +167,17 @@ def test_options_in_the_call(module):
 def test_an_unknown_option_is_told_the_others():
     for called in (AmplifiedSSIMLoss, partial(functional.ssim, IMAGE, IMAGE)):
         with pytest.raises(TypeError, match=r"argument 'window'; its options .*window_size, sigma"):
-            called(window=11)
+            called(window=11)  # type: ignore[call-arg] # the mistake under test
 
 
 def test_reductions_that_ms_ssim_does_not_have():
     with pytest.raises(ValueError, match="must be one of mean, image, sum; got 'max'"):
-        AmplifiedMSSSIMLoss(reduction="max")
+        AmplifiedMSSSIMLoss(reduction="max")  # type: ignore[arg-type] # the mistake under test
 
 
 def test_pixels_that_a_score_does_not_take():
     with pytest.raises(TypeError, match=r"1 to 4 pixels .*share.*; got 'all'"):
-        functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k="all")
+        functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k="all")  # type: ignore[arg-type] # the mistake under test
     with pytest.raises(ValueError, match=r"0 < k <= 1.*; got 0\.0"):
         functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k=0.0)
 
@@ -383,8 +385,9 @@ def as_the_error_shows(image, way):
     """The image by the expression behind `way` in the error that it is refused with."""
     with pytest.raises(ValueError, match=way) as refused:
         functional.ssim(image, image)
-    shown = re.search(way + r" (input.+?)(, videos|$)", str(refused.value))[1]
-    return eval(shown, {"input": image})
+    shown = re.search(way + r" (input.+?)(, videos|$)", str(refused.value))
+    assert shown is not None
+    return eval(shown[1], {"input": image})
 
 
 def test_the_way_that_the_error_shows_leads_to_the_right_value():
@@ -410,12 +413,13 @@ def test_a_weight_of_another_layout():
 
 
 def test_an_array_or_a_list_as_weight():
+    array: Any = torch.ones(2, device="cpu").numpy()
     with pytest.raises(TypeError, match=r"got ndarray; use torch\.as_tensor\(weight\)$"):
-        functional.amplified_mse_loss(IMAGE, IMAGE, torch.ones(2, device="cpu").numpy())
+        functional.amplified_mse_loss(IMAGE, IMAGE, array)
     with pytest.raises(TypeError, match=r"got list$"):
-        functional.amplified_mse_loss(IMAGE, IMAGE, [1.0, 2.0])
+        functional.amplified_mse_loss(IMAGE, IMAGE, [1.0, 2.0])  # type: ignore[arg-type] # the mistake under test
     with pytest.raises(TypeError, match=r"got int; options go by name$"):
-        functional.amplified_mse_loss(IMAGE, IMAGE, 255)
+        functional.amplified_mse_loss(IMAGE, IMAGE, 255)  # type: ignore[arg-type] # the mistake under test
 
 
 def test_channels_last_that_the_border_admits_is_a_warning():
@@ -435,7 +439,11 @@ def test_channels_last_that_the_border_admits_is_a_warning():
 
 def test_the_warning_of_channels_last_shows_the_callers_line():
     image = torch.rand(2, 20, 16, 3)
-    calls = [functional.ssim, functional.amplified_ssim_loss, AmplifiedSSIMLoss(padding="zeros")]
+    calls: list[Callable[..., torch.Tensor]] = [
+        functional.ssim,
+        functional.amplified_ssim_loss,
+        AmplifiedSSIMLoss(padding="zeros"),
+    ]
     for call in calls:
         options = {} if isinstance(call, torch.nn.Module) else {"padding": "zeros"}
         with pytest.warns(UserWarning, match="taken as") as warned:
@@ -496,7 +504,7 @@ def test_no_term_at_all():
 def test_ssim_reductions():
     for reduction in ("sum", "max"):
         with pytest.raises(ValueError, match=f"reduction.*'{reduction}'"):
-            functional.ssim(IMAGE, IMAGE, reduction=reduction)
+            functional.ssim(IMAGE, IMAGE, reduction=reduction)  # type: ignore[arg-type] # the mistake under test
 
 
 def test_limits_of_eps_are_legal_up_to_one():
@@ -507,13 +515,13 @@ def test_limits_of_eps_are_legal_up_to_one():
 
 def test_amplify():
     with pytest.raises(TypeError, match=r"loss must be a torch\.Tensor, got float"):
-        amplify(0.5)
+        amplify(0.5)  # type: ignore[arg-type] # the mistake under test
     with pytest.raises(TypeError, match=r"torch\.int64"):
         amplify(torch.tensor([1]))
     with pytest.raises(ValueError, match="eps"):
         amplify(torch.tensor([0.5]), eps=1.0)
     with pytest.raises(ValueError, match="amplification"):
-        amplify(torch.tensor([0.5]), amplification="exp")
+        amplify(torch.tensor([0.5]), amplification="exp")  # type: ignore[arg-type] # the mistake under test
 
 
 def test_an_error_leaves_the_inputs_as_they_were():
@@ -534,6 +542,7 @@ def test_values_are_never_read(function):
     loss = function(image, image.detach(), torch.ones(1, 1, side, side, device="meta"))
     assert loss.shape == ()
     loss.backward()
+    assert image.grad is not None
     assert image.grad.shape == image.shape
 
 

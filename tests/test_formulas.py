@@ -276,7 +276,7 @@ def test_ssim(call, dtype, kind, levels, a):
     """Loss and gradient of one window, from its moments: what a kernel does around the formulas."""
     x, y = windows(kind)
     leaves = [torch.from_numpy(image).requires_grad_() for image in (x, y)]
-    expected = a * reference.ssim_dissimilarity(*leaves, OPTIONS)
+    expected = a * reference.ssim_dissimilarity(leaves[0], leaves[1], OPTIONS)
     gradients = [g.numpy() for g in torch.autograd.grad(expected.sum(), leaves)]
 
     d, s = x - y, x + y

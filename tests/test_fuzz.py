@@ -170,32 +170,34 @@ KINDS = {
 }
 
 
-def tensors_of(case: Case, dtype: torch.dtype) -> list[torch.Tensor | None]:
+def tensors_of(
+    case: Case, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Input, target and weight; the images are rounded to the dtype."""
     generator = torch.Generator(torch.get_default_device()).manual_seed(case.seed)
     target, input = KINDS[case.kind](uniform(case.shape, generator), case.shape, generator)
-    pair = [
+    input, target = (
         (case.options.data_range * image).to(dtype).reshape(case.shape)  # stripes have two sides
         for image in (input, target)
-    ]
+    )
     weight = None
     if case.weight is not None:
         weight = uniform(case.weight, generator)
         if case.weight_kind != "uniform":
             weight = weight > (0.4 if case.weight_kind == "mask" else 2.0)
-    return [*pair, weight]
+    return input, target, weight
 
 
 # ---- The comparison -----------------------------------------------------------------------------
 
 
 def results(
-    case: Case, input: torch.Tensor, target: torch.Tensor, weight: Any, backend: str
-) -> list[torch.Tensor | None]:
+    case: Case, pair: list[torch.Tensor], weight: torch.Tensor | None, backend: str
+) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     """The loss and the gradients of the images that want one."""
     loss = functional.amplified_reconstruction_loss(
-        input,
-        target,
+        pair[0],
+        pair[1],
         weight,
         **{**dict.fromkeys(METRICS, 0.0), **case.coefficients},
         **{name: value for name, value in case.options._asdict().items() if name in OPTIONS},
@@ -203,17 +205,14 @@ def results(
         reduction=case.reduction,
         backend=backend,
     )
-    wanted = [image for image in (input, target) if image.requires_grad]
+    wanted = [image for image in pair if image.requires_grad]
     if not wanted:
-        return [loss, None, None]
+        return loss, [None, None]
     generator = torch.Generator(torch.get_default_device()).manual_seed(case.seed)
-    upstream = case.factor * uniform(loss.shape, generator) if loss.dim() else None
-    scalar = (loss * upstream).sum() if loss.dim() else case.factor * loss
+    upstream = uniform(loss.shape, generator) if loss.dim() else torch.tensor(1.0)
+    scalar = (loss * (case.factor * upstream)).sum()
     gradients = iter(torch.autograd.grad(scalar, wanted))
-    return [
-        loss.detach(),
-        *(next(gradients) if image.requires_grad else None for image in (input, target)),
-    ]
+    return loss.detach(), [next(gradients) if image.requires_grad else None for image in pair]
 
 
 def greatest_loss(case: Case, input: torch.Tensor, target: torch.Tensor) -> float:
@@ -259,17 +258,17 @@ def limit(
 def check(case: Case, dtype: torch.dtype, backend: str) -> None:
     input, target, weight = tensors_of(case, dtype)
     exact = [image.double().requires_grad_() for image in (input, target)]
-    loss, *gradients = results(case, *exact, weight, "reference")
+    loss, gradients = results(case, exact, weight, "reference")
 
     own = [image.detach().clone() for image in (input, target)]
     if len(case.shape) == 4:
         own = [LAYOUTS[name](image) for name, image in zip(case.layouts, own, strict=True)]
     for image, wanted in zip(own, case.grad, strict=True):
         image.requires_grad_(wanted)
-    found, *found_gradients = results(case, *own, weight, backend)
+    found, found_gradients = results(case, own, weight, backend)
 
     on_gpu = backend == "triton" or input.is_cuda
-    relative = limit(case, dtype, on_gpu, *(image.detach() for image in exact))
+    relative = limit(case, dtype, on_gpu, exact[0].detach(), exact[1].detach())
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert found.shape == loss.shape
     assert found.numel() == 0 or found.min() >= 0.0
@@ -280,6 +279,7 @@ def check(case: Case, dtype: torch.dtype, backend: str) -> None:
         assert (gradient is not None) == image.requires_grad
         if gradient is None:
             continue
+        assert expected is not None
         assert gradient.dtype == dtype
         assert gradient.shape == image.shape
         allowed = relative * expected.norm()

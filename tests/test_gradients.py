@@ -85,6 +85,7 @@ def test_what_one_wrong_pixel_holds_of_the_gradient(amplification, eps, least, m
     functional.amplified_mse_loss(
         x, torch.zeros_like(x), amplification=amplification, eps=eps
     ).backward()
+    assert x.grad is not None
     squares = x.grad.double().square()
     assert least < (squares[..., 128, 128].sum() / squares.sum()).item() < most
 

@@ -5,6 +5,7 @@ import inspect
 import math
 import pickle
 from functools import partial
+from typing import Any
 
 import pytest
 import scenes
@@ -19,7 +20,8 @@ pytorch_msssim = optional("pytorch_msssim")
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
-SMALL = {"scale_weights": (0.2, 0.3, 0.5), "window_size": 5, "sigma": 1.0}  # sides of 9 or more
+# For images with sides of 9 or more.
+SMALL: dict[str, Any] = {"scale_weights": (0.2, 0.3, 0.5), "window_size": 5, "sigma": 1.0}
 
 
 def images(*shape, dtype=torch.float64):
@@ -78,7 +80,7 @@ def test_pytorch_msssim_value_and_gradients(shape):
 def test_options_reach_every_scale():
     x, y = images(1, 1, 40, 50)
     y = 0.9 * y
-    options = {"data_range": 1.7, "k1": 0.02, "k2": 0.05, "window_size": 5, "sigma": 1.0}
+    options: Any = {"data_range": 1.7, "k1": 0.02, "k2": 0.05, "window_size": 5, "sigma": 1.0}
     # One scale is SSIM itself to the power of its weight.
     found = ms_ssim(x, y, scale_weights=[0.5], **options)
     expected = pytorch_msssim.ssim(
@@ -118,7 +120,7 @@ def test_a_scale_of_weight_zero_does_not_count():
 def test_levels_of_image_and_batch_amplify_one_minus_ms_ssim(level, a):
     x, y = images(3, 2, 24, 27)
     y[0] = x[0]
-    kind = "half" if a == 0.5 else "full"
+    kind: Any = "half" if a == 0.5 else "full"
     per_image = a * (1 - ms_ssim(x, y, reduction="image", **SMALL))
     loss = AmplifiedMSSSIMLoss(amplify_over=level, padding="valid", dissimilarity=kind, **SMALL)
     if level == "image":
@@ -140,19 +142,17 @@ def test_level_of_element_amplifies_each_position_of_each_scale(a):
     found = AmplifiedMSSSIMLoss(
         padding="valid", dissimilarity="half" if a == 0.5 else "full", **SMALL
     )(x, y)
-    options = {"window_size": 5, "sigma": 1.0}
+    options: dict[str, Any] = {"window_size": 5, "sigma": 1.0}
     expected = 0.0
-    fine, coarse = (x, y), None
+    fine = x, y
     for number, weight in enumerate(SMALL["scale_weights"]):
-        if number:
-            fine = coarse
         sides = [side % 2 for side in fine[0].shape[2:]]
         if number == 2:
             similarity = functional.ssim(*fine, padding="valid", reduction="none", **options)
         else:
             similarity = contrast_structure(*fine, **options)
         expected += weight * amplify(a * (1 - similarity)).mean()
-        coarse = tuple(avg_pool2d(image, 2, padding=sides) for image in fine)
+        fine = avg_pool2d(fine[0], 2, padding=sides), avg_pool2d(fine[1], 2, padding=sides)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
 
 
@@ -478,7 +478,7 @@ def test_bad_tensors():
     with pytest.raises(ValueError, match="does not broadcast"):
         amplified_ms_ssim_loss(image, image, torch.ones(95))
     with pytest.raises(ValueError, match="reduction"):
-        ms_ssim(image, image, reduction="none")
+        ms_ssim(image, image, reduction="none")  # type: ignore[arg-type] # the mistake under test
 
 
 def test_the_default_weights_are_pytorch_msssims():

@@ -1,5 +1,7 @@
 """A network that returns its anomaly map, as ONNX: the same map and score of every size."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ class Network(torch.nn.Module):
 
 def export(network, path, dynamo):
     images, names = torch.rand(2, 3, 32, 40), {0: "batch", 2: "height", 3: "width"}
-    sizes = {"dynamic_axes": {"images": names}}
+    sizes: dict[str, Any] = {"dynamic_axes": {"images": names}}
     if dynamo:
         dims = {dim: torch.export.Dim(name, min=1 + 12 * dim) for dim, name in names.items()}
         sizes = {"dynamic_shapes": {"images": dims}, "verbose": False}

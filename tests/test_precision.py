@@ -1,5 +1,7 @@
 """Autocast, gradient scaling, and precision settings that must not matter."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -78,7 +80,7 @@ def test_float16_gradients_under_a_scale_do_not_overflow():
 @pytest.fixture
 def low_precision():
     """A function that allows bfloat16 wherever PyTorch has a setting for it; undone afterwards."""
-    backends = torch.backends
+    backends: Any = torch.backends  # mkldnn.conv exists, but is not annotated
     before = (
         backends.mkldnn.conv.fp32_precision,
         backends.cuda.matmul.allow_tf32,

@@ -1,5 +1,7 @@
 """What must hold for any image: layouts, symmetry, scale, weights."""
 
+from typing import Literal
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -98,7 +100,7 @@ def test_weight_zero_removes_pixels(batch, channels, seed, level):
     for function in METRIC_FUNCTIONS[1:]:
         kept = mask.expand_as(x) > 0
         # pixels torn out of their images have only the levels that pool over the batch
-        pooled = "batch" if level == "batch" else "element"
+        pooled: Literal["batch", "element"] = "batch" if level == "batch" else "element"
         found = function(x, y, mask, amplify_over=pooled)
         wanted = function(x[kept], y[kept], amplify_over=pooled)
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)

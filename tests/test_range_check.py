@@ -1,5 +1,7 @@
 """The explicit check of values."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -84,10 +86,11 @@ def test_empty_and_half():
 
 def test_errors():
     with pytest.raises(TypeError, match="input"):
-        check_range([0.5], torch.zeros(1))
+        check_range([0.5], torch.zeros(1))  # type: ignore[arg-type] # the mistake under test
     with pytest.raises(TypeError, match=r"target.*int64"):
         check_range(torch.zeros(1), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match="data_range"):
         check_range(torch.zeros(1), torch.zeros(1), data_range=0)
+    ranges: Any = torch.ones(2)
     with pytest.raises(TypeError, match=r"data_range.*\(2,\).*divide"):
-        check_range(torch.zeros(2), torch.zeros(2), data_range=torch.ones(2))
+        check_range(torch.zeros(2), torch.zeros(2), data_range=ranges)

@@ -1,5 +1,8 @@
 """torch.func: vmap and derivatives by it, against a Python loop of plain autograd."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch.func import (
@@ -29,13 +32,13 @@ from lamp_kernels.spec import REDUCTIONS, LossSpec, Term
 pytestmark = pytest.mark.usefixtures("each_backend")
 
 CELLS = [(level, reduction) for level, row in REDUCTIONS.items() for reduction in row]
-LOSSES = {
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "ssim": functional.amplified_ssim_loss,
     "mse": functional.amplified_mse_loss,
     "l1": functional.amplified_l1_loss,
     "all": functional.amplified_reconstruction_loss,
 }
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "ssim": {"window_size": 5},
     "mse": {},
     "l1": {"data_range": 1.5},
@@ -235,7 +238,7 @@ def test_derivatives_without_vmap(name, level, reduction):
     found, value = grad_and_value(numbers(loss))(x, y)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(value, numbers(loss)(x, y))
-    losses, pull = vjp(loss, x, y)
+    losses, pull = vjp(loss, x, y)  # type: ignore[misc] # a third result only if has_aux
     upstream = torch.rand_like(losses)
     expected = gradients(lambda x, y: (loss(x, y) * upstream).sum())(x, y)
     torch.testing.assert_close(pull(upstream), expected)  # twice: the gradient is computed anew
@@ -449,10 +452,10 @@ def test_factors_of_the_operator(sums):
     tensors = (*batches(torch.float32), torch.rand(MAPPED, IMAGES, 2))
     torch.testing.assert_close(vmap(losses)(*tensors), looped(losses, (0, 0, 0), *tensors))
     one = tensors[2][0]
-    found = vmap(losses, (0, 0, None))(*tensors[:2], one)
+    found = vmap(losses, (0, 0, None))(tensors[0], tensors[1], one)
     torch.testing.assert_close(found, looped(losses, (0, 0, None), *tensors[:2], one))
     mapped = vmap(
         lambda x, y, c: torch.ops.lamp_kernels.loss_map(x, y, c, *spec), in_dims=(0, 0, 0)
     )
     with pytest.raises(RuntimeError, match="coefficients of a map must not be mapped"):
-        mapped(*tensors[:2], tensors[2][:, 0])
+        mapped(tensors[0], tensors[1], tensors[2][:, 0])

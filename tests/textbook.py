@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from packages import optional
 
-np = optional("numpy")
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = optional("numpy")
 ndimage = optional("scipy.ndimage")
 
 MODES = {"reflect": "mirror", "zeros": "constant", "valid": "mirror"}

@@ -90,7 +90,7 @@ class TileCode:
         for iteration in self.loops_before:
             trace += iteration * (self._iterations(iteration, columns, warps) - 1)
         # One iteration starts a new run at the edge of the image. In addition, the losses have one
-        # iteration per kFlushEvery rows, and the gradients have one for the rows that fetch nothing.
+        # iteration per kFlushEvery rows, the gradients one for the rows that fetch nothing.
         few = 1
         if self.kernel != GRADIENTS_KERNEL:
             few = -(-full_rows // int(constant("device.cuh", "kFlushEvery"))) - 1

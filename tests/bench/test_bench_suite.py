@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ KEYS = {
 
 
 def test_contestants_take_turns():
-    turns = []
-    entries = [Entry({"n": n}, lambda n=n: turns.append(n)) for n in range(3)]
+    turns: list[int] = []
+    entries = [Entry({"n": n}, partial(turns.append, n)) for n in range(3)]
     for entry in entries:
         entry.prepare = lambda: None
     rows = interleave(entries, budget=0.0, min_rounds=3, max_rounds=9)

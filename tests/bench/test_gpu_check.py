@@ -26,7 +26,12 @@ def python(name: str, program: str, **environment: str) -> Job:
 def test_triton_runs_after_the_native_kernels(monkeypatch, tmp_path):
     """On a GPU, with the same test files."""
     jobs = []
-    monkeypatch.setattr(testing, "run_all", lambda given, **_: jobs.extend(given) or [])
+
+    def run_none(given, **_):
+        jobs.extend(given)
+        return []
+
+    monkeypatch.setattr(testing, "run_all", run_none)
     monkeypatch.setattr(testing, "outcome", lambda *_: None)
     with pytest.raises(ValueError, match="zip"):  # no job has ended
         testing.run("cuda", tmp_path, 1.0)
@@ -322,6 +327,7 @@ def test_a_bundle_is_installed(tmp_path):
     with zipfile.ZipFile(folder / "wheels" / "peer-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("peer/__init__.py", "")
     bundle = Bundle.find(folder)
+    assert bundle is not None
     assert bundle.sweep is None
     bundle.install(package)
     assert (package / "_C_cuda.abi3.so").read_text() == "_C_cuda.abi3.so"

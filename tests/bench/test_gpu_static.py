@@ -478,6 +478,7 @@ def test_plans_are_those_of_the_library(tools, tmp_path):
     ]
     small, small_one, small_two, large, large_one, large_two = build.plans(tools, queries, tmp_path)
     assert isinstance(small_one, Plan)
+    assert isinstance(small_two, Plan)
     assert [set(p.launches) for p in (small_one, small_two)] == [
         {build.COMMON},
         {build.LOSSES, build.GRADIENTS_KERNEL},

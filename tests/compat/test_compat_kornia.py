@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_gradients():
     gradients = []
     for function in (ours.ssim_loss, kornia.losses.ssim_loss):
         pair = [image.clone().requires_grad_() for image in (x, y)]
-        gradients.append(torch.autograd.grad(function(*pair, 11), pair))
+        gradients.append(torch.autograd.grad(function(pair[0], pair[1], 11), pair))
     for found, expected in zip(*gradients, strict=True):
         assert (found - expected).norm() <= 1e-5 * expected.norm()
 
@@ -150,7 +151,7 @@ PAIRS = [
 @pytest.mark.parametrize("dtypes", PAIRS, ids=str)
 def test_dtype_is_that_of_the_package(dtypes, reduction):
     pair = [(7 * x).to(dtype) for x, dtype in zip(images(2, 3, 20, 24), dtypes, strict=True)]
-    found = ours.ssim_loss(*pair, 7, 7.0, reduction=reduction)
+    found = ours.ssim_loss(pair[0], pair[1], 7, 7.0, reduction=reduction)
     expected = kornia.losses.ssim_loss(*pair, 7, 7.0, reduction=reduction)
     assert found.dtype == expected.dtype
     atol = {torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(found.dtype, 1e-6)
@@ -159,15 +160,16 @@ def test_dtype_is_that_of_the_package(dtypes, reduction):
 
 @pytest.mark.parametrize("dtype", HALF)
 def test_half_types_are_rounded_once(dtype):
-    pair = [x.to(dtype) for x in images(2, 3, 20, 24)]
-    wide = ours.ssim_loss(*(x.float() for x in pair), 11)
-    assert ours.ssim_loss(*pair, 11) == wide.to(dtype)
+    x, y = (x.to(dtype) for x in images(2, 3, 20, 24))
+    wide = ours.ssim_loss(x.float(), y.float(), 11)
+    assert ours.ssim_loss(x, y, 11) == wide.to(dtype)
 
 
 def test_max_val_as_a_tensor():
     x, y = images(1, 2, 20, 20)
     expected = ours.ssim_loss(x, y, 7, 0.9)
-    for max_val in (torch.tensor(0.9), torch.tensor([0.9]), torch.tensor(0.9).numpy(force=True)):
+    array: Any = torch.tensor(0.9).numpy(force=True)
+    for max_val in (torch.tensor(0.9), torch.tensor([0.9]), array):
         torch.testing.assert_close(ours.ssim_loss(x, y, 7, max_val), expected)
         torch.testing.assert_close(ours.SSIMLoss(7, max_val)(x, y), expected)
     with pytest.raises(TypeError, match=r"max_val .*shape \(2,\).*divide"):
@@ -214,7 +216,7 @@ def test_ms_ssim_loss(shape, options):
 @pytest.mark.parametrize("picture", PICTURES)
 def test_ms_ssim_loss_in_float32_is_nearer_to_float64_than_the_package(picture):
     x, y = pair(picture, 1e-2)
-    options = {"alpha": 1.0, "compensation": 1.0}
+    options: Any = {"alpha": 1.0, "compensation": 1.0}
     expected = ours.MS_SSIMLoss(**options)(x.double(), y.double()).item()
     theirs = kornia.losses.MS_SSIMLoss(**options)(x, y).item()
     found = ours.MS_SSIMLoss(**options)(x, y).item()
@@ -263,4 +265,5 @@ def test_ms_ssim_loss_signature_state_and_errors():
 
 
 def test_ms_ssim_loss_takes_alpha_in_a_tensor():
-    assert ours.MS_SSIMLoss(alpha=torch.tensor(-0.5)).alpha == -0.5
+    alpha: Any = torch.tensor(-0.5)
+    assert ours.MS_SSIMLoss(alpha=alpha).alpha == -0.5

@@ -117,4 +117,4 @@ def test_bytes_without_a_range_and_a_channel_axis_that_is_none():
     with pytest.raises(TypeError, match=r"im1 .*uint8; use image\.float"):
         structural_similarity((255 * x).byte(), (255 * x).byte(), channel_axis=-1)
     with pytest.raises(TypeError, match="channel_axis must be an integer or None, got 'c'"):
-        structural_similarity(x, x, data_range=1.0, channel_axis="c")
+        structural_similarity(x, x, data_range=1.0, channel_axis="c")  # type: ignore[arg-type] # the mistake under test

@@ -1,8 +1,9 @@
-"""The CPU kernels of aarch64 (NEON) against the textbook in C++, emulated: `make test-aarch64`.
+"""Tests the aarch64 (NEON) CPU kernels in an emulator: `make test-aarch64`.
 
-All windows and gradients, with the optimisation of the extension. Needs no Python package, but a
-cross-compiler and QEMU, in Debian and Ubuntu the packages of PACKAGES. Where these are missing it
-says so and exits with 0, or with 1 if --required; --install lets root's apt-get fetch them first.
+Compares all windows and gradients with the textbook implementation in C++, using the extension's
+optimization flags. Requires a cross-compiler and QEMU (the Debian and Ubuntu packages in PACKAGES),
+but no Python packages. If they are missing, reports that and exits with 0, or with 1 if --required;
+--install first installs them with apt-get, if run as root.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import kernel_driver as build
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 PACKAGES = ("g++-aarch64-linux-gnu", "qemu-user")
-# The emulator takes ten times as long as the machine.
+# The emulator is ten times slower than the machine.
 RUNS = (
     ("--only", "windows"),
     ("--only", "halves"),
@@ -27,14 +28,14 @@ RUNS = (
 
 
 def missing() -> list[str]:
-    """The programs that are not there."""
+    """Required programs that are not installed."""
     return [program for program in (COMPILER, EMULATOR) if not shutil.which(program)]
 
 
 def install() -> str | None:
-    """Fetch what is missing; None, or why it cannot be."""
+    """Install the missing programs; return the reason if that fails, otherwise None."""
     if not shutil.which("apt-get") or os.geteuid() != 0:
-        return "only root can install them here, and only by apt-get"
+        return "installing them requires root and apt-get"
     patience = ["-o", "Acquire::http::Timeout=20", "-o", "DPkg::Lock::Timeout=60"]
     fetch = ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
     for command in (["apt-get", *patience, "update", "-qq"], ["apt-get", *patience, *fetch]):
@@ -48,12 +49,12 @@ def install() -> str | None:
         )
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        return f"apt-get install {' '.join(PACKAGES)} failed and said: {said}"
+        return f"apt-get install {' '.join(PACKAGES)} failed: {said}"
     return None
 
 
 def test(folder: Path) -> int:
-    """Build the driver and run it; the failures."""
+    """Build the driver and run it; return the number of failures."""
     build.copy(folder)
     driver = build.build(
         folder, ["baseline"], compiler=COMPILER, flags=["-O3"], link=["-static", "-s"]
@@ -67,16 +68,16 @@ def test(folder: Path) -> int:
 
 
 def main() -> int:
-    """Install, build and run; 0 where nothing failed."""
+    """Install, build and run; return 0 if nothing failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--install", action="store_true", help="fetch what is missing by apt-get")
-    parser.add_argument("--required", action="store_true", help="fail where it is missing")
+    parser.add_argument("--install", action="store_true", help="install them with apt-get")
+    parser.add_argument("--required", action="store_true", help="fail if they are missing")
     arguments = parser.parse_args()
     reason = install() if arguments.install and missing() else None
     if absent := missing():
         print(
             f"aarch64: not tested, {' and '.join(absent)} not found"
-            f"{f' ({reason})' if reason else ''}; Debian's packages are {', '.join(PACKAGES)}"
+            f"{f' ({reason})' if reason else ''}; install the Debian packages {', '.join(PACKAGES)}"
         )
         return int(arguments.required)
     with tempfile.TemporaryDirectory(prefix="lamp-aarch64-") as folder:

@@ -7,7 +7,7 @@ namespace {
 
 // ---- Random cases ------------------------------------------------------------------------------
 
-// Sides on both sides of what strips, bands, rows of a step and vectors are multiples of.
+// Side lengths just below, at and above multiples of strips, bands, row steps and vectors.
 int64_t some_side(int64_t least, Random& random) {
   if (random.chance(0.15)) return least;
   const int64_t side =
@@ -17,13 +17,13 @@ int64_t some_side(int64_t least, Random& random) {
 }
 
 Shape some_shape(const Params& p, int64_t least, int64_t work, Random& random) {
-  // The textbook looks at every pixel of every window.
+  // The textbook implementation visits every pixel of every window.
   const int64_t pixels = work / (p.ssim() ? (2 * p.radius + 1) * (2 * p.radius + 1) : 30);
   Shape s{1 + random.below(3), 1 + random.below(3), some_side(least, random),
           some_side(least, random)};
-  if (random.chance(0.05)) {  // several bands of the greatest height
+  if (random.chance(0.05)) {  // several bands of maximum height
     s = {1, 1, random.of<int64_t>({1023, 1024, 1025, 2050}), least + random.below(20)};
-  } else if (random.chance(0.05)) {  // many strips, the last one, or the one before, narrow
+  } else if (random.chance(0.05)) {  // many strips, the last or second to last of them narrow
     s = {1, 1, least + random.below(20), random.of<int64_t>({3841, 3842, 3855, 3857})};
   } else if (random.chance(0.1)) {  // few planes, so that several bands share them
     s.batch = s.channels = 1;
@@ -110,7 +110,7 @@ void empty(const Arguments& arguments, Kernels& kernels) {
   }
 }
 
-// ---- Half types, all of them -------------------------------------------------------------------
+// ---- All values of the half-precision types ----------------------------------------------------
 
 void halves(Kernels& kernels) {
   for (const Dtype dtype : {Dtype::float16, Dtype::bfloat16}) {
@@ -132,7 +132,7 @@ void halves(Kernels& kernels) {
     for (int64_t i = 0; i < 65536; ++i) {
       const double want = from_bits16(dtype, uint16_t(i));
       const double got = c.input_gradient.get(0, 0, i / 256, i % 256);
-      // 2 x overflows where x is 2^127 or more.
+      // 2x overflows if x is 2^127 or more.
       const bool same = std::abs(want) >= 0x1p127 ? !(std::abs(got) < 0x1p127)
                                                   : got == want || (got != got && want != want);
       if (!same) return fail(c.name, "wrong value of some bits", got, want);
@@ -142,7 +142,8 @@ void halves(Kernels& kernels) {
 
 // ---- Scenes ------------------------------------------------------------------------------------
 
-// An SSIM (or another) case in float with both gradients, whose pixels are `x(i, j)`, `y(i, j)`.
+// A float32 case with both gradients, of SSIM or, if `radius` is 0, of the pointwise losses. The
+// target is y(i, j), the input y(i, j) + x(i, j).
 template <class X, class Y>
 Case<float> scene(const char* name, const Shape& s, int radius, X x, Y y) {
   Case<float> c;
@@ -166,8 +167,8 @@ Case<float> scene(const char* name, const Shape& s, int radius, X x, Y y) {
   return c;
 }
 
-// Each strip has its own brightness and its own offset between the images: a level that is not the
-// strip's leaves 1e-7 of their squares in variances of 1e-6.
+// Each strip has a different brightness and a different offset between the images. A level taken
+// from another strip leaves 1e-7 of their squares in variances of 1e-6.
 void strips_of_their_own(int radius, Kernels& kernels) {
   Random random(3);
   const Shape s{1, 1, 48, 768};
@@ -182,7 +183,7 @@ void strips_of_their_own(int radius, Kernels& kernels) {
   width = kernels.strip_width(pixels().p, false, 2);
   auto c = pixels();
   if (width >= s.width) fail(c.name, "there is only one");
-  // Windows that see two strips are no concern of a level.
+  // Windows that span two strips do not test the level, so they get weight 0.
   for (int64_t i = 0; i < s.height; ++i)
     for (int64_t j = 0; j < s.width; ++j)
       if ((j + radius) % width < 2 * radius) c.weight.set(0, 0, i, j, 0);
@@ -190,8 +191,8 @@ void strips_of_their_own(int radius, Kernels& kernels) {
   check(c, {1e-5, 1e-5, 1e-4});
 }
 
-// The variance of x - y is about 1e-10, and where the level is that of other pixels, which differ less,
-// rounding puts many below 0. Their derivative must survive.
+// The variance of x - y is about 1e-10. Where the level comes from other pixels, which differ less,
+// rounding makes many variances negative. Their derivatives must not become zero.
 void clamped_variance(int radius, Kernels& kernels) {
   Random random(4);
   const Shape s{1, 1, 64, 64};
@@ -205,13 +206,14 @@ void clamped_variance(int radius, Kernels& kernels) {
   check(c, {1e9, 1e-2, 1e-1});
 }
 
-// A level is that of the pixels that count, and among these of those where the images are nearly equal.
+// The level must come from pixels with nonzero weight and, among these, from pixels where the
+// images are nearly equal.
 void uneven_weights(int radius, Kernels& kernels) {
   struct Kind {
     const char* name;
-    double seen, others;  // x - y where windows that count see it, and elsewhere
-    double weight;        // elsewhere
-    bool one;             // a single window counts, which no sample need hit
+    double seen, others;  // x - y inside windows with nonzero weight, and elsewhere
+    double weight;        // of the other windows
+    bool one;             // only one window has a weight, which the level's samples may miss
   };
   const Kind kinds[] = {
       {"defect masked", 0, 0.3, 0, false},
@@ -239,7 +241,7 @@ void uneven_weights(int radius, Kernels& kernels) {
   }
 }
 
-// Windows of a bright part must not lose digits to a dark one.
+// A dark region must not cost windows in a bright region any accuracy.
 void light_beside_dark(int radius, Kernels& kernels) {
   struct Kind {
     const char* name;
@@ -276,7 +278,7 @@ void light_beside_dark(int radius, Kernels& kernels) {
       }
 }
 
-// The last strip is one column wide: less than a radius, and without a window under "valid".
+// The last strip is one column wide: less than the radius, and without any window if "valid".
 void narrow_last_strip(int radius, Kernels& kernels) {
   for (const Border border : {Border::reflect, Border::valid, Border::zeros})
     for (const bool with_map : {false, true}) {
@@ -315,12 +317,12 @@ void nearly_equal(int radius, Kernels& kernels) {
       const Shape s{1, 1, 70, 90};
       char name[100];
       std::snprintf(name, sizeof name, "%g apart at %g, radius %d", apart, base, radius);
-      // At 0.02 a texture, else flat.
+      // A texture if the value is 0.02, otherwise flat.
       auto c = scene(
           name, s, radius, [&](int64_t, int64_t) { return apart * random.normal(); },
           [&](int64_t, int64_t) { return base + base * (base < 0.1 ? random.uniform() : 0); });
       c.run(kernels);
-      // Promised where L <= 0.9; the squared error of images 1e-5 apart is 1e-10.
+      // Accuracy is promised for L <= 0.9; the squared error of images 1e-5 apart is 1e-10.
       check(c, {1e-5, 1e-5, 1e-4});
     }
 }

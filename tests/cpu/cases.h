@@ -1,5 +1,5 @@
-// Cases to run kernels on, without PyTorch, against a textbook implementation. What computes is a
-// parameter: the CPU kernels (driver.cpp), or the CUDA kernels run on the CPU
+// Test cases that compare kernels with a textbook implementation, without PyTorch. The kernels are
+// a parameter: the CPU kernels (driver.cpp), or the CUDA kernels executed on the CPU
 // (../cuda_host/driver.cpp).
 #pragma once
 
@@ -20,8 +20,8 @@ using lamp_kernels::Border;
 using lamp_kernels::Sums;
 
 inline int failures = 0;
-inline bool stop = false;     // at the first failure
-inline int most_ways = 1000;  // to go through the work of a call
+inline bool stop = false;     // exit at the first failure
+inline int most_ways = 1000;  // limit on the ways tried per case
 
 inline void fail(const std::string& where, const char* what, double value = 0, double limit = 0) {
   std::printf("FAIL %s: %s", where.c_str(), what);
@@ -34,24 +34,25 @@ inline void fail(const std::string& where, const char* what, double value = 0, d
 template <class T>
 constexpr Dtype kDtype = sizeof(T) == 4 ? Dtype::float32 : Dtype::float64;
 
-// ---- What computes -----------------------------------------------------------------------------
+// ---- The kernels under test --------------------------------------------------------------------
 
 class Kernels {
  public:
   virtual ~Kernels() = default;
 
-  // As csrc/cpu/launch.h has it, with scaled_sums (N, T), and checks the other sums. `use_double`: in float64.
+  // Does what compute() in csrc/cpu/launch.h does, with scaled_sums (N, T); also checks the other sums.
+  // `use_double`: computes in float64.
   virtual void compute(const Params& p, bool use_double, void* scaled_sums, int way) = 0;
-  // How many ways there are to go through the work of a call, which must agree bit by bit.
+  // The number of ways to order or split a call's work; their results must agree bit for bit.
   virtual int ways(const Params& p) const = 0;
-  virtual const char* depends_on(int way) const = 0;  // what a result does that differs there
-  // Changes what else there is to change, and says how.
+  virtual const char* depends_on(int way) const = 0;  // the failure message if results differ
+  // Randomly changes implementation settings, if there are any, and describes them.
   virtual std::string vary(uint64_t) { return ""; }
-  // Columns that have a level of their own, in a call with so many gradients.
+  // The number of columns that share one shift in a call with this many gradients.
   virtual int64_t strip_width(const Params& p, bool use_double, int gradients) const = 0;
 };
 
-// ---- A case: a call of the kernels and all that it reads and writes ----------------------------
+// ---- A case: one kernel call with all its inputs and outputs -----------------------------------
 
 template <class T>
 struct Case {
@@ -61,7 +62,7 @@ struct Case {
   Input input, target, weight;
   int64_t weight_corner = 0, map_corner = 0;
   std::vector<T> factors;
-  bool shared = false;  // all images have the first one's
+  bool shared = false;  // all images use the factors of the first
   Output<T> input_gradient, target_gradient, map;
   bool with_shares = true;
   std::vector<T> scaled_sums;
@@ -145,8 +146,8 @@ struct Case {
 // ---- Comparison --------------------------------------------------------------------------------
 
 struct Error {
-  double norm = 0, largest = 0;  // relative: in L2, and to the largest value
-  bool same_finite = true;       // what is not finite is so in both
+  double norm = 0, largest = 0;  // relative L2 error; largest error over largest value
+  bool same_finite = true;       // both have their non-finite values in the same places
 };
 
 template <class T>
@@ -171,7 +172,7 @@ Error compare(const Output<T>& found, int64_t corner, const textbook::Image& exp
           error = std::max(error, std::abs(got - want));
           norm = std::max(norm, std::abs(want));
         }
-  e.norm = error2 ? std::sqrt(error2 / norm2) : 0;  // infinite where all should be 0
+  e.norm = error2 ? std::sqrt(error2 / norm2) : 0;  // infinity if all values should be 0
   e.largest = error ? error / norm : 0;
   return e;
 }
@@ -180,7 +181,8 @@ struct Limits {
   double share, norm, largest;
 };
 
-inline double worst_share = 0, worst_norm = 0, worst_largest = 0;  // of the limit, over all cases
+inline double worst_share = 0, worst_norm = 0,
+              worst_largest = 0;  // as fractions of the limits, over all cases
 
 template <class T>
 void check_tensor(const Case<T>& c, const char* what, const Output<T>& found, int64_t corner,
@@ -214,7 +216,7 @@ void check(const Case<T>& c, const Limits& limits) {
   check_tensor(c, "map", c.map, c.map_corner, want.map, limits);
 }
 
-// Of a case that was run.
+// Runs the remaining ways of a case that has run once.
 template <class T>
 void check_all_ways(Case<T>& c, Kernels& kernels) {
   const std::vector<char> bits = c.bits();
@@ -224,8 +226,8 @@ void check_all_ways(Case<T>& c, Kernels& kernels) {
   }
 }
 
-// The sums over the terms and, if asked for, the batch, run(Sums, scaled_sums), against `scaled_sums` of the same
-// call, (N, T).
+// Compares the sums over terms and, if `of_batch`, over the batch with `scaled_sums` (N, T) of the same
+// call. run(Sums, to) computes sums.
 template <class T, class Run>
 void check_sums(const Params& p, const T* scaled_sums, bool of_batch, Run run) {
   std::vector<T> images(size_t(p.batch), T(NAN));
@@ -250,16 +252,16 @@ void check_sums(const Params& p, const T* scaled_sums, bool of_batch, Run run) {
     if (std::isfinite(batch)) fail("sum of the batch", "hides NaN or infinity");
     return;
   }
-  // The scaled_sums were rounded one by one, the sum once; float64 rounds each addition too.
+  // Each share was rounded, the sum only once; in float64 every addition rounds as well.
   const double error = std::abs(double(batch) - all);
   const double limit =
       (sizeof(T) == 4 ? 2 : 100) * double(std::numeric_limits<T>::epsilon()) * size;
   if (!(error <= limit)) fail("sum of the batch", "not what the images add up to", error, limit);
 }
 
-// ---- Completed by chance -----------------------------------------------------------------------
+// ---- Random completion of a case ---------------------------------------------------------------
 
-// A weight of any shape that broadcasts to the image.
+// Makes a weight with a random shape that broadcasts to the image.
 inline void add_weight(Dtype dtype, Shape grid, Random& random, Input& weight) {
   Shape s = grid;
   switch (random.below(6)) {
@@ -282,8 +284,9 @@ inline void add_weight(Dtype dtype, Shape grid, Random& random, Input& weight) {
           weight.set(n, c, i, j, random.chance(0.1) ? 0 : 0.5 + random.uniform());
 }
 
-// Completes a case whose terms, window and shape are chosen, by chance, and checks it. `wanted`: 1
-// the input's gradient, 2 the target's, 3 both, 0 neither; below 0 by chance too.
+// Completes a case with given terms, window and shape at random, then runs and checks it.
+// `wanted`: 1 for the input's gradient, 2 for the target's, 3 for both, 0 for neither; negative for
+// a random choice.
 template <class T>
 void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kernels,
                         int wanted = -1) {
@@ -297,7 +300,8 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
   if (random.chance(0.1)) l.batch = 0;
   if (random.chance(0.05)) l.row = 0;
   c.input = Input(dtype, l, s);
-  // Images alike enough for float to hold the promise; double has digits to spare.
+  // In float32, images must be close enough to meet the promised accuracy; float64 has digits to
+  // spare.
   const double apart = sizeof(T) == 4 ? 0.1 : random.of<double>({1e-3, 0.1, 0.5});
   for (int64_t n = 0; n < s.batch; ++n)
     for (int64_t k = 0; k < s.channels; ++k)
@@ -315,7 +319,7 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
   const bool own_grid = p.ssim() && p.border == Border::valid;
   if (own_grid) grid = {s.batch, s.channels, s.height - 2 * p.radius, s.width - 2 * p.radius};
   if (random.chance(0.5)) {
-    // The pointwise terms of a "valid" SSIM have the weight of the whole image.
+    // Pointwise terms beside a "valid" SSIM use a weight of the whole image.
     const bool on_grid = own_grid && p.terms.count() == 1 && random.chance(0.5);
     if (on_grid) c.weight_corner = p.radius;
     add_weight(kDtype<T>, on_grid ? grid : s, random, c.weight);
@@ -346,20 +350,20 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
                 varied.c_str());
   c.name = name;
   c.run(kernels);
-  // Towards L = 1 errors grow as 1/(1 - L), which only a = 1 lets SSIM reach here.
+  // Errors grow as 1/(1 - L) near L = 1, which SSIM only reaches here if a = 1.
   const double digits = p.ssim() && p.ssim_scale == 1 ? 20 : 1;
   check(c, sizeof(T) == 4 ? Limits{1e-5 * digits, 1e-5 * digits, 4e-5 * digits}
                           : Limits{3e-11, 3e-11, 1e-10});
   check_all_ways(c, kernels);
 }
 
-// ---- All of them -------------------------------------------------------------------------------
+// ---- All cases ---------------------------------------------------------------------------------
 
 struct Arguments {
   uint64_t seed = 1;
   int64_t cases = 200;
   double seconds = 1e9;
-  int64_t work = 12'000'000;  // pixels times those of a window, in the largest random case
+  int64_t work = 12'000'000;  // pixels times window size, in the largest random case
   std::vector<int> radii = {1, 2, 3, 4, 5, 6, 7};
   std::string only;
 
@@ -367,9 +371,10 @@ struct Arguments {
 };
 
 //   [--seed N] [--cases N] [--seconds S] [--work N] [--radii 1,5,7] [--only cases|halves|scenes]
-//   [--ways N] at most   [--stop 1] at the first failure
+//   [--ways N]   try at most N ways per case
+//   [--stop 1]   stop at the first failure
 Arguments parse(int count, char** values);
 
-// Random shapes, layouts and options; every number of the half types; scenes on which accuracy is
-// easily lost.
+// Runs random shapes, layouts and options; every value of the half-precision types; and scenes on
+// which accuracy is easily lost.
 void run_cases(const Arguments& arguments, Kernels& kernels);

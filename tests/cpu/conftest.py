@@ -1,4 +1,4 @@
-"""Where the tests of this folder find what builds the driver, and what they compile only once."""
+"""The path of this folder's helper module, and the shared cache of object files."""
 
 import sys
 from pathlib import Path

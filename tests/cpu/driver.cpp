@@ -1,6 +1,7 @@
-// Runs the CPU kernels, without PyTorch, on the cases of cases.h, whose arguments it takes, and
-//   --only windows   every kernel of the radii: dtypes, gradients, borders
-// Exit status 1 if anything is wrong.
+// Runs the CPU kernels on the cases of cases.h, without PyTorch. Accepts the arguments of cases.h,
+// and in addition
+//   --only windows   run every kernel for the radii: dtypes, gradients, borders
+// The exit status is 1 if anything fails.
 #include <atomic>
 #include <cstdio>
 #include <thread>
@@ -22,7 +23,7 @@ struct OneThread {
   }
 };
 
-// One piece at a time, the last one first: no order of completion that differs more.
+// Runs one piece at a time, last to first: the order of completion that differs most.
 struct Backwards {
   template <class F>
   void operator()(int64_t begin, int64_t end, int64_t, F f) const {
@@ -30,7 +31,7 @@ struct Backwards {
   }
 };
 
-// Whoever is free takes the next pieces.
+// Each thread takes the next pieces when it becomes free.
 struct Threads {
   int count;
   int64_t pieces;
@@ -78,7 +79,7 @@ class CpuKernels : public Kernels {
   }
 };
 
-// ---- Every kernel that there is ----------------------------------------------------------------
+// ---- Every kernel ------------------------------------------------------------------------------
 
 template <class T>
 void window(int radius, int gradients, Border border, uint64_t seed, Kernels& kernels) {
@@ -109,7 +110,7 @@ void windows(const Arguments& arguments, Kernels& kernels) {
 
 int main(int count, char** values) {
   const Arguments arguments = parse(count, values);
-  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a crash leaves what was said before
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // keep the output printed before a crash
   std::printf("instruction set: %s\n", lamp_kernels::isa().name);
   CpuKernels kernels;
   run_cases(arguments, kernels);

@@ -1,4 +1,4 @@
-// Every formula of csrc/formulas.h for arrays of numbers, to be called from Python.
+// Exposes every formula of csrc/formulas.h to Python, applied to arrays.
 
 #include <algorithm>
 #include <cmath>
@@ -87,8 +87,8 @@ void pointwise_of(int n, int metric, double parameter, const T* d, T* loss, T* s
   }
 }
 
-// moments (n, 4), constants c1, c2, a, shift_d, shift_s; adjoint (n, 4) of slope 1: by mean_d,
-// mean_s, square_d, square_s.
+// moments: (n, 4); constants: c1, c2, a, shift_d, shift_s. adjoint: (n, 4), for slope 1, the
+// derivatives with respect to mean_d, mean_s, square_d and square_s.
 template <class T>
 void ssim_of(int n, const T* moments, const T* constants, T* loss, T* adjoint) {
   const SsimConstants<T> c{constants[0], constants[1], constants[2], constants[3], constants[4]};

@@ -1,4 +1,4 @@
-"""Builds the driver, which runs the CPU kernels without PyTorch, in a folder of its own."""
+"""Builds the driver, which runs the CPU kernels without PyTorch, in a separate folder."""
 
 import hashlib
 import os
@@ -22,9 +22,9 @@ SANITIZE = [
     "-fno-omit-frame-pointer",
     "-g1",
 ]
-PROCESSES = 2  # a compiler takes a gigabyte
-# Where objects are kept for all folders that are built in, or None: most of what tests compile is
-# the same in each. The command names an object, and one of each name is kept.
+PROCESSES = 2  # each compiler needs a gigabyte
+# The cache of object files shared by all build folders, or None. Most files that tests compile are
+# the same in each folder. An object is named by its command; the cache keeps one object per name.
 shared: Path | None = None
 
 STUB = """
@@ -39,27 +39,27 @@ void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double
 
 
 def copy(folder: Path) -> None:
-    """Kernels and driver, to `folder`/csrc and `folder`/cpu."""
+    """Copy the kernels and the driver to `folder`/csrc and `folder`/cpu."""
     shutil.copytree(ROOT / "csrc", folder / "csrc")
     shutil.copytree(ROOT / "tests" / "cpu", folder / "cpu", ignore=shutil.ignore_patterns("*.py"))
 
 
 def replace(path: Path, pattern: str, replacement: str) -> None:
-    """The one place that the regular expression matches; anything else is an error."""
+    """Replace the only match of the regular expression; any other number of matches is an error."""
     text, count = re.subn(pattern, replacement, path.read_text(), flags=re.MULTILINE)
     if count != 1:
-        raise ValueError(f"{path.name}: {pattern!r} stands there {count} times, not once")
+        raise ValueError(f"{pattern!r} must match once in {path.name}, got {count} matches")
     path.write_text(text)
 
 
 def keep_radii(folder: Path, radii: Sequence[int]) -> None:
-    """Leave the kernels of other radii out, for most of the time goes into compiling them."""
+    """Leave out kernels for other radii, because compiling them takes most of the time."""
     for radius in set(range(1, 8)) - set(radii):
         replace(folder / "csrc/cpu/kernel.h", rf"^ *case {radius}: return run_tile<.*\n", "")
 
 
 def widen_baseline(folder: Path) -> None:
-    """Make the baseline what avx512 is but for its instruction set, to run on any machine."""
+    """Give the baseline avx512's vector size but not its instruction set, to run on any machine."""
     shutil.copy(folder / "csrc/cpu/kernel_avx512.cpp", folder / "csrc/cpu/kernel_baseline.cpp")
     baseline = folder / "csrc/cpu/kernel_baseline.cpp"
     replace(baseline, r"^#if defined\(__x86_64__\).*$", "#if 1")
@@ -70,7 +70,7 @@ def widen_baseline(folder: Path) -> None:
 def compile_all(
     folder: Path, sources: dict[str, list[str]], compiler: str, flags: list[str]
 ) -> list[str]:
-    """Objects of `sources`, each with flags of its own; only what is not there already."""
+    """Compile `sources`, given with their additional flags, unless their objects are up to date."""
 
     def compile_one(item: tuple[str, list[str]]) -> str:
         source, own = item
@@ -86,30 +86,30 @@ def compile_all(
 
 
 def up_to_date(target: Path) -> bool:
-    """Whether nothing that the object was compiled from is newer."""
+    """Whether the object is newer than everything it was compiled from."""
     rules = target.with_suffix(".d")
     if not rules.exists() or not target.exists():
         return False
     files = dependencies(rules)
-    root = target.parents[len(Path(files[0]).parts) - 1]  # where the compiler was called
+    root = target.parents[len(Path(files[0]).parts) - 1]  # the folder in which the compiler ran
     made = target.stat().st_mtime_ns
     return all((root / name).stat().st_mtime_ns <= made for name in files)
 
 
 def dependencies(rules: Path) -> list[str]:
-    """What an object was compiled from, but for the system's headers, as the compiler told it."""
+    """The files that an object was compiled from, as listed by the compiler; no system headers."""
     return rules.read_text().replace("\\\n", " ").split()[1:]
 
 
 def share(temporary: Any) -> None:
-    """Between the tests of a run and its processes: pytest's tmp_path_factory says where."""
+    """Share objects between the tests and processes of a run, below pytest's tmp_path_factory."""
     global shared
     folder = temporary.getbasetemp()
     shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "objects"
 
 
 def take(folder: Path, target: str) -> bool:
-    """The shared object, if all that it was compiled from is the same here, byte by byte."""
+    """Copy the cached object and return True if it was compiled from byte-identical files."""
     if shared is None or not (kept := place(shared, target)).exists():
         return False
     if digest(folder, kept / "rules") != (kept / "digest").read_text():
@@ -120,7 +120,7 @@ def take(folder: Path, target: str) -> bool:
 
 
 def give(folder: Path, target: str) -> None:
-    """Share what was compiled, unless something of that name is: from other sources, then."""
+    """Add an object to the cache unless it has one of that name, compiled from other sources."""
     if shared is None or (kept := place(shared, target)).exists():
         return
     shared.mkdir(exist_ok=True)
@@ -131,7 +131,7 @@ def give(folder: Path, target: str) -> None:
     (whole / "digest").write_text(digest(folder, rules))
     try:
         whole.rename(kept)
-    except OSError:  # another process was first
+    except OSError:  # another process was faster
         shutil.rmtree(whole)
 
 
@@ -140,7 +140,7 @@ def place(shared: Path, target: str) -> Path:
 
 
 def digest(folder: Path, rules: Path) -> str:
-    """Of all that the rules name; a file that is not there is as good as an empty one."""
+    """A digest of the files that the rules name; a missing file counts as an empty one."""
     paths = [folder / name for name in dependencies(rules)]
     texts = [path.read_bytes() if path.exists() else b"" for path in paths]
     return hashlib.sha256(repr(texts).encode()).hexdigest()
@@ -160,7 +160,7 @@ def build(
     flags: Sequence[str] = (),
     link: Sequence[str] = (),
 ) -> Path:
-    """The driver with the kernels of these instruction sets, from a folder that `copy` filled."""
+    """Build the driver with the kernels of `sets`, in a folder that `copy` has filled."""
     sources: dict[str, list[str]] = {}
     for name in SETS:
         source = f"csrc/cpu/kernel_{name}.cpp"
@@ -168,7 +168,7 @@ def build(
             source = f"stub_{name}.cpp"
             (folder / source).write_text(STUB.format(name=name))
         sources[source] = []
-    # The textbook is slow enough without the sanitizers, and none of what they are to check.
+    # The textbook code is slow enough without sanitizers, and it is not under test.
     sources |= {"cpu/driver.cpp": [], "cpu/cases.cpp": [], "csrc/cpu/isa.cpp": []}
     sources["cpu/textbook.cpp"] = ["-O2", "-fno-sanitize=all"]
     objects = compile_all(folder, sources, compiler, list(flags))

@@ -1,5 +1,5 @@
-// Tensors on the heap, exactly as long as their strides reach: one element beyond is an error that
-// AddressSanitizer sees.
+// Heap tensors whose allocations end exactly where their strides do, so that AddressSanitizer
+// detects an access one element beyond.
 #pragma once
 
 #include <cmath>
@@ -20,7 +20,7 @@ struct Random {
   std::mt19937_64 engine;
 
   explicit Random(uint64_t seed) : engine(seed) {}
-  // The library's distributions differ from one standard library to the next; these do not.
+  // std:: distributions differ between standard libraries; these do not.
   double uniform() { return double(engine() >> 11) * 0x1p-53; }
   int64_t below(int64_t n) { return int64_t(engine() % uint64_t(n)); }
   bool chance(double p) { return uniform() < p; }
@@ -40,7 +40,7 @@ struct Shape {
   int64_t size() const { return batch * channels * height * width; }
 };
 
-// Strides, and where in the allocation the first element lies.
+// Strides, plus the offset of the first element in its allocation.
 struct Layout {
   int64_t batch, channel, row, column, lead = 0;
 
@@ -61,7 +61,7 @@ inline Layout channels_last(const Shape& s) {
 inline Layout transposed(const Shape& s) {
   return {s.channels * s.height * s.width, s.height * s.width, 1, s.height};
 }
-// A cut from a larger tensor: gaps between rows and planes, and not aligned.
+// A slice of a larger tensor: unaligned, with gaps between rows and planes.
 inline Layout sliced(const Shape& s) {
   const int64_t row = s.width + 3, plane = row * s.height + 5;
   return {plane * s.channels + 1, plane, row, 1, 1};
@@ -86,7 +86,7 @@ inline double from_bits16(Dtype dtype, uint16_t bits) {
   return sign * std::ldexp(whole + fraction, std::max(exponent, 1) - bias - fraction_bits);
 }
 
-// Nearest, for what a half type holds as a normal number, NaN or infinity.
+// Rounds to nearest; supports normal numbers, NaN and infinity of the half-precision type.
 inline uint16_t to_bits16(Dtype dtype, double value) {
   const int fraction_bits = dtype == Dtype::float16 ? 10 : 7;
   const int exponents = dtype == Dtype::float16 ? 31 : 255, bias = exponents / 2;
@@ -100,17 +100,17 @@ inline uint16_t to_bits16(Dtype dtype, double value) {
   return uint16_t(sign | (((exponent - 2 + bias) << fraction_bits) + rounded));
 }
 
-// What a kernel reads.
+// A tensor that a kernel reads.
 class Input {
  public:
   Input() = default;
   Input(Dtype dtype, const Layout& layout, const Shape& shape)
       : dtype_(dtype), layout_(layout), data_(new char[size_t(layout.length(shape) * bytes())]) {
-    for (int64_t i = 0; i < layout.length(shape); ++i) write(i, NAN);  // the gaps
+    for (int64_t i = 0; i < layout.length(shape); ++i) write(i, NAN);  // also fills the gaps
   }
 
   explicit operator bool() const { return bool(data_); }
-  // `corner`: where in the image this tensor's first element lies, along rows and columns.
+  // `corner`: row and column of this tensor's first element in the image.
   ConstTensorView source(int64_t corner = 0) const {
     if (!data_) return {};
     const int64_t first = layout_.at(0, 0, -corner, -corner);
@@ -155,7 +155,7 @@ class Input {
   }
 };
 
-// What a kernel writes. Before, every element is one particular NaN, that no kernel makes.
+// A tensor that a kernel writes, filled beforehand with a NaN pattern that no kernel produces.
 template <class T>
 class Output {
  public:
@@ -180,7 +180,7 @@ class Output {
   }
   const Shape& shape() const { return shape_; }
   int64_t length() const { return layout_.length(shape_); }
-  // Each element of the tensor is written, and nothing between them.
+  // Whether every element of the tensor was written, and nothing in the gaps.
   bool written_exactly() const {
     int64_t written = 0;
     for (int64_t i = 0; i < length(); ++i)
@@ -195,7 +195,7 @@ class Output {
           }
     return all;
   }
-  // What the kernel wrote, bit by bit.
+  // The memory's contents, for bitwise comparison.
   std::vector<char> bits() const {
     const char* from = (const char*)data_.get();
     return {from, from + length() * int64_t(sizeof(T))};

@@ -1,7 +1,8 @@
-"""The CPU kernels against the textbook in C++, under the address and undefined sanitizers.
+"""Compares the CPU kernels with the textbook code in C++, under address and UB sanitizers.
 
-Each test builds the driver for one instruction set and a few window radii: compiling takes nearly
-all of the time. All radii are in one test or another. Those of aarch64: `make test-aarch64`.
+Each test builds the driver for one instruction set and a few window radii, because compiling takes
+nearly all of the time. Together, the tests cover all radii. aarch64 is tested by
+`make test-aarch64`.
 """
 
 import shutil
@@ -9,7 +10,7 @@ import shutil
 import kernel_driver as build
 import pytest
 
-CASES = 120  # random ones; the scenes and the half types come on top
+CASES = 120  # random cases, in addition to the scenes and the half-precision values
 
 
 def check(driver, isa, radii):
@@ -48,7 +49,7 @@ def test_sanitized(folder, isa, radii):
 
 
 @pytest.mark.timeout(600)
-def test_vectors_of_64_bytes_on_any_machine(folder):
+def test_64_byte_vectors_without_avx512(folder):
     needs("g++")
     radii = (3, 6)
     build.widen_baseline(folder)
@@ -59,7 +60,7 @@ def test_vectors_of_64_bytes_on_any_machine(folder):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("compiler", ["clang++", "g++-10", "g++-11"])
-def test_another_compiler(folder, compiler):
+def test_other_compilers(folder, compiler):
     needs(compiler)
     radii = (1, 5)
     build.keep_radii(folder, radii)
@@ -67,8 +68,8 @@ def test_another_compiler(folder, compiler):
 
 
 @pytest.mark.timeout(600)
-def test_shuffles_of_gcc_before_12(folder):
-    """GCC still has its first name for them, and clang never had."""
+def test_shuffles_with_the_builtin_of_older_gcc(folder):
+    """GCC before 12 has only __builtin_shuffle, which later releases keep and clang never had."""
     needs("g++")
     has = r"^#if __has_builtin\(__builtin_shufflevector\)$"
     build.replace(folder / "csrc/cpu/vectors.h", has, "#if 0")
@@ -77,14 +78,17 @@ def test_shuffles_of_gcc_before_12(folder):
     check(build.build(folder, ["baseline"], flags=["-O1"]), "baseline", radii)
 
 
-def test_an_object_is_shared_by_the_same_sources_alone(tmp_path, monkeypatch):
+def test_an_object_is_shared_only_by_identical_sources(tmp_path, monkeypatch):
     needs("g++")
     monkeypatch.setattr(build, "shared", tmp_path / "objects")
     compiled = []
     call = build.call
-    monkeypatch.setattr(
-        build, "call", lambda *given: (compiled.append(given[1].name), call(*given))
-    )
+
+    def recorded_call(*given):
+        compiled.append(given[1].name)
+        return call(*given)
+
+    monkeypatch.setattr(build, "call", recorded_call)
 
     def object_of(name, number):
         folder = tmp_path / name
@@ -99,7 +103,7 @@ def test_an_object_is_shared_by_the_same_sources_alone(tmp_path, monkeypatch):
     assert compiled == ["first"]
     assert object_of("other", 2) != first
     assert compiled == ["first", "other"]
-    assert object_of("same", 2) != first  # what it took is no more up to date
+    assert object_of("same", 2) != first  # the object it copied before is out of date
     assert compiled == ["first", "other", "same"]
     assert object_of("again", 1) == first
     assert compiled == ["first", "other", "same"]

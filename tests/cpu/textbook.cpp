@@ -9,7 +9,7 @@ namespace {
 using lamp_kernels::Border;
 using lamp_kernels::Params;
 
-// A(L), and A'(L) in `slope`.
+// Returns A(L) and stores A'(L) in `slope`.
 double amplify(const Params& p, double loss, double& slope) {
   slope = 1;
   if (p.amplify == Amplify::none) return loss;
@@ -24,7 +24,7 @@ double amplify(const Params& p, double loss, double& slope) {
   return -std::log1p(-loss);
 }
 
-// The pixel that the border rule puts at `i`, or -1 for black.
+// The index of the pixel that the border rule uses at `i`, or -1 for a zero.
 int64_t seen_at(const Params& p, int64_t i, int64_t size) {
   if (i >= 0 && i < size) return i;
   if (p.border == Border::zeros) return -1;
@@ -54,8 +54,8 @@ struct Plane {
 
   double weight_at(int64_t i) const { return weight ? weight[i] : 1; }
 
-  // Adds to `sum`, to the map, and to the gradients; `factor` is of this image and term,
-  // `map_factor` of the first image.
+  // Adds to `sum`, the map and the gradients. `factor` belongs to this image and term, `map_factor`
+  // to the first image and this term.
   void pointwise(Metric metric, double factor, double map_factor, double& sum) const {
     for (int64_t i = 0; i < p.height * p.width; ++i) {
       const double d = (x[i] - y[i]) * p.scale;
@@ -104,7 +104,7 @@ struct Plane {
     sum += weight_at(here) * value;
     map[here] = (std::isnan(map[here]) ? 0 : map[here]) + map_factor * value;
 
-    // The chain rule, from the loss to the moments and on to every pixel of the window.
+    // The chain rule, from the loss to the moments and from these to every pixel of the window.
     const double g = factor * weight_at(here) * slope * p.ssim_scale;
     const double dloss_dp = g * (1 - q), dloss_dq = g * (1 - pp);
     const double by_mean_d = dloss_dp * (2 * mean_d / m - mean_d * mean_d / (m * m) * mean_d);

@@ -1,5 +1,5 @@
-// The losses as a textbook would compute them, in double precision and without any cleverness:
-// what the kernels are compared with.
+// The losses computed the textbook way, in double precision and as simply as possible. The kernels
+// are compared with them.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ struct Result {
   Image input_gradient, target_gradient;  // of the sum of `scaled_sums`
 };
 
-// Of `p` only the shape and the numbers are used; the data are what is passed beside it.
-// weight: at image size, or empty for 1. factors: (N, T).
+// Uses only the shape and the options of `p`, not its pointers; the data are separate arguments.
+// weight: at image size, or empty for a weight of 1. factors: (N, T).
 Result compute(const lamp_kernels::Params& p, const Image& input, const Image& target,
                const Image& weight, const std::vector<double>& factors);
 

@@ -1,4 +1,4 @@
-"""Images on the device, and what their losses should be."""
+"""Images on the device and the expected values of their losses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,8 @@ from torch import Tensor
 from lamp_kernels import functional
 
 Loss = Callable[..., Tensor]
-# float32 on images of uniform noise; the half types' gradients are rounded to 11 and 8 digits.
+# Relative errors. float32: on images of uniform noise. Half precision: gradients are rounded to 11
+# and 8 bits.
 LIMITS = {
     torch.float64: 1e-11,
     torch.float32: 1e-5,
@@ -21,7 +22,7 @@ LIMITS = {
 def pair(
     shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0, device: str = "cuda"
 ) -> tuple[Tensor, Tensor]:
-    """Input and target in [0, 1], a deviation of 0.1 apart."""
+    """Input and target in [0, 1] that differ by noise with a standard deviation of 0.1."""
     generator = torch.Generator(device).manual_seed(seed)
     y = torch.rand(shape, generator=generator, device=device)
     x = y + 0.1 * torch.randn(shape, generator=generator, device=device)
@@ -29,7 +30,7 @@ def pair(
 
 
 def wanting(*images: Tensor) -> list[Tensor]:
-    """The same memory, as leaves that want a gradient."""
+    """Leaves that share the images' memory and require a gradient."""
     return [image.detach().requires_grad_() for image in images]
 
 
@@ -41,7 +42,7 @@ def results(loss_function: Loss, x: Tensor, y: Tensor, *weight: Tensor) -> list[
 
 
 def exact(x: Tensor, y: Tensor, *weight: Tensor, **options: Any) -> list[Tensor]:
-    """The same by the reference in float64."""
+    """The same results from the reference in float64."""
 
     def loss_function(x: Tensor, y: Tensor, *weight: Tensor) -> Tensor:
         return functional.amplified_reconstruction_loss(
@@ -52,10 +53,10 @@ def exact(x: Tensor, y: Tensor, *weight: Tensor, **options: Any) -> list[Tensor]
 
 
 def h_plane_bytes(backend: str, shape: tuple[int, ...], gradients: int) -> int:
-    """The most that a float32 SSIM with so many gradients may hold of h planes between kernels.
+    """The maximum size of the h planes that a float32 SSIM stores between kernels.
 
-    2 + gradients planes for each image plane, for the image planes that a backend takes at a time:
-    native by half of the L2 cache (csrc/cuda/plan.cu), Triton by its tiling.py.
+    There are 2 + gradients h planes for each image plane that a backend processes at a time. Native
+    limits them to half of the L2 cache (csrc/cuda/plan.cu), Triton in tiling.py.
     """
     if gradients == 0:
         return 0
@@ -71,7 +72,7 @@ def h_plane_bytes(backend: str, shape: tuple[int, ...], gradients: int) -> int:
 
 
 def assert_near(found: list[Tensor], wanted: list[Tensor], limit: float) -> None:
-    """In the 2-norm, relative to what is wanted."""
+    """Compare the relative error in the 2-norm with `limit`."""
     for one, other in zip(found, wanted, strict=True):
         assert one.shape == other.shape
         assert one.isfinite().all()
@@ -80,5 +81,5 @@ def assert_near(found: list[Tensor], wanted: list[Tensor], limit: float) -> None
 
 
 def assert_same(found: list[Tensor], wanted: list[Tensor]) -> None:
-    """Bit by bit."""
+    """Compare bitwise."""
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))

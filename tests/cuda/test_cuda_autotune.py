@@ -1,4 +1,4 @@
-"""Triton's tiles chosen by time, with what really measures."""
+"""Tile autotuning of Triton's kernels, with real measurements."""
 
 import pytest
 import torch
@@ -11,9 +11,9 @@ from lamp_kernels.backends.triton import autotune
 @pytest.mark.parametrize(
     "loss", [functional.amplified_ssim_loss, functional.amplified_mse_loss], ids=["ssim", "mse"]
 )
-def test_the_loss_is_the_same_and_measured_once(kernels, loss, monkeypatch):
+def test_autotuning_keeps_the_loss_and_measures_once(kernels, loss, monkeypatch):
     if kernels != "triton":
-        pytest.skip("about Triton's tiles")
+        pytest.skip("tests only Triton's tiles")
     monkeypatch.setattr(autotune, "_quickest", {})
     x, y = pair((2, 3, 200, 300))
     x.requires_grad_()

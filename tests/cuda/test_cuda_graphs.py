@@ -1,4 +1,4 @@
-"""Captured in a CUDA graph, forward and backward, and replayed with other images."""
+"""Forward and backward captured in a CUDA graph and replayed with other images."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ CASES = {
 
 
 def captured(call):
-    """A graph of the call, and the tensors that a replay writes anew."""
+    """A graph of the call, and the tensors that each replay overwrites."""
     warm = torch.cuda.Stream()
     warm.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(warm):
@@ -36,7 +36,7 @@ def captured(call):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize(("module", "options"), CASES.values(), ids=CASES)
-def test_a_replay_is_the_call(kernels, module, options, weighted, dtype):
+def test_a_replay_equals_the_call(kernels, module, options, weighted, dtype):
     loss_function = module(**options, backend=kernels)
     x, y = pair(SHAPE, dtype)
     weight = (torch.rand(2, 1, *SHAPE[2:], device="cuda"),) if weighted else ()

@@ -1,4 +1,4 @@
-"""Which backend computes a CUDA tensor, and what is refused."""
+"""The choice of a backend for CUDA tensors, and inputs that are rejected."""
 
 import copy
 import warnings
@@ -18,7 +18,7 @@ FUNCTIONS = [
 ]
 
 
-def test_the_automatic_choice_is_the_first_that_serves_the_device(kernels):
+def test_the_automatic_choice_supports_the_device(kernels):
     x, _ = pair(SHAPE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -26,7 +26,7 @@ def test_the_automatic_choice_is_the_first_that_serves_the_device(kernels):
     assert backends.resolve(kernels, x) == kernels
 
 
-def test_windows_that_the_kernels_lack_take_the_reference(kernels):
+def test_the_native_kernels_reject_unsupported_windows(kernels):
     x, _ = pair(SHAPE)
     if kernels == "native":
         with pytest.raises(ValueError, match="window_size=17"):
@@ -41,7 +41,7 @@ def test_the_report_names_the_devices_and_the_self_check_passes():
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_images_on_different_devices_are_refused(function):
+def test_images_on_different_devices_are_rejected(function):
     x, y = pair(SHAPE)
     with pytest.raises(ValueError, match="same device, got cuda:0 and cpu"):
         function(x, y.cpu())
@@ -52,10 +52,10 @@ def test_images_on_different_devices_are_refused(function):
 
 
 @pytest.mark.parametrize("moved", range(4), ids=["input", "target", "weight", "factors"])
-def test_the_operator_itself_refuses_tensors_of_two_devices(kernels, moved):
-    """Where nothing of Python has looked at them before."""
+def test_the_operator_rejects_tensors_on_two_devices(kernels, moved):
+    """Without any checks in Python."""
     if kernels != "native":
-        pytest.skip("about the native operator")
+        pytest.skip("tests only the native operator")
     x, y = pair(SHAPE)
     arguments = [x, y, torch.ones(2, 1, 33, 47, device="cuda"), torch.ones(2, 1, device="cuda")]
     arguments[moved] = arguments[moved].cpu()
@@ -82,7 +82,7 @@ def two_devices(needs_cuda):
 
 @pytest.mark.usefixtures("two_devices")
 class TestTwoDevices:
-    def test_another_device_than_the_current_one(self, kernels):
+    def test_a_device_other_than_the_current_one(self, kernels):
         loss_function = AmplifiedSSIMLoss(backend=kernels)
         x, y = pair(SHAPE)
         expected = results(loss_function, x, y)
@@ -93,12 +93,12 @@ class TestTwoDevices:
         if torch.cuda.get_device_capability(0) == torch.cuda.get_device_capability(1):
             assert_same([tensor.to("cuda:0") for tensor in found], expected)
 
-    def test_images_on_two_cuda_devices_are_refused(self, kernels):
+    def test_images_on_two_cuda_devices_are_rejected(self, kernels):
         x, y = pair(SHAPE)
         with pytest.raises(ValueError, match="same device, got cuda:0 and cuda:1"):
             AmplifiedSSIMLoss(backend=kernels)(x, y.to("cuda:1"))
 
-    def test_the_current_stream_of_the_tensors_device(self, kernels):
+    def test_kernels_use_the_current_stream_of_the_tensors_device(self, kernels):
         x, y = pair(SHAPE, device="cuda:1")
         expected = results(AmplifiedSSIMLoss(backend=kernels), x, y)
         late = torch.full_like(x, float("nan"))

@@ -1,4 +1,4 @@
-"""The kernels run on the current stream, and the processor does not wait for them."""
+"""The kernels run on the current stream, and the CPU does not wait for them."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from lamp_kernels import (
 )
 
 SHAPE = (2, 3, 70, 130)
-CYCLES = 100_000_000  # some 50 ms: far longer than it takes to queue a few calls
+CYCLES = 100_000_000  # about 50 ms, far longer than queuing a few calls takes
 CASES = {
     "ssim": (AmplifiedSSIMLoss, {}),
     "valid": (AmplifiedSSIMLoss, {"padding": "valid"}),
@@ -34,8 +34,8 @@ def weight_of(weighted):
 
 
 @every_loss
-def test_on_another_stream_right_after_the_work_that_makes_the_input(kernels, module, options):
-    """On any other stream the kernels would find NaN where the input is yet to be written."""
+def test_kernels_follow_earlier_work_on_their_stream(kernels, module, options):
+    """On any other stream, the kernels would read NaN before the input is written."""
     loss_function = module(**options, backend=kernels)
     x, y = pair(SHAPE)
     expected = results(loss_function, x, y)
@@ -46,16 +46,16 @@ def test_on_another_stream_right_after_the_work_that_makes_the_input(kernels, mo
         torch.cuda._sleep(CYCLES)
         late.copy_(x)
         found = results(loss_function, late, y)
-        late.fill_(float("nan"))  # nor may they come later
+        late.fill_(float("nan"))  # and they must not run later
     stream.synchronize()
     assert_same(found, expected)
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # that it does not see all
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # it warns that it is incomplete
 @every_loss
 @weighted
-def test_the_processor_does_not_wait(kernels, module, options, weighted):
-    """PyTorch refuses to wait, and what is queued before has not ended when the calls return."""
+def test_the_cpu_does_not_wait(kernels, module, options, weighted):
+    """PyTorch makes waiting an error, and earlier work is still running when the calls return."""
     loss_function = module(**options, backend=kernels)
     weight = weight_of(weighted)
     images = wanting(*pair(SHAPE))
@@ -66,7 +66,7 @@ def test_the_processor_does_not_wait(kernels, module, options, weighted):
         with torch.no_grad():
             loss_function(*images, *weight)
 
-    calls()  # loads or compiles each kernel, and leaves the allocator the memory that they take
+    calls()  # loads or compiles the kernels, and fills the allocator's cache
     done = torch.cuda.Event()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -80,7 +80,7 @@ def test_the_processor_does_not_wait(kernels, module, options, weighted):
     assert not waited
 
 
-def test_backward_runs_on_the_stream_of_its_forward(kernels):
+def test_backward_runs_on_the_stream_of_the_forward_pass(kernels):
     loss_function = AmplifiedSSIMLoss(backend=kernels)
     x, y = pair(SHAPE)
     expected = results(loss_function, x, y)
@@ -116,10 +116,10 @@ def test_several_streams_from_several_threads(kernels):
             assert_same(found, wanted)
 
 
-def test_the_kernels_of_a_call(kernels):
-    """One or two launches of SSIM, one for sums; backward's ends where it scales by 1."""
+def test_the_kernels_launched_by_a_call(kernels):
+    """One or two for SSIM, one for sums, one in backward, which ends early if it scales by 1."""
     if kernels != "native":
-        pytest.skip("about the native kernels")
+        pytest.skip("tests only the native kernels")
     loss_function = AmplifiedSSIMLoss(backend=kernels)
     x, y = pair(SHAPE)
     leaf = x.requires_grad_()
@@ -132,11 +132,11 @@ def test_the_kernels_of_a_call(kernels):
     on_device = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
     ours = [event.name for event in on_device if "lamp_kernels" in event.name]
     if not on_device:
-        pytest.skip("the profiler sees no kernels here")
+        pytest.skip("the profiler records no kernels on this machine")
     names = [event.name for event in on_device]
     known = "ssim_kernel|ssim_losses_kernel|ssim_gradients_kernel|batch_sum_kernel|scale_kernel"
     found = [match[0] for one in ours if (match := re.search(known, one))]
-    # By shape and device: either design.
+    # The design depends on the shape and the device.
     designs = (["ssim_kernel"], ["ssim_losses_kernel", "ssim_gradients_kernel"])
     assert found in [[*ssim, "batch_sum_kernel", "scale_kernel"] for ssim in designs], names
     assert not [name for name in names if "reduce_kernel" in name]  # PyTorch's sums
@@ -145,7 +145,7 @@ def test_the_kernels_of_a_call(kernels):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_backward_scales_each_image(kernels, dtype, layout):
-    """By factors of 1 and others, on images whose size is no multiple of a vector's."""
+    """By 1 and by other factors, on images whose size is not a multiple of the vector size."""
     loss_function = AmplifiedSSIMLoss(reduction="image", backend=kernels)
     x, y = (image.to(dtype).to(memory_format=layout) for image in pair((3, 3, 35, 133)))
     leaf = x.requires_grad_()

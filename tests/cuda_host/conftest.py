@@ -1,4 +1,4 @@
-"""Where the tests of this folder find what builds their programs, and what they compile once."""
+"""The paths of helper modules, the shared cache of object files, and the CUDA headers."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ def shared_objects(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def cuda_flags() -> list[str]:
-    """What makes g++ find NVIDIA's headers; without them, or g++, there is nothing to test."""
+    """Flags for NVIDIA's headers; skips if g++ or the headers are missing."""
     try:
         return host_build.cuda_flags()
     except host_build.NotFoundError as error:

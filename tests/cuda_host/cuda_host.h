@@ -1,8 +1,9 @@
-// Compiles CUDA C++ kernels as host code, to run them on the CPU in tests: what device code needs
-// of its surroundings (csrc/cuda/device.cuh). Types (dim3, __half, ...) are NVIDIA's own, whose
-// headers compile as host code; what needs a device is here and in engine.h.
+// Compiles CUDA C++ kernels as host code, so that tests can run them on the CPU. Provides what
+// device code requires of its environment (csrc/cuda/device.cuh). Types (dim3, __half, ...) come
+// from NVIDIA's headers, which compile as host code; this file and engine.h replace what needs a
+// device.
 //
-// Include before all else that knows of CUDA (g++ -include).
+// Must be included before any other CUDA header (g++ -include).
 #pragma once
 
 #define CUDA_HOST_EMULATION 1
@@ -34,7 +35,7 @@
 
 namespace cuda_host {
 
-// Each thread has parameters of its own, as on the device.
+// Each thread has its own copy of the parameters, as on the device.
 template <class... Parameters, class... Arguments>
 void launch_kernel(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
                    size_t shared, cudaStream_t, const Arguments&... arguments) {
@@ -44,7 +45,7 @@ void launch_kernel(const char* name, void (*kernel)(Parameters...), dim3 grid, d
 
 template <class T>
 T shuffle_value(Shuffle kind, unsigned mask, T value, int by, int width, Site site) {
-  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "as CUDA has it");
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA has only these sizes");
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof value);
   bits = shuffle(kind, mask, bits, by, width, site);
@@ -54,9 +55,9 @@ T shuffle_value(Shuffle kind, unsigned mask, T value, int by, int width, Site si
 
 }  // namespace cuda_host
 
-// ---- Operations of several threads -------------------------------------------------------------
+// ---- Collective operations ---------------------------------------------------------------------
 
-// As the last parameters: where in the kernel the call stands.
+// The location of the call in the kernel, as the last parameters.
 #define CUDA_HOST_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(CUDA_HOST_SITE) { ::cuda_host::synchronize_block({file, line}); }

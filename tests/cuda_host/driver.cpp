@@ -1,12 +1,13 @@
-// Runs the CUDA kernels on the CPU, on the cases of ../cpu/cases.h, whose arguments it takes, and
-//   --only shapes   every variant of the radii, on shapes that end in the middle of things
-//   --only few      a few of these, where each takes long
-//   --only planes   more planes than grid.y or grid.z could count
-//   --only far      rows so far apart that 32 bits do not count the elements between (radius 2)
-//   --only scaling  backward's multiplication
-//   --only sums     from tiles to images and to the batch: few of them, and very many
-// A call must give the same bits whatever the order of blocks and threads. Exit status 1 if
-// anything is wrong.
+// Runs the CUDA kernels on the CPU, on the cases of ../cpu/cases.h. Accepts the arguments of
+// cases.h, and in addition
+//   --only shapes   every variant for the radii, on shapes that end inside strips and bands
+//   --only few      a few of these, for slow sanitizers
+//   --only planes   more planes than grid.y or grid.z can hold
+//   --only far      rows so far apart that element offsets exceed 32 bits (radius 2)
+//   --only scaling  the multiplication in the backward pass
+//   --only sums     sums from tiles to images and to the batch, of few tiles and of very many
+// A call must return the same bits for every order of blocks and threads. The exit status is 1 if
+// anything fails.
 #include <sys/mman.h>
 
 #include <array>
@@ -31,11 +32,11 @@ const cuda::Device kLarge{};  // an H100
 
 class CudaKernels : public Kernels {
  public:
-  int warps = 0;  // of a block, if not those that the device takes
+  int warps = 0;  // per block; 0: chosen by the library
   cuda::Design design = cuda::Design::fastest;
-  int64_t cache = 0;       // of the device, if not by chance
-  bool large = false;      // the large device alone
-  bool every_sum = false;  // that of the batch too, in every order
+  int64_t cache = 0;       // of the device; 0: random
+  bool large = false;      // use only the large device
+  bool every_sum = false;  // also check the batch's sum in every order
 
   void compute(const Params& p, bool use_double, void* scaled_sums, int way) override {
     cuda_host::settings.order = Order(way);
@@ -52,8 +53,8 @@ class CudaKernels : public Kernels {
                                         : "differs when blocks and threads run in random order";
   }
 
-  // Devices large and small (64 KB are the least that there is), and launches of few blocks; seed 0
-  // is a large device.
+  // Large and small devices (the smallest have 64 KB of shared memory) and launches with few
+  // blocks. Seed 0 means a large device.
   std::string vary(uint64_t seed) override {
     Random random(seed);
     device_ = kLarge;
@@ -61,7 +62,7 @@ class CudaKernels : public Kernels {
       device_.multiprocessors = random.of<int>({1, 4, 20, 132, 1000});
       device_.shared_memory = random.of<int64_t>({64, 99, 227}) * 1024;
       if (random.chance(0.4)) device_.most_blocks = random.of<int64_t>({1, 3, 50});
-      // Room for few planes of h, or for none.
+      // A cache with room for few h planes, or for none.
       if (random.chance(0.4)) device_.cache = random.of<int64_t>({1, 20, 100, 500}) * 1024;
     }
     if (cache) device_.cache = cache;
@@ -84,7 +85,7 @@ class CudaKernels : public Kernels {
     return text;
   }
 
-  // Of that design, or the other one if the device has no room for it.
+  // A call with the chosen design, or with the other one if the device has no room for it.
   cuda::Call call(const Params& p, bool use_double) const {
     cuda::Call call = of_design(p, use_double);
     if (!warps) return call;
@@ -152,8 +153,8 @@ const cuda::KernelResources& resources(bool use_double, int radius, int gradient
   return (one ? cuda::float_one : cuda::float_losses)(radius, gradients).resources;
 }
 
-// As wide as a strip can be for blocks of so many threads. A large device takes small images in
-// blocks of one warp, so that this is a strip there.
+// The maximum width of a strip in blocks of `threads` threads. On a large device, small images get
+// blocks of one warp, so this is the strip width there.
 int64_t widest_strip(const cuda::KernelResources& r, int threads) {
   return r.positions(threads) - 2 * r.halo;
 }
@@ -191,18 +192,19 @@ void shapes_of_variant(int radius, int gradients, bool few, CudaKernels& kernels
   constexpr bool kWide = sizeof(T) == sizeof(double);
   const cuda::KernelResources& r = resources(kWide, radius, gradients, kernels.design);
   const int64_t strip = widest_strip(r, cuda::kWarp);
-  const int64_t bands = 8 * radius + 3;  // rows enough for several bands, with or without a halo
+  const int64_t bands = 8 * radius + 3;  // enough rows for several bands, with or without a halo
   Seen most;
   uint64_t seed = uint64_t(radius * 100 + gradients * 10 + kWide) * 1000;
   kernels.large = few;
   for (const Border border : {Border::reflect, Border::valid, Border::zeros}) {
-    if (few && int(border) != gradients) continue;  // ThreadSanitizer is slow to make threads
+    if (few && int(border) != gradients) continue;  // ThreadSanitizer creates threads slowly
     const int64_t least = border == Border::zeros   ? 1
                           : border == Border::valid ? 2 * radius + 1
                                                     : radius + 1;
-    std::vector<Shape> shapes = {{1, 1, bands, 2 * strip + 1}};  // of two launches 2 warps a block
+    // Wide enough for the two-launch design, whose blocks have 2 warps.
+    std::vector<Shape> shapes = {{1, 1, bands, 2 * strip + 1}};
     if (!few)
-      shapes = {{1, 1, least, least},          // the smallest there is
+      shapes = {{1, 1, least, least},          // the smallest image
                 {1, 2, least + 1, strip - 1},  // less than a strip
                 {2, 1, bands, strip},          // exactly one
                 {1, 1, bands, strip + 1},
@@ -218,7 +220,7 @@ void shapes_of_variant(int radius, int gradients, bool few, CudaKernels& kernels
   if (most.strips < 2 || most.bands < 2)
     fail("shapes", "no image has several strips, or none several bands");
   if (few) return;
-  // Blocks as large as they can be, on two strips of which one is narrow.
+  // The largest blocks, on two strips, one of them narrow.
   kernels.warps = cuda::kMostWarps;
   constexpr int kThreads = cuda::kMostWarps * cuda::kWarp;
   const Shape shape{1, 1, radius + 2, widest_strip(r, kThreads) + 3};
@@ -229,12 +231,12 @@ void shapes_of_variant(int radius, int gradients, bool few, CudaKernels& kernels
     fail("shapes", "no image takes the largest block");
 }
 
-// ---- The common ways ---------------------------------------------------------------------------
+// ---- The common paths --------------------------------------------------------------------------
 
 // Layouts of the input, the target and the gradients.
 using Layouts = std::array<Layout, 3>;
 
-// The loss of SSIM and nothing else.
+// An SSIM case without other terms.
 Case<float> ssim_alone(uint64_t seed, int radius, int gradients, Border border, const Shape& s,
                        const Layouts& layouts, Dtype dtype = Dtype::float32) {
   Random random(seed);
@@ -269,7 +271,7 @@ void run_and_check(Case<float>& c, const std::string& name, CudaKernels& kernels
   check_all_ways(c, kernels);
 }
 
-// Images side by side in memory, one after another: what is rare is left out.
+// Dense images, one after another in memory: handled by the variants without the rare features.
 void common_ways(int radius, bool few, CudaKernels& kernels) {
   uint64_t seed = uint64_t(radius) * 77;
   for (const Border border : {Border::reflect, Border::valid, Border::zeros})
@@ -284,17 +286,17 @@ void common_ways(int radius, bool few, CudaKernels& kernels) {
         const bool two = plan.design == cuda::Design::two;
         if ((two && (!plan.common || (gradients && !plan.gradients_common))) ||
             (!two && gradients == 1 && !plan.common))
-          fail(c.name, "is not computed so");
+          fail(c.name, "does not use the common variants");
       }
 }
 
-// One thing at a time that a common way cannot do.
+// Cases with one feature that the common path does not support.
 void nearly_common(int radius, CudaKernels& kernels) {
   constexpr Border kReflect = Border::reflect;
   const Shape s{2, 2, 2 * radius + 4, 34};  // even rows, so that planes of odd rows are even
   const Layout l = contiguous(s);
   uint64_t seed = uint64_t(radius) * 99;
-  // Vectors of two columns: each tensor where it may not be read or written so.
+  // The common path accesses two columns at once; each layout prevents that for one tensor.
   const std::pair<const char*, Layout> odd[] = {
       {"first element", {l.batch, l.channel, l.row, 1, 1}},
       {"row", {2 * (l.channel + s.height), l.channel + s.height, l.row + 1, 1}},
@@ -341,19 +343,20 @@ void nearly_common(int radius, CudaKernels& kernels) {
   }
 }
 
-// Three planes, of which h has room for two.
+// Three planes, with room for the h planes of two.
 void groups_of_planes(int radius, CudaKernels& kernels) {
   const Shape s{1, 3, 2 * radius + 1, 34};
   const Layout l = contiguous(s);
   Case<float> c = ssim_alone(uint64_t(radius), radius, 1, Border::reflect, s, {l, l, l});
   const int64_t h_bytes = 3 * s.height * s.width * int64_t(sizeof(float));
-  kernels.cache = 2 * (2 * h_bytes);  // h takes half of it
+  kernels.cache = 2 * (2 * h_bytes);  // h may use half of it
   run_and_check(c, "groups of planes", kernels);
-  if (kernels.call(c.p, false).plan().planes_at_once != 2) fail(c.name, "is not computed so");
+  if (kernels.call(c.p, false).plan().planes_at_once != 2)
+    fail(c.name, "does not use two planes at once");
   kernels.cache = 0;
 }
 
-// Of a few pixels more than a block takes.
+// Cases with slightly more pixels than one block processes.
 template <class T>
 void pixels(bool few, CudaKernels& kernels) {
   for (int wanted = 0; wanted <= 3; wanted += few ? 3 : 1) {
@@ -386,9 +389,9 @@ void shapes(bool few, const Arguments& arguments, CudaKernels& kernels) {
   pixels<double>(few, kernels);
 }
 
-// ---- Backward's multiplication -----------------------------------------------------------------
+// ---- The multiplication in the backward pass ---------------------------------------------------
 
-// Images of sizes about a block's and not aligned, in one launch and in several.
+// Unaligned images of about the size that a block processes, in one and in several launches.
 template <class T>
 void scaling() {
   constexpr int64_t kChunk = cuda::kScaleBytes / sizeof(T);
@@ -407,11 +410,11 @@ void scaling() {
 
 // ---- Sums --------------------------------------------------------------------------------------
 
-// Of one tile and of several, of one image, of many and of none; of so many that a batch's block has
-// all its threads; in one launch and, on some of the devices, in several.
+// Sums of one tile and of several; of one image, of many and of none; of enough tiles that the
+// batch's block has its maximum number of threads; in one launch and, on some devices, in several.
 template <class T>
 void sums(const Arguments& arguments, CudaKernels& kernels) {
-  const int64_t pixels = cuda::kPixelThreads * cuda::kPixelsOfAThread;  // of a tile
+  const int64_t pixels = cuda::kPixelThreads * cuda::kPixelsOfAThread;  // per tile
   kernels.every_sum = true;
   uint64_t seed = 10'000;
   for (const Shape s :
@@ -455,13 +458,13 @@ void sums(const Arguments& arguments, CudaKernels& kernels) {
 
 // ---- Beyond 32 bits ----------------------------------------------------------------------------
 
-// Rows so far apart that the last one lies beyond what 32 bits count, in elements.
+// Rows so far apart that the offset of the last one, in elements, exceeds a 32-bit integer.
 struct Far {
   static constexpr int64_t kRow = int64_t(1) << 29, kRows = 8;
   static constexpr size_t kBytes = size_t(kRow * kRows) * sizeof(float);
   float* data;
 
-  Far() {  // pages that nobody touches take no memory
+  Far() {  // untouched pages use no memory
     void* const found = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (found == MAP_FAILED) throw std::runtime_error("no address space for distant rows");
@@ -472,7 +475,7 @@ struct Far {
 };
 
 void far_rows(CudaKernels& kernels) {
-  // Of SSIM with a weight and the common way.
+  // SSIM with a weight, SSIM on the common path, and a pointwise loss with a weight.
   for (const auto [ssim, weighted] : {std::pair{true, true}, {true, false}, {false, true}}) {
     Case<float> c;
     c.name = ssim ? "distant rows" : "distant rows, pointwise";
@@ -525,8 +528,8 @@ void far_rows(CudaKernels& kernels) {
 
 // ---- Many planes -------------------------------------------------------------------------------
 
-// Limits of grid.y and grid.z are 65,535. So many blocks take seconds: in one order, and of
-// SSIM the losses alone, for blocks are counted in the same way in all its kernels.
+// grid.y and grid.z are limited to 65,535. So many blocks take seconds, so this runs in one order
+// and only the losses of SSIM; all SSIM kernels number their blocks the same way.
 void planes(const Arguments& arguments, CudaKernels& kernels) {
   const int before = std::exchange(most_ways, 1);
   for (const bool ssim : {true, false}) {
@@ -546,7 +549,7 @@ void planes(const Arguments& arguments, CudaKernels& kernels) {
 
 int main(int count, char** values) {
   const Arguments arguments = parse(count, values);
-  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a crash leaves what was said before
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // keep the output printed before a crash
   cuda_host::settings.asks_for_all = true;
   CudaKernels kernels;
   if (arguments.wants("shapes")) shapes(false, arguments, kernels);

@@ -28,11 +28,11 @@ struct Thread {
   uint3 index{};
   unsigned number = 0;  // in its block
   State state = State::returned;
-  Site site;              // of what it waits in
+  Site site;              // where it waits
   unsigned barriers = 0;  // that it has passed
   const char* error = nullptr;
 
-  // Copies that it has asked for and not waited for, in groups: a ring.
+  // A ring of pending asynchronous copies, in groups.
   static constexpr unsigned kMostCopies = 256;
   struct Copy {
     void* to;
@@ -43,7 +43,7 @@ struct Thread {
   } copies[kMostCopies];
   unsigned first_copy = 0, end_copy = 0, groups = 0;
 
-  // Its part of a shuffle.
+  // Its operands in a shuffle.
   Shuffle kind{};
   unsigned mask = 0;
   int by = 0, width = 0;
@@ -54,8 +54,8 @@ bool same(const Site& a, const Site& b) {
   return a.line == b.line && (a.file == b.file || !std::strcmp(a.file, b.file));
 }
 
-// Where what happened before one thread's release is before what follows another's acquire, to
-// ThreadSanitizer.
+// Tell ThreadSanitizer that everything before one thread's release happens before everything after
+// another thread's acquire.
 CUDA_HOST_UNSEEN void release([[maybe_unused]] char* at) {
 #if CUDA_HOST_TSAN
   __tsan_release(at);
@@ -67,7 +67,7 @@ CUDA_HOST_UNSEEN void acquire([[maybe_unused]] char* at) {
 #endif
 }
 
-// Seen by the sanitizers, as they belong to the kernel.
+// These accesses belong to the kernel, so sanitizers must see them.
 __attribute__((noinline)) void forget(void* to, size_t bytes) { std::memset(to, 0xff, bytes); }
 __attribute__((noinline)) void copy(void* to, const void* from, size_t bytes) {
   if (from)
@@ -105,7 +105,8 @@ class Engine {
 
   CUDA_HOST_UNSEEN void wait_at_barrier(Site site) {
     Thread& t = *current_;
-    // Two variables in turn: nobody comes to the barrier after next before all have left this one.
+    // Two alternating variables suffice: no thread reaches the barrier after the next before all
+    // threads have left this one.
     char* const variable = barrier_ + t.barriers % 2;
     t.site = site;
     t.state = State::at_barrier;
@@ -115,7 +116,7 @@ class Engine {
     ++t.barriers;
   }
 
-  // Orders nothing: that values pass from lane to lane makes no memory visible.
+  // Does not synchronize memory: passing values between lanes makes no writes visible.
   CUDA_HOST_UNSEEN uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t bits, int by, int width,
                                     Site site) {
     Thread& t = *current_;
@@ -134,14 +135,15 @@ class Engine {
     Thread& t = *current_;
     const auto address = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from);
     if (bytes != 4 && bytes != 8 && bytes != 16) stop(t, "a copy of not 4, 8 or 16 bytes");
-    // Also where nothing is there: no document says that a device does not mind.
+    // Also without anything to copy: the documentation does not exempt that case.
     if (address % bytes) stop(t, "a copy at a misaligned address");
     if (t.end_copy - t.first_copy == Thread::kMostCopies)
       stop(t, "more copies under way than the emulation has room for");
     t.copies[t.end_copy++ % Thread::kMostCopies] = {to, from, bytes, there, t.groups};
     forget(to, bytes);
   }
-  // An error of the thread that runs: the scheduler throws it, for no exception leaves a fiber.
+  // Records an error of the running thread. The scheduler throws it, because an exception cannot
+  // leave a fiber.
   CUDA_HOST_UNSEEN void stop(Thread& t, const char* error) {
     t.error = error;
     t.fiber.suspend();
@@ -214,12 +216,12 @@ class Engine {
 
   void run_block(uint3 block) {
     renew_stacks(stacks_, count_);
-    // Exactly as long as the launch says, so that AddressSanitizer sees an overrun. NaN: what is
-    // read before it was written shows in the result.
+    // Allocated with exactly the launch's size, so that AddressSanitizer detects overruns, and
+    // filled with NaN, so that reads before writes show in the result.
     unsigned char* const shared = static_cast<unsigned char*>(std::malloc(shared_));
     std::memset(shared, 0xff, shared_);
     memory_.emplace_back(shared);
-    // Its own variables for each block: nothing orders one block after another.
+    // Each block has separate variables, because blocks are not ordered.
     memory_.emplace_back(std::malloc(2));
     barrier_ = static_cast<char*>(memory_.back().get());
     set_block(block, shared);
@@ -257,8 +259,8 @@ class Engine {
       if (at_barrier && at_barrier + returned == count_) open_barrier(returned), moved = true;
       if (!moved) fail_of_deadlock(at_barrier, in_shuffle);
     }
-    // ThreadSanitizer keeps the memory for the whole launch: in memory used again one block would
-    // follow on the other.
+    // ThreadSanitizer keeps the memory until the launch ends: reused memory would make blocks
+    // appear ordered.
     if (!CUDA_HOST_TSAN) memory_.clear();
   }
 
@@ -278,7 +280,7 @@ class Engine {
     for (unsigned i = 0; i < count_; ++i) threads_[i]->state = State::ready;
   }
 
-  // Lets those lanes of a warp go on whose shuffle is complete.
+  // Resumes the lanes of a warp whose shuffle is complete.
   bool shuffle_warp(unsigned first) {
     const unsigned lanes = std::min(kWarp, count_ - first);
     bool moved = false;
@@ -324,7 +326,7 @@ class Engine {
         case Shuffle::down: from = lane + t.by > last ? lane : lane + t.by; break;
         case Shuffle::exclusive_or: from = (lane ^ t.by) > last ? lane : lane ^ t.by; break;
       }
-      // A lane that takes no part has nothing to give: NaN.
+      // A lane outside the mask yields NaN.
       t.received = mask >> from & 1 ? threads_[first + unsigned(from)]->given : ~uint64_t(0);
     }
     for (unsigned i = 0; i < kWarp; ++i)
@@ -340,11 +342,11 @@ class Engine {
   }
 
   void finish() {
-    acquire(&ends_);  // launches of one stream follow one another
+    acquire(&ends_);  // launches in one stream are ordered
     for (auto& t : threads_) t->fiber.retire();
     Fiber::forget_retired();
     if (CUDA_HOST_TSAN && std::uncaught_exceptions())
-      for (auto& block : memory_) (void)block.release();  // threads that never ended may use it
+      for (auto& block : memory_) (void)block.release();  // unfinished threads may use it
     memory_.clear();
   }
 

@@ -7,9 +7,8 @@
 #include <deque>
 #include <stdexcept>
 
-// cuda_host_switch(from, to): pushes what the calling convention wants kept, leaves the stack
-// pointer in `from` and goes on where `to` was left. The modes of the floating-point units are the
-// same everywhere.
+// cuda_host_switch(from, to): pushes the callee-saved registers, stores the stack pointer in `from`
+// and resumes `to`. The floating-point control modes are the same in all fibers.
 #ifdef CUDA_HOST_OWN_SWITCH
 extern "C" void cuda_host_switch(void** from, void* to);
 asm(R"(
@@ -40,7 +39,7 @@ cuda_host_switch:
 namespace cuda_host {
 namespace {
 
-// The scheduler's side, which all fibers come back to.
+// The scheduler's state, to which all fibers return.
 struct Home {
   Context context;
   const void* stack = nullptr;  // for AddressSanitizer
@@ -57,8 +56,9 @@ CUDA_HOST_UNSEEN void switch_context(Context& from, Context& to) {
 }
 
 void set_up(Context& context, char* stack, void (*entry)()) {
-  // What cuda_host_switch pops: six registers and where to go. A function begins 8 bytes off a
-  // multiple of 16, as if it had been called; that nobody called is the 0 above.
+  // The values that cuda_host_switch pops: six registers and the address of `entry`. On entry, the
+  // stack pointer must be 8 bytes off a multiple of 16, as after a call. The 0 above is the return
+  // address: there is no caller.
   auto* top = reinterpret_cast<uintptr_t*>(stack + Fiber::kStackBytes);
   constexpr int kRegisters = 6;
   uintptr_t* at = top - 2;  // a multiple of 16
@@ -81,8 +81,8 @@ void set_up(Context& context, char* stack, void (*entry)()) {
 }
 #endif
 
-// Says to ThreadSanitizer who runs from here on. No synchronisation: that one fiber ran before
-// another is the scheduler's choice, not the kernel's doing.
+// Tells ThreadSanitizer which thread runs from here on. This does not synchronize, because the
+// scheduler orders the fibers, not the kernel.
 CUDA_HOST_UNSEEN void become([[maybe_unused]] void* thread) {
 #if CUDA_HOST_TSAN
   __tsan_switch_to_fiber(thread, __tsan_switch_to_fiber_no_sync);
@@ -94,7 +94,7 @@ CUDA_HOST_UNSEEN void become([[maybe_unused]] void* thread) {
 void Fiber::start(char* stack, void (*entry)()) {
   stack_ = stack + kGuardBytes;
 #if CUDA_HOST_ASAN
-  // A run that an error ended has left its marks.
+  // A run that ended with an error has left poisoned memory.
   __asan_unpoison_memory_region(stack_, kStackBytes);
 #endif
   set_up(context_, stack_, entry);
@@ -105,8 +105,8 @@ void Fiber::start(char* stack, void (*entry)()) {
 #endif
 }
 
-// ThreadSanitizer gives the number of a thread that is gone to a new one, and takes the two for the
-// same one, whose accesses follow one another. So threads stay, as many as memory allows.
+// ThreadSanitizer reuses the number of a destroyed thread and then treats old and new thread as
+// one, whose accesses are ordered. Threads are therefore kept, as many as memory allows.
 void Fiber::retire() {
 #if CUDA_HOST_TSAN
   constexpr size_t kMost = 2000;  // of 8,128; each takes 400 KB
@@ -149,11 +149,11 @@ CUDA_HOST_UNSEEN void Fiber::suspend() {
 
 CUDA_HOST_UNSEEN void Fiber::finish() {
 #if CUDA_HOST_ASAN
-  __sanitizer_start_switch_fiber(nullptr, home.stack, home.bytes);  // for good
+  __sanitizer_start_switch_fiber(nullptr, home.stack, home.bytes);  // never resumed
 #endif
   become(home.thread);
   switch_context(context_, home.context);
-  std::abort();  // nobody resumes what has finished
+  std::abort();  // a finished fiber is never resumed
 }
 
 void Fiber::arrive() {
@@ -174,7 +174,7 @@ char* new_stacks(size_t count) {
 
 void renew_stacks([[maybe_unused]] char* stacks, [[maybe_unused]] size_t count) {
 #if CUDA_HOST_TSAN
-  // All of a stack would be more honest, and costs as much as all else together.
+  // Renewing whole stacks would be stricter, but would double the run time.
   constexpr size_t kUsed = 24 * 1024;
   for (size_t i = 1; i <= count; ++i) {
     char* const end = stacks + i * (Fiber::kGuardBytes + Fiber::kStackBytes);

@@ -1,13 +1,13 @@
-// A fiber: a stack of its own, on which a function runs until it gives way to the scheduler, which
-// runs on the program's stack and is the only one that resumes.
+// A fiber runs a function on a separate stack until it yields to the scheduler. The scheduler runs
+// on the program's stack, and only it resumes fibers.
 #pragma once
 
 #include <cstddef>
 
 #include "sanitizers.h"
 
-// How to change stacks: by a few instructions of our own, or by the C library, which makes two
-// system calls each time.
+// Switches stacks with a few instructions of assembly, or with the C library, which makes two
+// system calls per switch.
 #if defined(__x86_64__) && !defined(CUDA_HOST_UCONTEXT)
 #define CUDA_HOST_OWN_SWITCH
 #else
@@ -16,10 +16,10 @@
 
 namespace cuda_host {
 
-// Where someone goes on who does not run now.
+// The saved state of a fiber, or of the scheduler, that is not running.
 #ifdef CUDA_HOST_OWN_SWITCH
 struct Context {
-  void* stack_pointer = nullptr;  // what else there is to know lies on the stack
+  void* stack_pointer = nullptr;  // the rest of the state is on the stack
 };
 #else
 struct Context {
@@ -30,22 +30,24 @@ struct Context {
 class Fiber {
  public:
   static constexpr size_t kStackBytes = CUDA_HOST_ASAN ? 256 * 1024 : 64 * 1024;
-  static constexpr size_t kGuardBytes = 4096;  // below the stack: an overflow is a fault
+  static constexpr size_t kGuardBytes = 4096;  // below the stack, so that an overflow faults
 
   Fiber() = default;
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // From now on a new run of `entry` on `stack`, which has kGuardBytes + kStackBytes. The first
-  // call of `entry` is arrive(), its last one finish(): it must not return.
+  // Prepares a run of `entry` on `stack`, which has kGuardBytes + kStackBytes. `entry` must call
+  // arrive() first and finish() last, and must not return.
   void start(char* stack, void (*entry)());
-  // A run has a thread of its own in ThreadSanitizer's eyes. It is retired when the run is over,
-  // and forgotten when the launch is.
+  // To ThreadSanitizer, each run is a separate thread. It is retired after the run and forgotten
+  // after the launch.
   void retire();
   static void forget_retired();
 
-  void resume();   // called by the scheduler: until the fiber gives way, or finishes
-  void suspend();  // these are called on the fiber
+  // Called by the scheduler; returns when the fiber suspends or finishes.
+  void resume();
+  // Called on the fiber.
+  void suspend();
   static void arrive();
   [[noreturn]] void finish();
 
@@ -56,10 +58,10 @@ class Fiber {
   void* thread_ = nullptr;      // ThreadSanitizer's
 };
 
-// `count` stacks with their guards, one after another, in untouched memory.
+// Allocates `count` contiguous stacks with guards, in untouched memory.
 char* new_stacks(size_t count);
 void free_stacks(char* stacks, size_t count);
-// Makes ThreadSanitizer forget what earlier threads left in the upper parts, which kernels use.
+// Makes ThreadSanitizer forget accesses of earlier threads to the upper parts, which kernels use.
 void renew_stacks(char* stacks, size_t count);
 
 }  // namespace cuda_host

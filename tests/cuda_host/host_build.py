@@ -1,4 +1,4 @@
-"""Builds programs that run the CUDA kernels on the CPU, with g++ and NVIDIA's headers alone."""
+"""Builds programs that run the CUDA kernels on the CPU, using only g++ and NVIDIA's headers."""
 
 import contextlib
 import os
@@ -13,16 +13,16 @@ import kernel_driver
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-# Checks by calls instead of in place: a third of the time to compile, and twice that to run.
+# Sanitizer checks as calls instead of inline code: a third of the compile time, twice the run time.
 CALLS = ["--param", "asan-instrumentation-with-call-threshold=0"]
 ADDRESS = kernel_driver.SANITIZE
 THREAD = ["-fsanitize=thread", "-fno-omit-frame-pointer", "-g1"]
-COMMON = ["-O1", "-Icuda_host"]  # -O2 takes twice as long to compile, and finds nothing more
+COMMON = ["-O1", "-Icuda_host"]  # -O2 takes twice as long to compile and finds no more errors
 KERNEL = ["-x", "c++", "-include", "cuda_host/cuda_host.h"]
-# Where NVIDIA's Python packages are used, of three of these.
+# If NVIDIA's Python packages are used, these come from three of them.
 HEADERS = ("cuda_fp16.h", "cuda_runtime.h", "crt/host_config.h", "nv/target")
-FOUND = 66  # exit status where ThreadSanitizer or AddressSanitizer found something
-EMULATION = {  # compiled once, and most of what a run without sanitizers does
+FOUND = 66  # exit status if ThreadSanitizer or AddressSanitizer found an error
+EMULATION = {  # compiled once; takes most of the time of a run without sanitizers
     f"cuda_host/{name}.cpp": ["-O2"] for name in ("engine", "fiber", "runtime")
 }
 KERNELS = ("float", "double", "two")
@@ -30,11 +30,11 @@ LAUNCH = {f"csrc/cuda/{name}.cu": KERNEL for name in ("launch", "plan")}
 
 
 class NotFoundError(Exception):
-    """What the emulation needs is not installed."""
+    """A requirement of the emulation is not installed."""
 
 
 def cuda_flags() -> list[str]:
-    """Flags that make NVIDIA's headers found."""
+    """Compiler flags for NVIDIA's headers."""
     if not shutil.which("g++"):
         raise NotFoundError("g++ is not installed")
     for folder in include_folders():
@@ -42,17 +42,17 @@ def cuda_flags() -> list[str]:
         if all(any((path / name).exists() for path in folders) for name in HEADERS):
             return [f"-isystem{path}" for path in folders if path.exists()]
     raise NotFoundError(
-        "no CUDA headers: neither CUDA_HOME is set, nor nvcc on PATH, nor are the Python packages "
-        "nvidia-cuda-runtime, nvidia-cuda-crt and nvidia-cuda-cccl installed"
+        "no CUDA headers found; set CUDA_HOME, put nvcc on PATH, or install the Python packages "
+        "nvidia-cuda-runtime, nvidia-cuda-crt and nvidia-cuda-cccl"
     )
 
 
 def include_folders() -> list[Path]:
-    """Where the headers may be, the most explicit place first."""
+    """Folders that may contain the headers, the most explicit first."""
     folders = []
     if home := os.environ.get("CUDA_HOME"):
         folders.append(Path(home) / "include")
-    if nvcc := shutil.which("nvcc"):  # perhaps a script that calls another one: it says where
+    if nvcc := shutil.which("nvcc"):  # may be a script; nvcc's output names the toolkit
         done = subprocess.run(
             [nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
         )
@@ -67,7 +67,7 @@ def include_folders() -> list[Path]:
 
 
 def copy(folder: Path) -> None:
-    """Kernels, cases and emulation, to `folder`."""
+    """Copy the kernels, the cases and the emulation to `folder`."""
     kernel_driver.copy(folder)
     shutil.copytree(
         HERE, folder / "cuda_host", ignore=shutil.ignore_patterns("*.py", "__pycache__")
@@ -77,7 +77,7 @@ def copy(folder: Path) -> None:
 def build_driver(
     folder: Path, cuda: Sequence[str], flags: Sequence[str] = (), radii: Sequence[int] | None = None
 ) -> Path:
-    """The driver of the kernels, from a folder that `copy` filled; `radii` alone, or all."""
+    """Build the driver in a folder that `copy` has filled, for `radii` or for all radii."""
     if radii:
         kernels = {"cuda_host/variants.cpp": [*KERNEL, f"-DRADII={','.join(map(str, radii))}"]}
     else:
@@ -88,32 +88,32 @@ def build_driver(
 
 
 def build_self_test(folder: Path, cuda: Sequence[str], flags: Sequence[str] = ()) -> Path:
-    """The program that tests the emulation itself."""
+    """Build the program that tests the emulation itself."""
     sources = {"cuda_host/self_test.cpp": KERNEL} | EMULATION
     return link(folder, "self_test", compile_some(folder, sources, cuda, flags), flags)
 
 
 def build_proof_input(folder: Path, cuda: Sequence[str]) -> Path:
-    """The program that writes a launch down for sentryward."""
+    """Build the program that prints a launch as input for sentryward."""
     sources = {"cuda_host/proof_input.cpp": KERNEL} | EMULATION
     return link(folder, "proof_input", compile_some(folder, sources, cuda, []), [])
 
 
 def build_sweep(folder: Path, cuda: Sequence[str]) -> Path:
-    """bench/sweep.cu, which a test has copied to `folder`, for radius 5."""
+    """Build bench/sweep.cu, which a test has copied to `folder`, for radius 5."""
     kernels = {"cuda_host/variants.cpp": [*KERNEL, "-DRADII=5"], "sweep.cu": KERNEL}
     sources = kernels | LAUNCH | EMULATION | {"cuda_host/memory.cpp": []}
     return link(folder, "sweep", compile_some(folder, sources, cuda, []), [])
 
 
 def compile_driver(folder: Path, cuda: Sequence[str]) -> list[str]:
-    """What checks the kernels: slow enough without the sanitizers, and none of their business."""
+    """Compile the code that checks the kernels: slow, not under test, hence without sanitizers."""
     sources = {"cpu/cases.cpp": [], "cuda_host/driver.cpp": [], "cpu/textbook.cpp": ["-O2"]}
     return compile_some(folder, sources, cuda, [])
 
 
 def compile_around(folder: Path, cuda: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """What lies between the driver and the SSIM kernels."""
+    """Compile the launch code and the emulation."""
     return compile_some(folder, LAUNCH | EMULATION, cuda, flags)
 
 
@@ -132,8 +132,8 @@ def link(folder: Path, name: str, objects: Sequence[str], flags: Sequence[str]) 
 def run(
     program: Path, arguments: Sequence[str] = (), timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """`program` with these arguments; a finding of TSan or ASan ends with status FOUND."""
-    options = f"exitcode={FOUND}:halt_on_error=1"  # a report of each race takes seconds
+    """Run `program`; the exit status is FOUND if TSan or ASan reports an error."""
+    options = f"exitcode={FOUND}:halt_on_error=1"  # each report of a race takes seconds
     return subprocess.run(
         [str(program), *arguments],
         env=os.environ | {"TSAN_OPTIONS": options, "ASAN_OPTIONS": options},

@@ -1,5 +1,5 @@
-// Stand-ins for what bench/sweep.cu calls of the CUDA runtime beside launches: the device's memory is
-// the host's, and no time passes.
+// Stand-ins for the CUDA runtime functions that bench/sweep.cu calls, other than launches. Device
+// memory is host memory, and events measure no time.
 #include <cuda_runtime.h>
 
 #include <cstdlib>

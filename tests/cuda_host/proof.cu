@@ -1,4 +1,4 @@
-// The kernels whose PTX is proved: as shipped for windows of 11 and one gradient.
+// The kernels that are proved, as shipped for window size 11 and one gradient.
 #include "cuda/ssim.cuh"
 #include "cuda/ssim_gradients.cuh"
 #include "cuda/ssim_losses.cuh"

@@ -1,5 +1,5 @@
-// Prints one kernel's launch on a small image, 2 x 2 blocks, as input for sentryward: the launch that
-// variants.cuh makes, and its parameter field by field.
+// Prints one kernel's launch on a small image, with 2 x 2 blocks, as input for sentryward: the
+// launch made by variants.cuh and each field of its parameter.
 //
 //   proof_input one|losses|gradients NAME_OF_THE_ENTRY
 #include <cstdio>
@@ -37,7 +37,7 @@ class Fields {
     if constexpr (std::is_enum_v<T>) {
       number(&field, "s32", "%lld", (long long)field);
     } else if constexpr (std::is_pointer_v<T>) {
-      // Addresses are numbers: whether they are aligned decides which way the kernel goes.
+      // Addresses are numbers, because the kernel's path depends on their alignment.
       if (field)
         number(&field, "u64", "%llu", (unsigned long long)uintptr_t(field));
       else
@@ -127,7 +127,7 @@ namespace {
 constexpr int kRadius = 5;
 constexpr int64_t kHeight = 44, kWidth = 100;
 
-void* place(uint64_t i) { return reinterpret_cast<void*>(i << 32); }  // far from one another
+void* place(uint64_t i) { return reinterpret_cast<void*>(i << 32); }  // far apart
 
 Params params() {
   Params p{};
@@ -161,7 +161,7 @@ void print(const cuda::Tiling& tiling) {
                         static_cast<double*>(place(5)), 0, place(6), place(7), device, nullptr});
 }
 
-// Two bands, in blocks of so many warps.
+// A tiling with two bands and `warps` warps per block.
 template <class Kernel>
 cuda::Tiling tiling(int warps) {
   return cuda::tiling_of(params(), Kernel::kResources, warps, 2, cuda::Device{});

@@ -1,16 +1,16 @@
-"""Proves on nvcc's own PTX that the SSIM kernels' barriers are right, with sentryward.
+"""Proves with sentryward, on nvcc's PTX, that the barriers of the SSIM kernels are correct.
 
     python tests/cuda_host/prove.py [--kernels one,losses,gradients]
 
-For one fixed launch of each kernel, 2 x 2 blocks, on sm_75 and sm_90: in every schedule all threads
-of a block reach the same barriers and shuffles, and none waits forever. Of the gradients' kernel on
-sm_75 alone: in later code sentryward does not find out how far a loop goes, so that its form with
-asynchronous copies is not proved; nor does it for any kernel on sm_120. The launch takes the
-kernel's common way. It follows no branch that the images decide on, and the vote on whether a warp
-moves its level is one: what is proved is that the barriers are right where no warp ever does, and
-where all do in every row. sentryward also reports races, but it cannot resolve addresses that come
-from pointers inside a structure, so that part stays "incomplete": finding races is
-ThreadSanitizer's part.
+The proof covers one fixed launch of each kernel, with 2 x 2 blocks, on sm_75 and sm_90: in every
+schedule, all threads of a block reach the same barriers and shuffles, and none waits forever. The
+gradients kernel is proved only on sm_75, because sentryward cannot determine a loop's bound in code
+for later targets; the version with asynchronous copies is therefore not proved. The same holds for
+every kernel on sm_120. The launch takes the kernel's common path. sentryward does not follow
+branches that depend on the images. The vote on whether a warp moves its level is such a branch, so
+the barriers are proved for two cases: no warp ever moves its level, or all warps move it in every
+row. sentryward also reports races, but it cannot resolve addresses that come from pointers inside a
+structure, so its memory check stays "incomplete"; ThreadSanitizer is used to find races instead.
 """
 
 import argparse
@@ -30,19 +30,20 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "cpu")]
 import host_build  # noqa: E402
 
 TARGETS = {"one": (75, 90), "losses": (75, 90), "gradients": (75,)}
-VOTES = {"one": (False, True), "losses": (False, True), "gradients": (False,)}  # that has none
+# Answers of votes that are proved; the gradients kernel has no vote.
+VOTES = {"one": (False, True), "losses": (False, True), "gradients": (False,)}
 KERNELS = {
     "one": "ssim_kernel",
     "losses": "ssim_losses_kernel",
     "gradients": "ssim_gradients_kernel",
 }
-SECONDS = 800  # at most, for a proof; with a core to itself it takes some 150, and 9 GB
+SECONDS = 800  # time limit of a proof, which takes about 150 s on an idle core, and 9 GB
 BARRIERS_RIGHT = "passed"
 MEMORY_AT_WORST = ("passed", "incomplete")
 
 
 def lacking() -> str:
-    """What is not installed that a proof needs, or nothing."""
+    """Name a required program that is not installed; empty if all are installed."""
     for program in ("sentryward", "nvcc", "g++"):
         if not find(program):
             return f"{program} is not installed"
@@ -50,17 +51,17 @@ def lacking() -> str:
 
 
 def find(program: str) -> str | None:
-    """On PATH, or beside the Python that runs this."""
+    """The program's path, on PATH or in the folder of the running Python."""
     return shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
 
 
 def prove(kernel: str, target: int, moves: bool, folder: Path) -> dict[str, Any]:
-    """What sentryward says of a kernel compiled for one target; files go to `folder`.
+    """The result of sentryward for a kernel compiled for one target; writes files to `folder`.
 
-    moves: how warps vote on moving their level.
+    moves: the answer of warps' votes on moving their level.
     """
     ptx, launch = write_input(kernel, target, moves, folder)
-    # Its exit status says nothing of what it found.
+    # The exit status does not depend on the result.
     told = call(
         [str(find("sentryward")), str(ptx), "--input", str(launch), "--timeout", str(SECONDS)],
         folder,
@@ -70,13 +71,13 @@ def prove(kernel: str, target: int, moves: bool, folder: Path) -> dict[str, Any]
 
 
 def write_input(kernel: str, target: int, moves: bool, folder: Path) -> tuple[Path, Path]:
-    """The PTX of all kernels, and the launch of one."""
+    """Write the PTX of all kernels and the launch of one."""
     host_build.copy(folder)
     ptx, launch = folder / "proof.ptx", folder / "launch.json"
     nvcc = ["nvcc", "-std=c++20", "-Icsrc", "-ptx", f"-arch=compute_{target}"]
     call([*nvcc, "cuda_host/proof.cu", "-o", str(ptx)], folder)
     ptx.write_text(with_votes(without_abs(ptx.read_text()), moves))
-    # In a mangled name the length of the identifier stands before it.
+    # A mangled name contains the identifier, preceded by its length.
     mangled = f"{len(KERNELS[kernel])}{KERNELS[kernel]}"
     entry = re.search(rf"\.entry (\w+{mangled}\w+)\(", ptx.read_text())
     if entry is None:
@@ -87,19 +88,19 @@ def write_input(kernel: str, target: int, moves: bool, folder: Path) -> tuple[Pa
 
 
 def without_abs(ptx: str) -> str:
-    """The same PTX for sentryward 0.1.1, which takes the result of abs.s32 for unknown."""
+    """Replace abs.s32, whose result sentryward 0.1.1 treats as unknown."""
 
     def replacement(found: re.Match[str]) -> str:
         to, of = found.groups()
         if to == of:
-            raise ValueError(f"{found[0]} needs a register of its own")
+            raise ValueError(f"{found[0]} must write another register than it reads")
         return f"neg.s32 {to}, {of};\n\tmax.s32 {to}, {to}, {of};"
 
     return re.sub(r"abs\.s32\s+(%r\d+), (%r\d+);", replacement, ptx)
 
 
 def with_votes(ptx: str, answer: bool) -> str:
-    """The same PTX, in which every vote comes out so."""
+    """Replace every vote with a constant answer."""
     test = "eq" if answer else "ne"
     return re.sub(r"vote\.sync\.any\.pred\s+(%p\d+), [^;]+;", rf"setp.{test}.s32 \1, 0, 0;", ptx)
 
@@ -109,7 +110,7 @@ def call(command: list[str], folder: Path) -> str:
 
 
 def complaints(result: dict[str, Any]) -> list[str]:
-    """What stands against a kernel."""
+    """The reasons why a result is not accepted; empty if it is."""
     checks = result["checks"]
     found = [
         f"{name}: {checks[name]}"

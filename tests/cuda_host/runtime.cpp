@@ -1,5 +1,4 @@
-// Stand-ins for those functions of the CUDA runtime that our launches call, and the limits that
-// CUDA has for a launch.
+// Stand-ins for the CUDA runtime functions that our launches call, with CUDA's limits for launches.
 #include <cuda_runtime.h>
 
 #include <map>
@@ -13,7 +12,7 @@ constexpr size_t kSharedWithoutAsking = 48 * 1024;
 constexpr size_t kMostThreads = 1024;
 
 cudaError_t last_error = cudaSuccess;
-std::map<const void*, size_t> asked;  // shared memory, by the kernel
+std::map<const void*, size_t> asked;  // shared memory requested for each kernel
 
 cudaError_t status(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -34,8 +33,8 @@ cudaError_t verdict(const void* kernel, dim3 grid, dim3 block, size_t shared) {
 }  // namespace
 
 bool may_launch(const void* kernel, dim3 grid, dim3 block, size_t shared) {
-  // Errors stay until someone asks: this one would be taken for the next launch's.
-  if (last_error != cudaSuccess) throw Error("a launch failed and nobody asked");
+  // Errors persist until they are read, so this one would be attributed to the next launch.
+  if (last_error != cudaSuccess) throw Error("the error of an earlier launch was never checked");
   return status(verdict(kernel, grid, block, shared)) == cudaSuccess;
 }
 
@@ -70,7 +69,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrMultiProcessorCount: *value = settings.multiprocessors; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = int(settings.shared_memory); break;
     case cudaDevAttrL2CacheSize: *value = int(settings.cache); break;
-    // An H100's.
+    // The values of an H100.
     case cudaDevAttrClockRate: *value = 1'980'000; break;
     case cudaDevAttrMemoryClockRate: *value = 2'619'000; break;
     case cudaDevAttrGlobalMemoryBusWidth: *value = 5120; break;

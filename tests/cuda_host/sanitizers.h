@@ -1,4 +1,4 @@
-// What the sanitizers have to be told of a program that changes stacks by itself.
+// The sanitizers' interfaces for programs that switch stacks.
 #pragma once
 
 #if defined(__has_feature)
@@ -22,8 +22,8 @@
 #define CUDA_HOST_TSAN 0
 #endif
 
-// A function whose own memory accesses ThreadSanitizer does not see: the emulation's, which happen
-// on behalf of a CUDA thread but are none of the kernel's.
+// Marks a function of the emulation whose memory accesses ThreadSanitizer must ignore: they happen
+// on a CUDA thread, but are not the kernel's.
 #if !CUDA_HOST_TSAN
 #define CUDA_HOST_UNSEEN
 #elif defined(__clang__)

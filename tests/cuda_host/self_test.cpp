@@ -2,8 +2,8 @@
 //
 //   self_test NAME forward|reverse|random
 //
-// Exit status 0 if the test is content, 1 if not or if the emulation throws, which is printed. What
-// is an error or a race is so on purpose: the caller expects the report.
+// The exit status is 0 if the test passes, and 1 if it fails or the emulation throws an error,
+// which is printed. Errors and races are intentional: the caller expects them to be reported.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -32,7 +32,7 @@ void require(bool true_of_it, const char* what) {
 
 void require_launched() { require(cudaGetLastError() == cudaSuccess, "launched"); }
 
-// ---- What works --------------------------------------------------------------------------------
+// ---- Correct kernels ---------------------------------------------------------------------------
 
 struct Indices {
   unsigned thread[3], block[3], sizes[6];
@@ -61,8 +61,8 @@ void indices() {
             }
 }
 
-// Each thread writes its number, and reads that of the thread opposite; then in the same memory
-// again.
+// Each thread writes its number and reads that of the opposite thread, then does so again in the
+// same memory.
 __global__ void mirror_kernel(int* to) {
   LAMP_SHARED(shared);
   int* const numbers = shared_as<int>(shared);
@@ -161,7 +161,7 @@ void unwritten_is_nan() {
   for (const float one : found) require(std::isnan(one), "NaN where nothing was written");
 }
 
-// Each thread copies two numbers ahead, in a group each, and waits for the first.
+// Each thread copies two numbers asynchronously, in two groups, and waits for the first.
 __global__ void copies_kernel(const float* from, float* to) {
   LAMP_SHARED(shared);
   float* const numbers = shared_as<float>(shared);
@@ -200,7 +200,7 @@ void misaligned_copy() {
   LAMP_LAUNCH(misaligned_copy_kernel, 1, 32, 32 * sizeof(double), nullptr, &from[0]);
 }
 
-// A thread copies to what its neighbour may still read.
+// A thread copies to memory that its neighbor may still read.
 template <bool barrier>
 __global__ void copies_over_kernel(const int* from, int* to) {
   LAMP_SHARED(shared);
@@ -221,7 +221,7 @@ void copies_over() {
   for (int i = 0; barrier && i < 64; ++i) require(found[size_t(i)] == (i + 1) % 64, "read before");
 }
 
-// The order shows in whose number comes when, and nowhere else.
+// Records the order in which threads run.
 __global__ void order_kernel(int* next, int* to) {
   to[(*next)++] = int(blockIdx.x * blockDim.x + threadIdx.x);
 }
@@ -335,7 +335,7 @@ void run_wrong(void (*kernel)(A...), unsigned threads) {
     LAMP_LAUNCH(kernel, 2, threads, 0, nullptr, &to[0]);
 }
 
-// An error leaves nothing behind.
+// Launches after an error work.
 void error_and_on() {
   for (int i = 0; i < 3; ++i) {
     try {
@@ -395,7 +395,7 @@ void neighbours() {
   require_launched();
 }
 
-// Read, and then written again by another thread.
+// Memory that is read, and then overwritten by another thread.
 template <bool barrier>
 __global__ void again_kernel(int* to) {
   LAMP_SHARED(shared);
@@ -426,7 +426,7 @@ void shuffle_is_no_barrier() {
   LAMP_LAUNCH(through_shuffle_kernel, 1, 32, 32 * sizeof(int), nullptr, to.data());
 }
 
-// The last element of a block's part is the first of the next one's.
+// The parts of adjacent blocks overlap in one element.
 template <bool after_barriers>
 __global__ void overlap_kernel(int* to) {
   if (after_barriers) {

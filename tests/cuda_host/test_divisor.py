@@ -1,10 +1,10 @@
-"""The arithmetic by which a block finds its tile, without any kernel."""
+"""The integer arithmetic with which a block finds its tile."""
 
 import subprocess
 
 import host_build as build
 
-# Numbers around each multiple are where a rounded factor would show.
+# A rounding error of the factor would show at numbers next to a multiple of the divisor.
 PROGRAM = r"""
 #include <cstdio>
 #include <random>
@@ -40,8 +40,8 @@ int main() {
 """
 
 
-def test_a_divisor_divides(tmp_path, cuda_flags):
-    """As integers do, numbers below 2^31 by divisors below 2^31."""
+def test_divisor_agrees_with_integer_division(tmp_path, cuda_flags):
+    """For numbers and divisors below 2^31."""
     source, program = tmp_path / "divisor.cpp", tmp_path / "divisor"
     source.write_text(PROGRAM)
     include = f"-I{build.ROOT / 'csrc'}"

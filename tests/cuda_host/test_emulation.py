@@ -1,4 +1,4 @@
-"""The emulation itself, on kernels made for it: what it computes, refuses and lets be reported."""
+"""Tests the emulation itself with small kernels: its results, its errors, sanitizers' reports."""
 
 import host_build as build
 import pytest
@@ -22,7 +22,7 @@ SOUND = (
 )
 ERRORS = {
     "misaligned_copy": "a copy at a misaligned address",
-    "nobody_asked": "a launch failed and nobody asked",
+    "nobody_asked": "the error of an earlier launch was never checked",
     "returned": "1 of 64 threads returned without reaching this barrier",
     "different_barriers": "threads of one block wait at different barriers",
     "barrier_and_shuffle": "deadlock: 16 threads wait at a barrier, 16 in a shuffle",
@@ -77,12 +77,12 @@ def test_sound_kernels_and_errors(tmp_path_factory, cuda_flags):
 
 
 @pytest.mark.timeout(600)
-def test_without_assembly(tmp_path_factory, cuda_flags):
+def test_context_switches_without_assembly(tmp_path_factory, cuda_flags):
     check_sound(built(tmp_path_factory, cuda_flags, ["-DCUDA_HOST_UCONTEXT"]))
 
 
 @pytest.mark.timeout(600)
-def test_address_sanitizer_reports_overruns_alone(tmp_path_factory, cuda_flags):
+def test_address_sanitizer_reports_only_overruns(tmp_path_factory, cuda_flags):
     program = built(tmp_path_factory, cuda_flags, build.ADDRESS)
     check_sound(program)
     for name, done in each(program, OVERRUNS):
@@ -91,7 +91,7 @@ def test_address_sanitizer_reports_overruns_alone(tmp_path_factory, cuda_flags):
 
 
 @pytest.mark.timeout(600)
-def test_thread_sanitizer_reports_races_alone(tmp_path_factory, cuda_flags):
+def test_thread_sanitizer_reports_only_races(tmp_path_factory, cuda_flags):
     program = built(tmp_path_factory, cuda_flags, build.THREAD)
     check_sound(program, [name for name in SOUND if name != "limits"])  # 65,535 blocks
     for name, done in each(program, RACES):

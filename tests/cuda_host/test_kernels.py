@@ -1,7 +1,6 @@
-"""The CUDA kernels, run on the CPU, against the textbook, and under the sanitizers.
+"""Compares the CUDA kernels, run on the CPU, with the textbook code, also under sanitizers.
 
-A call has to give the same bits whether blocks and threads run forward, in reverse or in random
-order.
+A call must return the same bits whether blocks and threads run in forward, reverse or random order.
 """
 
 import shutil
@@ -40,7 +39,7 @@ def test_every_variant(folder, cuda_flags):
 
 @pytest.mark.timeout(600)
 def test_address_and_undefined_sanitizer(folder, cuda_flags):
-    # Of radius 5 a thread has one column in double, and two in float.
+    # For radius 5, a thread computes one column in float64 and two in float32.
     driver = build.build_driver(folder, cuda_flags, build.ADDRESS, (5,))
     few = ["--radii", "5", "--ways", "2"]
     check(driver, "--only", "shapes", *few)
@@ -51,6 +50,6 @@ def test_address_and_undefined_sanitizer(folder, cuda_flags):
 
 @pytest.mark.timeout(600)
 def test_thread_sanitizer(folder, cuda_flags):
-    # One way: it is not from the order in which threads run that races are found.
+    # One way is enough: ThreadSanitizer finds races independently of the order of threads.
     driver = build.build_driver(folder, cuda_flags, build.THREAD, (2, 7))
     check(driver, "--only", "few", "--radii", "2,7", "--ways", "1")

@@ -1,4 +1,4 @@
-"""Kernels broken in one known way after another: each must be reported by what should see it."""
+"""Inserts known errors into the kernels; the tool responsible must report each of them."""
 
 import json
 import shutil
@@ -30,13 +30,13 @@ TOOLS = {
 
 
 def flags_of(tool):
-    """Not optimised: half the time to compile, and little to run."""
+    """No optimization: half the compile time, and the run time is short anyway."""
     return [*TOOLS[tool][0], "-O0"]
 
 
 @pytest.fixture(scope="module")
 def copy_for(tmp_path_factory, cuda_flags):
-    """copy_for(tool, path): the sources, compiled: a mutation costs only what it changes."""
+    """copy_for(tool, path) copies compiled sources, so a mutation recompiles only changed files."""
     sound = tmp_path_factory.mktemp("sound", numbered=True)
     build.copy(sound)
 
@@ -58,7 +58,7 @@ def outcome(folder, cuda_flags, tool):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_sources_as_they_are(copy_for, tmp_path, cuda_flags, tool):
+def test_unchanged_sources_pass(copy_for, tmp_path, cuda_flags, tool):
     folder = tmp_path / "copy"
     copy_for(tool, folder)
     assert outcome(folder, cuda_flags, tool).returncode == 0
@@ -66,13 +66,13 @@ def test_the_sources_as_they_are(copy_for, tmp_path, cuda_flags, tool):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m["name"].replace(" ", "-"))
-def test_caught(copy_for, tmp_path, cuda_flags, mutation):
+def test_a_mutation_is_reported(copy_for, tmp_path, cuda_flags, mutation):
     folder = tmp_path / "copy"
     copy_for(mutation["by"], folder)
     path = folder / mutation["file"]
     text = path.read_text()
     count = text.count(mutation["text"])
-    assert count == 1, f"what it replaces stands in {mutation['file']} {count} times, not once"
+    assert count == 1, f"its text must occur once in {mutation['file']}, got {count} times"
     path.write_text(text.replace(mutation["text"], mutation["replacement"]))
     done = outcome(folder, cuda_flags, mutation["by"])
     said = TOOLS[mutation["by"]][2]

@@ -1,4 +1,4 @@
-"""The SSIM kernels' barriers, proved on their PTX where sentryward and nvcc are installed."""
+"""Proves the SSIM kernels' barriers on their PTX, if sentryward and nvcc are installed."""
 
 import json
 import re
@@ -18,7 +18,7 @@ import pytest
         for moves in prove.VOTES[kernel]
     ],
 )
-def test_barriers_are_right_in_every_schedule(tmp_path, kernel, target, moves):
+def test_barriers_are_correct_in_every_schedule(tmp_path, kernel, target, moves):
     if missing := prove.lacking():
         pytest.skip(missing)
     result = prove.prove(kernel, target, moves, tmp_path / "proof")
@@ -48,7 +48,7 @@ def test_a_wrong_barrier_is_found(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kernel", prove.KERNELS)
 def test_the_input_covers_the_parameters(tmp_path, cuda_flags, kernel):
-    """Needs no sentryward: the launch gives a value for every field of the kernel's parameter."""
+    """The launch has a value for every field of the kernel's parameter; needs no sentryward."""
     if not prove.find("nvcc"):
         pytest.skip("nvcc is not installed")
     ptx, launch = prove.write_input(kernel, prove.TARGETS[kernel][-1], False, tmp_path / "proof")
@@ -56,10 +56,10 @@ def test_the_input_covers_the_parameters(tmp_path, cuda_flags, kernel):
     declared = re.search(
         rf"\.entry {given['entry']}\(\s*\.param \.align (\d+) \.b8 \w+\[(\d+)\]", ptx.read_text()
     )
-    assert declared, "the kernel takes no structure"
+    assert declared, "the kernel has no structure as its parameter"
     align, size = map(int, declared.groups())
     assert given["launch"]["grid_dim"] == [4, 1, 1]
-    end = 0  # of the fields so far; the next one begins there, or where its alignment lets it
+    end = 0  # of the fields so far; the next one begins there, rounded up to its alignment
     for field in given["arguments"]:
         width = 8 if field["type"] == "pointer" else int(field["type"][1:]) // 8
         assert field["offset"] == -(-end // width) * width

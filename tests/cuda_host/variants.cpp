@@ -1,5 +1,5 @@
-// The SSIM kernels for some radii alone (-DRADII=2,5), in the place of ssim_float.cu,
-// ssim_double.cu and ssim_two.cu: most of the time goes into compiling it.
+// The SSIM kernels for some radii only (-DRADII=2,5). Replaces ssim_float.cu, ssim_double.cu and
+// ssim_two.cu, because compiling the kernels takes most of the time.
 #include "cuda/variants.cuh"
 
 #include <cstdio>
@@ -8,7 +8,7 @@
 namespace lamp_kernels::cuda {
 namespace {
 
-// The row of `table` for a radius, where the rows are those of RADII.
+// Looks up a radius in a table with one row for each radius of RADII.
 template <size_t rows>
 const Variant& find(const Variant (&table)[rows][3], int radius, int gradients) {
   constexpr int kRadii[] = {RADII};

@@ -77,7 +77,7 @@ SUITE = (
     "tests/test_precision.py",
     "tests/test_self_check.py",
     "tests/test_transforms.py",
-    "tests/triton/test_operators.py",
+    "tests/triton/test_triton_operators.py",
 )
 # By far the slowest test: Inductor compiles C++.
 LEFT_OUT = "tests/test_compile.py::test_a_whole_training_step_under_inductor"

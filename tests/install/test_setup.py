@@ -348,7 +348,7 @@ def test_avx_code_stays_in_its_namespace(tmp_path):
 
 def avx_functions(file: Path, namespace: str, vectors: str) -> tuple[list[str], list[str]]:
     """Functions outside `namespace` that use AVX, and those inside that use `vectors`."""
-    command = ["objdump", "-d", "-C", "--no-show-raw-insn", file]
+    command = ["objdump", "-d", "-C", "--no-show-raw-insn", str(file)]
     code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     outside, inside = [], []
     for function in code.split("\n\n"):

@@ -1,10 +1,10 @@
-"""Breaks the kernels in one known way after another, and requires the tests to see each.
+"""Inserts known errors into the kernels, one at a time, and requires the tests to catch each.
 
-    python tests/mutate/run.py [words of the names of some mutations]
+    python tests/mutate/run.py [words in the names of the mutations to run]
 
-A mutation of csrc/ is for the C++ driver to catch, one of lamp_kernels/ for the tests that it
-names. Works on a copy. Exit status 1 if a mutation survives, if what it replaces does not stand in
-the sources exactly once, or if the driver finds fault with the sources as they are.
+The C++ driver must catch mutations of csrc/, and the tests that a mutation names must catch
+mutations of lamp_kernels/. Works on a copy. The exit status is 1 if a mutation survives, if the
+text it replaces does not occur exactly once, or if the unchanged sources fail.
 """
 
 import json
@@ -22,10 +22,10 @@ sys.path.insert(0, str(ROOT / "tests" / "cpu"))
 
 import kernel_driver  # noqa: E402
 
-ISA = "baseline"  # which every machine has; nothing that is mutated differs between them
+ISA = "baseline"  # supported by every machine; mutated code is the same for all instruction sets
 RADII = (2, 5)
 ARGUMENTS = ["--radii", ",".join(map(str, RADII)), "--cases", "250", "--stop", "1"]
-TIME_LIMIT = 120  # a mutation may loop for ever
+TIME_LIMIT = 120  # seconds; a mutation may cause an endless loop
 
 
 def main(words: list[str]) -> int:
@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
     wanted = [m for m in mutations if not words or any(word in m["name"] for word in words)]
     stale = [m["name"] for m in mutations if (ROOT / m["file"]).read_text().count(m["text"]) != 1]
     for name in stale:
-        print(f"STALE     {name}: what it replaces does not stand in the sources exactly once")
+        print(f"STALE     {name}: the text it replaces must occur exactly once in the sources")
     with tempfile.TemporaryDirectory() as name:
         sound = Path(name) / "sound"
         copy(sound)
@@ -43,7 +43,7 @@ def main(words: list[str]) -> int:
             filter(None, (complaint_of_tests(sound, list(t)) for t in tested)), ""
         )
         if complaint:
-            print(f"The sources as they are fail: {complaint}")
+            print(f"The unchanged sources fail: {complaint}")
             return 1
         survivors = [m["name"] for m in wanted if m["name"] not in stale and survives(sound, m)]
     print(f"{len(wanted)} mutations, {len(survivors)} survived, {len(stale)} stale")
@@ -60,10 +60,10 @@ def copy(folder: Path) -> None:
 
 
 def survives(sound: Path, mutation: dict) -> bool:
-    """Build a mutated copy beside the sound one, and print what catches it."""
+    """Build a mutated copy next to the sound one and print what catches it."""
     start = time.monotonic()
     folder = sound.with_name("mutated")
-    shutil.copytree(sound, folder)  # with its objects, of which most are still right
+    shutil.copytree(sound, folder)  # with its object files, most of which stay valid
     path = folder / mutation["file"]
     path.write_text(path.read_text().replace(mutation["text"], mutation["replacement"]))
     tests = mutation.get("tests")
@@ -77,12 +77,12 @@ def survives(sound: Path, mutation: dict) -> bool:
 
 
 def complaint_of_driver(folder: Path) -> str:
-    """What the driver finds wrong first, or nothing."""
+    """The first failure of the driver, or an empty string."""
     driver = kernel_driver.build(folder, [ISA], flags=["-O1"])
     try:
         done = kernel_driver.run(driver, ISA, ARGUMENTS, timeout=TIME_LIMIT)
     except subprocess.TimeoutExpired:
-        return "it does not end"
+        return f"it ran for more than {TIME_LIMIT} s"
     if done.returncode == 0:
         return ""
     lines = [line for line in done.stdout.splitlines() if line.startswith("FAIL ")]
@@ -102,7 +102,7 @@ def complaint_of_tests(folder: Path, tests: list[str]) -> str:
     if done.returncode == 0:
         return ""
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
-    # Tests that do not run catch nothing.
+    # Tests that cannot run do not count as catching the mutation.
     if done.returncode != 1 or not failed:
         raise RuntimeError(done.stdout + done.stderr)
     return failed[0].removeprefix("FAILED ")

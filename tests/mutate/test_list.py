@@ -1,4 +1,4 @@
-"""The list of mutations; what they do to the tests is `make mutate`."""
+"""The list of mutations; `make mutate` runs them."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,6 @@ MUTATIONS = json.loads((HERE / "mutations.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m["name"])
-def test_what_it_replaces_stands_in_the_sources_once(mutation):
+def test_the_replaced_text_occurs_once(mutation):
     text = (HERE.parents[1] / mutation["file"]).read_text(encoding="utf-8")
     assert text.count(mutation["text"]) == 1

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from packages import optional
 
-np = optional("numpy")
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = optional("numpy")
 images = optional("PIL.Image")
 
 PYTHON_FOLDER = Path(__file__).resolve().parents[2] / "python"

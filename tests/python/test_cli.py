@@ -69,7 +69,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
 
 
 def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, capsys, monkeypatch):
-    first_steps: dict[str, tuple] = {}
+    first_steps: dict[str, list[torch.Tensor]] = {}
     batches: dict[str, list[torch.Tensor]] = {}
     step = Trainer.step
 

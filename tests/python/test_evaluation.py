@@ -334,6 +334,7 @@ def test_resampled_auroc():
     scores = np.round(rng.normal(size=90) + anomalous, 1).astype(np.float32)  # with ties
     found = evaluation.auroc_resamples(anomalous, scores, resamples=2000)
     exact = evaluation.image_figures(anomalous, scores)["image_auroc"]
+    assert exact is not None
     assert found.mean() == pytest.approx(exact, abs=0.005)
     # The standard error of AUROC, Hanley and McNeil, 1982.
     q1, q2 = exact / (2 - exact), 2 * exact**2 / (1 + exact)

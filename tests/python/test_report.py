@@ -7,6 +7,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,9 @@ class Reader(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.tags, self.words = [], [], []
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.words: list[str] = []
         self.feed(page)
         self.close()
         assert self.open == []
@@ -319,7 +322,7 @@ def test_the_grid_supports_wide_images_and_blank_maps():
         "originals": np.zeros((2, 3, 16, 40), dtype=np.uint8),
         "kinds": np.array([GOOD, "a defect with a rather long name"]),
     }
-    blank = {
+    blank: dict[str, np.ndarray] = {
         "reconstructions": np.zeros((2, 3, 16, 40), dtype=np.uint8),
         "maps": np.zeros((2, 16, 40), dtype=np.float32),
     }
@@ -333,7 +336,8 @@ def test_the_outline_closes_at_the_border():
     pixels = np.zeros((1, 1, 16, 16), dtype=np.uint8)
     wholly_defective = np.ones((1, 16, 16), dtype=bool)
     examples = {"originals": pixels, "masks": wholly_defective, "kinds": np.array(["dent"])}
-    blank = {"reconstructions": pixels, "maps": np.zeros((1, 16, 16), dtype=np.float32)}
+    maps = np.zeros((1, 16, 16), dtype=np.float32)
+    blank: dict[str, np.ndarray] = {"reconstructions": pixels, "maps": maps}
     content = figures.encode(figures.example_grid(examples, {"mse": blank}), "png")
     red, green, blue = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).T.astype(int)
     assert ((green - red > 150) & (blue - red > 150)).sum() > 300

@@ -144,6 +144,7 @@ def test_a_wide_code_is_compared_with_a_narrow_one_by_differences_of_differences
                     lines.append(line | {"image_auroc": {"mse top 1 %": auroc}})
     (contrast,) = contrasts(comparisons(lines))
     found = contrast.difference(primary("textures"))
+    assert found is not None
     assert len(found.pairs) == 15
     assert (found.mean, found.low, found.high) == pytest.approx((0.01,) * 3)
     page = publish(tmp_path / "study.jsonl", lines)
@@ -152,7 +153,9 @@ def test_a_wide_code_is_compared_with_a_narrow_one_by_differences_of_differences
         assert "does more, +0.0100 (+0.0100 to +0.0100; 15 pairs)" in text
     trapped = [stuck(line) if line["seed"] == 0 and line["latent"] == 4 else line for line in lines]
     (contrast,) = contrasts(comparisons(trapped))
-    assert len(contrast.without_stuck(primary("textures")).pairs) == 12
+    learning = contrast.without_stuck(primary("textures"))
+    assert learning is not None
+    assert len(learning.pairs) == 12
 
 
 def test_settings_that_differ_in_more_than_the_code_are_not_contrasted():

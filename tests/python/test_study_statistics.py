@@ -139,6 +139,7 @@ def test_stuck_runs_are_counted_and_left_out(results):
     (group,) = comparisons(results).values()
     assert difference(results).mean > 0.05
     learning = group[0].without_stuck(primary("fashion-mnist"))
+    assert learning is not None
     assert len(learning.pairs) == 20
     assert learning.mean == pytest.approx(0.01, abs=0.002)
     assert "without stuck runs" in difference_table(group).rows[1][0]

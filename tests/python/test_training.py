@@ -164,7 +164,7 @@ def test_history_records_the_mean_loss_over_the_steps(tmp_path):
             values.append(loss.item())
             return loss
 
-    values = []
+    values: list[float] = []
     trainer = make_trainer("mse", loss=Recorded())
     trainer.fit(IMAGES, tmp_path / "checkpoint.pt")
     assert trainer.history["loss"] == pytest.approx([sum(values[:2]) / 2, sum(values[2:]) / 2])
@@ -172,7 +172,7 @@ def test_history_records_the_mean_loss_over_the_steps(tmp_path):
 
 @pytest.mark.parametrize("amp", [None, "float16"])
 def test_gradient_is_clipped(amp, tmp_path):
-    norms = []
+    norms: list[float] = []
     for grad_clip in (None, 1e-3):
         trainer = make_trainer(options=replace(OPTIONS, amp=amp, grad_clip=grad_clip))
         trainer.fit(IMAGES, tmp_path / f"{len(norms)}.pt")
@@ -190,7 +190,7 @@ def test_autocast(amp, name, tmp_path):
             types.add((reconstruction.dtype, image.dtype))
             return build_loss(name)(reconstruction, image)
 
-    types = set()
+    types: set[tuple[torch.dtype, torch.dtype]] = set()
     trainer = make_trainer(name, replace(OPTIONS, amp=amp), loss=Recorded())
     path = tmp_path / "checkpoint.pt"
     trainer.fit(IMAGES, path)

@@ -37,22 +37,21 @@ class Interpreter:
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, **others: Any) -> Any:
         """What the function returns."""
-        if self._pool is None:
-            self._start()
+        pool = self._pool or self._start()
         try:
-            return self._pool.submit(function, *arguments, **others).result()
+            return pool.submit(function, *arguments, **others).result()
         except BrokenProcessPool:
             self._pool = None
             raise
 
-    def _start(self) -> None:
+    def _start(self) -> ProcessPoolExecutor:
         import interpreted
 
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        pool = self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         before = dict(os.environ)
         os.environ["TRITON_INTERPRET"] = "1"
         try:
-            reason = self._pool.submit(interpreted.start).result()
+            reason = pool.submit(interpreted.start).result()
         finally:
             os.environ.clear()
             os.environ.update(before)
@@ -60,6 +59,7 @@ class Interpreter:
             self.stop()
             self._pool = None
             pytest.skip(reason)
+        return pool
 
     def stop(self) -> None:
         """End the process."""

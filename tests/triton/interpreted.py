@@ -27,7 +27,8 @@ def start() -> str | None:
         return reason
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    deterministic: Any = torch.utils.deterministic  # a property that is not annotated
+    deterministic.fill_uninitialized_memory = True
     from triton.runtime import interpreter
 
     patched = set()
@@ -92,7 +93,7 @@ def devices() -> dict[str, tuple[int, ...]]:
         "RTX 4090": {"multi_processor_count": 128, "warp_size": 32, "L2_cache_size": 72 * 2**20},
         "H100": {"multi_processor_count": 132, "warp_size": 32, "L2_cache_size": 50 * 2**20},
     }
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for index, (name, values) in enumerate(properties.items()):
         hip = "6.4" if values["multi_processor_count"] in (304, 48) else None
         with (
@@ -153,10 +154,11 @@ def errors(
         images = [LAYOUTS[name](image) for name, image in zip(layouts, images, strict=True)]
     m = None if weight is None else torch.rand(weight, dtype=torch.float64)
     if mask:
+        assert m is not None
         m = m > 0.4
     if unmasked_from is not None:
         m = (torch.arange(shape[-1]) >= unmasked_from).double().view(1, 1, 1, -1)
-    coefficients = {**dict.fromkeys(METRICS, 0.0), **(terms or {"ssim": 1.0})}
+    coefficients: dict[str, Any] = {**dict.fromkeys(METRICS, 0.0), **(terms or {"ssim": 1.0})}
 
     def results(name: str, pair: list[torch.Tensor]) -> list[torch.Tensor]:
         leaves = [
@@ -165,7 +167,7 @@ def errors(
         ]
         with torch.autocast("cpu", torch.bfloat16, enabled=dtypes[0] != dtypes[1]):
             loss = functional.amplified_reconstruction_loss(
-                *leaves, m, **coefficients, **options, backend=name
+                leaves[0], leaves[1], m, **coefficients, **options, backend=name
             )
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         upstream = torch.linspace(0.5, 1.5, loss.numel(), dtype=torch.float64).view(loss.shape)
@@ -176,7 +178,8 @@ def errors(
         return [loss.detach(), *found]
 
     exact = results("reference", [image.double() for image in images])
-    with Tiles(*(tile or (None, 0)), scratch):
+    columns, rows = tile or (None, 0)
+    with Tiles(columns, rows, scratch):
         found = results("triton", images)
     assert found[0].dtype == compute_dtype(*dtypes)
     assert all(one.shape == other.shape for one, other in zip(found, exact, strict=True))
@@ -280,13 +283,15 @@ def least_loss() -> float:
 def losses_of_nothing() -> list[list[int]]:
     """Shapes of the losses of empty batches, and of images without pixels."""
     shapes = []
-    for shape, terms in (((0, 3, 9, 9), {}), ((0, 5), {"ssim": 0.0}), ((2, 0), {"ssim": 0.0})):
-        for reduction in ("mean", "image", "none"):
+    reductions: tuple[Reduction, ...] = ("mean", "image", "none")
+    for shape, ssim in (((0, 3, 9, 9), 1.0), ((0, 5), 0.0), ((2, 0), 0.0)):
+        for reduction in reductions:
             x = torch.rand(shape, requires_grad=True)
             loss = functional.amplified_reconstruction_loss(
-                x, x.detach(), **terms, reduction=reduction, backend="triton"
+                x, x.detach(), ssim=ssim, reduction=reduction, backend="triton"
             )
             loss.sum().backward()
+            assert x.grad is not None
             assert x.grad.shape == x.shape
             assert loss.detach().sum() == 0
             shapes.append(list(loss.shape))

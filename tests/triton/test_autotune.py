@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from lamp_kernels import backends
 from lamp_kernels.backends.triton import autotune
@@ -20,7 +22,7 @@ def no_memory(monkeypatch):
 
 def test_the_quickest_is_found_once_for_each_key(monkeypatch, no_memory):
     times = {"a": 3.0, "b": 1.0, "c": 2.0}
-    ran = []
+    ran: list[str] = []
 
     def milliseconds(run):
         run()
@@ -35,13 +37,13 @@ def test_the_quickest_is_found_once_for_each_key(monkeypatch, no_memory):
 
 
 def test_nothing_is_measured_while_a_graph_is_captured(monkeypatch, no_memory):
-    monkeypatch.setattr(autotune.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(autotune.torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert autotune.quickest(1, "abc", pytest.fail) == "a"
-    monkeypatch.setattr(autotune.torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(autotune, "milliseconds", lambda run: 0.0)
     assert autotune.quickest(1, "cba", pytest.fail) == "c"
-    monkeypatch.setattr(autotune.torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert autotune.quickest(1, "abc", pytest.fail) == "c"
 
 
@@ -70,7 +72,7 @@ def test_it_is_read_from_the_environment():
     assert result.stdout.strip() == "1", result.stderr
 
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "SSIM": {"shape": (1, 1, 24, 61), "grad": (True, True)},
     "map": {"shape": (1, 1, 24, 61), "grad": (False, False), "reduction": "none"},
     "terms": {"shape": (1, 1, 24, 61), "terms": {"ssim": 1.0, "l1": 0.5}},

@@ -51,7 +51,7 @@ def test_arguments_match_the_parameters_of_the_kernels():
     assert with_factors == ["ssim_losses", "ssim_gradients", "image_sums"]
 
 
-CASES = {
+CASES: dict[str, dict[str, object]] = {
     "usual": {},
     "half": {"dtype": "bfloat16", "terms": ["ssim", "mse", "l1"], "weighted": True, "own": True},
     "float64": {"dtype": "float64", "gradients": (True, True), "window_size": 13},
@@ -68,7 +68,7 @@ def test_scalars_have_their_types_and_sizes_compile_nothing_anew():
     """Numbers are passed as float64, and no integer becomes a constant."""
     sizes = ((2, 3, 17, 33), (1, 1, 32, 64), (16, 1, 48, 63))
     cases = [{**case, "shape": shape} for case in CASES.values() for shape in sizes]
-    compiled = {}
+    compiled: dict[tuple[str, str], set[str]] = {}
     for launch in launches(*cases):
         assert launch["attributes"] == []
         assert all(

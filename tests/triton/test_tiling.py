@@ -62,9 +62,9 @@ def test_runs_of_pixels(tile):
 @pytest.mark.parametrize("device", [tiling.CUDA, tiling.HIP])
 @pytest.mark.parametrize("shape", [(24, 256, 256), (3, 1080, 1920), (1024, 28, 28), (1, 7, 5)])
 def test_candidates_are_the_choice_by_count_and_others_that_cover_the_image(device, shape):
-    _, height, width = shape
-    first, *others = tiling.ssim_candidates(*shape, 5, device)
-    assert first == tiling.ssim_tilings(*shape, 5, device)
+    planes, height, width = shape
+    first, *others = tiling.ssim_candidates(planes, height, width, 5, device)
+    assert first == tiling.ssim_tilings(planes, height, width, 5, device)
     assert len({first, *others}) == 1 + len(others) <= 20
     for tiles in itertools.chain(first, *others):
         assert tiles.block == device.lanes * device.across
