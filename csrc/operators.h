@@ -1,14 +1,16 @@
-// The operators: their schemas, and their way from tensors to what a kernel is told, the same for
-// every device. LibTorch's stable ABI of release 2.10 and nothing else: one library for every later
-// release.
+// The operators' schemas, and the conversion of their arguments from tensors to kernel parameters,
+// shared by all devices. Uses only LibTorch's stable ABI of release 2.10, so that one library works
+// with every later release.
 //
-// The checks here guard memory against a direct call; Python raises the errors that users see.
+// The checks here only protect memory when an operator is called directly. Python validates the
+// arguments first and raises the errors that users see.
 //
-// A Device has
+// A Device provides
 //   static bool has(const Tensor&);
 //   static void run(Params&, const Tensor& like, bool use_double, void* scaled_sums, Sums sums);
-// which computes what `p` says and writes factors * sums to `scaled_sums` unless that is null, added up
-// as `sums` says. `use_double`: in float64, else in float32.
+// run() executes the kernels for the given Params. Unless `scaled_sums` is null, it also writes
+// factors * sums there, added up as `sums` says. It computes in float64 if `use_double`, else in
+// float32.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -33,8 +35,8 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// The description of a loss as the operators take it: type, type in the schema, name. What
-// lamp_kernels/ops.py calls FlatSpec, in its order.
+// The fields that describe a loss in an operator's argument list, each as (C++ type, schema type,
+// name). Same fields and order as FlatSpec in lamp_kernels/ops.py.
 #define LAMP_SPEC(FIELD)                                   \
   FIELD(std::string, "str", metrics)                       \
   FIELD(std::vector<double>, "float[]", metric_parameters) \
@@ -57,23 +59,27 @@ struct Spec {
   LAMP_SPEC(LAMP_MEMBER)
 };
 
-// losses: the sum over the grid of factor * weight * A(L), of each image and term (N, T), summed over
-// the terms (N,), or over all (): sums = "terms", "images" or "batch". And the gradients of the sum of
-// that, empty where not asked for.
-// factors: (N, T), or none where all images share them; then these are the T coefficients, each over
-// how many values its term's grid has in an image or in the batch: mean_over = "image", "batch" or
-// "nothing". No memory has to be filled with them, and of no size does a graph hold a constant. A sum
-// over the batch takes no other.
+// Returns (losses, input gradient, target gradient).
+//
+// losses: the sum over the grid of factor * weight * A(L), per image and term (N, T), summed over
+// the terms (N,), or summed over everything (), for sums = "terms", "images" or "batch". The
+// gradients are those of the sum of all losses; a gradient that was not requested is empty.
+//
+// factors: (N, T), or None if all images share the same factors. The shared factor of a term is its
+// coefficient, divided by the number of values in the term's grid, per image or over the whole
+// batch, if mean_over = "image" or "batch", and not divided if mean_over = "nothing". Shared
+// factors need no tensor to fill, and no graph bakes in a constant that depends on the size. sums =
+// "batch" requires shared factors.
 constexpr char kImageLossesSchema[] =
     "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor? factors, "
     "float[] coefficients, str mean_over, str sums, bool input_gradient, "
     "bool target_gradient" LAMP_SPEC_SCHEMA ") -> (Tensor, Tensor, Tensor)";
-// On the loss's grid: the sum over terms of coefficients * A(L).
+// Returns the sum over the terms of coefficients * A(L), at each position of the loss's grid.
 constexpr char kLossMapSchema[] =
     "loss_map(Tensor input, Tensor target, Tensor coefficients" LAMP_SPEC_SCHEMA ") -> Tensor";
 
-// What a library was compiled for. Kernels take their arguments by place: those of another build
-// would read them as something else.
+// The schemas that a library was compiled with. Kernels receive their arguments by position, so
+// kernels from another build could misread them.
 inline std::string schemas() { return std::string(kImageLossesSchema) + kLossMapSchema; }
 
 inline Dtype dtype_of(const Tensor& t) {
@@ -86,7 +92,7 @@ inline Dtype dtype_of(const Tensor& t) {
   }
 }
 
-// float64 where one of the images is, else float32.
+// The compute type: float64 if either image is float64, else float32.
 inline ScalarType computed_in(const Tensor& input, const Tensor& target) {
   const bool use_double =
       input.scalar_type() == ScalarType::Double || target.scalar_type() == ScalarType::Double;
@@ -101,7 +107,8 @@ inline TensorView view_of(const Tensor& t) {
   return {t.mutable_data_ptr(), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
 }
 
-// As Tensor::is_contiguous(memory_format=channels_last): strides of single elements do not count.
+// Like Tensor.is_contiguous(memory_format=torch.channels_last): strides of dimensions of size 1 are
+// ignored.
 inline bool is_channels_last(const Tensor& t) {
   if (t.is_contiguous() || t.numel() == 0) return false;
   int64_t expected = 1;
@@ -112,7 +119,7 @@ inline bool is_channels_last(const Tensor& t) {
   return true;
 }
 
-// Uninitialised, in the memory format of `like`, which the fake kernel repeats.
+// An uninitialized tensor in the memory format of `like`. The fake kernel applies the same rule.
 inline Tensor empty_in_format_of(const Tensor& like, const std::array<int64_t, 4>& sizes,
                                  ScalarType dtype) {
   return torch::stable::empty(
@@ -127,7 +134,7 @@ int index_of(const std::string& name, const char* const (&names)[size], const ch
   STD_TORCH_CHECK(false, "unknown ", what, " ", name);
 }
 
-// "ssim+mse", in the order of the metrics, and a parameter for each.
+// Parses a spec such as "ssim+mse": metrics in the order of the enum, with one parameter each.
 inline void parse_terms(const Spec& spec, Params& p) {
   int last = -1;
   size_t term = 0;
@@ -184,7 +191,7 @@ inline Params params_of(const Tensor& input, const Tensor& target, const Spec& s
   return p;
 }
 
-// A weight broadcasts to the image, or to the grid of a "valid" SSIM.
+// A weight broadcasts to the image, or to the smaller grid of SSIM with "valid" padding.
 inline ConstTensorView weight_of(const Tensor& weight, const Params& p, ScalarType dtype) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.scalar_type() == dtype,
                   "expected a weight of four dimensions in the type computed in");
@@ -210,7 +217,7 @@ inline ConstTensorView weight_of(const Tensor& weight, const Params& p, ScalarTy
   return s;
 }
 
-// Of every image. In double, as Python divides.
+// Sets the factors that all images share. Divides in double, as Python does.
 inline void share_factors(Params& p, const std::vector<double>& coefficients,
                           const std::string& mean_over) {
   const int terms = p.terms.count();
@@ -227,7 +234,7 @@ inline void share_factors(Params& p, const std::vector<double>& coefficients,
   }
 }
 
-// Pointwise losses of dense images do not care where rows end.
+// Pointwise losses of dense images do not depend on where rows end: treat each image as one row.
 inline void join_rows(Params& p, const Tensor& input, const Tensor& target) {
   if (p.ssim() || p.weight.data) return;
   const bool rows = input.is_contiguous() && target.is_contiguous();
@@ -259,7 +266,7 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
     check_devices<Device>(input, *weight);
     p.weight = weight_of(*weight, p, dtype);
   }
-  std::optional<Tensor> dense;  // alive until the kernels are launched
+  std::optional<Tensor> dense;  // keeps the memory alive until the kernels are launched
   if (factors) {
     check_devices<Device>(input, *factors);
     STD_TORCH_CHECK(factors->scalar_type() == dtype && factors->dim() == 2 &&
@@ -285,7 +292,8 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
   if (input_gradient) p.input_gradient = view_of(grad_input);
   if (target_gradient) p.target_gradient = view_of(grad_target);
 
-  const std::array<int64_t, 2> shape{p.batch, p.terms.count()};  // of it, so many dimensions
+  // The losses have the first `dims` of these dimensions.
+  const std::array<int64_t, 2> shape{p.batch, p.terms.count()};
   const size_t dims = over == Sums::terms ? 2 : over == Sums::images ? 1 : 0;
   Tensor losses = torch::stable::new_empty(input, {shape.data(), dims}, dtype);
   join_rows(p, input, target);
