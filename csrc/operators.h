@@ -68,8 +68,8 @@ struct Spec {
 // factors: (N, T), or None if all images share the same factors. The shared factor of a term is its
 // coefficient, divided by the number of values in the term's grid, per image or over the whole
 // batch, if mean_over = "image" or "batch", and not divided if mean_over = "nothing". Shared
-// factors need no tensor to fill, and no graph bakes in a constant that depends on the size. sums =
-// "batch" requires shared factors.
+// factors need no tensor to fill, and no graph bakes in a constant that depends on the size. A sum
+// over the batch requires shared factors.
 constexpr char kImageLossesSchema[] =
     "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor? factors, "
     "float[] coefficients, str mean_over, str sums, bool input_gradient, "
@@ -88,7 +88,7 @@ inline Dtype dtype_of(const Tensor& t) {
     case ScalarType::Double: return Dtype::float64;
     case ScalarType::Half: return Dtype::float16;
     case ScalarType::BFloat16: return Dtype::bfloat16;
-    default: STD_TORCH_CHECK(false, "expected float16, bfloat16, float32 or float64");
+    default: STD_TORCH_CHECK(false, "dtype must be float16, bfloat16, float32 or float64");
   }
 }
 
@@ -131,7 +131,7 @@ template <size_t size>
 int index_of(const std::string& name, const char* const (&names)[size], const char* what) {
   for (size_t i = 0; i < size; ++i)
     if (name == names[i]) return int(i);
-  STD_TORCH_CHECK(false, "unknown ", what, " ", name);
+  STD_TORCH_CHECK(false, "unknown ", what, ": ", name);
 }
 
 // Parses a spec such as "ssim+mse": metrics in the order of the enum, with one parameter each.
@@ -141,46 +141,58 @@ inline void parse_terms(const Spec& spec, Params& p) {
   for (size_t begin = 0; begin <= spec.metrics.size(); ++term) {
     const size_t end = std::min(spec.metrics.find('+', begin), spec.metrics.size());
     const int m = index_of(spec.metrics.substr(begin, end - begin), kMetricNames, "metric");
-    STD_TORCH_CHECK(m > last, "expected each metric once, in their order");
-    STD_TORCH_CHECK(term < spec.metric_parameters.size(), "expected a parameter for each metric");
+    STD_TORCH_CHECK(m > last, "metrics must be unique and in the order of the Metric enum, got ",
+                    spec.metrics);
+    STD_TORCH_CHECK(term < spec.metric_parameters.size(),
+                    "metric_parameters must have one element per metric, got ",
+                    spec.metric_parameters.size(), " for ", spec.metrics);
     p.terms.set(Metric(m));
     p.metric_parameters[m] = spec.metric_parameters[term];
     last = m;
     begin = end + 1;
   }
-  STD_TORCH_CHECK(term == spec.metric_parameters.size(), "expected a parameter for each metric");
+  STD_TORCH_CHECK(term == spec.metric_parameters.size(),
+                  "metric_parameters must have one element per metric, got ",
+                  spec.metric_parameters.size(), " for ", spec.metrics);
 }
 
 inline void parse_amplification(const Spec& spec, Params& p) {
   p.amplify = Amplify(index_of(spec.amplification, kAmplifyNames, "amplification"));
   STD_TORCH_CHECK(spec.amplification_parameters.size() <= kMaxAmplifyParameters,
-                  "expected fewer parameters of the amplification");
+                  "amplification_parameters must have at most ", kMaxAmplifyParameters,
+                  " elements, got ", spec.amplification_parameters.size());
   std::copy(spec.amplification_parameters.begin(), spec.amplification_parameters.end(),
             p.amplify_parameters);
 }
 
 inline Params params_of(const Tensor& input, const Tensor& target, const Spec& spec) {
-  STD_TORCH_CHECK(input.dim() == 4 && target.dim() == 4, "expected tensors (N, C, H, W)");
+  STD_TORCH_CHECK(input.dim() == 4 && target.dim() == 4,
+                  "input and target must be 4-D (N, C, H, W), got ", input.dim(), "-D and ",
+                  target.dim(), "-D");
   Params p{};
   p.batch = input.size(0);
   p.channels = input.size(1);
   p.height = input.size(2);
   p.width = input.size(3);
   for (int dim = 0; dim < 4; ++dim)
-    STD_TORCH_CHECK(input.size(dim) == target.size(dim), "input and target differ in shape");
+    STD_TORCH_CHECK(input.size(dim) == target.size(dim),
+                    "input and target must have the same shape, got sizes ", input.size(dim),
+                    " and ", target.size(dim), " in dimension ", dim);
   parse_terms(spec, p);
   parse_amplification(spec, p);
   p.scale = 1.0 / spec.data_range;
   if (p.ssim()) {
     STD_TORCH_CHECK(spec.window_size % 2 == 1 && spec.window_size >= 3 &&
                         spec.window_size <= 2 * kMaxRadius + 1,
-                    "expected an odd window of 3 to ", 2 * kMaxRadius + 1);
+                    "window_size must be odd and from 3 to ", 2 * kMaxRadius + 1, ", got ",
+                    spec.window_size);
     p.radius = int(spec.window_size / 2);
     p.border = Border(index_of(spec.padding, kBorderNames, "padding"));
     const int64_t least = p.border == Border::valid     ? spec.window_size
                           : p.border == Border::reflect ? p.radius + 1
                                                         : 1;
-    STD_TORCH_CHECK(p.height >= least && p.width >= least, "the image is too small for the window");
+    STD_TORCH_CHECK(p.height >= least && p.width >= least, "height and width must be at least ",
+                    least, " for this window_size and padding, got ", p.height, " and ", p.width);
     gaussian_taps(p.radius, spec.sigma, p.taps);
     p.c1 = spec.k1 * spec.k1;
     p.c2 = spec.k2 * spec.k2;
@@ -194,7 +206,7 @@ inline Params params_of(const Tensor& input, const Tensor& target, const Spec& s
 // A weight broadcasts to the image, or to the smaller grid of SSIM with "valid" padding.
 inline ConstTensorView weight_of(const Tensor& weight, const Params& p, ScalarType dtype) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.scalar_type() == dtype,
-                  "expected a weight of four dimensions in the type computed in");
+                  "weight must be 4-D and have the compute type as its dtype");
   ConstTensorView s = const_view_of(weight);
   const int64_t image[] = {p.batch, p.channels, p.height, p.width};
   const int64_t origin = p.ssim() ? p.first_row() : 0;
@@ -203,14 +215,15 @@ inline ConstTensorView weight_of(const Tensor& weight, const Params& p, ScalarTy
   for (int dim = 0; dim < 4; ++dim) {
     const int64_t size = weight.size(dim), lost = dim >= 2 ? 2 * origin : 0;
     STD_TORCH_CHECK(size == 1 || size == image[dim] || size == image[dim] - lost,
-                    "the weight does not broadcast to the images");
+                    "weight must broadcast to the images, got size ", size, " in dimension ", dim);
     if (size == 1)
       *stride[dim] = 0;
     else if (size != image[dim])
       offset += origin * *stride[dim];
   }
   if (offset != 0) {
-    STD_TORCH_CHECK(p.terms.count() == 1, "a weight on SSIM's grid serves no other term");
+    STD_TORCH_CHECK(p.terms.count() == 1,
+                    "weight must have the size of the images if SSIM is not the only term");
     const int64_t bytes = dtype == ScalarType::Double ? 8 : 4;
     s.data = static_cast<const char*>(s.data) - offset * bytes;
   }
@@ -222,9 +235,10 @@ inline void share_factors(Params& p, const std::vector<double>& coefficients,
                           const std::string& mean_over) {
   const int terms = p.terms.count();
   STD_TORCH_CHECK(int(coefficients.size()) == terms,
-                  "expected a coefficient for each term where there are no factors");
+                  "coefficients must have one element per term unless factors are given, got ",
+                  coefficients.size());
   STD_TORCH_CHECK(mean_over == "nothing" || mean_over == "image" || mean_over == "batch",
-                  "unknown mean over ", mean_over);
+                  "mean_over must be nothing, image or batch, got ", mean_over);
   const double images = mean_over == "batch" ? double(std::max<int64_t>(p.batch, 1)) : 1.0;
   for (int k = 0; k < terms; ++k) {
     const int64_t lost = p.ssim() && k == 0 ? 2 * p.first_row() : 0;
@@ -251,7 +265,7 @@ template <class Device, class... Tensors>
 void check_devices(const Tensor& input, const Tensors&... others) {
   STD_TORCH_CHECK(Device::has(input) && (Device::has(others) && ...) &&
                       ((others.get_device_index() == input.get_device_index()) && ...),
-                  "expected all tensors on one device");
+                  "all tensors must be on the same device");
 }
 
 template <class Device>
@@ -271,16 +285,18 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
     check_devices<Device>(input, *factors);
     STD_TORCH_CHECK(factors->scalar_type() == dtype && factors->dim() == 2 &&
                         factors->size(0) == p.batch && factors->size(1) == p.terms.count(),
-                    "expected factors (N, T) in the type computed in");
+                    "factors must have shape (N, T) and the compute type as their dtype");
     dense = factors->is_contiguous() ? *factors : torch::stable::contiguous(*factors);
     p.factors = dense->const_data_ptr();
-    STD_TORCH_CHECK(coefficients.empty() && mean_over == "nothing",
-                    "expected factors or coefficients, not both");
+    STD_TORCH_CHECK(
+        coefficients.empty() && mean_over == "nothing",
+        "coefficients must be empty and mean_over must be nothing if factors are given");
   } else {
     share_factors(p, coefficients, mean_over);
   }
   const Sums over = Sums(index_of(sums, kSumsNames, "sums"));
-  STD_TORCH_CHECK(over != Sums::batch || !factors, "a sum over the batch takes no factors");
+  STD_TORCH_CHECK(over != Sums::batch || !factors,
+                  "sums=batch requires coefficients instead of factors");
 
   const std::array<int64_t, 4> sizes{p.batch, p.channels, p.height, p.width};
   auto gradient_of = [&](const Tensor& image, bool wanted) {
@@ -309,9 +325,11 @@ Tensor loss_map(const Tensor& input, const Tensor& target,
   check_devices<Device>(input, target, coefficients);
   STD_TORCH_CHECK(coefficients.scalar_type() == dtype && coefficients.dim() == 1 &&
                       coefficients.size(0) == p.terms.count(),
-                  "expected coefficients (T,) in the type computed in");
+                  "coefficients must have shape (T,) and the compute type as their dtype");
   const int64_t origin = p.ssim() ? p.first_row() : 0;
-  STD_TORCH_CHECK(origin == 0 || p.terms.count() == 1, "the terms' maps differ in size");
+  STD_TORCH_CHECK(
+      origin == 0 || p.terms.count() == 1,
+      "padding=valid must have only one term for a map: the terms' maps differ in size");
   const Tensor dense =
       coefficients.is_contiguous() ? coefficients : torch::stable::contiguous(coefficients);
   p.factors = dense.const_data_ptr();

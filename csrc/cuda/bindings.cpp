@@ -28,13 +28,13 @@ namespace {
 cudaStream_t current_stream(int32_t device) {
   using Get = AOTITorchError (*)(int32_t, void**);
   static void* const library = dlopen("libtorch_cuda.so", RTLD_NOLOAD | RTLD_NOW);
-  STD_TORCH_CHECK(library, "this PyTorch has no CUDA");
+  STD_TORCH_CHECK(library, "libtorch_cuda.so is not loaded: this PyTorch does not support CUDA");
   static const Get get =
       reinterpret_cast<Get>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
-  STD_TORCH_CHECK(get, "this PyTorch does not tell its current CUDA stream");
+  STD_TORCH_CHECK(get, "this PyTorch does not export aoti_torch_get_current_cuda_stream");
   void* stream = nullptr;
   STD_TORCH_CHECK(get(device, &stream) == AOTI_TORCH_SUCCESS,
-                  "PyTorch does not tell its current CUDA stream of device ", device);
+                  "PyTorch did not return the current CUDA stream of device ", device);
   return static_cast<cudaStream_t>(stream);
 }
 
@@ -68,11 +68,11 @@ void scale_(const Tensor& gradient, const Tensor& factor) {
   STD_TORCH_CHECK((dtype == ScalarType::Float || dtype == ScalarType::Double) &&
                       gradient.dim() == 4 &&
                       (gradient.is_contiguous() || is_channels_last(gradient)),
-                  "expected a gradient (N, C, H, W) in float32 or float64, dense");
+                  "gradient must be dense, of shape (N, C, H, W), and float32 or float64");
   STD_TORCH_CHECK(
       factor.scalar_type() == dtype &&
           (factor.dim() == 0 || (factor.dim() == 1 && factor.size(0) == gradient.size(0))),
-      "expected factors (N,), or one (), in the gradient's type");
+      "factor must have shape (N,) or () and the dtype of gradient");
   const int32_t index = gradient.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(index);
   const int64_t images = gradient.size(0);

@@ -80,7 +80,9 @@ void expect_device(int expected) {
   int device = 0;
   check(cudaGetDevice(&device), "CUDA device");
   // This library links its own CUDA runtime, which is not PyTorch's.
-  if (device != expected) throw std::runtime_error("the current CUDA device is not the tensors'");
+  if (device != expected)
+    throw std::runtime_error("the current CUDA device must be that of the tensors, " +
+                             std::to_string(expected) + ", got " + std::to_string(device));
 }
 
 Device describe_device(int device) {
@@ -120,9 +122,8 @@ Call::Call(const Params& p, bool use_double, const Device& device, Design design
     return;
   }
   if (std::max(p_.height, p_.width) >= kLongestSide)
-    throw std::runtime_error("an image of 2^28 rows or columns is too large for SSIM");
-  if (planes() >= kMostPlanes)
-    throw std::runtime_error("2^31 planes of images are too many for SSIM");
+    throw std::runtime_error("height and width must be less than 2^28 for SSIM");
+  if (planes() >= kMostPlanes) throw std::runtime_error("N * C must be less than 2^31 for SSIM");
   use(plan_ssim(p_, use_double_, device_, design));
 }
 

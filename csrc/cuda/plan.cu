@@ -72,7 +72,7 @@ Plan plan_one(const Params& p, const Question& q) {
   const int64_t planes = p.batch * p.channels;
   plan.tiling = best_tiling(p, plan.variant->resources, planes, device);
   if (!plan.tiling.threads)
-    throw std::runtime_error("a block of this device has too little shared memory for the window");
+    throw std::runtime_error("this device has too little shared memory per block for the window");
   plan.seconds = seconds_of(p, plan.variant->resources, plan.tiling, planes, device);
   return plan;
 }
@@ -102,7 +102,7 @@ Plan plan_two(const Params& p, const Question& q) {
     return plan;
   }
   int64_t at_once = planes_in_cache(h_plane_bytes(p, gradients), device);
-  if (at_once == 0) throw std::runtime_error("a plane of h does not fit the cache");
+  if (at_once == 0) throw std::runtime_error("a plane of h does not fit half of the L2 cache");
   const int64_t groups = ceil_div(planes, at_once);
   at_once = ceil_div(planes, groups);  // groups of equal size
   plan.planes_at_once = at_once;

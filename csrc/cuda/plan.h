@@ -1,5 +1,5 @@
-// Chooses the kernels and the tiles that compute SSIM: those predicted to be the fastest on a
-// device, from instruction counts of the compiled code. Host code.
+// Chooses the kernels and the tiles that compute SSIM: the fastest ones on a device, as predicted
+// from counts of the compiled code. Host code.
 #pragma once
 
 #include "variants.h"

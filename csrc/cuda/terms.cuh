@@ -93,8 +93,8 @@ LAMP_DEVICE void write_sums(const SsimArguments<T>& a, Sum<T>* sums, double* scr
 
 // ---- The planes of h, between the two launches -------------------------------------------------
 
-// A row of h holds the pairs (ss, dd) of all image columns, followed by the rests of all columns: s
-// + d and, with both gradients, s - d. So one instruction reads two numbers.
+// A row of h holds the pairs (ss, dd) of all image columns, followed by the "rests" of all columns:
+// s + d and, with both gradients, s - d. So one instruction reads two numbers.
 template <class T>
 struct alignas(2 * sizeof(T)) HPair {
   T ss, dd;
@@ -103,8 +103,8 @@ template <class T, int gradients>
 using HRest = Adjacent<T, gradients ? gradients : 1>;  // without a gradient, unused
 
 // Applies G_x^T to a row of h in shared memory, pushes the results to the running sums of G_y^T,
-// and returns in `planes` the pixel row that this completes, at a thread's columns: of ss, dd, s +
-// d and, with both gradients, s - d. rebase(g, along, ss, dd) may replace `along`, the G_x^T of
+// and returns in `planes` the pixel row that this completes, at a thread's columns: of ss, dd,
+// s + d and, with both gradients, s - d. rebase(g, along, ss, dd) may replace `along`, the G_x^T of
 // rest g, given the G_x^T of ss and dd.
 template <int radius, int columns, int gradients, class T, class Sums, class Rebase>
 LAMP_DEVICE void push_adjoint(const HPair<T>* pairs, const HRest<T, gradients>* rests, Sums* sums,

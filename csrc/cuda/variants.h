@@ -15,7 +15,7 @@ struct SsimLaunch {
   int64_t blocks;
   bool common;  // see the kernel
   double* partial;
-  int64_t first_h_plane;  // from here on: only for the design with two launches
+  int64_t first_h_plane;  // this, h and shifts: only for the design with two launches
   void* h;
   void* shifts;
   const Device& device;
