@@ -48,18 +48,18 @@ def band(size: int, taps: list[float], dtype: torch.dtype) -> Tensor:
 
 
 def dissimilarity(x: Tensor, y: Tensor, along_x: Window) -> Tensor:
-    """1 - SSIM where a window fits, about the planes' levels; along y in the images' dtype."""
+    """1 - SSIM where a window fits, about the planes' shifts; along y in the images' dtype."""
     options = LossSpec()
     taps = reference.gaussian(options.window_size, options.sigma)
     moments = []
     for plane in (x - y, x + y):
-        level = plane.mean()
-        centred = plane - level
-        planes = torch.stack([centred, centred.square()])
+        shift = plane.mean()
+        centered = plane - shift
+        planes = torch.stack([centered, centered.square()])
         rows = along_x(planes, band(plane.shape[-1], taps, plane.dtype))
         columns = (rows.mT @ band(plane.shape[-2], taps, plane.dtype)).mT
         mean, square = columns
-        moments.append((mean + level, (square - mean.square()).clamp(min=0.0)))
+        moments.append((mean + shift, (square - mean.square()).clamp(min=0.0)))
     (mu_d, var_d), (mu_s, var_s) = moments
     p = mu_d.square() / ((mu_d.square() + mu_s.square()) / 2 + options.k1**2)
     q = var_d / ((var_d + var_s) / 2 + options.k2**2)

@@ -55,7 +55,7 @@ def dram_seconds(bytes_per_element: float, shape: Shape, device: Device) -> floa
 
 @dataclass(frozen=True)
 class Overhead:
-    """What is computed and read more than once, for the sake of neighbours, as factors."""
+    """What is computed and read more than once, for the sake of neighbors, as factors."""
 
     rows: float  # that a tile walks through, over those that it owns
     columns: float
@@ -99,7 +99,7 @@ def overhead(tiles: Tiles, radius: int, shape: Shape) -> Overhead:
     )
 
 
-LEVEL_ROWS = int(constant("centering.cuh", "kRows"))  # that shifts_of reads of each tile
+SHIFT_ROWS = int(constant("centering.cuh", "kRows"))  # that shifts_of reads of each tile
 
 
 def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) -> float:
@@ -107,13 +107,13 @@ def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) ->
 
     Neighbouring strips are in step, so that what both read comes from the L2 cache the second time;
     of two bands one reads the rows between them at its end and the other at its beginning, when
-    they are no longer there, or not yet. Rows for the levels are read anew, too. The planes of h
+    they are no longer there, or not yet. Rows for the shifts are read anew, too. The planes of h
     stay in the L2 cache; the gradients' kernel reads the images again.
     """
     if kernel == GRADIENTS_KERNEL:
         return 8.0 + 4.0 * gradients
-    levels = min(LEVEL_ROWS, tiles.band_height) / tiles.band_height
-    return 8 * (more.rows_read + levels) + (0.0 if kernel == LOSSES else 4.0 * gradients)
+    shifts = min(SHIFT_ROWS, tiles.band_height) / tiles.band_height
+    return 8 * (more.rows_read + shifts) + (0.0 if kernel == LOSSES else 4.0 * gradients)
 
 
 def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float]) -> float:

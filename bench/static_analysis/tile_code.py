@@ -92,7 +92,7 @@ class TileCode:
         # gradients: one for the rows that fetch nothing.
         few = 1
         if self.kernel != GRADIENTS_KERNEL:
-            few = -(-full_rows // int(constant("device.cuh", "kFew"))) - 1
+            few = -(-full_rows // int(constant("device.cuh", "kFlushEvery"))) - 1
         return [*trace, *self.across, *self.between, *self.between_in_run * few, *self.after]
 
     def _turns(self, turn: Sequence[Instruction], columns: int, warps: int) -> int:
@@ -101,7 +101,7 @@ class TileCode:
             ahead = any(i.kind in ("copy", "ldg") for i in turn)
             return int(constant("ssim_gradients.cuh", "kAhead")) if ahead else 1
         if any(i.kind == "ldg" for i in turn):
-            return columns  # the levels
+            return columns  # the shifts
         if any(i.kind == "lds" for i in turn):
             return max(warps - 1, 1)  # sums of a block
         return 1

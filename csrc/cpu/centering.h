@@ -15,14 +15,14 @@ struct Shifts {
 };
 
 template <class T>
-class LevelSums {
+class ShiftSums {
   using V = Vector<T>;
   V weight = {}, weighted_d = {}, s = {}, count = {};
 
   template <int by>
-  static V with_neighbours(V v) {
+  static V with_neighbors(V v) {
     if constexpr (by < std::min(kLanes<T>, 8))
-      return with_neighbours<2 * by>(
+      return with_neighbors<2 * by>(
           v + shifted<by>(v, v, std::make_integer_sequence<int, kLanes<T>>()));
     return v;
   }
@@ -35,7 +35,7 @@ class LevelSums {
     const V sum = (x + y) * scale, zero = {};
     const auto has = (d - d == zero) & (sum - sum == zero) & (mask != zero);
     d = has ? d : zero;
-    const V by_pixel = has ? T(1) / (with_neighbours<1>(d * d) + kEqual * kEqual) : zero;
+    const V by_pixel = has ? T(1) / (with_neighbors<1>(d * d) + kEqual * kEqual) : zero;
     weight += by_pixel;
     weighted_d += by_pixel * d;
     s += has ? sum : zero;
@@ -44,9 +44,9 @@ class LevelSums {
   bool empty() const { return sum_of_lanes<T>(count) == 0; }
   // If all differences are so large that 1/d^2 is 0, the shift of d is 0.
   Shifts<T> shifts() const {
-    const double dloss_dd = sum_of_lanes<T>(weight), s_term = sum_of_lanes<T>(count);
-    return {dloss_dd > 0 ? T(sum_of_lanes<T>(weighted_d) / dloss_dd) : T(0),
-            s_term > 0 ? T(sum_of_lanes<T>(s) / s_term) : T(0)};
+    const double weights = sum_of_lanes<T>(weight), pixels = sum_of_lanes<T>(count);
+    return {weights > 0 ? T(sum_of_lanes<T>(weighted_d) / weights) : T(0),
+            pixels > 0 ? T(sum_of_lanes<T>(s) / pixels) : T(0)};
   }
 };
 
@@ -78,7 +78,7 @@ static Shifts<T> shifts_of(const Context<T>& c) {
     return load(buffer);
   };
   auto sums_of = [&](bool by_weight) {
-    LevelSums<T> sums;
+    ShiftSums<T> sums;
     const int64_t pieces = std::clamp<int64_t>(height * width / (32 * N), 256 / N, 512 / N);
     for (int64_t i = 0; i < pieces; ++i) {
       const int64_t at = row + (int64_t(uint32_t(i * 3242174889)) * height >> 32);
@@ -88,6 +88,6 @@ static Shifts<T> shifts_of(const Context<T>& c) {
     }
     return sums;
   };
-  const LevelSums<T> sums = sums_of(weighted);
+  const ShiftSums<T> sums = sums_of(weighted);
   return weighted && sums.empty() ? sums_of(false).shifts() : sums.shifts();
 }

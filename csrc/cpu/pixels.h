@@ -101,9 +101,9 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
     }
     if constexpr (gradients > 0) {
       if (ssim) {
-        const V s = (x + y) * c.scale - ssim->shift_s, centred = d - ssim->shift_d;
+        const V s = (x + y) * c.scale - ssim->shift_s, centered = d - ssim->shift_d;
         const V s_term = T(2) * s * load(ssim->plane[0] + j);
-        const V d_term = T(2) * centred * load(ssim->plane[1] + j);
+        const V d_term = T(2) * centered * load(ssim->plane[1] + j);
         grad_x = load(ssim->plane[2] + j) + s_term + d_term;
         if constexpr (gradients == 2) grad_y = load(ssim->plane[3] + j) + s_term - d_term;
       }

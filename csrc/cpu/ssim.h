@@ -143,7 +143,7 @@ class SsimTile {
     if (row + kRowsAhead < p.height)
       for (const ConstTensorView* image : {&p.input, &p.target})
         prefetch_row(*image, c.tile.image, c.tile.channel, row + kRowsAhead, low, high - low);
-    centre(x, y, high - low, d + low, s + low);
+    center(x, y, high - low, d + low, s + low);
     if (p.border == Border::reflect) {
       for (int64_t k = 1; low == 0 && k <= radius && -k >= start; ++k) d[-k] = d[k], s[-k] = s[k];
       const int64_t last = p.width - 1;
@@ -153,7 +153,7 @@ class SsimTile {
     convolve_pixels(int(row % kRing));
   }
 
-  void centre(const T* __restrict x, const T* __restrict y, int64_t count, T* __restrict d,
+  void center(const T* __restrict x, const T* __restrict y, int64_t count, T* __restrict d,
               T* __restrict s) const {
     const T scale = c.scale, shift_d = constants.shift_d, shift_s = constants.shift_s;
     for (int64_t j = 0; j < count; ++j) {

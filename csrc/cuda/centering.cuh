@@ -21,7 +21,7 @@ struct alignas(2 * sizeof(T)) Shifts {
 };
 
 template <class T>
-class LevelSums {
+class ShiftSums {
   T sums[4] = {};  // of 1/d^2, d/d^2, s and 1
 
  public:
@@ -65,7 +65,7 @@ LAMP_DEVICE Shifts<T> shifts_of(const Params& p, const Tile& tile, T scale, T* s
   const int64_t y_plane = plane_of(p.target, tile.image, tile.channel);
   // Sums the samples; with `by_weight`, skips those whose weight is 0.
   auto sample = [&](bool by_weight) {
-    LevelSums<T> sums;
+    ShiftSums<T> sums;
     for (int column = first + threadIdx.x; column < end; column += blockDim.x) {
       // Takes one of eight rows in each eighth of the tile, and different ones in each sector, so
       // that the samples of a repeating texture do not all come from the same row of its pattern.
@@ -90,7 +90,7 @@ LAMP_DEVICE Shifts<T> shifts_of(const Params& p, const Tile& tile, T scale, T* s
     sums.add_up(scratch);
     return sums;
   };
-  LevelSums<T> sums = sample(weighted);
+  ShiftSums<T> sums = sample(weighted);
   if constexpr (!common)
     if (weighted && sums.empty()) sums = sample(false);
   return sums.shifts();

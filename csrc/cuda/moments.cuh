@@ -28,12 +28,12 @@ struct PowerMeans {
 template <int radius, int columns, class T>
 LAMP_DEVICE PowerMeans<T> along_x(const Seen<radius, columns, Pixel<T>>& seen, int c,
                                   const T* tap) {
-  const Pixel<T> centre = seen.at[c + radius];
+  const Pixel<T> center = seen.at[c + radius];
   PowerMeans<T> m;
-  m.d = tap[0] * centre.d;
-  m.s = tap[0] * centre.s;
-  m.d2 = m.d * centre.d;
-  m.s2 = m.s * centre.s;
+  m.d = tap[0] * center.d;
+  m.s = tap[0] * center.s;
+  m.d2 = m.d * center.d;
+  m.s2 = m.s * center.s;
   LAMP_UNROLL
   for (int k = 1; k <= radius; ++k) {
     const Pixel<T> one = seen.at[c + radius - k], other = seen.at[c + radius + k];
@@ -47,7 +47,7 @@ LAMP_DEVICE PowerMeans<T> along_x(const Seen<radius, columns, Pixel<T>>& seen, i
 
 // Adjusts the running sums of means and squares about a shift when that shift increases by `by`.
 template <int radius, class T, class Sums>
-LAMP_DEVICE void raise_level(Sums& mean, Sums& square, T by, const T* tap) {
+LAMP_DEVICE void raise_shift(Sums& mean, Sums& square, T by, const T* tap) {
   T seen = 0;  // sum of the taps of the rows that window k has seen
   LAMP_UNROLL
   for (int k = 2 * radius - 1; k >= 0; --k) {
@@ -65,7 +65,7 @@ class MomentWindows {
   static constexpr bool kFollows = sizeof(T) == 4;  // float64 has precision to spare
 
   Sums sums_[4 * columns];
-  T level_ = 0;          // of s, relative to the tile's
+  T shift_ = 0;          // of s, relative to the tile's
   T by_ = 0;             // distance from there to the last row, if the shift is to follow it
   int far_rows_ = 0;     // how many of the last rows in sequence were far from it
   bool follow_ = false;  // whether any thread of this warp is to follow
@@ -81,7 +81,7 @@ class MomentWindows {
   // complete with this row, relative to the tile's shifts.
   LAMP_DEVICE void push_row(const Pixel<T>* row, const SsimArguments<T>& a, Moments<T>* moments) {
     const T* const tap = a.tap;
-    const Row seen = about_level(row);
+    const Row seen = about_shift(row);
     LAMP_UNROLL
     for (int c = 0; c < columns; ++c) {
       const PowerMeans<T> m = along_x<radius>(seen, c, tap);
@@ -97,7 +97,7 @@ class MomentWindows {
       const T mean_d = push<radius>(sums[0], m.d, tap), mean_s = push<radius>(sums[1], m.s, tap);
       const T square_d = push<radius>(sums[2], m.d2, tap);
       const T square_s = push<radius>(sums[3], m.s2, tap);
-      moments[c] = {mean_d, mean_s + level_, variance(square_d, mean_d),
+      moments[c] = {mean_d, mean_s + shift_, variance(square_d, mean_d),
                     variance(square_s, mean_s)};
     }
   }
@@ -108,12 +108,12 @@ class MomentWindows {
   LAMP_DEVICE bool must_follow() const { return kFollows && follow_; }
   // Moves the shift. `row`: the row pushed last.
   LAMP_DEVICE void follow(const Pixel<T>* row, const T* tap) {
-    level_ += by_;
-    const Row seen = about_level(row);
+    shift_ += by_;
+    const Row seen = about_shift(row);
     LAMP_UNROLL
     for (int c = 0; c < columns; ++c) {
       Sums &mean = sums_[4 * c + 1], &square = sums_[4 * c + 3];
-      raise_level<radius>(mean, square, by_, tap);
+      raise_shift<radius>(mean, square, by_, tap);
       // For the window that begins with this row, the row may weigh more than 1/200: recompute its
       // sums about the new shift.
       const PowerMeans<T> m = along_x<radius>(seen, c, tap);
@@ -124,10 +124,10 @@ class MomentWindows {
   }
 
  private:
-  LAMP_DEVICE Row about_level(const Pixel<T>* row) const {
+  LAMP_DEVICE Row about_shift(const Pixel<T>* row) const {
     Row seen(row);
     LAMP_UNROLL
-    for (Pixel<T>& pixel : seen.at) pixel.s -= level_;
+    for (Pixel<T>& pixel : seen.at) pixel.s -= shift_;
     return seen;
   }
   // Whether variance/2 + c2 < mean^2/256. If not, rounding changes the left side by at most about

@@ -69,9 +69,9 @@ class SsimTile {
     r.cycles[0] = int(times * (two ? 850 + 90 * radius : 800 + 38 * radius));
     r.cycles[1] = int(times * (two ? 1060 + 140 * radius : 920 + 73 * radius));
     r.cycles[2] = int(times * (two ? 1630 + 255 * radius : 350 + 294 * radius));
-    r.warming = 0.45;
-    r.beside[0] = 5200;
-    r.beside[1] = 930;
+    r.warmup = 0.45;
+    r.overhead[0] = 5200;
+    r.overhead[1] = 930;
     r.bytes = 2 * int(sizeof(T)) + gradients * int(sizeof(T));
     return r;
   }
@@ -213,9 +213,9 @@ class SsimTile {
       const int finished = row - 1 - radius;
       const int old = slot + 2 < kRingRows ? slot + 2 : slot + 2 - kRingRows;
       const PixelOf* const from = ring + old * row_length() + 2 * radius;
-      auto centred = [&] { return reinterpret_cast<const Pixels*>(from)[thread]; };
+      auto centered = [&] { return reinterpret_cast<const Pixels*>(from)[thread]; };
       // Loaded early, unless registers are scarce.
-      const Pixels early = gradients == 1 ? centred() : Pixels{};
+      const Pixels early = gradients == 1 ? centered() : Pixels{};
       T planes[kColumns][kPlanes];
       // A thread without pixels repeats those of the last thread that has some: its own windows
       // would read beyond the row.
@@ -223,7 +223,7 @@ class SsimTile {
                                                 h_rests(v - 1) + column_offset, adjoint_sums, a.tap,
                                                 planes, [](int, T along, T, T) { return along; });
       if (finished >= tile.row && active)
-        finish(finished, gradients == 1 ? early : centred(), planes);
+        finish(finished, gradients == 1 ? early : centered(), planes);
     } else if constexpr (!common) {
       if (p.terms.pointwise() && row >= tile.row && row < tile.end_row) value_of_pixels(row);
     }
@@ -291,14 +291,14 @@ class SsimTile {
     }
   }
 
-  LAMP_DEVICE void finish(int row, const Pixels& centred, const T (*planes)[kPlanes]) {
+  LAMP_DEVICE void finish(int row, const Pixels& centered, const T (*planes)[kPlanes]) {
     const T row_share = edge_rows.share<T>(row);
     Values grad_x, grad_y;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
-      const T s_term = T(2) * centred.at[c].s * plane[0],
-              d_term = T(2) * centred.at[c].d * plane[1];
+      const T s_term = T(2) * centered.at[c].s * plane[0],
+              d_term = T(2) * centered.at[c].d * plane[1];
       T dloss_dd = 0;
       if constexpr (!common) {
         if (p.terms.pointwise() && pixel_column(c) < tile.end_column)

@@ -59,16 +59,16 @@ class SsimGradients {
   // The next row of h to read, the step from there to the row after it, and the row where the run
   // ends.
   const HPlane<T, gradients> h;
-  const char *h_row, *level_row;
+  const char *h_row, *shift_row;
   int step, run_end;
-  uint32_t pair_at[kPieces], rest_at[kPieces], level_at;
+  uint32_t pair_at[kPieces], rest_at[kPieces], shift_at;
   uint32_t has_column, has;  // bit i: whether piece i is in the grid, and in this row
   // Whether this thread rebases one of the 2 radius halo columns, and the column's index in a row;
   // if not, an index that no thread writes to.
   bool has_halo;
   int halo_place;
 
-  Shifts<T> twice_level;
+  Shifts<T> twice_shift;
 
   // The next pixels to load, and the next gradients to store.
   const char *x, *y;
@@ -103,7 +103,7 @@ class SsimGradients {
     has_halo = halo >= 0;
     halo_place = has_halo ? before : radius;
     const int strip = a.tiling.strip_of(has_halo ? halo : tile.column);
-    level_at = uint32_t(strip * a.tiling.height) * uint32_t(sizeof(Shifts<T>));
+    shift_at = uint32_t(strip * a.tiling.height) * uint32_t(sizeof(Shifts<T>));
     x = pixel(p.input);
     y = pixel(p.target);
     grad_x = element<T>(p.input_gradient, tile, tile.row, column);
@@ -135,7 +135,7 @@ class SsimGradients {
     }
     wait_for_copies<kAhead - 2>();
     __syncthreads();
-    twice_level = *here;
+    twice_shift = *here;
     rebase_halo(slot);
     walk<false, true>(v, tile.row + radius, slot, free_slot);
     walk<true, true>(v, tile.end_row + radius - kAhead, slot, free_slot);
@@ -165,7 +165,7 @@ class SsimGradients {
         RawPixels raw;
         if constexpr (full && !common) raw = read_pixels(row);
         const Shifts<T> own = *in_row(shifts + 2 * radius, slot);
-        const Shifts<T> higher{twice_level.d - own.d, twice_level.s - own.s};
+        const Shifts<T> higher{twice_shift.d - own.d, twice_shift.s - own.s};
         T planes[kColumns][kPlanes];
         push_adjoint<radius, kColumns, gradients>(
             in_row(pairs, slot), in_row(rests, slot), adjoint_sums, a.tap, planes,
@@ -188,7 +188,7 @@ class SsimGradients {
     const Axis::Run run = grid_rows.run(v);
     has = run.at >= 0 ? has_column : 0;
     h_row = h.row(max(run.at, 0));
-    level_row = reinterpret_cast<const char*>(a.shifts_of(a.tiling.plane(tile)) + max(run.at, 0));
+    shift_row = reinterpret_cast<const char*>(a.shifts_of(a.tiling.plane(tile)) + max(run.at, 0));
     step = run.step;
     run_end = run.end;
   }
@@ -203,14 +203,14 @@ class SsimGradients {
       return Copy<Rest>{in_row(rests + piece<kColumns>(i), slot), h_row + rest_at[i], has_piece(i),
                         bool(has & 1u << i)};
     };
-    const Copy<Shifts<T>> own{in_row(shifts + threadIdx.x, slot), level_row + level_at,
+    const Copy<Shifts<T>> own{in_row(shifts + threadIdx.x, slot), shift_row + shift_at,
                               threadIdx.x <= 2 * radius, true};
     if constexpr (kColumns == 2)
       copy_ahead(pair(0), rest(0), pair(1), rest(1), pair(2), rest(2), own);
     else
       copy_ahead(pair(0), rest(0), pair(1), rest(1), own);
     h_row += step * h.row_bytes;
-    level_row += step * int(sizeof(Shifts<T>));
+    shift_row += step * int(sizeof(Shifts<T>));
     if constexpr (common) {
       if (full || row >= tile.row) {
         const bool there = active && (full || row < tile.end_row);
@@ -230,9 +230,9 @@ class SsimGradients {
     Rest rest = *at;
     const Shifts<T> own = *in_row(shifts + 2 * radius, slot);
     const Shifts<T> other = *in_row(shifts + min(int(threadIdx.x), 2 * radius), slot);
-    const T s_term = pair.ss * (own.s - other.s), dloss_dd = pair.dd * (own.d - other.d);
-    rest.at[0] += s_term + dloss_dd;
-    if constexpr (gradients == 2) rest.at[1] += s_term - dloss_dd;
+    const T s_term = pair.ss * (own.s - other.s), d_term = pair.dd * (own.d - other.d);
+    rest.at[0] += s_term + d_term;
+    if constexpr (gradients == 2) rest.at[1] += s_term - d_term;
     if (has_halo) *at = rest;
   }
 
@@ -272,8 +272,8 @@ class SsimGradients {
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
-      const T twice_d = (here.x.at[c] - here.y.at[c]) * twice_scale - twice_level.d;
-      const T twice_s = (here.x.at[c] + here.y.at[c]) * twice_scale - twice_level.s;
+      const T twice_d = (here.x.at[c] - here.y.at[c]) * twice_scale - twice_shift.d;
+      const T twice_s = (here.x.at[c] + here.y.at[c]) * twice_scale - twice_shift.s;
       const T s_term = twice_s * plane[0], d_term = twice_d * plane[1];
       x_values.at[c] = (plane[2] + s_term + d_term) * (share[c] * row_share);
       if constexpr (gradients == 2)
@@ -316,9 +316,9 @@ constexpr KernelResources gradients_resources() {
   r.cycles[0] = two ? 410 + 48 * radius : one ? 380 + 28 * radius : 380 + 32 * radius;
   r.cycles[1] = two ? 510 + 85 * radius : one ? 280 + 80 * radius : 420 + 84 * radius;
   r.cycles[2] = two ? 850 + 150 * radius : one ? 860 + 92 * radius : 720 + 172 * radius;
-  r.warming = 0.88;
-  r.beside[0] = 1750;
-  r.beside[1] = 700;
+  r.warmup = 0.88;
+  r.overhead[0] = 1750;
+  r.overhead[1] = 700;
   r.bytes = (2 + gradients) * int(sizeof(T));
   return r;
 }

@@ -183,9 +183,9 @@ constexpr KernelResources losses_resources() {
   r.cycles[0] = 690;
   r.cycles[1] = 680 + 20 * radius;
   r.cycles[2] = 740 + 90 * radius;
-  r.warming = 0.65;
-  r.beside[0] = 3300;
-  r.beside[1] = 820;
+  r.warmup = 0.65;
+  r.overhead[0] = 3300;
+  r.overhead[1] = 820;
   r.bytes = 2 * int(sizeof(T));
   return r;
 }

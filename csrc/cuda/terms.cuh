@@ -113,18 +113,18 @@ LAMP_DEVICE void push_adjoint(const HPair<T>* pairs, const HRest<T, gradients>* 
   const Seen<radius, columns, HRest<T, gradients>> rest(rests);
   LAMP_UNROLL
   for (int c = 0; c < columns; ++c) {
-    const int centre = c + radius;
+    const int center = c + radius;
     auto finish = [&](int k, T along_x) {
       planes[c][k] = push<radius>(sums[k * columns + c], along_x, tap);
     };
-    const T ss = adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].ss; }, tap);
-    const T dd = adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].dd; }, tap);
+    const T ss = adjoint_along_x<radius>([&](int k) { return pair.at[center + k].ss; }, tap);
+    const T dd = adjoint_along_x<radius>([&](int k) { return pair.at[center + k].dd; }, tap);
     finish(0, ss);
     finish(1, dd);
     LAMP_UNROLL
     for (int g = 0; g < gradients; ++g) {
       const T along =
-          adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[g]; }, tap);
+          adjoint_along_x<radius>([&](int k) { return rest.at[center + k].at[g]; }, tap);
       finish(2 + g, rebase(g, along, ss, dd));
     }
   }

@@ -44,9 +44,9 @@ struct KernelResources {
   int block_bytes = 0;    // ... and per block
   int warps_at_once = 0;  // per multiprocessor, as limited by registers
   int cycles[3] = {};     // per row, if a scheduler has 1, 2 and 4 warps
-  double warming = 1;     // share of that for the first 2 radius rows, which yield no result
-  int beside[2] = {};  // cycles per tile outside its rows: per block, and per warp of a scheduler
-  int bytes = 0;       // of DRAM traffic, per pixel
+  double warmup = 1;      // share of that for the first 2 radius rows, which yield no result
+  int overhead[2] = {};  // cycles per tile outside its rows: per block, and per warp of a scheduler
+  int bytes = 0;         // of DRAM traffic, per pixel
 
   constexpr int64_t positions(int threads) const { return int64_t(threads) * columns; }
   constexpr int64_t shared_memory(int threads) const {
@@ -151,18 +151,18 @@ inline double launch_cycles(const KernelResources& r, const Tiling& t, int64_t p
                             const Device& device) {
   const int64_t at_once = r.blocks_at_once(t.threads, device.shared_memory);
   const int64_t blocks = ceil_div(planes * t.strips * t.bands, int64_t(device.multiprocessors));
-  const double warming = 2 * r.radius;
-  const double rows = t.band_height + r.seam() - warming + r.warming * warming;
+  const double warmup = 2 * r.radius;
+  const double rows = t.band_height + r.seam() - warmup + r.warmup * warmup;
   // Cycles of a tile if `some` tiles run on the multiprocessor at once.
   auto tile = [&](int64_t some) {
     const double warps = double(some * (t.threads / kWarp)) / kSchedulers;
     const double four = r.cycles[2] * device.issue_cycles;
     // Few warps stall for about half of the time, whatever an instruction costs.
-    const double partial = (1 + device.issue_cycles) / 2;
-    const double one = r.cycles[0] * partial, two = std::max(r.cycles[1] * partial, four / 2);
+    const double few = (1 + device.issue_cycles) / 2;
+    const double one = r.cycles[0] * few, two = std::max(r.cycles[1] * few, four / 2);
     const double row = warps >= 2 ? two + (four - two) * (warps / 2 - 1)
                                   : one + (two - one) * std::max(warps - 1, 0.0);
-    return rows * row + r.beside[0] + r.beside[1] * std::max(warps, 1.0);
+    return rows * row + r.overhead[0] + r.overhead[1] * std::max(warps, 1.0);
   };
   const int64_t rest = blocks % at_once;
   return double(blocks / at_once) * tile(at_once) + (rest ? tile(rest) : 0);

@@ -343,7 +343,7 @@ def test_targets_are_those_that_wheels_are_built_for():
 
 
 def test_constants_of_the_kernels():
-    assert sources.constant("device.cuh", "kFew") == 32
+    assert sources.constant("device.cuh", "kFlushEvery") == 32
     assert sources.constant("ssim_gradients.cuh", "kAhead") == 3
     assert sources.constant("plan.cu", "kLaunchSeconds") == 0.9e-6
     with pytest.raises(ValueError, match=r"csrc/cuda/plan\.cu defines no kNothing"):

@@ -161,7 +161,7 @@ Case<float> scene(const char* name, const Shape& s, int radius, X x, Y y) {
   return c;
 }
 
-// Each strip has its own brightness and its own offset between the images: a level that is not the
+// Each strip has its own brightness and its own offset between the images: a shift that is not the
 // strip's leaves 1e-7 of their squares in variances of 1e-6.
 void strips_of_their_own(int radius, Kernels& kernels) {
   Random random(3);
@@ -177,7 +177,7 @@ void strips_of_their_own(int radius, Kernels& kernels) {
   width = kernels.strip_width(pixels().p, false, 2);
   auto c = pixels();
   if (width >= s.width) fail(c.name, "there is only one");
-  // Windows that see two strips are no concern of a level.
+  // Windows that see two strips are no concern of a shift.
   for (int64_t i = 0; i < s.height; ++i)
     for (int64_t j = 0; j < s.width; ++j)
       if ((j + radius) % width < 2 * radius) c.weight.set(0, 0, i, j, 0);
@@ -185,8 +185,8 @@ void strips_of_their_own(int radius, Kernels& kernels) {
   check(c, {1e-5, 1e-5, 1e-4});
 }
 
-// The variance of x - y is about 1e-10, and where the level is that of other pixels, which differ less,
-// rounding puts many below 0. Their derivative must survive.
+// The variance of x - y is about 1e-10, and where the shift is that of other pixels, which differ
+// less, rounding puts many below 0. Their derivative must survive.
 void clamped_variance(int radius, Kernels& kernels) {
   Random random(4);
   const Shape s{1, 1, 64, 64};
@@ -200,7 +200,8 @@ void clamped_variance(int radius, Kernels& kernels) {
   check(c, {1e9, 1e-2, 1e-1});
 }
 
-// A level is that of the pixels that count, and among these of those where the images are nearly equal.
+// A shift depends on the pixels that count, and among these on those where the images are nearly
+// equal.
 void uneven_weights(int radius, Kernels& kernels) {
   struct Kind {
     const char* name;

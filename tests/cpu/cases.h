@@ -47,7 +47,7 @@ class Kernels {
   virtual const char* depends_on(int way) const = 0;  // what a result does that differs there
   // Changes what else there is to change, and says how.
   virtual std::string vary(uint64_t) { return ""; }
-  // Columns that have a level of their own, in a call with so many gradients.
+  // Columns that have a shift of their own, in a call with so many gradients.
   virtual int64_t strip_width(const Params& p, bool use_double, int gradients) const = 0;
 };
 

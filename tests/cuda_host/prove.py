@@ -7,7 +7,7 @@ of a block reach the same barriers and shuffles, and none waits forever. Of the 
 sm_75 alone: in later code sentryward does not find out how far a loop goes, so that its form with
 asynchronous copies is not proved; nor does it for any kernel on sm_120. The launch takes the
 kernel's common way. It follows no branch that the images decide on, and the vote on whether a warp
-moves its level is one: what is proved is that the barriers are right where no warp ever does, and
+moves its shift is one: what is proved is that the barriers are right where no warp ever does, and
 where all do in every row. sentryward also reports races, but it cannot resolve addresses that come
 from pointers inside a structure, so that part stays "incomplete": finding races is
 ThreadSanitizer's part.
@@ -57,7 +57,7 @@ def find(program: str) -> str | None:
 def prove(kernel: str, target: int, moves: bool, folder: Path) -> dict[str, Any]:
     """What sentryward says of a kernel compiled for one target; files go to `folder`.
 
-    moves: how warps vote on moving their level.
+    moves: how warps vote on moving their shift.
     """
     ptx, launch = write_input(kernel, target, moves, folder)
     # Its exit status says nothing of what it found.
@@ -133,7 +133,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 result = prove(kernel, target, moves, Path(folder) / "proof")
             found = complaints(result)
-            name = f"{kernel}, sm_{target}, levels {'move' if moves else 'stay'}"
+            name = f"{kernel}, sm_{target}, shifts {'move' if moves else 'stay'}"
             print(f"{name}: {result['checks']}", *found, sep="\n  ", flush=True)
             wrong |= bool(found)
     return int(wrong)
