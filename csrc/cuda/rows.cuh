@@ -99,6 +99,9 @@ LAMP_DEVICE int piece(int i) {
 template <class T, int radius, int columns, bool common>
 class RowReader {
   static constexpr int kPieces = columns + 1;
+  struct Pieces {
+    Raw<T> x[kPieces], y[kPieces];
+  };
 
   const Params& p;
   const Tile tile;
@@ -110,9 +113,6 @@ class RowReader {
   int row, step;         // image row of the next one, and the step to the one after it
   const char *x[kPieces], *y[kPieces];  // address in the next row; only if `common`
   int x_step, y_step;                   // bytes to the following row; only if `common`
-  struct Pieces {
-    Raw<T> x[kPieces], y[kPieces];
-  };
   Pieces buffers[2];
 
   LAMP_DEVICE bool has_piece(int i) const { return i < columns || threadIdx.x < 2 * radius; }

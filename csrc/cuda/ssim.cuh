@@ -45,11 +45,62 @@ class SsimTile {
   static constexpr bool kAdjointInShared = gradients && sizeof(T) == 8;
   static constexpr bool kMomentsInShared = radius >= 5 && sizeof(T) == 8;
 
- public:
   static constexpr int kColumns =
       sizeof(T) == 4 && 2 * kSums <= 160 && (common || gradients < 2) ? 2 : 1;
   static constexpr int kHalo = gradients ? radius : 0;
   static constexpr int kRingRows = gradients ? 2 * radius + 3 : 2;
+
+  using PixelOf = Pixel<T>;
+  using Pixels = Adjacent<PixelOf, kColumns>;
+  using Values = Adjacent<T, kColumns>;
+  using Rest = HRest<T, gradients>;
+  using Pairs = Adjacent<HPair<T>, kColumns>;
+  using Rests = Adjacent<Rest, kColumns>;
+  using AdjointSums =
+      std::conditional_t<kAdjointInShared, SumsInShared<T, radius>, SumsInRegisters<T, radius>>;
+  using MomentSums =
+      std::conditional_t<kMomentsInShared, SumsInShared<T, radius>, SumsInRegisters<T, radius>>;
+
+  // Where this thread writes a gradient next, row after row. `whole`: it can store all of its
+  // columns as one aligned vector.
+  struct Place {
+    T* to;
+    bool whole;
+  };
+
+  // ---- State, in the order of initialization ---------------------------------------------------
+
+  const SsimArguments<T>& a;
+  const Params& p;
+  const Tile tile;
+  const Factors<T, common> factor;
+  const int thread = threadIdx.x;
+  const int positions = blockDim.x * kColumns;
+  const Axis grid_rows, grid_columns;  // of the loss's grid
+
+  // In shared memory, one after the other.
+  double* scratch;  // for block sums
+  PixelOf* ring;    // kRingRows rows of pixels
+  T* h;             // two rows of the planes of h
+
+  SsimConstants<T> constants;
+  RowReader<T, radius, kColumns, common> reader;
+  const Edges edge_rows;
+  MomentWindows<T, radius, kColumns, MomentSums> windows;
+  AdjointSums adjoint_sums[kPlanes * kColumns + 1];
+  Sum<T> sums[kMetrics];  // by metric
+
+  // For each of this thread's window positions: the factor of its slope, and whether its loss
+  // counts in this tile.
+  T own_factor[kColumns];
+  bool counted[kColumns];
+  bool active;        // whether this thread has any pixels
+  int column_offset;  // from its own columns to those whose adjoint it computes
+  T share[kColumns];  // of the adjoint, for each pixel
+
+  Place input_gradient, target_gradient;
+
+ public:
   static constexpr KernelResources resources() {
     constexpr int kInShared =
         2 * radius * (4 * kMomentsInShared + kPlanes * kAdjointInShared) * kColumns;
@@ -76,54 +127,6 @@ class SsimTile {
     return r;
   }
 
- private:
-  using PixelOf = Pixel<T>;
-  using Pixels = Adjacent<PixelOf, kColumns>;
-  using Values = Adjacent<T, kColumns>;
-  using Rest = HRest<T, gradients>;
-  using Pairs = Adjacent<HPair<T>, kColumns>;
-  using Rests = Adjacent<Rest, kColumns>;
-  using AdjointSums =
-      std::conditional_t<kAdjointInShared, SumsInShared<T, radius>, SumsInRegisters<T, radius>>;
-  using MomentSums =
-      std::conditional_t<kMomentsInShared, SumsInShared<T, radius>, SumsInRegisters<T, radius>>;
-
-  const SsimArguments<T>& a;
-  const Params& p;
-  const Tile tile;
-  const Factors<T, common> factor;
-  const int thread = threadIdx.x;
-  const int positions = blockDim.x * kColumns;
-  const Axis grid_rows, grid_columns;  // of the loss's grid
-
-  double* scratch;
-  PixelOf* ring;
-  T* h;
-  SsimConstants<T> constants;
-  RowReader<T, radius, kColumns, common> reader;
-  const Edges edge_rows;
-  MomentWindows<T, radius, kColumns, MomentSums> windows;
-  AdjointSums adjoint_sums[kPlanes * kColumns + 1];
-  Sum<T> sums[kMetrics];  // by metric
-
-  // For each of this thread's window positions: the factor of its slope, and whether its loss
-  // counts in this tile.
-  T own_factor[kColumns];
-  bool counted[kColumns];
-  // Whether this thread has any pixels, and each pixel's share of the adjoint.
-  bool active;
-  int column_offset;  // from its own columns to those whose adjoint it computes
-  T share[kColumns];
-
-  // Where this thread writes a gradient next, row after row. `whole`: it can store all of its
-  // columns as one aligned vector.
-  struct Place {
-    T* to;
-    bool whole;
-  };
-  Place input_gradient, target_gradient;
-
- public:
   LAMP_DEVICE SsimTile(const SsimArguments<T>& arguments, unsigned char* shared)
       : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)), factor(p, tile.image),
         grid_rows(grid_axis(p, p.height)), grid_columns(grid_axis(p, p.width)),

@@ -68,7 +68,7 @@ class SsimGradients {
   bool has_halo;
   int halo_place;
 
-  Shifts<T> twice_shift;
+  Shifts<T> twice_shift;  // the shifts of this tile's gradient, doubled
 
   // The next pixels to load, and the next gradients to store.
   const char *x, *y;
@@ -113,7 +113,7 @@ class SsimGradients {
   LAMP_DEVICE void run(unsigned char* shared) {
     // Row v of h completes row v - radius of the gradient.
     int v = tile.row - radius, slot = 0, free_slot = 0;
-    // Twice the shift that this tile's gradient is relative to, in the first group of copies.
+    // Twice the shifts that this tile's gradient is relative to, in the first group of copies.
     auto* const here = reinterpret_cast<Shifts<T>*>(shared + kRows * row_bytes);
     copy_ahead(Copy<Shifts<T>>{here, reinterpret_cast<const char*>(a.shifts_of(tile) + tile.row),
                                threadIdx.x == 0, true});
