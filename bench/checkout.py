@@ -1,4 +1,4 @@
-"""Where the parts of this checkout are, and how Python finds those that are not installed."""
+"""The folders of this checkout, and the only place in bench/ that changes the import path."""
 
 import os
 import sys
@@ -10,11 +10,11 @@ PYTHON = ROOT / "python"  # the training program
 
 
 def search_first(folder: Path) -> None:
-    """Let imports find what is in `folder`, also where another version of it is installed."""
+    """Import from `folder` first, even if another version of a package is installed."""
     sys.path.insert(0, str(folder))
 
 
 def python_path() -> dict[str, str]:
-    """The environment in which a child process finds the package, bench/ and python/."""
+    """Environment variables that let a child process import the package, bench/ and python/."""
     places = [*map(str, (ROOT, BENCH, PYTHON)), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(place for place in places if place)}

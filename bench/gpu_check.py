@@ -1,27 +1,27 @@
-"""Test and measure on a machine with an NVIDIA GPU, within a few minutes, offline.
+"""Test and measure on a machine with an NVIDIA GPU, in a few minutes and offline.
 
 python bench/gpu_check.py --out runs/gpu
-python bench/gpu_check.py --device cpu --quick    a rehearsal of it on a machine without a GPU
+python bench/gpu_check.py --device cpu --quick    a rehearsal on a machine without a GPU
 
-Where `make gpu-bundle` has left a bundle, nothing is built here; else nvcc and a C++ compiler have
-to be there, beside PyTorch, pytest and hypothesis. Steps, each within its share of the time and
-none left out without a word:
+If `make gpu-bundle` wrote a bundle, nothing is built here; otherwise nvcc and a C++ compiler are
+required, in addition to PyTorch, pytest and hypothesis. Each step gets a share of the time, and a
+skipped step reports its reason:
 
-    environment   what the machine is
-    build         the bundle's libraries put in place; else the kernels, for this device alone
-    native        what shows first whether the native kernels compute the right thing
-    sanitizer     NVIDIA's compute-sanitizer, where it is installed
-    sweep         every tiling of the sweep program, and the clocks beside it
-    counters      hardware counters by Nsight Compute, where it is installed
+    environment   describes the machine
+    build         installs the bundle's libraries, or builds the kernels for this device only
+    native        the tests that most quickly show whether the native kernels are correct
+    sanitizer     NVIDIA's compute-sanitizer, if installed
+    sweep         all tilings of the sweep program, while recording the GPU clocks
+    counters      hardware counters from Nsight Compute, if installed
     timing        this library, torch.compile, plain PyTorch and other packages, on the device
-    calls         the wall clock of calls in a loop, eager and replayed
+    calls         wall-clock time of calls in a loop, eager and replayed from a CUDA graph
     training      a training step of an autoencoder
-    autotune      the tiles that Triton's own search chooses
+    autotune      the tiles that Triton autotuning selects
     suite         the rest of the test suite, native before Triton
 
-`--steps` chooses some of them. A step that overruns is ended, and the next one begins. The folder
-gets results.json, anew after each step; sweep.jsonl and counters.csv, raw; and table.txt. The exit
-status is 0 if every step passed or was left out for a reason that is no fault.
+`--steps` selects some of them. A step that exceeds its time is killed, and the next one starts. The
+output folder receives results.json, rewritten after each step; sweep.jsonl and counters.csv, the
+raw data; and table.txt. The exit status is 0 if no step failed or timed out; some may be skipped.
 """
 
 import argparse
@@ -41,8 +41,8 @@ from device import counters, sanitizer, sweep, table, testing
 from device.bundle import FOLDER, Bundle
 from device.phases import (
     FAILED,
-    LEFT_OUT,
     PASSED,
+    SKIPPED,
     Budget,
     Ended,
     Job,
@@ -55,7 +55,7 @@ SCHEMA = 2
 
 
 class Check:
-    """The steps in their order, and what they found."""
+    """Runs the steps in order and collects their results."""
 
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
         self._arguments = arguments
@@ -64,7 +64,7 @@ class Check:
         self._out: Path = arguments.out
         self._bundle = Bundle.find(arguments.bundle)
         self._sweep_program = self._bundle.sweep if self._bundle else None
-        # The environment is not left out: the others need to know that there is a device.
+        # The environment step always runs: the others need to know about the device.
         chosen = [s for s in Budget.WEIGHTS if s == "environment" or s in arguments.steps]
         weighted = [s for s in chosen if s != "build" or not (self._bundle or arguments.no_build)]
         self._steps = chosen
@@ -79,14 +79,14 @@ class Check:
         }
 
     def run(self) -> bool:
-        """All steps; whether none failed and none overran."""
+        """Run all steps; return whether none failed or timed out."""
         if self._bundle:
             places = [*self._bundle.unpack(self._folder / "packages"), os.environ.get("PYTHONPATH")]
             os.environ["PYTHONPATH"] = os.pathsep.join(place for place in places if place)
         good = True
         for name in Budget.WEIGHTS:
             phase = self._phase(name, getattr(self, f"_{name}"))
-            good = good and phase.status in (PASSED, LEFT_OUT)
+            good = good and phase.status in (PASSED, SKIPPED)
             self.report["phases"].append(phase.summary())
             if phase.details:
                 self.report[name] = phase.details
@@ -97,18 +97,18 @@ class Check:
 
     def _phase(self, name: str, function: Callable[[float, Path], Phase]) -> Phase:
         if name not in self._steps:
-            return Phase(name, LEFT_OUT, "not among --steps")
+            return Phase(name, SKIPPED, "not selected by --steps")
         begun, limit = self._budget.elapsed(), self._budget.limit(name)
         folder = self._folder / name
         folder.mkdir()
         problem = self.report.get("environment", {}).get("problem")
         if problem:
-            phase = Phase(name, LEFT_OUT, problem)
+            phase = Phase(name, SKIPPED, problem)
         else:
-            print(f"[{begun:4.0f} s] {name}, {limit:.0f} s at most", file=sys.stderr, flush=True)
+            print(f"[{begun:4.0f} s] {name}, at most {limit:.0f} s", file=sys.stderr, flush=True)
             try:
                 phase = function(limit, folder)
-            except Exception:  # a fault of the check must not end it
+            except Exception:  # a bug in one step must not end the check
                 phase = Phase(name, FAILED, traceback.format_exc(limit=-3))
         phase.name, phase.limit, phase.seconds = name, limit, self._budget.elapsed() - begun
         return phase
@@ -118,18 +118,18 @@ class Check:
         ended = self._program("environment", out, limit, folder)
         details = _read(out)
         if ended.returncode != 0 or not details:
-            told = ended.output[-500:] or ended.state
-            details.setdefault("problem", f"the device cannot be used: {told}")
+            output = ended.output[-500:] or ended.state
+            details.setdefault("problem", f"the device cannot be used: {output}")
         return ending(ended, details, details.get("problem", ""))
 
     def _build(self, limit: float, folder: Path) -> Phase:
         if self._bundle:
             installed = self._bundle.install(ROOT / "lamp_kernels")
-            details = {"bundle": installed, "report": self._installed(folder)}
-            return Phase("build", PASSED, details=details)
+            found = {"bundle": installed, "report": self._installed(folder)}
+            return Phase("build", PASSED, details=found)
         if self._arguments.no_build:
             return Phase(
-                "build", LEFT_OUT, "--no-build", details={"report": self._installed(folder)}
+                "build", SKIPPED, "--no-build", details={"report": self._installed(folder)}
             )
         environment = {"LAMP_KERNELS_NATIVE": "1", "LAMP_KERNELS_CUDA": "0"}
         environment["MAX_JOBS"] = str(len(os.sched_getaffinity(0)))
@@ -137,20 +137,20 @@ class Check:
             devices = self.report["environment"]["devices"]
             targets = sorted({device["capability"] for device in devices})
             environment |= {"LAMP_KERNELS_CUDA": "1", "TORCH_CUDA_ARCH_LIST": ";".join(targets)}
-        # --force: what was built for other targets counts as up to date.
+        # --force: otherwise a build for other targets counts as up to date.
         command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--force"]
         (ended,) = run_all([Job("build", command, environment)], limit=limit, folder=folder)
-        details = {
+        details: dict[str, Any] = {
             "command": " ".join(["python", *command[1:]]),
             "environment": environment,
             "failed": ended.returncode != 0,
             "output": ended.output,
             "report": self._installed(folder),
         }
-        return ending(ended, details, "what was built before is what is tested and measured")
+        return ending(ended, details, "testing and measuring the previous build instead")
 
     def _installed(self, folder: Path) -> str:
-        """What the package says of itself."""
+        """The package's own report on its backends."""
         program = "from lamp_kernels import backends; print(backends.report())"
         job = Job("installed", [sys.executable, "-c", program])
         (ended,) = run_all([job], limit=30.0, folder=folder)
@@ -158,7 +158,7 @@ class Check:
 
     def _native(self, limit: float, folder: Path) -> Phase:
         if self._device == "cpu":
-            return Phase("native", LEFT_OUT, "not on this device: the CUDA kernels' own tests")
+            return Phase("native", SKIPPED, "not available on the CPU: tests the CUDA kernels")
         return testing.run(self._device, folder, limit, first=True)
 
     def _sanitizer(self, limit: float, folder: Path) -> Phase:
@@ -195,8 +195,8 @@ class Check:
 
     def _autotune(self, limit: float, folder: Path) -> Phase:
         if self._device == "cpu":
-            return Phase("autotune", LEFT_OUT, "not on this device: Triton's interpreter is no GPU")
-        # Keys alone: what other steps compiled is in Triton's cache, what was timed is not.
+            return Phase("autotune", SKIPPED, "not available on the CPU: times Triton kernels")
+        # Triton's cache keeps compiled kernels but no timings, so every candidate is timed here.
         return self._measure("autotune", limit, folder, {"LAMP_KERNELS_TRITON_AUTOTUNE": "1"})
 
     def _suite(self, limit: float, folder: Path) -> Phase:
@@ -206,9 +206,9 @@ class Check:
     def _measure(
         self, name: str, limit: float, folder: Path, environment: Mapping[str, str] | None = None
     ) -> Phase:
-        """A measuring program, told to end by itself before it is ended."""
+        """Run a measuring program that ends by itself before the time limit kills it."""
         out = folder / f"{name}.json"
-        flags = ["--seconds", f"{0.85 * limit:.0f}"]  # the rest is for its start and last round
+        flags = ["--seconds", f"{0.85 * limit:.0f}"]  # the rest is for startup and the last round
         flags += ["--quick"] if self._arguments.quick else []
         return ending(self._program(name, out, limit, folder, flags, environment), _read(out))
 
@@ -228,7 +228,7 @@ class Check:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a program wrote, as far as it came: it may have been ended in the middle of a file."""
+    """What a program has written; empty if it was killed in the middle of writing."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -237,28 +237,31 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def write(report: dict[str, Any], folder: Path) -> None:
-    """Write the file anew, and the table of what it says so far."""
+    """Rewrite the results file and the table of the results so far."""
     text = json.dumps(report, indent=1, ensure_ascii=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
     (folder / "table.txt").write_text(table.text(report) + "\n", encoding="utf-8")
 
 
 def main() -> int:
-    """Run the check, print the table, and say by the exit status whether all is well."""
+    """Run the check and print the table; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu", metavar="FOLDER")
-    parser.add_argument("--minutes", type=float, default=9.6, help="altogether (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=9.6, help="in total (%(default)s)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="a few tests and small shapes")
-    parser.add_argument("--no-build", action="store_true", help="take what was built before")
-    parser.add_argument("--bundle", type=Path, default=FOLDER, help="of gpu-bundle")
+    parser.add_argument("--no-build", action="store_true", help="use the previous build")
     parser.add_argument(
-        "--tests", nargs="+", metavar="FILE", help="the suite: these instead of all"
+        "--bundle",
+        type=Path,
+        default=FOLDER,
+        help="folder that make gpu-bundle wrote (%(default)s)",
     )
+    parser.add_argument("--tests", nargs="+", metavar="FILE", help="test files of the suite (all)")
     parser.add_argument(
-        "--steps", type=_steps, default=list(Budget.WEIGHTS), help="a,b,c: these instead of all"
+        "--steps", type=_steps, default=list(Budget.WEIGHTS), help="comma-separated steps (all)"
     )
     arguments = parser.parse_args()
     needed = ["torch"]
@@ -267,8 +270,8 @@ def main() -> int:
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         parser.error(
-            f"{sys.executable} has no {', '.join(missing)}: call this with the Python that has "
-            "them, as in `make gpu-check PYTHON=.venv/bin/python`"
+            f"{sys.executable} has no {', '.join(missing)}: use a Python that has them, as in "
+            "`make gpu-check PYTHON=.venv/bin/python`"
         )
     if arguments.minutes <= 0:
         parser.error(f"--minutes must be positive, got {arguments.minutes}")
@@ -277,7 +280,7 @@ def main() -> int:
         check = Check(arguments, Path(folder))
         good = check.run()
     print(table.text(check.report))
-    print(f"\nwritten: {arguments.out}")
+    print(f"\nwrote {arguments.out}")
     return 0 if good else 1
 
 
@@ -286,7 +289,7 @@ def _steps(text: str) -> list[str]:
     unknown = [name for name in names if name not in Budget.WEIGHTS]
     if unknown:
         known = ", ".join(Budget.WEIGHTS)
-        raise argparse.ArgumentTypeError(f"no step {', '.join(unknown)}; there are {known}")
+        raise argparse.ArgumentTypeError(f"steps must be among {known}, got {', '.join(unknown)}")
     return names
 
 

@@ -1,8 +1,8 @@
-"""The README's GPU table and plot from the JSON of a run of gpu_check.
+"""Write the README's GPU table and plot from the results of a gpu_check run.
 
 python bench/gpu_report.py --results bench/results
 
-A run's results.json is committed as bench/results/<card>.json; the newest one counts.
+A run's results.json is committed as bench/results/<card>.json; the newest one is used.
 """
 
 import argparse
@@ -20,14 +20,14 @@ Report = dict[str, Any]
 
 
 def newest(folder: Path) -> Report | None:
-    """The newest run of gpu_check with timings, or None; other benchmarks lie there, too."""
+    """The newest run of gpu_check with timings, or None; skips results of other benchmarks."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
     runs = [run for run in found if "phases" in run and _timed(run)]
     return max(runs, key=lambda run: run["date"], default=None)
 
 
 def markdown(run: Report, plots: list[str]) -> str:
-    """The block: date, card and versions, then a row for each contestant."""
+    """The README's block: card, date and versions, then one row per contestant."""
     about = run["environment"]
     card = about["devices"][0]["name"] if about["devices"] else "no GPU"
     smi = (about.get("nvidia_smi") or "").splitlines()
@@ -38,7 +38,7 @@ def markdown(run: Report, plots: list[str]) -> str:
     lines = [
         f"{card}, {run['date'][:10]}, driver {driver}, CUDA {about.get('cuda_of_torch')}, torch "
         f"{packages.get('torch')}, triton {packages.get('triton')}. Medians in ms of {BOTH}, "
-        f"float32, interleaved; {run['timing']['how']}. Forward alone in brackets.",
+        f"float32, interleaved; {run['timing']['how']}. In brackets: forward only.",
         "",
         "| " + " | ".join(head) + " |",
         "|---" * len(head) + "|",
@@ -51,7 +51,7 @@ def markdown(run: Report, plots: list[str]) -> str:
 
 
 def _timed(run: Report) -> list[Report]:
-    """Cold float32 rows that were measured."""
+    """The measured float32 rows with a cold cache."""
     rows = run.get("timing", {}).get("speed", [])
     return [
         row
@@ -67,7 +67,7 @@ def _cell(rows: list[Report], shape: tuple[int, ...]) -> str:
 
 
 def draw(run: Report, path: Path) -> None:
-    """Bars of forward + backward by shape."""
+    """Draw bars of forward + backward for each shape."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -89,14 +89,14 @@ def draw(run: Report, path: Path) -> None:
 
 
 def main() -> None:
-    """Write, or say that there is nothing to write."""
+    """Update the README and the plot, or report that there are no results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
-    parser.add_argument("--root", type=Path, default=ROOT, help="where README.md and docs/ lie")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder with README.md and docs/")
     arguments = parser.parse_args()
     run = newest(arguments.results)
     if run is None:
-        print("no results of a GPU: README.md unchanged")
+        print("no GPU results: README.md unchanged")
         return
     block = markdown(run, ["docs/gpu-speed.png"])
     changed = update_readme(arguments.root / "README.md", block, BEGIN, END)

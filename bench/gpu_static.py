@@ -1,15 +1,15 @@
-"""What the compiled CUDA kernels need and how fast they can be, told without a GPU.
+"""Report the resources and predicted times of the compiled GPU kernels, without a GPU.
 
 python bench/gpu_static.py              # all variants and targets, 10 to 20 minutes
 python bench/gpu_static.py --quick      # float32, window 11: 2 minutes
 python bench/gpu_static.py --targets 90
-python bench/gpu_static.py --triton     # the Triton kernels anew, the others as --out has them
+python bench/gpu_static.py --triton     # update the Triton kernels; keep the rest of --out
 python bench/gpu_static.py --out bench/static_analysis/figures.json --markdown docs/gpu_static.md
 
-The Triton kernels stand in the same tables where Triton is installed; --triton compiles these
-alone, and needs nothing else. For the CUDA kernels nvcc is needed, and for the counts of
-instructions cuobjdump and nvdisasm, which the toolkit brings (on PyPI: nvidia-cuda-cuobjdump,
-nvidia-cuda-nvdisasm). Exits with 1 if a kernel spills registers.
+If Triton is installed, the report includes the Triton kernels; --triton compiles only these and
+requires nothing else. The CUDA kernels require nvcc; counting their instructions also requires
+cuobjdump and nvdisasm, which come with the CUDA toolkit (on PyPI: nvidia-cuda-cuobjdump,
+nvidia-cuda-nvdisasm). Exits with status 1 if a kernel spills registers.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from static_analysis.report import markdown, text
 
 
 def main() -> int:
-    """The command line; returns the exit status."""
+    """Parse the command line, report, and return the exit status."""
     arguments = _arguments()
     if arguments.from_json is not None:
         results = json.loads(arguments.from_json.read_text(encoding="utf-8"))
@@ -42,10 +42,10 @@ def main() -> int:
                 print(f"gpu_static: {error}", file=sys.stderr)
                 return 2
             if tools.cuobjdump is None:
-                print("no cuobjdump: instructions are not counted, no time is predicted")
+                print("cuobjdump was not found: no instructions are counted, no times predicted")
             results = collect(tools, arguments.targets, arguments.quick, _say)
         if arguments.triton or importlib.util.find_spec("triton") is not None:
-            search_first(ROOT)  # an installed lamp_kernels may have other kernels
+            search_first(ROOT)  # an installed lamp_kernels may have different kernels
             from static_analysis import triton
 
             results["triton"] = triton.collect(arguments.targets, triton.AMD, arguments.quick, _say)
@@ -54,10 +54,10 @@ def main() -> int:
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        print(f"\nwritten: {arguments.out}")
+        print(f"\nwrote {arguments.out}")
     if arguments.markdown is not None:
         arguments.markdown.write_text(markdown(results), encoding="utf-8")
-        print(f"written: {arguments.markdown}")
+        print(f"wrote {arguments.markdown}")
     kernels = [
         *results.get("variants", []),
         *results.get("two_kernel", []),
@@ -85,21 +85,21 @@ def _rounded(value: Any) -> Any:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="float32 and window 11 alone")
-    parser.add_argument("--triton", action="store_true", help="compile the Triton kernels alone")
+    parser.add_argument("--quick", action="store_true", help="only float32 and window 11")
+    parser.add_argument("--triton", action="store_true", help="compile only the Triton kernels")
     parser.add_argument(
         "--targets",
         type=int,
         nargs="+",
         choices=list(TARGETS),
         default=list(TARGETS),
-        help="compute capabilities, default: all",
+        help="compute capabilities (all)",
     )
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--markdown", type=Path, help="Markdown file to write")
-    parser.add_argument("--from-json", type=Path, help="compile nothing, show these results")
-    parser.add_argument("--nvcc", help="default: of PATH or CUDA_HOME")
-    parser.add_argument("--cuobjdump", help="default: of PATH, CUDA_HOME or this environment")
+    parser.add_argument("--from-json", type=Path, help="compile nothing; show these results")
+    parser.add_argument("--nvcc", help="path of nvcc; default: from PATH or CUDA_HOME")
+    parser.add_argument("--cuobjdump", help="path; default: from PATH, CUDA_HOME or pip")
     return parser.parse_args()
 
 

@@ -1,5 +1,5 @@
-// The CPU kernel by itself, again and again, for a profiler: float32, window 11, "reflect",
-// amplified, the input's gradient, (8, 3, 256, 256), one thread. Prints ns per element.
+// Runs the CPU kernel by itself in a loop, for a profiler: float32, window 11, "reflect", amplified,
+// gradient of the input, (8, 3, 256, 256), one thread. Prints ns per element.
 //
 //   kernel_profile SECONDS
 #include <chrono>

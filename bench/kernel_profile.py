@@ -1,6 +1,6 @@
-"""Where the CPU kernel's time goes, stage by stage: perf's samples of the kernel by itself.
+"""Profile the stages of the CPU kernel: perf samples of the kernel running by itself.
 
-python bench/kernel_profile.py                  # needs g++ and perf (Debian: linux-perf)
+python bench/kernel_profile.py                  # requires g++ and perf (Debian: linux-perf)
 LAMP_KERNELS_CPU_ISA=avx2 python bench/kernel_profile.py
 """
 
@@ -14,20 +14,20 @@ from pathlib import Path
 from checkout import ROOT
 
 SECONDS = 10
-# As setup.py has them, but with the names of functions left in.
+# As in setup.py, but keeping function names.
 FLAGS = ["-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-g1"]
 STAGES = {
-    "convolve_row": "rows read, difference and sum",
+    "convolve_row": "read rows, form difference and sum",
     "convolve_pixels": "windows along x",
     "statistics": "windows along y, loss, h planes",
     "adjoint_x": "adjoint along x",
     "adjoint_y": "adjoint along y",
-    "pixel_row": "gradient written",
+    "pixel_row": "write gradient",
 }
 
 
 def main() -> int:
-    """Compile, sample, print a table."""
+    """Compile, sample and print a table; return the exit status."""
     for tool in ("g++", "perf"):
         if shutil.which(tool) is None:
             print(f"{tool} is not installed", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a call costs beyond the kernel: a (1, 1, 32, 32) image against an empty operator pair.
+"""Measure call overhead: each loss on a (1, 1, 32, 32) image against an empty operator pair.
 
 python bench/overhead.py
 """
@@ -13,13 +13,13 @@ from torch import Tensor
 from lamp_kernels import AmplifiedMSELoss, AmplifiedSSIMLoss
 
 SHAPE = (1, 1, 32, 32)
-CALLS = 200  # in a row, timed together
+CALLS = 200  # consecutive calls timed together
 ROUNDS = 25
 
 
 @torch.library.custom_op("lamp_kernels_bench::empty", mutates_args=())
 def empty(input: Tensor, target: Tensor) -> Tensor:
-    """Nothing: a scalar that does not depend on its images."""
+    """Do nothing: return a scalar that does not depend on the images."""
     return input.new_zeros(())
 
 
@@ -30,7 +30,7 @@ def _(input: Tensor, target: Tensor) -> Tensor:
 
 @torch.library.custom_op("lamp_kernels_bench::empty_backward", mutates_args=())
 def empty_backward(upstream: Tensor, input: Tensor) -> Tensor:
-    """Nothing again: a gradient of zeros."""
+    """Do nothing: return a gradient of zeros."""
     return torch.zeros_like(input)
 
 
@@ -46,7 +46,7 @@ empty.register_autograd(
 
 
 def seconds(function: Callable[[Tensor, Tensor], Tensor], input: Tensor, target: Tensor) -> float:
-    """Time of one forward + backward, the mean of many."""
+    """Seconds of one forward + backward, averaged over CALLS calls."""
     start = perf_counter()
     for _ in range(CALLS):
         input.grad = None
@@ -55,9 +55,9 @@ def seconds(function: Callable[[Tensor, Tensor], Tensor], input: Tensor, target:
 
 
 def main() -> None:
-    """Print the median times and what they are beyond the empty pair's."""
+    """Print the median times and their difference from the empty pair's."""
     input, target = torch.rand(SHAPE, requires_grad=True), torch.rand(SHAPE)
-    contestants = {
+    contestants: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "empty operator pair": empty,
         "torch.nn.MSELoss": torch.nn.MSELoss(),
         "AmplifiedMSELoss": AmplifiedMSELoss(),
@@ -67,7 +67,7 @@ def main() -> None:
     for round in range(ROUNDS + 1):
         for name, function in contestants.items():
             elapsed = seconds(function, input, target)
-            if round:  # the first calls set things up
+            if round:  # the first round is a warm-up
                 times[name].append(elapsed)
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"{SHAPE}, forward + backward, torch {torch.__version__}")

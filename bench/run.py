@@ -1,13 +1,12 @@
-"""Benchmarks against other packages, interleaved in one process.
+"""Compare this library with other packages, interleaved in one process.
 
-python bench/run.py                                # all of it, about 12 minutes
+python bench/run.py                                # everything, about 12 minutes
 python bench/run.py --quick                        # about a minute
-python bench/run.py --only lamp_kernels pytorch    # contestants whose names begin so
-python bench/run.py --readme bench/results         # no measurement: README's table and plots
+python bench/run.py --only lamp_kernels pytorch    # contestants with these name prefixes
+python bench/run.py --readme bench/results         # no measurement: update README and plots
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
@@ -19,27 +18,27 @@ from suite.table import markdown, text, update_readme
 
 
 def main() -> None:
-    """The command line."""
+    """Parse the command line, then measure or update the README."""
     arguments = _arguments()
     if arguments.readme is not None:
         _write_readme(arguments.readme, arguments.root)
         return
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    search_first(PYTHON)  # whose network is trained for a step
+    search_first(PYTHON)  # for the network of the training step
     results = files.collect(QUICK if arguments.quick else FULL, arguments.only)
     files.write(results, arguments.out)
     print(text(results))
-    print(f"\nwritten: {arguments.out}")
+    print(f"\nwrote {arguments.out}")
     if arguments.plots is not None:
-        from suite.plots import draw  # matplotlib is not needed for figures in numbers
+        from suite.plots import draw  # imported here because only plots need matplotlib
 
         for name, _ in draw(results, arguments.plots):
-            print(f"written: {arguments.plots / name}")
+            print(f"wrote {arguments.plots / name}")
 
 
 def _write_readme(folder: Path, root: Path) -> None:
-    """Make docs/bench-*.png and the README's block from the newest committed results."""
+    """Write docs/bench-*.png and the README's block from the newest committed results."""
     from suite.plots import draw
 
     results = files.newest(folder)
@@ -59,30 +58,30 @@ def _arguments() -> argparse.Namespace:
         "--only",
         nargs="+",
         metavar="NAME",
-        help="beginnings of names, from: "
+        help="name prefixes of contestants: "
         + "; ".join(contestant.name for contestant in CONTESTANTS),
     )
-    parser.add_argument("--threads", type=int, help="threads of torch; default: torch's own choice")
+    parser.add_argument("--threads", type=int, help="torch threads; default: torch's choice")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/bench/results.json"), help="default: %(default)s"
     )
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="also draw, to this folder")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="also draw plots here")
     parser.add_argument(
         "--readme",
         type=Path,
         metavar="FOLDER",
-        help="measure nothing; README and docs/ from the newest results in FOLDER",
+        help="measure nothing; update README and docs/ from the newest results in FOLDER",
     )
-    parser.add_argument("--root", type=Path, default=ROOT, help="where README.md and docs/ lie")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder with README.md and docs/")
     arguments = parser.parse_args()
     if arguments.threads is not None and arguments.threads < 1:
         parser.error(f"--threads must be at least 1, got {arguments.threads}")
     if arguments.only is not None and not any(
         contestant.name.startswith(tuple(arguments.only)) for contestant in CONTESTANTS
     ):
-        parser.error(f"--only {' '.join(arguments.only)} names no contestant")
+        parser.error(f"--only must match a contestant, got {' '.join(arguments.only)}")
     return arguments
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,12 +1,12 @@
-// Times the SSIM kernels, stand-alone and without torch, over shapes, designs and tilings, and
-// compares each gradient with the first one. A JSON object a line, to stdout.
+// Times the SSIM kernels, without torch, over shapes, designs and tilings, and compares each gradient
+// with the first one. Writes one JSON object per line to stdout.
 //
 //   nvcc -O3 -std=c++20 -arch=sm_90 -Icsrc bench/sweep.cu csrc/cuda/*.cu -o sweep
-//   sweep           all of it: the tiles that the library takes, then others
-//   sweep --only    the library's tiles for the first shapes, a launch or two of each: for a profiler
-//   sweep --check   small shapes, every design and block size once: for a sanitizer
+//   sweep           everything: the tiles that the library chooses, then others
+//   sweep --only    for a profiler: the library's tiles for the first shapes, one or two launches each
+//   sweep --check   for a sanitizer: small shapes, every design and block size once
 //
-// Tests run it on the CPU (tests/cuda_host/test_sweep.py), where no time passes.
+// Tests run it on the CPU (tests/cuda_host/test_sweep.py), where all times are zero.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -31,7 +31,7 @@ void ok(cudaError_t status, const char* what) {
   std::exit(1);
 }
 
-// Memory of the device, and its way from and to the host.
+// Device memory with copies from and to the host.
 class Memory {
  public:
   explicit Memory(size_t bytes) : bytes_(bytes) {
@@ -56,7 +56,7 @@ class Memory {
   size_t bytes_;
 };
 
-// Milliseconds of what is called between two events.
+// Milliseconds that a function takes between two events.
 class Clock {
  public:
   Clock() { ok(cudaEventCreate(&begin_), "event"), ok(cudaEventCreate(&end_), "event"); }
@@ -82,13 +82,13 @@ struct Shape {
   int64_t size() const { return batch * channels * height * width; }
 };
 
-// Images, gradient and factors of one shape, and the call that computes it.
+// Images, gradient and factors of one shape, and the parameters of the call.
 class Problem {
  public:
   Problem(const Shape& shape, Border border, int gradients)
       : shape_(shape), gradients_(gradients), x_(bytes()), y_(bytes()), gradient_(bytes()),
         factors_(size_t(shape.batch) * sizeof(float)) {
-    // A texture, and the same with noise: the least significant bits of a linear congruence.
+    // A texture, and the same with noise, from a linear congruential generator.
     std::vector<float> x(size_t(shape.size())), y(x.size());
     uint32_t state = 1;
     auto uniform = [&] {
@@ -122,7 +122,7 @@ class Problem {
   }
 
   void poison() { gradient_.fill(0xff); }  // NaN
-  // Relative, in L2: how far the gradient is from the first one that this is asked of.
+  // Relative L2 distance of the gradient from the first one for which this was called.
   double error() {
     if (!gradients_) return 0;
     const std::vector<float> found = gradient_.floats();
@@ -171,7 +171,7 @@ class Sweep {
   }
 
  private:
-  static constexpr size_t kFlushed = size_t(256) << 20;  // more than any L2 cache holds
+  static constexpr size_t kFlushed = size_t(256) << 20;  // larger than any L2 cache
 
   Scope scope_;
   Device device_;
@@ -181,7 +181,7 @@ class Sweep {
   void shape(const Shape& s, Border border, int gradients) {
     Problem problem(s, border, gradients);
     for (const Design design : {Design::one, Design::two}) {
-      if (!gradients && design == Design::one) continue;  // there is no such kernel in float32
+      if (!gradients && design == Design::one) continue;  // no such kernel exists in float32
       try {
         tilings(problem, s, design);
       } catch (const std::exception& error) {
@@ -192,7 +192,7 @@ class Sweep {
     }
   }
 
-  // The library's own, then blocks of other sizes and other numbers of bands.
+  // The library's own tiling, then other block sizes and numbers of bands.
   void tilings(Problem& problem, const Shape& s, Design design) {
     Call call(problem.p, false, device_, design);
     const Plan own = call.plan();
@@ -205,7 +205,7 @@ class Sweep {
         const Tiling tiling = tiling_of(problem.p, r, warps, bands, device_);
         if (!tiling.threads || tiling.bands == last) continue;
         last = tiling.bands;
-        // What leaves most of the device idle is slow, and tells nothing.
+        // Tilings that leave most of the device idle are slow and tell nothing.
         const int64_t busy = s.batch * s.channels * tiling.tiles_per_plane() * warps;
         if (scope_ == Scope::all && busy < device_.multiprocessors / 2) continue;
         Plan plan = own;
@@ -235,7 +235,7 @@ class Sweep {
       const int rounds = own ? 20 : 5;
       std::vector<double> times;
       for (int i = 0; i < rounds; ++i) {
-        cache_.fill(i);  // what the L2 cache held is gone
+        cache_.fill(i);  // evicts everything from the L2 cache
         times.push_back(clock_(launch));
       }
       std::sort(times.begin(), times.end());

@@ -1,12 +1,12 @@
-"""What windows on tensor cores would cost in digits: TF32 and its threefold split, emulated.
+"""Emulate the accuracy of windows on tensor cores: TF32, and its split into three products.
 
 python bench/tf32.py
 
-The Triton kernels compute windows in float32 (docs/triton_counts.md). The candidate that was
-rejected multiplies rows by a banded matrix on tensor cores, whose operands have 11 binary digits
-(TF32); `tf32x3` splits each operand into two of those and leaves out the product of the rests.
-Here the operands are rounded as the hardware rounds them, products and sums are exact in float64,
-so that what is left is the error of the split alone; the same windows in float32 stand beside it.
+The Triton kernels compute windows in float32 (docs/triton_counts.md). A rejected design multiplies
+rows by a banded matrix on tensor cores, whose operands have 11 significant bits (TF32); `tf32x3`
+splits each operand into two such numbers and omits the product of the two low parts. This script
+rounds the operands as the hardware does and computes products and sums in float64, so that only
+the error of the split remains. It prints the same windows in float32 for comparison.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Window = Callable[[Tensor, Tensor], Tensor]
 
 
 def tf32(value: Tensor) -> Tensor:
-    """The nearest number of 11 binary digits, ties away from zero (cvt.rna.tf32.f32)."""
+    """Round to 11 significant bits, ties away from zero (cvt.rna.tf32.f32)."""
     bits = value.float().contiguous().view(torch.int32)
     return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
 
@@ -32,7 +32,7 @@ def once(a: Tensor, b: Tensor) -> Tensor:
 
 
 def thrice(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b by the split into two numbers of TF32 each, without the product of the rests."""
+    """a @ b with each operand split into two TF32 numbers, without the product of the low parts."""
     high_a, high_b = tf32(a), tf32(b)
     low_a, low_b = tf32(a - high_a), tf32(b - high_b)
     products = high_a.double() @ high_b.double() + high_a.double() @ low_b.double()
@@ -40,7 +40,7 @@ def thrice(a: Tensor, b: Tensor) -> Tensor:
 
 
 def band(size: int, taps: list[float], dtype: torch.dtype) -> Tensor:
-    """The matrix (size, size - window + 1) that a row is multiplied by."""
+    """The banded matrix (size, size - window + 1) that multiplies a row."""
     out = torch.zeros(size, size - len(taps) + 1, dtype=dtype)
     for k, tap in enumerate(taps):
         out.diagonal(-k)[:] = tap
@@ -48,22 +48,23 @@ def band(size: int, taps: list[float], dtype: torch.dtype) -> Tensor:
 
 
 def dissimilarity(x: Tensor, y: Tensor, along_x: Window) -> Tensor:
-    """1 - SSIM where a window fits, about the planes' shifts; along y in the images' dtype."""
+    """1 - SSIM where a window fits, centered at plane means; along y in the images' dtype."""
     options = LossSpec()
     taps = reference.gaussian(options.window_size, options.sigma)
     moments = []
     for plane in (x - y, x + y):
-        shift = plane.mean()
-        centered = plane - shift
+        center = plane.mean()
+        centered = plane - center
         planes = torch.stack([centered, centered.square()])
         rows = along_x(planes, band(plane.shape[-1], taps, plane.dtype))
         columns = (rows.mT @ band(plane.shape[-2], taps, plane.dtype)).mT
         mean, square = columns
-        moments.append((mean + shift, (square - mean.square()).clamp(min=0.0)))
+        moments.append((mean + center, (square - mean.square()).clamp(min=0.0)))
     (mu_d, var_d), (mu_s, var_s) = moments
     p = mu_d.square() / ((mu_d.square() + mu_s.square()) / 2 + options.k1**2)
     q = var_d / ((var_d + var_s) / 2 + options.k2**2)
-    return p + q * (1.0 - p)
+    result: Tensor = p + q * (1.0 - p)
+    return result
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def main() -> None:
     halves = torch.where(torch.arange(96) < 48, 0.05, 0.95).double().expand(96, 96)
     scenes = {"texture": texture, "flat": torch.full_like(texture, 0.95), "halves": halves}
     ways: dict[str, Window] = {"float32": torch.matmul, "tf32x3": thrice, "tf32": once}
-    print(f"{'scene, apart':<20}" + "".join(f"{name:>10}" for name in ways))
+    print(f"{'scene, noise':<20}" + "".join(f"{name:>10}" for name in ways))
     for name, scene in scenes.items():
         for apart in (1e-1, 1e-3, 1e-5):
             y = (scene + 0.1 * apart * torch.randn_like(scene)).float()

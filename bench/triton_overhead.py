@@ -1,11 +1,11 @@
-"""What a Triton call costs the host: forward + backward with launches that do nothing, no GPU.
+"""Measure the host overhead of a Triton call, forward + backward, with empty launches and no GPU.
 
-python bench/triton_overhead.py            # microseconds, the least of many
-python bench/triton_overhead.py --profile  # and where they go
+python bench/triton_overhead.py            # microseconds, the minimum over many calls
+python bench/triton_overhead.py --profile  # also profile the call
 
-The kernels are compiled for sm_90, and everything runs as on a GPU up to the driver, which
-`driver_of_nothing` replaces. Tensors are on the CPU, where backward sees that the upstream factor
-is 1; on a GPU a fifth launch does.
+The kernels are compiled for sm_90, and everything runs as on a GPU except for the driver, which
+`fake_driver` replaces. Tensors are on the CPU, where backward can read that the upstream factor is
+1; on a GPU a fifth launch checks it.
 """
 
 import argparse
@@ -17,29 +17,30 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from lamp_kernels.triton import launch, operators, tiling
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from lamp_kernels import AmplifiedMSELoss, AmplifiedSSIMLoss, triton
+from lamp_kernels import AmplifiedMSELoss, AmplifiedSSIMLoss
+from lamp_kernels.backends import BACKENDS
+from lamp_kernels.backends.triton import device, operators, tiling
 
 SHAPES = ((1, 1, 64, 64), (8, 3, 256, 256), (16, 3, 224, 224))
 CALLS = 1000
 
 
 class Launcher:
-    """Takes a compiled kernel's arguments, and does nothing."""
+    """Accepts a compiled kernel's arguments and does nothing."""
 
     def __init__(self, *_: Any) -> None:
         pass
 
     def __call__(self, *_: Any) -> None:
-        """A launch."""
+        """Launch nothing."""
 
 
-def driver_of_nothing() -> Any:
-    """Triton's driver of an H100 that is not there."""
+def fake_driver() -> Any:
+    """A Triton driver for an H100 that does not exist."""
     return SimpleNamespace(
         launcher_cls=Launcher,
         utils=SimpleNamespace(
@@ -53,13 +54,13 @@ def driver_of_nothing() -> Any:
 
 
 def both(loss: Any, input: Tensor, target: Tensor) -> None:
-    """Forward + backward."""
+    """Run forward + backward."""
     input.grad = None
     loss(input, target).backward()
 
 
 def least(loss: Any, input: Tensor, target: Tensor) -> float:
-    """Seconds of a call, the least of many."""
+    """Seconds of a call, the minimum over CALLS calls."""
     both(loss, input, target)
     times = []
     gc.disable()
@@ -72,22 +73,22 @@ def least(loss: Any, input: Tensor, target: Tensor) -> float:
 
 
 def main() -> None:
-    """Print the times."""
+    """Print the times, and a profile if requested."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--profile", action="store_true", help="of the SSIM loss at the first shape"
+        "--profile", action="store_true", help="also profile the SSIM loss at the first shape"
     )
     profile = parser.parse_args().profile
-    driver.set_active(driver_of_nothing())
-    # No device is asked and CPU tensors are served, by stand-ins that mypy would not allow.
-    launch._device = lambda *_: tiling.CUDA._replace(multiprocessors=132)  # type: ignore[assignment]
+    driver.set_active(fake_driver())
+    # Replace the device query and accept CPU tensors, with stand-ins that mypy would reject.
+    device.properties = lambda *_: tiling.CUDA._replace(multiprocessors=132)  # type: ignore[assignment]
     for name, function in (
         ("image_losses", operators._image_losses),
         ("loss_map", operators._loss_map),
         ("scale_", operators._scale_),
     ):
         operators._library.impl(name, function, "CPU")
-    triton.refusal = lambda _: None  # type: ignore[assignment]
+    BACKENDS["triton"].unsupported_reason = lambda *_: None  # type: ignore[method-assign]
     torch.set_num_threads(1)
     for module in (AmplifiedSSIMLoss, AmplifiedMSELoss):
         loss = module(backend="triton")

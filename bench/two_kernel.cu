@@ -1,11 +1,11 @@
-// SSIM with its gradient in the plain way, which most libraries go: a forward kernel that writes
-// the map and three planes of partial derivatives, and a backward kernel that reads them. Only
-// compiled and counted (bench/gpu_static.py): what it is predicted to take must agree with what
-// such libraries have published, or the prediction for our own kernel is worth nothing.
+// SSIM with its gradient in the plain design of most libraries: a forward kernel that writes the map
+// and three planes of partial derivatives, and a backward kernel that reads them. It is only compiled
+// and counted (bench/gpu_static.py): its predicted time must agree with the times that such libraries
+// publish, or the prediction for our own kernels is worthless.
 //
-// A block takes 16 x 16 pixels of one plane. It reads them with a border of 5 pixels to shared
-// memory, sums along x for all rows that windows see, then along y. Black surrounds the image.
-// Moments are those of a textbook: E[x^2] - E[x]^2.
+// A block computes 16 x 16 pixels of one plane. It loads them with a border of 5 pixels into shared
+// memory, sums along x for all rows that its windows cover, then along y. Pixels outside the image
+// are zero. Moments use the textbook formula E[x^2] - E[x]^2.
 //
 //   S = A B / (C D),  A = 2 m_x m_y + c1,      B = 2 (E[xy] - m_x m_y) + c2,
 //                     C = m_x^2 + m_y^2 + c1,  D = E[x^2] - m_x^2 + E[y^2] - m_y^2 + c2
@@ -16,7 +16,7 @@
 
 constexpr int kTile = 16, kRadius = 5, kTaps = 2 * kRadius + 1;
 constexpr int kThreads = kTile * kTile;
-constexpr int kSeen = kTile + 2 * kRadius;  // rows and columns that a block's windows see
+constexpr int kSeen = kTile + 2 * kRadius;  // rows and columns covered by a block's windows
 
 __constant__ float taps[kTaps];
 
@@ -24,7 +24,7 @@ struct Image {
   int height, width;
 };
 
-// Which of a plane's pixels lies at a place of the block's piece, -1 outside of the image.
+// The index in the plane of a pixel of the block's piece, or -1 outside the image.
 __device__ __forceinline__ int pixel_at(Image image, int piece) {
   const int row = int(blockIdx.y) * kTile + piece / kSeen - kRadius;
   const int column = int(blockIdx.x) * kTile + piece % kSeen - kRadius;
@@ -32,8 +32,9 @@ __device__ __forceinline__ int pixel_at(Image image, int piece) {
   return inside ? row * image.width + column : -1;
 }
 
-// The loops over a block's piece stay loops, so that the instructions of a turn can be counted: a
-// warp takes 2.75 turns to read 26 x 26 pixels and 1.625 for the sums of 26 rows, on average.
+// The loops over a block's piece are not unrolled, so that the instructions of an iteration can be
+// counted: on average a warp takes 2.75 iterations to read 26 x 26 pixels and 1.625 for the sums of 26
+// rows.
 template <bool derivatives>
 __global__ void __launch_bounds__(kThreads)
     two_kernel_forward(Image image, float c1, float c2, const float* __restrict__ xs,

@@ -5,27 +5,30 @@
 // Not guarded against repeated inclusion: the CPU kernels include it once for each instruction
 // set, each time inside another namespace, so that every copy is compiled for its own.
 //
-// Needs: params.h, <utility>, LAMP_INLINE (how a function is declared), bits<V>::type, the integer of V's size,
-// quotient(a, b), a/b, at_least_zero(v), where NaN stays NaN, and LAMP_UNROLL (the compiler's pragma
-// to unroll the next loop).
+// Needs: params.h, <cmath>, <utility>; LAMP_INLINE (how a function is declared) and LAMP_UNROLL (the
+// compiler's pragma to unroll the next loop); bits<V>::type (the integer of V's size), as_bits,
+// as_value and to_value; quotient(a, b), a/b; at_least_zero(v), which keeps NaN.
 
 // ---- Amplification ------------------------------------------------------------------------------
 
+// The constants of a kind of amplification, whose functions name them.
 template <class S>
 struct Amplification {
   Amplify kind;
-  S knee, steepest;  // log: 1 - eps, 1/eps
+  S constants[4];
 };
 
 template <class S>
 LAMP_INLINE Amplification<S> amplification(const Params& p) {
-  Amplification<S> a{p.amplify, S(0), S(0)};
-  if (p.amplify == Amplify::log) {
-    const double eps = p.amplify_parameters[0];
-    a.knee = S(1.0 - eps);
-    a.steepest = S(1.0 / eps);
+  const double* parameter = p.amplify_parameters;
+  switch (p.amplify) {
+    case Amplify::none: return {p.amplify, {}};
+    case Amplify::log: {
+      const double eps = parameter[0];
+      return {p.amplify, {S(1.0 - eps), S(1.0 / eps)}};
+    }
   }
-  return a;
+  return {};
 }
 
 // The number of terms of atanh(s)/s = 1 + s^2/3 + s^4/5 + ... that full precision takes at
@@ -75,17 +78,21 @@ struct Amplified {
 // false.
 template <class S, class V>
 LAMP_INLINE Amplified<V> amplify_log(V loss, const Amplification<S>& a) {
-  const auto steep = loss > a.knee;
-  const V below = steep ? V{} + a.knee : loss;
-  const V above = steep ? loss - a.knee : V{};
+  const S knee = a.constants[0], steepest = a.constants[1];
+  const auto steep = loss > knee;
+  const V below = steep ? V{} + knee : loss;
+  const V above = steep ? loss - knee : V{};
   const V inverse = quotient(V{} + S(1), S(1) - below);
-  return {above * a.steepest + minus_log1p_minus<S>(below, inverse),
-          steep ? V{} + a.steepest : inverse};
+  return {above * steepest + minus_log1p_minus<S>(below, inverse),
+          steep ? V{} + steepest : inverse};
 }
 
 template <class S, class V>
 LAMP_INLINE Amplified<V> amplify(V loss, const Amplification<S>& a) {
-  if (a.kind == Amplify::log) return amplify_log(loss, a);
+  switch (a.kind) {
+    case Amplify::log: return amplify_log(loss, a);
+    case Amplify::none: break;
+  }
   return {loss, V{} + S(1)};
 }
 
@@ -108,10 +115,36 @@ LAMP_INLINE Pointwise<V> absolute_error(V d) {
   return {d < zero ? -d : d, d > zero ? one : (d < zero ? -one : d)};
 }
 
+// sqrt(v), lane by lane: the compiler makes one instruction of the loop.
+template <class S, class V>
+LAMP_INLINE V square_root(V v) {
+  if constexpr (sizeof(V) == sizeof(S)) {
+    return V(sqrt(v));
+  } else {
+    V root;
+    for (int i = 0; i < int(sizeof(V) / sizeof(S)); ++i) root[i] = S(sqrt(v[i]));
+    return root;
+  }
+}
+
+// (sqrt(d^2 + e^2) - e)/(sqrt(1 + e^2) - e), formed without subtracting nearly equal numbers; where
+// d^2 overflows, its limit.
+template <class S, class V>
+LAMP_INLINE Pointwise<V> charbonnier(V d, S e) {
+  const S norm = square_root<S>(S(1) + e * e) + e;  // 1/(sqrt(1 + e^2) - e)
+  const auto huge = (d > S(1e18)) | (d < S(-1e18));
+  const V small = huge ? V{} : d;
+  const V root = square_root<S>(small * small + e * e);
+  const Pointwise<V> limit = absolute_error<S>(d);
+  return {norm * (huge ? limit.loss : quotient(small * small, root + e)),
+          norm * (huge ? limit.slope : quotient(small, root))};
+}
+
 template <Metric metric, class S, class V>
 LAMP_INLINE Pointwise<V> pointwise_loss(V d, S parameter) {
   if constexpr (metric == Metric::mse) return squared_error(d);
   if constexpr (metric == Metric::l1) return absolute_error<S>(d);
+  if constexpr (metric == Metric::charbonnier) return charbonnier(d, parameter);
 }
 
 // What the losses of a pixel depend on, but for the pixel.

@@ -8,6 +8,7 @@ from lamp_kernels import backends, functional
 from lamp_kernels._version import __version__
 from lamp_kernels.functional import amplify
 from lamp_kernels.modules import (
+    AmplifiedCharbonnierLoss,
     AmplifiedL1Loss,
     AmplifiedMSELoss,
     AmplifiedMSSSIMLoss,
@@ -17,6 +18,7 @@ from lamp_kernels.modules import (
 from lamp_kernels.range_check import RangeCheck, check_range
 
 __all__ = [
+    "AmplifiedCharbonnierLoss",
     "AmplifiedL1Loss",
     "AmplifiedMSELoss",
     "AmplifiedMSSSIMLoss",

@@ -59,11 +59,11 @@ def anomaly_map(
     check_choice("channel_reduction", channel_reduction, ("mean", "max"))
     spec = LossSpec(
         (Term(metric),),
-        data_range,
-        window_size,
-        sigma,
-        k1,
-        k2,
+        data_range=data_range,
+        window_size=window_size,
+        sigma=sigma,
+        k1=k1,
+        k2=k2,
         amplification="none",
         reduction="none",
     ).checked()

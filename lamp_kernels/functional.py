@@ -40,6 +40,7 @@ from lamp_kernels.spec import (
 from lamp_kernels.validation import check_float_tensor
 
 __all__ = [
+    "amplified_charbonnier_loss",
     "amplified_l1_loss",
     "amplified_ms_ssim_loss",
     "amplified_mse_loss",
@@ -53,6 +54,7 @@ __all__ = [
 ]
 
 SSIM, MSE, L1 = (Term("ssim"),), (Term("mse"),), (Term("l1"),)
+CHARBONNIER = (Term("charbonnier"),)
 
 
 def amplify(
@@ -113,17 +115,17 @@ def amplified_ssim_loss(
     """Amplified SSIM loss. See `AmplifiedSSIMLoss` for formula, options, shapes and errors."""
     spec = LossSpec(
         SSIM,
-        data_range,
-        window_size,
-        sigma,
-        k1,
-        k2,
-        padding,
-        dissimilarity,
-        amplification,
-        eps,
-        amplify_over,
-        reduction,
+        data_range=data_range,
+        window_size=window_size,
+        sigma=sigma,
+        k1=k1,
+        k2=k2,
+        padding=padding,
+        dissimilarity=dissimilarity,
+        amplification=amplification,
+        eps=eps,
+        amplify_over=amplify_over,
+        reduction=reduction,
     ).checked()
     return losses.loss(spec, input, target, weight, backend)
 
@@ -144,7 +146,7 @@ def amplified_mse_loss(
     """Amplified squared error. See `AmplifiedMSELoss` for formula, options, shapes and errors."""
     spec = LossSpec(
         MSE,
-        data_range,
+        data_range=data_range,
         amplification=amplification,
         eps=eps,
         amplify_over=amplify_over,
@@ -169,7 +171,34 @@ def amplified_l1_loss(
     """Amplified absolute error. See `AmplifiedL1Loss` for formula, options, shapes and errors."""
     spec = LossSpec(
         L1,
-        data_range,
+        data_range=data_range,
+        amplification=amplification,
+        eps=eps,
+        amplify_over=amplify_over,
+        reduction=reduction,
+    ).checked()
+    return losses.loss(spec, input, target, weight, backend)
+
+
+@by_name
+def amplified_charbonnier_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    charbonnier_epsilon: float = DEFAULTS.charbonnier_epsilon,
+    data_range: float = DEFAULTS.data_range,
+    amplification: Amplification = DEFAULTS.amplification,
+    amplify_over: Level = DEFAULTS.amplify_over,
+    eps: float = DEFAULTS.eps,
+    reduction: Reduction = DEFAULTS.reduction,
+    backend: str | None = None,
+) -> Tensor:
+    """Amplified Charbonnier loss. See `AmplifiedCharbonnierLoss` for formula, options, errors."""
+    spec = LossSpec(
+        CHARBONNIER,
+        data_range=data_range,
+        charbonnier_epsilon=charbonnier_epsilon,
         amplification=amplification,
         eps=eps,
         amplify_over=amplify_over,
@@ -187,6 +216,7 @@ def amplified_reconstruction_loss(
     ssim: float = COEFFICIENTS["ssim"],
     mse: float = COEFFICIENTS["mse"],
     l1: float = COEFFICIENTS["l1"],
+    charbonnier: float = COEFFICIENTS["charbonnier"],
     data_range: float = DEFAULTS.data_range,
     window_size: int = DEFAULTS.window_size,
     sigma: float = DEFAULTS.sigma,
@@ -194,6 +224,7 @@ def amplified_reconstruction_loss(
     k2: float = DEFAULTS.k2,
     padding: Padding = DEFAULTS.padding,
     dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
+    charbonnier_epsilon: float = DEFAULTS.charbonnier_epsilon,
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
@@ -202,18 +233,19 @@ def amplified_reconstruction_loss(
 ) -> Tensor:
     """Weighted sum of amplified terms. See `AmplifiedReconstructionLoss` for all else."""
     spec = LossSpec(
-        check_terms({"ssim": ssim, "mse": mse, "l1": l1}),
-        data_range,
-        window_size,
-        sigma,
-        k1,
-        k2,
-        padding,
-        dissimilarity,
-        amplification,
-        eps,
-        amplify_over,
-        reduction,
+        check_terms({"ssim": ssim, "mse": mse, "l1": l1, "charbonnier": charbonnier}),
+        data_range=data_range,
+        window_size=window_size,
+        sigma=sigma,
+        k1=k1,
+        k2=k2,
+        padding=padding,
+        dissimilarity=dissimilarity,
+        charbonnier_epsilon=charbonnier_epsilon,
+        amplification=amplification,
+        eps=eps,
+        amplify_over=amplify_over,
+        reduction=reduction,
     ).checked()
     return losses.loss(spec, input, target, weight, backend)
 
@@ -241,18 +273,18 @@ def amplified_ms_ssim_loss(
     """Amplified MS-SSIM loss. See `AmplifiedMSSSIMLoss` for formula, options, shapes and errors."""
     spec = LossSpec(
         SSIM,
-        data_range,
-        window_size,
-        sigma,
-        k1,
-        k2,
-        padding,
-        dissimilarity,
-        amplification,
-        eps,
-        amplify_over,
-        reduction,
-        check_scale_weights(scale_weights),
+        data_range=data_range,
+        window_size=window_size,
+        sigma=sigma,
+        k1=k1,
+        k2=k2,
+        padding=padding,
+        dissimilarity=dissimilarity,
+        amplification=amplification,
+        eps=eps,
+        amplify_over=amplify_over,
+        reduction=reduction,
+        scale_weights=check_scale_weights(scale_weights),
     ).checked()
     return multiscale.loss(spec, input, target, weight, backend)
 

@@ -55,7 +55,9 @@ def pointwise_loss(metric: Metric, input: Tensor, target: Tensor, spec: LossSpec
     difference = _in_units_of(spec.data_range, input - target)
     if metric == "mse":
         return squared_error(difference)
-    return absolute_error(difference)
+    if metric == "l1":
+        return absolute_error(difference)
+    return charbonnier(difference, spec.charbonnier_epsilon)
 
 
 def squared_error(difference: Tensor) -> Tensor:
@@ -67,6 +69,23 @@ def absolute_error(difference: Tensor) -> Tensor:
     """|d|; its derivative at d = 0 is 0, and NaN at NaN."""
     nan = torch.where(difference.isnan(), difference, 0.0).detach()  # abs() would lose its gradient
     return torch.where(difference.isnan(), difference * nan, difference.abs())
+
+
+HUGE = 1e18  # the squares of larger numbers are hardly finite in float32
+
+
+def charbonnier(difference: Tensor, epsilon: float) -> Tensor:
+    """(sqrt(d^2 + e^2) - e)/(sqrt(1 + e^2) - e): 0 at d = 0, 1 at |d| = 1.
+
+    Quadratic for |d| far below e, linear far above. Formed as n d^2/(sqrt(d^2 + e^2) + e) with
+    n = sqrt(1 + e^2) + e, which subtracts no nearly equal numbers; as n |d| where d^2 overflows.
+    Source: Charbonnier, Blanc-Feraud, Aubert, Barlaud, ICIP 1994.
+    """
+    norm = math.sqrt(1.0 + epsilon**2) + epsilon
+    huge = difference.abs() > HUGE
+    d2 = difference.masked_fill(huge, 0.0).square()
+    loss = norm * (d2 / ((d2 + epsilon**2).sqrt() + epsilon))
+    return torch.where(huge, norm * difference.abs(), loss)
 
 
 def _in_units_of(data_range: float, value: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from lamp_kernels.checks import check_choice, check_positive, check_real, check_within, shown
 
-Metric = Literal["ssim", "mse", "l1"]
+Metric = Literal["ssim", "mse", "l1", "charbonnier"]
 Padding = Literal["reflect", "valid", "zeros"]
 Dissimilarity = Literal["half", "full"]
 Amplification = Literal["log", "none"]
@@ -25,10 +25,10 @@ Sums = Literal["terms", "images", "batch"]
 
 # The terms of a loss, in the order of every list of terms. SSIM, the only one with a window, comes
 # first; the others are pointwise. Each with its coefficient in `AmplifiedReconstructionLoss`.
-COEFFICIENTS: dict[Metric, float] = {"ssim": 1.0, "mse": 1.0, "l1": 0.0}
+COEFFICIENTS: dict[Metric, float] = {"ssim": 1.0, "mse": 1.0, "l1": 0.0, "charbonnier": 0.0}
 METRICS: tuple[Metric, ...] = tuple(COEFFICIENTS)
 # The option that a pointwise metric's formula reads, if there is one.
-METRIC_PARAMETERS: dict[Metric, str] = {}
+METRIC_PARAMETERS: dict[Metric, str] = {"charbonnier": "charbonnier_epsilon"}
 
 PADDINGS: tuple[Padding, ...] = ("reflect", "valid", "zeros")
 # The factor a in L = a (1 - SSIM).
@@ -51,7 +51,8 @@ MULTISCALE_REDUCTIONS: dict[Level, tuple[Reduction, ...]] = {
 }
 
 MAX_WINDOW_SIZE = 31
-# Limits within which data_range, and the squares of k1 and k2, are normal float32 numbers.
+# Limits within which data_range, and the squares of k1, k2 and charbonnier_epsilon, are normal
+# float32 numbers.
 DATA_RANGES = (1e-37, 1e38)
 STABILIZERS = (1e-18, 1e18)
 # Limits within which coefficients of terms and scales have finite gradients. Less counts as 0.
@@ -84,6 +85,7 @@ class LossSpec(NamedTuple):
     k2: float = 0.03
     padding: Padding = "reflect"
     dissimilarity: Dissimilarity = "half"
+    charbonnier_epsilon: float = 1e-3
     amplification: Amplification = "log"
     eps: float = 1e-2
     amplify_over: Level = "element"
@@ -115,6 +117,9 @@ class LossSpec(NamedTuple):
             sigma=check_positive("sigma", self.sigma),
             k1=check_within("k1", self.k1, STABILIZERS),
             k2=check_within("k2", self.k2, STABILIZERS),
+            charbonnier_epsilon=check_within(
+                "charbonnier_epsilon", self.charbonnier_epsilon, STABILIZERS
+            ),
             eps=check_eps(self.eps),
         )
 

@@ -10,6 +10,7 @@ import torch
 
 import lamp_kernels
 from lamp_kernels import (
+    AmplifiedCharbonnierLoss,
     AmplifiedL1Loss,
     AmplifiedMSELoss,
     AmplifiedMSSSIMLoss,
@@ -25,6 +26,7 @@ MODULES = [
     AmplifiedSSIMLoss,
     AmplifiedMSELoss,
     AmplifiedL1Loss,
+    AmplifiedCharbonnierLoss,
     AmplifiedReconstructionLoss,
     AmplifiedMSSSIMLoss,
 ]
@@ -32,6 +34,7 @@ FUNCTIONS = [
     functional.amplified_ssim_loss,
     functional.amplified_mse_loss,
     functional.amplified_l1_loss,
+    functional.amplified_charbonnier_loss,
     functional.amplified_reconstruction_loss,
     functional.amplified_ms_ssim_loss,
 ]
@@ -82,6 +85,14 @@ OPTIONS = [
     ("mse", math.inf, ValueError, "mse.*inf"),
     ("ssim", 10**400, ValueError, "ssim.*1000"),
     ("l1", "0", TypeError, "l1.*'0'"),
+    ("charbonnier", -1, ValueError, "charbonnier must be within 0 to 1e.18, got -1"),
+    (
+        "charbonnier_epsilon",
+        0.0,
+        ValueError,
+        "charbonnier_epsilon must be within 1e-18 .*, got 0.0",
+    ),
+    ("charbonnier_epsilon", None, TypeError, "charbonnier_epsilon.*None"),
 ]
 
 

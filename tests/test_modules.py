@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lamp_kernels import (
+    AmplifiedCharbonnierLoss,
     AmplifiedL1Loss,
     AmplifiedMSELoss,
     AmplifiedMSSSIMLoss,
@@ -22,6 +23,7 @@ CASES = [
     (AmplifiedSSIMLoss, functional.amplified_ssim_loss),
     (AmplifiedMSELoss, functional.amplified_mse_loss),
     (AmplifiedL1Loss, functional.amplified_l1_loss),
+    (AmplifiedCharbonnierLoss, functional.amplified_charbonnier_loss),
     (AmplifiedReconstructionLoss, functional.amplified_reconstruction_loss),
 ]
 MODULES = [module for module, _ in CASES]
@@ -59,6 +61,8 @@ def test_every_option_of_the_module_reaches_the_function(module, function):
         "ssim": 0.3,
         "mse": 0.4,
         "l1": 0.5,
+        "charbonnier": 0.6,
+        "charbonnier_epsilon": 0.2,
         "backend": "reference",
     }
     defaults = {
@@ -66,6 +70,8 @@ def test_every_option_of_the_module_reaches_the_function(module, function):
     }
     for name in defaults:
         options = {name: others[name]}
+        if name == "charbonnier_epsilon" and "charbonnier" in defaults:
+            options["charbonnier"] = 1.0  # without the term it changes nothing
         found = module(**options)(x, y, weight)
         assert torch.equal(found, function(x, y, weight, **options))
         if name not in ("backend", "amplify_over"):

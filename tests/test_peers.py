@@ -1,5 +1,7 @@
 """SSIM and its gradient against packages that compute the same thing, live, in float64."""
 
+import math
+
 import pytest
 import torch
 from packages import optional
@@ -65,6 +67,16 @@ def test_gradient_of_scikit_image(images):
     (gradient,) = torch.autograd.grad(total / other.numel(), other)
     inner = (slice(10, -10), slice(10, -10))
     assert gradient[inner].numpy() == pytest.approx(expected[inner], abs=1e-15)
+
+
+def test_kornias_charbonnier(images):
+    x, y = images
+    found = functional.amplified_charbonnier_loss(
+        x, y, charbonnier_epsilon=1.0, amplification="none", reduction="none"
+    )
+    # kornia's is sqrt(d^2 + 1) - 1, not scaled.
+    theirs = kornia.losses.charbonnier_loss(x, y, reduction="none") / (math.sqrt(2.0) - 1.0)
+    torch.testing.assert_close(found, theirs, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("padding", "theirs"), [("reflect", "same"), ("valid", "valid")])

@@ -1,9 +1,9 @@
-"""Triton's own choice of tiles at two shapes.
+"""The tiles that Triton autotuning selects, at two shapes.
 
 LAMP_KERNELS_TRITON_AUTOTUNE=1 python -m device.autotune --device cuda ...
 
-Every candidate is compiled and timed by the library itself; here the winners are written out, with
-the seconds that the search took, for the table in lamp_kernels/backends/triton/tiling.py to be judged by.
+The library compiles and times every candidate. This program records the winners and the seconds
+that the search took, to check the table in Triton's tiling.py against them.
 """
 
 from time import perf_counter
@@ -20,14 +20,12 @@ SHAPES: tuple[Shape, ...] = ((8, 3, 256, 256), (64, 1, 28, 28))
 
 
 class Autotune(Program):
-    """Shape by shape."""
+    """Autotunes one shape after another."""
 
     def parts(self) -> None:
-        """Forward + backward of each shape, whose keys are then known."""
+        """Run forward + backward for each shape and record the new winners."""
         if not autotune.wanted():
-            raise SystemExit(
-                f"{autotune.ENVIRONMENT_VARIABLE}=1 is needed, without the interpreter"
-            )
+            raise SystemExit(f"set {autotune.ENVIRONMENT_VARIABLE}=1 and unset TRITON_INTERPRET")
         self.results["winners"] = []
         (triton,) = (contestant for contestant in ON_GPU if contestant.name == TRITON)
         for shape in SHAPES:
@@ -38,7 +36,7 @@ class Autotune(Program):
             try:
                 images = [image.to(self.device) for image in textured_pair(shape)]
                 triton.setup(*images).forward_backward()
-            except Exception as error:  # the other shape goes on
+            except Exception as error:  # continue with the other shape
                 row["skipped"] = reason_of(error)
             row["seconds"] = round(perf_counter() - start, 1)
             row["chosen"] = [

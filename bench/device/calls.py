@@ -1,7 +1,8 @@
-"""What a training loop sees: python -m device.calls --device cuda --seconds 20 --out FILE.json
+"""The time a training loop sees: python -m device.calls --device cuda --seconds 20 --out FILE.json
 
-Wall clock of forward + backward called CALLS times in a row with one wait at the end, at training
-sizes: eager, where launches and Python count, and replayed from a CUDA graph, where they do not.
+Measures the wall-clock time of forward + backward, called CALLS times in a row with one
+synchronization at the end, at training sizes: eager, which includes launches and Python, and
+replayed from a CUDA graph, which does not.
 """
 
 from suite.cases import Shape, textured_pair
@@ -17,10 +18,10 @@ CALLS = 100
 
 
 class Calls(Program):
-    """Shape by shape, contestants in turns."""
+    """Measures one shape after another, with contestants taking turns."""
 
     def parts(self) -> None:
-        """Eager and replayed calls in the same rounds."""
+        """Measure eager and replayed calls in the same rounds."""
         among = [contestant for contestant in ON_GPU if contestant.name in NAMES]
         taken, skipped = select(among=among, device=self.device.type)
         self.results.update(calls=CALLS, skipped=skipped, rows=[])
@@ -39,7 +40,7 @@ class Calls(Program):
                     try:
                         call = contestant.setup(*images).forward_backward
                         entries.append(Entry(label, captured(call) if how == "captured" else call))
-                    except Exception as error:  # the others go on
+                    except Exception as error:  # continue with the others
                         self.results["rows"].append({**label, "skipped": reason_of(error)})
             self.results["rows"] += interleave(
                 entries, budget=0.8 * self.left() / (len(shapes) - index), min_rounds=low,

@@ -1,7 +1,7 @@
-"""Hardware counters by Nsight Compute: ncu --set full --csv --page raw, one row a launch.
+"""Hardware counters from Nsight Compute: ncu --set full --csv --page raw, one row per launch.
 
-Names as in "Metrics Reference" of Nsight Compute's documentation. What a release or a device does
-not have is null.
+The metric names are those of the "Metrics Reference" in Nsight Compute's documentation. Metrics
+that a release or a device does not support are null.
 """
 
 import csv
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from device.phases import FAILED, LEFT_OUT, OVERRAN, PASSED, Job, Phase, run_all
-from device.sanitizer import program
+from device.phases import FAILED, PASSED, SKIPPED, TIMED_OUT, Job, Phase, run_all
+from device.toolkit import find_tool
 
 _STALL = "smsp__average_warps_issue_stalled_{}_per_issue_active.ratio"
-# What is kept, by our name; the first metric that is there counts. Stalls: warps waiting so for
-# each instruction issued.
+# The metrics to keep, by our name; the first available one is used. Stalls are in warps waiting for
+# that reason per issued instruction.
 METRICS: dict[str, tuple[str, ...]] = {
     "duration": ("gpu__time_duration.sum",),
     "registers": ("launch__registers_per_thread",),
@@ -47,23 +47,23 @@ METRICS: dict[str, tuple[str, ...]] = {
     "cycles_slowest": ("sm__cycles_active.max",),
     "cycles_mean": ("sm__cycles_active.avg",),
 }
-# ncu chooses a unit by the size of the value.
+# ncu chooses each unit by the magnitude of the value.
 UNITS = {
     "ns": 1e-9, "nsecond": 1e-9, "us": 1e-6, "usecond": 1e-6, "ms": 1e-3, "msecond": 1e-3,
     "s": 1.0, "second": 1.0,
     "byte": 1.0, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9,
 }  # fmt: skip
-LAUNCHES = 12  # of each program
+LAUNCHES = 12  # profiled per program
 
 
 def run(device: str, sweep: Path | None, limit: float, folder: Path, out: Path) -> Phase:
-    """Ours first, then other packages' and Triton's kernels; `out` gets the raw CSV of each."""
+    """Profile the sweep's kernels, then Triton's and other packages'; `out` gets the raw CSV."""
     if device == "cpu":
-        return Phase("counters", LEFT_OUT, "not on this device: ncu reads a GPU's counters")
-    command = program("ncu")
+        return Phase("counters", SKIPPED, "not available on the CPU: ncu reads GPU counters")
+    command = find_tool("ncu")
     if command is None:
-        return Phase("counters", LEFT_OUT, "ncu was not found")
-    # --clock-control none: the card's clocks are not ours to set.
+        return Phase("counters", SKIPPED, "ncu was not found")
+    # --clock-control none: leave the card's clocks as they are.
     ncu = [command, "--clock-control", "none", "--set", "full", "--csv", "--page", "raw",
            "--launch-count", str(LAUNCHES)]  # fmt: skip
     jobs = []
@@ -87,24 +87,22 @@ def run(device: str, sweep: Path | None, limit: float, folder: Path, out: Path) 
             programs.append(row)
     details = {"launches_at_most": LAUNCHES, "programs": programs}
     if sweep is None:
-        details["left_out"] = "our kernels alone: no sweep program, make gpu-bundle builds it"
+        details["left_out"] = "the CUDA kernels alone: no sweep program, make gpu-bundle builds it"
     read = [row for row in programs if row["kernels"]]
     if len(read) == len(programs):
         return Phase("counters", PASSED, details=details)
     names = ", ".join(row["program"] for row in programs if not row["kernels"])
     refused = [row for row in programs if "Failed to initialize" in row.get("output", "")]
     if refused:
-        return Phase(
-            "counters", LEFT_OUT, "ncu cannot read this device's counters", details=details
-        )
-    status = OVERRAN if any(row["state"] != "ended" for row in programs) else FAILED
-    return Phase("counters", status, f"no counters of: {names}", details=details)
+        return Phase("counters", SKIPPED, "ncu cannot read this device's counters", details=details)
+    status = TIMED_OUT if any(row["state"] != "ended" for row in programs) else FAILED
+    return Phase("counters", status, f"no counters read from: {names}", details=details)
 
 
 def parse(text: str) -> list[dict[str, Any]]:
-    """The launches of a raw page: a row of names, a row of units, a row for each launch.
+    """Parse the launches of a raw page: a row of names, a row of units, a row per launch.
 
-    Lines of the program and of ncu itself ("==PROF==") may stand before and between.
+    Output of the program and of ncu itself ("==PROF==") may come before and between them.
     """
     lines = [line for line in text.splitlines() if line.startswith('"')]
     start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
@@ -129,11 +127,11 @@ def _launch(row: dict[str, str], units: dict[str, str]) -> dict[str, Any]:
 
 
 def _value(row: dict[str, str], units: dict[str, str], metrics: Sequence[str]) -> float | None:
-    """In seconds, bytes, percent or counts."""
+    """The first available metric, in seconds, bytes, percent or counts."""
     for metric in metrics:
         try:
             value = float(row.get(metric, "").replace(",", ""))
-        except ValueError:  # absent, or "n/a"
+        except ValueError:  # missing, or "n/a"
             continue
         return value * UNITS.get(units.get(metric, ""), 1.0)
     return None

@@ -1,13 +1,12 @@
-"""What the machine is: python -m device.environment --device cuda --out FILE.json.
+"""Describes the machine: python -m device.environment --device cuda --out FILE.json.
 
-It fails where the device asked for is not there.
+Fails if the requested device is not available.
 """
 
 import argparse
 import importlib.metadata
 import json
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +15,13 @@ from typing import Any
 import torch
 from suite import machine
 
+from device.toolkit import find_tool
+
 PACKAGES = (
     "torch", "triton", "numpy", "ninja", "pytest", "hypothesis", "pytest-timeout", "pytest-xdist",
     "fused-ssim", "pytorch-msssim", "kornia", "torchmetrics", "scikit-image", "scipy",
 )  # fmt: skip
-# All that nvidia-smi tells of what may slow a measurement down.
+# Everything nvidia-smi reports that may slow down a measurement.
 QUERY = (
     "index,name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,"
     "temperature.gpu,utilization.gpu,memory.used"
@@ -28,7 +29,7 @@ QUERY = (
 
 
 def describe(device: str) -> dict[str, Any]:
-    """Everything as a dictionary; "problem" says why the device cannot be used, if it cannot."""
+    """Describe the machine; "problem" is set if the device cannot be used, and says why."""
     found: dict[str, Any] = {
         "platform": platform.platform(),
         **machine.describe(),
@@ -56,7 +57,7 @@ def describe(device: str) -> dict[str, Any]:
         )
     driver = getattr(torch._C, "_cuda_getDriverVersion", None)
     found["cuda_of_driver"] = driver() if driver else None
-    torch.ones(1, device=device).add_(1).item()  # a device that is there may still refuse to work
+    torch.ones(1, device=device).add_(1).item()  # a visible device may still fail
     return found
 
 
@@ -71,12 +72,13 @@ def _versions() -> dict[str, str | None]:
 
 
 def _program(name: str) -> str | None:
-    """The last line of what it says of its version, or None where it is not found."""
-    places = {"nvcc": "/usr/local/cuda/bin/nvcc"}
-    command = shutil.which(name) or shutil.which(places.get(name, name))
+    """The version line that a program prints, or None if it is not found."""
+    command = find_tool(name)
     lines = (_output(command, "--version") or "").splitlines() if command else []
-    told = [line for line in lines if any(c.isdigit() for c in line) and "(c)" not in line.lower()]
-    return (told[-1] if name == "nvcc" else told[0]) if told else None
+    printed = [
+        line for line in lines if any(c.isdigit() for c in line) and "(c)" not in line.lower()
+    ]
+    return (printed[-1] if name == "nvcc" else printed[0]) if printed else None
 
 
 def _output(*command: str) -> str | None:
@@ -88,7 +90,7 @@ def _output(*command: str) -> str | None:
 
 
 def main() -> int:
-    """Write the file; 1 where the device cannot be used."""
+    """Write the file; return 1 if the device cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""One forward + backward of every SSIM kernel there is, for ncu: python -m device.launches."""
+"""Runs forward + backward of every SSIM kernel once, for ncu: python -m device.launches."""
 
 import argparse
 
@@ -10,13 +10,13 @@ SHAPE = (8, 3, 256, 256)
 
 
 def main() -> None:
-    """Call each once; ncu chooses kernels by name."""
+    """Call each contestant once; ncu selects kernels by name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     device = torch.device(parser.parse_args().device)
     taken, skipped = select((FUSED, TRITON, NATIVE), among=ON_GPU, device=device.type)
     for row in skipped:
-        print(f"left out: {row['contestant']}: {row['reason']}")
+        print(f"skipped: {row['contestant']}: {row['reason']}")
     images = [image.to(device) for image in textured_pair(SHAPE)]
     for contestant in taken:
         contestant.setup(*images).forward_backward()

@@ -1,4 +1,4 @@
-"""Time for the phases, and processes that cannot take more of it than they were given."""
+"""The time budget of the phases, and processes that are killed when theirs is used up."""
 
 import contextlib
 import os
@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 from checkout import ROOT, python_path
 
-TAIL = 4000  # characters of a process's output that are kept
+TAIL = 4000  # characters kept from the end of a process's output
 
-PASSED, FAILED, OVERRAN, LEFT_OUT = "passed", "failed", "overran", "left out"
+PASSED, FAILED, TIMED_OUT, SKIPPED = "passed", "failed", "timed out", "skipped"
 
 
 @dataclass
 class Phase:
-    """What became of a phase. reason: of whatever is not "passed"; details: for the JSON file."""
+    """The result of a phase. reason: why it did not pass; details: for the JSON file."""
 
     name: str
     status: str
@@ -29,17 +29,17 @@ class Phase:
     details: dict[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """Without the details, which have a place of their own in the file."""
+        """The result without the details, which the file stores separately."""
         row = {"phase": self.name, "status": self.status, "seconds": round(self.seconds, 1)}
         row["limit"] = round(self.limit, 1)
         return {**row, "reason": self.reason} if self.reason else row
 
 
 class Budget:
-    """The seconds of the whole check. What a phase leaves over goes to those after it."""
+    """The seconds of the whole check. Time that a phase does not use goes to later phases."""
 
-    # Seconds of a full run, in the order of what is most worth knowing. Kernels for one device take
-    # nvcc a minute or two; with a bundle there is nothing to build, and its share is spread.
+    # Seconds of a full run, most informative phases first. nvcc takes a minute or two to compile
+    # the kernels for one device; with a bundle nothing is built, and other phases get that share.
     WEIGHTS: ClassVar[dict[str, float]] = {
         "environment": 20.0,
         "build": 200.0,
@@ -53,8 +53,8 @@ class Budget:
         "autotune": 50.0,
         "suite": 110.0,
     }
-    ENDING = 0.02  # of the whole, for starting, ending and writing
-    # Seconds, whatever the whole is: without it there is nothing to go on with.
+    ENDING = 0.02  # share of the total reserved for starting, ending and writing
+    # Minimum in seconds, whatever the total: without this phase no other can run.
     LEAST: ClassVar[dict[str, float]] = {"environment": 40.0}
 
     def __init__(self, seconds: float, names: Sequence[str] | None = None) -> None:
@@ -67,7 +67,7 @@ class Budget:
         return monotonic() - self._start
 
     def limit(self, phase: str) -> float:
-        """What this phase may take from now on: all but the shares of the phases after it."""
+        """The seconds that this phase may take from now on: all but the shares of later phases."""
         order = list(self.WEIGHTS)
         later = order[order.index(phase) + 1 :]
         after = sum(self._weights.get(name, 0.0) for name in later)
@@ -78,7 +78,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Job:
-    """A process to run in the root of the project."""
+    """A process to run in the root of the checkout."""
 
     name: str
     command: Sequence[str]
@@ -87,7 +87,7 @@ class Job:
 
 @dataclass
 class Ended:
-    """How a job ended. state: "ended", "overran" (and was killed) or "not started"."""
+    """How a job ended. state: "ended", "timed out" (and was killed) or "not started"."""
 
     name: str
     state: str = "not started"
@@ -96,21 +96,21 @@ class Ended:
     output: str = ""
 
 
-def ending(ended: Ended, details: dict[str, Any], besides: str = "") -> Phase:
-    """The phase of a process that passes where its exit status is 0."""
+def ending(ended: Ended, details: dict[str, Any], explanation: str = "") -> Phase:
+    """The result of a phase that passes if its process exits with status 0."""
     if ended.state == "ended" and ended.returncode == 0:
         return Phase(ended.name, PASSED, details=details)
     details.setdefault("output", ended.output)
-    told = besides or ended.output[-300:]
+    reason = explanation or ended.output[-300:]
     if ended.state != "ended":
-        return Phase(ended.name, OVERRAN, f"{ended.state}: {told}", details=details)
-    return Phase(ended.name, FAILED, f"exit status {ended.returncode}: {told}", details=details)
+        return Phase(ended.name, TIMED_OUT, f"{ended.state}: {reason}", details=details)
+    return Phase(ended.name, FAILED, f"exit status {ended.returncode}: {reason}", details=details)
 
 
 def run_all(jobs: Sequence[Job], *, limit: float, folder: Path, at_once: int = 1) -> list[Ended]:
-    """Run the jobs in their order, `at_once` side by side; after `limit` seconds kill what is left.
+    """Run the jobs in order, `at_once` in parallel; after `limit` seconds kill the remaining ones.
 
-    Each is the leader of a process group, which ends with it: a test may have started others.
+    Each job leads a process group, which is killed with it: a test may have started processes.
     """
     deadline = monotonic() + limit
     results = [Ended(job.name) for job in jobs]
@@ -139,7 +139,7 @@ def run_all(jobs: Sequence[Job], *, limit: float, folder: Path, at_once: int = 1
                 over = monotonic() >= deadline
                 if process.poll() is None and not over:
                     continue
-                state = "ended" if process.poll() is not None else "overran"
+                state = "ended" if process.poll() is not None else "timed out"
                 _end(process)
                 del running[index]
                 results[index] = Ended(
@@ -151,13 +151,13 @@ def run_all(jobs: Sequence[Job], *, limit: float, folder: Path, at_once: int = 1
                 )
             sleep(0.02)
     finally:
-        for process, _, _ in running.values():  # where the check itself is interrupted
+        for process, _, _ in running.values():  # left over only if the check itself is interrupted
             _end(process)
     return results
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # it and its own are gone
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the group is already gone
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

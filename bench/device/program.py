@@ -1,4 +1,4 @@
-"""What the measuring programs share: the command line, the time left, the file, a captured call."""
+"""Shared by the measuring programs: command line, remaining time, results file, captured calls."""
 
 import argparse
 import json
@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from suite.measure import Entry
 
-NO_GRAPHS = "not on this device: CUDA graphs"  # why a row has no "captured"
+NO_GRAPHS = "CUDA graphs are not available on this device"  # why a "captured" row is skipped
 
 
 class Program(ABC):
-    """Measures part by part into `results`, as far as the time goes.
+    """Measures part after part into `results`, as far as the time allows.
 
-    The file is written anew after each part: whoever ends the process has the parts before.
+    The file is rewritten after each part: if the process is killed, the finished parts remain.
     """
 
     def __init__(self, device: torch.device, seconds: float, out: Path, *, quick: bool) -> None:
@@ -28,19 +28,19 @@ class Program(ABC):
 
     @abstractmethod
     def parts(self) -> None:
-        """Measure."""
+        """Measure all parts."""
 
     def left(self) -> float:
-        """Seconds."""
+        """The remaining seconds."""
         return self._deadline - monotonic()
 
     def wait(self) -> None:
-        """Return when the device has nothing left to do."""
+        """Wait until the device is idle."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def clock(self, calls: int) -> Callable[[Entry], float]:
-        """For `interleave`: seconds of one of so many calls in a row, with one wait at the end."""
+        """For `interleave`: seconds per call, over `calls` calls with one wait at the end."""
 
         def sample(entry: Entry) -> float:
             self.wait()
@@ -53,12 +53,12 @@ class Program(ABC):
         return sample
 
     def write(self) -> None:
-        """Write the file."""
+        """Write the results file."""
         self._out.write_text(json.dumps(self.results), encoding="utf-8")
 
     @classmethod
     def main(cls, description: str | None) -> None:
-        """The command line."""
+        """Parse the command line, measure, and write the results."""
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--device", required=True)
         parser.add_argument("--seconds", type=float, required=True)
@@ -75,10 +75,10 @@ class Program(ABC):
 
 
 def captured(call: Callable[[], Any]) -> Callable[[], None]:
-    """A CUDA graph of the call; returns its replay.
+    """Capture the call in a CUDA graph and return the graph's replay.
 
-    It runs three times beforehand on a stream of its own: what is made at the first call, an
-    optimizer's state for one, must not be a part of the graph.
+    The call first runs three times on a side stream: whatever the first call creates, such as an
+    optimizer's state, must not become part of the graph.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

@@ -1,6 +1,6 @@
-"""A pytest plugin that writes each outcome at once, a line of JSON each: pytest -p device.reporter.
+"""A pytest plugin that writes each outcome at once, as a line of JSON: pytest -p device.reporter.
 
-What a process had done when it crashed or was killed is then known all the same.
+The outcomes before a crash or a timeout are therefore known.
 """
 
 import json
@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-TEXT = 1500  # characters of a failure that are kept: its end, which has the error
+TEXT = 1500  # characters kept from the end of a failure, where the error is
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The file that the lines go to."""
+    """Add the option that names the output file."""
     parser.addoption("--gpu-report", type=Path, help="write the outcomes to this file")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Write only where a file is named; under pytest-xdist its controller hears of every test."""
+    """Write only if a file is named; under pytest-xdist the controller writes for all workers."""
     if hasattr(config, "workerinput"):
         return
     path = config.getoption("--gpu-report")
@@ -60,6 +60,6 @@ class _Reporter:
 def _text(report: pytest.TestReport | pytest.CollectReport) -> str:
     if report.outcome == "passed":
         return ""
-    if isinstance(report.longrepr, tuple):  # file, line and reason of a skip
+    if isinstance(report.longrepr, tuple):  # a skip: file, line, reason
         return str(report.longrepr[2]).removeprefix("Skipped: ")
     return report.longreprtext[-TEXT:]

@@ -1,4 +1,4 @@
-"""Every kind of kernel on small ragged shapes, to run under compute-sanitizer.
+"""Runs every kind of kernel on small, irregular shapes, for compute-sanitizer.
 
 python -m device.small --device cuda
 """
@@ -6,23 +6,22 @@ python -m device.small --device cuda
 import argparse
 import itertools
 import sys
+from typing import Any
 
 import torch
 
 from lamp_kernels import backends, functional
 
-# Less than a strip, several strips and bands, several planes; no side a multiple of anything.
+# Less than a strip, several strips and bands, several planes; irregular side lengths.
 SHAPES = ((1, 1, 13, 17), (2, 3, 37, 75), (1, 1, 150, 270))
 
 
 def main() -> int:
-    """Run them all; 3 where the native kernels do not serve the device."""
+    """Run all of them; return 3 if the native kernels do not support the device."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     device = torch.device(parser.parse_args().device)
-    reason = backends.unavailable("native") or backends.unserved(
-        "native", torch.empty(0, device=device), 11
-    )
+    reason = backends.unsupported_reason("native", torch.empty(0, device=device))
     if reason is not None:
         print(f"nothing to check: {reason}")
         return 3
@@ -38,9 +37,7 @@ def main() -> int:
     return 0
 
 
-def _call(
-    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, **options: object
-) -> None:
+def _call(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, **options: Any) -> None:
     x, y = (image.to(dtype).requires_grad_() for image in torch.rand(2, *shape, device=device))
     weight = torch.rand(shape[0], 1, *shape[2:], device=device)
     last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()

@@ -1,6 +1,6 @@
-"""The sweep of tilings: every line of the stand-alone program, the clocks beside it, the quickest.
+"""The sweep of tilings: all lines of the stand-alone program, the GPU clocks, the fastest tilings.
 
-A tiling whose gradient is not that of the default one is a fault of the kernels, not a slow tiling.
+A tiling whose gradient differs from that of the default tiling is a bug in the kernels.
 """
 
 import contextlib
@@ -11,26 +11,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from device.phases import FAILED, LEFT_OUT, PASSED, Job, Phase, ending, run_all
+from device.phases import FAILED, PASSED, SKIPPED, Job, Phase, ending, run_all
 
-LIMIT = 1e-5  # relative L2 distance; other tilings add in another order, no more
+LIMIT = 1e-5  # relative L2 distance; tilings differ only in the order of their additions
 QUERY = "timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_event_reasons.active"
-PERIOD = 200  # ms between two samples of the clocks
+PERIOD = 200  # ms between samples of the clocks
 
 Line = dict[str, Any]
 
 
 def run(device: str, program: Path | None, limit: float, folder: Path, out: Path) -> Phase:
-    """Run it to its end or to the limit; `out` gets its lines as they come."""
+    """Run the program until it ends or the time is up; `out` receives its lines as they come."""
     if device == "cpu":
-        return Phase("sweep", LEFT_OUT, "not on this device: it runs CUDA kernels")
+        return Phase("sweep", SKIPPED, "not available on the CPU: it runs CUDA kernels")
     if program is None:
-        return Phase("sweep", LEFT_OUT, "no sweep program: make gpu-bundle builds it")
+        return Phase("sweep", SKIPPED, "no sweep program: make gpu-bundle builds it")
     job = Job("sweep", ["sh", "-c", 'exec "$0" >"$1"', str(program), str(out)])
     with clocks(folder / "clocks.csv") as sampled:
         (ended,) = run_all([job], limit=limit, folder=folder)
     lines, problems = read(out)
-    wrong = [line for line in lines if not line.get("error", 0.0) <= LIMIT]  # NaN is wrong, too
+    wrong = [line for line in lines if not line.get("error", 0.0) <= LIMIT]  # also true for NaN
     details = {
         "tilings": len(lines),
         "problems": problems,
@@ -40,17 +40,17 @@ def run(device: str, program: Path | None, limit: float, folder: Path, out: Path
     }
     phase = ending(ended, details)
     if wrong:
-        reason = f"{len(wrong)} tilings whose gradient differs from the default one's"
+        reason = f"{len(wrong)} tilings have a gradient that differs from the default tiling's"
         return Phase("sweep", FAILED, reason, details=details)
     if phase.status == PASSED and not lines:
-        return Phase("sweep", FAILED, "it measured nothing", details=details)
+        return Phase("sweep", FAILED, "the program measured nothing", details=details)
     return phase
 
 
 def read(path: Path) -> tuple[list[Line], list[str]]:
-    """The lines that were measured, and what the program says it left out.
+    """The measured lines, and the problems that the program reports.
 
-    The last line may be cut off where the program was ended.
+    The last line may be cut off if the program was killed.
     """
     lines: list[Line] = []
     problems: list[str] = []
@@ -69,7 +69,7 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
 
 
 def best(lines: Sequence[Line]) -> list[Line]:
-    """Of each shape, pass and border: the default tiling and the quickest of each design, cold."""
+    """For each shape, pass and border: the default tiling and the fastest of each design, cold."""
     rows: list[Line] = []
     cases: dict[str, list[Line]] = {}
     for line in lines:
@@ -90,7 +90,7 @@ def best(lines: Sequence[Line]) -> list[Line]:
 
 @contextlib.contextmanager
 def clocks(path: Path) -> Iterator[Any]:
-    """Sample the clocks beside what runs inside; yields a function that gives the samples."""
+    """Sample the GPU clocks meanwhile; yields a function that returns the samples."""
     program = shutil.which("nvidia-smi")
     if program is None:
         yield lambda: {"skipped": "nvidia-smi was not found"}

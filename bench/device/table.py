@@ -1,13 +1,15 @@
-"""What the check found, as text for a terminal."""
+"""The results of the check, as text for a terminal."""
 
 from collections.abc import Iterable
 from typing import Any
+
+from suite.figures import three
 
 Report = dict[str, Any]
 
 
 def text(report: Report) -> str:
-    """Phases, tests that failed or were left out, what the sanitizer said, and the benchmarks."""
+    """Phases, failed and skipped tests, the sanitizer's summary, and the benchmarks."""
     lines = [_machine(report), "", f"{'phase':<14}{'status':<10}{'s':>7}{'limit':>7}"]
     lines += [
         f"{row['phase']:<14}{row['status']:<10}{row['seconds']:7.0f}{row['limit']:7.0f}"
@@ -20,7 +22,7 @@ def text(report: Report) -> str:
     lines += _sweep(report.get("sweep", {}))
     lines += _counters(report.get("counters", {}))
     lines += _benchmarks(report.get("timing", {}))
-    lines += _rows("wall clock of a call in a loop, ms", report.get("calls", {}), "contestant")
+    lines += _rows("wall-clock time of a call in a loop, ms", report.get("calls", {}), "contestant")
     lines += _rows("a training step, ms", report.get("training", {}), "loss")
     lines += _autotune(report.get("autotune", {}))
     lines += _tests(report.get("suite", {}))
@@ -34,7 +36,7 @@ def _machine(report: Report) -> str:
         f"{device['memory_gib']:.0f} GiB)"
         for device in found.get("devices", [])
     ]
-    parts = [", ".join(devices) or found.get("cpu", "an unknown machine")]
+    parts = [", ".join(devices) or found.get("cpu", "unknown machine")]
     parts += [
         f"{what} {version}"
         for what, version in (
@@ -66,8 +68,8 @@ def _tests(tests: Report) -> list[str]:
         if "missing_packages" in file:
             lines.append(f"    not installed: {', '.join(file['missing_packages'])}")
         if file.get("last"):
-            lines.append(f"    in {file['last']}")
-    lines += [f"left out: {row['folder']}: {row['reason']}" for row in tests["left_out"]]
+            lines.append(f"    last test: {file['last']}")
+    lines += [f"skipped: {row['folder']}: {row['reason']}" for row in tests["left_out"]]
     return lines
 
 
@@ -81,15 +83,15 @@ def _sanitizer(sanitizer: Report) -> list[str]:
 def _sweep(sweep: Report) -> list[str]:
     if not sweep:
         return []
-    lines = ["", f"sweep of {sweep['tilings']} tilings, ms cold and warm; default / this"]
+    lines = ["", f"sweep of {sweep['tilings']} tilings, ms cold and warm; speedup over the default"]
     for row in sweep["best"]:
-        told = "default" if row.get("own") else f"best of design {row.get('design')}"
-        name = f"{row['shape']} {row.get('border')} gradients={row.get('gradients')}, {told}"
+        kind = "default" if row.get("own") else f"best of design {row.get('design')}"
+        name = f"{row['shape']} {row.get('border')} gradients={row.get('gradients')}, {kind}"
         tile = f"{row.get('threads')} threads, {row.get('strips')} strips, {row.get('bands')} bands"
-        times = f"{_three(row['cold_ms']):>9}{_three(row['warm_ms']):>9}"
+        times = f"{three(row['cold_ms']):>9}{three(row['warm_ms']):>9}"
         lines.append(f"  {name:<66}{times}{row.get('default_over_this') or 0:8.2f}  {tile}")
     lines += [f"  wrong: {row}" for row in sweep["wrong"]]
-    return lines + [f"  left out: {problem}" for problem in sweep["problems"]]
+    return lines + [f"  skipped: {problem}" for problem in sweep["problems"]]
 
 
 def _counters(counters: Report) -> list[str]:
@@ -109,22 +111,22 @@ def _counters(counters: Report) -> list[str]:
 
 
 def _rows(title: str, results: Report, name: str) -> list[str]:
-    """Rows with a shape, a way of calling and quantiles."""
+    """Rows with a shape, a call mode and quantiles."""
     rows = results.get("rows", [])
     lines = ["", f"{title}: p10, p50, p90"] if rows else []
     for row in rows:
         label = f"  {row['shape']} {row['how']} {row.get(name, '')}"
-        told = row.get("skipped") or "".join(
-            f"{_three(1e3 * row[key]):>9}" for key in ("p10", "p50", "p90")
+        cells = row.get("skipped") or "".join(
+            f"{three(1e3 * row[key]):>9}" for key in ("p10", "p50", "p90")
         )
-        lines.append(f"{label:<76}{told}")
+        lines.append(f"{label:<76}{cells}")
     for row in results.get("ratios", []):
         lines.append(f"  {row['shape']} {row['how']}: SSIM / MSE {row['ssim_over_mse']:.3f}")
     return lines
 
 
 def _autotune(results: Report) -> list[str]:
-    lines = ["", "Triton's choice of tiles"] if results.get("winners") else []
+    lines = ["", "tiles selected by Triton autotuning"] if results.get("winners") else []
     for row in results.get("winners", []):
         lines.append(f"  {row['shape']}, {row['seconds']} s {row.get('skipped', '')}".rstrip())
         lines += [f"    {chosen['tile']}" for chosen in row["chosen"]]
@@ -135,10 +137,10 @@ def _benchmarks(results: Report) -> list[str]:
     if not results:
         return []
     copy = results.get("copy") or {}
-    lines = ["", f"ms, by {results['how']}"]
+    lines = ["", f"ms, measured by {results['how']}"]
     if "bytes_per_s" in copy:
         lines.append(
-            f"copy of {copy['bytes'] // 2**21} MiB: {_three(copy['bytes_per_s'] / 1e9)} GB/s"
+            f"copy of {copy['bytes'] // 2**21} MiB: {three(copy['bytes_per_s'] / 1e9)} GB/s"
         )
     speed = results.get("speed", [])
     for shape in _distinct(tuple(row["shape"]) for row in speed):
@@ -148,46 +150,38 @@ def _benchmarks(results: Report) -> list[str]:
         rows = [row for row in speed if tuple(row["shape"]) == shape]
         lines += [_timed(row, f"  {row['contestant']}, {_variant(row)}") for row in rows]
     if results.get("host"):
-        lines.append("a call on a small image with nothing queued, µs: returned, computed")
+        lines.append("one call on a small image, idle device, µs: until returned, until computed")
     for row in results.get("host", []):
-        told = row.get("skipped") or "".join(
-            f"{_three(1e6 * row[key]):>9}" for key in ("returned_s", "computed_s")
+        cells = row.get("skipped") or "".join(
+            f"{three(1e6 * row[key]):>9}" for key in ("returned_s", "computed_s")
         )
-        lines.append(f"  {row['contestant']:<50}{told}")
+        lines.append(f"  {row['contestant']:<50}{cells}")
     if results.get("memory"):
         lines.append("memory beyond the images, bytes per element")
     for row in results.get("memory", []):
         name = f"{row['contestant']}, {row['dtype']}" if "contestant" in row else ""
-        told = row.get("skipped") or f"{_three(row['bytes_per_element']):>9}"
-        lines.append(f"  {name:<50}{told}" if name else f"  {told}")
-    lines += [f"left out: {r['contestant']}: {r['reason']}" for r in results.get("skipped", [])]
+        cells = row.get("skipped") or f"{three(row['bytes_per_element']):>9}"
+        lines.append(f"  {name:<50}{cells}" if name else f"  {cells}")
+    lines += [f"skipped: {r['contestant']}: {r['reason']}" for r in results.get("skipped", [])]
     if not results.get("complete"):
-        lines.append("the benchmarks did not come to their end")
+        lines.append("the benchmarks did not finish")
     return lines
 
 
 def _variant(row: Report) -> str:
-    """The dtype, and what is not as usual: forward alone, a warm cache."""
+    """The dtype, and anything unusual: forward only, a warm cache."""
     unusual = [row.get(key) for key, usual in (("pass", "forward + backward"), ("cache", "cold"))
-               if row.get(key) not in (None, usual, "as it is")]  # fmt: skip
+               if row.get(key) not in (None, usual, "not flushed")]  # fmt: skip
     return ", ".join([row["dtype"], *map(str, unusual)])
 
 
 def _timed(row: Report, name: str) -> str:
     if "skipped" in row:
         return f"{name:<52}{row['skipped']}"
-    times = "".join(f"{_three(1e3 * row[key]):>9}" for key in ("p10", "p50", "p90"))
-    rate = f"{_three(row['bytes_per_s'] / 1e9):>8}{100 * row['share_of_copy']:7.1f} %"
+    times = "".join(f"{three(1e3 * row[key]):>9}" for key in ("p10", "p50", "p90"))
+    rate = f"{three(row['bytes_per_s'] / 1e9):>8}{100 * row['share_of_copy']:7.1f} %"
     return f"{name:<52}{times}{row['rounds']:8}{rate}"
 
 
 def _distinct(values: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(values))
-
-
-def _three(value: float) -> str:
-    """Three digits without an exponent; as suite.results.three, which cannot do without PyTorch."""
-    if value == 0:
-        return "0"
-    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
-    return f"{value:.{max(0, 3 - whole)}f}"

@@ -1,7 +1,7 @@
-"""The test suite on the device: a process a file, several side by side.
+"""The test suite on the device: one process per file, several in parallel.
 
-A file is a process of its own because an illegal access ends the CUDA context of a process: every
-test after it would fail. It also makes use of the processors where there is no pytest-xdist.
+Each file has its own process because an illegal access destroys the CUDA context of its process:
+every later test would fail. This also uses all processors if pytest-xdist is not installed.
 """
 
 import importlib.util
@@ -16,10 +16,10 @@ from typing import Any
 
 from checkout import ROOT
 
-from device.phases import FAILED, OVERRAN, PASSED, Ended, Job, Phase, run_all
+from device.phases import FAILED, PASSED, TIMED_OUT, Ended, Job, Phase, run_all
 
 INI = Path(__file__).with_name("pytest.ini")
-# What takes longest goes first; of each of these the tests are processes of their own.
+# The slowest files run first. Each test of these files has its own process.
 SPLIT = ("tests/test_fuzz.py",)
 SLOWEST = (
     "tests/test_fuzz.py",
@@ -29,8 +29,8 @@ SLOWEST = (
     "tests/test_properties.py",
     "tests/cuda",
 )
-# What shows the Triton kernels on the device, beside the native ones: after all else, for each
-# compiles tens of variants.
+# Files that also test the Triton kernels on the device. They run last, because each compiles dozens
+# of variants.
 TRITON = (
     "tests/test_accuracy.py",
     "tests/test_levels.py",
@@ -38,27 +38,27 @@ TRITON = (
     "tests/test_determinism.py",
     "tests/cuda",
 )
-OF_TRITON = " with triton"  # in the name of such a file
-# The native kernels alone, before all else: what these find wrong is not worth timing.
+OF_TRITON = " with triton"  # appended to the name of such a file
+# Tests of the native kernels alone, run first: kernels that fail them are not worth timing.
 FIRST = (
     "tests/cuda/test_cuda_results.py",
     "tests/cuda/test_cuda_streams.py",
     "tests/cuda/test_cuda_graphs.py",
 )
 QUICK = ("tests/test_range_check.py", "tests/cuda")
-# Folders of tests that make no tensor on the device.
+# Folders whose tests create no tensor on the device.
 ELSEWHERE = {
-    "bench": "about the benchmarks themselves",
-    "cpu": "the CPU kernels alone",
-    "cuda_host": "the CUDA kernels' source, executed on the CPU",
-    "install": "the package's installation",
-    "mutate": "errors put into copies of the CPU kernels",
-    "python": "the training program, whose tests are made for the CPU",
-    "triton": "the Triton kernels, interpreted on the CPU and compiled for every target",
+    "bench": "tests the benchmarks themselves",
+    "cpu": "tests the CPU kernels alone",
+    "cuda_host": "runs the source of the CUDA kernels on the CPU",
+    "install": "tests the installation of the package",
+    "mutate": "injects errors into copies of the CPU kernels",
+    "python": "tests the training program on the CPU",
+    "triton": "interprets the Triton kernels on the CPU and compiles them for every target",
 }
-FAILURES = 20  # told of each file
-XDIST = 3  # processes of each file of Triton's
-PER_TEST = 120  # seconds, where pytest-timeout is there
+FAILURES = 20  # reported per file
+XDIST = 3  # processes for each file with Triton
+PER_TEST = 120  # seconds, if pytest-timeout is installed
 MISSING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
 
@@ -71,9 +71,9 @@ def run(
     quick: bool = False,
     chosen: Sequence[str] | None = None,
 ) -> Phase:
-    """Run `chosen`, or all that has to do with the device; the quick run takes two files.
+    """Run the `chosen` files, or all that use the device; a quick run takes two entries.
 
-    first: the native kernels alone, short.
+    first: only the short tests of the native kernels.
     """
     name = "native" if first else "suite"
     units = list(FIRST if first else chosen or (QUICK if quick else everything()))
@@ -102,23 +102,23 @@ def run(
         "device": device, "at_once": at_once, **totals, "files": files, "left_out": left_out,
     }  # fmt: skip
     failed = [file["file"] for file in files if file["status"] in ("failed", "crashed")]
-    unfinished = [file["file"] for file in files if file["status"] in ("overran", "not started")]
+    unfinished = [file["file"] for file in files if file["status"] in ("timed out", "not started")]
     if failed:
         return Phase(name, FAILED, "failed: " + ", ".join(failed), details=details)
     if unfinished:
-        return Phase(name, OVERRAN, "not finished: " + ", ".join(unfinished), details=details)
+        return Phase(name, TIMED_OUT, "not finished: " + ", ".join(unfinished), details=details)
     return Phase(name, PASSED, details=details)
 
 
 def _backends_of(unit: str, *, first: bool) -> str:
-    """Those that the tests take in turn."""
+    """The backends that the tests of a unit use."""
     if first or (unit.startswith("tests/cuda") and not unit.endswith(OF_TRITON)):
         return "native"
     return "triton" if unit.endswith(OF_TRITON) else "native,reference"
 
 
 def everything() -> list[str]:
-    """The files with tests that run on any device, and those that need CUDA."""
+    """The test files that run on any device, and those that need CUDA."""
     units: list[str] = []
     for path in [*sorted(ROOT.glob("tests/test_*.py")), *sorted(ROOT.glob("tests/cuda/test_*.py"))]:
         name = path.relative_to(ROOT).as_posix()
@@ -134,7 +134,10 @@ def everything() -> list[str]:
 def _elsewhere() -> list[dict[str, str]]:
     folders = sorted({path.parent.name for path in ROOT.glob("tests/*/test_*.py")} - {"cuda"})
     return [
-        {"folder": f"tests/{name}", "reason": ELSEWHERE.get(name, "makes no tensor on the device")}
+        {
+            "folder": f"tests/{name}",
+            "reason": ELSEWHERE.get(name, "creates no tensor on the device"),
+        }
         for name in folders
     ]
 
@@ -143,10 +146,10 @@ def _command(unit: str, report: Path) -> list[str]:
     shared = unit.endswith(OF_TRITON) and importlib.util.find_spec("xdist") is not None
     command = [sys.executable, "-m", "pytest", "-c", str(INI), "--rootdir", str(ROOT), "-q"]
     command += ["-p", "device.reporter", "--gpu-report", str(report)]
-    # Plugins that change how tests run or that warn of one another, where they are installed.
+    # Disable plugins that change how tests run or that cause warnings.
     for plugin in ("cacheprovider", "benchmark", *(() if shared else ("xdist",))):
         command += ["-p", f"no:{plugin}"]
-    if shared:  # most of their time is Triton's compiler, one variant after the other
+    if shared:  # most of the time goes to Triton compiling one variant after another
         command += ["-n", str(XDIST)]
     if importlib.util.find_spec("pytest_timeout") is not None:
         command += ["-o", f"timeout={PER_TEST}"]
@@ -154,7 +157,7 @@ def _command(unit: str, report: Path) -> list[str]:
 
 
 def outcome(ended: Ended, report: Path) -> dict[str, Any]:
-    """What a file's process did, from the lines that it wrote and from how it ended."""
+    """The result of a file, from the lines that its process wrote and from how it ended."""
     text = report.read_text(encoding="utf-8") if report.exists() else ""
     lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
     counts = Counter(line["outcome"] for line in lines if line["what"] == "test")
@@ -180,7 +183,7 @@ def outcome(ended: Ended, report: Path) -> dict[str, Any]:
         file["missing_packages"] = sorted(found)
     if failures:
         file["failures"] = [{"test": f["test"], "text": f["text"]} for f in failures[:FAILURES]]
-    if file["status"] in ("crashed", "overran"):
+    if file["status"] in ("crashed", "timed out"):
         file["last"] = next((test for test in reversed(started) if test not in done), None)
         file["output"] = ended.output
     return file
@@ -193,7 +196,7 @@ def _status(ended: Ended, lines: list[dict[str, Any]], failures: bool, missing: 
         return "crashed"
     if failures:
         return "failed"
-    # 0 is passed, 5 no test collected, 2 an interrupted collection: by a missing package, then
+    # 0: passed. 5: no test collected. 2: collection interrupted, here by a missing package.
     if ended.returncode not in ((0, 1, 2, 5) if missing else (0, 5)):
         return "crashed"
     if missing:

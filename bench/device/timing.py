@@ -1,9 +1,9 @@
 """The benchmarks: python -m device.timing --device cuda ...
 
-Time on the device by CUDA events: forward + backward and forward alone, with a cold and a warm
-cache, in float32 and, for this library, in the half types. Beside it what the device's memory does
-at most, by a copy; what a call costs the processor; and memory. On the CPU the same by the
-processor's clock, without a flush of its caches.
+Measures the time on the device with CUDA events: forward + backward and forward only, with a cold
+and a warm cache, in float32 and, for this library, in the half-precision dtypes. Also measures the
+peak memory bandwidth (with a copy), the host time of a call, and memory. On the CPU it measures the
+same with the wall clock and does not flush caches.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,13 +28,14 @@ from suite.contestants import (
     Contestant,
     select,
 )
-from suite.measure import Entry, Row, digits, interleave, progress, reason_of
+from suite.measure import Entry, Row, digits, interleave, progress, reason_of, wall_clock
 from suite.peak import COPIED
+from suite.speed import BOTH, FORWARD
 from torch import Tensor
 
 from device.program import Program
 
-# The most telling first, in case the time runs out.
+# The most informative first, in case time runs out.
 SHAPES: tuple[Shape, ...] = (
     (8, 3, 256, 256),
     (1, 3, 1080, 1920),
@@ -45,9 +46,8 @@ SHAPES: tuple[Shape, ...] = (
 QUICK_SHAPES: tuple[Shape, ...] = ((2, 1, 32, 32),)
 QUICK_NAMES = (NATIVE, REFERENCE, TEXTBOOK, FLOOR)
 HALVES = (torch.float16, torch.bfloat16)
-SMALL: Shape = (1, 1, 32, 32)  # where a call's cost rules; as in bench/overhead.py
-COMPILING = 25.0  # seconds, before it is known; the compiler takes the longest by far
-BOTH, FORWARD = "forward + backward", "forward"
+SMALL: Shape = (1, 1, 32, 32)  # dominated by call overhead; as in bench/overhead.py
+COMPILING = 25.0  # seconds, a first estimate; compiling takes by far the longest
 COLD, WARM = "cold", "warm"
 TENSORS = {BOTH: 3, FORWARD: 2}  # two images read, one gradient written
 FORWARD_TOO = (NATIVE, NATIVE_ZEROS, TRITON, FUSED, REFERENCE, FLOOR)
@@ -55,29 +55,26 @@ WARM_TOO = (NATIVE, NATIVE_ZEROS, TRITON, FUSED)
 
 
 class Clock:
-    """The processor's, for calls that have been computed when they return."""
+    """The wall clock, for calls that return only after they are computed."""
 
-    how = "processor's clock; caches are not flushed between calls"
+    how = "the wall clock; caches are not flushed between calls"
 
     def __call__(self, entry: Entry) -> float:
-        """Seconds of one call."""
-        start = perf_counter()
-        for _ in range(entry.calls):
-            entry.call()
-        return (perf_counter() - start) / entry.calls
+        """Seconds per call."""
+        return wall_clock(entry)
 
     def wait(self) -> None:
-        """Return when all that was called has been computed."""
+        """Wait until all calls are computed."""
 
 
 class CudaClock(Clock):
-    """CUDA events around a call that is queued in one piece.
+    """CUDA events around a call whose launches are all queued before the first one starts.
 
-    A kernel that only waits goes before it and keeps the device busy while the processor queues
-    the call: what is measured is the device's work, without gaps where it waits for the processor.
-    Before that the device reads a buffer larger than its cache, so that every call finds the
-    images in memory, as in training; reading leaves nothing to be written back during the call.
-    Not before an entry whose cache is to be warm: that one is called twice, and the second counts.
+    A sleep kernel keeps the device busy while the host queues the call, so that only the device's
+    work is measured, without gaps where it would wait for the host. Before that, the device reads a
+    buffer larger than its cache: every call then finds the images in memory, as in training, and
+    because the buffer is only read, nothing has to be written back during the call. An entry that
+    is to have a warm cache is called twice instead, and the second call is timed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -87,17 +84,17 @@ class CudaClock(Clock):
         self._queueing: dict[int, float] = {}  # seconds, by entry
         self._cycles_per_second = self._measure_sleep()
         self.how = (
-            "CUDA events, the call queued beforehand; the cache is flushed before each by reading "
-            f"{4 * self._buffer.numel() // 2**20} MiB"
+            "CUDA events around a call queued in advance; before each call the cache is flushed by "
+            f"reading {4 * self._buffer.numel() // 2**20} MiB"
         )
 
     def __call__(self, entry: Entry) -> float:
-        """Seconds of one call on the device."""
+        """Seconds that one call takes on the device."""
         if entry.label.get("cache") == WARM:
             entry.call()
         else:
             torch.sum(self._buffer, 0, out=self._sum)
-        # Twice what queueing took the last time; the first time is that of a warm-up.
+        # Sleep twice as long as queueing took last time; the first call is a warm-up anyway.
         ahead = min(2.0 * self._queueing.get(id(entry), 0.0) + 2e-5, 0.05)
         torch.cuda._sleep(int(ahead * self._cycles_per_second))
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -108,10 +105,10 @@ class CudaClock(Clock):
         self._queueing[id(entry)] = perf_counter() - begun
         end.synchronize()
         del result
-        return start.elapsed_time(end) / 1e3
+        return float(start.elapsed_time(end)) / 1e3
 
     def wait(self) -> None:
-        """Return when the device has nothing left to do."""
+        """Wait until the device is idle."""
         torch.cuda.synchronize()
 
     @staticmethod
@@ -123,11 +120,11 @@ class CudaClock(Clock):
             torch.cuda._sleep(cycles)
             end.record()
             end.synchronize()
-        return cycles / (start.elapsed_time(end) / 1e3)
+        return cycles / (float(start.elapsed_time(end)) / 1e3)
 
 
 class Timing(Program):
-    """Part by part."""
+    """Measures bandwidth, host time, speed and memory, in this order."""
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
@@ -147,7 +144,7 @@ class Timing(Program):
         }
 
     def parts(self) -> None:
-        """All parts."""
+        """Measure all parts."""
         self._copy()
         self.write()
         self._host()
@@ -183,7 +180,7 @@ class Timing(Program):
         }  # fmt: skip
 
     def _host(self) -> None:
-        """What the processor spends on a call when nothing is queued, and until it is computed."""
+        """Measure the host time of a call on an idle device, and the time until it is computed."""
         progress("host")
         input, target = self._pair(SMALL, torch.float32)
         for contestant in self._taken:
@@ -193,10 +190,10 @@ class Timing(Program):
             try:
                 call = contestant.setup(input, target).forward_backward
                 times = [self._times_of(call) for _ in range(20 if self.quick else 220)]
-            except Exception as error:  # the others go on
+            except Exception as error:  # continue with the others
                 self.results["host"].append({**label, "skipped": reason_of(error)})
                 continue
-            times = times[len(times) // 10 :]  # the first ones set things up
+            times = times[len(times) // 10 :]  # the first calls initialize things
             returned, computed = (digits(median(column)) for column in zip(*times, strict=True))
             self.results["host"].append(
                 {**label, "returned_s": returned, "computed_s": computed, "calls": len(times)}
@@ -214,7 +211,7 @@ class Timing(Program):
 
     def _speed(self, shape: Shape, shapes_left: int) -> list[Entry]:
         progress(f"speed, {shape_name(shape)}")
-        torch.compiler.reset()  # it keeps a few variants of one function, then stops compiling it
+        torch.compiler.reset()  # it gives up on a function after compiling a few variants of it
         entries: list[Entry] = []
         for contestant in self._taken:
             if contestant.name == COMPILED:
@@ -258,12 +255,12 @@ class Timing(Program):
             "elements": prod(shape),
             "bytes": TENSORS[which] * dtype.itemsize * prod(shape),
             "pass": which,
-            "cache": cache if self.device.type == "cuda" else "as it is",
+            "cache": cache if self.device.type == "cuda" else "not flushed",
         }
         try:
             passes = contestant.setup(*self._pair(shape, dtype))
             call = passes.forward_backward if which == BOTH else passes.forward
-        except Exception as error:  # a peer that does not import must not end the run
+        except Exception as error:  # one package that fails to import must not end the run
             self.results["speed"].append({**label, "skipped": reason_of(error)})
             return None
         entries.append(Entry(label, call))
@@ -272,7 +269,7 @@ class Timing(Program):
     def _add_compiled(
         self, entries: list[Entry], contestant: Contestant, shape: Shape, shapes_left: int
     ) -> None:
-        """Compile it now, where there is time: so much that it is no part of a warm-up."""
+        """Compile it now if time allows; compiling takes too long to be part of a warm-up."""
         entry = self._add(entries, contestant, shape, torch.float32)
         if entry is None:
             return
@@ -280,7 +277,7 @@ class Timing(Program):
         if self.quick:
             reason = "compiling takes too long for a quick run"
         elif self.left() - self._compiling < 6.0 * shapes_left:
-            reason = f"no time left to compile it, which takes some {self._compiling:.0f} s"
+            reason = f"no time left to compile it, which takes about {self._compiling:.0f} s"
         start = perf_counter()
         if reason is None:
             try:
@@ -293,9 +290,9 @@ class Timing(Program):
             self.results["speed"].append({**entry.label, "skipped": reason})
 
     def _memory(self, shape: Shape, entries: Sequence[Entry]) -> None:
-        """The most bytes beyond the images that forward + backward holds at once, an element."""
+        """Measure the peak bytes per element that forward + backward needs beyond the images."""
         if self.device.type != "cuda":
-            self.results["memory"].append({"skipped": "not on this device: counts CUDA's memory"})
+            self.results["memory"].append({"skipped": "not available on the CPU: CUDA memory"})
             return
         progress("memory")
         for entry in entries:

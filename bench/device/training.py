@@ -1,7 +1,8 @@
 """A training step of a convolutional autoencoder: python -m device.training --device cuda ...
 
-AmplifiedSSIMLoss against MSELoss with everything else the same: eager, compiled, and replayed from
-a CUDA graph. Wall clock of STEPS steps with one wait at their end, taken in turns.
+Compares AmplifiedSSIMLoss with MSELoss, with everything else equal: eager, compiled, and replayed
+from a CUDA graph. Measures the wall-clock time of STEPS steps with one synchronization at the end;
+the losses take turns.
 """
 
 from typing import Any
@@ -16,18 +17,18 @@ from lamp_kernels import AmplifiedSSIMLoss
 
 BATCHES = (8, 32, 64)
 QUICK: Shape = (2, 3, 32, 32)
-STEPS = 10  # of one sample
-COMPILING = 60.0  # seconds that must be left for the two compiled steps
+STEPS = 10  # per sample
+COMPILING = 60.0  # seconds that must be left to compile the two steps
 SSIM, MSE = "AmplifiedSSIMLoss", "torch MSELoss"
 LOSSES = {SSIM: AmplifiedSSIMLoss, MSE: torch.nn.MSELoss}
 HOW = ("eager", "captured", "compiled")
 
 
 class Training(Program):
-    """Batch by batch, eager first."""
+    """Measures one batch size after another, eager first."""
 
     def parts(self) -> None:
-        """All batches and ways."""
+        """Measure all batch sizes and modes."""
         self.results.update(steps=STEPS, rows=[], ratios=[])
         shapes = [QUICK] if self.quick else [(batch, 3, 256, 256) for batch in BATCHES]
         for index, shape in enumerate(shapes):
@@ -48,7 +49,7 @@ class Training(Program):
                 Entry({**label, "loss": name}, self._steps(make(), target, how))
                 for name, make in LOSSES.items()
             ]
-        except Exception as error:  # the other ways go on
+        except Exception as error:  # continue with the other modes
             self.results["rows"].append({**label, "skipped": reason_of(error)})
             return
         low, high = (2, 3) if self.quick else (5, 30)
@@ -67,10 +68,10 @@ class Training(Program):
         if how == "compiled" and self.quick:
             return "compiling takes too long for a quick run"
         if how == "compiled" and not first:
-            return "compiled at the first batch only"
+            return "compiled only for the first batch size"
         needed = COMPILING if how == "compiled" else 3.0
         if not self.quick and self.left() < needed:
-            return f"{self.left():.0f} s are left, it needs {needed:.0f}"
+            return f"requires {needed:.0f} s, {self.left():.0f} s are left"
         return None
 
     def _steps(self, loss: torch.nn.Module, target: torch.Tensor, how: str) -> Any:

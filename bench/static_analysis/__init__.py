@@ -1,1 +1,1 @@
-"""What can be said of the CUDA kernels without a GPU: counts of the compiled code, and a model."""
+"""Static analysis of the GPU kernels, without a GPU: instruction counts and a time model."""

@@ -1,4 +1,4 @@
-"""Compiles kernels for counting, and asks the real header for tiles."""
+"""Compiles the CUDA kernels for counting, and runs csrc's own code to choose tiles."""
 
 import json
 import os
@@ -27,44 +27,44 @@ _VARIANT = re.compile(r"(ssim(?:_losses|_gradients)?)_kernelI([fd])Li(\d+)ELi(\d
 
 
 class MissingToolError(RuntimeError):
-    """A compiler or disassembler that is not here."""
+    """A compiler or disassembler is not installed."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Where the CUDA toolkit's programs are."""
+    """The paths of the CUDA toolkit's programs."""
 
     nvcc: str
     cuobjdump: str | None
 
     @classmethod
     def find(cls, nvcc: str | None = None, cuobjdump: str | None = None) -> "Tools":
-        """Those given, or of PATH, CUDA_HOME, or this environment's nvidia-cuda-cuobjdump."""
+        """Use the given programs, or search PATH, CUDA_HOME and installed CUDA packages."""
         home = os.environ.get("CUDA_HOME")
         places = [os.environ.get("PATH", ""), *([str(Path(home, "bin"))] if home else [])]
         compiler = nvcc or shutil.which("nvcc", path=os.pathsep.join(places))
         if compiler is None:
-            raise MissingToolError("no nvcc was found on PATH or in CUDA_HOME")
+            raise MissingToolError("nvcc was not found on PATH or in CUDA_HOME: use --nvcc")
         wheels = Path(sysconfig.get_path("purelib"), "nvidia").glob("cu*/bin")
         places += map(str, sorted(wheels))
         return cls(compiler, cuobjdump or shutil.which("cuobjdump", path=os.pathsep.join(places)))
 
     def release(self) -> str:
-        """Of the compiler."""
+        """The version of the compiler."""
         text = run([self.nvcc, "--version"]).stdout
         found = re.search(r"release ([\d.]+), V([\d.]+)", text)
         return found[2] if found else "unknown"
 
     def disassembled(self, cubin: Path) -> dict[str, list[Instruction]]:
-        """The machine code of a compiled file."""
+        """The machine code of a compiled file, by the mangled names of its functions."""
         if self.cuobjdump is None:
             raise MissingToolError(
-                "no cuobjdump was found: install nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm, "
-                "or name it with --cuobjdump"
+                "cuobjdump was not found: install nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm, "
+                "or use --cuobjdump"
             )
-        # It calls nvdisasm, which lies beside it.
-        beside = str(Path(self.cuobjdump).resolve().parent)
-        path = os.pathsep.join([beside, os.environ.get("PATH", "")])
+        # cuobjdump calls nvdisasm, which is in the same folder.
+        folder = str(Path(self.cuobjdump).resolve().parent)
+        path = os.pathsep.join([folder, os.environ.get("PATH", "")])
         result = run([self.cuobjdump, "-sass", str(cubin)], {**os.environ, "PATH": path})
         return parse(result.stdout)
 
@@ -83,7 +83,7 @@ def run(
 
 @dataclass(frozen=True)
 class Resources:
-    """What ptxas says of one kernel."""
+    """The resources of one kernel, as ptxas reports them."""
 
     registers: int
     spilled: int  # bytes stored and loaded
@@ -91,7 +91,7 @@ class Resources:
 
 
 def resources(report: str) -> dict[str, Resources]:
-    """Of each kernel that `ptxas -v` reports, by its mangled name."""
+    """Parse the output of `ptxas -v`: the resources of each kernel by its mangled name."""
     found: dict[str, Resources] = {}
     name, spilled = "", 0
     for line in report.splitlines():
@@ -106,7 +106,7 @@ def resources(report: str) -> dict[str, Resources]:
     return found
 
 
-# The kernels: the one launch, the same without what is rare, and the two of the other design.
+# The single-launch kernel, the same without its rare cases, and the two of the two-launch design.
 ONE, COMMON, LOSSES, GRADIENTS_KERNEL = "one", "one, common", "losses", "gradients"
 _NAMES = {
     ONE: ("ssim_kernel", ", false"),
@@ -127,26 +127,26 @@ class Variant:
 
     @property
     def arguments(self) -> str:
-        """Of the template, without the last one of the one launch."""
+        """The template arguments, without the last one of the single-launch kernel."""
         return f"{self.type}, {self.radius}, {self.gradients}"
 
     @property
     def definition(self) -> str:
-        """What makes the compiler emit it."""
+        """The explicit instantiation, which makes the compiler emit the kernel."""
         name, last = _NAMES[self.kernel]
         parameter = f"const __grid_constant__ SsimArguments<{self.type}>"
         return f"template __global__ void {name}<{self.arguments}{last}>({parameter});"
 
     @property
     def resources(self) -> str:
-        """Its KernelResources, as an expression."""
+        """A C++ expression for its KernelResources."""
         if self.kernel in (ONE, COMMON):
             return f"SsimTile<{self.arguments}{_NAMES[self.kernel][1]}>::resources()"
         return f"{self.kernel}_resources<{self.arguments}>()"
 
 
 def all_variants(radii: Sequence[int] = RADII, types: Sequence[str] = TYPES) -> list[Variant]:
-    """Those that csrc/cuda/ssim_*.cu compile."""
+    """The variants that csrc/cuda/ssim_*.cu compile."""
     found = []
     for radius in radii:
         if "double" in types:
@@ -160,7 +160,7 @@ def all_variants(radii: Sequence[int] = RADII, types: Sequence[str] = TYPES) -> 
 
 
 def variant_of(name: str) -> Variant:
-    """Which one a mangled name means."""
+    """The variant that a mangled name stands for."""
     found = _VARIANT.search(name)
     if found is None:
         raise ValueError(f"{name} is not an SSIM kernel")
@@ -175,7 +175,7 @@ def variant_of(name: str) -> Variant:
 def compile_kernels(
     tools: Tools, source: Path, target: int, into: Path, flags: Iterable[str] = ()
 ) -> dict[str, Resources]:
-    """Compile one file in a folder with a snapshot for one target, to `into`."""
+    """Compile one file, in the folder of a snapshot, for one target to `into`."""
     command = [tools.nvcc, "-cubin", f"-arch=sm_{target}", *FLAGS, f"-I{source.parent / 'csrc'}"]
     command += [*flags, "-Xptxas", "-v", str(source), "-o", str(into)]
     return resources(run(command).stderr)
@@ -184,7 +184,7 @@ def compile_kernels(
 def compile_variants(
     tools: Tools, variants: Iterable[Variant], target: int, folder: Path
 ) -> tuple[dict[Variant, Resources], Path]:
-    """Compile variants of the SSIM kernels, as they are shipped."""
+    """Compile variants of the SSIM kernels exactly as they are shipped."""
     source, cubin = folder / f"variants-{target}.cu", folder / f"variants-{target}.cubin"
     definitions = "\n".join(v.definition for v in variants)
     source.write_text(
@@ -197,47 +197,47 @@ def compile_variants(
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a launch cuts images, and what a block takes."""
+    """How a launch cuts images into tiles, and the resources of a block."""
 
-    columns: int  # of a thread
+    columns: int  # per thread
     halo: int
     threads: int
     strips: int
     strip_width: int
     bands: int
     band_height: int
-    shared_memory: int  # dynamic, bytes of a block
+    shared_memory: int  # dynamic, bytes per block
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What csrc/cuda/plan.h chooses for a shape and a device."""
+    """The plan that csrc/cuda/plan.h chooses for a shape and a device."""
 
-    design: str  # one, two
+    design: str  # "one" or "two" launches
     seconds: float
     planes_at_once: int
-    launches: dict[str, Tiles]  # by the kernel
+    launches: dict[str, Tiles]  # by kernel
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a plan depends on: float, window 11, one gradient."""
+    """The input of a plan, for float, window 11 and one gradient."""
 
-    design: str  # fastest, one, two
+    design: str  # "fastest", "one" or "two"
     shape: tuple[int, int, int, int]
     device: Device
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the tiling takes for granted of a kernel."""
+    """The costs of a kernel that csrc/cuda assumes when it chooses tiles."""
 
     columns: int
     halo: int
     warps_at_once: int
-    cycles: tuple[int, int, int]  # of a row, where a scheduler has 1, 2 and 4 warps
-    warming: float  # of that, for a row without a result
-    beside: tuple[int, int]  # of a tile beside its rows: once, and for each warp of a scheduler
+    cycles: tuple[int, int, int]  # per row, for 1, 2 and 4 warps on a scheduler
+    warming: float  # fraction of these for a warm-up row, which has no result
+    beside: tuple[int, int]  # cycles of a tile outside its rows: fixed, and per warp of a scheduler
     shared_memory: int  # dynamic, of a block of KNOWN_THREADS
 
 
@@ -245,7 +245,7 @@ KNOWN_THREADS = 128
 
 
 def known(tools: Tools, variants: Sequence[Variant], folder: Path) -> dict[Variant, Known]:
-    """Of each variant."""
+    """The assumed costs of each variant."""
     answers = _answers(
         tools, _KNOWN.replace("LIST", ", ".join(v.resources for v in variants)), folder, "known", ""
     )
@@ -253,7 +253,7 @@ def known(tools: Tools, variants: Sequence[Variant], folder: Path) -> dict[Varia
 
 
 def plans(tools: Tools, queries: Sequence[Query], folder: Path) -> list[Plan | None]:
-    """By the library's own rules; None where the device has no room for the design."""
+    """Plans by the library's own rules; None if the design does not fit the device."""
     lines = [
         f"{('fastest', 'one', 'two').index(q.design)} {' '.join(map(str, q.shape))} "
         f"{q.device.multiprocessors} {q.device.target.shared_memory_of_block} "
@@ -268,7 +268,7 @@ def plans(tools: Tools, queries: Sequence[Query], folder: Path) -> list[Plan | N
 
 
 def _answers(tools: Tools, text: str, folder: Path, name: str, given: str) -> list[dict[str, Any]]:
-    """Of a program around the kernels' own headers, so that no rule of theirs is repeated here."""
+    """Run a program that includes the kernels' own headers, so that no rule is repeated here."""
     source, program = folder / f"{name}.cu", folder / name
     source.write_text(text, encoding="utf-8")
     include = f"-I{folder / 'csrc'}"
@@ -301,9 +301,9 @@ _PLANS = r"""
 #include "cuda/ssim_gradients.cuh"
 #include "cuda/ssim_losses.cuh"
 namespace lamp_kernels::cuda {
-// Of radius 5 and one gradient alone, and without their code.
-const Variant& double_one(int, int) { throw std::logic_error("not asked for"); }
-const Variant& float_one(int, int) { throw std::logic_error("not asked for"); }
+// Only radius 5 and one gradient, and without kernel code.
+const Variant& double_one(int, int) { throw std::logic_error("not needed"); }
+const Variant& float_one(int, int) { throw std::logic_error("not needed"); }
 const Variant& float_one_common(int, int) {
   static const Variant only = {SsimTile<float, 5, 1, true>::resources(), nullptr};
   return only;
@@ -337,7 +337,7 @@ int main() {
     device.cache = cache;
     Params p{};
     p.batch = n, p.channels = c, p.height = h, p.width = w;
-    p.ssim = true;
+    p.terms.set(Metric::ssim);
     p.radius = 5;
     p.border = Border::zeros;
     alignas(16) static float memory[4];

@@ -1,4 +1,4 @@
-"""Compiles, counts and predicts: everything of the table, as plain values for JSON."""
+"""Compiles, counts and predicts: collects all figures as plain values for JSON."""
 
 import datetime
 import tempfile
@@ -11,7 +11,6 @@ from static_analysis import build, model, sources
 from static_analysis.build import Known, Plan, Query, Tools, Variant
 from static_analysis.devices import DEVICES, TARGETS, WARP, Device, Target, occupancy
 from static_analysis.sass import (
-    Counts,
     Instruction,
     count,
     unrolled,
@@ -30,31 +29,31 @@ Row = dict[str, Any]
 
 SCHEMA = 2
 MAIN: model.Shape = (1, 3, 1080, 1920)
-# Those with an aim, and a large one.
+# The shapes that have a target time, and a large one.
 SHAPES: tuple[model.Shape, ...] = ((8, 3, 256, 256), (64, 1, 28, 28), MAIN, model.BIG)
-RADIUS, GRADIENTS = 5, 1  # of what is predicted
+RADIUS, GRADIENTS = 5, 1  # of the predicted kernels
 DESIGNS = {"one": (build.COMMON,), "two": (build.LOSSES, build.GRADIENTS_KERNEL)}
 PREDICTED = [
     Variant(k, "float", RADIUS, GRADIENTS) for kernels in DESIGNS.values() for k in kernels
 ]
 
-# What the compiler makes of bench/two_kernel.cu, by what is in the names, and how often a block's
-# 8 warps go through the two loops: 26 x 26 pixels are 22 turns of a warp, 26 x 16 sums are 13.
+# The kernels of bench/two_kernel.cu, by a part of their mangled names, and how often a block's 8
+# warps execute the two loops: 26 x 26 pixels take 22 iterations of a warp, 26 x 16 sums take 13.
 PLAIN = {"forward": "forwardILb1", "inference": "forwardILb0", "backward": "backward"}
-TURNS = (22 / 8, 13 / 8)
-# As fused-ssim compiles its kernels.
+ITERATIONS = (22 / 8, 13 / 8)
+# The flags that fused-ssim compiles its kernels with.
 PLAIN_FLAGS = ("--use_fast_math", "--maxrregcount=32")
-# Rows with a result, and warps, of the tile whose cycles beside its rows are compared with what
-# csrc/cuda takes them for.
+# Rows with a result, and warps, of the tile whose cycles outside its rows are compared with those
+# that csrc/cuda assumes.
 KNOWN_ROWS, KNOWN_WARPS = 24, 2
-# Of the two warps that a scheduler of middling load has.
-TURNS_OF_SCHEDULER = ((3, 2), (3, 1))
+# Iterations of the two warps of a scheduler with an average load.
+SCHEDULER_ITERATIONS = ((3, 2), (3, 1))
 
 
 def collect(
     tools: Tools, targets: Sequence[int], quick: bool, say: Callable[[str], None] = print
 ) -> Row:
-    """All of it."""
+    """Collect all figures of the CUDA kernels."""
     variants = build.all_variants((RADIUS,), ("float",)) if quick else build.all_variants()
     rows: list[Row] = []
     loops: list[Row] = []
@@ -90,7 +89,7 @@ def collect(
                 used = next(r for mangled, r in found_plain.items() if part in mangled)
                 plain_rows.append(_plain_row(target, kernel, used, plain[number][kernel]))
         devices = [d for d in DEVICES if int(d.target.name[3:]) in plain]
-        say("models of " + (", ".join(d.name for d in devices) or "no device"))
+        say("predictions for " + (", ".join(d.name for d in devices) or "no device"))
         keys = [
             (d, shape, design)
             for d in devices
@@ -172,32 +171,22 @@ def _loop(target: Target, variant: Variant, tile: TileCode, known: Known) -> Row
         "target": target.name,
         **asdict(variant),
         "columns": known.columns,
-        "position": _counted(count(body) * (1 / (rows_of(body) * known.columns))),
+        "position": (count(body) * (1 / (rows_of(body) * known.columns))).as_row(),
         "row": len(body) / rows_of(body),
         "warming_row": len(tile.warming) / rows_of(tile.warming),
         "known_cycles": list(known.cycles),
         "known_warming": known.warming,
         "known_beside": list(known.beside),
-        # Of a row, of a row that warms up, and of a tile beside its rows, where a scheduler has
-        # 1 to 4 warps.
+        # Of a row, of a warm-up row, and of a tile outside its rows, for 1 to 4 warps on a
+        # scheduler.
         "cycles": cycles,
         "warming": [cycles_of_row(tile.warming, some, target) for some in owners],
         "beside": [
-            tile.cycles_beside_rows(KNOWN_ROWS, known.columns, KNOWN_WARPS, some, target)
+            tile.cycles_outside_rows(KNOWN_ROWS, known.columns, KNOWN_WARPS, some, target)
             for some in owners
         ],
         "cycles_of_position": cycles[3] / 4 / known.columns,
         "unit_cycles": {k: v / rows_of(body) for k, v in unit_cycles(body, target).items()},
-    }
-
-
-def _counted(counts: Counts) -> Row:
-    return {
-        **counts.kinds,
-        "instructions": counts.instructions,
-        "multiply_adds": counts.multiply_adds,
-        "shared_wavefronts": counts.shared_wavefronts,
-        "global_bytes": counts.global_bytes,
     }
 
 
@@ -213,7 +202,7 @@ def _plain_row(
     target: Target, kernel: str, used: build.Resources, code: Sequence[Instruction]
 ) -> Row:
     straight = count(unrolled(code, (0, 0)))
-    turns = [count(unrolled(code, once)) + straight * -1 for once in ((1, 0), (0, 1))]
+    loops = [count(unrolled(code, once)) + straight * -1 for once in ((1, 0), (0, 1))]
     threads = model.SIDE**2
     fits = occupancy(target, threads, used.registers, used.shared_memory)
     return {
@@ -224,19 +213,19 @@ def _plain_row(
         "shared_static": used.shared_memory,
         "blocks": fits.blocks,
         "warps": fits.warps,
-        # A thread for each pixel.
-        "element": _counted(straight + turns[0] * TURNS[0] + turns[1] * TURNS[1]),
+        # One thread per pixel.
+        "element": (straight + loops[0] * ITERATIONS[0] + loops[1] * ITERATIONS[1]).as_row(),
     }
 
 
 def _block_cycles(
     device: Device, code: dict[str, list[Instruction]], rows: Sequence[Row]
 ) -> dict[str, list[float]]:
-    """Of 0, 1, ... blocks at once on a multiprocessor, by the kernel."""
+    """Cycles of 0, 1, ... concurrent blocks on a multiprocessor, by kernel."""
     found = {}
     for kernel, instructions in code.items():
         row = next(r for r in rows if r["target"] == device.target.name and r["kernel"] == kernel)
-        traces = [unrolled(instructions, turns) for turns in TURNS_OF_SCHEDULER]
+        traces = [unrolled(instructions, iterations) for iterations in SCHEDULER_ITERATIONS]
         found[kernel] = [0.0] + [
             cycles_of_blocks(traces, blocks, device.target)
             for blocks in range(1, row["blocks"] + 1)
@@ -245,8 +234,8 @@ def _block_cycles(
 
 
 def _owners(warps: int, blocks: int, target: Target) -> list[int]:
-    """Of the warps on the scheduler that has the most: which of some blocks each belongs to."""
-    # Warps go to the schedulers in turn.
+    """The block that each warp belongs to, for the warps of the scheduler that has the most."""
+    # Warps are assigned to the schedulers round-robin.
     return [i // warps for i in range(blocks * warps)][:: target.schedulers]
 
 
@@ -279,16 +268,16 @@ def _prediction(
         moved = model.streamed_bytes(kernel, tiles, GRADIENTS, more)
         full_rows, warps = more.longest - more.warming, tiles.threads // WARP
         columns = -(-tiles.strip_width // tiles.threads)
-        # Of a tile, where a multiprocessor has 0, 1, ... blocks at once.
+        # Cycles of a tile, for 0, 1, ... concurrent blocks on a multiprocessor.
         tile_cycles = [0.0]
         for at_once in range(1, fits.blocks + 1):
             owners = _owners(warps, at_once, target)
             tile_cycles.append(
                 full_rows * cycles_of_row(code.full, owners, target)
                 + more.warming * cycles_of_row(code.warming, owners, target)
-                + code.cycles_beside_rows(full_rows, columns, warps, owners, target)
+                + code.cycles_outside_rows(full_rows, columns, warps, owners, target)
             )
-        # Planes one after another, as many as h has room for.
+        # Groups of planes one after another, each as large as the scratch memory for h allows.
         some = [
             model.streamed_part(tiles, (1, group, *shape[2:]), device, moved, tile_cycles)
             for group in groups
@@ -304,21 +293,23 @@ def _prediction(
             "binding": some[0].binding,
             "seconds": model.seconds(some),
         }
-        of_full, of_warming = (len(turn) / rows_of(turn) for turn in (code.full, code.warming))
-        beside = len(code.beside_rows(full_rows, columns, warps))
-        mean = (full_rows * of_full + more.warming * of_warming + beside) / more.longest
+        of_full, of_warming = (
+            len(iteration) / rows_of(iteration) for iteration in (code.full, code.warming)
+        )
+        outside = len(code.outside_rows(full_rows, columns, warps))
+        mean = (full_rows * of_full + more.warming * of_warming + outside) / more.longest
         instructions += mean / tiles.columns * more.positions
         of_row = count(code.full).multiply_adds / rows_of(code.full)
         multiply_adds += of_row / tiles.columns * more.positions
         dram += moved
-    first = next(iter(plan.launches.values()))  # which writes sums
+    first = next(iter(plan.launches.values()))  # the kernel that writes sums
     reads = sources.batch_sum_reads(planes * first.strips * first.bands)
     around = [
-        # The sum over all tiles: reads, and a reduction.
+        # The sum over all tiles: reads and a reduction.
         model.Part(0.0, (1 + reads) * FAR_LATENCY / device.clock),
-        # PyTorch's fill of the loss's own gradient ...
+        # PyTorch fills the gradient of the loss itself ...
         model.Part(0.0, 0.0),
-        # ... and backward's multiplication by it, whose blocks read that it is 1, and end.
+        # ... and backward multiplies by it: the blocks read that it is 1 and exit.
         model.Part(0.0, FAR_LATENCY / device.clock),
     ]
     plain = model.plain_parts([*model.FORWARD, *model.BACKWARD], shape, device, block_cycles)

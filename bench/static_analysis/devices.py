@@ -1,8 +1,8 @@
-"""Public figures of targets and devices."""
+"""Published specifications of GPU targets and devices."""
 
 from dataclasses import dataclass
 
-REGISTERS = 65536  # of a multiprocessor, on all targets here
+REGISTERS = 65536  # per multiprocessor, on all targets listed here
 WARP = 32
 
 
@@ -10,8 +10,9 @@ WARP = 32
 class Target:
     """A multiprocessor of one compute capability.
 
-    Limits: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability". Lanes:
-    the same, "Throughput of Native Arithmetic Instructions", results per cycle and multiprocessor.
+    The limits are from the CUDA C++ Programming Guide, "Technical Specifications per Compute
+    Capability"; the lanes, in results per cycle and multiprocessor, from its "Throughput of Native
+    Arithmetic Instructions".
     """
 
     name: str
@@ -19,11 +20,11 @@ class Target:
     blocks: int
     shared_memory: int  # bytes
     shared_memory_of_block: int
-    reserved: int  # bytes that the system keeps of each block
+    reserved: int  # bytes that the system reserves for each block
     float32: int
     integer: int
     float64: int
-    # A device to choose tiles for; ssim_tiling asks for its number of multiprocessors.
+    # A device for which to choose tiles, which depend on its number of multiprocessors.
     example: str
     multiprocessors: int
     special: int = 16
@@ -44,19 +45,19 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU as its maker describes it, at its boost clock."""
+    """A GPU at its boost clock, as specified by its manufacturer."""
 
     name: str
     target: Target
     multiprocessors: int
     clock: float  # Hz
-    bandwidth: float  # bytes per second of DRAM
-    cache: float  # bytes of L2
+    bandwidth: float  # of the DRAM, bytes per second
+    cache: float  # L2, bytes
     source: str
 
     @property
     def issue_cycles(self) -> float:
-        """Of a scheduler, for an instruction in float32: as csrc/cuda/launch.cu has it."""
+        """Cycles in which a scheduler issues a float32 instruction, as in csrc/cuda/launch.cu."""
         return 4 / 3 if self.target.float32 == 64 else 1.0
 
 
@@ -129,7 +130,7 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class Occupancy:
-    """What runs at once on one multiprocessor, and what keeps more from it."""
+    """The blocks and warps resident on one multiprocessor, and the resource that limits them."""
 
     blocks: int
     warps: int
@@ -137,11 +138,11 @@ class Occupancy:
 
 
 def occupancy(target: Target, threads: int, registers: int, shared_memory: int) -> Occupancy:
-    """As NVIDIA's occupancy calculator has it.
+    """Compute the occupancy as NVIDIA's occupancy calculator does.
 
-    Registers are given to warps in units of 256, from the quarter of them that the warp's scheduler
-    has; shared memory to blocks in units of 128 bytes (256 on sm_75), which rounds less than a
-    block here.
+    Warps get registers in units of 256, from the quarter of the register file that belongs to
+    their scheduler. Blocks get shared memory in units of 128 bytes (256 on sm_75); here, this
+    rounding costs less than a block.
     """
     warps = -(-threads // WARP)
     of_warp = -(-max(registers, 1) * WARP // 256) * 256

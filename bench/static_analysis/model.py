@@ -1,52 +1,52 @@
-"""Predicted times, from counts of the compiled code and public figures of devices.
+"""Predicts times from the counts of the compiled code and the specifications of devices.
 
-A launch takes as long as the slower of two: its traffic through DRAM, and its instructions on the
-multiprocessors as static_analysis/schedule.py plays them through.
+A launch takes as long as the slower of its DRAM traffic and its instructions on the
+multiprocessors, which static_analysis/schedule.py simulates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from static_analysis.build import GRADIENTS_KERNEL, LOSSES, Tiles
 from static_analysis.devices import Device
 from static_analysis.sources import TWO_KERNEL, constant
 
-# Share of the DRAM bandwidth that kernels reach which only stream through it; copies and the like
-# are commonly reported at 0.87 to 0.93 of the figure in the datasheet on these three devices.
+# Share of the DRAM bandwidth that purely streaming kernels reach; copies and the like are commonly
+# reported at 0.87 to 0.93 of the datasheet's figure on these three devices.
 DRAM_SHARE = constant("plan.cu", "kBandwidthShare")
-# Between two kernels that follow one another in a stream: NVIDIA's blog "Getting Started with CUDA
-# Graphs" has 3.8 us for each of a row of kernels of 2.9 us.
+# Gap between consecutive kernels of a stream: NVIDIA's blog post "Getting Started with CUDA Graphs"
+# measures 3.8 us for each kernel of a sequence whose kernels run for 2.9 us.
 LAUNCH_GAP = constant("plan.cu", "kLaunchSeconds")
 
 Shape = tuple[int, int, int, int]
 
 
 def elements(shape: Shape) -> int:
-    """Pixels times channels times images."""
+    """The number of elements: pixels times channels times images."""
     n, c, h, w = shape
     return n * c * h * w
 
 
 @dataclass(frozen=True)
 class Part:
-    """A resource, and how long it is busy, in seconds."""
+    """A launch: how long it keeps each resource busy, in seconds."""
 
     dram: float
     multiprocessors: float
 
     @property
     def seconds(self) -> float:
-        """Of the launch that needs both."""
+        """The time of the launch, which uses both resources concurrently."""
         return max(self.dram, self.multiprocessors) + LAUNCH_GAP
 
     @property
     def binding(self) -> str:
-        """The one that takes longer."""
+        """The resource that takes longer."""
         return "DRAM" if self.dram >= self.multiprocessors else "instructions"
 
 
 def dram_seconds(bytes_per_element: float, shape: Shape, device: Device) -> float:
-    """Of a launch's traffic."""
+    """The time of a launch's DRAM traffic."""
     return bytes_per_element * elements(shape) / (DRAM_SHARE * device.bandwidth)
 
 
@@ -55,30 +55,30 @@ def dram_seconds(bytes_per_element: float, shape: Shape, device: Device) -> floa
 
 @dataclass(frozen=True)
 class Overhead:
-    """What is computed and read more than once, for the sake of neighbors, as factors."""
+    """Redundant computation and reads caused by halos between tiles, as factors."""
 
-    rows: float  # that a tile walks through, over those that it owns
+    rows: float  # processed by tiles, relative to the rows of the image
     columns: float
-    rows_read: float  # of the images, over those that there are
+    rows_read: float  # relative to the rows of the image
     columns_read: float
-    longest: int  # rows that the longest tile walks through ...
-    warming: int  # ... and how many of these have no result yet: no loss, or no gradient
+    longest: int  # rows that the longest tile processes ...
+    warming: int  # ... and how many of them are warm-up rows, without a loss or gradient yet
 
     @property
     def positions(self) -> float:
-        """Computed over own."""
+        """Computed positions relative to owned ones."""
         return self.rows * self.columns
 
 
 def overhead(tiles: Tiles, radius: int, shape: Shape) -> Overhead:
-    """By the bounds of the kernels' loops, for a grid that is the whole image."""
+    """Derive the factors from the bounds of the kernels' loops, if the grid is the whole image."""
     _, _, height, width = shape
-    around = tiles.halo + radius  # rows and columns that a tile sees on each side
+    around = tiles.halo + radius  # rows and columns that a tile reads on each side
     walked, rows_read, longest = 0, 0, 0
     for band in range(tiles.bands):
         begin = band * tiles.band_height
         stop = min(begin + tiles.band_height, height)
-        # With a halo the gradient is a row behind.
+        # With a halo, the gradient lags one row behind.
         rows = stop - begin + 2 * around + (1 if tiles.halo else 0)
         walked += rows
         longest = max(longest, rows)
@@ -99,16 +99,16 @@ def overhead(tiles: Tiles, radius: int, shape: Shape) -> Overhead:
     )
 
 
-SHIFT_ROWS = int(constant("centering.cuh", "kRows"))  # that shifts_of reads of each tile
+SHIFT_ROWS = int(constant("centering.cuh", "kRows"))  # that shifts_of reads in each tile
 
 
 def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) -> float:
-    """Bytes per element that come from DRAM or go there.
+    """DRAM traffic in bytes per element.
 
-    Neighbouring strips are in step, so that what both read comes from the L2 cache the second time;
-    of two bands one reads the rows between them at its end and the other at its beginning, when
-    they are no longer there, or not yet. Rows for the shifts are read anew, too. The planes of h
-    stay in the L2 cache; the gradients' kernel reads the images again.
+    Neighboring strips advance in step, so whatever both read comes from the L2 cache the second
+    time. Of two bands, one reads the rows between them at its end and the other at its start, so
+    the L2 cache serves neither. The rows for the shifts are read again, too. The h planes stay in
+    the L2 cache; the gradients kernel reads the images again.
     """
     if kernel == GRADIENTS_KERNEL:
         return 8.0 + 4.0 * gradients
@@ -117,9 +117,9 @@ def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) ->
 
 
 def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float]) -> float:
-    """Cycles of a launch of `total` equal blocks, of which a multiprocessor runs some at once.
+    """Cycles of a launch of `total` equal blocks, up to `at_once` concurrent per multiprocessor.
 
-    cycles: of 0, 1, ... blocks at once. The multiprocessor that gets most decides.
+    cycles: those of 0, 1, ... concurrent blocks. The multiprocessor with the most blocks decides.
     """
     most = -(-total // device.multiprocessors)
     full, rest = divmod(most, at_once)
@@ -133,34 +133,34 @@ def streamed_part(
     bytes_per_element: float,
     tile_cycles: Sequence[float],
 ) -> Part:
-    """One launch. Cycles: of a tile where a multiprocessor has 0, 1, ... blocks at once."""
+    """One launch. tile_cycles: cycles of a tile with 0, 1, ... concurrent blocks."""
     n, c, _, _ = shape
     total = n * c * tiles.strips * tiles.bands
     busy = in_rounds(total, device, len(tile_cycles) - 1, tile_cycles)
     return Part(dram_seconds(bytes_per_element, shape, device), busy / device.clock)
 
 
-# ---- The plain design ----------------------------------------------------------------------------
+# ---- The two-kernel design of other packages -----------------------------------------------------
 
-SIDE = int(constant(TWO_KERNEL, "kTile"))  # of a block of bench/two_kernel.cu
+SIDE = int(constant(TWO_KERNEL, "kTile"))  # of a thread block in bench/two_kernel.cu
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel that a user of the plain design runs, and its traffic per element."""
+    """A launch of the plain two-kernel design, and its traffic per element."""
 
     name: str
     bytes: float
-    kernel: str = ""  # of bench/two_kernel.cu; the others are bound by their traffic
+    kernel: str = ""  # in bench/two_kernel.cu; without one, traffic alone decides
 
 
 def _fills(count: int) -> list[Launch]:
     return [Launch("fill with zeros", 4)] * count
 
 
-# What fused-ssim and its like launch (read from its source, 2025): every output is made by
-# zeros_like, the score is the map's mean, whose gradient autograd spreads over a plane. The halos
-# of tiles come from the L2 cache and are no traffic.
+# The launches of fused-ssim and similar packages (from its source, 2025): zeros_like creates every
+# output, and the score is the mean of the map, whose gradient autograd expands to a plane. The
+# halos of tiles come from the L2 cache and cause no traffic.
 MEAN = Launch("mean of the map", 4)
 FORWARD = [*_fills(4), Launch("forward", 8 + 16, "forward"), MEAN]
 INFERENCE = [*_fills(1), Launch("forward without derivatives", 8 + 4, "inference"), MEAN]
@@ -169,14 +169,14 @@ BACKWARD = [
     *_fills(1),
     Launch("backward", 16 + 8 + 4, "backward"),
 ]
-# Its benchmark calls backward() again and again without clearing the gradient before, so that each
-# is added to the last.
+# Its benchmark calls backward() repeatedly without clearing the gradient, so each gradient is added
+# to the previous one.
 ADDED = Launch("added to the last gradient", 12)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A time that someone has measured on a device."""
+    """A published measurement on a device."""
 
     what: str
     milliseconds: float
@@ -184,10 +184,10 @@ class Published:
     shape: Shape
     device: str
     source: str
-    gate: bool  # whether the model has to agree, to be believed
+    gate: bool  # whether the model must agree for its predictions to count
 
 
-# The README does not name the device; its author writes elsewhere of his RTX 4090.
+# The README does not name the device; elsewhere its author mentions his RTX 4090.
 _README = "README of optimized-fused-ssim (2025), timed by its tests/test.py"
 BIG: Shape = (5, 5, 1080, 1920)
 PUBLISHED = (
@@ -202,9 +202,9 @@ def plain_parts(
     launches: Sequence[Launch],
     shape: Shape,
     device: Device,
-    block_cycles: dict[str, Sequence[float]],
+    block_cycles: Mapping[str, Sequence[float]],
 ) -> list[Part]:
-    """Of each launch. block_cycles: of 0, 1, ... blocks at once, by the kernel."""
+    """All launches. block_cycles: cycles of 0, 1, ... concurrent blocks, by kernel."""
     n, c, height, width = shape
     blocks = n * c * -(-height // SIDE) * -(-width // SIDE)
     parts = []
@@ -218,7 +218,7 @@ def plain_parts(
 
 
 def seconds(parts: Sequence[Part], memory: bool = True) -> float:
-    """Of launches one after the other; without memory as if every access were free."""
+    """Time of consecutive launches; memory=False treats every memory access as free."""
     if memory:
         return sum(part.seconds for part in parts)
     return sum(part.multiprocessors + LAUNCH_GAP for part in parts)
@@ -227,9 +227,9 @@ def seconds(parts: Sequence[Part], memory: bool = True) -> float:
 def agreeing_shares(
     published: Published,
     device: Device,
-    block_cycles: dict[str, Sequence[float]],
+    block_cycles: Mapping[str, Sequence[float]],
 ) -> tuple[float, float]:
-    """Least and greatest DRAM_SHARE with which the model agrees with a published time."""
+    """The range of DRAM_SHARE for which the model agrees with a published time."""
     parts = plain_parts(published.launches, published.shape, device, block_cycles)
     good = []
     for percent in range(30, 131):

@@ -1,8 +1,8 @@
-"""Machine code as cuobjdump prints it: instructions, loops, and what the instructions are.
+"""Parses machine code as printed by cuobjdump: instructions and their kinds, loops, paths.
 
-From sm_70 on an instruction is 128 bits, and bits 105 to 121 tell the scheduler how long to wait
-after it and on which of six scoreboards. NVIDIA does not document them; the layout is the one found
-by Jia et al., "Dissecting the NVIDIA Volta GPU Architecture via Microbenchmarking" (2018).
+From sm_70 on, an instruction has 128 bits; bits 105 to 121 tell the scheduler how long to stall
+after it and on which of six scoreboards to wait. NVIDIA does not document them; this layout was
+found by Jia et al., "Dissecting the NVIDIA Volta GPU Architecture via Microbenchmarking" (2018).
 """
 
 import re
@@ -14,12 +14,12 @@ _FUNCTION = re.compile(r"^\s*Function : (\S+)")
 _FIRST = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s*/\*\s*0x([0-9a-f]{16})\s*\*/")
 _SECOND = re.compile(r"^\s*/\*\s*0x([0-9a-f]{16})\s*\*/")
 _GUARD = re.compile(r"^@!?U?P[T0-9]\s+")
-_UNIFORM_BRANCH = re.compile(r"^BRA\.U\s+!?UP[0-9]")  # from sm_100 on it has its guard behind it
+_UNIFORM_BRANCH = re.compile(r"^BRA\.U\s+!?UP[0-9]")  # from sm_100 on, the guard follows
 _TARGET = re.compile(r"0x([0-9a-f]+)")
 
 NO_SCOREBOARD = 7
 
-# What an instruction does, in the order of the tables.
+# The kinds of instructions, in the order of the tables.
 KINDS = (
     "ffma",
     "fadd_fmul",
@@ -43,23 +43,23 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction, and what the scheduler is told with it."""
+    """One instruction with its scheduling control bits."""
 
     address: int
     text: str
     stall: int = 1  # cycles until the warp's next instruction
-    write: int = NO_SCOREBOARD  # scoreboard that is set until the result is there
-    read: int = NO_SCOREBOARD  # the same until the operands are read
-    wait: int = 0  # scoreboards that have to be clear before it starts, as bits
+    write: int = NO_SCOREBOARD  # scoreboard that is set until the result is available
+    read: int = NO_SCOREBOARD  # scoreboard that is set until the operands are read
+    wait: int = 0  # bit mask of scoreboards that must be clear before it starts
 
     @property
     def operation(self) -> str:
-        """The mnemonic with its suffixes, without the guard."""
+        """The mnemonic with its suffixes, without a guard."""
         return _GUARD.sub("", self.text).split()[0].rstrip(",")
 
     @property
     def name(self) -> str:
-        """The mnemonic alone."""
+        """The mnemonic without suffixes."""
         return self.operation.split(".")[0]
 
     @property
@@ -74,19 +74,19 @@ class Instruction:
 
     @property
     def target(self) -> int | None:
-        """Where a branch goes."""
+        """The address that a branch jumps to."""
         found = _TARGET.search(self.text) if self.name == "BRA" else None
         return int(found[1], 16) if found else None
 
     @property
     def goes_to(self) -> int | None:
-        """Where a branch goes, or a call: nvcc leaves loops by calls that do not return, too."""
+        """The target of a branch or call; nvcc also leaves loops by calls that do not return."""
         found = _TARGET.search(self.text) if self.name in ("BRA", "CALL") else None
         return int(found[1], 16) if found else None
 
     @property
     def bytes(self) -> int:
-        """Of a thread, for loads and stores."""
+        """Bytes that a load or store accesses per thread."""
         parts = self.operation.split(".")
         return 16 if "128" in parts else 8 if "64" in parts else 4
 
@@ -96,7 +96,7 @@ def _kind(name: str, operation: str, text: str) -> str:
         return "ffma"
     if name in ("FADD", "FMUL", "FADD2", "FMUL2", "FADD32I", "FMUL32I"):
         return "fadd_fmul"
-    # A constant or a register is brought by whichever unit is free, also by those for arithmetic.
+    # The compiler moves constants and registers with any free unit, including arithmetic ones.
     if name in ("MOV", "MOV32I", "CS2R") or operation.startswith("IMAD.MOV"):
         return "move"
     if name.startswith("HFMA2") and "-RZ, RZ" in text:
@@ -128,7 +128,7 @@ _NAMES = {
 
 
 def parse(text: str) -> dict[str, list[Instruction]]:
-    """Instructions of each function of `cuobjdump -sass`, by its mangled name."""
+    """Parse the output of `cuobjdump -sass`: the instructions of each function by mangled name."""
     functions: dict[str, list[Instruction]] = {}
     current: list[Instruction] = []
     lines = text.splitlines()
@@ -138,7 +138,7 @@ def parse(text: str) -> dict[str, list[Instruction]]:
         elif found := _FIRST.match(line):
             second = _SECOND.match(lines[i + 1]) if i + 1 < len(lines) else None
             if second is None:
-                raise ValueError(f"half an instruction: {line.strip()}")
+                raise ValueError(f"the second half of an instruction is missing: {line.strip()}")
             bits = int(second[1], 16) >> 41
             current.append(
                 Instruction(
@@ -154,11 +154,11 @@ def parse(text: str) -> dict[str, list[Instruction]]:
 
 
 def loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
-    """Bodies of the loops, each from where a branch goes back to, to that branch, in order."""
+    """The loop bodies in order, each from the target of a backward branch to that branch."""
     found = []
     for branch in code:
         target = branch.target
-        # A branch to itself is the padding behind a function's end.
+        # A branch to itself is padding after a function's end.
         if target is not None and target < branch.address:
             found.append([i for i in code if target <= i.address <= branch.address])
     return found
@@ -169,7 +169,7 @@ def _ends_block(i: Instruction) -> bool:
 
 
 def _successors(code: Sequence[Instruction]) -> list[list[int]]:
-    """Which instructions may follow each. Where a branch by a table goes is not in the code."""
+    """The possible successors of each instruction; those of a branch by table are unknown."""
     place = {i.address: k for k, i in enumerate(code)}
     found = []
     for k, i in enumerate(code):
@@ -185,10 +185,10 @@ def longest_path(
     start: int = 0,
     ends: Callable[[Instruction], bool] | None = None,
 ) -> list[Instruction]:
-    """From an instruction to the last, or to one that `ends`: the way with the most.
+    """The longest path from an instruction to the last one, or to one for which `ends` is true.
 
-    Once through each loop. Whatever a warp may skip is on it: the pixels that only the first warps
-    of a block read, the logarithm. What no turn can do together is not.
+    Passes through each loop once. Includes whatever a warp may skip, such as the pixels that only
+    the first warps of a block read, or the logarithm, but never two mutually exclusive branches.
     """
     follow = _successors(code)
     last = len(code) - 1
@@ -198,7 +198,7 @@ def longest_path(
     stack = [start]
     while stack:
         k = stack[-1]
-        # What has been opened and is not done leads back.
+        # Instructions that are open but not done lie behind a backward edge.
         ahead = next((one for one in follow[k] if one not in opened), None)
         if ahead is not None:
             opened.add(ahead)
@@ -213,7 +213,7 @@ def longest_path(
         if (ends(code[k]) if ends else k == last) and not length[k]:
             length[k] = 1
     if not length[start]:
-        raise ValueError("no way leads from the first instruction to an end")
+        raise ValueError("no path leads from the first instruction to an end")
     path: list[Instruction] = []
     at: int | None = start
     while at is not None:
@@ -227,7 +227,7 @@ def shortest_path(
     start: int = 0,
     ends: Callable[[Instruction], bool] | None = None,
 ) -> list[Instruction]:
-    """The same with the fewest: nothing on it that a warp may skip."""
+    """The shortest such path, without anything that a warp may skip."""
     follow = _successors(code)
     last = len(code) - 1
     before: dict[int, int | None] = {start: None}
@@ -245,11 +245,11 @@ def shortest_path(
             if way not in before:
                 before[way] = at
                 reached.append(way)
-    raise ValueError("no way leads from the first instruction to an end")
+    raise ValueError("no path leads from the first instruction to an end")
 
 
 def until_exit(code: Sequence[Instruction]) -> list[Instruction]:
-    """Up to where all threads have left; behind it lie subroutines for rare cases."""
+    """The code up to the point where all threads have exited; after it come rare subroutines."""
     for i, instruction in enumerate(code):
         if instruction.name == "EXIT" and instruction.unconditional:
             return list(code[: i + 1])
@@ -257,7 +257,7 @@ def until_exit(code: Sequence[Instruction]) -> list[Instruction]:
 
 
 def without_calls(code: Sequence[Instruction]) -> list[Instruction]:
-    """Without what is jumped over unless a subroutine is called: the slow case of a division."""
+    """Drop short sections that call a subroutine, such as the slow path of a division."""
     skipped: set[int] = set()
     for i, branch in enumerate(code):
         target = branch.target
@@ -269,14 +269,14 @@ def without_calls(code: Sequence[Instruction]) -> list[Instruction]:
     return [i for i in code if i.address not in skipped]
 
 
-def unrolled(code: Sequence[Instruction], turns: Sequence[int]) -> list[Instruction]:
-    """What a warp executes that goes so often through the loops, which are not nested."""
+def unrolled(code: Sequence[Instruction], iterations: Sequence[int]) -> list[Instruction]:
+    """What a warp executes with the given iterations of each loop; the loops must not be nested."""
     bodies = loops(code)
-    if len(bodies) != len(turns):
-        raise ValueError(f"{len(bodies)} loops, but turns for {len(turns)}")
+    if len(bodies) != len(iterations):
+        raise ValueError(f"iterations must cover {len(bodies)} loops, got {len(iterations)}")
     executed: list[Instruction] = []
     at = code[0].address if code else 0
-    for body, times in zip(bodies, turns, strict=True):
+    for body, times in zip(bodies, iterations, strict=True):
         executed += [i for i in code if at <= i.address < body[0].address]
         executed += body * times
         at = body[-1].address + 1
@@ -285,21 +285,31 @@ def unrolled(code: Sequence[Instruction], turns: Sequence[int]) -> list[Instruct
 
 @dataclass(frozen=True)
 class Counts:
-    """How many instructions of each kind, and 128-byte accesses of shared and global memory."""
+    """Instructions of each kind, 128-byte shared memory accesses, and bytes of global memory."""
 
     kinds: dict[str, float]
-    shared_wavefronts: float  # of a warp, each a cycle of the shared memory
-    global_bytes: float  # of a thread
+    shared_wavefronts: float  # per warp; each takes the shared memory one cycle
+    global_bytes: float  # per thread
 
     @property
     def instructions(self) -> float:
-        """All of them."""
+        """The number of all instructions."""
         return sum(self.kinds.values())
 
     @property
     def multiply_adds(self) -> float:
-        """Multiplications, additions and both in one, of float32."""
+        """float32 multiplications, additions and fused multiply-adds."""
         return self.kinds.get("ffma", 0) + self.kinds.get("fadd_fmul", 0)
+
+    def as_row(self) -> dict[str, float]:
+        """All counts as plain values for JSON."""
+        return {
+            **self.kinds,
+            "instructions": self.instructions,
+            "multiply_adds": self.multiply_adds,
+            "shared_wavefronts": self.shared_wavefronts,
+            "global_bytes": self.global_bytes,
+        }
 
     def __add__(self, other: "Counts") -> "Counts":
         kinds = {k: self.kinds.get(k, 0) + other.kinds.get(k, 0) for k in KINDS}
@@ -315,7 +325,7 @@ class Counts:
 
 
 def count(code: Iterable[Instruction]) -> Counts:
-    """Counts of one pass through the code. A packed pair of operations (FFMA2) is two."""
+    """Count one pass through the code; a packed pair of operations (FFMA2) counts as two."""
     kinds: Counter[str] = Counter()
     wavefronts = moved = 0
     for i in code:

@@ -1,9 +1,9 @@
-"""How many cycles a scheduler of a multiprocessor takes for the warps it has.
+"""Simulates a scheduler of a multiprocessor: the cycles that it takes for its warps.
 
-The compiled code says for how long a warp waits after each instruction, and for which results. So a
-scheduler is played through: one instruction a cycle, of a warp that may go on and whose unit is
-free. What the code does not say is how long memory takes (two constants below) and what the caches
-do (nothing here: no miss of an instruction, no conflict of banks, no queue that is full).
+The compiled code specifies how long a warp stalls after each instruction, and for which results it
+waits. The simulation issues one instruction per cycle, from a warp that is ready and whose unit is
+free. The code does not specify memory latency (two constants below) or the behavior of caches (not
+simulated: no instruction cache misses, no bank conflicts, no full queues).
 """
 
 import re
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from static_analysis.devices import Target
 from static_analysis.sass import NO_SCOREBOARD, Instruction
 
-# Cycles. Microbenchmarks of these generations (Jia et al. 2018, Luo et al., arXiv:2402.13499) find
-# 22 to 33 for shared memory and about as many for the other units whose results are waited for by
-# a scoreboard, 450 to 600 for DRAM without load.
+# Latencies in cycles. Microbenchmarks of these generations (Jia et al. 2018, Luo et al.,
+# arXiv:2402.13499) find 22 to 33 for shared memory and about as many for the other units whose
+# results are awaited on a scoreboard, and 450 to 600 for an unloaded DRAM.
 NEAR_LATENCY = 30
 FAR_LATENCY = 600
 OPERANDS_READ = 15
@@ -33,19 +33,19 @@ class _Step:
     busy: float
     latency: int
     barrier: bool
-    copies: bool  # to shared memory, without a register that waits
+    copies: bool  # to shared memory, without a destination register
     ends_copies: bool
-    awaits_copies: int | None  # all groups but so many
+    awaits_copies: int | None  # waits for all but this many groups
 
 
 def _unit(i: Instruction, target: Target) -> tuple[str, float]:
-    """Which unit of a scheduler an instruction takes, and for how many cycles."""
+    """The unit that an instruction occupies, and for how many cycles."""
     lanes = target.schedulers * 32
     if i.kind in ("ffma", "fadd_fmul"):
         packed = 2 if i.name in ("FFMA2", "FADD2", "FMUL2") else 1
         return "float32", packed * lanes / target.float32
     if i.kind == "imad" or i.operation.startswith("IMAD"):
-        # In the multiply-add unit, or where that has 32 lanes, in half of it.
+        # In the multiply-add unit or, if that has 32 lanes, in half of it.
         unit = "float32" if target.float32 == target.integer else "half"
         return unit, lanes / target.integer
     if i.kind in ("integer", "select", "move"):
@@ -55,7 +55,7 @@ def _unit(i: Instruction, target: Target) -> tuple[str, float]:
     if i.kind == "fp64":
         return "float64", lanes / target.float64
     if i.kind in ("lds", "sts", "ldg", "stg", "copy"):
-        # One access of 128 bytes a cycle, for all schedulers.
+        # One 128-byte access per cycle, shared by all schedulers.
         return "memory", target.schedulers * i.bytes * 32 / 128
     return "none", 0.0
 
@@ -81,7 +81,7 @@ def _step(i: Instruction, target: Target) -> _Step:
 
 
 def unit_cycles(code: Sequence[Instruction], target: Target) -> dict[str, float]:
-    """For how long one warp's instructions take each unit of a scheduler, and the scheduler."""
+    """Cycles for which one warp's instructions occupy each unit, and the issue slots."""
     busy = {"issue": float(len(code))}
     for i in code:
         unit, taken = _unit(i, target)
@@ -96,10 +96,10 @@ def cycles(
     blocks: Sequence[int] | None = None,
     starts: Sequence[int] | None = None,
 ) -> list[int]:
-    """When each warp of one scheduler has done its trace.
+    """The cycle in which each warp of one scheduler finishes its trace.
 
-    blocks: which block each warp belongs to, whose barriers it shares; all to one if not given.
-    starts: cycles at which they begin.
+    blocks: the block of each warp, which shares its barriers; one block for all if not given.
+    starts: the cycles in which the warps start.
     """
     n = len(traces)
     known: dict[int, _Step] = {}
@@ -109,7 +109,7 @@ def cycles(
     position = [0] * n
     boards = [[0.0] * 8 for _ in range(n)]
     stopped = [False] * n  # at a barrier
-    copied = [0.0] * n  # when the copies so far are there ...
+    copied = [0.0] * n  # when all copies so far have arrived ...
     groups: list[list[float]] = [[] for _ in range(n)]  # ... and those of each group
     free: dict[str, float] = {}
     done = [0] * n
@@ -128,13 +128,13 @@ def cycles(
     while left:
         running = [w for w in left if not stopped[w]]
         if not running:
-            raise ValueError("a warp ended before a barrier that its block waits at")
+            raise ValueError("a warp ended before a barrier at which its block waits")
         times = {w: earliest(w) for w in running}
         possible = [w for w in running if times[w] <= now]
         if not possible:
             now = min(times.values())
             possible = [w for w in running if times[w] <= now]
-        # The warp that has just run as long as it can, else the one that is farthest behind.
+        # Keep issuing from the same warp while it is ready; otherwise take the one farthest behind.
         w = last if last in possible else min(possible, key=lambda v: (ready[v], v))
         step = steps[w][position[w]]
         ready[w] = now + step.stall
@@ -164,21 +164,23 @@ def cycles(
     return done
 
 
-def cycles_of_turn(body: Sequence[Instruction], blocks: Sequence[int], target: Target) -> float:
-    """Of a loop, in the long run, with one warp of each of the blocks named."""
+def cycles_of_iteration(
+    body: Sequence[Instruction], blocks: Sequence[int], target: Target
+) -> float:
+    """Steady-state cycles per iteration of a loop, with one warp of each block on the scheduler."""
     few, many = 2, 8
     start = [40 * b for b in blocks]
     first, last = (
-        max(cycles([list(body) * turns] * len(blocks), target, blocks, start))
-        for turns in (few, many)
+        max(cycles([list(body) * iterations] * len(blocks), target, blocks, start))
+        for iterations in (few, many)
     )
     return (last - first) / (many - few)
 
 
 def cycles_of_blocks(traces: Sequence[Sequence[Instruction]], blocks: int, target: Target) -> float:
-    """Of as many blocks at once, whose warps on this scheduler do these traces, one after another.
+    """Steady-state cycles per block, with `blocks` concurrent ones whose warps run these traces.
 
-    Blocks follow one another without a pause, out of step, as they are in the middle of a launch.
+    Blocks follow one another without a pause and out of step, as in the middle of a launch.
     """
     few, many = 2, 6
     ends = []

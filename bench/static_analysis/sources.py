@@ -12,7 +12,7 @@ CSRC = ROOT / "csrc"
 TWO_KERNEL = BENCH / "two_kernel.cu"
 
 _INCLUDE = re.compile(r'^#include "(.+)"', re.MULTILINE)
-# C++ tokens, the longest first. The order matters: a string may contain //, a comment a quote.
+# C++ tokens, longest first. Strings and comments come first: each may contain the other's marks.
 _TOKEN = re.compile(
     r"""
     (?P<comment> //[^\n]* | /\*.*?\*/ )
@@ -42,7 +42,7 @@ def snapshot(folder: Path) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """Identify the code of a snapshot from which the kernels are compiled, comments aside."""
+    """A digest of the code in a snapshot that the kernels are compiled from; ignores comments."""
     found = hashlib.sha256()
     cuda = folder / "csrc" / "cuda"
     todo = [cuda / "variants.cuh", cuda / "plan.cu", folder / TWO_KERNEL.name]
@@ -58,10 +58,10 @@ def digest(folder: Path) -> str:
 
 
 def code_of(text: str) -> str:
-    """The tokens of C++ source, a preprocessor directive per line and all else between them.
+    """The tokens of C++ source, separated by spaces, with each preprocessor directive on a line.
 
-    Two texts that differ only in comments, white space and line breaks have the same code. Line
-    breaks count where they end a directive.
+    Texts that differ only in comments, white space and line breaks have the same code. A line break
+    counts only where it ends a directive.
     """
     return "".join(_tokens(text.replace("\\\n", "")))
 
@@ -82,7 +82,7 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 def constant(header: str | Path, name: str) -> float:
-    """The number that a header of csrc/cuda, or another file, gives a constant."""
+    """The value of a constant that a header of csrc/cuda, or another file, defines."""
     path = CSRC / "cuda" / header
     found = re.search(rf"\b{name} = ([\d.]+(?:e[+-]?\d+)?)", path.read_text(encoding="utf-8"))
     if found is None:
@@ -91,7 +91,7 @@ def constant(header: str | Path, name: str) -> float:
 
 
 def batch_sum_reads(tiles: int) -> int:
-    """How often a thread that sums a batch waits for memory: it reads four sums at a time."""
+    """How often a thread that sums a batch waits for memory, reading four sums at a time."""
     names = ("kBatchThreads", "kMostBatchThreads", "kManyTiles")
     few, most, many = (int(constant("sums.h", name)) for name in names)
     return -(-tiles // (4 * (most if tiles > many else few)))

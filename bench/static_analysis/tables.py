@@ -1,4 +1,4 @@
-"""A table, before it becomes text or Markdown."""
+"""A table, before it is rendered as text or Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Table:
-    """A table, and what has to be said before it."""
+    """A table with a title and an introduction."""
 
     title: str
     words: str

@@ -1,8 +1,8 @@
-"""What a block of a streaming kernel executes for its tile, the common way, found in machine code.
+"""Finds the common path of a streaming kernel in its machine code: what a block runs for its tile.
 
-A tile is walked through row by row, in loops that follow one another: until windows are full there
-is no result to compute. Around each is a loop, of which a turn ends where rows are mirrored, and
-for the losses where their sums are taken to float64.
+A block processes its tile row by row, in consecutive loops: until the windows are full, there is no
+result to compute. Each is nested in an outer loop; an iteration of that ends where rows are
+mirrored and, for the losses, where the sums are added up in float64.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from static_analysis.build import GRADIENTS_KERNEL
 from static_analysis.devices import Target
 from static_analysis.sass import Instruction, longest_path, loops, shortest_path
-from static_analysis.schedule import cycles, cycles_of_turn
+from static_analysis.schedule import cycles, cycles_of_iteration
 from static_analysis.sources import constant
 
 
@@ -19,13 +19,14 @@ from static_analysis.sources import constant
 class TileCode:
     """Instructions of one warp.
 
-    before: from the kernel's start to the first row, once through each loop.
-    loops_before: of these loops, the shortest turn of each.
-    full, warming: of a turn of a loop over rows, with and without a result; as a rule a row.
-    across: from the last row that warms up to the first one with a result, in one run of rows.
-    between, between_in_run: of a turn of the loop around the rows with a result, beside the rows:
-        with a new run of rows, and without.
-    after: behind the last row.
+    before: from the start of the kernel to the first row, passing through each loop once.
+    loops_before: the shortest iteration of each of these loops.
+    full, warming: one iteration of the loop over rows with a result, and of the loop over warm-up
+        rows without one; usually a single row.
+    across: from the last warm-up row to the first row with a result, within one run of rows.
+    between, between_in_run: one iteration of the loop around the rows with a result, without the
+        rows: with a new run of rows, and within a run.
+    after: after the last row.
     """
 
     kernel: str
@@ -40,8 +41,8 @@ class TileCode:
 
     @classmethod
     def of(cls, kernel: str, code: Sequence[Instruction]) -> "TileCode":
-        """Of a kernel's machine code."""
-        # Losses take reciprocals, gradients are written.
+        """Find the parts in a kernel's machine code."""
+        # Rows with a result take reciprocals (losses) or write (gradients).
         full, warming = common_rows(code, "stg" if kernel == GRADIENTS_KERNEL else "mufu")
         first, last = full[0].address, full[-1].address
         around = min(
@@ -64,8 +65,8 @@ class TileCode:
             for body in loops(code)
             if body[0].address in on_way and body[-1].address in on_way
         ]
-        # The gradients' last rows fetch nothing more. They have been taken for full ones, and
-        # nothing comes after them.
+        # The last rows of the gradients fetch nothing. They count as full rows, and nothing follows
+        # them.
         after: list[Instruction] = []
         if kernel != GRADIENTS_KERNEL:
             after = _behind(code, around)
@@ -83,30 +84,30 @@ class TileCode:
             after=after,
         )
 
-    def beside_rows(self, full_rows: int, columns: int, warps: int) -> list[Instruction]:
-        """All that a tile takes beside its rows; columns: of the tile, for each thread."""
+    def outside_rows(self, full_rows: int, columns: int, warps: int) -> list[Instruction]:
+        """All instructions of a tile outside its rows. columns: of the tile, per thread."""
         trace = list(self.before)
-        for turn in self.loops_before:
-            trace += turn * (self._turns(turn, columns, warps) - 1)
-        # A turn with a new run at the edge of the image. Losses: one every so many rows; the
-        # gradients: one for the rows that fetch nothing.
+        for iteration in self.loops_before:
+            trace += iteration * (self._iterations(iteration, columns, warps) - 1)
+        # One iteration starts a new run at the edge of the image. In addition, the losses have one
+        # iteration per kFlushEvery rows, and the gradients have one for the rows that fetch nothing.
         few = 1
         if self.kernel != GRADIENTS_KERNEL:
             few = -(-full_rows // int(constant("device.cuh", "kFlushEvery"))) - 1
         return [*trace, *self.across, *self.between, *self.between_in_run * few, *self.after]
 
-    def _turns(self, turn: Sequence[Instruction], columns: int, warps: int) -> int:
-        """Of a loop before the rows."""
+    def _iterations(self, iteration: Sequence[Instruction], columns: int, warps: int) -> int:
+        """Iterations of a loop before the rows."""
         if self.kernel == GRADIENTS_KERNEL:
-            ahead = any(i.kind in ("copy", "ldg") for i in turn)
+            ahead = any(i.kind in ("copy", "ldg") for i in iteration)
             return int(constant("ssim_gradients.cuh", "kAhead")) if ahead else 1
-        if any(i.kind == "ldg" for i in turn):
-            return columns  # the shifts
-        if any(i.kind == "lds" for i in turn):
-            return max(warps - 1, 1)  # sums of a block
+        if any(i.kind == "ldg" for i in iteration):
+            return columns  # the centers
+        if any(i.kind == "lds" for i in iteration):
+            return max(warps - 1, 1)  # the sums of a block
         return 1
 
-    def cycles_beside_rows(
+    def cycles_outside_rows(
         self,
         full_rows: int,
         columns: int,
@@ -114,13 +115,13 @@ class TileCode:
         owners: Sequence[int],
         target: Target,
     ) -> float:
-        """Of that, with one warp of each of the blocks named on a scheduler."""
-        trace = self.beside_rows(full_rows, columns, warps)
+        """Cycles of `outside_rows`, with one warp of each block on the scheduler."""
+        trace = self.outside_rows(full_rows, columns, warps)
         return float(max(cycles([trace] * len(owners), target, owners)))
 
 
 def _behind(code: Sequence[Instruction], loop: Sequence[Instruction]) -> list[Instruction]:
-    """The longest way from a loop to where threads leave."""
+    """The longest path from a loop to where threads exit."""
     outside = [i for i in code if not loop[0].address <= i.address <= loop[-1].address]
     place = {i.address: k for k, i in enumerate(outside)}
     starts = {place[i.goes_to] for i in loop if i.goes_to in place}
@@ -130,18 +131,18 @@ def _behind(code: Sequence[Instruction], loop: Sequence[Instruction]) -> list[In
     return max(ways, key=len)
 
 
-def rows_of(turn: Sequence[Instruction]) -> int:
-    """Of a turn of a loop over rows: it has a barrier for each."""
-    return sum(i.name == "BAR" for i in turn)
+def rows_of(iteration: Sequence[Instruction]) -> int:
+    """The rows in one iteration of a loop over rows, which has a barrier per row."""
+    return sum(i.name == "BAR" for i in iteration)
 
 
-def cycles_of_row(turn: Sequence[Instruction], owners: Sequence[int], target: Target) -> float:
-    """In the long run, with one warp of each of the blocks named on a scheduler."""
-    return cycles_of_turn(turn, owners, target) / rows_of(turn)
+def cycles_of_row(iteration: Sequence[Instruction], owners: Sequence[int], target: Target) -> float:
+    """Steady-state cycles per row, with one warp of each block on the scheduler."""
+    return cycles_of_iteration(iteration, owners, target) / rows_of(iteration)
 
 
 def row_loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
-    """The innermost loops with a barrier in them."""
+    """The innermost loops that contain a barrier."""
     bodies = [body for body in loops(code) if any(i.name == "BAR" for i in body)]
 
     def within(one: Sequence[Instruction], other: Sequence[Instruction]) -> bool:
@@ -150,21 +151,21 @@ def row_loops(code: Sequence[Instruction]) -> list[list[Instruction]]:
 
     inner = [body for body in bodies if not any(within(one, body) for one in bodies)]
     if not inner:
-        raise ValueError("no loop holds a barrier")
+        raise ValueError("no loop contains a barrier")
     return inner
 
 
 def common_rows(
     code: Sequence[Instruction], result: str
 ) -> tuple[list[Instruction], list[Instruction]]:
-    """What a warp executes for rows the common way: of a full loop, and of the one that warms up.
+    """The common paths of a warp through the loop over full rows and the loop over warm-up rows.
 
-    Of the loops over rows that read and whose way has an instruction of the kind `result`, the one
-    with the shortest for a row; and of those without, that with the shortest which reads as much.
-    Rows at the end, for which nothing is read any more, are taken for full ones.
+    Candidates for the first are loops over rows that load and contain an instruction of the kind
+    `result`; candidates for the second lack it and load as much per row. The path with the fewest
+    instructions per row is taken. Rows at the end, which load nothing, count as full rows.
     """
     bodies = row_loops(code)
-    # A table has the types of images: not the common way.
+    # Branches by table select the dtype of the images: not the common path.
     bodies = [body for body in bodies if all(i.name != "BRX" for i in body)]
     ways = sorted((longest_path(body) for body in bodies), key=lambda way: len(way) / rows_of(way))
 
@@ -176,8 +177,8 @@ def common_rows(
 
     full = next((way for way in ways if has_result(way) and reads(way)), None)
     if full is None:
-        raise ValueError(f"no loop over rows reads and has {result}")
+        raise ValueError(f"no loop over rows both loads and has {result}")
     for way in ways:
         if not has_result(way) and reads(way) == reads(full):
             return full, way
-    raise ValueError(f"no loop over rows is without {result} and reads as much as the full one")
+    raise ValueError(f"no loop over rows lacks {result} and loads as much as the full one")

@@ -1,8 +1,8 @@
-"""The Triton kernels compiled ahead of time, for every target and without a GPU: what they need.
+"""Compiles the Triton kernels ahead of time for every target, without a GPU, and counts resources.
 
-NVIDIA: Triton's PTX through the ptxas of its wheel, which tells registers and spills, and the
-machine code counted as that of the CUDA kernels is. AMD: the figures that the compiler writes into
-its assembly. TRITON_INTERPRET must not be set: a process that interprets cannot compile.
+NVIDIA: the ptxas of Triton's wheel compiles Triton's PTX and reports registers and spills; the
+machine code is counted like that of the CUDA kernels. AMD: the compiler writes the figures into its
+assembly. TRITON_INTERPRET must not be set: a process that interprets kernels cannot compile them.
 """
 
 import re
@@ -16,20 +16,22 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from lamp_kernels.triton import launch, tiling
-from lamp_kernels.triton.levels import plane_levels
-from lamp_kernels.triton.pixels import pixel_losses
-from lamp_kernels.triton.scale import scale_gradient
-from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
-from lamp_kernels.triton.sums import image_sums
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from lamp_kernels.backends.triton import kernel_spec, launch, tiling
+from lamp_kernels.backends.triton.centering import plane_shifts
+from lamp_kernels.backends.triton.pixels import pixel_losses
+from lamp_kernels.backends.triton.scale import scale_gradient
+from lamp_kernels.backends.triton.ssim_gradients import ssim_gradients
+from lamp_kernels.backends.triton.ssim_losses import ssim_losses
+from lamp_kernels.backends.triton.sums import image_sums
+from lamp_kernels.spec import METRICS
 from static_analysis import model
 from static_analysis.build import resources, run
 from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy
-from static_analysis.sass import Counts, Instruction, count, loops, parse, without_calls
-from static_analysis.schedule import FAR_LATENCY, cycles_of_turn
+from static_analysis.sass import Instruction, count, loops, parse, without_calls
+from static_analysis.schedule import FAR_LATENCY, cycles_of_iteration
 
 Row = dict[str, Any]
 
@@ -37,12 +39,12 @@ KERNELS = {
     "ssim_losses": ssim_losses,
     "ssim_gradients": ssim_gradients,
     "pixel_losses": pixel_losses,
-    "plane_levels": plane_levels,
+    "plane_shifts": plane_shifts,
     "image_sums": image_sums,
     "scale_gradient": scale_gradient,
 }
 AMD = ("gfx90a", "gfx942", "gfx950")
-AMD_REGISTERS = 512  # of a lane, together with the accumulation registers, on all three
+AMD_REGISTERS = 512  # per lane, including accumulation registers, on all three
 AMD_SHARED_MEMORY = 64 * 1024
 MAIN: model.Shape = (1, 3, 1080, 1920)
 SHAPES: tuple[model.Shape, ...] = (MAIN, (8, 3, 256, 256), (64, 1, 28, 28), model.BIG)
@@ -50,7 +52,7 @@ SHAPES: tuple[model.Shape, ...] = (MAIN, (8, 3, 256, 256), (64, 1, 28, 28), mode
 
 @dataclass(frozen=True)
 class Variant:
-    """A kernel with its constants. everything: weight, both pointwise terms, columns by stride."""
+    """A kernel with its constants. everything: weight, both pointwise terms, strided columns."""
 
     kernel: str
     type: str = "fp32"  # of the images
@@ -61,33 +63,40 @@ class Variant:
     writes_map: bool = False
 
     @property
-    def real(self) -> Any:
-        """The type computed in."""
+    def compute_dtype(self) -> Any:
+        """The compute type, as Triton calls it."""
         return tl.float64 if self.type == "fp64" else tl.float32
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The terms of the loss."""
+        if self.kernel == "pixel_losses":
+            return ("mse", "l1") if self.everything else ("mse",)
+        return METRICS if self.everything else ("ssim",)
+
     def constants(self, warp: int) -> Row:
-        """What launch.py gives on a device with so many threads in a warp."""
+        """The constants that launch.py passes on a device with `warp` threads per warp."""
         both_at_once = self.gradients == 2 and not self.alone
         every = {
             "radius": self.radius,
-            "border": launch.BORDERS[self.border],
+            "border": kernel_spec.BORDERS[self.border],
             "gradients": self.gradients,
             "h_planes": 2 + self.gradients,
             "swapped": False,
             "writes_map": self.writes_map,
             "weighted": self.everything,
-            "mse": self.everything or self.kernel == "pixel_losses",
-            "l1": self.everything,
-            "log": True,
+            "metrics": sum(1 << METRICS.index(metric) for metric in self.metrics),
+            "metric_parameters": (0.0,) * len(self.metrics),
+            "amplification": "log",
             "dense": self.type == "fp64" or not self.everything,
             "block": warp,
             "across": self.device.across,
-            "real": self.real,
+            "compute_dtype": self.compute_dtype,
             "one_row": not self.everything,
             "aligned": not self.everything,
             "narrow": True,
             "pieces": tiling.PIXELS.pieces,
-            "samples": launch.LEVEL_SAMPLES,
+            "samples": launch.SHIFT_SAMPLES,
             "terms": 3,
             "per_term": False,
         }
@@ -104,18 +113,18 @@ class Variant:
 
     @property
     def device(self) -> tiling.Device:
-        """That it is tiled for."""
+        """The device description that tiling.py uses for this variant."""
         device = tiling.CUDA_FLOAT64 if self.type == "fp64" else tiling.CUDA
         return tiling.for_call(device, not self.everything, self.radius, self.gradients)
 
     @property
     def alone(self) -> bool:
-        """Whether each gradient has a launch of its own."""
-        return self.type == "fp64" and self.radius >= launch.WIDE_IN_FLOAT64
+        """Whether each gradient has its own launch."""
+        return self.type == "fp64" and self.radius >= launch.SEPARATE_RADIUS_FLOAT64
 
     @property
     def signature(self) -> dict[str, str]:
-        """The types of the arguments, as at a launch."""
+        """The argument types, as in a launch."""
         real = "fp64" if self.type == "fp64" else "fp32"
         found = {}
         for parameter in KERNELS[self.kernel].params:
@@ -133,13 +142,13 @@ class Variant:
         return found
 
     def threads(self, warp: int) -> int:
-        """Of a program."""
+        """Threads of a program."""
         if self.kernel.startswith("ssim"):
             return warp
         return tiling.PIXELS.warps * warp
 
 
-# The heaviest of their kinds: all that a kernel can be asked for at once.
+# The heaviest variants: all options of a kernel at once.
 HEAVIEST = (
     Variant("ssim_losses", "fp64", 7, 2, "zeros", everything=True),
     Variant("ssim_gradients", "fp64", 7, 2, "zeros", everything=True),
@@ -154,7 +163,7 @@ REST = (
     Variant("pixel_losses", "bf16", everything=True),
     Variant("pixel_losses"),
     Variant("pixel_losses", gradients=0, writes_map=True),
-    Variant("plane_levels"),
+    Variant("plane_shifts"),
     Variant("image_sums"),
     Variant("scale_gradient"),
 )
@@ -178,10 +187,10 @@ ALL = (
 
 @dataclass(frozen=True)
 class Compiled:
-    """What became of a variant. code: NVIDIA's machine code; operations: AMD's, counted."""
+    """A compiled variant. code: machine code on NVIDIA; operations: instruction counts on AMD."""
 
     registers: int
-    spilled: int  # bytes: stored and loaded, on AMD the memory that a lane has for it
+    spilled: int  # bytes stored and loaded; on AMD, memory reserved per lane
     shared_memory: int
     code: tuple[Instruction, ...] = ()
     operations: tuple[tuple[str, int], ...] = ()
@@ -189,14 +198,13 @@ class Compiled:
 
 @cache
 def compiled(variant: Variant, target: int | str) -> Compiled:
-    """For a compute capability, as 90, or one of AMD's names."""
-    on_amd = isinstance(target, str)
-    lanes = 64 if on_amd else WARP
-    device = GPUTarget("hip", target, lanes) if on_amd else GPUTarget("cuda", target, lanes)
+    """Compile for a compute capability, such as 90, or for an AMD target, such as "gfx942"."""
+    lanes = 64 if isinstance(target, str) else WARP
+    device = GPUTarget("hip" if isinstance(target, str) else "cuda", target, lanes)
     source = ASTSource(KERNELS[variant.kernel], variant.signature, variant.constants(lanes))
     options = {"num_warps": variant.threads(lanes) // lanes}
     found = triton.compile(source, target=device, options=options)
-    if on_amd:
+    if isinstance(target, str):
         return _of_assembly(found.asm["amdgcn"])
     return _of_ptx(found.asm["ptx"], target, found.metadata.shared)
 
@@ -209,8 +217,8 @@ def _of_ptx(ptx: str, target: int, shared_memory: int) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(ptx, encoding="utf-8")
-        told = run([str(ptxas), "-v", f"--gpu-name={name[1]}", str(source), "-o", str(cubin)])
-        (used,) = resources(told.stderr).values()
+        result = run([str(ptxas), "-v", f"--gpu-name={name[1]}", str(source), "-o", str(cubin)])
+        (used,) = resources(result.stderr).values()
         (code,) = parse(run([str(programs / "cuobjdump"), "-sass", str(cubin)]).stdout).values()
     return Compiled(used.registers, used.spilled, shared_memory, tuple(code))
 
@@ -219,7 +227,7 @@ def _of_assembly(text: str) -> Compiled:
     def value(name: str) -> int:
         found = re.search(rf"^\s*\.{name}:\s*(\d+)", text, re.MULTILINE)
         if found is None:
-            raise ValueError(f"no {name} in the assembly")
+            raise ValueError(f"the assembly has no {name}")
         return int(found[1])
 
     operations = Counter(re.findall(r"^\s+([vs]_\w+|buffer_\w+|global_\w+)", text, re.MULTILINE))
@@ -232,22 +240,25 @@ def _of_assembly(text: str) -> Compiled:
 
 
 def row_loop(variant: Variant, target: int) -> list[Instruction]:
-    """What a warp executes for each row: the largest loop, without its rare cases.
+    """The instructions that a warp executes per row: the largest loop without its rare cases.
 
-    These are a division's, and where ssim_losses moves its level of s.
+    The rare cases are the slow path of a division, and ssim_losses moving its shift of s.
     """
     body = max(loops(without_calls(compiled(variant, target).code)), key=len)
-    jumps = [i for i in body if i.target is not None and i.address < i.target < body[-1].address]
-    return [i for i in body if not any(j.address < i.address < j.target for j in jumps)]
+    jumps = [
+        (i.address, i.target)
+        for i in body
+        if i.target is not None and i.address < i.target < body[-1].address
+    ]
+    return [i for i in body if not any(start < i.address < end for start, end in jumps)]
 
 
 def from_cache(body: Sequence[Instruction], variant: Variant) -> list[Instruction]:
-    """The loop with its loads as the model is to time them: some of them from memory.
+    """The loop with its loads marked for the model as near or far.
 
-    From memory (h planes: from the L2 cache, or memory) come the loads for a later row, which the
-    compiler leaves at the loop's end, and what ssim_gradients reads of the images. The others find
-    their row in the L1 cache, which answers as fast as shared memory: to the model they are loads
-    from there.
+    Loads for a later row, which the compiler leaves at the end of the loop, and the image loads of
+    ssim_gradients come from memory (h planes: from the L2 cache or memory). The other loads hit
+    the L1 cache, which is as fast as shared memory, so the model treats them as loads from there.
     """
     far = 4 if variant.kernel == "ssim_losses" else 2 * (2 + variant.gradients)
     if variant.kernel == "ssim_gradients":
@@ -268,10 +279,11 @@ def from_cache(body: Sequence[Instruction], variant: Variant) -> list[Instructio
 def collect(
     targets: Sequence[int], amd: Sequence[str], quick: bool, say: Callable[[str], None] = print
 ) -> Row:
-    """All of it, as plain values for JSON."""
+    """Collect all figures of the Triton kernels, as plain values for JSON."""
     variants = QUICK if quick else ALL
-    rows = []
-    for target in (*targets, *amd):
+    rows: list[Row] = []
+    every: list[int | str] = [*targets, *amd]
+    for target in every:
         say(f"Triton, {target}: {len(variants)} kernels")
         rows += [_resources(variant, target) for variant in variants]
     return {
@@ -297,7 +309,7 @@ def _resources(variant: Variant, target: int | str) -> Row:
         "shared_memory": found.shared_memory,
     }
     if isinstance(target, str):
-        # Wavefronts of a SIMD: registers are given in units of 8, eight wavefronts at most.
+        # Wavefronts of a SIMD: registers are allocated in units of 8, for at most 8 wavefronts.
         of_lane = -(-found.registers // 8) * 8
         return {**row, "warps": 4 * min(8, AMD_REGISTERS // max(of_lane, 8))}
     threads = variant.threads(WARP)
@@ -305,22 +317,13 @@ def _resources(variant: Variant, target: int | str) -> Row:
     return {**row, "warps": fits.warps}
 
 
-def _counts(counts: Counts) -> Row:
-    return {
-        **counts.kinds,
-        "instructions": counts.instructions,
-        "multiply_adds": counts.multiply_adds,
-        "global_bytes": counts.global_bytes,
-    }
-
-
 def _seam(tiles: tiling.Tiling, radius: int, height: int) -> float:
-    """Rows that the programs of a strip walk through, over those that there are."""
+    """Rows that the programs of a strip process, relative to the rows of the image."""
     return 1.0 + 2 * radius * tiles.bands / height
 
 
 def _groups(shape: model.Shape, variant: Variant, device: Device) -> list[int]:
-    """The planes of each pair of launches, as launch.py has them."""
+    """The planes of each pair of launches, as launch.py groups them."""
     n, c, height, width = shape
     device_ = variant.device
     of_plane = 4 * tiling.h_elements(height, width, 2 + variant.gradients, device_.across)
@@ -347,15 +350,15 @@ def _loop(variant: Variant, target: int) -> Row:
         "block": tiles.block,
         "band_height": tiles.band_height,
         "factor": factor,
-        "position": _counts(counts),
-        "element": _counts(counts * factor),
+        "position": counts.as_row(),
+        "element": (counts * factor).as_row(),
     }
 
 
 def _bytes(variant: Variant, seam: float) -> tuple[float, float]:
-    """Bytes of DRAM per element, with the h planes in the L2 cache, and through DRAM.
+    """DRAM bytes per element, if the h planes stay in the L2 cache and if they go through DRAM.
 
-    Rows at a seam are read by two programs at times far apart.
+    Two programs read the rows at a seam, at times far apart.
     """
     planes = 4.0 * (2 + variant.gradients)
     if variant.kernel == "ssim_losses":
@@ -365,7 +368,7 @@ def _bytes(variant: Variant, seam: float) -> tuple[float, float]:
 
 
 def _prediction(device: Device, shape: model.Shape) -> Row:
-    """Of forward + backward, as those of the CUDA kernels: DRAM or instructions, the slower."""
+    """Predict forward + backward as for the CUDA kernels: the slower of DRAM and instructions."""
     target = int(device.target.name[3:])
     height, width = shape[2:]
     groups = _groups(shape, USUAL[0], device)
@@ -380,7 +383,7 @@ def _prediction(device: Device, shape: model.Shape) -> Row:
         for at_once in range(1, fits.blocks + 1):
             warps = list(range(at_once))
             owner = warps[:: device.target.schedulers]
-            of_row.append(cycles_of_turn(body, owner, device.target))
+            of_row.append(cycles_of_iteration(body, owner, device.target))
         rows = tiles.band_height + 2 * variant.radius
         cycles = [each * rows + FAR_LATENCY * (each > 0) for each in of_row]
         seam = _seam(tiles, variant.radius, height)
@@ -402,8 +405,8 @@ def _prediction(device: Device, shape: model.Shape) -> Row:
             "binding": launches[0].binding,
             "seconds": model.seconds(launches),
         }
-    # Levels, and the sum over all tiles; PyTorch's fill of the loss's own gradient; backward's look
-    # at it, which is 1.
+    # The centers, and the sum over all tiles; PyTorch fills the gradient of the loss; backward
+    # checks that it is 1.
     around = [
         *[model.Part(0.0, 2 * FAR_LATENCY / device.clock)] * 2,
         model.Part(0.0, 0.0),

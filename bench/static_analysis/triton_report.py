@@ -1,4 +1,4 @@
-"""The Triton kernels' figures as tables."""
+"""Renders the figures of the Triton kernels as tables."""
 
 from collections import Counter
 from typing import Any
@@ -7,11 +7,11 @@ from static_analysis.tables import Table
 
 Row = dict[str, Any]
 
-MORE = {"everything": "everything", "map": "writes_map"}  # in the name of a kernel: its field
+MORE = {"everything": "everything", "map": "writes_map"}  # suffix of a kernel's name: field
 
 
 def tables(results: Row) -> list[Table]:
-    """All of them."""
+    """All tables of the Triton kernels."""
     return [_registers(results), _loops(results), _predictions(results)]
 
 
@@ -22,10 +22,10 @@ def _registers(results: Row) -> Table:
     most = max(row["shared_memory"] for row in rows)
     table = Table(
         "Triton: registers and warps",
-        "Of a lane, and of the warps (AMD: wavefronts) that one multiprocessor holds; on AMD the "
-        f"accumulation registers count too. Spilled: {spilled} bytes in {len(rows)} kernels. "
-        f"Shared memory: {most} bytes at most, for the sums. `everything`: a weight, both "
-        "pointwise terms, and columns by stride.",
+        "Registers per lane / warps (AMD: wavefronts) resident on one multiprocessor; on AMD, "
+        f"accumulation registers are included. Spills: {spilled} bytes in {len(rows)} kernels. "
+        f"Shared memory: at most {most} bytes, for the sums. `everything`: with a weight, both "
+        "pointwise terms, and strided columns.",
         ["kernel, type, window, gradients, border", *targets],
     )
     names = list(dict.fromkeys(_name(row) for row in rows))
@@ -48,10 +48,11 @@ def _name(row: Row) -> str:
 
 def _loops(results: Row) -> Table:
     table = Table(
-        "Triton: instructions for each row",
-        "float32, window 11, one gradient, border reflect, of the loop over rows. Per element: "
-        "times what is computed for the seams of bands and for lanes without a column, in the "
-        "tiles of (1, 3, 1080, 1920). Multiply-adds: FFMA + FADD + FMUL.",
+        "Triton: instructions per row",
+        "The loop over rows: float32, window 11, one gradient, border reflect. `position`: per "
+        "window position. `element`: the same times the overhead of band seams and of lanes "
+        "without a column, in the tiles of (1, 3, 1080, 1920). `multiply-adds`: FFMA + FADD + "
+        "FMUL.",
         ["", "LDG", "STG", "FFMA", "FADD, FMUL", "integer, IMAD", "all", "multiply-adds"],
     )
     for row in results["loops"]:
@@ -72,13 +73,14 @@ def _counts(row: Row) -> list[str]:
 def _predictions(results: Row) -> Table:
     table = Table(
         "Triton: predicted times",
-        "float32, window 11, one gradient, forward + backward, by the model of the CUDA kernels' "
-        "table. Planes: of each pair of launches (3 x 7, 4: three times seven, then four); tile "
-        "and programs are those of the first. `h in cache`: if the h planes between the two "
-        "kernels never leave the L2 cache, as they can where the groups are made to fit into it "
-        "(RTX 4090); else they go through DRAM. Loads for a later row come from memory, the others "
-        "from the L1 cache. Not counted: that lanes two columns apart read two lines of the cache, "
-        "and an access at a shifted address one more. Nothing here was measured.",
+        "float32, window 11, one gradient, forward + backward, predicted by the same model as for "
+        "the CUDA kernels. `planes`: planes of each pair of launches (3 x 7, 4: three times "
+        "seven, then four); `tile` and `programs` are those of the first pair. `B`: DRAM bytes "
+        "per element. `h in cache`: ms if the h planes between the two kernels never leave the L2 "
+        "cache, as is possible if the groups are sized to fit it (RTX 4090); otherwise they go "
+        "through DRAM. Loads for a later row come from memory, the others from the L1 cache. The "
+        "model ignores that lanes two columns apart read two cache lines, and that an access at a "
+        "shifted address reads one more. None of this was measured.",
         ["", "planes", "tile", "programs", "B", "bound by", "ms", "h in cache"],
     )
     for row in results["predictions"]:
@@ -86,7 +88,7 @@ def _predictions(results: Row) -> Table:
         low, high = (sum(launch["bytes"][i] for launch in (losses, gradients)) for i in range(2))
         table.rows.append(
             [
-                f"{row['device']}, ({', '.join(map(str, row['shape']))})",
+                f"{row['device']}, {tuple(row['shape'])}",
                 _planes(row["planes"]),
                 f"{losses['block']} x {losses['band_height']}",
                 str(losses["programs"]),
@@ -100,7 +102,7 @@ def _predictions(results: Row) -> Table:
 
 
 def _planes(groups: list[int]) -> str:
-    """As 12 x 2, 1: twelve groups of two planes, then one plane."""
+    """Format groups, e.g. 12 x 2, 1 for twelve groups of two planes and then one plane."""
     return ", ".join(
         f"{count} x {planes}" if count > 1 else str(planes)
         for planes, count in Counter(groups).items()

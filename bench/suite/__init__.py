@@ -1,4 +1,4 @@
-"""The benchmark suite against other packages: what it measures, how, and what it draws.
+"""The benchmark suite: compares this library with other packages.
 
-`bench/run.py` is the command. `cases` and `contestants` are the data, `measure` the clock.
+Run it with `bench/run.py`. `cases` and `contestants` are its data, `measure` its clock.
 """

@@ -1,4 +1,4 @@
-"""What is measured, as data: shapes, image pairs, and the two sizes of the suite."""
+"""What the suite measures, as data: shapes, image pairs, and the two sizes of a run."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,12 +14,12 @@ FULL_SHAPES: tuple[Shape, ...] = (
     (64, 1, 28, 28),
     (4, 3, 1024, 1024),
 )
-MAIN_SHAPE = FULL_SHAPES[0]  # also of thread scaling, training step and roofline
+MAIN_SHAPE = FULL_SHAPES[0]  # also used for thread scaling, the training step and the roofline
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much one run of the suite measures. Budgets are seconds of interleaved rounds."""
+    """How much one run of the suite measures. Budgets are in seconds of interleaved rounds."""
 
     name: str
     shapes: tuple[Shape, ...]
@@ -31,8 +31,8 @@ class Size:
     sweep_budget: float  # per side
     min_rounds: int
     max_rounds: int
-    compiled: bool  # compiling takes longer than all the rest of a quick run
-    memory_brief: bool  # of the sweep's contestants only, forward + backward only
+    compiled: bool  # compiling takes longer than the rest of a quick run
+    memory_brief: bool  # only forward + backward, only the contestants of the sweep
 
 
 QUICK = Size(
@@ -65,8 +65,8 @@ FULL = Size(
 )
 SIZES = {size.name: size for size in (QUICK, FULL)}
 
-# A contestant that would pass these at some shape is left out there.
-LIMIT_SECONDS = 20.0  # one call
+# A contestant that would exceed one of these at some shape is skipped there.
+LIMIT_SECONDS = 20.0  # per call
 LIMIT_BYTES = 6e9  # beyond the images
 
 
@@ -81,7 +81,7 @@ class OperatorCase:
 
     @property
     def id(self) -> str:
-        """The name in pytest's listing."""
+        """The name in pytest's output."""
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{shape_name(self.shape)}-{dtype}-{self.padding}-gradients={self.gradients}"
 
@@ -102,7 +102,7 @@ def shape_name(shape: tuple[int, ...]) -> str:
 
 
 def textured_pair(shape: Shape, *, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Input and target in [0, 1], a deviation of 0.1 apart; the same ones in every run."""
+    """Input and target in [0, 1], a standard deviation of 0.1 apart; the same in every run."""
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(shape, generator=generator)
     noise = torch.randn(shape, generator=generator).mul_(0.1)
@@ -110,7 +110,7 @@ def textured_pair(shape: Shape, *, dtype: torch.dtype = torch.float32) -> tuple[
 
 
 def nearly_equal_pair(shape: Shape) -> tuple[Tensor, Tensor]:
-    """A flat image of 0.95 with noise of 1e-3, and without: what the end of training sees."""
+    """A flat image of 0.95 with noise of 1e-3 and without it, as at the end of training."""
     generator = torch.Generator().manual_seed(0)
     target = torch.full(shape, 0.95)
     return target + 1e-3 * torch.randn(shape, generator=generator), target

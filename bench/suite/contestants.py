@@ -1,8 +1,8 @@
-"""Who is measured: this library's backends, other packages, and MSELoss as the floor.
+"""What is compared: this library's backends, other packages, and MSELoss as the floor.
 
 Each is set up as its users would: images in [0, 1], a Gaussian window of 11 pixels and sigma
-1.5, and the package's own default border. Packages are imported only when they are set up, so
-that the suite runs where some are missing.
+1.5, and the package's own default border. A package is imported only when it is set up, so the
+suite also runs if some are missing.
 """
 
 import importlib.metadata
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels import AmplifiedSSIMLoss, backends, functional
+from lamp_kernels.spec import Dissimilarity, Padding
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 OURS = "lamp_kernels"
@@ -37,18 +38,18 @@ FLOOR = "torch MSELoss"
 class Passes:
     """A contestant set up on one pair of images. Both calls can be repeated."""
 
-    forward: Callable[[], Any]  # the loss, no gradient wanted
+    forward: Callable[[], Any]  # the loss without a gradient
     forward_backward: Callable[[], tuple[Any, Tensor]]  # the loss and its gradient
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A loss, how to call it, and what it would be in exact arithmetic.
+    """A loss, how to call it, and its value in exact arithmetic.
 
-    name: unique, as in tables. distribution: what pip calls it. border: of SSIM. setup: from
-    input and target to the calls that are timed. exact: the same definition, to be called with
-    float64 images. threads: 1, or None for as many as torch uses. margin: pixels at the border
-    where its gradient is defined otherwise and is not compared.
+    name: unique, as in tables. distribution: its name for pip. border: how its SSIM treats the
+    border. setup: turns input and target into the calls to time. exact: the same definition, to
+    be called with float64 images. threads: 1, or None if it uses as many as torch. margin: the
+    width in pixels of the border where its gradient is defined differently and is not compared.
     """
 
     name: str
@@ -61,20 +62,20 @@ class Contestant:
 
     @property
     def version(self) -> str | None:
-        """The installed version, or None."""
+        """The installed version, or None if it is not installed."""
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
             return None
 
     def unavailable(self) -> str | None:
-        """Why it cannot be measured here, or None."""
+        """Why it cannot be measured here, or None if it can."""
         kernels = {
             NATIVE: "native", NATIVE_PLAIN: "native", NATIVE_ZEROS: "native", TRITON: "triton",
         }.get(self.name)  # fmt: skip
         if kernels is not None and kernels not in backends.available():
-            return f"this installation of lamp_kernels has no {kernels} kernels"
-        # fused-ssim is built from source: a module without a version serves as well.
+            return f"the {kernels} kernels of lamp_kernels are not available"
+        # fused-ssim is built from source; a module without package metadata will do.
         bare = self.name == FUSED and importlib.util.find_spec("fused_ssim") is not None
         if self.version is None and self.distribution != OURS and not bare:
             return f"{self.distribution} is not installed"
@@ -88,10 +89,10 @@ def select(
     among: Sequence[Contestant] | None = None,
     device: str = "cpu",
 ) -> tuple[list[Contestant], list[dict[str, str]]]:
-    """The contestants to measure, and those left out, each with the reason.
+    """The contestants to measure, and a row with the reason for each skipped one.
 
-    only: beginnings of names; None takes all. compiled: whether to compile the reference. among:
-    CONTESTANTS if None. device: the type of the images' device.
+    only: prefixes of names; None selects all. compiled: whether to compile the reference. among:
+    the candidates, CONTESTANTS if None. device: the type of the images' device.
     """
     taken: list[Contestant] = []
     skipped: list[dict[str, str]] = []
@@ -100,9 +101,9 @@ def select(
             continue
         reason = contestant.unavailable()
         if reason is None and contestant.name == TRITON and device == "cpu":
-            reason = "not on this device: Triton's kernels run on GPUs"
+            reason = "not available on the CPU: the Triton kernels run on GPUs"
         if reason is None and contestant.name == COMPILED and not compiled:
-            reason = "compiling takes too long for this size of the suite"
+            reason = "compiling takes too long for a quick run"
         if reason is None:
             taken.append(contestant)
         else:
@@ -111,7 +112,7 @@ def select(
 
 
 def _torch_setup(make: Callable[[], Loss]) -> Callable[[Tensor, Tensor], Passes]:
-    """The setup of a loss that torch differentiates."""
+    """The setup of a loss that autograd differentiates."""
 
     def setup(input: Tensor, target: Tensor) -> Passes:
         loss_function = make()
@@ -124,7 +125,7 @@ def _torch_setup(make: Callable[[], Loss]) -> Callable[[Tensor, Tensor], Passes]
         def forward_backward() -> tuple[Tensor, Tensor]:
             loss = loss_function(leaf, target)
             loss.backward()
-            gradient, leaf.grad = leaf.grad, None  # as an optimizer's zero_grad leaves it
+            gradient, leaf.grad = leaf.grad, None  # as after an optimizer's zero_grad
             assert gradient is not None
             return loss, gradient
 
@@ -136,7 +137,7 @@ def _torch_setup(make: Callable[[], Loss]) -> Callable[[Tensor, Tensor], Passes]
 def _ours(name: str, *, backend: str, compiled: bool = False, **options: Any) -> Contestant:
     def make() -> Loss:
         loss = AmplifiedSSIMLoss(backend=backend, **options)
-        # dynamic=False: each shape gets the code that a training run of that shape gets.
+        # dynamic=False compiles each shape as a training run with that shape would.
         return torch.compile(loss, fullgraph=True, dynamic=False) if compiled else loss
 
     border = options.get("padding", "reflect")
@@ -144,8 +145,8 @@ def _ours(name: str, *, backend: str, compiled: bool = False, **options: Any) ->
     return Contestant(name, OURS, border, _torch_setup(make), exact)
 
 
-def _plain(padding: str, dissimilarity: str = "full") -> Loss:
-    """The SSIM loss that other packages compute, by our reference."""
+def _plain(padding: Padding, dissimilarity: Dissimilarity = "full") -> Loss:
+    """The SSIM loss that other packages compute, by this library's reference."""
     return AmplifiedSSIMLoss(
         padding=padding, dissimilarity=dissimilarity, amplification="none", backend="reference"
     )
@@ -164,7 +165,7 @@ def _fused_ssim() -> Loss:
 
 
 def _textbook() -> Loss:
-    """The formula as it is written down, in PyTorch: one window, once along x and once along y."""
+    """The textbook formula in plain PyTorch, with a separable window."""
     side = torch.arange(11) - 5
     taps = torch.exp(-side.square() / (2 * 1.5**2))
     taps = taps / taps.sum()
@@ -197,30 +198,37 @@ def _kornia() -> Loss:
 def _torchmetrics() -> Loss:
     from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
-    return lambda input, target: 1.0 - ssim(input, target, data_range=1.0)
+    def loss(input: Tensor, target: Tensor) -> Tensor:
+        value = ssim(input, target, data_range=1.0)
+        assert isinstance(value, Tensor)  # a tuple only if the map is requested as well
+        return 1.0 - value
+
+    return loss
 
 
 def _piq() -> Loss:
-    return _piq_ssim().SSIMLoss(downsample=False, data_range=1.0)
+    loss: Loss = _piq_ssim().SSIMLoss(downsample=False, data_range=1.0)
+    return loss
 
 
 def _piq_ssim() -> ModuleType:
-    """piq.ssim, without piq/__init__.py where torchvision, which that file imports, is missing."""
+    """piq.ssim; skips piq/__init__.py if torchvision, which that file imports, is missing."""
     if "piq" not in sys.modules and importlib.util.find_spec("torchvision") is None:
         spec = importlib.util.find_spec("piq")
         assert spec is not None
-        sys.modules["piq"] = importlib.util.module_from_spec(spec)  # known, but not run
+        sys.modules["piq"] = importlib.util.module_from_spec(spec)  # registered, but not executed
     return importlib.import_module("piq.ssim")
 
 
 def _frame_analytics() -> Loss:
     from frame_analytics import SSIM
 
-    return SSIM(data_range=1.0).loss
+    loss: Loss = SSIM(data_range=1.0).loss
+    return loss
 
 
 def _scikit_image(input: Tensor, target: Tensor) -> Passes:
-    """Image by image, numpy on both sides; its gradient is with respect to the second image."""
+    """Image by image, through NumPy; its gradient is with respect to the second image."""
     from skimage.metrics import structural_similarity
 
     options = {
@@ -235,7 +243,7 @@ def _scikit_image(input: Tensor, target: Tensor) -> Passes:
             structural_similarity(y, x, **options)
             for x, y in zip(input.numpy(), target.numpy(), strict=True)
         ]
-        return 1.0 - sum(values) / len(values)
+        return 1.0 - float(sum(values)) / len(values)
 
     def forward_backward() -> tuple[float, Tensor]:
         value, gradient = 0.0, torch.empty_like(input)
@@ -250,7 +258,7 @@ def _scikit_image(input: Tensor, target: Tensor) -> Passes:
 
 
 def _scikit_image_exact(input: Tensor, target: Tensor) -> Tensor:
-    """Its value, with the gradient that it gives: of the sum over the map / number of pixels."""
+    """Its value, with its gradient: that of the map's sum divided by the number of pixels."""
     ssim = functional.ssim(input, target, reduction="none", backend="reference")
     value, slope = 1.0 - ssim.mean(), -ssim.sum() / input.numel()
     return slope + (value - slope).detach()
@@ -260,7 +268,7 @@ def _peer(name: str, border: str, make: Callable[[], Loss], exact: Loss) -> Cont
     return Contestant(name, name, border, _torch_setup(make), exact)
 
 
-_PLAIN = {"padding": "valid", "dissimilarity": "full", "amplification": "none"}
+_PLAIN: dict[str, Any] = {"padding": "valid", "dissimilarity": "full", "amplification": "none"}
 
 CONTESTANTS = (
     _ours(NATIVE, backend="native"),
@@ -286,10 +294,10 @@ CONTESTANTS = (
 )
 
 _BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}
-# Those that take tensors of a GPU; fused-ssim takes no others.
+# The contestants that accept GPU tensors; fused-ssim accepts no others.
 ON_GPU = (
     *(_BY_NAME[name] for name in (NATIVE, NATIVE_PLAIN)),
-    # What fused-ssim computes.
+    # Computes the same loss as fused-ssim.
     _ours(NATIVE_ZEROS, backend="native", **{**_PLAIN, "padding": "zeros"}),
     _ours(TRITON, backend="triton"),
     *(_BY_NAME[name] for name in (COMPILED, REFERENCE)),

@@ -1,4 +1,4 @@
-"""Rounding: each contestant in float32 against its own definition in float64."""
+"""Rounding errors: each contestant in float32 against its own definition in float64."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ PAIRS = {"textured": textured_pair, "nearly equal": nearly_equal_pair}
 
 
 def errors(contestants: Sequence[Contestant]) -> list[Row]:
-    """Relative error of the loss, and of the gradient in the 2-norm, on the two pairs.
+    """Relative errors of the loss, and of the gradient in the L2 norm, on both image pairs.
 
-    The float64 values are those of this library's reference with the contestant's own border,
-    scale and amplification, on the same float32 images.
+    The float64 values come from this library's reference with the contestant's own border, scale
+    and amplification, on the same float32 images.
     """
     progress("errors")
     rows: list[Row] = []
@@ -27,7 +27,7 @@ def errors(contestants: Sequence[Contestant]) -> list[Row]:
             row: Row = {"contestant": contestant.name, "pair": pair}
             try:
                 loss, gradient = contestant.setup(input, target).forward_backward()
-            except Exception as error:  # as in measure: the others go on
+            except Exception as error:  # one failing contestant must not end the run
                 rows.append({**row, "skipped": reason_of(error)})
                 continue
             x = input.double().requires_grad_()
@@ -51,4 +51,4 @@ def _inner(image: Tensor, margin: int) -> Tensor:
 
 def _distance(found: Tensor, exact: Tensor, margin: int) -> float:
     exact = _inner(exact, margin)
-    return ((found.double() - exact).norm() / exact.norm()).item()
+    return float((found.double() - exact).norm() / exact.norm())

@@ -1,4 +1,4 @@
-"""The machine: what it is, and what else it does."""
+"""The machine: its hardware, its software, and the load from other processes."""
 
 import importlib.metadata
 import os
@@ -10,19 +10,19 @@ from time import perf_counter
 
 import torch
 
-from lamp_kernels.backends import native
+from lamp_kernels.backends import BACKENDS, native
 from suite.contestants import Contestant
 
 STAT = Path("/proc/stat")
-BUSY = 0.2  # cores; what a desktop or a container's own services take stays below
+BUSY = 0.2  # cores; the background services of a desktop or container use less
 
 
 def describe() -> dict[str, str | int | float]:
-    """Processor, cores, threads, memory and system."""
+    """Processor, cores, threads, memory and operating system."""
     return {
         "cpu": _cpu(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "kernels": native.missing or native.instruction_set(),
+        "kernels": BACKENDS["native"].unavailable_reason() or native.instruction_set(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -32,17 +32,18 @@ def describe() -> dict[str, str | int | float]:
 
 
 class OtherWork:
-    """How many cores other processes keep busy, on average since it was made.
+    """How many cores other processes have kept busy on average since this object was created.
 
-    Two threads that share a core with somebody else wait for each other in every operator: torch
-    was seen to take 50 times as long. Figures from such a run are worth nothing, so it is told.
+    If one of torch's threads shares its core with another process, all threads wait for it in
+    every operator: torch was seen to take 50 times as long. Such a run is worthless, so the
+    results report the load.
     """
 
     def __init__(self) -> None:
         self._start = perf_counter(), _busy_seconds(), _own_seconds()
 
     def cores(self) -> float | None:
-        """The average, or None where the system does not tell."""
+        """The average, or None if the system does not report it."""
         start, busy, own = self._start
         now_busy = _busy_seconds()
         if busy is None or now_busy is None:
@@ -52,7 +53,7 @@ class OtherWork:
 
 
 def versions(contestants: Sequence[Contestant]) -> dict[str, str]:
-    """The version of every package that takes part, torch and numpy included."""
+    """The version of every package involved, including torch and numpy."""
     names = {"torch", *(contestant.distribution for contestant in contestants)}
     found = {c.distribution: c.version for c in contestants if c.version is not None}
     for name in (*names, "numpy"):
@@ -64,7 +65,7 @@ def versions(contestants: Sequence[Contestant]) -> dict[str, str]:
 
 
 def _source() -> str:
-    """The commit that was measured, with "-dirty" where the sources differ from it."""
+    """The measured commit, with "-dirty" appended if the sources differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(
@@ -76,12 +77,12 @@ def _source() -> str:
 
 
 def _own_seconds() -> float:
-    """Processor time of this process and of its finished children."""
+    """Processor time of this process and its finished children."""
     return sum(os.times()[:4])
 
 
 def _busy_seconds() -> float | None:
-    """Processor time of the whole machine, idling and waiting for disks not counted."""
+    """Processor time of the whole machine, without idling and waiting for disks."""
     if not STAT.exists():
         return None
     user, nice, system, _, _, irq, softirq, *_ = map(

@@ -1,16 +1,16 @@
-"""Extra memory of one call, beyond the images, each in a process of its own.
+"""Memory that one call needs beyond the images, each measured in its own process.
 
-The figure is the greatest resident size of the process during the call minus the size just
-before it, divided by the number of elements (pixels times channels). Before, the images exist
-and are touched, and the same call has run once: what it imports, compiles or keeps does not
-count. The C library returns large freed blocks to the system at once, so that the first call's
-planes are gone again; MALLOC_MMAP_THRESHOLD_ fixes what is large, which it otherwise raises to
-the size of the blocks it has seen freed.
+The figure is the peak resident size of the process during the call minus its size just before,
+divided by the number of elements (pixels times channels). By then the images exist and have been
+touched, and the same call has run once, so whatever it imports, compiles or caches does not count.
+The C library returns large freed blocks to the system at once, so the first call's planes are gone
+again. MALLOC_MMAP_THRESHOLD_ fixes the size that counts as large; otherwise the C library raises it
+to the size of the blocks freed so far.
 
-`ru_maxrss` cannot be used as it stands: it never falls, so the first call would hide the second,
-and Linux hands it down from parent to child through fork and exec, so a large parent hides the
-child. VmHWM of /proc/self/status is the same number of this process alone, and writing 5 to
-/proc/self/clear_refs sets it back to the present size. Without /proc memory is not measured.
+`ru_maxrss` does not work here: it never falls, so the first call would hide the second, and Linux
+passes it from parent to child through fork and exec, so a large parent would hide the child. VmHWM
+in /proc/self/status is the same number for this process alone, and writing 5 to
+/proc/self/clear_refs resets it to the current size. Without /proc, memory is not measured.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from suite.speed import BOTH, FORWARD, PASSES, SWEPT
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 MMAP_THRESHOLD = 2**20  # bytes
-TIMEOUT = 300  # seconds for one probe, compiling included
+TIMEOUT = 300  # seconds per probe, including compilation
 
 
 def memory(contestants: Sequence[Contestant], size: Size) -> list[Row]:
-    """Bytes per element beyond the images, for each contestant and pass."""
+    """Rows with the bytes per element beyond the images, for each contestant and pass."""
     rows: list[Row] = []
     for contestant in contestants:
         if size.memory_brief and contestant.name not in SWEPT:
@@ -59,7 +59,7 @@ def memory(contestants: Sequence[Contestant], size: Size) -> list[Row]:
 
 
 def probe(contestant: Contestant, which: str, shape: Shape) -> float:
-    """Bytes per element of one call, measured in this process."""
+    """Bytes per element that one call needs, measured in this process."""
     input, target = textured_pair(shape)
     passes = contestant.setup(input, target)
     call = passes.forward if which == FORWARD else passes.forward_backward
@@ -71,16 +71,16 @@ def probe(contestant: Contestant, which: str, shape: Shape) -> float:
 
 
 def _resident(field: str) -> int:
-    """Bytes that /proc/self/status gives for VmRSS or VmHWM."""
+    """VmRSS or VmHWM from /proc/self/status, in bytes."""
     for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith(field + ":"):
             return 1024 * int(line.split()[1])
-    raise RuntimeError(f"{STATUS} gives no {field}")
+    raise RuntimeError(f"{STATUS} has no {field}")
 
 
 def _in_subprocess(name: str, which: str, shape: Shape, threads: int) -> float:
     if not CLEAR.exists():
-        raise RuntimeError("needs Linux's /proc")
+        raise RuntimeError("requires /proc, as on Linux")
     command = [sys.executable, "-m", "suite.memory", name, which, *map(str, shape)]
     command += ["--threads", str(threads)]
     try:
@@ -102,7 +102,7 @@ def _in_subprocess(name: str, which: str, shape: Shape, threads: int) -> float:
 
 
 def main() -> None:
-    """The child process: print the bytes per element of one contestant's call."""
+    """Run in the child process: print the bytes per element of one contestant's call."""
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=[c.name for c in CONTESTANTS])
     parser.add_argument("which", choices=PASSES)

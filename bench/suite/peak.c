@@ -1,5 +1,5 @@
-/* What the processor's multiply-add units do at most: chains of multiply-adds that depend on
-   nothing but themselves, enough of them to hide the latency, few enough for the registers. */
+/* Peak throughput of the processor's multiply-add units: independent chains of multiply-adds,
+   enough of them to hide the latency and few enough to stay in registers. */
 
 #if defined(__AVX512F__)
 #define BYTES 64
@@ -12,7 +12,7 @@
 
 typedef float vector __attribute__((vector_size(BYTES)));
 
-/* Does *multiply_adds of them; the result only keeps the compiler from leaving them out. */
+/* Stores the number of multiply-adds; the result only keeps the compiler from removing them. */
 float chains(long rounds, double* multiply_adds) {
   const vector factor = (vector){} + 0.999999f, summand = (vector){} + 1e-6f;
   vector sum[CHAINS];

@@ -1,4 +1,4 @@
-"""What the machine can do at most: multiply-adds and bytes per second, measured."""
+"""The machine's peak performance, measured: multiply-adds and bytes per second."""
 
 import ctypes
 import shutil
@@ -13,17 +13,17 @@ from suite.cases import Size
 from suite.measure import Entry, digits, interleave, progress
 
 SOURCE = Path(__file__).with_name("peak.c")
-COPIED = 64 * 2**20  # floats; far more than any cache holds
-ROUNDS = 40_000_000  # some 50 ms: for a while torch's threads still wait for more, and spin
+COPIED = 64 * 2**20  # floats, far more than fit in any cache
+ROUNDS = 40_000_000  # about 50 ms, because torch's idle threads keep spinning for a while
 
 
 def peak(size: Size) -> dict[str, float | str]:
-    """Multiply-adds per second of chains in registers and of a matrix product, bytes of a copy.
+    """Multiply-adds per second in registers and in a matrix product; bytes per second of a copy.
 
-    In float32, on as many threads as the contestants use, at the p10 of the times: what the
-    machine can do when nothing disturbs it. Without a C compiler there are no chains, the peak is
-    that of the matrix product, and "how" says so. A matrix product alone may be far below what
-    the processor can do: torch's takes half the vector width on some.
+    Measured in float32, on as many threads as the contestants use, and taken at the p10 of the
+    times: the speed of an undisturbed machine. Without a C compiler the peak is that of the matrix
+    product alone, and "how" says so. A matrix product may stay far below the processor's peak:
+    on some processors torch's uses half the vector width.
     """
     progress("peak of the machine")
     threads = torch.get_num_threads()
@@ -41,7 +41,7 @@ def peak(size: Size) -> dict[str, float | str]:
         counts = [ctypes.c_double() for _ in range(threads)]
         if library is not None:
 
-            def chains() -> None:  # calls of a library run side by side
+            def chains() -> None:  # ctypes releases the GIL, so the calls run in parallel
                 list(pool.map(lambda count: library.chains(ROUNDS, ctypes.byref(count)), counts))
 
             entries.append(Entry({"what": "chains"}, chains))
@@ -50,7 +50,7 @@ def peak(size: Size) -> dict[str, float | str]:
     by_product = side**3 / seconds["matmul"]
     if library is None:
         highest = by_product
-        how = f"torch's matrix product of side {side}, for want of a C compiler"
+        how = f"torch's matrix product of side {side} (no C compiler found)"
     else:
         highest = sum(count.value for count in counts) / seconds["chains"]
         how = "chains of multiply-adds"
@@ -60,7 +60,7 @@ def peak(size: Size) -> dict[str, float | str]:
         "copy_bytes_per_s": digits(2 * 4 * COPIED / seconds["copy"]),
         "how": (
             f"float32, {threads} threads: {how}; "
-            f"copy of {4 * COPIED // 2**20} MiB, read and written bytes counted"
+            f"copy of {4 * COPIED // 2**20} MiB, counting bytes read and written"
         ),
     }
 

@@ -1,30 +1,32 @@
-"""The results as pictures: time against size, speed-up, memory."""
+"""Plots of the results: time against size, speedup, memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")  # before pyplot: no window, and no display needed
+matplotlib.use("Agg")  # before pyplot is imported: draws without a display
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from suite.contestants import FLOOR, MSSSIM, OURS
+from suite.figures import three
 from suite.measure import Row
-from suite.results import Results, contestants, find, shapes, three
+from suite.results import Results, contestants, find, shapes
 from suite.speed import BOTH, FORWARD
 
 BASELINE = MSSSIM
-OUR_COLOUR, PEER_COLOUR, FLOOR_COLOUR, PALE = "#c2410c", "#475569", "#94a3b8", "#fdba74"
+OUR_COLOR, PEER_COLOR, FLOOR_COLOR, PALE = "#c2410c", "#475569", "#94a3b8", "#fdba74"
 LINES = ("#c2410c", "#f59e0b", "#1d4ed8", "#64748b", "#15803d")
 
 
 def draw(results: Results, folder: Path) -> list[tuple[str, str]]:
-    """Write the pictures to `folder`; the file name and a description of each."""
+    """Write the plots to `folder`; return the file name and a description of each."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, function, description in (
-        ("bench-size.png", _size, "Time per element against the side of the image"),
+        ("bench-size.png", _size, "Time per element against image side"),
         ("bench-speedup.png", _speedup, f"Speed relative to {BASELINE} by shape"),
         ("bench-memory.png", _memory, "Memory beyond the images, bytes per element"),
     ):
@@ -39,21 +41,21 @@ def _size(results: Results, path: Path) -> bool:
         return False
     figure, axes = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
     names = list(dict.fromkeys(row["contestant"] for row in rows))
-    for name, colour, marker in zip(names, LINES, "osD^v", strict=False):
+    for name, color, marker in zip(names, LINES, "osD^v", strict=False):
         mine = [row for row in rows if row["contestant"] == name]
         sides = [row["shape"][-1] for row in mine]
         each = {q: [1e9 * row[q] / row["elements"] for row in mine] for q in ("p10", "p50", "p90")}
-        axes.plot(sides, each["p50"], marker=marker, color=colour, label=name, linewidth=1.8)
-        axes.fill_between(sides, each["p10"], each["p90"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(sides, each["p50"], marker=marker, color=color, label=name, linewidth=1.8)
+        axes.fill_between(sides, each["p10"], each["p90"], color=color, alpha=0.15, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     sides = sorted({row["shape"][-1] for row in rows})
     axes.set_xticks(sides, [str(side) for side in sides])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("side of the image, pixels (one image of one channel)")
+    axes.set_xlabel("image side, pixels (one single-channel image)")
     axes.set_ylabel("forward + backward, ns per pixel")
     axes.grid(True, which="major", color="#e2e8f0")
-    axes.set_title("Median; the band is p10 to p90", fontsize=10, loc="left")
+    axes.set_title("Median; shaded band: p10 to p90", fontsize=10, loc="left")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     _save(figure, path)
     return True
@@ -86,8 +88,8 @@ def _speedup(results: Results, path: Path) -> bool:
             values.append(base / median if base and median else None)
         _bars(axes, names, values, suffix="x")
         axes.axvline(1.0, color="#0f172a", linewidth=0.8)
-        axes.set_title("(" + ", ".join(map(str, shape)) + ")", fontsize=10)
-    figure.supxlabel(f"times as fast as {BASELINE}, forward + backward (log scale)", fontsize=10)
+        axes.set_title(str(tuple(shape)), fontsize=10)
+    figure.supxlabel(f"speedup over {BASELINE}, forward + backward (log scale)", fontsize=10)
     _save(figure, path)
     return True
 
@@ -126,7 +128,7 @@ def _bars(
     suffix: str = "",
     linear: bool = False,
 ) -> None:
-    """Horizontal bars with their values written at the end."""
+    """Horizontal bars, each labeled with its value."""
     for place, (name, value) in enumerate(zip(names, values, strict=True)):
         if value is None:
             text, end = "not measured", 0.0 if linear else 1.0
@@ -135,7 +137,7 @@ def _bars(
                 place,
                 value - (0 if linear else 1),
                 left=0 if linear else 1,
-                color=_colour(name),
+                color=_color(name),
                 height=0.7,
             )
             text, end = (
@@ -162,18 +164,18 @@ def _bars(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _colour(name: str) -> str:
+def _color(name: str) -> str:
     if name.startswith(f"{OURS} native"):
-        return OUR_COLOUR
+        return OUR_COLOR
     if name.startswith(OURS):
         return PALE
-    return FLOOR_COLOUR if name == FLOOR else PEER_COLOUR
+    return FLOOR_COLOR if name == FLOOR else PEER_COLOR
 
 
 def _timed(results: Results, name: str, shape: Sequence[int]) -> Row:
     return find(results["speed"], contestant=name, shape=shape, **{"pass": BOTH})
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})  # no version in the file
     plt.close(figure)

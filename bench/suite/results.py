@@ -1,8 +1,7 @@
-"""The results as one dictionary, its file, and how to look things up in it."""
+"""The results as one dictionary: collecting, writing, reading and searching them."""
 
 import datetime
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from suite import machine
 from suite.cases import Size
 from suite.contestants import select
 from suite.errors import errors
+from suite.figures import three
 from suite.measure import Row, progress
 from suite.memory import memory
 from suite.peak import peak
@@ -23,7 +23,7 @@ Results = dict[str, Any]
 
 
 def collect(size: Size, only: Sequence[str] | None = None) -> Results:
-    """Run the suite. only: beginnings of names of contestants; None takes all."""
+    """Run the suite. only: prefixes of contestants' names; None runs all of them."""
     contestants, skipped = select(only, compiled=size.compiled)
     others = machine.OtherWork()
     highest = peak(size)
@@ -53,12 +53,12 @@ def collect(size: Size, only: Sequence[str] | None = None) -> Results:
     }
     busy = results["machine"]["other_work"] = others.cores()
     if busy is not None and busy > machine.BUSY:
-        progress(f"WARNING: other processes kept {busy} cores busy, do not trust these times")
+        progress(f"WARNING: other processes kept {busy} cores busy; do not trust these times")
     return results
 
 
 def write(results: Results, path: Path) -> None:
-    """Write the file, one row a line: a diff then shows which rows changed."""
+    """Write the file with one row per line, so that a diff shows which rows changed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     parts = []
     for key, value in results.items():
@@ -71,54 +71,46 @@ def write(results: Results, path: Path) -> None:
 
 
 def read(path: Path) -> Results:
-    """Read a results file, or raise ValueError for one of another schema."""
+    """Read a results file; raise ValueError if its schema is not the current one."""
     results: Results = json.loads(path.read_text(encoding="utf-8"))
     if results.get("schema") != SCHEMA:
-        raise ValueError(f"{path} has schema {results.get('schema')}, this is {SCHEMA}")
+        raise ValueError(f"{path} must have schema {SCHEMA}, got schema {results.get('schema')}")
     return results
 
 
 def every(folder: Path) -> list[Results]:
-    """All results of a folder, the latest first, by the date inside; runs of gpu_check apart."""
+    """All results in a folder, newest first by the date they record; skips runs of gpu_check."""
     found = [read(path) for path in sorted(folder.glob("*.json")) if not _of_gpu_check(path)]
     if not found:
-        raise FileNotFoundError(f"{folder} holds no results (*.json)")
+        raise FileNotFoundError(f"{folder} has no results (*.json)")
     return sorted(found, key=lambda results: str(results["date"]), reverse=True)
 
 
 def _of_gpu_check(path: Path) -> bool:
-    """Whether gpu_report.py reads it; its phases tell."""
+    """Whether this is a run of gpu_check; only those have phases, and gpu_report.py reads them."""
     return "phases" in json.loads(path.read_text(encoding="utf-8"))
 
 
 def newest(folder: Path) -> Results:
-    """The latest of a folder's results."""
+    """The newest results in a folder."""
     return every(folder)[0]
 
 
 def find(rows: Sequence[Row], **fields: Any) -> Row:
-    """The first row with these values, or an empty one."""
+    """The first row with these values, or an empty row."""
     return next((r for r in rows if all(r.get(k) == v for k, v in fields.items())), {})
 
 
 def contestants(results: Results) -> list[str]:
-    """The names that were timed, in the suite's order."""
+    """The names of all timed contestants, in the suite's order."""
     return list(dict.fromkeys(row["contestant"] for row in results["speed"]))
 
 
 def shapes(results: Results) -> list[list[int]]:
-    """The shapes that were timed, in the suite's order."""
+    """All timed shapes, in the suite's order."""
     return [list(s) for s in dict.fromkeys(tuple(row["shape"]) for row in results["speed"])]
 
 
 def milliseconds(row: Row) -> str:
-    """A row's median in three digits, or a dash where it was not measured."""
+    """A row's median to three digits, or a dash if it was not measured."""
     return three(1e3 * row["p50"]) if "p50" in row else "-"
-
-
-def three(value: float) -> str:
-    """Three digits without an exponent, whole from 100 on."""
-    if value == 0:
-        return "0"
-    places = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{places}f}"

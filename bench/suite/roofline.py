@@ -1,12 +1,12 @@
-"""How near this library comes to what the machine can do, by counts of its one-pass kernel.
+"""How close this library comes to the machine's peak, from the operation counts of its kernel.
 
-SSIM with its gradient for one image, per element (a pixel of a channel), window 11:
-- Multiply-adds: 14 convolutions of a plane along one axis (4 planes to statistics and 3 planes
-  back, each along x and along y) of 11 taps make 154; the pointwise formulas, with log and
-  divisions, about 60 operations more, each counted as one.
+SSIM with the gradient for one image, per element (one pixel of one channel), window 11:
+- Multiply-adds: 14 one-dimensional convolutions of a plane (4 planes for the statistics and 3 for
+  the gradient, each along x and along y) with 11 taps make 154. The pointwise formulas, including
+  log and divisions, add about 60 operations, each counted as one.
 - Bytes: two float32 images read, one gradient written, 12.
-Symmetric taps and halos at tile borders are not in the count: the first need fewer multiplies
-for the same additions, the second is work done twice.
+The counts ignore symmetric taps, which save multiplications but no additions, and the halos at
+tile borders, which are computed twice.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ BYTES = 12
 
 
 def roofline(speed: Sequence[Row], peak: dict[str, float | str]) -> list[Row]:
-    """Share of the measured peaks that a forward + backward reaches, by shape."""
+    """Rows with the shares of the measured peaks that forward + backward reaches, by shape."""
     rows: list[Row] = []
     for row in speed:
         if row["contestant"] not in (NATIVE, REFERENCE) or row["pass"] != BOTH or "p50" not in row:

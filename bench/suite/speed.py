@@ -1,4 +1,4 @@
-"""Time of the losses: by shape, by image size, and by number of threads."""
+"""Times of the losses by shape, by image size and by number of threads."""
 
 from collections.abc import Iterable, Sequence
 from math import prod
@@ -16,11 +16,11 @@ SWEPT = (NATIVE, REFERENCE, MSSSIM, FLOOR)
 
 
 def speed(contestants: Sequence[Contestant], size: Size) -> list[Row]:
-    """Rows of all contestants, forward + backward and forward only, for each shape."""
+    """Rows of all contestants for each shape: forward + backward, and forward only."""
     rows: list[Row] = []
     for shape in size.shapes:
         progress(f"speed, {shape_name(shape)}")
-        # The compiler keeps a few variants of one function, then stops compiling it.
+        # The compiler gives up on a function after compiling a few variants of it.
         torch.compiler.reset()
         entries, failed = _entries(contestants, shape, PASSES)
         rows += failed + interleave(
@@ -32,10 +32,10 @@ def speed(contestants: Sequence[Contestant], size: Size) -> list[Row]:
 def sweep(
     contestants: Sequence[Contestant], size: Size, bytes_per_element: dict[str, float]
 ) -> list[Row]:
-    """Forward + backward on one image of one channel, side by side.
+    """Forward + backward on one single-channel image, for each side length.
 
-    bytes_per_element: of memory, by contestant; with the time at the side before it foretells
-    what would pass the limits, which is left out with the reason.
+    bytes_per_element: memory by contestant. Together with the time at the previous side it
+    predicts which contestants would exceed the limits; these are skipped, with the reason.
     """
     rows: list[Row] = []
     last: dict[str, float] = {}  # seconds per element
@@ -67,9 +67,10 @@ def sweep(
 
 
 def equal_work(contestants: Sequence[Contestant], size: Size) -> list[Row]:
-    """Forward + backward on as many images of one channel as make up the sweep's largest.
+    """Forward + backward on batches of single-channel images with as many pixels as the largest.
 
-    The sweep shows what one image takes, calls and all; this what the kernel takes for an element.
+    The sweep shows the time of one image, including call overhead; this shows the kernel's time
+    per element.
     """
     progress("equal work")
     largest = max(size.sweep_sides)
@@ -81,10 +82,10 @@ def equal_work(contestants: Sequence[Contestant], size: Size) -> list[Row]:
 
 
 def thread_scaling(contestants: Sequence[Contestant], size: Size) -> list[Row]:
-    """Forward + backward of this library at 1 thread and at all, which take turns.
+    """Forward + backward of this library on 1 thread and on all threads, taking turns.
 
-    Each contestant by itself: after another's they would be timed with empty caches, and filling
-    them is bound by the memory, whose width does not grow with the threads.
+    Each contestant runs by itself: after another one it would start with cold caches, and filling
+    them is bound by memory bandwidth, which does not grow with the number of threads.
     """
     progress("thread scaling")
     most = torch.get_num_threads()
@@ -114,14 +115,14 @@ def thread_scaling(contestants: Sequence[Contestant], size: Size) -> list[Row]:
 def _entries(
     contestants: Sequence[Contestant], shape: Shape, passes: Iterable[str]
 ) -> tuple[list[Entry], list[Row]]:
-    """What to time, and rows of those that could not be set up."""
+    """Entries to time, and rows for the contestants that could not be set up."""
     input, target = textured_pair(shape)
     entries: list[Entry] = []
     failed: list[Row] = []
     for contestant in contestants:
         try:
             calls = contestant.setup(input, target)
-        except Exception as error:  # a peer that does not import must not end the run
+        except Exception as error:  # one package that fails to import must not end the run
             reason = reason_of(error)
             failed += [{**_label(contestant, shape, p), "skipped": reason} for p in passes]
             continue

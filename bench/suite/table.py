@@ -1,19 +1,20 @@
-"""The results as tables: plain text for the terminal, Markdown for the README."""
+"""Tables of the results: plain text for the terminal, Markdown for the README."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from suite.cases import shape_name
 from suite.contestants import NATIVE, NATIVE_PLAIN
+from suite.figures import three
 from suite.measure import Row
-from suite.results import Results, contestants, find, milliseconds, shapes, three
+from suite.results import Results, contestants, find, milliseconds, shapes
 from suite.speed import BOTH, FORWARD
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
 def text(results: Results) -> str:
-    """Everything that was measured, for a terminal."""
+    """All measurements, for a terminal."""
     lines = [_conditions(results), ""]
     for shape in shapes(results):
         lines += [f"{_by(shape)}, ms", f"{'':62}{'p10':>9}{'p50':>9}{'p90':>9}{'rounds':>8}"]
@@ -23,9 +24,9 @@ def text(results: Results) -> str:
             if row["shape"] == shape
         ]
         lines.append("")
-    lines.append("One channel of side x side, forward + backward, ms")
+    lines.append("One single-channel image, side x side, forward + backward, ms")
     lines += [_timed(row, f"{row['contestant']}, {row['shape'][-1]}") for row in results["sweep"]]
-    lines += ["", "As many images of side x side as make up the largest, ns per element"]
+    lines += ["", "Equal pixel counts, as images of side x side, ns per element"]
     lines += [
         f"{row['shape'][-1]:<62}{1e9 * row['p50'] / row['elements']:9.2f}"
         for row in results["equal_work"]
@@ -33,7 +34,7 @@ def text(results: Results) -> str:
     ]
     lines += ["", "Threads, forward + backward, ms"]
     lines += [_timed(row, f"{row['contestant']}, {row['threads']}") for row in results["threads"]]
-    lines += ["", "Training step of the autoencoder with this loss, ms"]
+    lines += ["", "Training step of the autoencoder with each loss, ms"]
     lines += [_timed(row, row["contestant"]) for row in results["training_step"]]
     lines += ["", "Memory beyond the images, bytes per element"]
     for row in results["memory"]:
@@ -55,7 +56,7 @@ def text(results: Results) -> str:
             f"{100 * row['share_of_arithmetic']:.0f} % of arithmetic, "
             f"{100 * row['share_of_bandwidth']:.0f} % of bandwidth"
         )
-    lines += [f"left out: {row['contestant']}: {row['reason']}" for row in results["skipped"]]
+    lines += [f"skipped: {row['contestant']}: {row['reason']}" for row in results["skipped"]]
     return "\n".join(lines)
 
 
@@ -66,13 +67,13 @@ def markdown(
 ) -> str:
     """The README's block, without its markers.
 
-    plots: path and description of each. machines: results whose ratios are shown side by side.
+    plots: the path and description of each plot. machines: results to compare side by side.
     """
     main, *others = shapes(results)
     lines = [
-        f"{_conditions(results)} Medians in ms of interleaved rounds; error is the gradient's, in "
-        "float32 against float64, relative, on textured / nearly equal images; memory in bytes per "
-        "element (a pixel of a channel) beyond the images.",
+        f"{_conditions(results)} Times are medians of interleaved rounds, in ms. Error: relative "
+        "error of the gradient, float32 against float64, on textured / nearly equal images. "
+        "Memory: bytes per element (one pixel of one channel) beyond the images.",
         "",
     ]
     head = ["", "border", f"{_by(main)}", "forward only", *map(_by, others), "error", "memory"]
@@ -87,10 +88,10 @@ def markdown(
 
 
 def update_readme(path: Path, block: str, begin: str = BEGIN, end: str = END) -> bool:
-    """Put the block between the README's markers; whether the file changed."""
+    """Put the block between the README's markers; return whether the file changed."""
     before = path.read_text(encoding="utf-8")
     if before.count(begin) != 1 or before.count(end) != 1:
-        raise ValueError(f"{path} must hold {begin} and {end} once each")
+        raise ValueError(f"{path} must contain {begin} and {end} exactly once each")
     head, rest = before.split(begin)
     if end not in rest:
         raise ValueError(f"{path} has {end} before {begin}")
@@ -115,16 +116,16 @@ def _processor(results: Results) -> str:
 
 
 def _ratios(machines: Sequence[Results]) -> list[str]:
-    """How many times as fast the native kernels are, a column for each machine and shape."""
+    """Speedup of the native kernels, one column per machine and shape."""
     columns = [(results, shape) for results in machines for shape in shapes(results)[:2]]
     if not columns:
         return []
     heads = [f"{_processor(results)}, {_by(shape)}" for results, shape in columns]
     lines = [
-        "How many times as fast the native kernels are, forward + backward, with the defaults and, "
-        'in brackets, with the same work as the other (border "valid", no amplification):',
+        "Speedup of the native kernels, forward + backward, with their defaults; in brackets, "
+        'doing the same work as the other package (border "valid", no amplification):',
         "",
-        "| than | " + " | ".join(heads) + " |",
+        "| over | " + " | ".join(heads) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for name in contestants(machines[0]):
@@ -149,7 +150,7 @@ def _ratio(results: Results, name: str, shape: Sequence[int]) -> str:
 
 
 def _by(shape: Sequence[int]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ")"
+    return str(tuple(shape))
 
 
 def _timed(row: Row, name: str) -> str:
@@ -180,21 +181,23 @@ def _cells(
 
 
 def _sentences(results: Results) -> list[str]:
-    """Training step, threads, roofline and what was left out, a paragraph each."""
+    """One paragraph each on the training step, threads, sizes, roofline and skipped contestants."""
     found = []
     steps = [row for row in results["training_step"] if "p50" in row]
     if steps:
-        each = ", ".join(f"{milliseconds(row)} with {row['contestant']}" for row in steps)
-        found.append(f"A training step of the autoencoder on {_by(steps[0]['shape'])}, ms: {each}.")
+        each = ", ".join(f"{milliseconds(row)} ms with {row['contestant']}" for row in steps)
+        found.append(
+            f"A training step of the autoencoder on {_by(steps[0]['shape'])} takes {each}."
+        )
     scaling = [row for row in results["threads"] if "p50" in row]
     for name in dict.fromkeys(row["contestant"] for row in scaling):
         times = [
-            f"{milliseconds(row)} ms on {row['threads']}"
+            f"{milliseconds(row)} ms on {row['threads']} thread{'s' * (row['threads'] > 1)}"
             for row in scaling
             if row["contestant"] == name
         ]
         if len(times) > 1:
-            found.append(f"Threads: {name} takes {', '.join(times)}.")
+            found.append(f"Thread scaling: {name} takes {', '.join(times)}.")
     even = [row for row in results["equal_work"] if "p50" in row]
     if even:
         each = ", ".join(
@@ -202,16 +205,16 @@ def _sentences(results: Results) -> list[str]:
             for row in even
         )
         found.append(
-            f"Size of the images: for {even[0]['elements']} pixels in all, in images of one "
-            f"channel, {even[0]['contestant']} takes, ns per pixel, {each}."
+            f"Image size, at {even[0]['elements']} pixels in total as single-channel images: "
+            f"{even[0]['contestant']} takes, in ns per pixel, {each}."
         )
     if results["roofline"]:
         row = results["roofline"][0]
         found.append(
-            f"{row['contestant']} does {row['operations_per_element']} operations per element on "
-            f"{_by(row['shape'])} at {100 * row['share_of_arithmetic']:.0f} % of the arithmetic "
-            f"and {100 * row['share_of_bandwidth']:.0f} % of the bandwidth measured here "
-            f"({results['peak']['how']})."
+            f"{row['contestant']} does {row['operations_per_element']} operations per element; on "
+            f"{_by(row['shape'])} it reaches {100 * row['share_of_arithmetic']:.0f} % of the peak "
+            f"arithmetic and {100 * row['share_of_bandwidth']:.0f} % of the peak bandwidth "
+            f"measured here ({results['peak']['how']})."
         )
     found += [f"Not measured: {row['contestant']}, {row['reason']}." for row in results["skipped"]]
     return ["\n\n".join(found)] if found else []

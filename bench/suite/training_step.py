@@ -1,4 +1,4 @@
-"""A whole training step of the training program's autoencoder, one loss against another."""
+"""A full training step of the training program's autoencoder, with each loss."""
 
 import importlib.util
 from collections.abc import Callable
@@ -15,7 +15,7 @@ SEED = 0
 
 
 def training_step(size: Size) -> list[Row]:
-    """Rows of a step with each loss: zero_grad, forward, backward and Adam on the main shape."""
+    """Rows for a step with each loss: zero_grad, forward, backward and Adam on the main shape."""
     progress("training step")
     shape = size.main_shape
     _, images = textured_pair(shape)

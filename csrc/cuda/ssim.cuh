@@ -31,8 +31,8 @@
 namespace lamp_kernels::cuda {
 
 // `common`: the images have dtype T, a column stride of 1 and more than radius + 1 rows, a thread
-// can store the gradient of its columns as one vector, and there is no weight, pointwise term or
-// map.
+// can store the gradient of its columns as one vector, is_common(amplification), and there is no
+// weight, pointwise term or map.
 template <class T, int radius, int gradients, bool common>
 class SsimTile {
   static constexpr int kPlanes = gradients ? 2 + gradients : 0;  // of h: ss, dd, s + d, s - d
@@ -240,7 +240,7 @@ class SsimTile {
     Amplified<T> all_amplified[kColumns];
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c)
-      all_amplified[c] = amplify_either<T>(all[c].loss, a.formula.amplification);
+      all_amplified[c] = amplified_loss<common>(all[c].loss, a.formula.amplification);
     // The row of the grid that this row is, or mirrors; -1 if none. In the common case, images are
     // high enough that no mirrored row is an edge row.
     const bool in_rows = row >= grid_rows.begin && row < grid_rows.end;

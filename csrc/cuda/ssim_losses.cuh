@@ -15,8 +15,8 @@
 
 namespace lamp_kernels::cuda {
 
-// `common`: the images have dtype T and a column stride of 1, and there is no weight, pointwise
-// term or map.
+// `common`: the images have dtype T and a column stride of 1, is_common(amplification), and there is
+// no weight, pointwise term or map.
 template <class T, int radius, int gradients, bool common>
 class SsimLosses {
   using PixelRow = Pixel<T>*;
@@ -128,7 +128,7 @@ class SsimLosses {
 
   LAMP_DEVICE void statistics(int row, const Moments<T>& moments) {
     const Dissimilarity<T> at = ssim(moments, constants);
-    const Amplified<T> amplified = amplify_either<T>(at.loss, a.formula.amplification);
+    const Amplified<T> amplified = amplified_loss<common>(at.loss, a.formula.amplification);
     T slope = own_factor * edge_rows.factor<T>(row) * amplified.slope;
     T loss = amplified.value;
     if constexpr (!common) {

@@ -1,4 +1,4 @@
-"""What the tests of the benchmarks share: bench/ on the path, and made-up results."""
+"""Shared by the tests of the benchmarks: bench/ on the path, and made-up results."""
 
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ def timed(name: str, shape: list[int], seconds: float, **fields: object) -> dict
 
 @pytest.fixture
 def made_up() -> dict[str, object]:
-    """Results as the suite writes them; kornia could not be measured at one shape."""
+    """Results as the suite writes them; kornia was skipped at one shape."""
     speed = [
         timed(name, shape, 8e-3 * factor, **{"pass": which})
         for shape in SHAPES

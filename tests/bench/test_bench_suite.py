@@ -1,4 +1,4 @@
-"""What the benchmarks measure: the clock, the contestants' definitions, and a quick run."""
+"""The benchmark suite: the clock, the contestants' definitions, and a quick run."""
 
 import json
 import subprocess
@@ -11,8 +11,8 @@ from suite import contestants as module
 from suite.cases import OPERATOR_CASES, nearly_equal_pair, textured_pair
 from suite.contestants import COMPILED, CONTESTANTS, select
 from suite.errors import errors
+from suite.figures import three
 from suite.measure import Entry, interleave, quantiles
-from suite.results import three
 
 RUN = Path(__file__).resolve().parents[2] / "bench" / "run.py"
 KEYS = {
@@ -30,7 +30,20 @@ def test_contestants_take_turns():
     assert [row["n"] for row in rows] == [0, 1, 2]
     assert all(row["rounds"] == 3 and row["p10"] <= row["p50"] <= row["p90"] for row in rows)
     blocks = [n for n, before in zip(turns, [None, *turns], strict=False) if n != before]
-    assert blocks == [0, 1, 2, 0, 1, 2, 1, 2, 0, 2, 0, 1]  # two warm-ups come one after the other
+    assert blocks == [
+        0,
+        1,
+        2,
+        0,
+        1,
+        2,
+        1,
+        2,
+        0,
+        2,
+        0,
+        1,
+    ]  # warm-ups are consecutive
 
 
 def test_a_failing_contestant_does_not_end_the_run():
@@ -43,7 +56,7 @@ def test_a_failing_contestant_does_not_end_the_run():
     assert "p50" in rows[1]
 
 
-def test_a_slow_contestant_is_left_out():
+def test_a_slow_contestant_is_skipped():
     entry = Entry({}, lambda: sum(range(100_000)))
     (row,) = interleave([entry], budget=1.0, min_rounds=3, max_rounds=3, limit=1e-9)
     assert "the limit is" in row["skipped"]
@@ -56,18 +69,18 @@ def test_quantiles_and_digits():
     ]  # fmt: skip
 
 
-def test_cases_and_contestants_have_their_own_names():
+def test_names_of_cases_and_contestants_are_unique():
     assert len({case.id for case in OPERATOR_CASES}) == len(OPERATOR_CASES)
     assert len({contestant.name for contestant in CONTESTANTS}) == len(CONTESTANTS)
 
 
-def test_pairs_are_the_same_each_time():
+def test_image_pairs_are_reproducible():
     for make in (textured_pair, nearly_equal_pair):
         first, second = make((1, 1, 16, 16)), make((1, 1, 16, 16))
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_missing_packages_are_told(monkeypatch):
+def test_missing_packages_are_reported(monkeypatch):
     def missing(name):
         raise module.importlib.metadata.PackageNotFoundError(name)
 
@@ -82,7 +95,7 @@ def test_missing_packages_are_told(monkeypatch):
     assert "too long" in reasons[COMPILED]
 
 
-def test_every_contestant_computes_what_it_is_compared_with():
+def test_every_contestant_matches_its_exact_definition():
     taken, _ = select(compiled=False)
     for row in errors(taken):
         assert "skipped" not in row, row
@@ -93,7 +106,7 @@ def test_every_contestant_computes_what_it_is_compared_with():
             assert row["gradient_error"] < 1e-5, row
 
 
-@pytest.mark.timeout(600)  # the machine may be busy with the other tests
+@pytest.mark.timeout(600)  # the machine may be busy with other tests
 def test_quick_run(tmp_path):
     out = tmp_path / "results.json"
     command = [sys.executable, RUN, "--quick", "--threads", "1", "--out", out]
@@ -108,7 +121,7 @@ def test_quick_run(tmp_path):
     assert len(list((tmp_path / "plots").glob("*.png"))) == 3
 
 
-def test_wrong_arguments_are_errors():
+def test_invalid_arguments_are_errors():
     for arguments in (["--threads", "0"], ["--only", "nobody"]):
         done = subprocess.run(
             [sys.executable, RUN, *arguments], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Tables, plots and the README's block from results like the committed ones."""
+"""Tables, plots and the README's block, from results like the committed ones."""
 
 import subprocess
 import sys
@@ -22,27 +22,27 @@ def draw():
     return draw
 
 
-def test_results_survive_the_file(made_up, tmp_path):
+def test_results_survive_a_round_trip_through_the_file(made_up, tmp_path):
     path = tmp_path / "folder" / "results.json"
     files.write(made_up, path)
     assert files.read(path) == made_up
 
 
-def test_another_schema_is_refused(made_up, tmp_path):
+def test_another_schema_is_rejected(made_up, tmp_path):
     files.write({**made_up, "schema": 0}, tmp_path / "old.json")
-    with pytest.raises(ValueError, match="schema 0"):
+    with pytest.raises(ValueError, match="got schema 0"):
         files.read(tmp_path / "old.json")
 
 
-def test_newest_goes_by_the_date_inside(made_up, tmp_path):
+def test_newest_uses_the_recorded_date(made_up, tmp_path):
     files.write({**made_up, "date": "2026-02-01T00:00:00+00:00"}, tmp_path / "a.json")
     files.write(made_up, tmp_path / "b.json")
     assert files.newest(tmp_path)["date"].startswith("2026-02")
-    with pytest.raises(FileNotFoundError, match="holds no results"):
+    with pytest.raises(FileNotFoundError, match="has no results"):
         files.newest(tmp_path / "nothing")
 
 
-def test_text_tells_what_was_left_out(made_up):
+def test_text_reports_skipped_contestants(made_up):
     found = text(made_up)
     assert "piq is not installed" in found
     assert "the limit is 20 s" in found
@@ -57,10 +57,10 @@ def test_markdown_is_a_table(made_up):
     assert any(line.startswith("| kornia 1.0 | valid | - |") for line in table)
 
 
-def test_ratios_stand_side_by_side_for_each_machine(made_up):
+def test_speedups_have_a_column_per_machine_and_shape(made_up):
     faster = {**made_up, "machine": {**made_up["machine"], "instructions": "AVX512"}}
     lines = markdown(made_up, machines=[made_up, faster]).splitlines()
-    (head,) = (line for line in lines if line.startswith("| than |"))
+    (head,) = (line for line in lines if line.startswith("| over |"))
     assert head.count("(8, 3, 256, 256)") == 2
     assert "with AVX2" in head
     assert "with AVX512" in head
@@ -69,7 +69,7 @@ def test_ratios_stand_side_by_side_for_each_machine(made_up):
     assert "| kornia | - | - | - | - |" in lines
 
 
-def test_plots_are_pictures(draw, made_up, tmp_path):
+def test_plots_are_images(draw, made_up, tmp_path):
     drawn = draw(made_up, tmp_path)
     assert len(drawn) == 3
     for name, description in drawn:
@@ -78,11 +78,11 @@ def test_plots_are_pictures(draw, made_up, tmp_path):
         assert min(height, width) > 150
 
 
-def test_plots_of_nothing_are_left_out(draw, made_up, tmp_path):
+def test_empty_plots_are_not_drawn(draw, made_up, tmp_path):
     assert not draw({**made_up, "speed": [], "sweep": [], "memory": []}, tmp_path)
 
 
-def test_readme_block_is_replaced_and_stays(tmp_path):
+def test_readme_block_is_replaced_once(tmp_path):
     path = tmp_path / "README.md"
     path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
     assert update_readme(path, "new\n")

@@ -1,4 +1,4 @@
-"""bench/gpu_report.py on a made-up run: what goes into the README, and what without a run."""
+"""bench/gpu_report.py with a made-up run and without one; bench/gpu_bundle.py's sweep."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ def test_without_a_run_nothing_changes(readme, capsys):
     (readme.parent / "results" / "cpu.json").write_text('{"date": "2026", "speed": []}')
     before = readme.read_text()
     gpu_report.main()
-    assert "no results of a GPU" in capsys.readouterr().out
+    assert "no GPU results" in capsys.readouterr().out
     assert readme.read_text() == before
 
 
@@ -60,7 +60,7 @@ def test_the_table_of_a_run(readme):
     assert (readme.parent / "docs" / "gpu-speed.png").stat().st_size > 1000
 
 
-def test_the_cpu_tables_do_not_read_it(tmp_path):
+def test_the_cpu_tables_ignore_gpu_runs(tmp_path):
     (tmp_path / "card.json").write_text('{"schema": 2, "date": "2026", "phases": []}')
     with pytest.raises(FileNotFoundError, match="no results"):
         results.every(tmp_path)

@@ -1,7 +1,6 @@
-"""The counts of compiled CUDA code and the model of time, without a GPU."""
+"""The counts of compiled CUDA code and the time model, without a GPU."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,12 @@ from static_analysis.devices import DEVICES, TARGETS, occupancy
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
+@pytest.fixture(scope="module")
+def results():
+    """The committed figures."""
+    return json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
+
+
 def line(address: int, text: str, stall: int = 1, write: int = 7, read: int = 7, wait: int = 0):
     control = stall | 1 << 4 | write << 5 | read << 8 | wait << 11
     return (
@@ -22,7 +27,7 @@ def line(address: int, text: str, stall: int = 1, write: int = 7, read: int = 7,
     )
 
 
-# As cuobjdump prints it: two loops, the second with a barrier; a division with its subroutine.
+# Output of cuobjdump: two loops, the second with a barrier; a division with its subroutine.
 SASS = "\n\t\tFunction : _Z6kernelv\n" + "".join(
     line(0x10 * i, text, **control)
     for i, (text, control) in enumerate(
@@ -70,28 +75,28 @@ def test_sass_is_parsed(code):
     assert (code[3].target, code[3].stall) == (0x10, 5)
 
 
-def test_a_branch_of_all_threads_has_its_guard_behind_it():
+def test_the_guard_of_a_uniform_branch_follows_it():
     texts = ("BRA 0x10", "@P0 BRA 0x10", "@!UP1 BRA 0x10", "BRA.U UP0, 0x10", "BRA.U !UP3, 0x10")
     branches = made(*texts)
     assert [i.unconditional for i in branches] == [True, False, False, False, False]
     assert {i.target for i in branches} == {0x10}
 
 
-def test_half_an_instruction_is_refused():
+def test_half_an_instruction_is_rejected():
     first, _ = line(0, "EXIT").splitlines()
-    with pytest.raises(ValueError, match="half an instruction"):
+    with pytest.raises(ValueError, match="second half of an instruction"):
         sass.parse(f"Function : f\n{first}\n")
 
 
-def test_a_row_is_a_turn_of_the_loop_with_a_barrier(code):
+def test_the_row_loop_is_the_one_with_a_barrier(code):
     assert [len(body) for body in sass.loops(code)] == [3, 12]
     (body,) = tile_code.row_loops(code)
     assert (body[0].name, body[-1].name) == ("STS", "BRA")
-    with pytest.raises(ValueError, match="no loop holds a barrier"):
+    with pytest.raises(ValueError, match="no loop contains a barrier"):
         tile_code.row_loops(code[:4])
 
 
-# A row's loop within another: skips one way, or the other, or leaves out what is rare.
+# A row loop nested in another loop, with two alternative branches and a rare case that is skipped.
 BRANCHES = (
     "IADD3 R9, R9, 0x1, RZ",
     "BAR.SYNC 0x0",
@@ -109,16 +114,16 @@ BRANCHES = (
 )
 
 
-def test_the_longest_way_through_a_row():
+def test_the_longest_path_through_a_row():
     code = [sass.Instruction(16 * i, text) for i, text in enumerate(BRANCHES)]
-    (body,) = tile_code.row_loops(code)  # the inner loop alone
+    (body,) = tile_code.row_loops(code)  # only the inner loop
     assert [i.address for i in (body[0], body[-1])] == [0x10, 0xA0]
 
     names = [i.name for i in sass.longest_path(body)]
     assert names == ["BAR", "BRA", "FADD", "FADD", "FADD", "BRA", "STG", "BRA"]
 
 
-def test_ways_that_lead_nowhere():
+def test_paths_that_lead_nowhere():
     code = made(
         *("@P0 BRA 0x30", "BRX R2 -0x10", "FADD R1, R1, R1"),
         *("FMUL R1, R1, R1", "@P1 CALL.REL.NOINC 0x60", "BRA 0x30", "EXIT"),
@@ -126,16 +131,11 @@ def test_ways_that_lead_nowhere():
     path = sass.longest_path(code)
     assert [i.name for i in path] == ["BRA", "FMUL", "CALL", "EXIT"]
     assert sass.longest_path(code, 3, lambda i: i.name == "CALL") == path[1:3]
-    with pytest.raises(ValueError, match="no way leads"):
+    with pytest.raises(ValueError, match="no path leads"):
         sass.longest_path(code, 1)
 
 
-def test_reads_of_a_batch_sum():
-    tiles = (1, 1024, 1025, 4096, 4097)
-    assert [sources.batch_sum_reads(n) for n in tiles] == [1, 1, 1, 1, 2]
-
-
-# The loops of two ways through the rows, each with one that warms up: the common way copies twice.
+# Two paths through the rows, each with a warm-up loop; the common path copies twice.
 LOOPS = (
     *("BAR.SYNC 0x0", "LDGSTS [R0], desc[UR4][R2.64]", "LDGSTS [R0], desc[UR4][R2.64]"),
     *("FADD R1, R1, R1", "@P0 BRA 0x0"),
@@ -148,18 +148,18 @@ LOOPS = (
 )
 
 
-def test_a_common_row_and_one_that_warms_up():
+def test_the_common_full_and_warm_up_rows():
     code = [sass.Instruction(16 * i, text) for i, text in enumerate(LOOPS)]
     full, warming = tile_code.common_rows(code, "stg")
     assert (full[0].address, warming[0].address) == (0x50, 0x0)
-    with pytest.raises(ValueError, match="no loop over rows reads and has mufu"):
+    with pytest.raises(ValueError, match="no loop over rows both loads and has mufu"):
         tile_code.common_rows(code, "mufu")
-    with pytest.raises(ValueError, match="without stg and reads as much"):
+    with pytest.raises(ValueError, match="lacks stg and loads as much"):
         tile_code.common_rows(code[5:], "stg")
 
 
-# A losses' kernel: what comes first, with a loop over columns; rows that warm up, two a turn; rows
-# with a result and a loop around them, where a new run of rows may begin; what comes last.
+# A losses kernel: a start with a loop over columns; warm-up rows, two per iteration; rows with a
+# result and a loop around them, where a new run of rows may begin; an end.
 TILE = (
     *("S2R R0, SR_TID.X", "LDG.E R1, desc[UR4][R2.64]", "@P3 BRA 0x10"),
     *("BAR.SYNC 0x0", "LDG.E R1, desc[UR4][R2.64]"),
@@ -170,14 +170,14 @@ TILE = (
 )
 
 
-def test_what_a_block_executes_for_a_tile():
+def test_the_parts_of_a_tile():
     tile = tile_code.TileCode.of(build.LOSSES, made(*TILE))
 
     def names(part):
         return [i.name for i in part]
 
     assert names(tile.before) == ["S2R", "LDG", "BRA"]
-    assert [names(turn) for turn in tile.loops_before] == [["LDG", "BRA"]]
+    assert [names(iteration) for iteration in tile.loops_before] == [["LDG", "BRA"]]
     assert names(tile.warming) == ["BAR", "LDG", "BAR", "LDG", "BRA"]
     assert names(tile.across) == ["BRA"]
     assert names(tile.between) == ["BRA", "IADD3", "FADD", "BRA"]
@@ -185,18 +185,18 @@ def test_what_a_block_executes_for_a_tile():
     assert names(tile.full) == ["BAR", "LDG", "MUFU", "BRA"]
     assert names(tile.after) == ["STG", "EXIT"]
 
-    assert [tile_code.rows_of(turn) for turn in (tile.warming, tile.full)] == [2, 1]
-    in_turn = schedule.cycles_of_turn(tile.warming, [0], TARGETS[90])
+    assert [tile_code.rows_of(body) for body in (tile.warming, tile.full)] == [2, 1]
+    in_turn = schedule.cycles_of_iteration(tile.warming, [0], TARGETS[90])
     assert tile_code.cycles_of_row(tile.warming, [0], TARGETS[90]) == in_turn / 2
 
-    # 65 rows: two turns without a new run of rows. Three columns: two more turns of the loop.
-    beside = tile.beside_rows(65, 3, 2)
-    assert len(beside) == 3 + 2 * 2 + 1 + 4 + 2 * 3 + 2
-    cycles = tile.cycles_beside_rows(65, 3, 2, [0], TARGETS[90])
-    assert cycles == schedule.cycles([beside], TARGETS[90])[0]
+    # 65 rows: two iterations within a run of rows. Three columns: two more iterations of the loop.
+    outside = tile.outside_rows(65, 3, 2)
+    assert len(outside) == 3 + 2 * 2 + 1 + 4 + 2 * 3 + 2
+    cycles = tile.cycles_outside_rows(65, 3, 2, [0], TARGETS[90])
+    assert cycles == schedule.cycles([outside], TARGETS[90])[0]
 
 
-def test_rows_at_the_end_are_not_taken_for_what_comes_after_them():
+def test_rows_that_fetch_nothing_are_not_counted_as_code_after_the_rows():
     fetching = ("BAR.SYNC 0x0", "LDGSTS [R0], desc[UR4][R2.64]", "STG.E desc[UR4][R4.64], R1")
     code = made(
         *("BAR.SYNC 0x0", "LDGSTS [R0], desc[UR4][R2.64]", "@P0 BRA 0x0"),
@@ -223,7 +223,7 @@ def test_every_kind_is_in_the_table(code):
     assert {i.kind for i in code} <= set(sass.KINDS)
 
 
-def test_what_a_warp_executes(code):
+def test_unrolling_without_subroutines(code):
     code = sass.without_calls(sass.until_exit(code))
     assert [i.name for i in code[-3:]] == ["BRA", "STG", "EXIT"]
     assert len(sass.unrolled(code, (0, 0))) == len(code) - 3 - 12
@@ -239,10 +239,10 @@ def made(*texts: str, **control: int) -> list[sass.Instruction]:
     return [sass.Instruction(16 * i, text, **control) for i, text in enumerate(texts)]
 
 
-def test_one_warp_waits_as_the_code_says():
+def test_one_warp_stalls_as_the_code_specifies():
     chain = made(*["FFMA R0, R0, R0, R0"] * 10, stall=4)
     assert schedule.cycles([chain], TARGETS[90]) == [37]
-    # Two warps fill each other's gaps; eight of them need all the slots.
+    # Two warps fill each other's gaps; eight of them need all issue slots.
     assert max(schedule.cycles([chain] * 2, TARGETS[90])) == 38
     assert max(schedule.cycles([chain] * 8, TARGETS[90])) == 80
 
@@ -253,17 +253,17 @@ def test_half_as_many_lanes_take_twice_as_long():
     assert max(schedule.cycles(many, TARGETS[80])) == 159
 
 
-def test_results_are_waited_for():
+def test_a_warp_waits_for_results():
     load = sass.Instruction(0, "LDS R0, [R1]", write=0)
     use = sass.Instruction(16, "FADD R0, R0, R0", wait=1)
     busy = 4  # a 128-byte access is shared by four schedulers
     assert schedule.cycles([[load, use]], TARGETS[90]) == [busy + schedule.NEAR_LATENCY + 1]
 
 
-def test_copies_are_waited_for_in_groups():
+def test_a_warp_waits_for_copies_in_groups():
     copy, end = made("LDGSTS.E [R0], desc[UR4][R2.64]", "LDGDEPBAR", write=0)
     one, all_ = made("DEPBAR.LE SB0, 0x1", "DEPBAR.LE SB0, 0x0")
-    there = 4 + schedule.FAR_LATENCY  # the first copy; the second begins when that has been sent
+    there = 4 + schedule.FAR_LATENCY  # the first copy; the second starts once that is issued
     work = made(*["FFMA R0, R1, R2, R3"] * 100)
     first = [copy, end, copy, end]
     assert schedule.cycles([[*first, one]], TARGETS[90]) == [there + 1]
@@ -272,7 +272,7 @@ def test_copies_are_waited_for_in_groups():
     assert schedule.cycles([[copy, end, one]], TARGETS[90]) == [3]
 
 
-def test_a_barrier_holds_the_warps_of_one_block():
+def test_a_barrier_stops_only_the_warps_of_its_block():
     slow = made(*["MUFU.RCP R0, R0"] * 10, "BAR.SYNC 0x0", "EXIT")
     fast = made("BAR.SYNC 0x0", "EXIT")
     together = schedule.cycles([slow, fast], TARGETS[90], [0, 0])
@@ -282,10 +282,10 @@ def test_a_barrier_holds_the_warps_of_one_block():
         schedule.cycles([made("BAR.SYNC 0x0", "EXIT"), made("EXIT")], TARGETS[90])
 
 
-def test_turns_of_a_loop():
+def test_cycles_of_a_loop_iteration():
     body = made(*["FFMA R0, R1, R2, R3"] * 99, "BAR.SYNC 0x0")
-    assert schedule.cycles_of_turn(body, [0], TARGETS[90]) == pytest.approx(100)
-    assert schedule.cycles_of_turn(body, [0, 0], TARGETS[90]) == pytest.approx(200, abs=2)
+    assert schedule.cycles_of_iteration(body, [0], TARGETS[90]) == pytest.approx(100)
+    assert schedule.cycles_of_iteration(body, [0, 0], TARGETS[90]) == pytest.approx(200, abs=2)
     assert schedule.cycles_of_blocks([body, body], 2, TARGETS[90]) == pytest.approx(400, rel=0.05)
 
 
@@ -314,12 +314,12 @@ TILES = Tiles(
 
 def test_overhead_of_tiles():
     more = model.overhead(TILES, 5, (1, 1, 80, 100))
-    # With a halo, pixel rows -10 to 50 for the upper band, 30 to 90 for the lower.
+    # With a halo, the upper band reads pixel rows -10 to 50, the lower one 30 to 90.
     assert more.rows == pytest.approx(2 * 61 / 80)
     assert (more.longest, more.warming) == (61, 10)
     assert more.columns == pytest.approx(2 * 128 / 100)
     assert more.rows_read == pytest.approx((50 + 50) / 80)
-    # Pixels -10 to 127 for the left strip, 40 to 177 for the right.
+    # The left strip reads pixels -10 to 127, the right one 40 to 177.
     assert more.columns_read == pytest.approx((100 + 60) / 100)
     dram = model.streamed_bytes(build.COMMON, TILES, 1, more)
     assert dram == pytest.approx(8 * (100 / 80 + 8 / 40) + 4)
@@ -327,27 +327,11 @@ def test_overhead_of_tiles():
     assert model.streamed_bytes(build.GRADIENTS_KERNEL, TILES, 1, more) == 8 + 4
 
 
-def test_a_launch_takes_as_long_as_its_rounds_of_tiles():
+def test_a_launch_takes_as_many_rounds_as_its_tiles_need():
     device = DEVICES[0]
     part = model.streamed_part(TILES, (1, 100, 80, 100), device, 0.0, [0.0, 1000.0])
     assert 3 * device.multiprocessors < 100 * TILES.strips * TILES.bands  # 4 rounds
     assert part.multiprocessors == pytest.approx(4 * 1000 / device.clock)
-
-
-def test_targets_are_those_that_wheels_are_built_for():
-    root = BENCH.parent
-    for file, variable in (("setup.py", "ALL_TARGETS = "), ("Makefile", "WHEEL_TARGETS \\?= ")):
-        text = (root / file).read_text(encoding="utf-8")
-        (listed,) = re.findall(rf'^{variable}"?([\d.;]+)', text, re.MULTILINE)
-        assert [int(number.replace(".", "")) for number in listed.split(";")] == list(TARGETS)
-
-
-def test_constants_of_the_kernels():
-    assert sources.constant("device.cuh", "kFlushEvery") == 32
-    assert sources.constant("ssim_gradients.cuh", "kAhead") == 3
-    assert sources.constant("plan.cu", "kLaunchSeconds") == 0.9e-6
-    with pytest.raises(ValueError, match=r"csrc/cuda/plan\.cu defines no kNothing"):
-        sources.constant("plan.cu", "kNothing")
 
 
 def test_rounds():
@@ -370,8 +354,8 @@ def test_the_plain_design_moves_80_bytes_in_9_launches():
     assert len(launches) == 9
 
 
-def test_published_times_come_from_traffic():
-    """Without any instructions: it is not their count that the agreement hangs on."""
+def test_published_times_are_explained_by_traffic():
+    """The model agrees even with no instructions at all, so agreement does not validate counts."""
     idle = {kernel: [0.0, 0.0] for kernel in collect.PLAIN}
     (device,) = (d for d in DEVICES if d.name == "RTX 4090")
     for published in model.PUBLISHED:
@@ -398,7 +382,7 @@ def test_ptxas_report():
     assert found == build.Resources(registers=237, spilled=20, shared_memory=13728)
 
 
-def test_kernels_by_their_names():
+def test_variants_of_mangled_names():
     some = {
         "_ZN1n11ssim_kernelIdLi7ELi2ELb0EEEvT_": Variant(build.ONE, "double", 7, 2),
         "_ZN1n18ssim_losses_kernelIfLi5ELi0EEEvT_": Variant(build.LOSSES, "float", 5, 0),
@@ -410,13 +394,12 @@ def test_kernels_by_their_names():
     assert len(build.all_variants()) == len(set(build.all_variants())) == 7 * 11
 
 
-def test_other_kernels_are_no_variant():
+def test_other_kernels_are_not_variants():
     with pytest.raises(ValueError, match="not an SSIM kernel"):
         build.variant_of("_Z10sum_kernelv")
 
 
-def test_committed_figures_are_those_of_the_document():
-    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
+def test_the_document_shows_the_committed_figures(results):
     document = (BENCH.parent / "docs" / "gpu_static.md").read_text(encoding="utf-8")
     assert report.markdown(results) == document
     assert not results["quick"]
@@ -429,67 +412,6 @@ def test_committed_figures_are_those_of_the_document():
     assert report.text(results)
 
 
-def test_committed_figures_are_those_of_the_kernels(tmp_path):
-    """`make gpu-static` takes some minutes and has to follow each change of them."""
-    sources.snapshot(tmp_path)
-    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
-    assert results["sources"] == sources.digest(tmp_path)
-
-
-CODE = """\
-#include "a.h" // why
-#define TWICE(x) \\
-  2 * (x)
-const char* at = "http://host/* */";  // a place
-int f(int a) { return a - -a; }
-"""
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("// why", "/* for another\n reason */"),
-        ("  // a place", ""),
-        ("{ return", "{\n  // on a line of its own\n  return"),
-        ("\\\n  2", "2"),
-        ("a - -a", "a-   -a"),
-    ],
-)
-def test_comments_and_line_breaks_leave_the_code(before, after):
-    changed = CODE.replace(before, after)
-    assert changed != CODE
-    assert sources.code_of(changed) == sources.code_of(CODE)
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("a - -a", "a --a"),
-        ("int a", "inta"),
-        ("TWICE(x)", "TWICE (x)"),
-        ('"http://host/* */"', '"http://host"'),
-        ('"http://host/* */"', '"http://host/*  */"'),
-        ("(x)\n", "(x) "),
-        (" // why\n#define", "// why\\\n#define"),
-    ],
-)
-def test_changed_tokens_change_the_code(before, after):
-    changed = CODE.replace(before, after)
-    assert changed != CODE
-    assert sources.code_of(changed) != sources.code_of(CODE)
-
-
-def test_the_digest_follows_the_code_of_every_included_file(tmp_path):
-    sources.snapshot(tmp_path)
-    before = sources.digest(tmp_path)
-    path = tmp_path / "csrc" / "cuda" / "centering.cuh"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(f"// a comment\n{text}", encoding="utf-8")
-    assert sources.digest(tmp_path) == before
-    path.write_text(f"int x;\n{text}", encoding="utf-8")
-    assert sources.digest(tmp_path) != before
-
-
 @pytest.fixture(scope="module")
 def tools():
     try:
@@ -498,9 +420,8 @@ def tools():
         pytest.skip(str(error))
 
 
-def test_the_tiles_are_chosen_by_what_the_compiled_code_takes():
-    """By lines through the cycles of all windows: to a quarter for window 11, else to twice."""
-    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
+def test_assumed_cycles_match_the_compiled_code(results):
+    """Lines fitted to all windows: within 25 % for window 11, otherwise within a factor of 2."""
     rows = [row for row in results["loops"] if row["target"] == "sm_90"]
     assert len(rows) == 7 * 5
     for row in rows:
@@ -517,9 +438,8 @@ def test_the_tiles_are_chosen_by_what_the_compiled_code_takes():
                 assert found / limit < taken < found * limit, (row["kernel"], row["radius"], warps)
 
 
-def test_the_design_is_chosen_that_the_model_takes_for_the_faster():
-    """The host knows one set of cycles for all targets: it may be wrong where designs are close."""
-    results = json.loads((BENCH / "static_analysis" / "figures.json").read_text(encoding="utf-8"))
+def test_the_chosen_design_is_the_faster_one_by_the_model(results):
+    """The host assumes the same cycles for all targets: if designs are close, it may be wrong."""
     times = {}
     for row in results["predictions"]:
         times.setdefault((row["device"], *row["shape"]), []).append(row)
@@ -531,12 +451,12 @@ def test_the_design_is_chosen_that_the_model_takes_for_the_faster():
 
 
 @pytest.mark.parametrize("target", [75, 90])
-def test_the_main_kernels_spill_nothing(tools, target, tmp_path):
+def test_the_main_kernels_do_not_spill(tools, target, tmp_path):
     sources.snapshot(tmp_path)
     found, cubin = build.compile_variants(tools, collect.PREDICTED, target, tmp_path)
     assert [found[variant].spilled for variant in collect.PREDICTED] == [0, 0, 0]
     if tools.cuobjdump is None:
-        pytest.skip("no cuobjdump: what was compiled is not looked into")
+        pytest.skip("cuobjdump was not found: the compiled code is not inspected")
     known = build.known(tools, collect.PREDICTED, tmp_path)
     most = {build.COMMON: (240, 370), build.LOSSES: (185, 285), build.GRADIENTS_KERNEL: (90, 180)}
     for name, code in tools.disassembled(cubin).items():
@@ -548,7 +468,7 @@ def test_the_main_kernels_spill_nothing(tools, target, tmp_path):
         assert counts.instructions / columns < instructions
 
 
-def test_a_plan_is_the_library_s(tools, tmp_path):
+def test_plans_are_those_of_the_library(tools, tmp_path):
     sources.snapshot(tmp_path)
     (h100,) = (d for d in DEVICES if d.name == "H100 SXM")
     queries = [
@@ -563,15 +483,15 @@ def test_a_plan_is_the_library_s(tools, tmp_path):
         {build.LOSSES, build.GRADIENTS_KERNEL},
     ]
     assert small == min((small_one, small_two), key=lambda plan: plan.seconds)
-    # One plane of h, 805 MB, does not fit the cache.
+    # A single h plane, 805 MB, does not fit the cache.
     assert large_two is None
     assert large == large_one
 
 
-def test_without_a_compiler_it_says_so(tmp_path):
+def test_a_missing_compiler_is_reported(tmp_path):
     command = [sys.executable, str(BENCH / "gpu_static.py"), "--quick"]
     result = subprocess.run(
         command, capture_output=True, text=True, env={"PATH": str(tmp_path)}, check=False
     )
     assert result.returncode == 2
-    assert "no nvcc was found" in result.stderr
+    assert "nvcc was not found" in result.stderr

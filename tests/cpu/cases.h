@@ -68,7 +68,8 @@ struct Case {
 
   Case() {
     p.amplify = Amplify::log;
-    p.amplify_parameters[0] = 1e-2;  // eps
+    p.amplify_parameters[0] = 1e-2;                        // eps
+    p.metric_parameters[int(Metric::charbonnier)] = 0.25;  // e
     p.scale = 1;
     p.c1 = 1e-4;
     p.c2 = 9e-4;

@@ -1,6 +1,7 @@
 // Every formula of csrc/formulas.h for arrays of numbers, to be called from Python.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <utility>

@@ -27,10 +27,16 @@ int64_t seen_at(const Params& p, int64_t i, int64_t size) {
 }
 
 // One plane of the images; `x`, `y`, ... point to its first pixel.
-double loss_of(Metric metric, double d, double& slope) {
+double loss_of(const Params& p, Metric metric, double d, double& slope) {
   if (metric == Metric::mse) {
     slope = 2 * d;
     return d * d;
+  }
+  if (metric == Metric::charbonnier) {
+    const double e = p.metric_parameters[int(metric)], root = std::sqrt(d * d + e * e);
+    const double whole = std::sqrt(1 + e * e) - e;
+    slope = d / root / whole;
+    return (root - e) / whole;
   }
   slope = d > 0 ? 1 : d < 0 ? -1 : d;
   return std::abs(d);
@@ -49,7 +55,7 @@ struct Plane {
     for (int64_t i = 0; i < p.height * p.width; ++i) {
       const double d = (x[i] - y[i]) * p.scale;
       double slope, metric_slope;
-      const double value = amplify(p, loss_of(metric, d, metric_slope), slope);
+      const double value = amplify(p, loss_of(p, metric, d, metric_slope), slope);
       const double dloss_dd = factor * weight_at(i) * slope * metric_slope * p.scale;
       sum += weight_at(i) * value;
       map[i] += map_factor * value;

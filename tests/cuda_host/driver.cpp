@@ -433,7 +433,7 @@ void sums(const Arguments& arguments, CudaKernels& kernels) {
   for (const int64_t batch : {int64_t(2), int64_t(300)}) {
     Random random(++seed);
     Case<T> c;
-    c.p.ssim = c.p.terms.set(Metric::l1);
+    c.p.terms.set(Metric::ssim), c.p.terms.set(Metric::l1);
     c.p.border = Border::zeros;
     c.shared = true;
     c.set_window(arguments.radii[0], 1.5);
