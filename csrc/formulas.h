@@ -27,6 +27,10 @@ LAMP_INLINE Amplification<S> amplification(const Params& p) {
       const double eps = parameter[0];
       return {p.amplify, {S(1.0 - eps), S(1.0 / eps)}};
     }
+    case Amplify::power: {
+      const double gamma = parameter[0], delta = parameter[1];
+      return {p.amplify, {S(gamma), S(1.0 / delta), S(pow(delta, gamma))}};
+    }
   }
   return {};
 }
@@ -46,7 +50,32 @@ struct LogSeries<double> {
   static constexpr int64_t sqrt_half = 0x3fe6a09e667f3bcd, fraction = 0xfffffffffffff;
 };
 
-// -log1p(-loss) for 0 <= loss < 1, to the last digits down to the smallest loss.
+// The series of (exp(r) - 1 - r)/r^2 = 1/2 + r/3! + r^2/4! + ..., highest power first, as long as full
+// precision takes at |r| <= log(2)/2: the first term left out is r^7/8! = 2e-8 r (float), 4e-18 r.
+template <class S>
+struct ExpSeries;
+template <>
+struct ExpSeries<float> {
+  static constexpr int terms = 6, bias = 127;
+  static constexpr float coefficients[terms] = {1.f / 5040, 1.f / 720, 1.f / 120,
+                                                1.f / 24,   1.f / 6,   1.f / 2};
+  // log(2) in two parts; the first has few digits, so that its product with k is exact.
+  static constexpr float log2_high = 0.693359375f, log2_low = -2.12194440e-4f;
+  static constexpr float round = 12582912.f, most = 176.f;  // then 2^k is beyond every scale
+};
+template <>
+struct ExpSeries<double> {
+  static constexpr int terms = 12;
+  static constexpr int64_t bias = 1023;
+  static constexpr double coefficients[terms] = {1. / 6227020800., 1. / 479001600., 1. / 39916800.,
+                                                 1. / 3628800.,    1. / 362880.,    1. / 40320.,
+                                                 1. / 5040.,       1. / 720.,       1. / 120.,
+                                                 1. / 24.,         1. / 6.,         1. / 2.};
+  static constexpr double log2_high = 0x1.62e42fee00000p-1, log2_low = 0x1.a39ef35793c76p-33;
+  static constexpr double round = 6755399441055744., most = 1418.;
+};
+
+// -log1p(-loss) for loss < 1, to the last digits down to the smallest loss.
 //   1. u = 1 - loss is rounded; what it lost is (1 - u) - loss, exactly, so
 //      log(1 - loss) = log(u) + ((1 - u) - loss)/u to first order; the second is below rounding.
 //   2. u = 2^k m with m in [sqrt(1/2), sqrt(2)), by the bits of u.
@@ -87,10 +116,46 @@ LAMP_INLINE Amplified<V> amplify_log(V loss, const Amplification<S>& a) {
           steep ? V{} + steepest : inverse};
 }
 
+// scale (exp(y) - 1) for y >= 0, to the last digits of the smallest y.
+//   1. y = k log(2) + r, |r| <= log(2)/2, k by rounding.
+//   2. exp(r) - 1 by its series.
+//   3. s = scale 2^k, and the result is s (exp(r) - 1) + (s - scale). 2^k comes as two factors, for
+//      it may overflow where s does not.
+template <class S, class V>
+LAMP_INLINE V scaled_expm1(V y, S scale) {
+  using Series = ExpSeries<S>;
+  using I = typename bits<V>::type;
+  const V most = V{} + Series::most;
+  const V bounded = y > most ? most : y;
+  // Adding 1.5 2^mantissa rounds to an integer, which then stands in the lowest bits.
+  const V shifted = bounded * S(1.44269504088896341) + Series::round;
+  const V k = shifted - Series::round;
+  const V r = (bounded - k * Series::log2_high) - k * Series::log2_low;
+  V series = V{} + S(Series::coefficients[0]);
+  LAMP_UNROLL
+  for (int n = 1; n < Series::terms; ++n) series = series * r + S(Series::coefficients[n]);
+  const I exponent = as_bits(shifted) - as_bits(V{} + Series::round), half = exponent >> 1;
+  const V s = (scale * as_value<V>((half + Series::bias) << LogSeries<S>::mantissa)) *
+              as_value<V>((exponent - half + Series::bias) << LogSeries<S>::mantissa);
+  const V above = s - scale;  // infinite where the result is
+  return above - above == V{} ? s * (r + r * r * series) + above : above;
+}
+
+// A(L) = (L + delta)^gamma - delta^gamma = delta^gamma (exp(gamma log(1 + L/delta)) - 1), L >= 0.
+template <class S, class V>
+LAMP_INLINE Amplified<V> amplify_power(V loss, const Amplification<S>& a) {
+  const S gamma = a.constants[0], inverse_delta = a.constants[1], scale = a.constants[2];
+  const V z = loss * inverse_delta, inverse = quotient(V{} + S(1), S(1) + z);
+  const V value = scaled_expm1<S>(-gamma * minus_log1p_minus<S>(-z, inverse), scale);
+  const auto finite = z - z == V{};
+  return {finite ? value : z, gamma * inverse_delta * (value + scale) * inverse};
+}
+
 template <class S, class V>
 LAMP_INLINE Amplified<V> amplify(V loss, const Amplification<S>& a) {
   switch (a.kind) {
     case Amplify::log: return amplify_log(loss, a);
+    case Amplify::power: return amplify_power(loss, a);
     case Amplify::none: break;
   }
   return {loss, V{} + S(1)};

@@ -22,8 +22,8 @@ constexpr int kMetrics = sizeof(kMetricNames) / sizeof(kMetricNames[0]);
 
 // A(L), by the names of AMPLIFICATIONS in lamp_kernels/spec.py. The first two have GPU kernels of
 // their own, in which no branch selects the amplification.
-enum class Amplify : int { none, log };
-constexpr const char* kAmplifyNames[] = {"none", "log"};
+enum class Amplify : int { none, log, power };
+constexpr const char* kAmplifyNames[] = {"none", "log", "power"};
 constexpr int kMaxAmplifyParameters = 2;
 constexpr bool is_common(Amplify a) { return a <= Amplify::log; }
 

@@ -21,7 +21,6 @@ from lamp_kernels.anomaly import anomaly_map, anomaly_score
 from lamp_kernels.checks import check_choice
 from lamp_kernels.signatures import by_name
 from lamp_kernels.spec import (
-    AMPLIFICATIONS,
     COEFFICIENTS,
     DEFAULTS,
     SCALE_WEIGHTS,
@@ -33,7 +32,6 @@ from lamp_kernels.spec import (
     Padding,
     Reduction,
     Term,
-    check_eps,
     check_scale_weights,
     check_terms,
 )
@@ -61,6 +59,8 @@ def amplify(
     loss: Tensor,
     amplification: Amplification = DEFAULTS.amplification,
     eps: float = DEFAULTS.eps,
+    gamma: float = DEFAULTS.gamma,
+    delta: float = DEFAULTS.delta,
 ) -> Tensor:
     """Amplify any elementwise loss: A(L) = -log1p(-L), continued by its tangent above 1 - eps.
 
@@ -70,8 +70,10 @@ def amplify(
     Args:
         loss: floating tensor of any shape, no unit; 0 is perfect, 1 wholly wrong. Values above
             1 are legal and continue on the tangent.
-        amplification: "log", or "none" for A(L) = L.
-        eps: where the tangent starts; 1/eps is the greatest slope. 1e-6 <= eps < 1.
+        amplification: "log"; "power" for A(L) = (L + delta)^gamma - delta^gamma; or "none" for
+            A(L) = L.
+        eps: where the tangent of "log" starts; 1/eps is the greatest slope. 1e-6 <= eps < 1.
+        gamma, delta: of "power"; 1e-3 <= gamma <= 8, 1e-3 <= delta <= 1e3.
 
     Returns:
         Tensor of the same shape; float32 for half types.
@@ -89,8 +91,8 @@ def amplify(
         tensor([0.0000, 0.6931])
     """
     check_float_tensor("loss", loss)
-    check_choice("amplification", amplification, tuple(AMPLIFICATIONS))
-    return reference.amplify(loss, LossSpec(amplification=amplification, eps=check_eps(eps)))
+    spec = LossSpec(amplification=amplification, eps=eps, gamma=gamma, delta=delta).checked()
+    return reference.amplify(loss, spec)
 
 
 @by_name
@@ -109,6 +111,8 @@ def amplified_ssim_loss(
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
+    gamma: float = DEFAULTS.gamma,
+    delta: float = DEFAULTS.delta,
     reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
@@ -124,6 +128,8 @@ def amplified_ssim_loss(
         dissimilarity=dissimilarity,
         amplification=amplification,
         eps=eps,
+        gamma=gamma,
+        delta=delta,
         amplify_over=amplify_over,
         reduction=reduction,
     ).checked()
@@ -140,6 +146,8 @@ def amplified_mse_loss(
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
+    gamma: float = DEFAULTS.gamma,
+    delta: float = DEFAULTS.delta,
     reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
@@ -149,6 +157,8 @@ def amplified_mse_loss(
         data_range=data_range,
         amplification=amplification,
         eps=eps,
+        gamma=gamma,
+        delta=delta,
         amplify_over=amplify_over,
         reduction=reduction,
     ).checked()
@@ -165,6 +175,8 @@ def amplified_l1_loss(
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
+    gamma: float = DEFAULTS.gamma,
+    delta: float = DEFAULTS.delta,
     reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
@@ -174,6 +186,8 @@ def amplified_l1_loss(
         data_range=data_range,
         amplification=amplification,
         eps=eps,
+        gamma=gamma,
+        delta=delta,
         amplify_over=amplify_over,
         reduction=reduction,
     ).checked()
@@ -191,6 +205,8 @@ def amplified_charbonnier_loss(
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
+    gamma: float = DEFAULTS.gamma,
+    delta: float = DEFAULTS.delta,
     reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
@@ -201,6 +217,8 @@ def amplified_charbonnier_loss(
         charbonnier_epsilon=charbonnier_epsilon,
         amplification=amplification,
         eps=eps,
+        gamma=gamma,
+        delta=delta,
         amplify_over=amplify_over,
         reduction=reduction,
     ).checked()
@@ -228,6 +246,8 @@ def amplified_reconstruction_loss(
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
+    gamma: float = DEFAULTS.gamma,
+    delta: float = DEFAULTS.delta,
     reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
@@ -244,6 +264,8 @@ def amplified_reconstruction_loss(
         charbonnier_epsilon=charbonnier_epsilon,
         amplification=amplification,
         eps=eps,
+        gamma=gamma,
+        delta=delta,
         amplify_over=amplify_over,
         reduction=reduction,
     ).checked()
@@ -267,6 +289,8 @@ def amplified_ms_ssim_loss(
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
+    gamma: float = DEFAULTS.gamma,
+    delta: float = DEFAULTS.delta,
     reduction: Reduction = DEFAULTS.reduction,
     backend: str | None = None,
 ) -> Tensor:
@@ -282,6 +306,8 @@ def amplified_ms_ssim_loss(
         dissimilarity=dissimilarity,
         amplification=amplification,
         eps=eps,
+        gamma=gamma,
+        delta=delta,
         amplify_over=amplify_over,
         reduction=reduction,
         scale_weights=check_scale_weights(scale_weights),

@@ -120,11 +120,15 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
             that fit (sides >= window_size), where a corner pixel weighs a millionth of an inner
             one; "zeros" sees black outside.
         dissimilarity: "half" for a = 1/2, L in [0, 1]; "full" for a = 1, L in [0, 2].
-        amplification: "log", or "none" for A(L) = L, the plain SSIM loss.
+        amplification: "log"; "power" for A(L) = (L + delta)^gamma - delta^gamma; or "none" for
+            A(L) = L, the plain SSIM loss.
         amplify_over: what A is applied to: each "element", the mean of each "image", or the
             mean of the "batch" (under data parallelism the local one). At small losses
             amplifying a mean does next to nothing.
-        eps: 1/eps is the greatest slope of A, reached at L = 1 - eps; 1e-6 <= eps < 1.
+        eps: of "log": 1/eps is the greatest slope of A, reached at L = 1 - eps; 1e-6 <= eps < 1.
+        gamma, delta: of "power", without unit: 1e-3 <= gamma <= 8, 1e-3 <= delta <= 1e3. The slope
+            gamma (L + delta)^(gamma - 1) grows with L for gamma > 1. With the defaults A(L) =
+            L + L^2.
         reduction: "mean", "sum", "image" for (N,), or "none" for the map. Level "image" has no
             "none", level "batch" only "mean".
         backend: None for the automatic choice, or "native", "triton", "reference"; see
@@ -182,6 +186,8 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
         amplification: Amplification = DEFAULTS.amplification,
         amplify_over: Level = DEFAULTS.amplify_over,
         eps: float = DEFAULTS.eps,
+        gamma: float = DEFAULTS.gamma,
+        delta: float = DEFAULTS.delta,
         reduction: Reduction = DEFAULTS.reduction,
         backend: str | None = None,
     ) -> None:
@@ -194,7 +200,7 @@ class AmplifiedMSELoss(_AmplifiedLoss):
     With `amplification="none"` and `data_range=1.0` it equals `torch.nn.MSELoss()`.
 
     Args:
-        data_range, amplification, amplify_over, eps, reduction, backend: as in
+        data_range, amplification, amplify_over, eps, gamma, delta, reduction, backend: as in
             `AmplifiedSSIMLoss`.
 
     Call: ``loss(input, target, weight=None)`` as in `AmplifiedSSIMLoss`, with images of any
@@ -217,6 +223,8 @@ class AmplifiedMSELoss(_AmplifiedLoss):
         amplification: Amplification = DEFAULTS.amplification,
         amplify_over: Level = DEFAULTS.amplify_over,
         eps: float = DEFAULTS.eps,
+        gamma: float = DEFAULTS.gamma,
+        delta: float = DEFAULTS.delta,
         reduction: Reduction = DEFAULTS.reduction,
         backend: str | None = None,
     ) -> None:
@@ -245,7 +253,7 @@ class AmplifiedCharbonnierLoss(_AmplifiedLoss):
 
     Args:
         charbonnier_epsilon: e, in units of data_range, positive.
-        data_range, amplification, amplify_over, eps, reduction, backend: as in
+        data_range, amplification, amplify_over, eps, gamma, delta, reduction, backend: as in
             `AmplifiedSSIMLoss`.
 
     Call, Returns, Raises: as in `AmplifiedMSELoss`.
@@ -271,6 +279,8 @@ class AmplifiedCharbonnierLoss(_AmplifiedLoss):
         amplification: Amplification = DEFAULTS.amplification,
         amplify_over: Level = DEFAULTS.amplify_over,
         eps: float = DEFAULTS.eps,
+        gamma: float = DEFAULTS.gamma,
+        delta: float = DEFAULTS.delta,
         reduction: Reduction = DEFAULTS.reduction,
         backend: str | None = None,
     ) -> None:
@@ -318,6 +328,8 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
         amplification: Amplification = DEFAULTS.amplification,
         amplify_over: Level = DEFAULTS.amplify_over,
         eps: float = DEFAULTS.eps,
+        gamma: float = DEFAULTS.gamma,
+        delta: float = DEFAULTS.delta,
         reduction: Reduction = DEFAULTS.reduction,
         backend: str | None = None,
     ) -> None:
@@ -391,6 +403,8 @@ class AmplifiedMSSSIMLoss(_AmplifiedLoss):
         amplification: Amplification = DEFAULTS.amplification,
         amplify_over: Level = DEFAULTS.amplify_over,
         eps: float = DEFAULTS.eps,
+        gamma: float = DEFAULTS.gamma,
+        delta: float = DEFAULTS.delta,
         reduction: Reduction = DEFAULTS.reduction,
         backend: str | None = None,
     ) -> None:

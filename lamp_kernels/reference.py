@@ -32,7 +32,11 @@ SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one th
 def amplify(loss: Tensor, spec: LossSpec) -> Tensor:
     """A(L), element by element, in float32 or float64. NaN gives NaN."""
     loss = loss.to(compute_dtype(loss.dtype))
-    return amplify_log(loss, spec.eps) if spec.amplification == "log" else loss
+    if spec.amplification == "log":
+        return amplify_log(loss, spec.eps)
+    if spec.amplification == "power":
+        return amplify_power(loss, spec.gamma, spec.delta)
+    return loss
 
 
 def amplify_log(loss: Tensor, eps: float) -> Tensor:
@@ -45,6 +49,15 @@ def amplify_log(loss: Tensor, eps: float) -> Tensor:
     knee = 1.0 - eps
     # Not clamp, whose derivative at the knee itself is 0 in PyTorch 2.14.
     return torch.relu(loss - knee) / eps - torch.log1p(-loss.masked_fill(loss > knee, knee))
+
+
+def amplify_power(loss: Tensor, gamma: float, delta: float) -> Tensor:
+    """A(L) = (L + delta)^gamma - delta^gamma, accurate for the smallest L > -delta.
+
+    The slope gamma (L + delta)^(gamma - 1) is finite at L = 0 for every gamma. It grows with L for
+    gamma > 1 and falls for gamma < 1.
+    """
+    return delta**gamma * torch.expm1(gamma * torch.log1p(loss / delta))
 
 
 # ---- Pointwise losses --------------------------------------------------------------------------

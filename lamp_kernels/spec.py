@@ -17,7 +17,7 @@ from lamp_kernels.checks import check_choice, check_positive, check_real, check_
 Metric = Literal["ssim", "mse", "l1", "charbonnier"]
 Padding = Literal["reflect", "valid", "zeros"]
 Dissimilarity = Literal["half", "full"]
-Amplification = Literal["log", "none"]
+Amplification = Literal["log", "power", "none"]
 Level = Literal["element", "image", "batch"]
 Reduction = Literal["mean", "sum", "image", "none"]
 # What a kernel adds the losses of a call up over: nothing, (N, T); the terms, (N,); all, ().
@@ -34,7 +34,11 @@ PADDINGS: tuple[Padding, ...] = ("reflect", "valid", "zeros")
 # The factor a in L = a (1 - SSIM).
 DISSIMILARITIES: dict[Dissimilarity, float] = {"half": 0.5, "full": 1.0}
 # The options that an amplification's formula reads.
-AMPLIFICATIONS: dict[Amplification, tuple[str, ...]] = {"log": ("eps",), "none": ()}
+AMPLIFICATIONS: dict[Amplification, tuple[str, ...]] = {
+    "log": ("eps",),
+    "power": ("gamma", "delta"),
+    "none": (),
+}
 
 # Which reductions exist at each level of amplification. Amplifying an image's mean leaves no
 # per-pixel value, and amplifying the batch's mean leaves one number only.
@@ -57,6 +61,9 @@ DATA_RANGES = (1e-37, 1e38)
 STABILIZERS = (1e-18, 1e18)
 # Limits within which coefficients of terms and scales have finite gradients. Less counts as 0.
 COEFFICIENT_LIMITS = (1e-18, 1e18)
+# Limits within which (L + delta)^gamma is far from overflow in float32 for losses up to 1e4.
+GAMMAS = (1e-3, 8.0)
+DELTAS = (1e-3, 1e3)
 MIN_EPS = 1e-6  # a slope of 1e6; closer to 1, the float32 spacing of 1 - eps itself shows
 
 # Weights of the scales of MS-SSIM, fine to coarse, by Wang, Simoncelli and Bovik, 2003. Their sum
@@ -88,6 +95,8 @@ class LossSpec(NamedTuple):
     charbonnier_epsilon: float = 1e-3
     amplification: Amplification = "log"
     eps: float = 1e-2
+    gamma: float = 2.0
+    delta: float = 0.5
     amplify_over: Level = "element"
     reduction: Reduction = "mean"
     scale_weights: tuple[float, ...] = ()  # of MS-SSIM, fine to coarse; () for a single scale
@@ -121,6 +130,8 @@ class LossSpec(NamedTuple):
                 "charbonnier_epsilon", self.charbonnier_epsilon, STABILIZERS
             ),
             eps=check_eps(self.eps),
+            gamma=check_within("gamma", self.gamma, GAMMAS),
+            delta=check_within("delta", self.delta, DELTAS),
         )
 
     @property

@@ -91,7 +91,7 @@ def test_log1p_is_right_to_the_last_digits(call, dtype):
 
 
 # As csrc/params.h numbers them.
-KINDS = {"none": 0, "log": 1}
+KINDS = {"none": 0, "log": 1, "power": 2}
 
 
 def test_the_header_names_what_python_names():
@@ -149,6 +149,35 @@ def test_amplify(call, dtype, kind, eps):
     assert (error <= 4 * spacing + second_order[finite]).all()
     near_knee = np.abs(loss - (1.0 - eps)) <= 2 * resolution
     assert (np.abs(slope / expected_slope - 1.0) <= 4 * resolution + 2 * beside * near_knee).all()
+
+
+@pytest.mark.parametrize("delta", [1e-3, 0.03, 0.5, 1e3])
+@pytest.mark.parametrize("gamma", [1e-3, 0.5, 1.0, 2.0, 3.3, 8.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_power(call, dtype, gamma, delta):
+    """To the last digits of the smallest loss, against the definition in more digits."""
+    loss = np.logspace(-12, 1.5, 20_001).astype(dtype)  # below, A is not a normal number
+    value, slope = amplified(call, loss, LossSpec(amplification="power", gamma=gamma, delta=delta))
+    wide = np.float64 if dtype == np.float32 else np.longdouble
+    g, d = wide(gamma), wide(delta)
+    exponent = g * np.log1p(loss.astype(wide) / d)
+    # log1p is right to 3 digits in the last place, and the exponential of an exponent e is off by
+    # e times as much.
+    digits = (6 + 4 * exponent) * np.finfo(dtype).eps
+    assert (np.abs(value / (d**g * np.expm1(exponent)) - 1) <= digits).all()
+    assert (np.abs(slope / (g * (loss.astype(wide) + d) ** (g - 1)) - 1) <= digits).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_power_of_zero_and_beyond_every_number(call, dtype):
+    large = 1e-3 * np.finfo(dtype).max
+    loss = np.array([0.0, large, INF], dtype=dtype)
+    value, slope = amplified(call, loss, LossSpec(amplification="power"))
+    assert value.tolist() == [0.0, INF, INF]
+    assert slope[0] == 1.0  # gamma delta^(gamma - 1)
+    value, slope = amplified(call, loss, LossSpec(amplification="power", gamma=0.5))
+    assert value[:2] == pytest.approx([0.0, math.sqrt(large)], rel=1e-5)
+    assert slope[:2] == pytest.approx([math.sqrt(0.5), 0.5 / math.sqrt(large)], rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", AMPLIFICATIONS)

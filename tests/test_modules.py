@@ -57,6 +57,8 @@ def test_every_option_of_the_module_reaches_the_function(module, function):
         "amplification": "none",
         "amplify_over": "image",
         "eps": 0.7,
+        "gamma": 3.0,
+        "delta": 0.2,
         "reduction": "sum",
         "ssim": 0.3,
         "mse": 0.4,
@@ -69,13 +71,16 @@ def test_every_option_of_the_module_reaches_the_function(module, function):
         name: parameter.default for name, parameter in inspect.signature(module).parameters.items()
     }
     for name in defaults:
-        options = {name: others[name]}
+        without = {}  # what the option needs to matter
         if name == "charbonnier_epsilon" and "charbonnier" in defaults:
-            options["charbonnier"] = 1.0  # without the term it changes nothing
+            without = {"charbonnier": 1.0}
+        if name in ("gamma", "delta"):
+            without = {"amplification": "power"}
+        options = {**without, name: others[name]}
         found = module(**options)(x, y, weight)
         assert torch.equal(found, function(x, y, weight, **options))
         if name not in ("backend", "amplify_over"):
-            assert not torch.equal(found, function(x, y, weight)), name
+            assert not torch.equal(found, function(x, y, weight, **without)), name
 
 
 @pytest.mark.parametrize("module", MODULES)

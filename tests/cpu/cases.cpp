@@ -53,8 +53,13 @@ void random_case(uint64_t seed, const Arguments& arguments, Kernels& kernels) {
     for (int m = 1; m < kMetrics; ++m) p.terms.set(Metric(m), random.chance(0.4));
   }
   p.border = Border(random.below(3));
-  p.amplify = random.chance(0.7) ? Amplify::log : Amplify::none;
-  p.amplify_parameters[0] = random.of<double>({1e-2, 1e-1, 1e-4});  // eps
+  p.amplify = random.of<Amplify>({Amplify::log, Amplify::log, Amplify::none, Amplify::power});
+  if (p.amplify == Amplify::power) {
+    p.amplify_parameters[0] = random.of<double>({0.5, 2.0, 3.0});  // gamma
+    p.amplify_parameters[1] = random.of<double>({0.5, 0.1});       // delta
+  } else {
+    p.amplify_parameters[0] = random.of<double>({1e-2, 1e-1, 1e-4});  // eps
+  }
   p.scale = random.of<double>({1.0, 1.0, 1.0 / 255});
   p.ssim_scale = random.of<double>({0.5, 1.0});
   if (p.ssim())

@@ -16,6 +16,11 @@ using lamp_kernels::Params;
 double amplify(const Params& p, double loss, double& slope) {
   slope = 1;
   if (p.amplify == Amplify::none) return loss;
+  if (p.amplify == Amplify::power) {
+    const double gamma = p.amplify_parameters[0], delta = p.amplify_parameters[1];
+    slope = gamma * std::pow(loss + delta, gamma - 1);
+    return std::pow(loss + delta, gamma) - std::pow(delta, gamma);
+  }
   const double eps = p.amplify_parameters[0], knee = 1 - eps;
   slope = loss > knee ? 1 / eps : 1 / (1 - loss);
   if (loss > knee) return -std::log1p(-knee) + (loss - knee) / eps;

@@ -1,4 +1,4 @@
-"""A process that interprets the kernels, and what is left out where Triton is not installed."""
+"""A process that interprets the kernels; skips every test here where Triton is not installed."""
 
 import multiprocessing
 import os
@@ -11,24 +11,25 @@ from typing import Any
 
 import pytest
 
-from lamp_kernels import triton
+from lamp_kernels.backends import BACKENDS
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if triton.missing is None:
+    reason = BACKENDS["triton"].unavailable_reason()
+    if reason is None:
         return
     for item in items:
         if HERE in item.path.parents:
-            item.add_marker(pytest.mark.skip(reason=triton.missing))
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 class Interpreter:
-    """Calls functions of interpreted.py in a process of their own, the same for many tests.
+    """Calls functions of interpreted.py in a separate process, which many tests share.
 
-    An access outside of a tensor ends that process: then the next test has a new one.
+    An access outside a tensor ends that process; the next test then starts a new one.
     """
 
     def __init__(self) -> None:
@@ -68,7 +69,7 @@ class Interpreter:
 
 @pytest.fixture(scope="session")
 def interpret() -> Iterator[Interpreter]:
-    """interpret(function of interpreted.py, arguments)."""
+    """Call it as interpret(function of interpreted.py, arguments)."""
     interpreter = Interpreter()
     yield interpreter
     interpreter.stop()

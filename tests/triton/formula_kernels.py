@@ -1,10 +1,11 @@
-"""Kernels that apply one function of lamp_kernels/triton/formulas.py to each number."""
+"""Kernels that apply one function of lamp_kernels/backends/triton/formulas.py to each number."""
 
 import torch
 import triton
 import triton.language as tl
-from lamp_kernels.triton import formulas
 from torch import Tensor
+
+from lamp_kernels.backends.triton import formulas
 
 
 @triton.jit
@@ -15,7 +16,7 @@ def at(pointer, i, n, k):
 
 @triton.jit
 def put(pointer, i, n, k, value):
-    """The same, to write to."""
+    """Write it."""
     tl.store(pointer + k * n + i, value, mask=i < n)
 
 
@@ -29,11 +30,10 @@ def minus_log1p_minus(given, out, constants, n, block: tl.constexpr):
 
 @triton.jit
 def amplify(given, out, constants, n, block: tl.constexpr):
-    """A(L) and A'(L); the constants are the knee and the steepest slope."""
+    """A(L) and A'(L) of "log"; the constants are those of formulas.amplification_constants."""
     i = tl.program_id(0) * block + tl.arange(0, block)
-    value, slope = formulas.amplify(
-        at(given, i, n, 0), True, tl.load(constants), tl.load(constants + 1)
-    )
+    numbers = (tl.load(constants), tl.load(constants + 1), tl.load(constants + 2))
+    value, slope = formulas.amplify(at(given, i, n, 0), "log", numbers)
     put(out, i, n, 0, value)
     put(out, i, n, 1, slope)
 
@@ -42,7 +42,7 @@ def amplify(given, out, constants, n, block: tl.constexpr):
 def unamplified(given, out, constants, n, block: tl.constexpr):
     """The same without amplification."""
     i = tl.program_id(0) * block + tl.arange(0, block)
-    value, slope = formulas.amplify(at(given, i, n, 0), False, 1.0, 1.0)
+    value, slope = formulas.amplify(at(given, i, n, 0), "none", (0.0, 0.0, 0.0))
     put(out, i, n, 0, value)
     put(out, i, n, 1, slope)
 
@@ -66,12 +66,29 @@ def absolute_error(given, out, constants, n, block: tl.constexpr):
 
 
 @triton.jit
+def two_terms(given, out, constants, n, block: tl.constexpr):
+    """All pointwise terms beside SSIM, without amplification; the constants are their factors."""
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    factors = (0.0, tl.load(constants), tl.load(constants + 1))
+    amplified, value, slope = formulas.pointwise_terms(
+        at(given, i, n, 0), factors, 0b111, (0.0, 0.0, 0.0), "none", (0.0, 0.0, 0.0)
+    )
+    put(out, i, n, 0, amplified[0])
+    put(out, i, n, 1, amplified[1])
+    put(out, i, n, 2, value)
+    put(out, i, n, 3, slope)
+
+
+@triton.jit
 def ssim(given, out, constants, n, block: tl.constexpr):
-    """The loss, and the adjoint of slope 1: d, s, dd, ss. The constants: c1, c2, a, the levels."""
+    """The loss, and the adjoint of slope 1: d, s, dd, ss.
+
+    The constants: c1, c2, ssim_scale, and the shifts of d and s.
+    """
     i = tl.program_id(0) * block + tl.arange(0, block)
     mean_d = at(given, i, n, 0)
     mean_s = at(given, i, n, 1)
-    a = tl.load(constants + 2)
+    ssim_scale = tl.load(constants + 2)
     loss, p, q, inverse_m, inverse_v, mu_d, mu_s = formulas.ssim(
         mean_d,
         mean_s,
@@ -79,12 +96,12 @@ def ssim(given, out, constants, n, block: tl.constexpr):
         at(given, i, n, 3),
         tl.load(constants),
         tl.load(constants + 1),
-        a,
+        ssim_scale,
         tl.load(constants + 3),
         tl.load(constants + 4),
     )
     d, s, dd, ss = formulas.ssim_adjoint(
-        mean_d, mean_s, p, q, inverse_m, inverse_v, mu_d, mu_s, 1.0, a
+        mean_d, mean_s, p, q, inverse_m, inverse_v, mu_d, mu_s, 1.0, ssim_scale
     )
     put(out, i, n, 0, loss)
     put(out, i, n, 1, d)
@@ -99,12 +116,13 @@ KERNELS = {
     "unamplified": (unamplified, 2),
     "squared_error": (squared_error, 2),
     "absolute_error": (absolute_error, 2),
+    "two_terms": (two_terms, 4),
     "ssim": (ssim, 5),
 }
 
 
 def call(name: str, given: Tensor, constants: tuple[float, ...]) -> Tensor:
-    """Rows of results of the rows of numbers given."""
+    """Rows of results for rows of numbers."""
     kernel, rows = KERNELS[name]
     n = given.shape[-1]
     out = given.new_empty(rows, n)

@@ -1,7 +1,7 @@
-"""What runs in the process that interprets Triton's kernels on the CPU: tests call it by name.
+"""Functions that tests call in the process that interprets Triton's kernels on the CPU.
 
-TRITON_INTERPRET=1 has to be set before Triton is imported, and one process cannot both interpret
-and compile, so the test process itself does neither.
+TRITON_INTERPRET=1 must be set before Triton is imported, and one process cannot both interpret and
+compile, so the test process itself does neither.
 """
 
 from collections.abc import Callable
@@ -11,20 +11,20 @@ import torch
 from layouts import LAYOUTS
 from scenes import pair
 
-from lamp_kernels import backends, functional
-from lamp_kernels import triton as backend
+from lamp_kernels import backends, functional, ops
+from lamp_kernels.backends.triton.interpreter import INTERPRETED
+from lamp_kernels.spec import METRICS, LossSpec, Term
 from lamp_kernels.tensors import compute_dtype
-
-METRICS = ("ssim", "mse", "l1")
 
 
 def start() -> str | None:
-    """Once in the process: memory that nothing wrote is NaN, and the interpreter is fast.
+    """Prepare the process: fill new memory with NaN, and make the interpreter faster.
 
-    Returns why there is no interpreter here, or None.
+    Returns the reason if there is no interpreter here, or None.
     """
-    if backend.missing is not None:
-        return backend.missing
+    reason = backends.BACKENDS["triton"].unavailable_reason()
+    if reason is not None:
+        return reason
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
@@ -33,9 +33,9 @@ def start() -> str | None:
     patched = set()
 
     def call(self: Any, *arguments: Any, **others: Any) -> Any:
-        """Of a function by a kernel: made ready once, where the interpreter does so at each call.
+        """A kernel's call of a function, which is patched once.
 
-        That took two thirds of the time.
+        The interpreter patches it at each call, which took two thirds of the time.
         """
         module = self.fn.__globals__["__name__"]
         if module not in patched:
@@ -48,43 +48,43 @@ def start() -> str | None:
 
 
 def is_ready() -> tuple[bool, bool, bool]:
-    """Whether kernels are interpreted and what is not written is NaN, of both ways to allocate."""
+    """Whether kernels are interpreted, and new memory is NaN for both ways to allocate it."""
     poisoned = [torch.empty(100).isnan().all(), torch.ones(1).new_empty(100).isnan().all()]
-    return backend.INTERPRETED, *(bool(all_nan) for all_nan in poisoned)
+    return INTERPRETED, *(bool(all_nan) for all_nan in poisoned)
 
 
 # ---- Tiles ---------------------------------------------------------------------------------------
 
 
 class Tiles:
-    """Small tiles and groups of planes for what runs inside, so that there are seams."""
+    """A context with small tiles and small groups of planes, so that there are seams."""
 
     def __init__(self, columns: int | None, rows: int, scratch: int) -> None:
-        from lamp_kernels.triton import launch, tiling
+        from lamp_kernels.backends.triton import device, tiling
 
-        self._launch, self._columns = launch, columns
-        self._before = launch._device
+        self._device, self._columns = device, columns
+        self._before = device.properties
         if columns is not None:
 
-            def device(_: torch.device, dtype: torch.dtype) -> tiling.Device:
+            def properties(_: torch.device, dtype: torch.dtype) -> tiling.Device:
                 known = self._before(torch.device("cpu"), dtype)
                 lanes = max(columns // known.across, 1)
                 return known._replace(lanes=lanes, highest=rows, scratch=scratch)
 
-            launch._device = device
+            device.properties = properties
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *error: object) -> None:
-        self._launch._device = self._before
+        self._device.properties = self._before
 
 
 def devices() -> dict[str, tuple[int, ...]]:
-    """Lanes, multiprocessors, warps at once in float32 and float64, MiB of h planes."""
+    """Of devices: lanes, multiprocessors, warps at once (float32, float64), MiB of h planes."""
     from unittest import mock
 
-    from lamp_kernels.triton import launch, operators
+    from lamp_kernels.backends.triton import device
 
     properties = {
         "MI300": {"multi_processor_count": 304, "warp_size": 64, "L2_cache_size": 4 * 2**20},
@@ -96,14 +96,14 @@ def devices() -> dict[str, tuple[int, ...]]:
     for index, (name, values) in enumerate(properties.items()):
         hip = "6.4" if values["multi_processor_count"] in (304, 48) else None
         with (
-            mock.patch.object(operators, "INTERPRETED", False),
+            mock.patch.object(device, "INTERPRETED", False),
             mock.patch.object(torch.version, "hip", hip),
             mock.patch.object(
                 torch.cuda, "get_device_properties", lambda _, values=values: mock.Mock(**values)
             ),
         ):
             single, double = (
-                launch._device(torch.device("cuda", index), dtype)
+                device.properties(torch.device("cuda", index), dtype)
                 for dtype in (torch.float32, torch.float64)
             )
         found[name] = (
@@ -113,7 +113,7 @@ def devices() -> dict[str, tuple[int, ...]]:
         assert double.across == 1
         assert double.lanes == single.lanes
         assert double.scratch == single.scratch
-    launch._device.cache_clear()
+    device.properties.cache_clear()
     return found
 
 
@@ -135,11 +135,11 @@ def errors(
     unmasked_from: int | None = None,
     **options: Any,
 ) -> list[float]:
-    """Relative errors of the loss and of the gradients that are wanted, against float64.
+    """Relative errors of the loss and of the requested gradients, against float64.
 
-    tile: columns and rows of a program; None for as many as there are.
-    scene: arguments of scenes.pair, whose middle is taken. unmasked_from: the first column whose
-        weight is not 0.
+    tile: columns and rows of a program; None for the whole image.
+    scene: arguments of scenes.pair; the image is its middle.
+    unmasked_from: the first column of nonzero weight.
     """
     torch.manual_seed(0)
     options = {"window_size": 5, **options}
@@ -188,36 +188,36 @@ def errors(
 
 
 def middle(image: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """As much of an image, where a scene's edges are."""
+    """The middle of an image, where the edges of a scene are."""
     sides = zip(image.shape, shape, strict=True)
     return image[tuple(slice((whole - part) // 2, (whole + part) // 2) for whole, part in sides)]
 
 
 def fuzz(case: Any, dtype: torch.dtype) -> None:
-    """A case of tests/test_fuzz.py; raises where the results differ by more than is promised."""
+    """Check a case of tests/test_fuzz.py; raises if the error exceeds what the library promises."""
     import test_fuzz
 
     test_fuzz.check(case, dtype, "triton")
 
 
 def errors_of_wide_pixels(**case: Any) -> list[float]:
-    """As `errors`, as if 32 bits could not count the pixels."""
-    from lamp_kernels.triton import launch
+    """As `errors`, with every pixel count treated as too large for 32 bits."""
+    from lamp_kernels.backends.triton import layout
 
-    before = launch.NARROW
-    launch.NARROW = 0
+    before = layout.NARROW
+    layout.NARROW = 0
     try:
         return errors(**case)
     finally:
-        launch.NARROW = before
+        layout.NARROW = before
 
 
 def tuned_errors(**case: Any) -> tuple[int, list[float]]:
-    """Of a call that is autotuned, after all candidates but the quickest have run as well.
+    """How many candidates an autotuned call measures, and its errors.
 
-    The last candidate is the quickest, the first time; later there is nothing to be measured.
+    In the first call the last candidate is the fastest; a second call measures nothing.
     """
-    from lamp_kernels.triton import autotune
+    from lamp_kernels.backends.triton import autotune
 
     before = autotune.wanted, autotune.milliseconds
     runs = []
@@ -249,10 +249,10 @@ def loss_of_equal_images() -> tuple[float, float]:
 
 
 def windows_that_see_nan(padding: str) -> bool:
-    """Whether the map is NaN where the reference's is, and nowhere else; the gradient too."""
+    """Whether map and gradient are NaN exactly where those of the reference are."""
     x, y = torch.rand(2, 1, 1, 9, 14).unbind(0)
     x[0, 0, 2, 3] = torch.nan
-    x[0, 0, 8, 13] = torch.nan  # a corner, whose windows reach beyond the edge
+    x[0, 0, 8, 13] = torch.nan  # a corner: its windows reach beyond the edge
     same = []
     for reduction in ("none", "sum"):
         results = []
@@ -271,14 +271,14 @@ def windows_that_see_nan(padding: str) -> bool:
 
 
 def least_loss() -> float:
-    """Of nearly equal flat images, where rounding may turn a variance negative."""
+    """The least loss of nearly equal flat images, where rounding may make a variance negative."""
     x, y = (image[:1, :, :16, :16].float() for image in pair("flat", 1e-5))
     losses = functional.amplified_ssim_loss(x, y, window_size=5, reduction="none", backend="triton")
     return losses.min().item()
 
 
 def losses_of_nothing() -> list[list[int]]:
-    """Shapes of the results of empty batches, and without pixels in between."""
+    """Shapes of the losses of empty batches, and of images without pixels."""
     shapes = []
     for shape, terms in (((0, 3, 9, 9), {}), ((0, 5), {"ssim": 0.0}), ((2, 0), {"ssim": 0.0})):
         for reduction in ("mean", "image", "none"):
@@ -306,21 +306,9 @@ def same_twice() -> bool:
 
 # ---- The operators -------------------------------------------------------------------------------
 
-OPTIONS = {
-    "data_range": 1.0,
-    "window_size": 3,
-    "sigma": 1.5,
-    "k1": 0.01,
-    "k2": 0.03,
-    "padding": "reflect",
-    "dissimilarity": 0.5,
-    "amplify": True,
-    "eps": 1e-2,
-}
 
-
-def _options(metrics: tuple[str, ...], **others: Any) -> tuple[Any, ...]:
-    return (*(metric in metrics for metric in METRICS), *{**OPTIONS, **others}.values())
+def _flat_spec(metrics: tuple[str, ...]) -> ops.FlatSpec:
+    return ops.FlatSpec.of(LossSpec(tuple(map(Term, metrics)), window_size=3))
 
 
 def opcheck(
@@ -340,56 +328,56 @@ def opcheck(
     operators = torch.ops.lamp_kernels_triton
     torch.library.opcheck(
         operators.image_losses.default,
-        (x, y, weight, *factors, *_options(metrics), sums, *wanted),
+        (x, y, weight, *factors, sums, *wanted, *_flat_spec(metrics)),
     )
     torch.library.opcheck(
-        operators.loss_map.default, (x, y, torch.rand(1, dtype=own.dtype), *_options(("mse",)))
+        operators.loss_map.default, (x, y, torch.rand(1, dtype=own.dtype), *_flat_spec(("mse",)))
     )
     for factor in (own[:, 0], own[0, 0]):
         torch.library.opcheck(operators.scale_.default, (weight, factor))
 
 
 def error_of(change: dict[str, Any]) -> str | None:
-    """What a bad call of image_losses raises, as RuntimeError."""
-    arguments = {
+    """The message of the RuntimeError that a bad call of image_losses raises, or None."""
+    arguments: dict[str, Any] = {
         "x": torch.rand(2, 3, 9, 10),
         "y": torch.rand(2, 3, 9, 10),
         "weight": None,
         "factors": torch.rand(2, 1),
         "coefficients": (),
         "mean_over": "nothing",
-        "metrics": ("ssim",),
         "sums": "images",
-        **change,
     }
-    first = ("x", "y", "weight", "factors", "coefficients", "mean_over")
-    given = [arguments.pop(name) for name in first]
-    sums = arguments.pop("sums")
+    spec = _flat_spec(("ssim",))._asdict()
+    arguments |= {name: value for name, value in change.items() if name not in spec}
+    spec |= {name: value for name, value in change.items() if name in spec}
+    given = (*arguments.values(), True, True, *spec.values())
     try:
-        torch.ops.lamp_kernels_triton.image_losses(*given, *_options(**arguments), sums, True, True)
+        torch.ops.lamp_kernels_triton.image_losses(*given)
     except RuntimeError as error:
         return str(error)
     return None
 
 
 def sums_agree(shape: tuple[int, ...], metrics: tuple[str, ...], dtype: torch.dtype) -> float:
-    """How far the sums over images and batch are from the terms', of factors shared and not.
+    """How far the sums over images and batch are from those of the terms.
 
-    Relative to the sum of the terms' sizes. The gradients have to be the same bits.
+    Relative to the sum of the terms' magnitudes. Shared factors and factors of each image must
+    agree, and all gradients must be the same bits.
     """
     x, y = torch.rand(2, *shape, dtype=dtype).unbind(0)
-    options = _options(metrics)
+    spec = _flat_spec(metrics)
     operator = torch.ops.lamp_kernels_triton.image_losses
     coefficients = [0.5, -3.0, 2.0][: len(metrics)]
     found: dict[str, torch.Tensor] = {}
     gradients = []
     for sums in ("terms", "images", "batch"):
         shared = (None, coefficients, "batch")
-        found[sums], *of_images = operator(x, y, None, *shared, *options, sums, True, True)
+        found[sums], *of_images = operator(x, y, None, *shared, sums, True, True, *spec)
         gradients.append(of_images)
     count = max(x.numel(), 1)
     own = torch.tensor([c / count for c in coefficients], dtype=dtype).repeat(shape[0], 1)
-    same, *of_images = operator(x, y, None, own, (), "nothing", *options, "terms", True, True)
+    same, *of_images = operator(x, y, None, own, (), "nothing", "terms", True, True, *spec)
     gradients.append(of_images)
     assert torch.equal(same, found["terms"])
     assert all(
@@ -405,8 +393,26 @@ def sums_agree(shape: tuple[int, ...], metrics: tuple[str, ...], dtype: torch.dt
     return apart / terms.abs().sum().clamp(min=1e-300).item()
 
 
+def factors_in_memory(shape: tuple[int, ...], metrics: tuple[str, ...]) -> bool:
+    """Whether factors give the same bits as numbers and as the tensor that many terms need."""
+    from unittest import mock
+
+    from lamp_kernels.backends.triton import call
+
+    x, y = torch.rand(2, *shape).unbind(0)
+    given = (x, y, None, None, [0.5, 3.0, 2.0][: len(metrics)], "batch")
+    same = []
+    for sums in ("terms", "images", "batch"):
+        rest = (sums, True, True, *_flat_spec(metrics))
+        numbers = torch.ops.lamp_kernels_triton.image_losses(*given, *rest)
+        with mock.patch.object(call, "SHARED_SLOTS", 0):
+            tensor = torch.ops.lamp_kernels_triton.image_losses(*given, *rest)
+        same += [torch.equal(one, other) for one, other in zip(numbers, tensor, strict=True)]
+    return all(same)
+
+
 def second_derivative() -> str | None:
-    """What it raises."""
+    """The message of the error that it raises."""
     x = torch.rand(1, 1, 5, 6, requires_grad=True)
     loss = functional.amplified_ssim_loss(
         x, torch.rand(1, 1, 5, 6), window_size=3, backend="triton"
@@ -420,7 +426,7 @@ def second_derivative() -> str | None:
 
 
 def scaled(layout: str, dtype: torch.dtype, factors: list[float], shape: tuple[int, ...]) -> bool:
-    """Whether scale_ gives the bits of a multiplication, in a gradient that is part of another."""
+    """Whether scale_ gives the bits of a multiplication, in a part of a larger tensor."""
     whole = torch.randn(len(factors) + 1, *shape, dtype=dtype)
     whole = LAYOUTS[layout](whole)
     whole[0, 0, 0, 0] = torch.nan
@@ -435,7 +441,7 @@ def scaled(layout: str, dtype: torch.dtype, factors: list[float], shape: tuple[i
 
 
 def is_not_read_where_the_factor_is_1() -> bool:
-    """A signalling NaN would become a quiet one, were it multiplied."""
+    """Multiplication would turn a signaling NaN into a quiet one."""
     bits = torch.full((2, 1, 3, 5), 0x7FA00001, dtype=torch.int32)
     gradient = bits.clone().view(torch.float32)
     torch.ops.lamp_kernels_triton.scale_(gradient, torch.tensor([1.0, 2.0]))
@@ -444,7 +450,7 @@ def is_not_read_where_the_factor_is_1() -> bool:
 
 
 def error_of_scale(gradient: torch.Tensor, factor: torch.Tensor) -> str | None:
-    """What a bad call raises, as RuntimeError."""
+    """The message of the RuntimeError that a bad call raises, or None."""
     try:
         torch.ops.lamp_kernels_triton.scale_(gradient, factor)
     except RuntimeError as error:
@@ -453,7 +459,7 @@ def error_of_scale(gradient: torch.Tensor, factor: torch.Tensor) -> str | None:
 
 
 def compiled_agrees() -> bool:
-    """Whether torch.compile takes a loss as a whole and gives the same."""
+    """Whether torch.compile captures a loss as one graph and gives the same result."""
 
     def step(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return functional.amplified_ssim_loss(x, y, window_size=3, backend="triton")
@@ -468,16 +474,16 @@ def compiled_agrees() -> bool:
 
 
 def chosen() -> dict[str, str]:
-    """What the backends say, for CPU tensors."""
+    """Which backend is chosen for CPU tensors, and the report."""
     image = torch.rand(1, 1, 16, 16)
     try:
-        wide = backends.resolve("triton", image, window_size=17)
+        large_window = backends.resolve("triton", image, window_size=17)
     except ValueError as error:
-        wide = str(error)
+        large_window = str(error)
     return {
         "automatic": backends.resolve(None, image),
-        "asked": backends.resolve("triton", image),
-        "wide": wide,
+        "requested": backends.resolve("triton", image),
+        "large window": large_window,
         "report": backends.report(),
     }
 
@@ -486,7 +492,25 @@ def chosen() -> dict[str, str]:
 
 
 def formula(name: str, given: torch.Tensor, constants: tuple[float, ...] = ()) -> torch.Tensor:
-    """Rows of results of a function of formulas.py, for the rows of numbers given."""
+    """Rows of results of a function of formulas.py for rows of numbers."""
     import formula_kernels
 
     return formula_kernels.call(name, given, constants)
+
+
+def amplification_constants(
+    amplification: str, parameters: tuple[float, ...]
+) -> tuple[float, float, float]:
+    """The three numbers that the kernels take."""
+    from lamp_kernels.backends.triton import formulas
+
+    return formulas.amplification_constants(amplification, parameters)
+
+
+def bit_mask(metrics: str) -> tuple[int, int, list[int]]:
+    """The mask of these metrics, the number of its terms, and the index of each."""
+    from lamp_kernels.backends.triton import formulas, kernel_spec
+
+    mask = kernel_spec.kernel_spec(_flat_spec(tuple(metrics.split("+")))).metrics
+    places = [METRICS.index(metric) for metric in metrics.split("+")]
+    return mask, formulas.term_count(mask), [formulas.term_index(mask, m) for m in places]

@@ -1,6 +1,6 @@
-"""Launches as they would be made on a GPU, up to the compiled kernel: what the arguments become.
+"""Launches as on a GPU, up to the compiled kernel: what the arguments become.
 
-A program of its own, for its process must not interpret: prints a JSON line for each launch.
+A separate program, because its process must not interpret. Prints a JSON line for each launch.
 """
 
 import json
@@ -9,19 +9,20 @@ from typing import Any
 
 import torch
 import triton
-from lamp_kernels.triton import launch, tiling
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from lamp_kernels import ops
+from lamp_kernels.backends.triton import device, launch, tiling
+from lamp_kernels.spec import LossSpec, Term
 
 TARGET = GPUTarget("cuda", 90, 32)
 BACKEND = make_backend(TARGET)
 
 
 def run(self: JITFunction, *arguments: Any, grid: tuple[int], warmup: bool, **others: Any) -> None:
-    """In the place of JITFunction.run: binds and specialises as that does; compiles if told to."""
+    """Replaces JITFunction.run: binds and specializes as that does; compiles if told to."""
     binder = create_function_from_signature(self.signature, self.params, BACKEND)
     bound, specialization, _ = binder(*arguments, **others)
     options, signature, constants, attributes = self._pack_args(
@@ -50,30 +51,30 @@ def call(case: dict[str, Any]) -> None:
         x = torch.rand(first + x.numel())[first:].to(dtype).view(x.shape)
     if case.get("strided"):
         x, y = x.mT.contiguous().mT, y.mT.contiguous().mT
-    real = torch.float64 if dtype == torch.float64 else torch.float32
+    compute_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     terms = case["terms"]
-    weight = torch.rand(case["shape"][-2:], dtype=real)[None, None] if case["weighted"] else None
-    options = ops.Options(
-        *(name in terms for name in ("ssim", "mse", "l1")),
-        1.0, case["window_size"], 1.5, 0.01, 0.03, "reflect", 0.5, True, 1e-2,
-    )  # fmt: skip
+    weight = (
+        torch.rand(case["shape"][-2:], dtype=compute_dtype)[None, None]
+        if case["weighted"]
+        else None
+    )
+    spec = LossSpec(tuple(map(Term, terms)), window_size=case["window_size"])
+    flat = ops.FlatSpec.of(spec)
     if case.get("scale"):
         launch.scale_(x, torch.rand(x.shape[0], dtype=dtype))
     elif case.get("map"):
-        launch.loss_map(x, y, torch.rand(len(terms), dtype=real), *options)
+        launch.loss_map(x, y, torch.rand(len(terms), dtype=compute_dtype), *flat)
     elif case.get("own"):
-        own = torch.rand(x.shape[0], len(terms), dtype=real)
-        launch.image_losses(
-            x, y, weight, own, (), "nothing", *options, "images", *case["gradients"]
-        )
+        own = torch.rand(x.shape[0], len(terms), dtype=compute_dtype)
+        launch.image_losses(x, y, weight, own, (), "nothing", "images", *case["gradients"], *flat)
     else:
         shared = (None, [0.5] * len(terms), "batch")
-        launch.image_losses(x, y, weight, *shared, *options, "batch", *case["gradients"])
+        launch.image_losses(x, y, weight, *shared, "batch", *case["gradients"], *flat)
 
 
 COMPILES = json.loads(sys.argv[1])
 JITFunction.run = run
-launch._device = lambda device, dtype: tiling.CUDA
+device.properties = lambda *_: tiling.CUDA
 cases = json.loads(sys.argv[2])
 for index in range(len(cases)):
     call(cases[index])

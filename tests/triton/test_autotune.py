@@ -1,4 +1,4 @@
-"""Tiles chosen by time, which has to be asked for."""
+"""Opt-in tile autotuning."""
 
 import os
 import subprocess
@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from lamp_kernels.triton import autotune
 
 from lamp_kernels import backends
+from lamp_kernels.backends.triton import autotune
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,10 +48,10 @@ def test_nothing_is_measured_while_a_graph_is_captured(monkeypatch, no_memory):
 @pytest.mark.parametrize(("value", "asked"), [("1", True), ("0", False), ("", False)])
 def test_the_environment_asks_for_it(monkeypatch, value, asked):
     monkeypatch.setattr(autotune, "VALUE", value)
-    monkeypatch.setattr(autotune.operators, "INTERPRETED", False)
+    monkeypatch.setattr(autotune, "INTERPRETED", False)
     assert autotune.wanted() is asked
     assert (f"{autotune.ENVIRONMENT_VARIABLE}={value}" in backends.report()) is (value != "")
-    monkeypatch.setattr(autotune.operators, "INTERPRETED", True)
+    monkeypatch.setattr(autotune, "INTERPRETED", True)
     assert not autotune.wanted()
 
 
@@ -62,7 +62,7 @@ def test_another_value_is_an_error(monkeypatch):
 
 
 def test_it_is_read_from_the_environment():
-    program = "from lamp_kernels.triton import autotune; print(autotune.VALUE)"
+    program = "from lamp_kernels.backends.triton import autotune; print(autotune.VALUE)"
     environment = {**os.environ, autotune.ENVIRONMENT_VARIABLE: "1"}
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True

@@ -1,7 +1,7 @@
-"""Every option of the Triton kernels against the reference in float64, by Triton's interpreter.
+"""Every option of the Triton kernels against the reference in float64, in Triton's interpreter.
 
-The images are small and mostly one program's: the interpreter takes milliseconds for each row of a
-program, however wide it is. Memory that no kernel writes is NaN.
+The images are small and mostly fit one program: the interpreter takes milliseconds for each row of
+a program, however wide it is. Memory that no kernel writes is NaN.
 """
 
 import itertools
@@ -9,7 +9,8 @@ import itertools
 import interpreted
 import pytest
 import torch
-from lamp_kernels.triton import tiling
+
+from lamp_kernels.backends.triton import tiling
 
 pytestmark = pytest.mark.cpu_only("interpreted on the CPU")
 
@@ -54,7 +55,7 @@ def test_dtypes(interpret, dtype, padding):
 
 
 def test_both_gradients_of_a_wide_window_in_float64(interpret):
-    """Each has a launch of its own."""
+    """Each gradient has its own launch."""
     terms = {"ssim": 1.0, "l1": 0.5}
     check(
         interpret, torch.float64, window_size=13, shape=(1, 1, 8, 9), grad=(True, True), terms=terms
@@ -109,7 +110,7 @@ def test_reductions(interpret, reduction):
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("weight", [None, (2, 1, 5, 9)])
 def test_map(interpret, padding, weight):
-    """Its backward has the upstream gradient as weight, of the map's own grid."""
+    """Its backward takes the upstream gradient as the weight, on the grid of the map."""
     check(
         interpret, shape=(2, 1, 5, 9), reduction="none", padding=padding, weight=weight,
         window_size=3, grad=(True, True),
@@ -155,7 +156,7 @@ def test_layouts(interpret, layouts, terms):
 
 
 def test_layouts_in_float64(interpret):
-    """Columns that are not side by side are copied."""
+    """Images whose columns are not adjacent are copied."""
     check(
         interpret, torch.float64, shape=(2, 2, 3, 5), layouts=("transposed", "channels_last"),
         window_size=3, grad=(True, True),
@@ -164,13 +165,13 @@ def test_layouts_in_float64(interpret):
 
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_seams_and_ragged_edges(interpret, padding):
-    """Programs whose last columns and rows lie outside of the image, and see one another's."""
+    """Programs whose last columns and rows lie outside the image, and which see each other's."""
     check(interpret, shape=(1, 1, 9, 11), padding=padding, tile=(8, 5), terms=TERMS["ssim and l1"])
 
 
 @pytest.mark.parametrize("padding", ["reflect", "valid"])
 def test_low_bands(interpret, padding):
-    """Lower than the window is high."""
+    """Bands lower than the window."""
     check(interpret, shape=(1, 1, 7, 7), padding=padding, tile=(8, 2))
 
 
@@ -179,7 +180,7 @@ def test_seams_of_a_map(interpret):
 
 
 def test_planes_in_groups(interpret):
-    """The h planes of two planes at a time, of five."""
+    """Five planes, with h planes for two at a time."""
     plane = 4 * tiling.h_elements(3, 7, 3, tiling.CUDA.across)
     check(
         interpret, shape=(1, 5, 3, 7), tile=(8, 3), scratch=2 * plane + 4, window_size=3,
@@ -192,7 +193,7 @@ def test_pointwise_of_any_shape(interpret, shape):
     check(interpret, shape=shape, terms=TERMS["mse and l1"], grad=(True, True))
 
 
-def test_pixels_that_32_bits_do_not_count(interpret):
+def test_more_pixels_than_32_bits_count(interpret):
     case = {"shape": (1, 2, 3, 700), "terms": TERMS["mse"], "weight": (1, 1, 3, 700)}
     assert max(interpret(interpreted.errors_of_wide_pixels, **case)) <= LIMITS[torch.float32]
 
@@ -230,7 +231,7 @@ def test_accuracy_beside_a_masked_defect(interpret, offset):
     check(interpret, limit=1e-5, **case)
 
 
-def test_equal_images_lose_exactly_nothing(interpret):
+def test_equal_images_have_a_loss_of_exactly_zero(interpret):
     assert interpret(interpreted.loss_of_equal_images) == (0.0, 0.0)
 
 
@@ -243,7 +244,7 @@ def test_nan_stays_in_its_windows(interpret, padding):
     assert interpret(interpreted.windows_that_see_nan, padding)
 
 
-def test_nothing_has_no_loss(interpret):
+def test_the_loss_of_nothing_is_zero(interpret):
     shapes = interpret(interpreted.losses_of_nothing)
     assert shapes == [[], [0], [0, 3, 9, 9], [], [0], [0, 5], [], [2], [2, 0]]
 

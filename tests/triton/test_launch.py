@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lamp_kernels.triton import tiling
+
+from lamp_kernels.backends.triton import tiling
 
 pytestmark = pytest.mark.cpu_only("binds launches on the CPU")
 
@@ -36,14 +37,14 @@ def launches(*cases, compiles=False):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_arguments_fit_the_kernels_that_they_are_compiled_to():
+def test_arguments_match_the_parameters_of_the_kernels():
     several = {"window_size": 3, "terms": ["ssim", "mse"]}
     found = launches(
         several, {**several, "own": True}, {"terms": ["mse"]}, {"scale": True}, compiles=True
     )
     assert [each["kernel"] for each in found] == [
-        *("plane_levels", "ssim_losses", "ssim_gradients", "batch_sum"),
-        *("plane_levels", "ssim_losses", "ssim_gradients", "image_sums"),
+        *("plane_shifts", "ssim_losses", "ssim_gradients", "batch_sum"),
+        *("plane_shifts", "ssim_losses", "ssim_gradients", "image_sums"),
         *("pixel_losses", "batch_sum", "scale_gradient"),
     ]
     with_factors = [each["kernel"] for each in found if "factors_ptr" in each["types"]]
@@ -64,7 +65,7 @@ CASES = {
 
 
 def test_scalars_have_their_types_and_sizes_compile_nothing_anew():
-    """Numbers are float64 on the way, and no integer is taken for a constant."""
+    """Numbers are passed as float64, and no integer becomes a constant."""
     sizes = ((2, 3, 17, 33), (1, 1, 32, 64), (16, 1, 48, 63))
     cases = [{**case, "shape": shape} for case in CASES.values() for shape in sizes]
     compiled = {}
@@ -84,14 +85,14 @@ def test_scalars_have_their_types_and_sizes_compile_nothing_anew():
         assert len(variants) == (2 if each_gradient_alone else 1), (name, kernel)
 
 
-def test_many_planes_are_on_the_one_axis_that_admits_them():
-    (levels, losses, *_) = launches({"shape": (70_000, 1, 3, 3), "window_size": 3})
-    assert levels["grid"] == 70_000
+def test_many_planes_are_on_the_grid_axis_that_allows_them():
+    (shifts, losses, *_) = launches({"shape": (70_000, 1, 3, 3), "window_size": 3})
+    assert shifts["grid"] == 70_000
     assert losses["grid"] == 70_000
 
 
 def test_the_planes_of_one_group_fill_the_device():
-    """Five planes of which four have room for their h planes at once: three, and then two."""
+    """Of five planes, the h planes of four fit at once: launch three, and then two."""
     shape = (5, 1, 1000, 4000)
     (_, *both, _) = launches({"shape": shape, "window_size": 11})
     per_plane = tiling.ssim_tiling(3, *shape[2:], 5, tiling.CUDA).per_plane
@@ -99,21 +100,21 @@ def test_the_planes_of_one_group_fill_the_device():
     assert [each["grid"] for each in both] == [n * per_plane for n in (3, 3, 2, 2)]
 
 
-ALIGNED_ELSEWISE = ({"weighted": True}, {"first": 1})
+UNALIGNED = ({"weighted": True}, {"first": 1})
 
 
-def test_aligned_pixels_are_told_to_the_compiler():
+def test_the_compiler_is_told_which_pixels_are_aligned():
     pixels = {"terms": ["mse"]}
     shapes = ((1, 1, 4, 12), (2, 3, 4, 8), (2, 3, 4, 7), (4, 1, 1, 16))
     cases = [{**pixels, "shape": shape} for shape in shapes]
-    cases += [{**pixels, "shape": (1, 1, 4, 8), **other} for other in ALIGNED_ELSEWISE]
+    cases += [{**pixels, "shape": (1, 1, 4, 8), **other} for other in UNALIGNED]
     found = [each for each in launches(*cases) if each["kernel"] == "pixel_losses"]
     told = [each["constants"]["aligned"] for each in found]
     assert told == ["True", "True", "False", "True", "False", "False"]
 
 
-def test_the_device_is_asked_for_what_it_has(interpret):
-    """A graphics device of AMD's has warps of 32 lanes, another of NVIDIA's a large cache."""
+def test_properties_come_from_the_device(interpret):
+    """An AMD graphics device has warps of 32 lanes; one of NVIDIA's has a large cache."""
     import interpreted
 
     found = interpret(interpreted.devices)

@@ -1,4 +1,4 @@
-"""The Triton operators as PyTorch sees them, and which backend is chosen with them."""
+"""The Triton operators as PyTorch sees them, and the choice of this backend."""
 
 import subprocess
 import sys
@@ -8,13 +8,16 @@ import pytest
 import torch
 from bad_factors import BAD_FACTORS
 
-from lamp_kernels import backends, functional, native, ops, triton
+from lamp_kernels import autograd, backends, functional
+from lamp_kernels.backends import triton
 
 pytestmark = pytest.mark.cpu_only("interpreted on the CPU, or about the choice")
 
+NATIVE_MISSING = backends.BACKENDS["native"].unavailable_reason()
 
-@pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
-@pytest.mark.parametrize("name", ["image_losses", "loss_map", "once"])
+
+@pytest.mark.skipif(NATIVE_MISSING is not None, reason=str(NATIVE_MISSING))
+@pytest.mark.parametrize("name", ["image_losses", "loss_map", "block_double_backward"])
 def test_schemas_are_the_native_ones(name):
     ours = getattr(torch.ops.lamp_kernels_triton, name).default._schema
     theirs = getattr(torch.ops.lamp_kernels, name).default._schema
@@ -51,6 +54,18 @@ def test_sums_over_images_and_the_batch(interpret, shape, metrics, dtype):
     assert interpret(interpreted.sums_agree, shape, metrics, dtype) <= limit
 
 
+@pytest.mark.parametrize(
+    ("shape", "metrics"),
+    [
+        ((2, 1, 3, 5), ("ssim", "mse", "l1")),
+        ((2, 1, 3, 5), ("mse", "l1")),
+        ((0, 1, 3, 5), ("mse", "l1")),
+    ],
+)
+def test_factors_of_many_terms_are_in_memory(interpret, shape, metrics):
+    assert interpret(interpreted.factors_in_memory, shape, metrics)
+
+
 BAD = {
     "three dimensions": {"x": torch.rand(3, 9, 10), "y": torch.rand(3, 9, 10)},
     "another height": {"y": torch.rand(2, 3, 1, 10)},
@@ -65,10 +80,20 @@ BAD = {
     "padding same": {"padding": "same"},
     "too small": {"x": torch.rand(2, 3, 1, 10), "y": torch.rand(2, 3, 1, 10)},
     **BAD_FACTORS,
-    "no term": {"metrics": (), "factors": torch.rand(2, 0)},
+    "no term": {"metrics": "", "metric_parameters": (), "factors": torch.rand(2, 0)},
+    "unknown metric": {"metrics": "huber"},
+    "metrics in another order": {
+        "metrics": "mse+ssim",
+        "metric_parameters": (0.0, 0.0),
+        "factors": torch.rand(2, 2),
+    },
+    "a metric parameter too many": {"metric_parameters": (0.0, 0.0)},
+    "unknown amplification": {"amplification": "square"},
+    "no eps": {"amplification_parameters": ()},
     "weight on the grid of one of two terms": {
         "weight": torch.rand(2, 1, 7, 8),
-        "metrics": ("ssim", "mse"),
+        "metrics": "ssim+mse",
+        "metric_parameters": (0.0, 0.0),
         "factors": torch.rand(2, 2),
         "padding": "valid",
     },
@@ -81,7 +106,7 @@ def test_a_bad_call_raises(interpret, change):
 
 
 def test_a_second_derivative_is_an_error(interpret):
-    assert interpret(interpreted.second_derivative) == ops.NO_SECOND_DERIVATIVE
+    assert interpret(interpreted.second_derivative) == autograd.NO_SECOND_DERIVATIVE
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -113,19 +138,20 @@ def test_a_bad_call_to_scale_raises(interpret, gradient, factor, message):
 
 
 def test_backward_on_a_gpu_scales_by_the_operator(monkeypatch):
-    """Where there is no GPU: what the derivative hands to it."""
+    """Without a GPU: what the derivative passes to the operator."""
 
     class OnCuda(torch.Tensor):
         is_cuda = True
 
-    assert triton._operators.scale is torch.ops.lamp_kernels_triton.scale_.default
+    operators = backends.BACKENDS["triton"].operators
+    assert operators.scale is torch.ops.lamp_kernels_triton.scale_.default
     given = []
-    operators = triton._operators._replace(scale=lambda *tensors: given.append(tensors))
-    monkeypatch.setattr(ops, "Tensor", OnCuda)  # that its gradient is an ordinary tensor
+    operators = operators._replace(scale=lambda *tensors: given.append(tensors))
+    monkeypatch.setattr(autograd, "Tensor", OnCuda)  # so that its gradient is an ordinary tensor
     image = torch.rand(2, 1, 3, 4)
     gradient, factor = image.clone().as_subclass(OnCuda), torch.tensor([1.0, 3.0])
     with torch.no_grad():
-        results = ops._results(
+        results = autograd._results(
             operators, [gradient, image], factor, image, image, factor, [True, False]
         )
     assert given[0][0] is gradient
@@ -133,24 +159,26 @@ def test_backward_on_a_gpu_scales_by_the_operator(monkeypatch):
     assert results[0] is gradient
 
 
-def test_a_compiled_graph_gives_the_same(interpret):
+def test_a_compiled_graph_gives_the_same_result(interpret):
     assert interpret(interpreted.compiled_agrees)
 
 
 # ---- The choice ----------------------------------------------------------------------------------
 
 
-def test_the_interpreter_is_used_where_it_is_asked_for(interpret):
+def test_the_interpreter_runs_on_request(interpret):
     said = interpret(interpreted.chosen)
-    assert said["asked"] == "triton"
+    assert said["requested"] == "triton"
     assert said["automatic"] != "triton"
-    assert "window_size=17" in said["wide"]
+    assert "window_size=17" in said["large window"]
     assert "interpreted (TRITON_INTERPRET)" in said["report"]
 
 
 def test_a_cpu_tensor_without_the_interpreter_is_an_error():
     image = torch.rand(1, 1, 16, 16)
-    with pytest.raises(ValueError, match=r"backend='triton' cannot serve this input: .*INTERPRET"):
+    with pytest.raises(
+        ValueError, match=r"backend='triton' does not support this input: .*INTERPRET"
+    ):
         functional.amplified_ssim_loss(image, image, backend="triton")
 
 

@@ -4,7 +4,8 @@ import itertools
 import math
 
 import pytest
-from lamp_kernels.triton import tiling
+
+from lamp_kernels.backends.triton import tiling
 
 DEVICES = (
     tiling.CUDA,
@@ -29,14 +30,14 @@ def test_every_pixel_is_in_one_tile(device):
 
 
 @pytest.mark.parametrize("device", [tiling.CUDA, tiling.HIP])
-def test_no_band_is_mostly_seam_where_there_is_work_for_all(device):
+def test_bands_are_high_where_there_is_work_for_every_multiprocessor(device):
     for height, radius in itertools.product(SIDES, (1, 5, 7)):
         tiles = tiling.ssim_tiling(3000, height, 256, radius, device)
         assert tiles.band_height >= min(4 * radius, height)
 
 
-def test_a_small_batch_takes_low_bands_rather_than_leave_the_device_idle():
-    """64 planes of 28 x 28, a warp each, would leave half of an H100's multiprocessors idle."""
+def test_a_small_batch_gets_low_bands_to_fill_the_device():
+    """One warp per plane, 64 planes of 28 x 28 would leave half of an H100 idle."""
     device = tiling.CUDA._replace(multiprocessors=132)
     tiles = tiling.ssim_tiling(64, 28, 28, 5, device)
     assert 64 * tiles.per_plane >= 2 * device.multiprocessors
@@ -86,7 +87,7 @@ def test_a_tiling_is_found_once():
     assert tiling.ssim_tiling(*arguments) is tiling.ssim_tiling(*arguments)
 
 
-def test_each_kernel_is_cut_for_the_warps_that_its_registers_admit():
+def test_each_kernel_is_tiled_for_the_warps_that_fit_its_registers():
     device = tiling.CUDA._replace(multiprocessors=132)
     losses, gradients = tiling.ssim_tilings(3, 1080, 1920, 5, device)
     others = device._replace(warps_at_once=device.gradient_warps)
@@ -95,7 +96,7 @@ def test_each_kernel_is_cut_for_the_warps_that_its_registers_admit():
     assert losses != gradients
 
 
-def test_one_column_a_lane_keeps_the_lanes():
+def test_one_column_per_lane_keeps_the_number_of_lanes():
     for device, call in itertools.product(DEVICES, [(False, 5, 1), (True, 7, 2)]):
         one = tiling.for_call(device, *call)
         assert (one.across, one.lanes) == (1, device.lanes)

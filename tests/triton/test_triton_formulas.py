@@ -1,6 +1,6 @@
-"""lamp_kernels/triton/formulas.py against the reference, number by number, at edge values too.
+"""The Triton backend's formulas.py against the reference, number by number, with edge values.
 
-tests/test_formulas.py does the same with csrc/formulas.h.
+tests/test_formulas.py does the same for csrc/formulas.h.
 """
 
 import math
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lamp_kernels import reference
+from lamp_kernels.spec import METRICS
 
 pytestmark = pytest.mark.cpu_only("interpreted on the CPU")
 
@@ -47,9 +48,10 @@ def test_amplify(interpret, dtype, eps):
     around = [torch.nextafter(knee, torch.tensor(to, dtype=dtype)) for to in (0.0, 2.0)]
     fixed = [0.0, 1e-40, 1e-30, 1e-8, 1e-3, 0.1, 0.4, 1.0, 2.0, 1e30, INF]
     loss = torch.stack([*torch.tensor(fixed, dtype=dtype), knee, *around])
-    value, slope = interpret(interpreted.formula, "amplify", loss[None], (1.0 - eps, 1.0 / eps))
+    constants = interpret(interpreted.amplification_constants, "log", (eps,))
+    value, slope = interpret(interpreted.formula, "amplify", loss[None], constants)
     leaf = loss.double().requires_grad_()
-    expected = reference.amplify(leaf, "log", eps)
+    expected = reference.amplify_log(leaf, eps)
     (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
     # The kernel's knee is the number nearest to 1 - eps: a change of second order of the value.
     resolution = torch.finfo(dtype).eps
@@ -66,7 +68,7 @@ def test_amplify(interpret, dtype, eps):
 @pytest.mark.parametrize("name", ["amplify", "unamplified"])
 def test_amplify_keeps_nan(interpret, name):
     loss = torch.tensor([[NAN, -NAN]])
-    value, slope = interpret(interpreted.formula, name, loss, (0.99, 100.0))
+    value, slope = interpret(interpreted.formula, name, loss, (0.99, 100.0, 0.0))
     assert value.isnan().all()
     assert slope.isnan().all() == (name == "amplify")  # else the slope is 1 whatever the loss
 
@@ -78,7 +80,7 @@ def test_pointwise(interpret, dtype, metric):
     d = torch.tensor([*some, *(-value for value in some)], dtype=dtype)
     loss, slope = interpret(interpreted.formula, metric, d[None])
     leaf = d.clone().requires_grad_()
-    expected = getattr(reference, metric)(leaf, torch.zeros_like(leaf), 1.0)
+    expected = getattr(reference, metric)(leaf)
     (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
     assert torch.equal(loss, expected.detach())
     assert torch.equal(slope, expected_slope)
@@ -86,11 +88,31 @@ def test_pointwise(interpret, dtype, metric):
         assert result.isnan().all()
 
 
-CONSTANTS = (1e-4, 9e-4, 0.5, 0.1, 0.9)  # c1, c2, a, the levels of d and s
+def test_pointwise_terms_have_their_own_factors(interpret):
+    d = torch.linspace(-1.0, 1.0, 9)
+    squared, absolute, value, slope = interpret(
+        interpreted.formula, "two_terms", d[None], (3.0, 0.5)
+    )
+    assert torch.equal(squared, d.square())
+    assert torch.equal(absolute, d.abs())
+    torch.testing.assert_close(value, 3.0 * d.square() + 0.5 * d.abs())
+    torch.testing.assert_close(slope, 6.0 * d + 0.5 * d.sign())
+
+
+@pytest.mark.parametrize("metrics", ["mse", "ssim+l1", "ssim+mse+l1"])
+def test_a_bit_mask_stands_for_the_terms(interpret, metrics):
+    names = metrics.split("+")
+    mask, count, indices = interpret(interpreted.bit_mask, metrics)
+    assert mask == sum(1 << METRICS.index(name) for name in names)
+    assert count == len(names)
+    assert indices == [*range(len(names))]
+
+
+CONSTANTS = (1e-4, 9e-4, 0.5, 0.1, 0.9)  # c1, c2, ssim_scale, the shifts of d and s
 
 
 def moments(dtype, brightness, apart):
-    """(4, n): of d and s about their levels, of many pixels."""
+    """(4, n): of d and s minus their shifts, of many pixels."""
     generator = torch.Generator().manual_seed(1)
     y = brightness * torch.rand(50, 9, generator=generator, dtype=torch.float64)
     x = y + apart * torch.randn(50, 9, generator=generator, dtype=torch.float64)
@@ -101,17 +123,17 @@ def moments(dtype, brightness, apart):
 @pytest.mark.parametrize(("brightness", "apart"), [(1.0, 1e-2), (1.0, 0.5), (1e-3, 1e-3)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_ssim(interpret, dtype, brightness, apart):
-    """The loss, and its derivative by the moments, which the adjoint is with levels of 0."""
+    """The loss, and its derivative by the moments: the adjoint with shifts of 0."""
     given = moments(dtype, brightness, apart)
     loss, *adjoint = interpret(interpreted.formula, "ssim", given, CONSTANTS)
     leaf = given.double().requires_grad_()
     mean_d, mean_s, square_d, square_s = leaf.unbind(0)
-    c1, c2, a, level_d, level_s = CONSTANTS
-    mu_d, mu_s = mean_d + level_d, mean_s + level_s
+    c1, c2, ssim_scale, shift_d, shift_s = CONSTANTS
+    mu_d, mu_s = mean_d + shift_d, mean_s + shift_s
     var_d, var_s = square_d - mean_d.square(), square_s - mean_s.square()
     p = mu_d.square() / ((mu_d.square() + mu_s.square()) / 2 + c1)
     q = var_d / ((var_d + var_s) / 2 + c2)
-    expected = a * (p + q - p * q)
+    expected = ssim_scale * (p + q - p * q)
     (gradient,) = torch.autograd.grad(expected.sum(), leaf)
     limit = 1e-11 if dtype == torch.float64 else 2e-3 if brightness < 0.1 else 1e-4
     torch.testing.assert_close(loss.double(), expected.detach(), rtol=limit, atol=0.0)

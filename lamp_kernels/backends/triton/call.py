@@ -18,6 +18,7 @@ from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, numbers_beside
 
 MEANS: tuple[MeanOver, ...] = get_args(MeanOver)
 TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
+SHARED_SLOTS = 3  # how many shared factors the kernels take as numbers
 
 # As the kernels take them: a tensor (N, terms), or (terms,) for a map; or None and numbers.
 Factors = tuple[Tensor | None, float, float, float]
@@ -88,21 +89,21 @@ def shared_factors(
 ) -> Factors:
     """Factors that all images share, as the kernels take them.
 
-    As numbers, so that no kernel has to write them to memory first; as a tensor only if there are
-    more terms than the kernels have arguments for.
+    As numbers, so that no kernel has to write them to memory first; as a tensor only for more terms
+    than the kernels have arguments for.
     """
     terms = call.spec.terms
     check(
         len(coefficients) == terms,
-        "expected a coefficient for each term where there are no factors",
+        "expected a coefficient for each term, or factors",
     )
     over = next((known for known in MEANS if known == mean_over), None)
     if over is None:
-        raise RuntimeError(f"unknown mean over {mean_over}")
+        raise RuntimeError(f"mean_over must be one of {', '.join(MEANS)}, got {mean_over!r}")
     shape = input.shape
     grids = [call.grid(shape), *[shape] * (terms - 1)]
     shared = SharedFactors(tuple(coefficients), over).divided(grids)
-    if terms > len(NOT_SHARED):
+    if terms > SHARED_SLOTS:
         row = numbers_beside(input, shared, call.dtype)
         return (row.repeat(max(shape[0], 1), 1), *NOT_SHARED)
     first, second, third, *_ = (*shared, *NOT_SHARED)

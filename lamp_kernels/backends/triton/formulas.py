@@ -4,9 +4,12 @@ Arguments are scalars or blocks, all of one dtype: float32 or float64. Where a f
 header returns a struct, the one here returns a tuple of its members, in the same order.
 tests/triton/test_triton_formulas.py checks these functions against the reference.
 
-A new pointwise metric takes a function here, a constant and a branch in `pointwise_loss`; a new
-amplification takes a branch in `amplify` and one in `amplification_constants`. No kernel and no
-launch changes.
+To add a pointwise metric, add its formula, a constant and a branch in `pointwise_loss`. To add an
+amplification, add a branch in `amplify` and one in `amplification_constants`. Kernels and launches
+stay as they are.
+
+A metric's parameter is a constant of the kernel, because an argument would cost every launch of
+every loss: a new value compiles the kernels again. The numbers of an amplification are arguments.
 """
 
 from collections.abc import Sequence
@@ -16,8 +19,8 @@ import triton.language as tl
 
 from lamp_kernels.spec import METRICS
 
-# A metric is known to the kernels by its place in METRICS, and the terms of a loss by a bit mask of
-# these: bit 0 is SSIM, the only one with a window.
+# Kernels identify a metric by its index in METRICS, and the terms of a loss by a bit mask of these
+# indices: bit 0 is SSIM, the only metric with a window.
 METRIC_COUNT = tl.constexpr(len(METRICS))
 MSE = tl.constexpr(METRICS.index("mse"))
 L1 = tl.constexpr(METRICS.index("l1"))
@@ -26,7 +29,7 @@ CHARBONNIER = tl.constexpr(METRICS.index("charbonnier"))
 
 @triton.constexpr_function
 def term_count(metrics):
-    """How many terms the bit mask `metrics` has."""
+    """The number of terms in the bit mask `metrics`."""
     return metrics.bit_count()
 
 
@@ -73,7 +76,7 @@ def at_most(value, most):
 
 @triton.jit
 def minus_log1p_minus(loss, inverse):
-    """-log1p(-loss) for 0 <= loss < 1, accurate to the last digits down to the smallest loss.
+    """-log1p(-loss) for loss < 1, accurate to the last digits down to the smallest loss.
 
     1. u = 1 - loss is rounded. The rounding error is exactly (1 - u) - loss, so to first order
        log(1 - loss) = log(u) + ((1 - u) - loss)/u; the second order is below rounding.
@@ -104,6 +107,40 @@ def minus_log1p_minus(loss, inverse):
     return -(k.to(loss.dtype) * 0.693147180559945309 + (log_m + lost))
 
 
+@triton.jit
+def scaled_expm1(y, scale):
+    """scale (exp(y) - 1) for y >= 0, accurate to the last digits down to the smallest y.
+
+    1. y = k log(2) + r, |r| <= log(2)/2, k by rounding.
+    2. exp(r) - 1 by its series, r + r^2/2! + ... + r^n/n!.
+    3. s = scale 2^k; the result is s (exp(r) - 1) + (s - scale). 2^k comes as two factors, because
+       it may overflow where s does not.
+    """
+    use_double: tl.constexpr = y.dtype == tl.float64
+    # The last power that full precision takes: the first term left out is 2e-8 r in float32,
+    # 4e-18 r in float64.
+    last: tl.constexpr = 13 if use_double else 7
+    mantissa: tl.constexpr = 52 if use_double else 23
+    bits: tl.constexpr = tl.int64 if use_double else tl.int32
+    bias: tl.constexpr = 1023 if use_double else 127
+    # log(2) in two parts; the first has few digits, so its product with k is exact.
+    log2_high: tl.constexpr = 0.6931471803691238 if use_double else 0.693359375
+    log2_low: tl.constexpr = 1.9082149292705877e-10 if use_double else -2.12194440e-4
+    most: tl.constexpr = 1418.0 if use_double else 176.0  # beyond that, 2^k exceeds every scale
+    bounded = at_most(y, most)
+    k = tl.floor(bounded * 1.44269504088896341 + 0.5)
+    r = (bounded - k * log2_high) - k * log2_low
+    series = tl.full(y.shape, 1.0, y.dtype)  # 1 + r/2 (1 + r/3 (1 + ...)), from the inside
+    for n in tl.static_range(2, last + 1):
+        series = 1.0 + series * r * (1.0 / (last + 2 - n))
+    exponent = k.to(bits)
+    half = exponent >> 1
+    s = scale * ((half + bias) << mantissa).to(y.dtype, bitcast=True)
+    s *= ((exponent - half + bias) << mantissa).to(y.dtype, bitcast=True)
+    above = s - scale  # infinite where the result is
+    return tl.where(above - above == 0.0, s * (r * series) + above, above)
+
+
 def amplification_constants(
     amplification: str, parameters: Sequence[float]
 ) -> tuple[float, float, float]:
@@ -111,6 +148,9 @@ def amplification_constants(
     if amplification == "log":
         (eps,) = parameters
         return 1.0 - eps, 1.0 / eps, 0.0
+    if amplification == "power":
+        gamma, delta = parameters
+        return gamma, 1.0 / delta, delta**gamma
     return 0.0, 0.0, 0.0
 
 
@@ -125,6 +165,15 @@ def amplify(loss, amplification: tl.constexpr, constants):
         inverse = reciprocal(1.0 - below)
         value = above * steepest + minus_log1p_minus(below, inverse)
         slope = tl.where(loss > knee, steepest, inverse)  # NaN is not above the knee
+    elif amplification == "power":
+        gamma = constants[0]
+        inverse_delta = constants[1]
+        scale = constants[2]
+        z = loss * inverse_delta
+        inverse = reciprocal(1.0 + z)
+        value = scaled_expm1(-gamma * minus_log1p_minus(-z, inverse), scale)
+        slope = gamma * inverse_delta * (value + scale) * inverse
+        value = tl.where(z - z == 0.0, value, z)
     else:
         tl.static_assert(amplification == "none")
         value = loss

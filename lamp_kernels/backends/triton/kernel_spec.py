@@ -19,10 +19,10 @@ BORDERS = {
 
 
 class KernelSpec(NamedTuple):
-    """What a `FlatSpec` becomes."""
+    """A checked `FlatSpec`, translated."""
 
     metrics: int  # bit m: the loss has the term METRICS[m]
-    metric_parameters: tuple[float, ...]  # one per term
+    metric_parameters: tuple[float, ...]  # one per term; a new value compiles the kernels again
     terms: int
     scale: float  # 1/data_range
     c1: float
@@ -46,18 +46,21 @@ class KernelSpec(NamedTuple):
 @lru_cache(maxsize=256)
 def kernel_spec(spec: FlatSpec) -> KernelSpec:
     """What the kernels take for this spec, or a RuntimeError if they cannot compute it."""
-    names = spec.metrics.split("+")
-    metrics = sum(1 << METRICS.index(metric) for metric in METRICS if metric in names)
-    if "+".join(metric for metric in METRICS if metric in names) != spec.metrics:
+    names = [metric for metric in METRICS if metric in spec.metrics.split("+")]
+    if not names or "+".join(names) != spec.metrics:
         raise RuntimeError(f"expected metrics among {'+'.join(METRICS)}, got {spec.metrics!r}")
+    metrics = sum(1 << METRICS.index(metric) for metric in names)
     if len(spec.metric_parameters) != len(names):
         raise RuntimeError("expected a parameter for each metric")
     padding = next((known for known in PADDINGS if known == spec.padding), None)
     if padding is None:
-        raise RuntimeError(f"unknown padding {spec.padding}")
+        raise RuntimeError(f"padding must be one of {', '.join(PADDINGS)}, got {spec.padding!r}")
     options = AMPLIFICATIONS.get(spec.amplification)  # type: ignore[call-overload]
     if options is None or len(options) != len(spec.amplification_parameters):
-        raise RuntimeError(f"unknown amplification {spec.amplification}, or not its parameters")
+        raise RuntimeError(
+            "expected a known amplification and its parameters, "
+            f"got {spec.amplification!r} and {spec.amplification_parameters}"
+        )
     has_ssim = metrics & 1 == 1
     if has_ssim and spec.window_size not in WINDOW_SIZES:
         raise RuntimeError(f"expected an odd window size from 3 to {WINDOW_SIZES[-1]}")

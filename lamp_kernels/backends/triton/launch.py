@@ -325,7 +325,7 @@ def _sums(call: Call, partial: Tensor, factors: Factors, batch: int, sums: str) 
             warps=8,
         )  # fmt: skip
         return losses
-    check(sums in ("terms", "images"), f"unknown sums {sums}")
+    check(sums in ("terms", "images"), f"sums must be terms, images or batch, got {sums!r}")
     per_term = sums == "terms"
     losses = partial.new_empty((batch, terms) if per_term else (batch,), dtype=call.dtype)
     if batch:

@@ -22,7 +22,7 @@ class Device(NamedTuple):
         return self.lanes * self.across
 
 
-# Memory for h planes; the times are predictions of bench/static_analysis/triton.py's model. On A100 and H100
+# Memory for h planes; the times are predictions of bench/static_analysis. On A100 and H100
 # instructions limit the speed even when the h planes go through DRAM, so larger groups of planes
 # win: they allow higher bands and full rounds. (5, 5, 1080, 1920) on an H100, one gradient: 1.60 ms
 # in groups of 64 MiB, 1.48 in groups of 192 MiB, 1.43 all at once.
@@ -111,8 +111,8 @@ def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Devic
 
     A program walks through the rows of its band and 2 radius more. For each row the warps of a
     scheduler take turns, one unit of time each, and then wait for memory, about half a unit by the
-    model of bench/static_analysis/triton.py. Programs run in rounds of as many as the device holds; the busiest
-    multiprocessor determines the time.
+    model of bench/static_analysis/triton.py. Programs run in rounds of as many as the device
+    holds; the busiest multiprocessor determines the time.
     """
     strips = -(-width // device.block)
 
