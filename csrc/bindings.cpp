@@ -1,4 +1,5 @@
-// The operators' CPU kernels. Python (lamp_kernels/ops.py) adds what autograd and the compiler need.
+// Registers the operators and their CPU kernels. lamp_kernels/ops.py adds autograd formulas and
+// fake kernels.
 
 #include "cpu/launch.h"
 #include "operators.h"
@@ -25,7 +26,7 @@ struct Cpu {
   }
 };
 
-// `factor` itself: Python registers its derivative, which raises.
+// Returns a copy of `factor`. Python registers the operator's derivative, which raises.
 Tensor block_double_backward(const Tensor& factor, const Tensor&, const Tensor&, const Tensor&) {
   return torch::stable::clone(factor);
 }

@@ -1,14 +1,16 @@
-// The operators: their schemas, and their way from tensors to what a kernel is told, the same for
-// every device. LibTorch's stable ABI of release 2.10 and nothing else: one library for every later
-// release.
+// The operators' schemas, and the conversion of their arguments from tensors to kernel parameters,
+// shared by all devices. Uses only LibTorch's stable ABI of release 2.10, so that one library works
+// with every later release.
 //
-// The checks here guard memory against a direct call; Python raises the errors that users see.
+// The checks here only protect memory when an operator is called directly. Python validates the
+// arguments first and raises the errors that users see.
 //
-// A Device has
+// A Device provides
 //   static bool has(const Tensor&);
 //   static void run(Params&, const Tensor& like, bool use_double, void* scaled_sums, Sums sums);
-// which computes what `p` says and writes factors * sums to `scaled_sums` unless that is null, added up
-// as `sums` says. `use_double`: in float64, else in float32.
+// run() executes the kernels for the given Params. Unless `scaled_sums` is null, it also writes
+// factors * sums there, added up as `sums` says. It computes in float64 if `use_double`, else in
+// float32.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -33,8 +35,8 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// The description of a loss as the operators take it: type, type in the schema, name. What
-// lamp_kernels/ops.py calls FlatSpec, in its order.
+// The fields that describe a loss in an operator's argument list, each as (C++ type, schema type,
+// name). Same fields and order as FlatSpec in lamp_kernels/ops.py.
 #define LAMP_SPEC(FIELD)                                   \
   FIELD(std::string, "str", metrics)                       \
   FIELD(std::vector<double>, "float[]", metric_parameters) \
@@ -57,23 +59,27 @@ struct Spec {
   LAMP_SPEC(LAMP_MEMBER)
 };
 
-// losses: the sum over the grid of factor * weight * A(L), of each image and term (N, T), summed over
-// the terms (N,), or over all (): sums = "terms", "images" or "batch". And the gradients of the sum of
-// that, empty where not asked for.
-// factors: (N, T), or none where all images share them; then these are the T coefficients, each over
-// how many values its term's grid has in an image or in the batch: mean_over = "image", "batch" or
-// "nothing". No memory has to be filled with them, and of no size does a graph hold a constant. A sum
-// over the batch takes no other.
+// Returns (losses, input gradient, target gradient).
+//
+// losses: the sum over the grid of factor * weight * A(L), per image and term (N, T), summed over
+// the terms (N,), or summed over everything (), for sums = "terms", "images" or "batch". The
+// gradients are those of the sum of all losses; a gradient that was not requested is empty.
+//
+// factors: (N, T), or None if all images share the same factors. The shared factor of a term is its
+// coefficient, divided by the number of values in the term's grid, per image or over the whole
+// batch, if mean_over = "image" or "batch", and not divided if mean_over = "nothing". Shared
+// factors need no tensor to fill, and no graph bakes in a constant that depends on the size. A sum
+// over the batch requires shared factors.
 constexpr char kImageLossesSchema[] =
     "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor? factors, "
     "float[] coefficients, str mean_over, str sums, bool input_gradient, "
     "bool target_gradient" LAMP_SPEC_SCHEMA ") -> (Tensor, Tensor, Tensor)";
-// On the loss's grid: the sum over terms of coefficients * A(L).
+// Returns the sum over the terms of coefficients * A(L), at each position of the loss's grid.
 constexpr char kLossMapSchema[] =
     "loss_map(Tensor input, Tensor target, Tensor coefficients" LAMP_SPEC_SCHEMA ") -> Tensor";
 
-// What a library was compiled for. Kernels take their arguments by place: those of another build
-// would read them as something else.
+// The schemas that a library was compiled with. Kernels receive their arguments by position, so
+// kernels from another build could misread them.
 inline std::string schemas() { return std::string(kImageLossesSchema) + kLossMapSchema; }
 
 inline Dtype dtype_of(const Tensor& t) {
@@ -82,11 +88,11 @@ inline Dtype dtype_of(const Tensor& t) {
     case ScalarType::Double: return Dtype::float64;
     case ScalarType::Half: return Dtype::float16;
     case ScalarType::BFloat16: return Dtype::bfloat16;
-    default: STD_TORCH_CHECK(false, "expected float16, bfloat16, float32 or float64");
+    default: STD_TORCH_CHECK(false, "dtype must be float16, bfloat16, float32 or float64");
   }
 }
 
-// float64 where one of the images is, else float32.
+// The compute type: float64 if either image is float64, else float32.
 inline ScalarType computed_in(const Tensor& input, const Tensor& target) {
   const bool use_double =
       input.scalar_type() == ScalarType::Double || target.scalar_type() == ScalarType::Double;
@@ -101,7 +107,8 @@ inline TensorView view_of(const Tensor& t) {
   return {t.mutable_data_ptr(), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
 }
 
-// As Tensor::is_contiguous(memory_format=channels_last): strides of single elements do not count.
+// Like Tensor.is_contiguous(memory_format=torch.channels_last): strides of dimensions of size 1 are
+// ignored.
 inline bool is_channels_last(const Tensor& t) {
   if (t.is_contiguous() || t.numel() == 0) return false;
   int64_t expected = 1;
@@ -112,7 +119,7 @@ inline bool is_channels_last(const Tensor& t) {
   return true;
 }
 
-// Uninitialised, in the memory format of `like`, which the fake kernel repeats.
+// An uninitialized tensor in the memory format of `like`. The fake kernel applies the same rule.
 inline Tensor empty_in_format_of(const Tensor& like, const std::array<int64_t, 4>& sizes,
                                  ScalarType dtype) {
   return torch::stable::empty(
@@ -124,56 +131,68 @@ template <size_t size>
 int index_of(const std::string& name, const char* const (&names)[size], const char* what) {
   for (size_t i = 0; i < size; ++i)
     if (name == names[i]) return int(i);
-  STD_TORCH_CHECK(false, "unknown ", what, " ", name);
+  STD_TORCH_CHECK(false, "unknown ", what, ": ", name);
 }
 
-// "ssim+mse", in the order of the metrics, and a parameter for each.
+// Parses a spec such as "ssim+mse": metrics in the order of the enum, with one parameter each.
 inline void parse_terms(const Spec& spec, Params& p) {
   int last = -1;
   size_t term = 0;
   for (size_t begin = 0; begin <= spec.metrics.size(); ++term) {
     const size_t end = std::min(spec.metrics.find('+', begin), spec.metrics.size());
     const int m = index_of(spec.metrics.substr(begin, end - begin), kMetricNames, "metric");
-    STD_TORCH_CHECK(m > last, "expected each metric once, in their order");
-    STD_TORCH_CHECK(term < spec.metric_parameters.size(), "expected a parameter for each metric");
+    STD_TORCH_CHECK(m > last, "metrics must be unique and in the order of the Metric enum, got ",
+                    spec.metrics);
+    STD_TORCH_CHECK(term < spec.metric_parameters.size(),
+                    "metric_parameters must have one element per metric, got ",
+                    spec.metric_parameters.size(), " for ", spec.metrics);
     p.terms.set(Metric(m));
     p.metric_parameters[m] = spec.metric_parameters[term];
     last = m;
     begin = end + 1;
   }
-  STD_TORCH_CHECK(term == spec.metric_parameters.size(), "expected a parameter for each metric");
+  STD_TORCH_CHECK(term == spec.metric_parameters.size(),
+                  "metric_parameters must have one element per metric, got ",
+                  spec.metric_parameters.size(), " for ", spec.metrics);
 }
 
 inline void parse_amplification(const Spec& spec, Params& p) {
   p.amplify = Amplify(index_of(spec.amplification, kAmplifyNames, "amplification"));
   STD_TORCH_CHECK(spec.amplification_parameters.size() <= kMaxAmplifyParameters,
-                  "expected fewer parameters of the amplification");
+                  "amplification_parameters must have at most ", kMaxAmplifyParameters,
+                  " elements, got ", spec.amplification_parameters.size());
   std::copy(spec.amplification_parameters.begin(), spec.amplification_parameters.end(),
             p.amplify_parameters);
 }
 
 inline Params params_of(const Tensor& input, const Tensor& target, const Spec& spec) {
-  STD_TORCH_CHECK(input.dim() == 4 && target.dim() == 4, "expected tensors (N, C, H, W)");
+  STD_TORCH_CHECK(input.dim() == 4 && target.dim() == 4,
+                  "input and target must be 4-D (N, C, H, W), got ", input.dim(), "-D and ",
+                  target.dim(), "-D");
   Params p{};
   p.batch = input.size(0);
   p.channels = input.size(1);
   p.height = input.size(2);
   p.width = input.size(3);
   for (int dim = 0; dim < 4; ++dim)
-    STD_TORCH_CHECK(input.size(dim) == target.size(dim), "input and target differ in shape");
+    STD_TORCH_CHECK(input.size(dim) == target.size(dim),
+                    "input and target must have the same shape, got sizes ", input.size(dim),
+                    " and ", target.size(dim), " in dimension ", dim);
   parse_terms(spec, p);
   parse_amplification(spec, p);
   p.scale = 1.0 / spec.data_range;
   if (p.ssim()) {
     STD_TORCH_CHECK(spec.window_size % 2 == 1 && spec.window_size >= 3 &&
                         spec.window_size <= 2 * kMaxRadius + 1,
-                    "expected an odd window of 3 to ", 2 * kMaxRadius + 1);
+                    "window_size must be odd and from 3 to ", 2 * kMaxRadius + 1, ", got ",
+                    spec.window_size);
     p.radius = int(spec.window_size / 2);
     p.border = Border(index_of(spec.padding, kBorderNames, "padding"));
     const int64_t least = p.border == Border::valid     ? spec.window_size
                           : p.border == Border::reflect ? p.radius + 1
                                                         : 1;
-    STD_TORCH_CHECK(p.height >= least && p.width >= least, "the image is too small for the window");
+    STD_TORCH_CHECK(p.height >= least && p.width >= least, "height and width must be at least ",
+                    least, " for this window_size and padding, got ", p.height, " and ", p.width);
     gaussian_taps(p.radius, spec.sigma, p.taps);
     p.c1 = spec.k1 * spec.k1;
     p.c2 = spec.k2 * spec.k2;
@@ -184,10 +203,10 @@ inline Params params_of(const Tensor& input, const Tensor& target, const Spec& s
   return p;
 }
 
-// A weight broadcasts to the image, or to the grid of a "valid" SSIM.
+// A weight broadcasts to the image, or to the smaller grid of SSIM with "valid" padding.
 inline ConstTensorView weight_of(const Tensor& weight, const Params& p, ScalarType dtype) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.scalar_type() == dtype,
-                  "expected a weight of four dimensions in the type computed in");
+                  "weight must be 4-D and have the compute type as its dtype");
   ConstTensorView s = const_view_of(weight);
   const int64_t image[] = {p.batch, p.channels, p.height, p.width};
   const int64_t origin = p.ssim() ? p.first_row() : 0;
@@ -196,28 +215,30 @@ inline ConstTensorView weight_of(const Tensor& weight, const Params& p, ScalarTy
   for (int dim = 0; dim < 4; ++dim) {
     const int64_t size = weight.size(dim), lost = dim >= 2 ? 2 * origin : 0;
     STD_TORCH_CHECK(size == 1 || size == image[dim] || size == image[dim] - lost,
-                    "the weight does not broadcast to the images");
+                    "weight must broadcast to the images, got size ", size, " in dimension ", dim);
     if (size == 1)
       *stride[dim] = 0;
     else if (size != image[dim])
       offset += origin * *stride[dim];
   }
   if (offset != 0) {
-    STD_TORCH_CHECK(p.terms.count() == 1, "a weight on SSIM's grid serves no other term");
+    STD_TORCH_CHECK(p.terms.count() == 1,
+                    "weight must have the size of the images if SSIM is not the only term");
     const int64_t bytes = dtype == ScalarType::Double ? 8 : 4;
     s.data = static_cast<const char*>(s.data) - offset * bytes;
   }
   return s;
 }
 
-// Of every image. In double, as Python divides.
+// Sets the factors that all images share. Divides in double, as Python does.
 inline void share_factors(Params& p, const std::vector<double>& coefficients,
                           const std::string& mean_over) {
   const int terms = p.terms.count();
   STD_TORCH_CHECK(int(coefficients.size()) == terms,
-                  "expected a coefficient for each term where there are no factors");
+                  "coefficients must have one element per term unless factors are given, got ",
+                  coefficients.size());
   STD_TORCH_CHECK(mean_over == "nothing" || mean_over == "image" || mean_over == "batch",
-                  "unknown mean over ", mean_over);
+                  "mean_over must be nothing, image or batch, got ", mean_over);
   const double images = mean_over == "batch" ? double(std::max<int64_t>(p.batch, 1)) : 1.0;
   for (int k = 0; k < terms; ++k) {
     const int64_t lost = p.ssim() && k == 0 ? 2 * p.first_row() : 0;
@@ -227,7 +248,7 @@ inline void share_factors(Params& p, const std::vector<double>& coefficients,
   }
 }
 
-// Pointwise losses of dense images do not care where rows end.
+// Pointwise losses of dense images do not depend on where rows end: treat each image as one row.
 inline void join_rows(Params& p, const Tensor& input, const Tensor& target) {
   if (p.ssim() || p.weight.data) return;
   const bool rows = input.is_contiguous() && target.is_contiguous();
@@ -244,7 +265,7 @@ template <class Device, class... Tensors>
 void check_devices(const Tensor& input, const Tensors&... others) {
   STD_TORCH_CHECK(Device::has(input) && (Device::has(others) && ...) &&
                       ((others.get_device_index() == input.get_device_index()) && ...),
-                  "expected all tensors on one device");
+                  "all tensors must be on the same device");
 }
 
 template <class Device>
@@ -259,21 +280,23 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
     check_devices<Device>(input, *weight);
     p.weight = weight_of(*weight, p, dtype);
   }
-  std::optional<Tensor> dense;  // alive until the kernels are launched
+  std::optional<Tensor> dense;  // keeps the memory alive until the kernels are launched
   if (factors) {
     check_devices<Device>(input, *factors);
     STD_TORCH_CHECK(factors->scalar_type() == dtype && factors->dim() == 2 &&
                         factors->size(0) == p.batch && factors->size(1) == p.terms.count(),
-                    "expected factors (N, T) in the type computed in");
+                    "factors must have shape (N, T) and the compute type as their dtype");
     dense = factors->is_contiguous() ? *factors : torch::stable::contiguous(*factors);
     p.factors = dense->const_data_ptr();
-    STD_TORCH_CHECK(coefficients.empty() && mean_over == "nothing",
-                    "expected factors or coefficients, not both");
+    STD_TORCH_CHECK(
+        coefficients.empty() && mean_over == "nothing",
+        "coefficients must be empty and mean_over must be nothing if factors are given");
   } else {
     share_factors(p, coefficients, mean_over);
   }
   const Sums over = Sums(index_of(sums, kSumsNames, "sums"));
-  STD_TORCH_CHECK(over != Sums::batch || !factors, "a sum over the batch takes no factors");
+  STD_TORCH_CHECK(over != Sums::batch || !factors,
+                  "sums=batch requires coefficients instead of factors");
 
   const std::array<int64_t, 4> sizes{p.batch, p.channels, p.height, p.width};
   auto gradient_of = [&](const Tensor& image, bool wanted) {
@@ -285,7 +308,8 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
   if (input_gradient) p.input_gradient = view_of(grad_input);
   if (target_gradient) p.target_gradient = view_of(grad_target);
 
-  const std::array<int64_t, 2> shape{p.batch, p.terms.count()};  // of it, so many dimensions
+  // The losses have the first `dims` of these dimensions.
+  const std::array<int64_t, 2> shape{p.batch, p.terms.count()};
   const size_t dims = over == Sums::terms ? 2 : over == Sums::images ? 1 : 0;
   Tensor losses = torch::stable::new_empty(input, {shape.data(), dims}, dtype);
   join_rows(p, input, target);
@@ -301,9 +325,11 @@ Tensor loss_map(const Tensor& input, const Tensor& target,
   check_devices<Device>(input, target, coefficients);
   STD_TORCH_CHECK(coefficients.scalar_type() == dtype && coefficients.dim() == 1 &&
                       coefficients.size(0) == p.terms.count(),
-                  "expected coefficients (T,) in the type computed in");
+                  "coefficients must have shape (T,) and the compute type as their dtype");
   const int64_t origin = p.ssim() ? p.first_row() : 0;
-  STD_TORCH_CHECK(origin == 0 || p.terms.count() == 1, "the terms' maps differ in size");
+  STD_TORCH_CHECK(
+      origin == 0 || p.terms.count() == 1,
+      "padding=valid must have only one term for a map: the terms' maps differ in size");
   const Tensor dense =
       coefficients.is_contiguous() ? coefficients : torch::stable::contiguous(coefficients);
   p.factors = dense.const_data_ptr();

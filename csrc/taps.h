@@ -1,4 +1,4 @@
-// The window, computed on the host in double precision.
+// The Gaussian window's taps, computed on the host in double precision.
 #pragma once
 
 #include <cmath>
@@ -9,7 +9,7 @@ namespace lamp_kernels {
 inline void gaussian_taps(int radius, double sigma, double* taps) {
   double sum = 0;
   for (int k = radius; k >= 0; --k) {
-    const double z = k / sigma;  // k/sigma before the square: sigma^2 alone may underflow
+    const double z = k / sigma;  // divide before squaring: sigma^2 may underflow
     taps[k] = std::exp(-0.5 * z * z);
     sum += (k ? 2 : 1) * taps[k];
   }

@@ -1,4 +1,5 @@
-// A piece of the work: a strip of columns of one plane, and a band of rows of that.
+// A tile of one image plane: a band of rows of a strip of columns. One thread or thread block
+// computes it.
 #pragma once
 
 #include <cstdint>

@@ -289,7 +289,7 @@ int main() {
                 "\"cycles\": [%d, %d, %d], \"warming\": %g, \"beside\": [%d, %d], "
                 "\"shared_memory\": %lld}\n",
                 r.columns, r.halo, r.warps_at_once, r.cycles[0], r.cycles[1], r.cycles[2],
-                r.warming, r.beside[0], r.beside[1], (long long)r.shared_memory(THREADS));
+                r.warmup, r.overhead[0], r.overhead[1], (long long)r.shared_memory(THREADS));
 }
 """.replace("THREADS", str(KNOWN_THREADS))
 
@@ -337,7 +337,7 @@ int main() {
     device.cache = cache;
     Params p{};
     p.batch = n, p.channels = c, p.height = h, p.width = w;
-    p.ssim = true;
+    p.terms.set(Metric::ssim);
     p.radius = 5;
     p.border = Border::zeros;
     alignas(16) static float memory[4];

@@ -99,7 +99,7 @@ def overhead(tiles: Tiles, radius: int, shape: Shape) -> Overhead:
     )
 
 
-LEVEL_ROWS = int(constant("centering.cuh", "kRows"))  # that shifts_of reads in each tile
+SHIFT_ROWS = int(constant("centering.cuh", "kRows"))  # that shifts_of reads in each tile
 
 
 def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) -> float:
@@ -107,13 +107,13 @@ def streamed_bytes(kernel: str, tiles: Tiles, gradients: int, more: Overhead) ->
 
     Neighboring strips advance in step, so whatever both read comes from the L2 cache the second
     time. Of two bands, one reads the rows between them at its end and the other at its start, so
-    the L2 cache serves neither. The rows for the levels are read again, too. The h planes stay in
+    the L2 cache serves neither. The rows for the shifts are read again, too. The h planes stay in
     the L2 cache; the gradients kernel reads the images again.
     """
     if kernel == GRADIENTS_KERNEL:
         return 8.0 + 4.0 * gradients
-    levels = min(LEVEL_ROWS, tiles.band_height) / tiles.band_height
-    return 8 * (more.rows_read + levels) + (0.0 if kernel == LOSSES else 4.0 * gradients)
+    shifts = min(SHIFT_ROWS, tiles.band_height) / tiles.band_height
+    return 8 * (more.rows_read + shifts) + (0.0 if kernel == LOSSES else 4.0 * gradients)
 
 
 def in_rounds(total: int, device: Device, at_once: int, cycles: Sequence[float]) -> float:

@@ -26,7 +26,7 @@ constexpr const char* kVariable = "LAMP_KERNELS_CPU_ISA";
 Isa choose() {
   const char* request = std::getenv(kVariable);
   const bool any = !request || !*request;
-  // `alias`: the x86-64 level, which older releases took as the name.
+  // `alias`: the x86-64 level, the name that older releases used.
   auto wanted = [&](std::string_view name, std::string_view alias = "") {
     return any || request == name || request == alias;
   };

@@ -1,4 +1,4 @@
-// The kernel as compiled for each instruction set, and the choice among them.
+// Run-time selection of the kernel compiled for the best instruction set.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@
 
 namespace lamp_kernels {
 
-// Computes tiles begin .. end - 1 and writes the sums of tile i's terms to
-// partial[i * terms], ... `gradients`: 0 for values only, 1 for the input's, 2 for both.
+// Computes tiles begin .. end - 1, and writes the sums of tile i's terms to partial[i * terms] and
+// the elements after it. `gradients`: 0 for values only, 1 for the input's gradient, 2 for both.
 // `use_double`: computes in float64, else in float32.
 using RunTiles = void (*)(const Params&, const Tiling&, bool use_double, int gradients,
                           int64_t begin, int64_t end, double* partial);
@@ -20,12 +20,12 @@ struct Isa {
   RunTiles run;
 };
 
-// The best that this machine has, or the one named by the environment variable
-// LAMP_KERNELS_CPU_ISA; throws std::runtime_error where it names none that this machine has.
-// Decided at the first call.
+// The best instruction set that this machine supports, or the one named by the environment variable
+// LAMP_KERNELS_CPU_ISA. Throws std::runtime_error if the machine does not support that one. The
+// choice is made at the first call.
 const Isa& isa();
 
-// Memory of this thread, aligned for every vector; it stays until the thread ends.
+// Per-thread scratch memory, aligned for every vector type. Freed when the thread ends.
 void* workspace(std::size_t bytes);
 
 }  // namespace lamp_kernels

@@ -1,8 +1,9 @@
-// The kernel for one instruction set. Included in that set's namespace by kernel_*.cpp, which say
+// The kernel for one instruction set. Each kernel_*.cpp includes it inside its own namespace, after
+// defining
 //   LAMP_VECTOR_BYTES   the size of a vector
-//   LAMP_ROWS           rows that SSIM computes in one step
-// All standard headers are included before, so that no inline function of theirs is compiled for
-// an instruction set that the machine may lack.
+//   LAMP_ROWS           how many rows SSIM computes in one step
+// The includer includes all standard headers beforehand, so that none of their inline functions is
+// compiled for an instruction set that the machine may not support.
 
 #include "vectors.h"
 

@@ -1,4 +1,4 @@
-// What every machine of the architecture has: SSE2 on x86-64, NEON on aarch64.
+// The baseline that every machine of the architecture supports: SSE2 on x86-64, NEON on aarch64.
 
 #include <algorithm>
 #include <cmath>

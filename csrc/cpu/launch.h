@@ -1,4 +1,4 @@
-// From what a kernel is told to its tiles and back: all that runs on the calling thread.
+// Runs a kernel on all tiles, in parallel, and reduces their sums on the calling thread.
 #pragma once
 
 #include <algorithm>
@@ -9,16 +9,18 @@
 
 namespace lamp_kernels {
 
-// What a thread has to be worth waking up for, in pixels of SSIM; pointwise losses take a tenth.
+// The least work that makes waking a thread worthwhile, in pixels of SSIM. A pixel of a pointwise
+// loss takes a tenth of the work.
 constexpr int64_t kPixelsWorthAThread = 4096;
 
-// Writes map and gradients as `p` says, and factors * sums over each image, added up as `sums` says,
-// unless `scaled_sums` is null. parallel_for(begin, end, grain, f) calls f(begin, end) on parts of the
-// range. Sums are added tile by tile in one order, whoever computed them.
+// Writes the map and the gradients that `p` asks for. Unless `scaled_sums` is null, also writes the
+// factors * sums of the images there, added up as `sums` says. parallel_for(begin, end, grain, f)
+// calls f(begin, end) on parts of the range. The tiles' sums are always added in the same order,
+// whichever threads computed them.
 template <class T, class ParallelFor>
 void compute(Params p, T* scaled_sums, Sums sums, ParallelFor&& parallel_for) {
   const bool for_input = p.input_gradient.data, for_target = p.target_gradient.data;
-  if (for_target && !for_input) {  // every term is symmetric in its images
+  if (for_target && !for_input) {  // swap: every term is symmetric in its images
     std::swap(p.input, p.target);
     std::swap(p.input_gradient, p.target_gradient);
   }

@@ -1,7 +1,7 @@
-// One row of pixels: the pointwise terms, and the gradient from them and from SSIM's adjoint
-// planes. Included in the namespace of an instruction set.
+// Processes one row of pixels: computes the pointwise terms, and the gradient from these terms and
+// from SSIM's adjoint planes. Included once per instruction set, inside its namespace.
 
-// Everything that is constant over a tile, in the type computed in.
+// Everything that is constant over a tile, in the compute type.
 template <class T>
 struct Context {
   const Params& p;
@@ -28,7 +28,8 @@ struct Context {
   void read(const ConstTensorView& s, int64_t row, int64_t column, int64_t count, T* to) const {
     read_row(s, tile.image, tile.channel, row, column, count, to);
   }
-  // The same without a copy where the row lies in memory as it is computed with; else in `buffer`.
+  // Returns the row in place if it is contiguous in memory and already has the compute type;
+  // otherwise copies it to `buffer`.
   const T* row_of(const ConstTensorView& s, int64_t row, int64_t column, int64_t count,
                   T* buffer) const {
     if (s.column == 1 && s.dtype == dtype_of<T>)
@@ -42,7 +43,7 @@ struct Context {
   }
 };
 
-// Rows of pixels, a vector longer: the last vector may reach beyond them.
+// Buffers for rows of pixels, one vector longer than a row: the last vector may run past its end.
 template <class T>
 struct PixelRows {
   static constexpr int kPixels = int(Tiling::kWidest), kLength = kPixels + kLanes<T>;
@@ -50,16 +51,16 @@ struct PixelRows {
   alignas(64) T first[kLength], second[kLength];  // the gradients, or the map
 };
 
-// The planes of SSIM's adjoint at one row, and the shifts that s' and d' are about.
+// One row of the planes of SSIM's adjoint, and the shifts that its s' and d' are relative to.
 template <class T, int gradients>
 struct AdjointRow {
   const T* plane[2 + gradients];  // ss, dd, s + d, s - d
   T shift_d, shift_s;
 };
 
-// Pixels column .. column + count - 1 of a row. Adds the sums of the pointwise terms to `sums`,
-// after SSIM's if that is a term.
-// gradients: 0 for values only, 1 for the input's, 2 for both.
+// Processes pixels column .. column + count - 1 of a row. Adds the sums of the pointwise terms to
+// `sums`, where they come after SSIM's if SSIM is a term.
+// gradients: 0 for values only, 1 for the input's gradient, 2 for both.
 template <class T, int gradients>
 LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t column, int count,
                                     const AdjointRow<T, gradients>* ssim, PixelRows<T>& b,
@@ -67,7 +68,7 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
   using V = Vector<T>;
   const Params& p = c.p;
   const bool pointwise = p.terms.pointwise();
-  // Whole vectors of a row that is not copied must not reach beyond it.
+  // Vector loads from a row used in place must not run past its end: copy unless whole vectors fit.
   const bool whole = count % kLanes<T> == 0;
   if (!whole) {
     c.read(p.input, row, column, count, b.x);
@@ -100,9 +101,9 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
     }
     if constexpr (gradients > 0) {
       if (ssim) {
-        const V s = (x + y) * c.scale - ssim->shift_s, centred = d - ssim->shift_d;
+        const V s = (x + y) * c.scale - ssim->shift_s, centered = d - ssim->shift_d;
         const V s_term = T(2) * s * load(ssim->plane[0] + j);
-        const V d_term = T(2) * centred * load(ssim->plane[1] + j);
+        const V d_term = T(2) * centered * load(ssim->plane[1] + j);
         grad_x = load(ssim->plane[2] + j) + s_term + d_term;
         if constexpr (gradients == 2) grad_y = load(ssim->plane[3] + j) + s_term - d_term;
       }
@@ -119,7 +120,7 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
   if constexpr (gradients == 2) c.write(p.target_gradient, row, column, count, b.second);
 }
 
-// A tile without SSIM.
+// Processes a tile of a loss without SSIM.
 template <class T, int gradients>
 static void pixel_tile(const Context<T>& c, PixelRows<T>& rows, double* sums) {
   const Tile& t = c.tile;

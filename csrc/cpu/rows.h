@@ -1,10 +1,12 @@
-// Rows of tensors of any dtype and strides, to and from contiguous rows of T. Included in the
-// namespace of an instruction set.
+// Copies rows of tensors of any dtype and strides to and from contiguous rows of T. Included once
+// per instruction set, inside its namespace.
 
-// float16 and bfloat16 by their bits, so that no instruction set is asked for.
+// float16 and bfloat16 are converted by integer arithmetic on their bits, so that no special
+// instructions are required.
 LAMP_INLINE float from_bfloat16(uint16_t h) { return as_value<float>(int32_t(uint32_t(h) << 16)); }
-// Sign, exponent and fraction move to their places in a float32; times 2^112 puts the exponent
-// right, also that of subnormal numbers. All exponent bits set mean infinity or NaN in both.
+// Moves sign, exponent and fraction to their places in a float32. Multiplying by 2^112 then
+// corrects the exponent, also of subnormal numbers. All exponent bits set mean infinity or NaN in
+// both formats.
 LAMP_INLINE float from_float16(uint16_t h) {
   const uint32_t magnitude = uint32_t(h & 0x7fff) << 13;
   const float finite = as_value<float>(int32_t(magnitude)) * 0x1p112f;
@@ -24,12 +26,12 @@ LAMP_INLINE void copy_row(const E* from, int64_t stride, int64_t count, T* to, F
     for (int64_t j = 0; j < count; ++j) to[j] = convert(from[j * stride]);
 }
 
-// Rows are asked for this many before they are needed: about what memory takes to answer. Where
-// caches are cold, as in training, a sixth of the kernel's time.
+// Rows are prefetched this far ahead, which about covers memory latency. With cold caches, as in
+// training, prefetching saves a sixth of the kernel's time.
 constexpr int kRowsAhead = 4;
 
-// Inlined by force: GCC takes a function that only prefetches for one without effect and drops
-// the calls.
+// Must be inlined: GCC considers a function that only prefetches to have no side effects, and drops
+// calls to it.
 template <bool to_write>
 LAMP_INLINE void prefetch(const char* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, to_write);

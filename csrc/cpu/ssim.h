@@ -1,43 +1,48 @@
-// One tile of the SSIM loss, with the pointwise terms beside it, streamed from top to bottom.
-// Included in the namespace of an instruction set.
+// Computes one tile of the SSIM loss, together with any pointwise terms, streaming from top to
+// bottom. Included once per instruction set, inside its namespace.
 //
-//   pixels (row)  --convolve_row-->  ring of moment rows     4 planes: mean and variance of d, s
-//   moment rows   --statistics-->    loss, h planes          kRows at a time: G_y, then pointwise
-//   h planes      --adjoint_x-->     ring of adjoint rows    3 or 4 planes
-//   adjoint rows  --adjoint_y-->     gradient                kRows at a time, radius rows later
+//   pixels (1 row)  --convolve_row-->  ring of moment rows   4 planes: mean and variance of d, s
+//   moment rows     --statistics-->    loss, h planes        kRows at a time: G_y, then pointwise
+//   h planes        --adjoint_x-->     ring of adjoint rows  3 or 4 planes
+//   adjoint rows    --adjoint_y-->     gradient              kRows at a time, radius rows later
 //
-// Rows are numbered as in the image. A row beyond the border is a pointer: to the mirrored row of
-// the ring ("reflect"), to the moments of black ("zeros"), to zeros where there is no loss.
+// The h planes are the derivatives of the loss with respect to the windowed moments; the transposed
+// window (adjoint) turns them into the gradient.
 //
-// What a variance is taken about. White may lie beside black anywhere in a tile, and a defect beside what
-// is nearly equal: so each window is about samples of its own, along x about the pixel in its centre, along
-// y about a row that it sees. Its variance is the mean of its rows' variances plus the variance of their
-// means. The adjoint needs a shift that windows share, the tile's (centering.h).
+// Rows are numbered as in the image. A row beyond the border is only a ring slot: the mirrored
+// row's ("reflect"), one with the moments of black ("zeros"), or one of zeros where there is no
+// loss.
+//
+// Shifts for the variances: anywhere in a tile, white may lie next to black, or a defect next to
+// pixels that are nearly equal. So each window is shifted by one of its own samples: along x by its
+// center pixel, along y by a row that it sees. A window's variance is the mean of its rows'
+// variances plus the variance of their means. The adjoint needs one shift that all windows share,
+// the tile's (centering.h).
 
 template <class T, int radius, int gradients>
 class SsimTile {
   using V = Vector<T>;
   static constexpr int kTaps = 2 * radius + 1;
-  static constexpr int kRows = LAMP_ROWS;  // computed in one step: their windows share loads
-  static constexpr int kRing = kRows + kTaps - 1;  // rows that kRows windows see
-  static constexpr int kPlanes = 2 + gradients;    // of the adjoint
-  // Rows of windows that are about one row, which all of them see.
+  static constexpr int kRows = LAMP_ROWS;          // per step: their windows share loads
+  static constexpr int kRing = kRows + kTaps - 1;  // the rows that kRows windows see
+  static constexpr int kPlanes = 2 + gradients;    // h planes of the adjoint
+  // How many rows of windows share one shift row, which all of them see.
   static constexpr int kAboutOne = std::min(kRows, radius >= 4 ? 8 : radius >= 2 ? 4 : 2);
   static constexpr int N = kLanes<T>;
 
-  // A ring holds kRing rows, and one row that stands for those beyond the border. What a step
-  // reads of one column of vectors lies together: [vector][plane][row][lane].
+  // A ring buffer holds kRing rows, plus one row that stands for all rows beyond the border. The
+  // data that a step reads for one column of vectors is contiguous: [vector][plane][row][lane].
   template <int planes>
   using RingColumn = T[planes][kRing + 1][N];
 
-  // Window positions reach `radius` beyond the strip, the pixels they see as much again; each
-  // a vector longer, because the last vector of a row may reach beyond it.
+  // Window positions extend `radius` columns beyond the strip, and the pixels they see another
+  // `radius` columns. Each row is one vector longer, because its last vector may run past the end.
   static constexpr int kPositions = (int(Tiling::kWidest) + 2 * radius + N - 1) / N * N + N;
   static constexpr int kPixels = kPositions + 2 * radius;
   static constexpr int kFold = (radius + N) / N * N;  // distances 0 .. radius from an edge
 
  public:
-  // A partial hundred kilobytes, one for each thread.
+  // A few hundred kilobytes, one per thread.
   struct Workspace {
     alignas(64) T x[kPixels], y[kPixels], d[kPixels], s[kPixels];
     alignas(64) RingColumn<4> moments[kPositions / N];
@@ -65,12 +70,13 @@ class SsimTile {
 
   void run(double* sums) {
     const Tile& t = c.tile;
-    const int reach = gradients ? radius : 0;  // rows of loss that the tile's gradient depends on
+    // How many rows of loss beyond the tile its gradient depends on.
+    const int reach = gradients ? radius : 0;
     first = std::max(first_grid_row, t.row - reach);
     end = std::min(end_grid_row, t.end_row + reach);
     prepare();
-    int64_t next = std::max<int64_t>(0, first - radius);  // row to convolve
-    int64_t pixel = t.row;                                // row of pixels to finish
+    int64_t next = std::max<int64_t>(0, first - radius);  // next row to convolve
+    int64_t pixel = t.row;                                // next row of pixels to finish
     for (int64_t row = first; pixel < t.end_row; row += kRows) {
       const int rows = int(std::clamp<int64_t>(end - row, 0, kRows));
       if (rows > 0) {
@@ -79,7 +85,7 @@ class SsimTile {
         if constexpr (gradients > 0)
           for (int q = 0; q < rows; ++q) adjoint_x(row + q, w.h[q]);
       }
-      // Rows before `complete` have seen every window that they are in.
+      // All windows that contain the rows before `complete` have been processed.
       const int64_t complete = std::min(row + kRows - reach, t.end_row);
       if constexpr (gradients > 0) {
         if (complete > pixel) adjoint_y(row - radius);
@@ -94,14 +100,14 @@ class SsimTile {
   const Context<T>& c;
   const Params& p;
   Workspace& w;
-  const int64_t left;   // the column of window position 0
-  const int positions;  // window positions: the strip's and `radius` on each side
+  const int64_t left;   // image column of window position 0
+  const int positions;  // the strip's window positions, and `radius` more on each side
   const int64_t first_grid_row, end_grid_row;
   int64_t first, end;  // rows of loss to compute
   T tap[radius + 1];
   SsimConstants<T> constants;
 
-  // The taps where the compiler knows that no store changes them.
+  // A local copy of the taps, so that the compiler knows that no store modifies them.
   struct Taps {
     T tap[radius + 1];
     T operator[](int k) const { return tap[k]; }
@@ -112,8 +118,8 @@ class SsimTile {
     return g;
   }
 
-  // Constants of the tile: moments of black rows, rows without loss, and pixels never read; the
-  // taps at mirrored edges.
+  // Fills in what stays constant over the tile: the moments of black rows, the rows without loss,
+  // the pixels that are never read, and the taps at mirrored edges.
   void prepare() {
     const T d = -constants.shift_d, s = -constants.shift_s;
     std::fill(w.d, w.d + kPixels, d);
@@ -126,17 +132,18 @@ class SsimTile {
   }
 
   LAMP_NOINLINE void convolve_row(int64_t row) {
-    // Columns of the image that the strip's windows see; beyond them, what the border says.
+    // [low, high) are the image columns that the strip's windows see; the border rule fills the
+    // rest.
     const int64_t start = left - radius;
     const int64_t low = std::max<int64_t>(start, 0);
     const int64_t high = std::min<int64_t>(start + positions + 2 * radius, p.width);
-    T *d = w.d - start, *s = w.s - start;  // by column of the image
+    T *d = w.d - start, *s = w.s - start;  // indexed by image column
     const T* x = c.row_of(p.input, row, low, high - low, w.x);
     const T* y = c.row_of(p.target, row, low, high - low, w.y);
     if (row + kRowsAhead < p.height)
       for (const ConstTensorView* image : {&p.input, &p.target})
         prefetch_row(*image, c.tile.image, c.tile.channel, row + kRowsAhead, low, high - low);
-    centre(x, y, high - low, d + low, s + low);
+    center(x, y, high - low, d + low, s + low);
     if (p.border == Border::reflect) {
       for (int64_t k = 1; low == 0 && k <= radius && -k >= start; ++k) d[-k] = d[k], s[-k] = s[k];
       const int64_t last = p.width - 1;
@@ -146,7 +153,7 @@ class SsimTile {
     convolve_pixels(int(row % kRing));
   }
 
-  void centre(const T* __restrict x, const T* __restrict y, int64_t count, T* __restrict d,
+  void center(const T* __restrict x, const T* __restrict y, int64_t count, T* __restrict d,
               T* __restrict s) const {
     const T scale = c.scale, shift_d = constants.shift_d, shift_s = constants.shift_s;
     for (int64_t j = 0; j < count; ++j) {
@@ -155,15 +162,15 @@ class SsimTile {
     }
   }
 
-  // Mean and variance of d and s along x, to row `slot` of the ring. Symmetric taps: g_k meets the sum
-  // of what lies k to both sides.
+  // Writes the mean and variance of d and s along x to row `slot` of the ring. The taps are
+  // symmetric, so tap g_k multiplies the sum of the two values k columns to the left and right.
   LAMP_NOINLINE void convolve_pixels(int slot) {
     const Taps g = taps();
     const int end = positions;
     T(*out)[kRing + 1][N] = w.moments[0];
     for (int j = 0; j < end; j += N, out += 4) {
       const V d0 = load(w.d + j + radius), s0 = load(w.s + j + radius);
-      V mean_d = {}, mean_s = {}, square_d = {}, square_s = {};  // about d0 and s0
+      V mean_d = {}, mean_s = {}, square_d = {}, square_s = {};  // relative to d0 and s0
 #pragma GCC unroll 8
       for (int k = 1; k <= radius; ++k) {
         const V da = load(w.d + j + radius - k) - d0, db = load(w.d + j + radius + k) - d0;
@@ -180,10 +187,10 @@ class SsimTile {
     }
   }
 
-  // Where in the ring the moments of image row `row` are, for windows centred on rows before
-  // `seen`.
+  // The ring slot with the moments of image row `row`. Rows from `seen` on are seen by no window
+  // that counts.
   int moments_of(int64_t row, int64_t seen) const {
-    if (row >= seen) return kRing;  // for a window beyond the last: anything
+    if (row >= seen) return kRing;  // for a window past the last one: any slot will do
     if (row < 0 || row >= p.height) {
       if (p.border != Border::reflect) return kRing;
       row = row < 0 ? -row : 2 * (p.height - 1) - row;
@@ -191,7 +198,7 @@ class SsimTile {
     return int(row % kRing);
   }
 
-  // kRows windows one above the other from the kRing rows that they see, of one plane.
+  // Applies G_y to one plane: kRows windows, one above the other, from the kRing rows they see.
   LAMP_NOINLINE void along_y(const T (*ring)[N], const int* slot, const Taps& g, V* out) {
     V sum[kRows] = {};
 #pragma GCC unroll 32
@@ -206,7 +213,7 @@ class SsimTile {
     for (int q = 0; q < kRows; ++q) out[q] = sum[q];
   }
 
-  // Mean and variance of kRows windows, from those of the rows that they see.
+  // Mean and variance of kRows windows, from the means and variances of the rows they see.
   LAMP_NOINLINE void moments_along_y(const T (*means)[N], const T (*variances)[N], const int* slot,
                                      const Taps& g, V* mean, V* var) {
     for (int q = 0; q < kRows; q += kAboutOne) {
@@ -231,18 +238,19 @@ class SsimTile {
     }
   }
 
-  // Loss of rows row .. row + rows - 1 and, for the gradient, their h planes. Returns the sum of
-  // what lies in the tile.
+  // Computes the loss of rows row .. row + rows - 1 and, for the gradient, their h planes. Returns
+  // the sum of the losses inside the tile.
   LAMP_NOINLINE double statistics(int64_t row, int rows) {
     const Taps g = taps();
     const SsimConstants<T> constants = this->constants;
     const Amplification<T> a = c.formula.amplification;
     int slot[kRing];
     for (int t = 0; t < kRing; ++t) slot[t] = moments_of(row - radius + t, row + rows + radius);
-    // The window positions that have a loss, and those whose loss is this tile's.
+    // [low, high) are the window positions that have a loss, [own, own_end) those whose loss
+    // belongs to this tile.
     const int low = int(std::max<int64_t>(0, first_grid_row - left));
     const int high = int(std::min<int64_t>(positions, p.end_column() - left));
-    // A strip narrower than the border of "valid" may have none.
+    // A strip narrower than the "valid" border may have none of its own.
     const int own = std::max(low, radius);
     const int own_end = std::max(own, std::min(high, radius + c.columns));
     const bool weighted = p.weight.data;
@@ -250,15 +258,15 @@ class SsimTile {
       for (int q = 0; q < rows; ++q)
         c.read(p.weight, row + q, left + low, high - low, w.weight[q] + low);
 
-    // In T over one step, in double from step to step.
+    // Summed in T within a step, and in double across steps.
     V total = {};
     for (int j = 0; j < positions; j += N) {
       const auto& m = w.moments[j / N];
       V mean_d[kRows], mean_s[kRows], variance_d[kRows], variance_s[kRows];
       moments_along_y(m[0], m[2], slot, g, mean_d, variance_d);
       moments_along_y(m[1], m[3], slot, g, mean_s, variance_s);
-      // One loop for each step: each is a long chain of operations, and the rows' chains
-      // overlap only where they are near one another.
+      // A loop over the rows for each stage: a stage is a long dependency chain, and the chains of
+      // different rows overlap only if they are close together in the code.
       Dissimilarity<V> at[kRows];
       Amplified<V> amplified[kRows];
       for (int q = 0; q < kRows; ++q)
@@ -279,7 +287,7 @@ class SsimTile {
         }
       }
     }
-    if constexpr (gradients > 0) {  // no loss, no gradient
+    if constexpr (gradients > 0) {  // zero h where there is no loss
       for (int q = 0; q < rows; ++q)
         for (int k = 0; k < kPlanes; ++k) {
           std::fill(w.h[q][k], w.h[q][k] + low, T(0));
@@ -300,7 +308,7 @@ class SsimTile {
     return sum;
   }
 
-  // G_x^T of one row of h.
+  // Applies G_x^T to one row of h.
   LAMP_NOINLINE void adjoint_x(int64_t row, const T (*h)[kPositions]) {
     const Taps g = taps();
     const int columns = c.columns;
@@ -316,11 +324,12 @@ class SsimTile {
     }
   }
 
-  // What windows saw in the mirror belongs to the mirrored pixel: the one at distance t from the
-  // edge is seen by the windows at distances j = 0 .. radius - t, through tap t + j. Lanes are t.
+  // Adds what windows saw beyond the edge to the pixels mirrored there: the mirror image of the
+  // pixel at distance t from the edge is seen by the windows at distances j = 0 .. radius - t,
+  // through tap t + j. Lane t holds the sum for distance t.
   void fold_columns(const T* in, int plane, int slot) {
     const int64_t last = p.width - 1;
-    in -= left;  // by column of the image
+    in -= left;  // index by image column
     for (int side = 0; side < 2; ++side) {
       const int64_t edge = side ? last : 0, step = side ? -1 : 1;
       const int64_t nearest = edge + step, farthest = edge + radius * step;
@@ -342,7 +351,7 @@ class SsimTile {
 
   int adjoint_of(int64_t row) const { return row >= first && row < end ? int(row % kRing) : kRing; }
 
-  // G_y^T for pixel rows row .. row + kRows - 1.
+  // Applies G_y^T, for pixel rows row .. row + kRows - 1.
   LAMP_NOINLINE void adjoint_y(int64_t row) {
     const Taps g = taps();
     int slot[kRing];
@@ -357,7 +366,7 @@ class SsimTile {
       for (int q = 0; q < kRows; ++q) fold_rows(row + q, w.gradient[q]);
   }
 
-  // As fold_columns, for pixel row t.
+  // Like fold_columns, for the rows mirrored onto pixel row t.
   void fold_rows(int64_t t, T (*out)[kPositions]) const {
     const int64_t last = p.height - 1;
     if (t < 0 || t > last) return;

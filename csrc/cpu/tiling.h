@@ -1,5 +1,5 @@
-// How images are cut into the pieces that threads take: by the shape alone, so that sums are
-// added in the same order for any number of threads and every instruction set.
+// Cuts images into the tiles that threads process. The tiling depends only on the shape, so that
+// sums are added in the same order for any number of threads and on every instruction set.
 #pragma once
 
 #include <algorithm>
@@ -11,14 +11,15 @@
 namespace lamp_kernels {
 
 struct Tiling {
-  // SSIM. Wide strips save halo (at window 11 a strip of 256 columns computes 266 window
-  // positions) until their rings, about 500 bytes a column, leave the L2 cache.
+  // For SSIM. Wide strips spend less on their halo (for window 11, a strip of 256 columns computes
+  // 266 window positions), as long as their ring buffers, about 500 bytes per column, fit the L2
+  // cache.
   static constexpr int64_t kWidest = 256;
   static constexpr int64_t kWidthStep = 16;    // floats in the widest vector
-  static constexpr int64_t kHighest = 1024;    // rows: the shift follows the image a little
+  static constexpr int64_t kHighest = 1024;    // rows: lets the shift adapt to the image a little
   static constexpr int64_t kLowest = 64;       // rows: a seam costs the work of about 13
-  static constexpr int64_t kEnoughTiles = 16;  // so that several cores share one plane
-  // Pointwise losses have no halo: pieces large enough to hide what a piece costs.
+  static constexpr int64_t kEnoughTiles = 16;  // so that several cores can share one plane
+  // For pointwise losses, which have no halo: large enough to amortize the cost per tile.
   static constexpr int64_t kPixels = 16384;
 
   int64_t planes, channels, height, width;
@@ -39,12 +40,13 @@ struct Tiling {
     bands = ceil_div(height, band_height);
   }
 
-  // Pixels of a whole tile: what the work for one is measured by.
+  // The number of pixels of a full tile, a measure of its work.
   int64_t pixels() const { return strip_width * band_height; }
   int64_t tiles_per_plane() const { return strips * bands; }
   int64_t tiles() const { return planes * tiles_per_plane(); }
 
-  // Bands of one strip follow one another: the rows between them are still in the cache.
+  // The bands of a strip have consecutive indices: the rows that two bands share are still in
+  // cache.
   Tile tile(int64_t index) const {
     const int64_t band = index % bands, strip = index / bands % strips;
     const int64_t plane = index / tiles_per_plane();

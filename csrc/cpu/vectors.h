@@ -1,9 +1,9 @@
-// Vectors of LAMP_VECTOR_BYTES by GCC's vector extension, which clang has too. Included in the
-// namespace of an instruction set; see kernel_avx2.cpp.
+// Vectors of LAMP_VECTOR_BYTES bytes, based on GCC's vector extension, which clang supports too.
+// Included once per instruction set, inside its namespace; see kernel_avx2.cpp.
 
 #define LAMP_INLINE static inline __attribute__((always_inline))
 #define LAMP_UNROLL _Pragma("GCC unroll 16")
-#define LAMP_NOINLINE __attribute__((noinline))  // registers are allocated stage by stage
+#define LAMP_NOINLINE __attribute__((noinline))  // allocates registers separately for each stage
 
 template <class T>
 struct vector_of;
@@ -20,10 +20,10 @@ using Vector = typename vector_of<T>::type;
 template <class T>
 constexpr int kLanes = LAMP_VECTOR_BYTES / sizeof(T);
 
-// The integers that a value's bits are.
+// The integer type that holds a value's bits.
 template <class V>
 struct bits {
-  typedef decltype(V{} < V{}) type;  // of a vector: signed integers of the same size
+  typedef decltype(V{} < V{}) type;  // for a vector: signed integers of the same size
 };
 template <>
 struct bits<float> {
@@ -81,7 +81,7 @@ LAMP_INLINE double sum_of_lanes(Vector<T> v) {
   for (int l = 0; l < kLanes<T>; ++l) sum += v[l];
   return sum;
 }
-// v where its lanes, from `column` on, lie among columns first .. end - 1; 0 elsewhere.
+// Lane i of `v` belongs to column `column` + i. Zeroes the lanes outside columns first .. end - 1.
 template <class T>
 LAMP_INLINE Vector<T> within(Vector<T> v, int column, int first, int end) {
   if (column >= first && column + kLanes<T> <= end) return v;
@@ -90,7 +90,8 @@ LAMP_INLINE Vector<T> within(Vector<T> v, int column, int first, int end) {
   for (int l = 0; l < kLanes<T>; ++l) lane[l] = l;
   return ((lane >= first - column) & (lane < end - column)) ? v : Vector<T>{};
 }
-// Lanes k .. k + lanes - 1 of two vectors one after the other. GCC has clang's name for it since 12.
+// Lanes k .. k + lanes - 1 of the concatenation of two vectors. Clang's name for this builtin also
+// works in GCC 12 and later.
 template <int k, class V, int... lane>
 LAMP_INLINE V shifted(V a, V b, std::integer_sequence<int, lane...>) {
 #if __has_builtin(__builtin_shufflevector)
@@ -99,7 +100,8 @@ LAMP_INLINE V shifted(V a, V b, std::integer_sequence<int, lane...>) {
   return __builtin_shuffle(a, b, typename bits<V>::type{(lane + k)...});
 #endif
 }
-// A row at `offset` from a multiple of the lanes, out of its aligned vectors.
+// The unaligned vector that starts `offset` elements into a row, assembled from the row's aligned
+// vectors.
 template <class T, int offset>
 LAMP_INLINE Vector<T> at_offset(const Vector<T>* v) {
   constexpr int k = offset % kLanes<T>;

@@ -1,6 +1,6 @@
-// The operators' CUDA kernels. This library loads wherever PyTorch does, with or without CUDA: the
-// CUDA runtime is linked into it, and what it needs of PyTorch's own CUDA library is looked up where
-// that is loaded already.
+// Registers the operators' CUDA kernels. This library loads wherever PyTorch does, with or without
+// CUDA: it links the CUDA runtime statically, and looks up the one function it needs from PyTorch's
+// CUDA library at run time, if that library is already loaded.
 
 #include <dlfcn.h>
 
@@ -13,7 +13,7 @@
 
 #include <torch/csrc/stable/accelerator.h>
 
-// What setup.py told nvcc to compile for: sm_75,sm_80 and so on, compute_120 for PTX.
+// The targets that setup.py passed to nvcc: sm_75,sm_80 and so on, and compute_120 for PTX.
 #ifndef LAMP_CUDA_TARGETS
 #define LAMP_CUDA_TARGETS
 #endif
@@ -23,22 +23,22 @@
 namespace lamp_kernels {
 namespace {
 
-// PyTorch's current stream of a device. A reference to it would be an undefined symbol under a
-// PyTorch without CUDA.
+// PyTorch's current stream on a device. Looked up at run time, because linking against the function
+// would leave an undefined symbol under a CPU-only PyTorch.
 cudaStream_t current_stream(int32_t device) {
   using Get = AOTITorchError (*)(int32_t, void**);
   static void* const library = dlopen("libtorch_cuda.so", RTLD_NOLOAD | RTLD_NOW);
-  STD_TORCH_CHECK(library, "this PyTorch has no CUDA");
+  STD_TORCH_CHECK(library, "libtorch_cuda.so is not loaded: this PyTorch does not support CUDA");
   static const Get get =
       reinterpret_cast<Get>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
-  STD_TORCH_CHECK(get, "this PyTorch does not tell its current CUDA stream");
+  STD_TORCH_CHECK(get, "this PyTorch does not export aoti_torch_get_current_cuda_stream");
   void* stream = nullptr;
   STD_TORCH_CHECK(get(device, &stream) == AOTI_TORCH_SUCCESS,
-                  "PyTorch does not tell its current CUDA stream of device ", device);
+                  "PyTorch did not return the current CUDA stream of device ", device);
   return static_cast<cudaStream_t>(stream);
 }
 
-// The current device, which must be that of the tensors. It is described once.
+// Describes the current device, which must be the tensors' device. Each device is queried once.
 cuda::Device current_device(int32_t index) {
   static std::mutex mutex;
   static std::map<int32_t, cuda::Device> known;
@@ -61,18 +61,18 @@ struct Cuda {
   }
 };
 
-// Multiplies each image of a gradient by its factor, or all by one, in place.
+// In place, multiplies each image of a gradient by its own factor, or all images by one factor.
 void scale_(const Tensor& gradient, const Tensor& factor) {
   check_devices<Cuda>(gradient, factor);
   const ScalarType dtype = gradient.scalar_type();
   STD_TORCH_CHECK((dtype == ScalarType::Float || dtype == ScalarType::Double) &&
                       gradient.dim() == 4 &&
                       (gradient.is_contiguous() || is_channels_last(gradient)),
-                  "expected a gradient (N, C, H, W) in float32 or float64, dense");
+                  "gradient must be dense, of shape (N, C, H, W), and float32 or float64");
   STD_TORCH_CHECK(
       factor.scalar_type() == dtype &&
           (factor.dim() == 0 || (factor.dim() == 1 && factor.size(0) == gradient.size(0))),
-      "expected factors (N,), or one (), in the gradient's type");
+      "factor must have shape (N,) or () and the dtype of gradient");
   const int32_t index = gradient.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(index);
   const int64_t images = gradient.size(0);
@@ -88,12 +88,12 @@ std::string cuda_release() {
   return std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
 }
 
-// Why this library's CUDA runtime finds no device, or nothing. PyTorch's runtime may be an older one
-// that is content with an older driver.
+// Why this library's CUDA runtime finds no device; empty if it finds one. PyTorch may find one when
+// this library does not, if PyTorch's CUDA runtime is older and accepts an older driver.
 std::string cuda_error() {
   int devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&devices);
-  cudaGetLastError();  // no later launch shall report this one
+  cudaGetLastError();  // clears the error, so that no later launch reports it
   return status == cudaSuccess ? "" : cudaGetErrorString(status);
 }
 

@@ -1,5 +1,5 @@
-// What device code needs of its surroundings: nvcc, or the host emulation of tests/cuda_host, which
-// includes its own header first and defines the same names.
+// Basics that all device code builds on. It compiles with nvcc, or with the host emulation of
+// tests/cuda_host, which includes its own header first and defines the same names.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -24,14 +24,14 @@
 #endif
 
 #ifndef CUDA_HOST_EMULATION
-// The block's dynamic shared memory, as many bytes as the launch says.
+// The block's dynamic shared memory; the launch sets its size.
 #define LAMP_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #define LAMP_LAUNCH(kernel, grid, block, shared, stream, ...) \
   kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
 #endif
 
-// That a pointer is one to device memory, where the compiler has lost sight of it: an instruction
-// that has to find out is slower.
+// Tells the compiler that a pointer is to global memory where it can no longer infer that. Generic
+// loads and stores, which determine the address space at run time, are slower.
 #ifdef __CUDA_ARCH__
 #define LAMP_IS_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
 #else
@@ -40,7 +40,7 @@
 
 namespace lamp_kernels::cuda {
 
-// ---- What formulas.h asks for -------------------------------------------------------------------
+// ---- What formulas.h requires ------------------------------------------------------------------
 
 template <class V>
 struct bits;
@@ -53,7 +53,7 @@ struct bits<double> {
   using type = int64_t;
 };
 
-// A copy of the bytes, which costs nothing on the device and is legal on the host.
+// A bit cast: free on the device, and legal on the host.
 template <class To, class From>
 LAMP_INLINE To same_bits(From from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -74,9 +74,9 @@ LAMP_INLINE V to_value(typename bits<V>::type i) {
   return V(i);
 }
 
-// a/b. In float32 by the reciprocal instruction, which is good to one unit in the last place and
-// takes subnormal numbers for 0, of which no formula has any. The division that IEEE 754 asks for
-// is nine instructions and a branch.
+// a/b. In float32 it multiplies by the result of the reciprocal instruction, which is accurate to
+// one unit in the last place and treats subnormal numbers as 0; no formula divides by any. An IEEE
+// 754 division takes nine instructions and a branch.
 LAMP_INLINE float quotient(float a, float b) {
 #ifdef __CUDA_ARCH__
   float inverse;
@@ -88,7 +88,7 @@ LAMP_INLINE float quotient(float a, float b) {
 }
 LAMP_INLINE double quotient(double a, double b) { return a / b; }
 
-// max(v, 0) that keeps NaN: one instruction, from compute capability 8.0 on.
+// max(v, 0), but NaN stays NaN. One instruction on compute capability 8.0 and later.
 LAMP_INLINE float at_least_zero(float v) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   float larger;
@@ -102,10 +102,10 @@ LAMP_INLINE double at_least_zero(double v) { return v < 0 ? 0 : v; }
 
 #include "../formulas.h"
 
-// ---- Elements of tensors ------------------------------------------------------------------------
+// ---- Elements of tensors -----------------------------------------------------------------------
 
-// An element as it lies in memory, in the bits of the type computed in. It is converted where it is
-// used: a conversion beside each of several loads would wait for one after the other.
+// The raw bits of an element, in an integer as wide as the compute type. Elements are converted
+// where they are used: converting right after each of several loads would wait for them one by one.
 template <class T>
 using Raw = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
 
@@ -114,7 +114,8 @@ LAMP_DEVICE Bits bits_at(const char* at) {
   LAMP_IS_GLOBAL(at);
   return *reinterpret_cast<const Bits*>(at);
 }
-// The dtype is the same for all threads. float64 is computed in float64.
+// The dtype is the same for all threads, so the switch does not diverge. float64 images are always
+// computed in float64.
 template <class T>
 LAMP_DEVICE Raw<T> raw_at(const char* at, Dtype dtype) {
   switch (dtype) {
@@ -129,11 +130,11 @@ LAMP_DEVICE T value_of(Raw<T> raw, Dtype dtype) {
     case Dtype::float32: return T(same_bits<float>(uint32_t(raw)));
     case Dtype::float64: return T(same_bits<double>(uint64_t(raw)));
     case Dtype::float16: return T(__half2float(same_bits<__half>(uint16_t(raw))));
-    default: return T(same_bits<float>(uint32_t(raw) << 16));  // bfloat16 is a float32's upper half
+    default: return T(same_bits<float>(uint32_t(raw) << 16));  // bfloat16: upper half of a float32
   }
 }
 
-// Element `at` of a source.
+// Element `at` of a tensor.
 template <class T>
 LAMP_DEVICE Raw<T> load_raw(const ConstTensorView& s, int64_t at) {
   return raw_at<T>(static_cast<const char*>(s.data) + at * size_of(s.dtype), s.dtype);
@@ -143,19 +144,20 @@ LAMP_DEVICE T load(const ConstTensorView& s, int64_t at) {
   return value_of<T>(load_raw<T>(s, at), s.dtype);
 }
 
-// Where in a tensor one plane begins.
+// Index of the first element of a plane.
 template <class Tensor>  // ConstTensorView or TensorView
 LAMP_DEVICE int64_t plane_of(const Tensor& s, int64_t image, int64_t channel) {
   return image * s.batch + channel * s.channel;
 }
 
-// `common`: elements of T whose columns lie side by side, in rows of which 32 bits count the bytes.
+// The address of an element of a `common` tensor: of dtype T, with a column stride of 1 and a row
+// stride in bytes that fits 32 bits.
 template <class T>
 LAMP_DEVICE const char* common_place(const ConstTensorView& s, int64_t plane, int row, int column) {
   return static_cast<const char*>(s.data) + plane * int64_t(sizeof(T)) +
          int64_t(row) * (int(s.row) * int(sizeof(T))) + int64_t(column) * int64_t(sizeof(T));
 }
-// Where they are not common a switch parts each load from the next.
+// If the tensor is not common, the switch on the dtype keeps the compiler from overlapping loads.
 template <bool common, class T>
 LAMP_DEVICE Raw<T> load_raw(const ConstTensorView& s, int64_t plane, int row, int column) {
   if constexpr (common) return bits_at<Raw<T>>(common_place<T>(s, plane, row, column));
@@ -175,18 +177,20 @@ LAMP_DEVICE T load_at(const ConstTensorView& s, const Tile& tile, int row, int c
   return value_of<T>(load_raw_at<T>(s, tile, row, column), s.dtype);
 }
 
-// ---- Copies to shared memory ---------------------------------------------------------------------
+// ---- Copies to shared memory -------------------------------------------------------------------
 
-// A copy of 4, 8 or 16 bytes from device to shared memory, for which no register waits.
+// An asynchronous copy of 4, 8 or 16 bytes from global to shared memory, without a register in
+// between.
 template <class Element>
 struct Copy {
   Element* to;
   const char* from;
-  bool asked;  // else `to` stays as it is
-  bool there;  // else `to` becomes 0
+  bool asked;  // if not, `to` is left unchanged
+  bool there;  // if not, `to` is set to 0
 };
-// Predicated, not branched: a branch would part what can run beside the copies. Compute capability
-// 7.5 has no cp.async: all are loaded before the first is stored, so that the thread waits once.
+// Predicated, because a branch would keep the compiler from overlapping the copies with other work.
+// Compute capability 7.5 has no cp.async: there, all values are loaded before the first is stored,
+// so that the thread waits only once.
 LAMP_DEVICE void copy_ahead() {}
 template <class Element, class... Others>
 LAMP_DEVICE void copy_ahead(const Copy<Element>& copy, const Others&... others) {
@@ -209,7 +213,7 @@ LAMP_DEVICE void copy_ahead(const Copy<Element>& copy, const Others&... others) 
   if (copy.asked) *copy.to = value;
 #endif
 }
-// Ends a group of copies, of which there may be none.
+// Closes a group of copies, which may be empty.
 LAMP_DEVICE void end_copies() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");
@@ -217,7 +221,7 @@ LAMP_DEVICE void end_copies() {
   ::cuda_host::end_copies();
 #endif
 }
-// Until this thread's copies are there, but for those of the last `groups`.
+// Waits until this thread's copies have arrived, except those of the last `groups` groups.
 template <int groups>
 LAMP_DEVICE void wait_for_copies() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -227,7 +231,7 @@ LAMP_DEVICE void wait_for_copies() {
 #endif
 }
 
-// The factors of the terms of one image, by metric; a map has those of its terms for all images.
+// One image's factors of the terms, by metric. For a map, all images share the factors.
 // `only_ssim`: SSIM is the only term.
 template <class T, bool only_ssim = false>
 struct Factors {
@@ -249,10 +253,10 @@ struct Factors {
   }
 };
 
-// ---- Sums ---------------------------------------------------------------------------------------
+// ---- Sums --------------------------------------------------------------------------------------
 
-// A sum of many numbers: in T over a partial of them, in double from there on, because float64 is a
-// 32nd or a 64th as fast on most devices.
+// A sum of many numbers: a few at a time are added in T, and these partial sums in double, because
+// float64 runs at 1/32 or 1/64 of the speed on most devices.
 template <class T>
 struct Sum {
   static constexpr int kFlushEvery = 32;
@@ -265,8 +269,9 @@ struct Sum {
   }
 };
 
-// The sums of all threads' values, to all of them, always in the same order. `scratch` holds `count`
-// numbers for each warp, and nothing else uses it between two barriers from here.
+// Sums values over all threads of the block, and returns the sums to all of them. The order of the
+// additions is always the same. `scratch` has room for `count` numbers per warp, and must not be
+// used for anything else between the barriers before and after this call.
 template <class T, int count>
 LAMP_DEVICE void sums_of_block(T (&values)[count], T* scratch) {
   LAMP_UNROLL
@@ -279,7 +284,7 @@ LAMP_DEVICE void sums_of_block(T (&values)[count], T* scratch) {
   __syncthreads();
   LAMP_UNROLL
   for (int k = 0; k < count; ++k) values[k] = scratch[k];
-  LAMP_ROLLED  // warps are partial
+  LAMP_ROLLED  // there are few warps
   for (int i = 1; i < warps; ++i) {
     LAMP_UNROLL
     for (int k = 0; k < count; ++k) values[k] += scratch[i * count + k];

@@ -13,7 +13,7 @@ namespace lamp_kernels::cuda {
 
 namespace {
 
-constexpr int64_t kLongestSide = 1 << 28;  // SSIM counts eight times a side in 32 bits
+constexpr int64_t kLongestSide = 1 << 28;  // SSIM's 32-bit arithmetic needs eight times a side
 constexpr int64_t kMostPlanes = int64_t(1) << 31;
 constexpr int64_t kAligned = 256;  // bytes
 
@@ -22,7 +22,8 @@ static_assert(kScratchBytes <= kScratch * sizeof(double));
 static_assert(kPixelThreads <= kMostWarps * kWarp && kSumThreads <= kMostWarps * kWarp);
 constexpr size_t kBatchScratchBytes = kMostBatchThreads / kWarp * sizeof(double);
 
-// Calls f(first, count) until `total` are done, as many at once as a launch may have blocks.
+// Splits `total` blocks into launches of at most device.most_blocks, and calls f(first, count) for
+// each.
 template <class F>
 void in_launches(int64_t total, const Device& device, F f) {
   for (int64_t first = 0; first < total; first += device.most_blocks)
@@ -71,15 +72,17 @@ void launch_scale(ScaleArguments a, int64_t images, const Device& device, cudaSt
 
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // no later launch shall report this one
+  cudaGetLastError();  // clears the error, so that no later launch reports it
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
 void expect_device(int expected) {
   int device = 0;
   check(cudaGetDevice(&device), "CUDA device");
-  // This library's CUDA runtime is its own, not PyTorch's.
-  if (device != expected) throw std::runtime_error("the current CUDA device is not the tensors'");
+  // This library links its own CUDA runtime, which is not PyTorch's.
+  if (device != expected)
+    throw std::runtime_error("the current CUDA device must be that of the tensors, " +
+                             std::to_string(expected) + ", got " + std::to_string(device));
 }
 
 Device describe_device(int device) {
@@ -93,14 +96,14 @@ Device describe_device(int device) {
   d.shared_memory = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "size of the shared memory");
   d.cache = attribute(cudaDevAttrL2CacheSize, "size of the L2 cache");
   const double clock = 1e3 * attribute(cudaDevAttrClockRate, "clock");
-  // Memory sends twice a cycle.
+  // Memory transfers data twice per cycle.
   const double bandwidth = 2e3 * attribute(cudaDevAttrMemoryClockRate, "memory clock") / 8 *
                            attribute(cudaDevAttrGlobalMemoryBusWidth, "width of the memory bus");
-  // A virtual device may keep its clocks to itself: then those of an H100 stand.
+  // A virtual device may not report its clocks: then the defaults, those of an H100, apply.
   if (clock > 0) d.clock = clock;
   if (bandwidth > 0) d.bandwidth = bandwidth;
-  // Compute capabilities 7.5 and 8.0 have 16 lanes for float32 in each scheduler, others 32. About a
-  // third of the instructions are not for these lanes.
+  // Each scheduler has 16 float32 lanes on compute capabilities 7.5 and 8.0, and 32 on others.
+  // About a third of the instructions do not use these lanes.
   const int capability = 10 * attribute(cudaDevAttrComputeCapabilityMajor, "compute capability") +
                          attribute(cudaDevAttrComputeCapabilityMinor, "compute capability");
   d.issue_cycles = capability <= 80 ? 4.0 / 3 : 1;
@@ -109,7 +112,7 @@ Device describe_device(int device) {
 
 Call::Call(const Params& p, bool use_double, const Device& device, Design design)
     : p_(p), use_double_(use_double), device_(device) {
-  if (p.target_gradient.data && !p.input_gradient.data) {  // every term is symmetric in its images
+  if (p.target_gradient.data && !p.input_gradient.data) {  // swap: every term is symmetric
     std::swap(p_.input, p_.target);
     std::swap(p_.input_gradient, p_.target_gradient);
   }
@@ -119,9 +122,8 @@ Call::Call(const Params& p, bool use_double, const Device& device, Design design
     return;
   }
   if (std::max(p_.height, p_.width) >= kLongestSide)
-    throw std::runtime_error("an image of 2^28 rows or columns is too large for SSIM");
-  if (planes() >= kMostPlanes)
-    throw std::runtime_error("2^31 planes of images are too many for SSIM");
+    throw std::runtime_error("height and width must be less than 2^28 for SSIM");
+  if (planes() >= kMostPlanes) throw std::runtime_error("N * C must be less than 2^31 for SSIM");
   use(plan_ssim(p_, use_double_, device_, design));
 }
 
@@ -146,7 +148,7 @@ int64_t Call::scratch_bytes() const {
 
 void Call::enqueue_ssim(char* scratch, cudaStream_t stream) const {
   double* const partial = reinterpret_cast<double*>(scratch);
-  // One kernel, over some planes.
+  // Launches one kernel over `count` planes.
   auto launch = [&](const Variant& variant, const Tiling& tiling, bool common, int64_t first_plane,
                     int64_t count) {
     const int64_t before = first_plane * tiling.tiles_per_plane();

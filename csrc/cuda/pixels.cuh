@@ -1,5 +1,5 @@
-// Pointwise losses without SSIM, and beside it their gradient, added to SSIM's: a block takes a run of
-// pixels in one plane.
+// Pointwise losses without SSIM. Next to SSIM, the kernel only adds their gradient to SSIM's. A
+// block processes a run of pixels in one plane.
 #pragma once
 
 #include "device.cuh"
@@ -14,7 +14,7 @@ struct PixelArguments {
   int64_t first_tile;  // of this launch
   T scale;
   LossFormula<T> formula;
-  double* partial;  // (tiles, terms); null: gradients are added to what is there, and nothing else
+  double* partial;  // (tiles, terms); null: only add to the gradients
 };
 
 template <class T>
@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kPixelThreads)
   const int64_t image = plane / a.tiling.channels, channel = plane % a.tiling.channels;
   const int64_t first = tile % a.tiling.per_plane * (kPixelThreads * kPixelsOfAThread);
   const Factors<T> factor(p, image);
-  T sums[kMetrics] = {};  // by metric; only constants index it, so it stays in registers
+  T sums[kMetrics] = {};  // by metric; indexed only by constants, so it stays in registers
 
   auto at = [&](const auto& s, int64_t row, int64_t column) {
     return plane_of(s, image, channel) + row * s.row + column * s.column;
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kPixelThreads)
     if (pixel >= a.tiling.pixels) break;
     int64_t row = 0, column = pixel;
     if (a.tiling.width != a.tiling.pixels) {
-      // A division of 64 bits takes some 70 instructions.
+      // A 64-bit division takes about 70 instructions.
       row = a.tiling.pixels <= UINT32_MAX ? uint32_t(pixel) / uint32_t(a.tiling.width)
                                           : pixel / a.tiling.width;
       column -= row * a.tiling.width;

@@ -9,31 +9,31 @@ namespace lamp_kernels::cuda {
 
 namespace {
 
-// Between consecutive kernels of a stream; bench/static_analysis/model.py cites the source and reads
-// both numbers from here.
+// The gap between consecutive kernels in a stream. bench/static_analysis/model.py cites the source,
+// and reads both numbers from here.
 constexpr double kLaunchSeconds = 0.9e-6;
-constexpr double kBandwidthShare = 0.9;  // of the DRAM's, that a kernel reaches
+constexpr double kBandwidthShare = 0.9;  // the share of the DRAM bandwidth that a kernel reaches
 
-// Whether a kernel may read images as floats whose columns lie side by side.
+// Whether a kernel may read the image as float32 with a column stride of 1.
 bool is_dense_float(const ConstTensorView& s) {
   return s.dtype == Dtype::float32 && s.column == 1 && s.row >= 0 && s.row <= INT32_MAX / 4;
 }
-// Whether pairs of columns may be read or written at once, wherever a tile begins.
+// Whether pairs of columns may be loaded or stored as one vector, wherever a tile begins.
 template <class Tensor>
 bool has_pairs(const Tensor& s, const Params& p) {
   return s.column == 1 && reinterpret_cast<uintptr_t>(s.data) % (2 * sizeof(float)) == 0 &&
          (p.batch == 1 || s.batch % 2 == 0) && (p.channels == 1 || s.channel % 2 == 0) &&
-         s.row % 2 == 0;  // of a single row, too: an address below it is formed
+         s.row % 2 == 0;  // for a single row, too: kernels form the next row's address
 }
 
-// All that a plan depends on.
+// Everything that a plan depends on.
 struct Question {
   int64_t batch, channels, height, width;
   int radius, gradients;
-  bool use_double;   // computes in float64
-  bool dense_float;  // images that may be read as floats side by side ...
-  bool common;       // ... with no weight, no pointwise term and no map
-  bool pairs;        // of columns may be read and written at once
+  bool use_double;   // compute in float64
+  bool dense_float;  // the images are float32 with a column stride of 1 ...
+  bool common;       // ... and no weight, pointwise term, map or uncommon A
+  bool pairs;        // pairs of columns may be loaded and stored as vectors
   Design design;
   Device device;
 
@@ -54,7 +54,7 @@ struct Question {
 
 double seconds_of(const Params& p, const KernelResources& r, const Tiling& t, int64_t planes,
                   const Device& device) {
-  // Neighbouring strips share what they read in the L2 cache; bands do not.
+  // Neighboring strips share the columns that both read through the L2 cache; bands do not.
   const double rows = 1 + double(r.seam()) / t.band_height;
   const double bytes = double(planes) * double(p.height) * double(p.width) * r.bytes * rows;
   return std::max(launch_cycles(r, t, planes, device) / device.clock,
@@ -73,7 +73,7 @@ Plan plan_one(const Params& p, const Question& q) {
   const int64_t planes = p.batch * p.channels;
   plan.tiling = best_tiling(p, plan.variant->resources, planes, device);
   if (!plan.tiling.threads)
-    throw std::runtime_error("a block of this device has too little shared memory for the window");
+    throw std::runtime_error("this device has too little shared memory per block for the window");
   plan.seconds = seconds_of(p, plan.variant->resources, plan.tiling, planes, device);
   return plan;
 }
@@ -83,7 +83,7 @@ int64_t h_plane_bytes(const Params& p, int gradients) {
   t.width = int(p.width), t.height = int(p.height);
   return t.h_plane(gradients) * int64_t(sizeof(float));
 }
-// h may take half of the cache; its shifts, a fiftieth of it at most, are not counted.
+// h may take up half of the L2 cache. Its shifts, at most a fiftieth of h, are not counted.
 int64_t planes_in_cache(int64_t h_bytes, const Device& device) {
   return device.cache / 2 / h_bytes;
 }
@@ -103,9 +103,9 @@ Plan plan_two(const Params& p, const Question& q) {
     return plan;
   }
   int64_t at_once = planes_in_cache(h_plane_bytes(p, gradients), device);
-  if (at_once == 0) throw std::runtime_error("a plane of h does not fit the cache");
+  if (at_once == 0) throw std::runtime_error("a plane of h does not fit half of the L2 cache");
   const int64_t groups = ceil_div(planes, at_once);
-  at_once = ceil_div(planes, groups);  // even ones
+  at_once = ceil_div(planes, groups);  // groups of equal size
   plan.planes_at_once = at_once;
   plan.gradients = &float_gradients(p.radius, gradients);
   plan.gradients_count = gradients;
@@ -132,7 +132,8 @@ Plan planned(const Params& p, const Question& q) {
 }  // namespace
 
 Plan plan_ssim(const Params& p, bool use_double, const Device& device, Design design) {
-  // Some 15 us of the host, for hundreds of tilings: a thread keeps the plans of its last shapes.
+  // Planning tries hundreds of tilings, about 15 us on the host, so each host thread caches its
+  // last plans.
   struct Kept {
     Question question;
     Plan plan;

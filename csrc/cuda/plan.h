@@ -1,32 +1,33 @@
-// Which kernels compute SSIM, in which tiles: what takes the least time on a device by the counts of
-// the compiled code. Host code.
+// Chooses the kernels and the tiles that compute SSIM: the fastest ones on a device, as predicted
+// from counts of the compiled code. Host code.
 #pragma once
 
 #include "variants.h"
 
 namespace lamp_kernels::cuda {
 
-// one: loss and gradient in one launch. two: the loss and its planes of h, then the gradient, for as
-// many image planes at a time as leave h in the L2 cache; without a gradient the first of these.
+// one: loss and gradient in one launch. two: a launch for the loss and its planes of h, then a
+// launch for the gradient, for as many image planes at a time as keep h in the L2 cache; without a
+// gradient, only the first launch. fastest: whichever is predicted to be faster.
 enum class Design { fastest, one, two };
 
 struct Plan {
   Design design;
-  double seconds;  // predicted, all launches
-  // Of the one launch, or of the losses.
+  double seconds;  // predicted total of all launches
+  // The kernel of the one launch, or that of the losses.
   const Variant* variant;
   Tiling tiling;
   bool common;
-  // Of the gradients.
+  // The kernel of the gradients.
   const Variant* gradients;
-  int gradients_count;  // 1 or 2, 0 for the losses alone
+  int gradients_count;  // 1 or 2; 0 if there is no such kernel
   Tiling gradients_tiling;
   bool gradients_common;
   int64_t planes_at_once;
 };
 
-// What is the fastest of the design. Throws std::runtime_error where the device or the shape has
-// none.
+// Returns the fastest plan of the given design. Throws std::runtime_error if the device cannot run
+// the design for this shape.
 Plan plan_ssim(const Params& p, bool use_double, const Device& device,
                Design design = Design::fastest);
 

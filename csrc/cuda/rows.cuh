@@ -1,5 +1,5 @@
-// The rows of the two images on their way to a block: a thread reads its pixels of the next row
-// ahead of time and leaves them, as d and s, in shared memory.
+// Streams rows of the two images into a block: each thread loads its pixels of the next row to
+// registers ahead of time, and later stores them, as d and s, to shared memory.
 #pragma once
 
 #include "device.cuh"
@@ -7,12 +7,13 @@
 
 namespace lamp_kernels::cuda {
 
-// What a border rule shows beyond the ends of an axis of the image, or of the loss's grid.
+// One axis of the image, or of the loss's grid, extended beyond its ends by the border rule.
 struct Axis {
-  int begin, end;  // what there is
-  bool reflects;   // the edge pixel not repeated, as often as it takes; else there is nothing
+  int begin, end;  // the axis itself
+  bool reflects;   // mirrors repeatedly, without repeating the edge pixel; else nothing lies beyond
 
-  // What lies at `v`, or -1. Farther out than any window sees it is some pixel of the image.
+  // The index that position `v` maps to, or -1 if none. Positions farther out than any window sees
+  // map to an arbitrary pixel of the image.
   LAMP_DEVICE int at(int v) const {
     if (!reflects) return v >= begin && v < end ? v : -1;
     const int edge = end - 1;
@@ -21,16 +22,16 @@ struct Axis {
     return min(v, edge);
   }
 
-  // Places that follow one another in memory. A mirror shows at most three images in a row: more than
-  // windows see, whose radius is less than the image.
+  // A run of positions whose indices are equally spaced. at() handles at most three mirrored copies
+  // in sequence, which is more than a window can see: its radius is smaller than the image.
   struct Run {
-    int at;    // of the first one, -1 if there is nothing
-    int step;  // from one to the next: 1, -1, or 0 where there is nothing
-    int end;   // the first place that is not in it
+    int at;    // index of the first position, -1 if there is none
+    int step;  // from one index to the next: 1, -1, or 0 if there are none
+    int end;   // the first position after the run
   };
   LAMP_DEVICE Run run(int v) const {
     if (reflects) {
-      // Windows see partial mirror images, most of them none: no division.
+      // Windows see few mirrored copies, usually none, so loops are cheaper than a division.
       const int edge = end - 1;
       int step = 1, run_end = edge;
       LAMP_ROLLED
@@ -48,14 +49,14 @@ struct Axis {
 LAMP_DEVICE Axis image_axis(const Params& p, int64_t size) {
   return {0, int(size), p.border == Border::reflect};
 }
-// Of the loss. Where the border reflects, the transpose of a mirror is the mirror itself, if the
-// loss at the very edge counts twice and the pixel at the edge takes half (Edges): h beyond the edge
-// is h mirrored.
+// An axis of the loss's grid. With "reflect", h beyond the edge is h mirrored: the transpose of the
+// mirroring is mirroring too, if the loss at the edge position counts twice and the pixel at the
+// edge takes half of its adjoint (see Edges).
 LAMP_DEVICE Axis grid_axis(const Params& p, int64_t size) {
   const int margin = int(p.first_row());
   return {margin, int(size) - margin, p.border == Border::reflect};
 }
-// The two places that this is about; none unless the border reflects.
+// The two edge positions of an axis, if the border reflects; none otherwise.
 struct Edges {
   int first = -1, last = -1;
 
@@ -73,14 +74,15 @@ struct Edges {
   }
 };
 
-// A pixel, about the shifts and in units of data_range.
+// A pixel as difference and sum, minus the tile's shifts, in units of data_range.
 template <class T>
 struct alignas(2 * sizeof(T)) Pixel {
   T d, s;
 };
 
-// Where in a row of shared memory piece `i` of this thread lies: so that a warp reads side by side,
-// and for the first threads of the block one of the 2 radius that are more than there are positions.
+// The index, in a row of shared memory, of piece `i` of this thread. The threads of a warp access
+// adjacent elements (coalesced). The last piece covers the 2 radius elements that a row has beyond
+// the block's positions; only the first 2 radius threads have it.
 template <int columns>
 LAMP_DEVICE int piece(int i) {
   const int thread = threadIdx.x, lane = thread % kWarp;
@@ -88,28 +90,29 @@ LAMP_DEVICE int piece(int i) {
                      : int(blockDim.x) * columns + thread;
 }
 
-// `columns` of a thread; a row is what the windows of all positions of the block see. `common`: both
-// images are of T, their columns lie side by side, and a row's bytes are counted in 32 bits.
+// A thread has `columns` window positions; a row holds all pixels that the block's windows see.
+// `common`: both images have dtype T and a column stride of 1, and a row stride in bytes fits 32
+// bits.
 //
-// One or two rows are on their way to registers, each in a buffer that the code names, as no register's
-// number can be computed.
+// One or two rows are in flight to registers, each in its own buffer. Buffers are template
+// arguments, because registers cannot be indexed at run time.
 template <class T, int radius, int columns, bool common>
 class RowReader {
   static constexpr int kPieces = columns + 1;
-
-  const Params& p;
-  const Tile tile;
-  const Axis rows;       // of the image
-  int column[kPieces];   // in the image
-  bool has[kPieces];     // whether there is such a column, and the piece is this thread's
-  bool inside[kPieces];  // and there is such a pixel in the next row; else it is black
-  int next, run_end;     // the next row, and up to where rows follow one another
-  int row, step;         // in the image: the next one, and from there to the one after it
-  const char *x[kPieces], *y[kPieces];  // in the next row; only if `common`
-  int x_step, y_step;                   // bytes to the row after it; only if `common`
   struct Pieces {
     Raw<T> x[kPieces], y[kPieces];
   };
+
+  const Params& p;
+  const Tile tile;
+  const Axis rows;       // the image's
+  int column[kPieces];   // image column
+  bool has[kPieces];     // whether this column exists, and the piece belongs to this thread
+  bool inside[kPieces];  // has[i], and the next row exists; else the pixel is black
+  int next, run_end;     // the next row, and the end of its run
+  int row, step;         // image row of the next one, and the step to the one after it
+  const char *x[kPieces], *y[kPieces];  // address in the next row; only if `common`
+  int x_step, y_step;                   // bytes to the following row; only if `common`
   Pieces buffers[2];
 
   LAMP_DEVICE bool has_piece(int i) const { return i < columns || threadIdx.x < 2 * radius; }
@@ -137,7 +140,7 @@ class RowReader {
   }
 
  public:
-  // first_row, first_column: of the pixels that windows see.
+  // first_row, first_column: the first pixel that the windows see.
   LAMP_DEVICE RowReader(const Params& params, const Tile& of, int first_row, int first_column)
       : p(params), tile(of), rows(image_axis(p, p.height)), next(first_row) {
     const Axis axis = image_axis(p, p.width);
@@ -150,15 +153,15 @@ class RowReader {
     start_run();
   }
 
-  // Where the run of rows ends, goes on to the next one.
+  // Starts the next run if the current one has ended.
   LAMP_DEVICE void continue_run() {
     if (next == run_end) start_run();
   }
-  // How many rows may be asked for before that.
+  // How many rows may be fetched before the current run ends.
   LAMP_DEVICE int left_in_run() const { return run_end - next; }
 
-  // Asks for the next row. Without a branch, which would part the loads from what they can wait
-  // beside.
+  // Issues the loads of the next row. Predicated: a branch would keep the compiler from overlapping
+  // them with other work.
   template <int buffer>
   LAMP_DEVICE void fetch() {
     Pieces& to = buffers[buffer];
@@ -178,7 +181,7 @@ class RowReader {
     ++next;
   }
 
-  // Writes the row that this buffer was last asked for.
+  // Stores the row that was last fetched into this buffer.
   template <int buffer>
   LAMP_DEVICE void deposit(Pixel<T>* to, T scale, T shift_d, T shift_s) const {
     const Pieces& from = buffers[buffer];
@@ -197,7 +200,8 @@ class RowReader {
     buffers[0] = buffers[1];
     buffers[1] = first;
   }
-  // From here on one row is on its way; that in buffer 1, the last one, will be asked for again.
+  // From here on only one row is in flight. Drops the last row, in buffer 1; it will be fetched
+  // again.
   LAMP_DEVICE void keep_first_buffer() {
     --next;
     row -= step;

@@ -1,5 +1,6 @@
-// Backward's multiplication of a stored gradient by the upstream factor, which only the device
-// knows. Where that is 1, as under loss.backward(), nothing is read but the factor.
+// In the backward pass, multiplies the stored gradient by the upstream factor, which only the
+// device knows. If the factor is 1, as under loss.backward(), the kernel reads nothing but the
+// factor.
 #pragma once
 
 #include "device.cuh"
@@ -11,12 +12,12 @@ struct ScaleArguments {
   void* gradient;      // (images, size), dense
   const void* factor;  // (images,), `stride` apart
   int64_t stride;
-  int64_t size;         // of an image
-  int64_t per_image;    // blocks
+  int64_t size;         // elements per image
+  int64_t per_image;    // blocks per image
   int64_t first_block;  // of this launch
 };
 
-// What one instruction reads.
+// The widest vector that one instruction loads.
 template <class T>
 struct alignas(16) ScaleVector {
   static constexpr int kSize = 16 / sizeof(T);

@@ -1,76 +1,55 @@
-// SSIM's loss and its gradient in one launch, with the pointwise terms beside it: a block walks down
-// a tile, a thread for one or two columns. Neither torch nor the launch is known here.
+// Computes the SSIM loss and its gradient in one launch, together with any pointwise terms. A block
+// walks down a tile row by row; each thread has one or two columns. Independent of torch and of how
+// the kernel is launched.
 //
-//   pixels (row)    --RowReader-->         shared: d, s of the row, about the tile's shifts
-//   d, s            --along_x-->   G_x of d, s, d^2, s^2 at a thread's columns
-//   these           --push-->              G_y of them: a finished row, radius rows later
-//   moments         --statistics-->        loss, and h planes to shared
-//   h planes        --push_adjoint-->      G_x^T, and G_y^T of that: a finished row, radius rows later
-//   adjoint, d, s   --finish-->            gradient
+//   pixels (1 row)  --RowReader-->      shared memory: d and s of the row, minus the tile's shifts
+//   d, s            --along_x-->        G_x of d, s, d^2 and s^2, at a thread's columns
+//   G_x of these    --push-->           G_y of that: a row completes radius rows later
+//   moments         --statistics-->     loss, and h planes to shared memory
+//   h planes        --push_adjoint-->   G_x^T, and G_y^T of that: a row completes radius rows later
+//   adjoint, d, s   --finish-->         gradient
 //
-// There is one barrier a row:
+// The h planes are the derivatives of the loss with respect to the windowed moments; the transposed
+// window (adjoint) turns them into the gradient.
 //
-//   before it   row v of pixels is written            (slot v mod kRingRows)
-//   after it    row v is read; h row v - r is written (buffer v mod 2), h row v - r - 1 read,
-//               and pixel row v - 2r - 1 is read for its gradient.
-// A thread that runs ahead writes row v + 1, which is in no slot that others may still read, and
-// stops at the next barrier.
+// There is one barrier per row (r is the radius):
 //
-// A tile computes the loss `radius` rows and columns beyond itself, also beyond the image: there the
-// loss is that of the mirrored image, or counts nothing.
+//   before it   pixel row v is written (ring slot v mod kRingRows)
+//   after it    pixel row v is read;
+//               h row v - r is written (buffer v mod 2), and h row v - r - 1 is read;
+//               pixel row v - 2r - 1 is read again for its gradient
+//
+// A thread that runs ahead writes row v + 1, to a slot that no other thread may still be reading,
+// and then waits at the next barrier.
+//
+// A tile computes the loss on a halo of `radius` rows and columns around itself, even beyond the
+// image: there, the loss is that of the mirrored image, or it is not counted.
 #pragma once
 
 #include "moments.cuh"
 
 namespace lamp_kernels::cuda {
 
-// `common`: images of T whose columns lie side by side and that are higher than a window's half and
-// one, a gradient of which a thread's columns may be written at once, no weight, no pointwise term and
-// no map.
+// `common`: the images have dtype T, a column stride of 1 and more than radius + 1 rows, a thread
+// can store the gradient of its columns as one vector, is_common(amplification), and there is no
+// weight, pointwise term or map.
 template <class T, int radius, int gradients, bool common>
 class SsimTile {
   static constexpr int kPlanes = gradients ? 2 + gradients : 0;  // of h: ss, dd, s + d, s - d
-  static constexpr int kRegisters = sizeof(T) / 4;               // of a number
-  // Registers for the sums under way in one column; of 255 they may take 160, or less where what is
-  // rare takes the others.
+  static constexpr int kRegisters = sizeof(T) / 4;               // per number
+  // Registers for the running sums of one column. They may take 160 of the 255 registers, or fewer
+  // in the general kernel, whose rare cases need the others.
   static constexpr int kSums = 2 * radius * (4 + kPlanes) * kRegisters;
-  // In float64 registers do not do: the adjoint's go to shared memory, and those of wide windows
-  // altogether.
+  // float64 does not have enough registers: the adjoint's sums go to shared memory, and for wide
+  // windows those of the moments, too.
   static constexpr bool kAdjointInShared = gradients && sizeof(T) == 8;
   static constexpr bool kMomentsInShared = radius >= 5 && sizeof(T) == 8;
 
- public:
   static constexpr int kColumns =
       sizeof(T) == 4 && 2 * kSums <= 160 && (common || gradients < 2) ? 2 : 1;
   static constexpr int kHalo = gradients ? radius : 0;
   static constexpr int kRingRows = gradients ? 2 * radius + 3 : 2;
-  static constexpr KernelResources resources() {
-    constexpr int kInShared =
-        2 * radius * (4 * kMomentsInShared + kPlanes * kAdjointInShared) * kColumns;
-    constexpr int kInRegisters =
-        2 * radius * (4 * !kMomentsInShared + kPlanes * !kAdjointInShared) * kColumns;
-    KernelResources r;
-    r.radius = radius;
-    r.columns = kColumns;
-    r.halo = kHalo;
-    r.pixel_bytes = kRingRows * 2 * int(sizeof(T));
-    r.thread_bytes = (2 * kPlanes * kColumns + kInShared) * int(sizeof(T));
-    // As ptxas gives them (docs/gpu_static.md): at most 255 or 168 registers.
-    r.warps_at_once = kInRegisters * kRegisters <= 48 ? 12 : 8;
-    // What is rare takes half as long again, and float64 six times as long.
-    const double times = (common ? 1.0 : 1.5) * (sizeof(T) == 8 ? 4.0 : 1.0);
-    const bool two = kColumns == 2;
-    r.cycles[0] = int(times * (two ? 850 + 90 * radius : 800 + 38 * radius));
-    r.cycles[1] = int(times * (two ? 1060 + 140 * radius : 920 + 73 * radius));
-    r.cycles[2] = int(times * (two ? 1630 + 255 * radius : 350 + 294 * radius));
-    r.warming = 0.45;
-    r.beside[0] = 5200;
-    r.beside[1] = 930;
-    r.bytes = 2 * int(sizeof(T)) + gradients * int(sizeof(T));
-    return r;
-  }
 
- private:
   using PixelOf = Pixel<T>;
   using Pixels = Adjacent<PixelOf, kColumns>;
   using Values = Adjacent<T, kColumns>;
@@ -82,17 +61,28 @@ class SsimTile {
   using MomentSums =
       std::conditional_t<kMomentsInShared, SumsInShared<T, radius>, SumsInRegisters<T, radius>>;
 
+  // Where this thread writes a gradient next, row after row. `whole`: it can store all of its
+  // columns as one aligned vector.
+  struct Place {
+    T* to;
+    bool whole;
+  };
+
+  // ---- State, in the order of initialization ---------------------------------------------------
+
   const SsimArguments<T>& a;
   const Params& p;
   const Tile tile;
   const Factors<T, common> factor;
   const int thread = threadIdx.x;
   const int positions = blockDim.x * kColumns;
-  const Axis grid_rows, grid_columns;  // of the loss
+  const Axis grid_rows, grid_columns;  // of the loss's grid
 
-  double* scratch;
-  PixelOf* ring;
-  T* h;
+  // In shared memory, one after the other.
+  double* scratch;  // for block sums
+  PixelOf* ring;    // kRingRows rows of pixels
+  T* h;             // two rows of the planes of h
+
   SsimConstants<T> constants;
   RowReader<T, radius, kColumns, common> reader;
   const Edges edge_rows;
@@ -100,24 +90,43 @@ class SsimTile {
   AdjointSums adjoint_sums[kPlanes * kColumns + 1];
   Sum<T> sums[kMetrics];  // by metric
 
-  // Of this thread's window positions: what their slope is multiplied by, and whether the tile
-  // counts their loss.
+  // For each of this thread's window positions: the factor of its slope, and whether its loss
+  // counts in this tile.
   T own_factor[kColumns];
   bool counted[kColumns];
-  // Of its pixels: whether there are any, and the share of the adjoint that is theirs.
-  bool active;
-  int column_offset;  // how far from its own the columns lie whose adjoint this thread computes
-  T share[kColumns];
+  bool active;        // whether this thread has any pixels
+  int column_offset;  // from its own columns to those whose adjoint it computes
+  T share[kColumns];  // of the adjoint, for each pixel
 
-  // A gradient where this thread writes it next, row after row; `whole`: all its columns, side by
-  // side and aligned.
-  struct Place {
-    T* to;
-    bool whole;
-  };
   Place input_gradient, target_gradient;
 
  public:
+  static constexpr KernelResources resources() {
+    constexpr int kInShared =
+        2 * radius * (4 * kMomentsInShared + kPlanes * kAdjointInShared) * kColumns;
+    constexpr int kInRegisters =
+        2 * radius * (4 * !kMomentsInShared + kPlanes * !kAdjointInShared) * kColumns;
+    KernelResources r;
+    r.radius = radius;
+    r.columns = kColumns;
+    r.halo = kHalo;
+    r.pixel_bytes = kRingRows * 2 * int(sizeof(T));
+    r.thread_bytes = (2 * kPlanes * kColumns + kInShared) * int(sizeof(T));
+    // From the registers that ptxas allocates (docs/gpu_static.md): at most 168 or 255.
+    r.warps_at_once = kInRegisters * kRegisters <= 48 ? 12 : 8;
+    // The general kernel takes half as long again, and float64 six times as long.
+    const double times = (common ? 1.0 : 1.5) * (sizeof(T) == 8 ? 4.0 : 1.0);
+    const bool two = kColumns == 2;
+    r.cycles[0] = int(times * (two ? 850 + 90 * radius : 800 + 38 * radius));
+    r.cycles[1] = int(times * (two ? 1060 + 140 * radius : 920 + 73 * radius));
+    r.cycles[2] = int(times * (two ? 1630 + 255 * radius : 350 + 294 * radius));
+    r.warmup = 0.45;
+    r.overhead[0] = 5200;
+    r.overhead[1] = 930;
+    r.bytes = 2 * int(sizeof(T)) + gradients * int(sizeof(T));
+    return r;
+  }
+
   LAMP_DEVICE SsimTile(const SsimArguments<T>& arguments, unsigned char* shared)
       : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)), factor(p, tile.image),
         grid_rows(grid_axis(p, p.height)), grid_columns(grid_axis(p, p.width)),
@@ -146,8 +155,8 @@ class SsimTile {
   }
 
   LAMP_DEVICE void run() {
-    // Row v of pixels brings row v - r of loss and row v - 2r - 1 of the gradient. The row after it
-    // is on its way.
+    // Pixel row v completes row v - r of the loss and row v - 2r - 1 of the gradient. The row after
+    // it is in flight.
     const int first = tile.row - kHalo;
     int v = first - radius, slot = 0;
     reader.template fetch<0>();
@@ -171,14 +180,14 @@ class SsimTile {
   LAMP_DEVICE int window_column(int c) const { return tile.column - kHalo + kColumns * thread + c; }
   LAMP_DEVICE int pixel_column(int c) const { return tile.column + kColumns * thread + c; }
 
-  // Goes on to row `stop`. Until the sums are full there is no loss: two loops, in which no branch
-  // parts what can run beside one another.
+  // Advances to row `stop`. There is no loss until the running sums are `full`. A loop for each
+  // case avoids a branch, which would keep the compiler from overlapping instructions.
   template <bool full>
   LAMP_DEVICE void walk(int& v, int stop, int& slot) {
     while (v < stop) {
       reader.continue_run();
       const int some = min(v + min(reader.left_in_run(), Sum<T>::kFlushEvery), stop);
-      int last = 0;  // slot of the row before
+      int last = 0;  // slot of the previous row
       for (; v < some && !windows.must_follow(); ++v) {
         step<full>(v, slot);
         last = slot;
@@ -194,8 +203,7 @@ class SsimTile {
   LAMP_DEVICE void step(int v, int slot) {
     PixelOf* const pixels = ring + slot * row_length();
     reader.template deposit<0>(pixels, a.scale, constants.shift_d, constants.shift_s);
-    reader.template fetch<
-        0>();  // before the barrier, else the compiler asks for some when it is late
+    reader.template fetch<0>();  // before the barrier, else the compiler issues some loads late
     __syncthreads();
     const int row = v - radius;
     Moments<T> moments[kColumns];
@@ -203,27 +211,29 @@ class SsimTile {
     if constexpr (!full) return;
     statistics(row, moments, v);
     if constexpr (gradients > 0) {
-      // The first time, h is what was in shared memory: no window of the tile's pixels has that row.
+      // The first time, h is uninitialized shared memory, but no window of the tile's pixels sees
+      // that row.
       const int finished = row - 1 - radius;
       const int old = slot + 2 < kRingRows ? slot + 2 : slot + 2 - kRingRows;
       const PixelOf* const from = ring + old * row_length() + 2 * radius;
-      auto centred = [&] { return reinterpret_cast<const Pixels*>(from)[thread]; };
-      // Asked for before it is needed, but where registers are scarce.
-      const Pixels early = gradients == 1 ? centred() : Pixels{};
+      auto centered = [&] { return reinterpret_cast<const Pixels*>(from)[thread]; };
+      // Loaded early, unless registers are scarce.
+      const Pixels early = gradients == 1 ? centered() : Pixels{};
       T planes[kColumns][kPlanes];
-      // A thread without pixels repeats the last one's: its own would see columns that are not there.
+      // A thread without pixels repeats those of the last thread that has some: its own windows
+      // would read beyond the row.
       push_adjoint<radius, kColumns, gradients>(h_pairs(v - 1) + column_offset,
                                                 h_rests(v - 1) + column_offset, adjoint_sums, a.tap,
                                                 planes, [](int, T along, T, T) { return along; });
       if (finished >= tile.row && active)
-        finish(finished, gradients == 1 ? early : centred(), planes);
+        finish(finished, gradients == 1 ? early : centered(), planes);
     } else if constexpr (!common) {
       if (p.terms.pointwise() && row >= tile.row && row < tile.end_row) value_of_pixels(row);
     }
   }
 
   LAMP_DEVICE void statistics(int row, const Moments<T>* moments, int v) {
-    // Step by step for all columns: each is a chain of operations that wait for one another.
+    // Stage by stage for all columns, so that their dependency chains overlap.
     Dissimilarity<T> all[kColumns];
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) all[c] = ssim(moments[c], constants);
@@ -231,8 +241,8 @@ class SsimTile {
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c)
       all_amplified[c] = amplified_loss<common>(all[c].loss, a.formula.amplification);
-    // Which row of the grid this is, or mirrors; -1 if none. No mirror image shows an edge again in
-    // the images of the common way.
+    // The row of the grid that this row is, or mirrors; -1 if none. In the common case, images are
+    // high enough that no mirrored row is an edge row.
     const bool in_rows = row >= grid_rows.begin && row < grid_rows.end;
     const int in_grid = common ? row : grid_rows.at(row);
     const T row_factor = (common ? in_rows || grid_rows.reflects : in_grid >= 0)
@@ -272,7 +282,7 @@ class SsimTile {
     }
   }
 
-  // ---- Results ----------------------------------------------------------------------------------
+  // ---- Results ---------------------------------------------------------------------------------
 
   LAMP_DEVICE void value_of_pixels(int row) {
     LAMP_UNROLL
@@ -284,14 +294,14 @@ class SsimTile {
     }
   }
 
-  LAMP_DEVICE void finish(int row, const Pixels& centred, const T (*planes)[kPlanes]) {
+  LAMP_DEVICE void finish(int row, const Pixels& centered, const T (*planes)[kPlanes]) {
     const T row_share = edge_rows.share<T>(row);
     Values grad_x, grad_y;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
-      const T s_term = T(2) * centred.at[c].s * plane[0],
-              d_term = T(2) * centred.at[c].d * plane[1];
+      const T s_term = T(2) * centered.at[c].s * plane[0],
+              d_term = T(2) * centered.at[c].d * plane[1];
       T dloss_dd = 0;
       if constexpr (!common) {
         if (p.terms.pointwise() && pixel_column(c) < tile.end_column)

@@ -1,28 +1,28 @@
-// The second of two launches: the gradient, from the planes of h that ssim_losses.cuh has written.
+// The second of two launches: computes the gradient from the planes of h that the first launch
+// (ssim_losses.cuh) wrote.
 //
-//   h, its shifts, x, y (row)
-//                  --fetch-->         shared, kAhead rows ahead
-//   h              --push_adjoint-->  G_x^T at a thread's columns, and G_y^T of that: a finished row,
-//                                     radius rows later
-//   adjoint, x, y  --finish-->        gradient
+//   h, its shifts, x, y (1 row)  --fetch-->         shared memory, kAhead rows ahead
+//   h                            --push_adjoint-->  G_x^T at a thread's columns, and G_y^T of that:
+//                                                   a row completes radius rows later
+//   adjoint, x, y                --finish-->        gradient
 //
-// There is one barrier a row. What pointwise terms there are beside SSIM add their gradient later
-// (pixels.cuh).
+// There is one barrier per row. If the loss has pointwise terms besides SSIM, a later launch adds
+// their gradient (pixels.cuh).
 #pragma once
 
 #include "terms.cuh"
 
 namespace lamp_kernels::cuda {
 
-// `common`: images of T whose columns lie side by side, and where a thread has two columns images and
-// gradients of which they may be read and written at once.
+// `common`: the images have dtype T and a column stride of 1. If a thread has two columns, it can
+// also load images and store gradients as vectors of two.
 template <class T, int radius, int gradients, bool common>
 class SsimGradients {
  public:
   static constexpr int kPlanes = 2 + gradients;
-  // Two columns share what they read of shared memory, if the registers do.
+  // Two columns share loads from shared memory, if the registers suffice.
   static constexpr int kColumns = gradients == 1 && radius <= 5 ? 2 : 1;
-  static constexpr int kAhead = 3;          // rows that are on their way, or there already
+  static constexpr int kAhead = 3;          // rows in flight or waiting in shared memory
   static constexpr int kRows = kAhead + 1;  // in shared memory
 
   using Values = Adjacent<T, kColumns>;
@@ -31,7 +31,7 @@ class SsimGradients {
   };
 
  private:
-  // As in RowReader: h is read side by side by a warp.
+  // As in RowReader: a warp reads adjacent elements of h.
   static constexpr int kPieces = kColumns + 1;
   using Pair = HPair<T>;
   using Rest = HRest<T, gradients>;
@@ -41,35 +41,36 @@ class SsimGradients {
   const Tile tile;
   const Axis grid_rows;
   const Edges edge_rows;
-  const int column;  // the first of this thread's pixels
+  const int column;  // of the first of this thread's pixels
   const bool active;
   T share[kColumns];  // of the adjoint, in units of the images
   SumsInRegisters<T, radius> adjoint_sums[kPlanes * kColumns];
 
-  // The first of kRows rows in shared memory, from where this thread reads and writes on; the others
-  // lie row_bytes apart.
+  // Pointers into the first of kRows rows in shared memory, from where this thread reads and
+  // writes; the rows are row_bytes apart.
   const int length;  // of a row of h
   const int row_bytes;
   Pixels* pixels;
   Pair* pairs;
   Rest* rests;
-  // Twice the shifts that h is about: of the halo's columns, and behind them of this strip.
+  // Twice the shifts that h is relative to: those of the halo's columns, followed by this strip's.
   Shifts<T>* shifts;
 
-  // Where h is read: the next row, and the row after it is `step` rows on; up to row `run_end`.
+  // The next row of h to read, the step from there to the row after it, and the row where the run
+  // ends.
   const HPlane<T, gradients> h;
-  const char *h_row, *level_row;
+  const char *h_row, *shift_row;
   int step, run_end;
-  uint32_t pair_at[kPieces], rest_at[kPieces], level_at;
-  uint32_t has_column, has;  // bit i: whether the grid has piece i, and in this row
-  // Whether this thread looks after one of the 2 radius columns beyond the strip, and where it lies;
-  // else where no thread writes.
+  uint32_t pair_at[kPieces], rest_at[kPieces], shift_at;
+  uint32_t has_column, has;  // bit i: whether piece i is in the grid, and in this row
+  // Whether this thread rebases one of the 2 radius halo columns, and the column's index in a row;
+  // if not, an index that no thread writes to.
   bool has_halo;
   int halo_place;
 
-  Shifts<T> twice_level;
+  Shifts<T> twice_shift;  // the shifts of this tile's gradient, doubled
 
-  // The pixels to come, and where the gradients go.
+  // The next pixels to load, and the next gradients to store.
   const char *x, *y;
   T *grad_x, *grad_y;
 
@@ -102,7 +103,7 @@ class SsimGradients {
     has_halo = halo >= 0;
     halo_place = has_halo ? before : radius;
     const int strip = a.tiling.strip_of(has_halo ? halo : tile.column);
-    level_at = uint32_t(strip * a.tiling.height) * uint32_t(sizeof(Shifts<T>));
+    shift_at = uint32_t(strip * a.tiling.height) * uint32_t(sizeof(Shifts<T>));
     x = pixel(p.input);
     y = pixel(p.target);
     grad_x = element<T>(p.input_gradient, tile, tile.row, column);
@@ -110,9 +111,9 @@ class SsimGradients {
   }
 
   LAMP_DEVICE void run(unsigned char* shared) {
-    // Row v of h brings row v - radius of the gradient.
+    // Row v of h completes row v - radius of the gradient.
     int v = tile.row - radius, slot = 0, free_slot = 0;
-    // Twice the shift that this tile's gradient is about, with the first group of copies.
+    // Twice the shifts that this tile's gradient is relative to, in the first group of copies.
     auto* const here = reinterpret_cast<Shifts<T>*>(shared + kRows * row_bytes);
     copy_ahead(Copy<Shifts<T>>{here, reinterpret_cast<const char*>(a.shifts_of(tile) + tile.row),
                                threadIdx.x == 0, true});
@@ -134,7 +135,7 @@ class SsimGradients {
     }
     wait_for_copies<kAhead - 2>();
     __syncthreads();
-    twice_level = *here;
+    twice_shift = *here;
     rebase_halo(slot);
     walk<false, true>(v, tile.row + radius, slot, free_slot);
     walk<true, true>(v, tile.end_row + radius - kAhead, slot, free_slot);
@@ -148,9 +149,10 @@ class SsimGradients {
     return reinterpret_cast<Element*>(reinterpret_cast<char*>(first) + slot);
   }
 
-  // Goes on to row `stop`. Until the sums are full there are no gradients, and of the last rows there
-  // is nothing to fetch any more (their groups of copies are empty): loops in which no branch parts
-  // what can run beside one another. `slot`: where row v lies.
+  // Advances to row `stop`. There is no gradient until the running sums are `full`, and the last
+  // rows have nothing left to fetch (their groups of copies are empty). A loop for each case avoids
+  // branches, which would keep the compiler from overlapping instructions. `slot`: offset of row v
+  // in shared memory.
   template <bool full, bool fetching>
   LAMP_DEVICE void walk(int& v, int stop, int& slot, int& free_slot) {
     while (v < stop) {
@@ -163,7 +165,7 @@ class SsimGradients {
         RawPixels raw;
         if constexpr (full && !common) raw = read_pixels(row);
         const Shifts<T> own = *in_row(shifts + 2 * radius, slot);
-        const Shifts<T> higher{twice_level.d - own.d, twice_level.s - own.s};
+        const Shifts<T> higher{twice_shift.d - own.d, twice_shift.s - own.s};
         T planes[kColumns][kPlanes];
         push_adjoint<radius, kColumns, gradients>(
             in_row(pairs, slot), in_row(rests, slot), adjoint_sums, a.tap, planes,
@@ -175,22 +177,22 @@ class SsimGradients {
         free_slot = slot;
         slot = slot == kAhead * row_bytes ? 0 : slot + row_bytes;
         rebase_halo(slot);
-        wait_for_copies<kAhead - 2>();  // until the row after the next one is there, too
+        wait_for_copies<kAhead - 2>();  // until the row after the next one has arrived, too
         if constexpr (full) finish(row, here, planes);
       }
     }
   }
 
-  // From row v on fetch() reads the rows of the grid that the border rule puts there.
+  // Makes fetch() continue at row v, with the rows of the grid that the border rule puts there.
   LAMP_DEVICE void start_run(int v) {
     const Axis::Run run = grid_rows.run(v);
     has = run.at >= 0 ? has_column : 0;
     h_row = h.row(max(run.at, 0));
-    level_row = reinterpret_cast<const char*>(a.shifts_of(a.tiling.plane(tile)) + max(run.at, 0));
+    shift_row = reinterpret_cast<const char*>(a.shifts_of(a.tiling.plane(tile)) + max(run.at, 0));
     step = run.step;
     run_end = run.end;
   }
-  // Asks for the next row of h, and for `row` of pixels.
+  // Starts copying the next row of h, and pixel row `row`.
   template <bool full>
   LAMP_DEVICE void fetch(int row, int slot) {
     auto pair = [&](int i) {
@@ -201,14 +203,14 @@ class SsimGradients {
       return Copy<Rest>{in_row(rests + piece<kColumns>(i), slot), h_row + rest_at[i], has_piece(i),
                         bool(has & 1u << i)};
     };
-    const Copy<Shifts<T>> own{in_row(shifts + threadIdx.x, slot), level_row + level_at,
+    const Copy<Shifts<T>> own{in_row(shifts + threadIdx.x, slot), shift_row + shift_at,
                               threadIdx.x <= 2 * radius, true};
     if constexpr (kColumns == 2)
       copy_ahead(pair(0), rest(0), pair(1), rest(1), pair(2), rest(2), own);
     else
       copy_ahead(pair(0), rest(0), pair(1), rest(1), own);
     h_row += step * h.row_bytes;
-    level_row += step * int(sizeof(Shifts<T>));
+    shift_row += step * int(sizeof(Shifts<T>));
     if constexpr (common) {
       if (full || row >= tile.row) {
         const bool there = active && (full || row < tile.end_row);
@@ -220,27 +222,27 @@ class SsimGradients {
     }
   }
 
-  // Brings what lies in another strip to the shift that this strip has in that row.
+  // Rebases h in the halo columns, which belong to other strips, to this strip's shift in that row.
   LAMP_DEVICE void rebase_halo(int slot) {
-    // Without a branch, which would part it from what it can run beside.
+    // Predicated, so that the compiler can overlap it with other work.
     const Pair pair = *in_row(pairs + halo_place, slot);
     Rest* const at = in_row(rests + halo_place, slot);
     Rest rest = *at;
     const Shifts<T> own = *in_row(shifts + 2 * radius, slot);
     const Shifts<T> other = *in_row(shifts + min(int(threadIdx.x), 2 * radius), slot);
-    const T s_term = pair.ss * (own.s - other.s), dloss_dd = pair.dd * (own.d - other.d);
-    rest.at[0] += s_term + dloss_dd;
-    if constexpr (gradients == 2) rest.at[1] += s_term - dloss_dd;
+    const T s_term = pair.ss * (own.s - other.s), d_term = pair.dd * (own.d - other.d);
+    rest.at[0] += s_term + d_term;
+    if constexpr (gradients == 2) rest.at[1] += s_term - d_term;
     if (has_halo) *at = rest;
   }
 
-  // This thread's in the tile's first row; any, if it has none.
+  // Address of this thread's pixel in the tile's first row; any valid one if it has none.
   LAMP_DEVICE const char* pixel(const ConstTensorView& s) const {
     const int64_t at = plane_of(s, tile.image, tile.channel) + tile.row * s.row +
                        (active ? column : tile.column) * s.column;
     return static_cast<const char*>(s.data) + at * size_of(s.dtype);
   }
-  // Where they may be of another type, and anywhere in a row.
+  // Pixels of images of any dtype and column stride.
   struct RawPixels {
     Raw<T> x[kColumns], y[kColumns];
   };
@@ -270,8 +272,8 @@ class SsimGradients {
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {
       const T* plane = planes[c];
-      const T twice_d = (here.x.at[c] - here.y.at[c]) * twice_scale - twice_level.d;
-      const T twice_s = (here.x.at[c] + here.y.at[c]) * twice_scale - twice_level.s;
+      const T twice_d = (here.x.at[c] - here.y.at[c]) * twice_scale - twice_shift.d;
+      const T twice_s = (here.x.at[c] + here.y.at[c]) * twice_scale - twice_shift.s;
       const T s_term = twice_s * plane[0], d_term = twice_d * plane[1];
       x_values.at[c] = (plane[2] + s_term + d_term) * (share[c] * row_share);
       if constexpr (gradients == 2)
@@ -305,24 +307,25 @@ constexpr KernelResources gradients_resources() {
   r.columns = Kernel::kColumns;
   r.pixel_bytes = Kernel::kRows * (2 + gradients) * int(sizeof(T));
   r.thread_bytes = Kernel::kRows * int(sizeof(typename Kernel::Pixels));
-  // The shifts of a row, and what rows are rounded up by; the tile's shift.
+  // Per row, its shifts and the padding; and once, the tile's shift.
   r.block_bytes = Kernel::kRows * ((2 * radius + 1) * int(sizeof(Shifts<T>)) +
                                    int(sizeof(typename Kernel::Pixels))) +
                   int(sizeof(Shifts<T>));
-  r.warps_at_once = 16;  // as the launch bounds have it
+  r.warps_at_once = 16;  // given by the launch bounds
   const bool two = r.columns == 2, one = !two && gradients == 1;
   r.cycles[0] = two ? 410 + 48 * radius : one ? 380 + 28 * radius : 380 + 32 * radius;
   r.cycles[1] = two ? 510 + 85 * radius : one ? 280 + 80 * radius : 420 + 84 * radius;
   r.cycles[2] = two ? 850 + 150 * radius : one ? 860 + 92 * radius : 720 + 172 * radius;
-  r.warming = 0.88;
-  r.beside[0] = 1750;
-  r.beside[1] = 700;
+  r.warmup = 0.88;
+  r.overhead[0] = 1750;
+  r.overhead[1] = 700;
   r.bytes = (2 + gradients) * int(sizeof(T));
   return r;
 }
 
-// Blocks on a multiprocessor; as strips are those of the losses, blocks whose threads have two columns
-// have half of the most warps. Of 128 registers nvcc 13.0 spills some for compute capability 12.0.
+// Blocks per multiprocessor, for the launch bounds. The strips are those of the losses kernel, so
+// blocks whose threads have two columns have at most half of kMostWarps. Limited to 128 registers,
+// nvcc 13.0 spills on compute capability 12.0.
 template <int columns, int radius>
 constexpr int gradient_blocks() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200

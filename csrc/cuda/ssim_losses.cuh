@@ -1,20 +1,22 @@
-// SSIM's loss at every position, and for a gradient the planes of h that it takes, to memory:
-// ssim_gradients.cuh, the second launch, makes the gradient of them. Without a gradient, the map.
+// The first of two launches: computes the SSIM loss and, if a gradient is requested, writes the
+// planes of h to global memory, from which the second launch (ssim_gradients.cuh) computes the
+// gradient. Without a gradient, it can write the map.
 //
-//   pixels (row)  --RowReader-->       shared: d, s of the row, about the tile's shifts
-//   d, s          --along_x--> G_x of d, s, d^2, s^2 at a thread's column
-//   these         --push-->            G_y of them: a finished row, radius rows later
-//   moments       --statistics-->      loss, and h to memory
+//   pixels (1 row)  --RowReader-->    shared memory: d and s of the row, minus the tile's shifts
+//   d, s            --along_x-->      G_x of d, s, d^2 and s^2, at a thread's column
+//   G_x of these    --push-->         G_y of that: a row completes radius rows later
+//   moments         --statistics-->   loss, and h to global memory
 //
-// A block walks down a tile, a thread for each column. There are two rows in shared memory, of which
-// one is written while the other is read, and one barrier a row.
+// A block walks down a tile row by row, one thread per column. Two rows in shared memory form a
+// double buffer: one is written while the other is read. There is one barrier per row.
 #pragma once
 
 #include "moments.cuh"
 
 namespace lamp_kernels::cuda {
 
-// `common`: images of T whose columns lie side by side, no weight, no pointwise term and no map.
+// `common`: the images have dtype T and a column stride of 1, is_common(amplification), and there is
+// no weight, pointwise term or map.
 template <class T, int radius, int gradients, bool common>
 class SsimLosses {
   using PixelRow = Pixel<T>*;
@@ -23,18 +25,18 @@ class SsimLosses {
   const Params& p;
   const Tile tile;
   const Factors<T, common> factor;
-  PixelRow row, other;  // of pixels: the one to be read next, and the one to be written after it
+  PixelRow row, other;  // rows of pixels: the next one to read, and the one to write after it
   double* scratch;
   SsimConstants<T> constants;
   RowReader<T, radius, 1, common> reader;
   MomentWindows<T, radius, 1, SumsInRegisters<T, radius>> windows;
   Sum<T> sums[kMetrics];  // by metric
   const Edges edge_rows;
-  const int column;  // of the image
-  bool counted;      // whether the tile has it, and the loss's grid
-  T own_factor;      // of the slope; 0 where it is not counted
+  const int column;  // in the image
+  bool counted;      // whether this column is in the tile and in the loss's grid
+  T own_factor;      // of the slope; 0 if not counted
   const HPlane<T, gradients> h;
-  const uint32_t pair_at, rest_at;  // in a row of h
+  const uint32_t pair_at, rest_at;  // offsets in a row of h
 
  public:
   LAMP_DEVICE SsimLosses(const SsimArguments<T>& arguments, unsigned char* shared)
@@ -70,13 +72,13 @@ class SsimLosses {
   }
 
  private:
-  // Of the loss's rows, those that the tile has.
+  // The rows of the loss's grid that the tile contains.
   LAMP_DEVICE int first_row() const { return max(tile.row, grid_axis(p, p.height).begin); }
   LAMP_DEVICE int end_row() const { return min(tile.end_row, grid_axis(p, p.height).end); }
 
-  // The 2 radius rows of pixels that do not fill the windows yet. They have a loop of their own, as
-  // nothing beside a branch runs beside what is in it. Such a row takes less time than one needs to
-  // come: two are on their way.
+  // Pushes the first 2 radius rows of pixels, which do not complete a window yet. They have a
+  // separate loop, because a branch would keep the compiler from overlapping instructions. Such a
+  // row takes less time than a load's latency, so two rows are in flight.
   LAMP_DEVICE void warm_up() {
     int left = 2 * radius;
     while (left > 0) {
@@ -96,7 +98,8 @@ class SsimLosses {
     }
     reader.keep_first_buffer();
   }
-  // The rows after them, each of which brings one of the loss, radius rows above it.
+  // Pushes the following rows, each of which completes the row of the loss that is radius rows
+  // above it.
   LAMP_DEVICE void walk() {
     int loss_row = first_row();
     const int stop = end_row();
@@ -112,7 +115,7 @@ class SsimLosses {
   template <int buffer>
   LAMP_DEVICE Moments<T> push_row() {
     reader.template deposit<buffer>(row, a.scale, constants.shift_d, constants.shift_s);
-    // Before the barrier, else the compiler asks for some when it is late.
+    // Before the barrier, else the compiler issues some loads late.
     reader.template fetch<buffer>();
     __syncthreads();
     Moments<T> moments;
@@ -157,7 +160,7 @@ class SsimLosses {
     }
   }
 
-  // The values of the pointwise terms.
+  // Computes the values of the pointwise terms.
   LAMP_DEVICE void pointwise() {
     if (!p.terms.pointwise() || column >= tile.end_column) return;
     for (int row = tile.row; row < tile.end_row; ++row) {
@@ -176,19 +179,19 @@ constexpr KernelResources losses_resources() {
   KernelResources r;
   r.radius = radius;
   r.pixel_bytes = 2 * 2 * int(sizeof(T));
-  r.warps_at_once = radius < 7 ? 16 : 12;  // as the launch bounds and the registers have it
+  r.warps_at_once = radius < 7 ? 16 : 12;  // given by the launch bounds and the registers
   r.cycles[0] = 690;
   r.cycles[1] = 680 + 20 * radius;
   r.cycles[2] = 740 + 90 * radius;
-  r.warming = 0.65;
-  r.beside[0] = 3300;
-  r.beside[1] = 820;
+  r.warmup = 0.65;
+  r.overhead[0] = 3300;
+  r.overhead[1] = 820;
   r.bytes = 2 * int(sizeof(T));
   return r;
 }
 
-// Blocks on a multiprocessor. Of 128 registers nvcc 13.0 spills some of windows of 13 for compute
-// capability 7.5.
+// Blocks per multiprocessor, for the launch bounds. Limited to 128 registers, nvcc 13.0 spills for
+// window size 13 on compute capability 7.5.
 template <int radius>
 constexpr int losses_blocks() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800

@@ -1,4 +1,4 @@
-// The second, small launch: from the tiles' sums to those of the images, or of the batch.
+// The last, small launch: adds up the tiles' sums per image, or over the whole batch.
 #pragma once
 
 #include "device.cuh"
@@ -10,15 +10,16 @@ struct SumArguments {
   const double* partial;  // (images, tiles of an image, terms)
   int64_t first_image;    // of this launch
   int64_t images;
-  int64_t tiles;  // of an image
+  int64_t tiles;  // per image
   int terms;
   bool per_term;
   const void* factors;              // (images, terms), or null
-  double shared_factors[kMetrics];  // those of every image, if null
-  void* scaled_sums;  // (images, terms) per term, (images,), or one number for the batch
+  double shared_factors[kMetrics];  // the factors of every image, if null
+  void* scaled_sums;  // (images, terms) if per_term, else (images,) or, for the batch, ()
 };
 
-// A block for each image; its threads share the tiles, always in the same way.
+// One block per image. Tiles are always assigned to its threads in the same way, so the order of
+// the additions is fixed.
 template <class T>
 __global__ void __launch_bounds__(kSumThreads) sum_kernel(const __grid_constant__ SumArguments a) {
   LAMP_SHARED(shared);
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(const __grid_constant_
   if (!a.per_term && threadIdx.x == 0) static_cast<T*>(a.scaled_sums)[image] = all;
 }
 
-// One block for all images, which share their factors. Rounded once, at the end.
+// One block for all images, which share their factors. Rounds to T once, at the end.
 template <class T>
 __global__ void __launch_bounds__(kMostBatchThreads)
     batch_sum_kernel(const __grid_constant__ SumArguments a) {

@@ -1,13 +1,13 @@
-// The blocks that add up the tiles' sums. Host code too.
+// Sizes of the blocks that add up the tiles' sums. Included by host code too.
 #pragma once
 
 #include <cstdint>
 
 namespace lamp_kernels::cuda {
 
-constexpr int kSumThreads = 128;  // of an image's block
-// Of the one block that sums a batch. Many tiles want many loads on their way; of partial, the threads'
-// own sums take longer, where float64 is slow.
+constexpr int kSumThreads = 128;  // of the block that sums an image
+// Threads of the one block that sums a batch. Many tiles need many loads in flight. With few tiles,
+// more threads would only make the reduction across threads longer, where float64 is slow.
 constexpr int kBatchThreads = 256, kMostBatchThreads = 1024;
 constexpr int64_t kManyTiles = 1024;
 

@@ -1,5 +1,5 @@
-// What the SSIM kernels share beside the windows: their arguments, the tile of a block, and the
-// terms of a pixel.
+// Shared by all SSIM kernels, besides the windows: their arguments, the pointwise terms of a pixel,
+// block sums, and the layout of the planes of h.
 #pragma once
 
 #include "centering.cuh"
@@ -13,16 +13,16 @@ struct SsimArguments {
   TileGrid tiling;
   TileRange tiles;  // of this launch
   T tap[kMaxRadius + 1];
-  int rows_to_follow;  // of MomentWindows
+  int rows_to_follow;  // see below
   T scale;
-  SsimConstants<T> constants;  // the shifts are the tile's
+  SsimConstants<T> constants;  // the kernel fills in the tile's shifts
   LossFormula<T> formula;
-  bool common;      // the kernel may take the way that leaves out what is rare
+  bool common;      // whether the kernel may use its specialization for the common case
   double* partial;  // (tiles of all planes, terms)
-  // Of the design with two launches, of the planes at once:
-  int64_t first_h_plane;  // the first of them
-  T* h;                   // (planes, rows, what HPlane says)
-  Shifts<T>* shifts;      // (planes, strips, rows): twice the shifts that h is about
+  // For the design with two launches, which processes a group of planes at a time:
+  int64_t first_h_plane;  // the first plane of the group
+  T* h;                   // (planes, rows, columns as in HPlane)
+  Shifts<T>* shifts;      // (planes, strips, rows): twice the shifts that h is relative to
 
   LAMP_DEVICE Shifts<T>* shifts_of(int64_t plane) const {
     return shifts + (plane - first_h_plane) * tiling.strips * tiling.height;
@@ -35,11 +35,12 @@ struct SsimArguments {
   }
 };
 
-// Rows of the new side of an edge that are pushed before MomentWindows (moments.cuh) moves its shift there:
-// then the window that ends with the next row sees at least 1/200 of that side.
+// How many rows beyond an edge MomentWindows (moments.cuh) pushes before it moves its shift to
+// them: as many as it takes until the window that completes with the next row sees at least 1/200
+// of that side.
 inline int rows_to_follow(const Params& p) {
   int rows = 1;
-  double seen = p.taps[p.radius] + p.taps[p.radius - 1];  // by windows that end a row later
+  double seen = p.taps[p.radius] + p.taps[p.radius - 1];  // by the window completing a row later
   while (seen < 0.005) seen += p.taps[p.radius - ++rows];
   return rows;
 }
@@ -54,8 +55,8 @@ LAMP_DEVICE T* element(const TensorView& s, const Tile& tile, int row, int colum
          column * s.column;
 }
 
-// The pointwise terms of one pixel. Adds weight times A(L) to `sums`, by metric. From the pixels
-// themselves: d about its shift has lost digits.
+// The pointwise terms of one pixel. Adds weight times A(L) to `sums`, by metric. Reads the pixels
+// again, because subtracting the shift has cost d some digits.
 template <class T, bool common>
 LAMP_DEVICE PointwiseSum<T> pixel_terms(const SsimArguments<T>& a, const Tile& tile,
                                         const Factors<T, common>& factor, int row, int column,
@@ -66,7 +67,8 @@ LAMP_DEVICE PointwiseSum<T> pixel_terms(const SsimArguments<T>& a, const Tile& t
                          factor.of, [&](int m, T value) { sums[m].partial += value; });
 }
 
-// A(L). In float32 without a branch, if `common`: it would part what can run beside it.
+// A(L). In float32, and if `common`, without a branch, so that the compiler can overlap it with
+// other work.
 template <bool common, class T>
 LAMP_DEVICE Amplified<T> amplified_loss(T loss, const Amplification<T>& a) {
   if (sizeof(T) == 8 || (!common && !is_common(a.kind))) return amplify<T>(loss, a);
@@ -75,7 +77,8 @@ LAMP_DEVICE Amplified<T> amplified_loss(T loss, const Amplification<T>& a) {
   return {log ? amplified.value : loss, log ? amplified.slope : T(1)};
 }
 
-// Writes the block's sums of the terms, which come by metric. `common`: SSIM is the only one.
+// Writes the block's sum of each term; `sums` is indexed by metric. `common`: SSIM is the only
+// term.
 template <bool common, class T>
 LAMP_DEVICE void write_sums(const SsimArguments<T>& a, Sum<T>* sums, double* scratch) {
   const Terms has = a.p.terms;
@@ -89,20 +92,21 @@ LAMP_DEVICE void write_sums(const SsimArguments<T>& a, Sum<T>* sums, double* scr
   }
 }
 
-// ---- The planes of h, between the two launches ---------------------------------------------------
+// ---- The planes of h, between the two launches -------------------------------------------------
 
-// A row of h holds for each column of the image ss and dd, and behind these, for each again, s + d
-// and, with both gradients, s - d: one instruction reads two numbers.
+// A row of h holds the pairs (ss, dd) of all image columns, followed by the "rests" of all columns:
+// s + d and, with both gradients, s - d. So one instruction reads two numbers.
 template <class T>
 struct alignas(2 * sizeof(T)) HPair {
   T ss, dd;
 };
 template <class T, int gradients>
-using HRest = Adjacent<T, gradients ? gradients : 1>;  // there is no h without a gradient
+using HRest = Adjacent<T, gradients ? gradients : 1>;  // without a gradient, unused
 
-// G^T of a row of h that lies in shared memory, as far as a row of pixels is finished by it, at a
-// thread's columns: of ss, dd, s + d and, with both gradients, s - d. `rebase(g, along, ss, dd)`: what
-// goes on instead of `along`, rest g's G_x^T, given those of ss and dd.
+// Applies G_x^T to a row of h in shared memory, pushes the results to the running sums of G_y^T,
+// and returns in `planes` the pixel row that this completes, at a thread's columns: of ss, dd,
+// s + d and, with both gradients, s - d. rebase(g, along, ss, dd) may replace `along`, the G_x^T of
+// rest g, given the G_x^T of ss and dd.
 template <int radius, int columns, int gradients, class T, class Sums, class Rebase>
 LAMP_DEVICE void push_adjoint(const HPair<T>* pairs, const HRest<T, gradients>* rests, Sums* sums,
                               const T* tap, T (*planes)[2 + gradients], Rebase rebase) {
@@ -110,25 +114,25 @@ LAMP_DEVICE void push_adjoint(const HPair<T>* pairs, const HRest<T, gradients>* 
   const Seen<radius, columns, HRest<T, gradients>> rest(rests);
   LAMP_UNROLL
   for (int c = 0; c < columns; ++c) {
-    const int centre = c + radius;
+    const int center = c + radius;
     auto finish = [&](int k, T along_x) {
       planes[c][k] = push<radius>(sums[k * columns + c], along_x, tap);
     };
-    const T ss = adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].ss; }, tap);
-    const T dd = adjoint_along_x<radius>([&](int k) { return pair.at[centre + k].dd; }, tap);
+    const T ss = adjoint_along_x<radius>([&](int k) { return pair.at[center + k].ss; }, tap);
+    const T dd = adjoint_along_x<radius>([&](int k) { return pair.at[center + k].dd; }, tap);
     finish(0, ss);
     finish(1, dd);
     LAMP_UNROLL
     for (int g = 0; g < gradients; ++g) {
       const T along =
-          adjoint_along_x<radius>([&](int k) { return rest.at[centre + k].at[g]; }, tap);
+          adjoint_along_x<radius>([&](int k) { return rest.at[center + k].at[g]; }, tap);
       finish(2 + g, rebase(g, along, ss, dd));
     }
   }
 }
 
-// One plane of h, of `width` columns (Tiling::h_width()). As it is kept in a cache, 32 bits count its
-// bytes.
+// One plane of h, of `width` columns (Tiling::h_width()). It fits the L2 cache, so offsets in bytes
+// fit 32 bits.
 template <class T, int gradients>
 struct HPlane {
   char* start;
@@ -138,7 +142,7 @@ struct HPlane {
       : start(reinterpret_cast<char*>(plane)), width(columns),
         row_bytes(columns * (2 + gradients) * int(sizeof(T))) {}
   LAMP_DEVICE char* row(int i) const { return start + uint32_t(i * row_bytes); }
-  // Bytes from the start of a row.
+  // Offsets in bytes from the start of a row.
   LAMP_DEVICE uint32_t pair_at(int column) const { return column * uint32_t(sizeof(HPair<T>)); }
   LAMP_DEVICE uint32_t rest_at(int column) const {
     return width * uint32_t(sizeof(HPair<T>)) + column * uint32_t(sizeof(HRest<T, gradients>));

@@ -1,4 +1,4 @@
-// Tables of the SSIM kernels' variants. Included by the files that compile them.
+// Builds the tables of compiled SSIM kernels. Included by the files that instantiate the kernels.
 #pragma once
 
 #include "ssim.cuh"
@@ -52,8 +52,8 @@ void launch(const SsimLaunch& l) {
   const auto kernel = Kernel::kKernel;
   const int shared = int(Kernel::kResources.shared_memory(l.tiling.threads));
   constexpr int kWithoutAsking = 48 * 1024;
-  // Always for as much as there is: another thread's call must not find that this one asked for
-  // less than it needs.
+  // Always requests the device's maximum. Requesting just this launch's size could lower the limit
+  // between another host thread's request and its launch.
   if (shared > kWithoutAsking)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -66,12 +66,12 @@ void launch(const SsimLaunch& l) {
 
 template <class Kernel>
 constexpr Variant variant() {
-  // One warp of any variant fits the device with the least, of compute capability 7.5.
+  // A block of one warp must fit the smallest shared memory, that of compute capability 7.5.
   static_assert(Kernel::kResources.shared_memory(kWarp) <= 64 * 1024);
   return {Kernel::kResources, &launch<Kernel>};
 }
 
-// A function that looks up in a table of variants, with a row MAKE(radius) for each radius.
+// Defines a function that looks up a variant in a table, which has a row MAKE(radius) per radius.
 #define LAMP_TABLE(name, MAKE)                                                       \
   const Variant& name(int radius, int gradients) {                                   \
     static const Variant table[kMaxRadius][3] = {MAKE(1), MAKE(2), MAKE(3), MAKE(4), \

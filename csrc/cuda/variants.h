@@ -1,4 +1,4 @@
-// The variants of the SSIM kernels: by the type computed in, the radius and the gradients.
+// The compiled variants of the SSIM kernels, by compute type, radius and number of gradients.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -13,9 +13,9 @@ struct SsimLaunch {
   Tiling tiling;
   TileRange tiles;
   int64_t blocks;
-  bool common;  // as the kernel says
+  bool common;  // see the kernel
   double* partial;
-  int64_t first_h_plane;  // these for the design with two launches
+  int64_t first_h_plane;  // this, h and shifts: only for the design with two launches
   void* h;
   void* shifts;
   const Device& device;
@@ -27,12 +27,13 @@ struct Variant {
   void (*launch)(const SsimLaunch&);
 };
 
-// Of radius 1 .. kMaxRadius. A file each, so that they compile side by side; a null launch: there is
-// no such kernel.
-//   double_one, float_one   loss and gradients in one launch; in float32 with 1 or 2 gradients
-//   float_one_common        the same without what is rare, with 1 gradient
-//   float_losses            0 .. 2 gradients
-//   float_gradients         1 or 2
+// The tables, for radius 1 .. kMaxRadius, spread over several files that compile in parallel. A
+// null `launch` means that there is no such kernel.
+//   double_one         float64, loss and gradients in one launch; 0 .. 2 gradients
+//   float_one          float32, loss and gradients in one launch; 1 or 2 gradients
+//   float_one_common   the same, specialized for the common case; 1 gradient
+//   float_losses       float32, the first of two launches; 0 .. 2 gradients
+//   float_gradients    float32, the second of two launches; 1 or 2 gradients
 const Variant& double_one(int radius, int gradients);
 const Variant& float_one(int radius, int gradients);
 const Variant& float_one_common(int radius, int gradients);

@@ -1,8 +1,9 @@
-// Windows: along x from a row in shared memory, along y as sums under way.
+// The separable window: along x over a row in shared memory, along y over running sums.
 //
-// Windows along y need no neighbours: a thread keeps for each plane of its columns the 2 radius
-// sums of windows that are under way, and a new row goes to all of them (the transposed form of a
-// filter). So x alone goes through shared memory.
+// The pass along y needs no neighboring threads. For each plane and column, a thread keeps running
+// sums of the 2 radius windows that are still open, that is, have seen only some of their rows, and
+// adds each new row to all of them (the transposed form of an FIR filter). So only the pass along x
+// goes through shared memory.
 #pragma once
 
 #include <type_traits>
@@ -11,7 +12,7 @@
 
 namespace lamp_kernels::cuda {
 
-// The sums of the windows along y that are under way, of one plane of one column.
+// The running sums of the open windows along y, for one plane of one column.
 template <class T, int radius>
 struct SumsInRegisters {
   T sum[2 * radius];
@@ -27,7 +28,7 @@ struct SumsInShared {
   T* sum;
   LAMP_DEVICE T& operator[](int k) { return sum[k * blockDim.x]; }
 
-  // Takes the place that `shared` points to.
+  // Claims the shared memory that `shared` points to, and advances the pointer.
   LAMP_DEVICE void clear(T*& shared) {
     sum = shared;
     shared += 2 * radius * blockDim.x;
@@ -35,8 +36,9 @@ struct SumsInShared {
   }
 };
 
-// A new row's value `v` for all windows along y that see it. Returns what the one that ends there
-// has seen: `sum[k]` is the window centred radius - k rows above the row to come.
+// Adds a new row's value `v` to all windows along y that see it. Returns the sum of the window that
+// is complete with this row. `sum[k]` belongs to the window centered radius - k rows above the next
+// row.
 template <int radius, class T, class Sums>
 LAMP_DEVICE T push(Sums& sum, T v, const T* tap) {
   const T done = sum[0] + tap[radius] * v;
@@ -48,20 +50,20 @@ LAMP_DEVICE T push(Sums& sum, T v, const T* tap) {
     LAMP_UNROLL
     for (int k = 0; k < 2 * radius - 1; ++k) move(k);
   } else {
-    LAMP_ROLLED  // else as many registers are taken to load all of them ahead
+    LAMP_ROLLED  // unrolled, it would load all sums ahead, into as many registers
     for (int k = 0; k < 2 * radius - 1; ++k) move(k);
   }
   sum[2 * radius - 1] = tap[radius] * v;
   return done;
 }
 
-// What a thread reads and writes at once: neighbouring columns, in one instruction.
+// Adjacent columns that a thread loads or stores with one vector instruction.
 template <class Element, int columns>
 struct alignas(columns * sizeof(Element)) Adjacent {
   Element at[columns];
 };
 
-// The elements that the windows of this thread's columns see, from a row in shared memory.
+// The elements that the windows of this thread's columns see, loaded from a row in shared memory.
 template <int radius, int columns, class Element>
 struct Seen {
   static constexpr int kReach = 2 * radius + columns;
@@ -79,7 +81,7 @@ struct Seen {
   }
 };
 
-// G_x^T of one plane of h, whose value `k` columns from here is at(k).
+// Applies G_x^T to one plane of h; at(k) is its value `k` columns from here.
 template <int radius, class T, class At>
 LAMP_DEVICE T adjoint_along_x(At at, const T* tap) {
   T sum = tap[0] * at(0);

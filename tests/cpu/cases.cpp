@@ -167,7 +167,7 @@ Case<float> scene(const char* name, const Shape& s, int radius, X x, Y y) {
   return c;
 }
 
-// Each strip has a different brightness and a different offset between the images. A level taken
+// Each strip has a different brightness and a different offset between the images. A shift taken
 // from another strip leaves 1e-7 of their squares in variances of 1e-6.
 void strips_of_their_own(int radius, Kernels& kernels) {
   Random random(3);
@@ -183,7 +183,7 @@ void strips_of_their_own(int radius, Kernels& kernels) {
   width = kernels.strip_width(pixels().p, false, 2);
   auto c = pixels();
   if (width >= s.width) fail(c.name, "there is only one");
-  // Windows that span two strips do not test the level, so they get weight 0.
+  // Windows that span two strips do not test the shift, so they get weight 0.
   for (int64_t i = 0; i < s.height; ++i)
     for (int64_t j = 0; j < s.width; ++j)
       if ((j + radius) % width < 2 * radius) c.weight.set(0, 0, i, j, 0);
@@ -191,7 +191,7 @@ void strips_of_their_own(int radius, Kernels& kernels) {
   check(c, {1e-5, 1e-5, 1e-4});
 }
 
-// The variance of x - y is about 1e-10. Where the level comes from other pixels, which differ less,
+// The variance of x - y is about 1e-10. Where the shift comes from other pixels, which differ less,
 // rounding makes many variances negative. Their derivatives must not become zero.
 void clamped_variance(int radius, Kernels& kernels) {
   Random random(4);
@@ -206,7 +206,7 @@ void clamped_variance(int radius, Kernels& kernels) {
   check(c, {1e9, 1e-2, 1e-1});
 }
 
-// The level must come from pixels with nonzero weight and, among these, from pixels where the
+// The shift must come from pixels with nonzero weight and, among these, from pixels where the
 // images are nearly equal.
 void uneven_weights(int radius, Kernels& kernels) {
   struct Kind {

@@ -11,8 +11,11 @@
 
 #include "params.h"
 
+using lamp_kernels::Amplify;
 using lamp_kernels::ConstTensorView;
 using lamp_kernels::Dtype;
+using lamp_kernels::kMetrics;
+using lamp_kernels::Metric;
 using lamp_kernels::Params;
 using lamp_kernels::TensorView;
 

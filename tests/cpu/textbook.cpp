@@ -6,7 +6,10 @@
 namespace textbook {
 namespace {
 
+using lamp_kernels::Amplify;
 using lamp_kernels::Border;
+using lamp_kernels::kMetrics;
+using lamp_kernels::Metric;
 using lamp_kernels::Params;
 
 // Returns A(L) and stores A'(L) in `slope`.

@@ -363,8 +363,8 @@ void pixels(bool few, CudaKernels& kernels) {
     const uint64_t seed = uint64_t(10 * wanted) + sizeof(T);
     Random random(seed);
     Case<T> c;
-    c.p.mse = wanted != 1;
-    c.p.l1 = wanted != 2;
+    c.p.terms.set(Metric::mse, wanted != 1);
+    c.p.terms.set(Metric::l1, wanted != 2);
     c.set_shape({2, 1, 10, (cuda::kPixelThreads * cuda::kPixelsOfAThread + 100) / 10});
     complete_and_check(c, seed, random, kernels, wanted);
   }
@@ -436,7 +436,7 @@ void sums(const Arguments& arguments, CudaKernels& kernels) {
   for (const int64_t batch : {int64_t(2), int64_t(300)}) {
     Random random(++seed);
     Case<T> c;
-    c.p.ssim = c.p.terms.set(Metric::l1);
+    c.p.terms.set(Metric::ssim), c.p.terms.set(Metric::l1);
     c.p.border = Border::zeros;
     c.shared = true;
     c.set_window(arguments.radii[0], 1.5);

@@ -7,8 +7,8 @@ schedule, all threads of a block reach the same barriers and shuffles, and none 
 gradients kernel is proved only on sm_75, because sentryward cannot determine a loop's bound in code
 for later targets; the version with asynchronous copies is therefore not proved. The same holds for
 every kernel on sm_120. The launch takes the kernel's common path. sentryward does not follow
-branches that depend on the images. The vote on whether a warp moves its level is such a branch, so
-the barriers are proved for two cases: no warp ever moves its level, or all warps move it in every
+branches that depend on the images. The vote on whether a warp moves its shift is such a branch, so
+the barriers are proved for two cases: no warp ever moves its shift, or all warps move it in every
 row. sentryward also reports races, but it cannot resolve addresses that come from pointers inside a
 structure, so its memory check stays "incomplete"; ThreadSanitizer is used to find races instead.
 """
@@ -58,7 +58,7 @@ def find(program: str) -> str | None:
 def prove(kernel: str, target: int, moves: bool, folder: Path) -> dict[str, Any]:
     """The result of sentryward for a kernel compiled for one target; writes files to `folder`.
 
-    moves: the answer of warps' votes on moving their level.
+    moves: the answer of warps' votes on moving their shift.
     """
     ptx, launch = write_input(kernel, target, moves, folder)
     # The exit status does not depend on the result.
@@ -134,7 +134,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 result = prove(kernel, target, moves, Path(folder) / "proof")
             found = complaints(result)
-            name = f"{kernel}, sm_{target}, levels {'move' if moves else 'stay'}"
+            name = f"{kernel}, sm_{target}, shifts {'move' if moves else 'stay'}"
             print(f"{name}: {result['checks']}", *found, sep="\n  ", flush=True)
             wrong |= bool(found)
     return int(wrong)

@@ -389,7 +389,7 @@ __global__ void neighbour_kernel(int* to) {
   to[blockIdx.x * blockDim.x + threadIdx.x] = numbers[(threadIdx.x + 1) % blockDim.x];
 }
 template <bool barrier>
-void neighbours() {
+void neighbors() {
   std::vector<int> to(2 * 256);
   LAMP_LAUNCH(neighbour_kernel<barrier>, 2, 256, 256 * sizeof(int), nullptr, to.data());
   require_launched();
@@ -473,8 +473,8 @@ const std::map<std::string, std::function<void()>> kTests = {
     {"beyond_local", beyond_local},
     {"end_of_local", end_of_local},
     {"beyond_global", beyond_global},
-    {"neighbours", neighbours<true>},
-    {"neighbours_without_barrier", neighbours<false>},
+    {"neighbors", neighbors<true>},
+    {"neighbors_without_barrier", neighbors<false>},
     {"written_again", written_again<true>},
     {"written_again_without_barrier", written_again<false>},
     {"shuffle_is_no_barrier", shuffle_is_no_barrier},

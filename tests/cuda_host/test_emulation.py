@@ -15,7 +15,7 @@ SOUND = (
     "error_and_on",
     "end_of_shared",
     "end_of_local",
-    "neighbours",
+    "neighbors",
     "written_again",
     "copies_ahead",
     "copies_over",
@@ -38,7 +38,7 @@ OVERRUNS = {
     "beyond_global": "AddressSanitizer: heap-buffer-overflow",
 }
 RACES = (
-    "neighbours_without_barrier",
+    "neighbors_without_barrier",
     "written_again_without_barrier",
     "copies_over_without_barrier",
     "shuffle_is_no_barrier",

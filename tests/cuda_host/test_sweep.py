@@ -23,6 +23,6 @@ def test_every_tiling_gives_the_same_gradient(tmp_path, cuda_flags):
     }
     assert {row["threads"] for row in rows} == set(range(32, 257, 32))
     assert all(("second" in row) == (row["design"] == "two") for row in rows)
-    # Designs and tiles differ only in their levels and in the order of sums.
+    # Designs and tiles differ only in their shifts and in the order of sums.
     assert max(row["error"] for row in rows) < 1e-5
     assert max(row["error"] for row in rows) > 0
