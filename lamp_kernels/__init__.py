@@ -1,7 +1,7 @@
 """Amplified reconstruction losses (LAMP) for unsupervised anomaly detection.
 
-`AmplifiedSSIMLoss()` replaces `torch.nn.MSELoss()`. README.md describes the options and says what is
-and is not known about LAMP (Loss AMPlification, arXiv 2308.14595).
+`AmplifiedSSIMLoss()` replaces `torch.nn.MSELoss()`. README.md describes the options and says what
+is and is not known about LAMP (Loss AMPlification, arXiv 2308.14595).
 """
 
 from lamp_kernels import _numpy_warning  # noqa: F401, I001  before anything that imports torch
