@@ -260,7 +260,7 @@ def test_ssim(call, dtype, kind, levels, a):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_negative_variance_is_clamped_but_keeps_its_derivative(call, dtype):
-    """A variance that rounding puts below 0 counts as 0 and keeps its derivative in both."""
+    """As in the reference, a variance that rounding puts below 0 counts as 0."""
     moments = np.array(
         [
             [0.1, 0.5, 0.01 - 1e-6, 0.30],
