@@ -17,12 +17,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from lamp_kernels.triton import launch, operators, tiling
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from lamp_kernels import AmplifiedMSELoss, AmplifiedSSIMLoss, triton
+from lamp_kernels import AmplifiedMSELoss, AmplifiedSSIMLoss
+from lamp_kernels.backends import BACKENDS
+from lamp_kernels.backends.triton import device, operators, tiling
 
 SHAPES = ((1, 1, 64, 64), (8, 3, 256, 256), (16, 3, 224, 224))
 CALLS = 1000
@@ -80,14 +81,14 @@ def main() -> None:
     profile = parser.parse_args().profile
     driver.set_active(driver_of_nothing())
     # No device is asked and CPU tensors are served, by stand-ins that mypy would not allow.
-    launch._device = lambda *_: tiling.CUDA._replace(multiprocessors=132)  # type: ignore[assignment]
+    device.properties = lambda *_: tiling.CUDA._replace(multiprocessors=132)  # type: ignore[assignment]
     for name, function in (
         ("image_losses", operators._image_losses),
         ("loss_map", operators._loss_map),
         ("scale_", operators._scale_),
     ):
         operators._library.impl(name, function, "CPU")
-    triton.refusal = lambda _: None  # type: ignore[assignment]
+    BACKENDS["triton"].unsupported_reason = lambda *_: None  # type: ignore[method-assign]
     torch.set_num_threads(1)
     for module in (AmplifiedSSIMLoss, AmplifiedMSELoss):
         loss = module(backend="triton")

@@ -11,21 +11,24 @@
 
 // ---- Amplification ------------------------------------------------------------------------------
 
+// The constants of a kind of amplification, whose functions name them.
 template <class S>
 struct Amplification {
   Amplify kind;
-  S knee, steepest;  // log: 1 - eps, 1/eps
+  S constants[4];
 };
 
 template <class S>
 LAMP_INLINE Amplification<S> amplification(const Params& p) {
-  Amplification<S> a{p.amplify, S(0), S(0)};
-  if (p.amplify == Amplify::log) {
-    const double eps = p.amplify_parameters[0];
-    a.knee = S(1.0 - eps);
-    a.steepest = S(1.0 / eps);
+  const double* parameter = p.amplify_parameters;
+  switch (p.amplify) {
+    case Amplify::none: return {p.amplify, {}};
+    case Amplify::log: {
+      const double eps = parameter[0];
+      return {p.amplify, {S(1.0 - eps), S(1.0 / eps)}};
+    }
   }
-  return a;
+  return {};
 }
 
 // The number of terms of atanh(s)/s = 1 + s^2/3 + s^4/5 + ... that full precision takes at
@@ -75,17 +78,21 @@ struct Amplified {
 // false.
 template <class S, class V>
 LAMP_INLINE Amplified<V> amplify_log(V loss, const Amplification<S>& a) {
-  const auto steep = loss > a.knee;
-  const V below = steep ? V{} + a.knee : loss;
-  const V above = steep ? loss - a.knee : V{};
+  const S knee = a.constants[0], steepest = a.constants[1];
+  const auto steep = loss > knee;
+  const V below = steep ? V{} + knee : loss;
+  const V above = steep ? loss - knee : V{};
   const V inverse = quotient(V{} + S(1), S(1) - below);
-  return {above * a.steepest + minus_log1p_minus<S>(below, inverse),
-          steep ? V{} + a.steepest : inverse};
+  return {above * steepest + minus_log1p_minus<S>(below, inverse),
+          steep ? V{} + steepest : inverse};
 }
 
 template <class S, class V>
 LAMP_INLINE Amplified<V> amplify(V loss, const Amplification<S>& a) {
-  if (a.kind == Amplify::log) return amplify_log(loss, a);
+  switch (a.kind) {
+    case Amplify::log: return amplify_log(loss, a);
+    case Amplify::none: break;
+  }
   return {loss, V{} + S(1)};
 }
 

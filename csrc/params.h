@@ -20,10 +20,12 @@ enum class Metric : int { ssim, mse, l1 };
 constexpr const char* kMetricNames[] = {"ssim", "mse", "l1"};
 constexpr int kMetrics = sizeof(kMetricNames) / sizeof(kMetricNames[0]);
 
-// A(L), by the names of AMPLIFICATIONS in lamp_kernels/spec.py.
+// A(L), by the names of AMPLIFICATIONS in lamp_kernels/spec.py. The first two have GPU kernels of
+// their own, in which no branch selects the amplification.
 enum class Amplify : int { none, log };
 constexpr const char* kAmplifyNames[] = {"none", "log"};
 constexpr int kMaxAmplifyParameters = 2;
+constexpr bool is_common(Amplify a) { return a <= Amplify::log; }
 
 // A set of metrics. A term's position is its place among the metrics of the set.
 struct Terms {

@@ -2,10 +2,10 @@
 
     python examples/anomalib_model.py --root DIR --epochs 5
 
-`AmplifiedAutoencoder` is an anomalib model like those of the package: the loss stands in
-`training_step`, the anomaly map, which is not amplified, in `Network`. Without `--root` the program
-makes striped images with defects; a folder needs `normal/`, `abnormal/` and `masks/`.
-Needs `anomalib`, and with it torchvision.
+`AmplifiedAutoencoder` is an anomalib model like those in the package. It computes the loss in
+`training_step`; `Network` computes the anomaly map, which is not amplified. Without `--root` the
+program makes striped images with defects; a folder must contain `normal/`, `abnormal/` and
+`masks/`. Requires `anomalib`, which requires torchvision.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SIDE = 64  # pixels
 
 
 class Network(nn.Module):
-    """An autoencoder: in training the reconstruction, else what anomalib evaluates."""
+    """An autoencoder that returns reconstructions in training, otherwise maps and scores."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,11 +40,14 @@ class Network(nn.Module):
             nn.ConvTranspose2d(8, 16, 4, stride=2, padding=1),
             nn.ReLU(),
             nn.ConvTranspose2d(16, 3, 4, stride=2, padding=1),
-            nn.Sigmoid(),  # SSIM takes values in [0, data_range]
+            nn.Sigmoid(),  # SSIM expects values in [0, data_range]
         )
 
     def forward(self, images: Tensor) -> Tensor | InferenceBatch:
-        """Images (N, 3, H, W) in [0, 1], H and W multiples of 4; map (N, 1, H, W), score (N,)."""
+        """Reconstruct images (N, 3, H, W) in [0, 1], where H and W are multiples of 4.
+
+        Returns the reconstructions in training, otherwise maps (N, 1, H, W) and scores (N,).
+        """
         reconstruction = self.layers(images)
         if self.training:
             return reconstruction
@@ -54,7 +57,7 @@ class Network(nn.Module):
 
 
 class AmplifiedAutoencoder(AnomalibModule):
-    """The autoencoder with its training; post-processing, metrics and pictures are anomalib's."""
+    """Trains the autoencoder; anomalib provides post-processing, metrics and pictures."""
 
     def __init__(self, ssim: float = 1.0, mse: float = 1.0, **components: object) -> None:
         super().__init__(**components)
@@ -69,31 +72,34 @@ class AmplifiedAutoencoder(AnomalibModule):
         return loss
 
     def validation_step(self, batch: Batch, *args: object, **kwargs: object) -> Batch:
-        """Maps and scores of a batch."""
+        """Add maps and scores to a batch."""
         return batch.update(**self.model(batch.image)._asdict())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam."""
+        """Use Adam."""
         return torch.optim.Adam(self.model.parameters(), lr=3e-3)
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resize only: normalised images would not lie in [0, 1], which the loss expects."""
+        """Resize only: the loss expects images in [0, 1], and normalization would leave that."""
         return PreProcessor(transform=Resize(image_size or (SIDE, SIDE), antialias=True))
 
     @property
     def trainer_arguments(self) -> dict[str, object]:
-        """What this model wants of Lightning's trainer."""
+        """Arguments that this model requires for Lightning's trainer."""
         return {"num_sanity_val_steps": 0}
 
     @property
     def learning_type(self) -> LearningType:
-        """It learns from normal images alone."""
+        """This model learns from normal images only."""
         return LearningType.ONE_CLASS
 
 
 def make_images(root: Path, count: int) -> None:
-    """`count` striped images, and a quarter as many with a patch of turned stripes and its mask."""
+    """Write `count` striped images, and a quarter as many with a patch of rotated stripes.
+
+    Each image with a patch has a mask.
+    """
     generator = torch.Generator().manual_seed(0)
     patch = slice(20, 44)
     for folder in ("normal", "abnormal", "masks"):
@@ -113,12 +119,12 @@ def make_images(root: Path, count: int) -> None:
 
 
 def save(image: Tensor, path: Path) -> None:
-    """A grey image in [0, 1] as a PNG of three channels."""
+    """Write a gray image in [0, 1] as a PNG file with three channels."""
     Image.fromarray((255 * image).round().byte().numpy()).convert("RGB").save(path)
 
 
 def train_and_test(root: Path, results: Path, epochs: int) -> dict[str, float]:
-    """Train on the normal images of `root`; anomalib's metrics on held-out ones, by their names."""
+    """Train on normal images from `root`; return anomalib's metrics on held-out images by name."""
     data = Folder(
         name="example",
         root=root,
@@ -138,11 +144,13 @@ def train_and_test(root: Path, results: Path, epochs: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Train and test, and print the metrics."""
+    """Train, test and print the metrics."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, help="folder of normal/, abnormal/ and masks/")
+    parser.add_argument("--root", type=Path, help="folder with normal/, abnormal/ and masks/")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--images", type=int, default=96, help="images to make without --root")
+    parser.add_argument(
+        "--images", type=int, default=96, help="normal images to make without --root"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = arguments.root or Path(scratch) / "images"

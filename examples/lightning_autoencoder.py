@@ -2,8 +2,8 @@
 
     python examples/lightning_autoencoder.py --epochs 5
 
-Normal images are stripes; a defect is a patch in which they are turned. What a module of your own
-needs is the loss in `training_step`, and for the scores `predict_step`. Needs `lightning`.
+Normal images are stripes; a defect is a patch of rotated stripes. To use the loss in your own
+module, copy `training_step`, and for the scores `predict_step`. Requires `lightning`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ SIDE = 32  # pixels
 
 
 def stripes(count: int, seed: int) -> Tensor:
-    """Images (count, 1, SIDE, SIDE) in [0, 1]: stripes along y of a random width and phase."""
+    """Images (count, 1, SIDE, SIDE) in [0, 1]: stripes along y with random widths and phases."""
     generator = torch.Generator().manual_seed(seed)
     frequency = 0.6 + 0.6 * torch.rand(count, 1, 1, 1, generator=generator)  # radians per pixel
     phase = 6.28 * torch.rand(count, 1, 1, 1, generator=generator)
@@ -28,14 +28,14 @@ def stripes(count: int, seed: int) -> Tensor:
 
 
 def with_defects(images: Tensor) -> Tensor:
-    """The images with a patch of 12 x 12 pixels turned by 90 degrees."""
+    """The images, each with a patch of 12 x 12 pixels rotated by 90 degrees."""
     images = images.clone()
     images[..., 10:22, 10:22] = images[..., 10:22, 10:22].transpose(-1, -2)
     return images
 
 
 class Autoencoder(lightning.LightningModule):
-    """A small convolutional autoencoder, images in [0, 1] in and out."""
+    """A small convolutional autoencoder for images in [0, 1]."""
 
     def __init__(self, loss_function: nn.Module) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Autoencoder(lightning.LightningModule):
             nn.ConvTranspose2d(8, 16, 4, stride=2, padding=1),
             nn.ReLU(),
             nn.ConvTranspose2d(16, 1, 4, stride=2, padding=1),
-            nn.Sigmoid(),  # SSIM takes values in [0, data_range]
+            nn.Sigmoid(),  # SSIM expects values in [0, data_range]
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -63,18 +63,18 @@ class Autoencoder(lightning.LightningModule):
         return loss
 
     def predict_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """One anomaly score an image: the mean of the worst 5 % of its map, not amplified."""
+        """One anomaly score per image: the mean over the worst 5% of its map, not amplified."""
         (images,) = batch
         maps = functional.anomaly_map(self(images), images)
         return functional.anomaly_score(maps, pooling="topk", k=0.05)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam."""
+        """Use Adam."""
         return torch.optim.Adam(self.parameters(), lr=3e-3)
 
 
 def train_and_score(epochs: int, images: int, precision: str = "32-true") -> tuple[Tensor, Tensor]:
-    """Train on normal images; the scores of unseen normal ones, and of the same with defects."""
+    """Train on normal images; return the scores of unseen ones without and with defects."""
     lightning.seed_everything(0, verbose=False)
     module = Autoencoder(AmplifiedReconstructionLoss(ssim=1.0, mse=1.0))
     trainer = lightning.Trainer(
@@ -98,16 +98,16 @@ def train_and_score(epochs: int, images: int, precision: str = "32-true") -> tup
 
 
 def loader(images: Tensor, *, shuffle: bool = False) -> DataLoader:
-    """Batches of the images."""
+    """A loader for batches of the images."""
     return DataLoader(TensorDataset(images), batch_size=16, shuffle=shuffle)
 
 
 def main() -> None:
-    """Train, and print the scores of both kinds of images."""
+    """Train, then print the scores of both kinds of images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--images", type=int, default=256, help="number of training images")
-    parser.add_argument("--precision", default="32-true", help="as lightning.Trainer takes it")
+    parser.add_argument("--precision", default="32-true", help="precision for lightning.Trainer")
     arguments = parser.parse_args()
     normal, defective = train_and_score(arguments.epochs, arguments.images, arguments.precision)
     print(f"mean score of normal images {normal.mean():.3f}, with defects {defective.mean():.3f}")

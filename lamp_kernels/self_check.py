@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels import backends, functional
-from lamp_kernels.spec import DEFAULTS, Padding
+from lamp_kernels.spec import Padding
 
 # SSIM of `pattern()`, window 11, sigma 1.5, population covariance, float64: "valid" is
 # scikit-image's and kornia's value, "reflect" kornia's ("same"). tests/test_self_check.py
@@ -44,7 +44,7 @@ def run() -> Iterator[Check]:
     for device in backends.devices():
         sample = torch.empty(0, device=device)
         for backend in backends.available():
-            if backends.BACKENDS[backend].unsupported_reason(DEFAULTS, sample) is not None:
+            if backends.unsupported_reason(backend, sample) is not None:
                 continue
             for name, found, expected, tolerance in _answers(torch.device(device), backend):
                 yield Check(f"{backend} on {device}: {name}", found, expected, tolerance)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Picture and measure the loss around the networks that train.py has trained.
+"""Plot and measure the loss around the weights of networks trained by train.py.
 
 python python/train.py --data fashion-mnist --compare mse,amplified-mse --out runs/fashion
 python python/landscape.py runs/fashion
@@ -7,7 +7,7 @@ python python/landscape.py runs/fashion
 
 import sys
 
-from uad.landscape.cli import main
+from uad.cli.landscape import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train under many losses, data sets and seeds, and say what the losses differ in, and how surely.
+"""Train with many losses, data sets and seeds, and report how the losses differ and how surely.
 
 python python/study.py run python/grids/full.json --results python/results/study.jsonl
 python python/study.py publish python/results/study.jsonl
@@ -7,7 +7,7 @@ python python/study.py publish python/results/study.jsonl
 
 import sys
 
-from uad.study.cli import main
+from uad.cli.study import main
 
 if __name__ == "__main__":
     sys.exit(main())

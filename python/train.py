@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train reconstruction networks on normal images, find anomalies with them, compare the losses.
+"""Train reconstruction networks on normal images, detect anomalies with them, compare losses.
 
 python python/train.py --data textures --compare mse,amplified-mse
 torchrun --nproc-per-node=2 python/train.py --data textures
@@ -7,7 +7,7 @@ torchrun --nproc-per-node=2 python/train.py --data textures
 
 import sys
 
-from uad.cli import main
+from uad.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

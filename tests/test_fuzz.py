@@ -3,6 +3,7 @@
 Runs 2,000 cases. LAMP_KERNELS_FUZZ_CASES=1000000 runs that many, with new ones every time.
 """
 
+import inspect
 import math
 import os
 from typing import Any, NamedTuple
@@ -15,14 +16,18 @@ from layouts import LAYOUTS
 
 from lamp_kernels import backends, functional, reference
 from lamp_kernels.spec import METRICS, PADDINGS, REDUCTIONS, LossSpec
-from lamp_kernels.tensors import smallest_side
 
 # Triton is left to tests/triton, because it compiles for seconds in nearly every case.
 KERNELS = [name for name in backends.available() if name not in ("triton", "reference")]
 if not KERNELS:
-    pytest.skip(f"no kernels: {backends.unavailable('native')}", allow_module_level=True)
+    missing = backends.BACKENDS["native"].unavailable_reason()
+    pytest.skip(f"no kernels: {missing}", allow_module_level=True)
 
 CASES = os.environ.get("LAMP_KERNELS_FUZZ_CASES")
+# The options that define the elementwise loss; level and reduction are drawn separately.
+OPTIONS = set(inspect.signature(functional.amplified_reconstruction_loss).parameters) & (
+    set(LossSpec._fields) - {"amplify_over", "reduction"}
+)
 # Each dtype's share of the cases; most training uses float32.
 SHARES = {torch.float32: 0.4, torch.float64: 0.2, torch.float16: 0.2, torch.bfloat16: 0.2}
 
@@ -112,7 +117,7 @@ def cases(draw: Any, dtype: torch.dtype) -> Case:
     reductions = REDUCTIONS[level]
     if len(metrics) > 1 and options.padding == "valid":
         reductions = [reduction for reduction in reductions if reduction != "none"]
-    least = smallest_side(options.window_size, options.padding)
+    least = options.smallest_side()
     shape = draw(images(least) if "ssim" in metrics else st.one_of(images(1), pixels))
     weight = None
     if draw(st.booleans()):
@@ -194,7 +199,7 @@ def results(
         target,
         weight,
         **{**dict.fromkeys(METRICS, 0.0), **case.coefficients},
-        **case.options._asdict(),
+        **{name: value for name, value in case.options._asdict().items() if name in OPTIONS},
         amplify_over=case.amplify_over,
         reduction=case.reduction,
         backend=backend,
@@ -215,7 +220,7 @@ def results(
 def greatest_loss(case: Case, input: torch.Tensor, target: torch.Tensor) -> float:
     """The greatest L of any element, capped where A continues as its tangent."""
     losses = [
-        reference.elementwise_loss(metric, input, target, case.options, amplified=False)
+        reference.elementwise_loss(metric, input, target, case.options.plain)
         for metric in case.coefficients
     ]
     greatest = max((loss.max().item() for loss in losses if loss.numel()), default=0.0)

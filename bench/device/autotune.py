@@ -3,7 +3,7 @@
 LAMP_KERNELS_TRITON_AUTOTUNE=1 python -m device.autotune --device cuda ...
 
 Every candidate is compiled and timed by the library itself; here the winners are written out, with
-the seconds that the search took, for the table in lamp_kernels/backends/triton/tiling.py to be judged by.
+the seconds that the search took, to judge the table in Triton's tiling.py by.
 """
 
 from time import perf_counter

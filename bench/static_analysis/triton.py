@@ -16,15 +16,17 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from lamp_kernels.triton import launch, tiling
-from lamp_kernels.triton.levels import plane_levels
-from lamp_kernels.triton.pixels import pixel_losses
-from lamp_kernels.triton.scale import scale_gradient
-from lamp_kernels.triton.ssim import ssim_gradients, ssim_losses
-from lamp_kernels.triton.sums import image_sums
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from lamp_kernels.backends.triton import kernel_spec, launch, tiling
+from lamp_kernels.backends.triton.centering import plane_shifts
+from lamp_kernels.backends.triton.pixels import pixel_losses
+from lamp_kernels.backends.triton.scale import scale_gradient
+from lamp_kernels.backends.triton.ssim_gradients import ssim_gradients
+from lamp_kernels.backends.triton.ssim_losses import ssim_losses
+from lamp_kernels.backends.triton.sums import image_sums
+from lamp_kernels.spec import METRICS
 from static_analysis import model
 from static_analysis.build import resources, run
 from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy
@@ -37,7 +39,7 @@ KERNELS = {
     "ssim_losses": ssim_losses,
     "ssim_gradients": ssim_gradients,
     "pixel_losses": pixel_losses,
-    "plane_levels": plane_levels,
+    "plane_shifts": plane_shifts,
     "image_sums": image_sums,
     "scale_gradient": scale_gradient,
 }
@@ -61,33 +63,40 @@ class Variant:
     writes_map: bool = False
 
     @property
-    def real(self) -> Any:
-        """The type computed in."""
+    def compute_dtype(self) -> Any:
+        """The compute type, as Triton calls it."""
         return tl.float64 if self.type == "fp64" else tl.float32
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The terms of the loss."""
+        if self.kernel == "pixel_losses":
+            return ("mse", "l1") if self.everything else ("mse",)
+        return METRICS if self.everything else ("ssim",)
 
     def constants(self, warp: int) -> Row:
         """What launch.py gives on a device with so many threads in a warp."""
         both_at_once = self.gradients == 2 and not self.alone
         every = {
             "radius": self.radius,
-            "border": launch.BORDERS[self.border],
+            "border": kernel_spec.BORDERS[self.border],
             "gradients": self.gradients,
             "h_planes": 2 + self.gradients,
             "swapped": False,
             "writes_map": self.writes_map,
             "weighted": self.everything,
-            "mse": self.everything or self.kernel == "pixel_losses",
-            "l1": self.everything,
-            "log": True,
+            "metrics": sum(1 << METRICS.index(metric) for metric in self.metrics),
+            "metric_parameters": (0.0,) * len(self.metrics),
+            "amplification": "log",
             "dense": self.type == "fp64" or not self.everything,
             "block": warp,
             "across": self.device.across,
-            "real": self.real,
+            "compute_dtype": self.compute_dtype,
             "one_row": not self.everything,
             "aligned": not self.everything,
             "narrow": True,
             "pieces": tiling.PIXELS.pieces,
-            "samples": launch.LEVEL_SAMPLES,
+            "samples": launch.SHIFT_SAMPLES,
             "terms": 3,
             "per_term": False,
         }
@@ -111,7 +120,7 @@ class Variant:
     @property
     def alone(self) -> bool:
         """Whether each gradient has a launch of its own."""
-        return self.type == "fp64" and self.radius >= launch.WIDE_IN_FLOAT64
+        return self.type == "fp64" and self.radius >= launch.SEPARATE_RADIUS_FLOAT64
 
     @property
     def signature(self) -> dict[str, str]:
@@ -154,7 +163,7 @@ REST = (
     Variant("pixel_losses", "bf16", everything=True),
     Variant("pixel_losses"),
     Variant("pixel_losses", gradients=0, writes_map=True),
-    Variant("plane_levels"),
+    Variant("plane_shifts"),
     Variant("image_sums"),
     Variant("scale_gradient"),
 )
@@ -234,7 +243,7 @@ def _of_assembly(text: str) -> Compiled:
 def row_loop(variant: Variant, target: int) -> list[Instruction]:
     """What a warp executes for each row: the largest loop, without its rare cases.
 
-    These are a division's, and where ssim_losses moves its level of s.
+    These are a division's, and where ssim_losses moves its shift of s.
     """
     body = max(loops(without_calls(compiled(variant, target).code)), key=len)
     jumps = [i for i in body if i.target is not None and i.address < i.target < body[-1].address]

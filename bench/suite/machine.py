@@ -10,7 +10,7 @@ from time import perf_counter
 
 import torch
 
-from lamp_kernels.backends import native
+from lamp_kernels.backends import BACKENDS, native
 from suite.contestants import Contestant
 
 STAT = Path("/proc/stat")
@@ -22,7 +22,7 @@ def describe() -> dict[str, str | int | float]:
     return {
         "cpu": _cpu(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "kernels": native.missing or native.instruction_set(),
+        "kernels": BACKENDS["native"].unavailable_reason() or native.instruction_set(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

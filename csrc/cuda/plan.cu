@@ -42,7 +42,8 @@ struct Question {
         gradients(int(p.input_gradient.data != nullptr) + int(p.target_gradient.data != nullptr)),
         use_double(computes_double),
         dense_float(is_dense_float(p.input) && is_dense_float(p.target)),
-        common(dense_float && !p.weight.data && !p.terms.pointwise() && !p.map.data),
+        common(dense_float && !p.weight.data && !p.terms.pointwise() && !p.map.data &&
+               is_common(p.amplify)),
         pairs(p.width % 2 == 0 && has_pairs(p.input, p) && has_pairs(p.target, p) &&
               (gradients < 1 || has_pairs(p.input_gradient, p)) &&
               (gradients < 2 || has_pairs(p.target_gradient, p))),

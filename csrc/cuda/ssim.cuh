@@ -230,7 +230,7 @@ class SsimTile {
     Amplified<T> all_amplified[kColumns];
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c)
-      all_amplified[c] = amplify_either<T>(all[c].loss, a.formula.amplification);
+      all_amplified[c] = amplified_loss<common>(all[c].loss, a.formula.amplification);
     // Which row of the grid this is, or mirrors; -1 if none. No mirror image shows an edge again in
     // the images of the common way.
     const bool in_rows = row >= grid_rows.begin && row < grid_rows.end;

@@ -125,7 +125,7 @@ class SsimLosses {
 
   LAMP_DEVICE void statistics(int row, const Moments<T>& moments) {
     const Dissimilarity<T> at = ssim(moments, constants);
-    const Amplified<T> amplified = amplify_either<T>(at.loss, a.formula.amplification);
+    const Amplified<T> amplified = amplified_loss<common>(at.loss, a.formula.amplification);
     T slope = own_factor * edge_rows.factor<T>(row) * amplified.slope;
     T loss = amplified.value;
     if constexpr (!common) {

@@ -66,10 +66,10 @@ LAMP_DEVICE PointwiseSum<T> pixel_terms(const SsimArguments<T>& a, const Tile& t
                          factor.of, [&](int m, T value) { sums[m].partial += value; });
 }
 
-// A(L) in float32 without a branch, which would part what can run beside it.
-template <class T>
-LAMP_DEVICE Amplified<T> amplify_either(T loss, const Amplification<T>& a) {
-  if constexpr (sizeof(T) == 8) return amplify<T>(loss, a);
+// A(L). In float32 without a branch, if `common`: it would part what can run beside it.
+template <bool common, class T>
+LAMP_DEVICE Amplified<T> amplified_loss(T loss, const Amplification<T>& a) {
+  if (sizeof(T) == 8 || (!common && !is_common(a.kind))) return amplify<T>(loss, a);
   const bool log = a.kind == Amplify::log;
   const Amplified<T> amplified = amplify_log(loss, a);
   return {log ? amplified.value : loss, log ? amplified.slope : T(1)};

@@ -24,7 +24,16 @@ from lamp_kernels.checks import check_choice
 from lamp_kernels.spec import DEFAULTS, LossSpec, Term, check_window_size
 from lamp_kernels.tensors import being_traced, in_torchscript
 
-__all__ = ["Backend", "available", "choose", "devices", "report", "resolve", "skipped_backends"]
+__all__ = [
+    "Backend",
+    "available",
+    "choose",
+    "devices",
+    "report",
+    "resolve",
+    "skipped_backends",
+    "unsupported_reason",
+]
 
 # In the order of the automatic choice.
 BACKENDS: dict[str, Backend] = {
@@ -62,6 +71,14 @@ def resolve(
         TypeError: `requested` is neither a string nor None, or `input` is no tensor.
     """
     return choose(requested, _spec_of(window_size), input).name
+
+
+def unsupported_reason(
+    name: str, input: Tensor, *, window_size: int | None = DEFAULTS.window_size
+) -> str | None:
+    """Why the backend of this name cannot compute a loss of `input`, or None if it can."""
+    backend, spec = BACKENDS[name], _spec_of(window_size)
+    return backend.unavailable_reason() or _unsupported_reason(backend, spec, input)
 
 
 def skipped_backends(

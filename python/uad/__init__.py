@@ -1,1 +1,1 @@
-"""Unsupervised anomaly detection with a reconstruction network: data, model, training, report."""
+"""Unsupervised anomaly detection with a reconstruction network: data, model, training, reports."""

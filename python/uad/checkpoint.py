@@ -1,4 +1,4 @@
-"""Files that are whole at any moment: a crash leaves the old content or the new, never a part."""
+"""Atomic files: after a crash a file has either its old content or its new, never a part of it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be read. The message names the file and says what to do."""
+    """An unreadable checkpoint. The message names the file and says what to do."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes the name `path` when the block ends without an exception."""
-    temporary = path.with_name(path.name + ".tmp")  # the same folder: a rename within one disk
+    """A binary file that is renamed to `path` when the block ends without an exception."""
+    # In the same folder, because a rename is atomic only within a file system.
+    temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
         yield file
         file.flush()
@@ -27,18 +28,21 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings and containers of them."""
+    """Write tensors, numbers, strings and containers of them, atomically."""
     with atomic_write(path) as file:
         torch.save(state, file)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `save` wrote, its tensors on `device`. Runs no code from the file."""
+    """What `save` wrote, with its tensors on `device`; CheckpointError if it cannot be read.
+
+    Never runs code from the file.
+    """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its bytes happen to hit
+    except Exception as error:  # damaged bytes can raise almost any exception
         raise CheckpointError(
-            f"{path}: not a checkpoint that can be read ({type(error).__name__}); delete it, "
-            "and --resume trains this loss from the beginning"
+            f"{path}: not a readable checkpoint ({type(error).__name__}); delete it and use "
+            "--resume to train this loss from the beginning"
         ) from error
     return state

@@ -1,4 +1,4 @@
-"""One process, or the several that torchrun starts: each takes its share of every batch."""
+"""Training in one process, or in several under torchrun, each with its share of every batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others: the first evaluates while the others wait."""
+"""How long a process waits for the others; while the first one evaluates, the others wait."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process and how many there are."""
+    """This process's rank and device, and the number of processes."""
 
     rank: int
     count: int
@@ -27,15 +27,15 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that evaluates, writes and prints."""
+        """Whether this is the process that evaluates, writes files and prints."""
         return self.rank == 0
 
     def share(self, batch: Tensor) -> Tensor:
-        """This process's slice of a batch, whose length must divide by the number of processes."""
+        """This process's slice of a batch; its length must be a multiple of `count`."""
         return batch.chunk(self.count)[self.rank]
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model`, with gradients averaged over the processes."""
+        """`model` with its gradients averaged over the processes."""
         if self.count == 1:
             return model
         return DistributedDataParallel(
@@ -52,21 +52,21 @@ class Processes:
 
 
 def process_count() -> int:
-    """How many processes torchrun started; 1 without it."""
+    """The number of processes that torchrun started; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def process_rank() -> int:
-    """The number of this process, 0 for the first."""
+    """The rank of this process, 0 for the first."""
     return int(os.environ.get("RANK", "0"))
 
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
-    """Join the others: by gloo on the CPU, by nccl on CUDA, one GPU a process.
+    """Join the process group: gloo on the CPU, NCCL on CUDA with one GPU per process.
 
-    After an exception the group is left as it is, since the others may never answer: the process
-    ends, and torchrun ends the others.
+    After an exception the group is not destroyed, because that could wait forever for the others;
+    this process ends, and torchrun then ends the rest.
     """
     count, rank = process_count(), process_rank()
     if count == 1:
@@ -76,7 +76,7 @@ def processes(device: torch.device) -> Iterator[Processes]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    dist.barrier()  # all have read the run folder before the first one writes there
+    dist.barrier()  # every process must have read the run folder before the first one writes to it
     yield Processes(rank, count, device)
     dist.barrier()
     dist.destroy_process_group()

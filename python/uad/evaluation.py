@@ -1,6 +1,6 @@
 """Anomaly maps, image scores, and how well they agree with the ground truth.
 
-Nothing here knows the training loss: every network is judged in the same way.
+Nothing here depends on the training loss: every network is evaluated the same way.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from uad.checkpoint import atomic_write
 from uad.data import GOOD, AnomalyData, to_unit
 
 PRO_LIMIT = 0.3
-"""False-positive rate up to which the per-region overlap counts, as is usual for MVTec AD."""
+"""False-positive rate up to which the per-region overlap counts, as usual for MVTec AD."""
 
 EXAMPLES = 12
-"""Test images that a report shows, about."""
+"""Approximate number of test images in a report."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """From a reconstruction to a map and a score. See lamp_kernels.functional for ranges."""
+    """How a reconstruction becomes a map and a score. lamp_kernels.functional gives the ranges."""
 
     metric: Literal["ssim", "mse", "l1"] = "mse"
-    """Difference of image and reconstruction: "mse", "l1" or "ssim", its mean over channels."""
+    """Difference between image and reconstruction, averaged over the channels."""
     smooth_sigma: float = 2.0
-    """Standard deviation in pixels of the Gaussian that smooths the map; 0 for none."""
+    """Standard deviation in pixels of the Gaussian that smooths the map; 0 for no smoothing."""
     pooling: Literal["mean", "max", "topk"] = "topk"
-    """From map to score: "max", "mean", or "topk" for the mean of the greatest values."""
+    """How the map is reduced to a score; "topk" is the mean of the greatest values."""
     topk: int | float = 0.01
-    """How many pixels "topk" takes: a number if an int, a share of the image if a float."""
+    """How many pixels "topk" averages: an int is a number, a float a fraction of the image."""
 
 
 def anomaly_maps(
@@ -53,25 +53,29 @@ def anomaly_maps(
 ) -> tuple[Tensor, Tensor]:
     """Reconstructions, uint8 (M, C, H, W), and maps, float32 (M, H, W), both on the CPU.
 
-    images: uint8 (M, C, H, W). The maps come from the reconstructions before they are rounded.
+    images: uint8 (M, C, H, W). The maps are computed before the reconstructions are rounded.
     """
     reconstructions, maps = [], []
     for original, reconstruction in reconstruct(model, images, batch_size, device):
-        each = functional.anomaly_map(
-            reconstruction,
-            original,
-            metric=scoring.metric,
-            channel_reduction="mean",
-            smooth_sigma=scoring.smooth_sigma,
-        )
-        maps.append(each.cpu())
+        maps.append(anomaly_map(reconstruction, original, scoring).cpu())
         levels = (reconstruction * 255).round().clamp(0, 255)
         reconstructions.append(levels.to(torch.uint8).cpu())
     return torch.cat(reconstructions), torch.cat(maps)
 
 
+def anomaly_map(reconstruction: Tensor, original: Tensor, scoring: Scoring) -> Tensor:
+    """The maps of a batch, float32 (N, H, W), given images (N, C, H, W) in [0, 1]."""
+    return functional.anomaly_map(
+        reconstruction,
+        original,
+        metric=scoring.metric,
+        channel_reduction="mean",
+        smooth_sigma=scoring.smooth_sigma,
+    )
+
+
 def image_scores(maps: Tensor, scoring: Scoring) -> Tensor:
-    """One score an image, float32 (M,), from maps (M, H, W): the higher, the more anomalous."""
+    """One score per image, float32 (M,), from maps (M, H, W); higher is more anomalous."""
     return functional.anomaly_score(maps, pooling=scoring.pooling, k=scoring.topk)
 
 
@@ -80,7 +84,7 @@ def psnr(
 ) -> Tensor:
     """Peak signal-to-noise ratio of each reconstruction in dB, float32 (M,), for a peak of 1.
 
-    images: uint8 (M, C, H, W). Infinite where the reconstruction is exact.
+    images: uint8 (M, C, H, W). The value is infinite where the reconstruction is exact.
     """
     errors = [
         (reconstruction - original).square().flatten(1).mean(dim=1).cpu()
@@ -92,7 +96,10 @@ def psnr(
 def reconstruct(
     model: nn.Module, images: Tensor, batch_size: int, device: torch.device | str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of originals in [0, 1] with their reconstructions, float32, on the device."""
+    """Batches of originals in [0, 1] with their reconstructions, float32, on the device.
+
+    Puts the model in evaluation mode, and back into its previous mode at the end.
+    """
     training = model.training
     model.eval()
     try:
@@ -110,17 +117,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Figures of merit of maps (M, H, W) and scores (M,) on the test images, ready for JSON.
 
-    psnr_normal: `psnr` of the normal test images; the result has its mean.
+    psnr_normal: `psnr` of the normal test images; the result holds the mean.
 
+    The result has these entries:
     image_auroc, image_ap: area under the ROC curve and average precision of the scores.
-    pixel_auroc, pixel_ap: the same of all pixels of the maps against the masks.
-    aupro: area under the curve of per-region overlap over false-positive rate, up to a rate of
-        `PRO_LIMIT` and divided by it. A region is an 8-connected component of a mask, each
-        counts the same, and the rate is over all pixels outside the masks.
-    per_kind: the same for the images of each defect kind together with all normal ones.
+    pixel_auroc, pixel_ap: the same for all pixels of the maps, against the masks.
+    aupro: area under the curve of per-region overlap against false-positive rate, up to a rate of
+        `PRO_LIMIT` and divided by it. A region is an 8-connected component of a mask; all regions
+        count the same, and the rate is taken over all pixels outside the masks.
+    per_kind: all of these for the images of each defect kind together with all normal images.
 
-    A figure is None where it is not defined: without masks, without both classes, or for an
-    infinite PSNR. ValueError for a map or score that is not finite.
+    An undefined figure is None: without masks, without both classes, or for an infinite PSNR.
+    Raises ValueError for a map or score that is not finite.
     """
     _check_finite("anomaly map", maps.flatten(1).isfinite().all(dim=1), data.kinds)
     _check_finite("score", scores.isfinite(), data.kinds)
@@ -156,7 +164,7 @@ def defect_kinds(kinds: Sequence[str]) -> list[str]:
 def image_figures(
     anomalous: NDArray[np.bool_], scores: NDArray[np.float32]
 ) -> dict[str, float | None]:
-    """image_auroc and image_ap of images (M,), None unless both classes are there."""
+    """image_auroc and image_ap of images (M,); None unless both classes are present."""
     if not _both_classes(anomalous):
         return {"image_auroc": None, "image_ap": None}
     return {
@@ -168,11 +176,11 @@ def image_figures(
 def auroc_resamples(
     anomalous: NDArray[np.bool_], scores: NDArray[np.float32], *, resamples: int = 500
 ) -> NDArray[np.float64]:
-    """Image AUROC under a bootstrap of the test images, (resamples,); needs both classes.
+    """Image AUROC under a bootstrap of the test images, (resamples,); requires both classes.
 
-    Normal and anomalous images are drawn anew, each class from itself, the same draws for every
-    loss: differences between losses are paired. AUROC is the share of (anomalous, normal) pairs
-    in the right order, ties counting half.
+    Normal and anomalous images are resampled separately. The resamples are the same for every
+    loss, so that differences between losses are paired. AUROC is the fraction of (anomalous,
+    normal) pairs in the right order, with ties counting half.
     """
     rng = np.random.default_rng(0)
     bad, good = scores[anomalous], scores[~anomalous]
@@ -187,10 +195,10 @@ def auroc_resamples(
 
 
 def region_weights(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """1 / (pixels of its region) on each defective pixel, 1 elsewhere; (M, H, W) as the masks."""
-    neighbours = np.zeros((3, 3, 3), dtype=bool)
-    neighbours[1] = True  # 8-connected within an image, never from one image to the next
-    regions, _ = ndimage.label(masks, structure=neighbours)
+    """1 / (number of pixels in its region) for each defective pixel, 1 elsewhere; (M, H, W)."""
+    neighbors = np.zeros((3, 3, 3), dtype=bool)
+    neighbors[1] = True  # 8-connected within an image, not connected from one image to the next
+    regions, _ = ndimage.label(masks, structure=neighbors)
     sizes = np.bincount(regions.ravel())
     sizes[0] = 1
     weights: NDArray[np.float64] = (1.0 / sizes)[regions]
@@ -200,10 +208,10 @@ def region_weights(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
 def pixel_figures(
     maps: NDArray[np.float32], masks: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> dict[str, float | None]:
-    """pixel_auroc, pixel_ap and aupro of maps (M, H, W), None unless both classes are there.
+    """pixel_auroc, pixel_ap and aupro of maps (M, H, W); None unless both classes are present.
 
-    weights: `region_weights` of the masks. Weighted so, the true-positive rate is the mean over
-    the regions of the share that is found.
+    weights: `region_weights` of the masks. With these weights the true-positive rate is the
+    fraction of a region that is detected, averaged over the regions.
     """
     if not _both_classes(masks):
         return {"pixel_auroc": None, "pixel_ap": None, "aupro": None}
@@ -230,17 +238,18 @@ def area_below(x: NDArray[Any], y: NDArray[Any], limit: float) -> float:
 def _merge_normal(
     maps: NDArray[np.float32], masks: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> tuple[NDArray[Any], ...]:
-    """The pixels with fewer normal ones: values, labels, counts and the weights given, each (P,).
+    """The pixels, with equivalent normal ones merged: values, labels, counts, weights, each (P,).
 
-    Nearly all pixels are normal, and those between the same two neighbouring values of defective
-    pixels are alike to every figure. One stands for all of them, with their count; a value is
-    its rank among the defective ones. The figures stay exactly the same, several times faster.
+    Nearly all pixels are normal, and normal pixels that lie between the same two consecutive
+    values of defective pixels are equivalent for every figure. They are merged into one pixel with
+    a count, and each value is replaced by its rank among the defective pixels. The figures stay
+    exactly the same and are computed several times faster.
     """
     order = np.argsort(maps[masks])
-    bad, good = maps[masks][order], np.sort(maps[~masks])  # sorted, the search is much faster
+    bad, good = maps[masks][order], np.sort(maps[~masks])  # sorting speeds up the search a lot
 
     def rank(values: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Ties with a defective pixel have its rank, what lies between two has one between."""
+        """A tie with a defective pixel has its rank; a value between two has a rank between."""
         return np.searchsorted(bad, values, "left") + np.searchsorted(bad, values, "right")
 
     counts = np.bincount(rank(good))
@@ -258,20 +267,21 @@ def _both_classes(labels: NDArray[np.bool_]) -> bool:
 
 
 def _check_finite(what: str, finite: Tensor, kinds: Sequence[str]) -> None:
-    """ValueError naming the first image of which `finite` (M,) is False."""
+    """Raise ValueError naming the first image for which `finite` (M,) is False."""
     bad = finite.logical_not().nonzero().flatten().tolist()
     if bad:
         raise ValueError(
-            f"the {what} of test image {bad[0]} ({kinds[bad[0]]}) is not finite, as those of "
-            f"{len(bad)} of {len(kinds)} images: the network has diverged"
+            f"the {what} of test image {bad[0]} ({kinds[bad[0]]}) is not finite; {len(bad)} of "
+            f"{len(kinds)} images are affected: the network has diverged"
         )
 
 
 def choose_examples(kinds: Sequence[str]) -> list[int]:
-    """Indices of about `EXAMPLES` images, as many of each kind, normal ones first.
+    """Indices of about `EXAMPLES` images, the same number of each kind, normal ones first.
 
-    Chosen by their places alone, scores unseen: spread over each kind, because test sets come
-    sorted by category, and shifted from kind to kind, so that the categories take turns.
+    The choice depends on the positions alone, not on the scores. It is spread over each kind,
+    because test sets are sorted by category, and shifted from kind to kind, so that the categories
+    take turns.
     """
     names = [name for name in (GOOD, *defect_kinds(kinds)) if name in kinds][:EXAMPLES]
     indices = []
@@ -284,7 +294,7 @@ def choose_examples(kinds: Sequence[str]) -> list[int]:
 
 
 def save_examples(path: Path, data: AnomalyData, indices: Sequence[int]) -> None:
-    """Write the chosen test images, their masks and kinds to `path` (examples.npz)."""
+    """Write the chosen test images with their masks and kinds to `path`, examples.npz."""
     chosen = list(indices)
     arrays: dict[str, Any] = {
         "originals": data.test[chosen].numpy(),
@@ -305,9 +315,9 @@ def save_evaluation(
     data: AnomalyData,
     indices: Sequence[int],
 ) -> None:
-    """Write all scores, and reconstructions and maps of the examples, to `path`.
+    """Write all scores, and the reconstructions and maps of the examples, to `path`.
 
-    reconstructions, maps, scores: of all test images; path: <loss>/evaluation.npz.
+    reconstructions, maps, scores: for all test images. path: <loss>/evaluation.npz.
     """
     chosen = list(indices)
     with atomic_write(path) as file:

@@ -1,4 +1,4 @@
-"""The figures of a report, as matplotlib objects without any global state."""
+"""The figures of a report, as matplotlib objects that use no global state."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
-# One colour an arm, the same in every report: hues that a colour-blind person can tell apart
-# (after Okabe and Ito), light and dashed for the plain loss, dark and solid for the amplified.
+# Each arm has the same color in every report. The hues are distinguishable for color-blind people
+# (after Okabe and Ito): light and dashed for the plain loss, dark and solid for the amplified one.
 STYLES: dict[str, tuple[str, str]] = {
     "mse": ("#56b4e9", "--"),
     "amplified-mse": ("#0072b2", "-"),
@@ -30,8 +30,8 @@ STYLES: dict[str, tuple[str, str]] = {
     "amplified-ssim+mse": ("#7b3a6c", "-"),
 }
 OTHER_STYLE = ("#555555", "-")
-NORMAL_COLOUR = "#9a9a9a"
-TRUTH_COLOUR = "#00e5ff"  # seen on dark as on bright grey
+NORMAL_COLOR = "#9a9a9a"
+TRUTH_COLOR = "#00e5ff"  # visible on both dark and bright gray
 
 APPEARANCE: dict[Any, Any] = {
     "font.size": 10.0,
@@ -44,25 +44,25 @@ APPEARANCE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
-    "svg.hashsalt": "uad",  # the same figure gives the same file
+    "svg.hashsalt": "uad",  # equal figures give equal files
 }
 
-MAP_COLOURS = "magma"
+MAP_COLORS = "magma"
 MAP_LIMIT = 99.5
-"""Percentile of the values of all maps at which their colours end."""
+"""Percentile of the values of all maps at which the color scale ends."""
 
-GRID_WIDTH = 14.0  # inches, at 100 pixels each
+GRID_WIDTH = 14.0  # inches, at 100 pixels per inch
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def colour(arm: str) -> str:
-    """The colour of an arm in every figure."""
+def arm_color(arm: str) -> str:
+    """The color that an arm has in every figure."""
     return STYLES.get(arm, OTHER_STYLE)[0]
 
 
 def encode(figure: Figure, kind: str) -> bytes:
-    """The figure as a file of `kind`, "svg" or "png"."""
+    """The content of a file of `kind`, "svg" or "png", that shows the figure."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}
     with rc_context(APPEARANCE):
@@ -71,9 +71,9 @@ def encode(figure: Figure, kind: str) -> bytes:
 
 
 def loss_curves(histories: Mapping[str, Any]) -> Figure:
-    """Loss of each arm over the epochs, relative to its first."""
+    """Loss of each arm over the epochs, relative to its value in the first epoch."""
     with rc_context(APPEARANCE):
-        figure, axes = _plot("epoch", "training loss / that of epoch 1")
+        figure, axes = _plot("epoch", "training loss relative to epoch 1")
         for arm, history in histories.items():
             _line(axes, arm, history["epoch"], np.divide(history["loss"], history["loss"][0]))
         _logarithmic(axes, axes.yaxis)
@@ -82,7 +82,7 @@ def loss_curves(histories: Mapping[str, Any]) -> Figure:
 
 
 def tangent_curves(histories: Mapping[str, Any]) -> Figure:
-    """Share of elements on the tangent of the amplification in the last batch of each epoch."""
+    """Fraction of elements on the tangent of the amplification, in the last batch of each epoch."""
     with rc_context(APPEARANCE):
         figure, axes = _plot("epoch", "elements on the tangent")
         for arm, history in histories.items():
@@ -94,7 +94,7 @@ def tangent_curves(histories: Mapping[str, Any]) -> Figure:
 
 
 def roc_curves(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
-    """ROC curves of all arms. scores: (M,) of each arm; anomalous: (M,)."""
+    """ROC curves of all arms. scores: (M,) for each arm. anomalous: (M,)."""
     with rc_context(APPEARANCE):
         figure, axes = _plot("false-positive rate", "true-positive rate", size=(5.0, 4.6))
         axes.plot([0, 1], [0, 1], color="#b0b0b0", linewidth=1, linestyle=":")
@@ -111,7 +111,7 @@ def roc_curves(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
 
 
 def score_histograms(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
-    """Scores of normal and anomalous images, one panel an arm with bins in common."""
+    """Scores of normal and anomalous images, one panel per arm, all with the same bins."""
     everything = np.concatenate(list(scores.values()))
     low, high = float(everything.min()), float(everything.max())
     spread = low > 0 and high > 10 * low
@@ -123,8 +123,8 @@ def score_histograms(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
         panels = figure.subplots(len(scores), sharex=True, sharey=True, squeeze=False).flatten()
         for axes, (arm, values) in zip(panels, scores.items(), strict=True):
             for name, chosen, shade in (
-                ("normal", ~anomalous, NORMAL_COLOUR),
-                ("anomalous", anomalous, colour(arm)),
+                ("normal", ~anomalous, NORMAL_COLOR),
+                ("anomalous", anomalous, arm_color(arm)),
             ):
                 if chosen.any():
                     style = {"bins": bins, "weights": np.full(chosen.sum(), 1 / chosen.sum())}
@@ -139,15 +139,15 @@ def score_histograms(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
             axes.grid(visible=False, axis="x")
         if spread:
             _logarithmic(panels[-1], panels[-1].xaxis)
-        panels[-1].set_xlabel("anomaly score" + (", logarithmic" if spread else ""))
-        figure.supylabel("share of the images", fontsize=10)
+        panels[-1].set_xlabel("anomaly score" + (" (logarithmic)" if spread else ""))
+        figure.supylabel("fraction of images", fontsize=10)
     return figure
 
 
 def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:
-    """Originals, ground truth, and each arm's reconstructions and maps; a row an image.
+    """Originals, ground truth, and each arm's reconstructions and maps, one row per image.
 
-    examples: as in examples.npz; evaluations: as in each evaluation.npz.
+    examples: as in examples.npz. evaluations: as in each evaluation.npz.
     """
     originals = examples["originals"]
     masks = examples.get("masks")
@@ -155,7 +155,8 @@ def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:
     aspect = height / width
     norm = Normalize(vmin=0, vmax=map_limit(evaluations))
 
-    # columns of width 1, a gap before each group: original (and truth), then two for each arm
+    # Columns have width 1: the original, the truth if there is one, then two for each arm, with a
+    # gap before each arm.
     gap, side = 0.12, 0.97
     lead = 1 if masks is None else 2
     starts = {arm: lead + gap + index * (2 + gap) for index, arm in enumerate(evaluations)}
@@ -183,7 +184,9 @@ def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:
         for arm, start in starts.items():
             middle = start + (1 + side) / 2
             axes.text(middle, -0.37, arm, ha="center", va="bottom", weight="bold")
-            axes.plot([start, start + 1 + side], [-0.31, -0.31], color=colour(arm), linewidth=2.5)
+            axes.plot(
+                [start, start + 1 + side], [-0.31, -0.31], color=arm_color(arm), linewidth=2.5
+            )
             head(start, "reconstruction")
             head(start + 1, "anomaly map")
         for row in range(count):
@@ -195,21 +198,21 @@ def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:
                 _outline(axes, masks[row], 1, row * aspect, side)
             for arm, start in starts.items():
                 show(start, row, **_picture(evaluations[arm]["reconstructions"][row]))
-                show(start + 1, row, evaluations[arm]["maps"][row], cmap=MAP_COLOURS, norm=norm)
+                show(start + 1, row, evaluations[arm]["maps"][row], cmap=MAP_COLORS, norm=norm)
         axes.set(xlim=(-left, right), ylim=(bottom + footer, -header), aspect="equal")
 
         bar = axes.inset_axes((right - 2.1, bottom + 0.3, 1.9, 0.12), transform=axes.transData)
-        colours = ScalarMappable(norm, MAP_COLOURS)
-        figure.colorbar(colours, bar, orientation="horizontal", extend="max")
+        colors = ScalarMappable(norm, MAP_COLORS)
+        figure.colorbar(colors, bar, orientation="horizontal", extend="max")
         bar.xaxis.set_major_locator(MaxNLocator(4))
         bar.set_title("anomaly map", pad=4, fontsize=font)
     return figure
 
 
 def map_limit(evaluations: Mapping[str, Arrays]) -> float:
-    """The value at which the colours of all maps end."""
+    """The value at which the color scale of all maps ends."""
     values = np.concatenate([arrays["maps"].ravel() for arrays in evaluations.values()])
-    return float(np.percentile(values, MAP_LIMIT)) or 1.0  # any scale shows maps of zeros
+    return float(np.percentile(values, MAP_LIMIT)) or 1.0  # any positive limit suits zero maps
 
 
 def _plot(x: str, y: str, size: tuple[float, float] = (5.0, 3.6)) -> tuple[Figure, Axes]:
@@ -223,12 +226,12 @@ def _line(
     axes: Axes, arm: str, x: Sequence[float], y: NDArray[Any], label: str | None = None
 ) -> None:
     shade, dash = STYLES.get(arm, OTHER_STYLE)
-    marker = "o" if len(x) == 1 else None  # a line of one point cannot be seen
+    marker = "o" if len(x) == 1 else None  # a line through a single point is invisible
     axes.plot(x, y, color=shade, linestyle=dash, marker=marker, linewidth=1.8, label=label or arm)
 
 
 def _legend(axes: Axes) -> None:
-    """Of a figure over epochs: above it, where no curve can be."""
+    """Add the legend of a figure over epochs above the axes, where it hides no curve."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, handlelength=2.4
@@ -236,7 +239,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _logarithmic(axes: Axes, axis: Axis) -> None:
-    """A logarithmic axis with numbers that can be read, however little it spans."""
+    """Make an axis logarithmic, with readable tick labels even if it spans a small range."""
     (axes.set_yscale if axis is axes.yaxis else axes.set_xscale)("log")
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 10 * low else MaxNLocator(5))
@@ -245,18 +248,18 @@ def _logarithmic(axes: Axes, axis: Axis) -> None:
 
 
 def _picture(image: NDArray[np.uint8]) -> dict[str, Any]:
-    """(C, H, W) as the arguments of imshow."""
+    """The arguments with which imshow shows an image (C, H, W)."""
     if len(image) == 1:
         return {"image": image[0], "cmap": "gray", "vmin": 0, "vmax": 255}
     return {"image": image.transpose(1, 2, 0)}
 
 
 def _outline(axes: Axes, mask: NDArray[np.bool_], x: float, y: float, size: float) -> None:
-    """The rim of the mask in a picture of width `size` at (x, y)."""
+    """Draw the outline of the mask over a picture of width `size` at (x, y)."""
     if not mask.any():
         return
     pixel = size / mask.shape[1]
-    framed = np.pad(mask, 1).astype(float)  # so that the rim closes at the picture's border
+    framed = np.pad(mask, 1).astype(float)  # so that the outline closes at the picture's border
     columns = x + (np.arange(framed.shape[1]) - 0.5) * pixel
     rows = y + (np.arange(framed.shape[0]) - 0.5) * pixel
-    axes.contour(columns, rows, framed, levels=[0.5], colors=TRUTH_COLOUR, linewidths=1.2)
+    axes.contour(columns, rows, framed, levels=[0.5], colors=TRUTH_COLOR, linewidths=1.2)

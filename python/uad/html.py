@@ -1,4 +1,4 @@
-"""Pieces of self-contained HTML pages: one file that needs no other."""
+"""Building blocks of self-contained HTML pages, which need no other file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ STYLE = Path(__file__).with_name("report.css")
 
 
 def document(title: str, lead: str, sections: Mapping[str, str]) -> str:
-    """The whole page. title: text; lead and the contents of the sections, by heading: HTML.
+    """A whole page.
 
-    A section without content is left out.
+    title: plain text. lead: HTML. sections: HTML content by heading, which is HTML too; a section
+    without content is left out.
     """
     body = "\n".join(
         f"<section>\n<h2>{name}</h2>\n{content}</section>"
@@ -38,7 +39,11 @@ def document(title: str, lead: str, sections: Mapping[str, str]) -> str:
 
 
 def picture(content: bytes, subtype: str, alternative: str, caption: str, style: str = "") -> str:
-    """A figure of a page. subtype: "png" or "svg+xml"; caption: HTML."""
+    """A picture with its caption.
+
+    subtype: "png" or "svg+xml". alternative: plain text for readers who do not see the picture.
+    caption: HTML. style: a class of report.css, such as "large".
+    """
     encoded = base64.b64encode(content).decode()
     return (
         f'<figure class="{style}"><div class="wide"><img alt="{escape(alternative)}" '
@@ -48,7 +53,7 @@ def picture(content: bytes, subtype: str, alternative: str, caption: str, style:
 
 
 def table(heads: Sequence[str], rows: Sequence[str], caption: str = "") -> str:
-    """A table. heads, caption: plain text; rows: HTML, the cells of each."""
+    """A table. heads, caption: plain text. rows: the HTML of each row's cells."""
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     caption = caption and f"<caption>{escape(caption)}</caption>"
@@ -59,16 +64,16 @@ def table(heads: Sequence[str], rows: Sequence[str], caption: str = "") -> str:
 
 
 def row_head(text: str, mark: str = "") -> str:
-    """The first cell of a row. text: plain; mark: HTML in front of it."""
+    """The first cell of a row. text: plain text. mark: HTML to put before it."""
     return f'<th scope="row">{mark}{escape(text)}</th>'
 
 
 def cell(text: str | None) -> str:
-    """A cell with plain text, a dash for None."""
+    """A cell with plain text, or a dash for None."""
     return f"<td>{'-' if text is None else escape(text)}</td>"
 
 
 def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table of plain text, of which the first column says what a row is about."""
+    """A table of plain text whose first column holds the headings of the rows."""
     cells = [row_head(first) + "".join(map(cell, others)) for first, *others in rows]
     return table(heads, cells, caption)

@@ -1,15 +1,14 @@
-"""The training losses by name: what PyTorch has, and what lamp_kernels puts in its place."""
+"""The training losses by name: those of PyTorch, and their replacements in lamp_kernels."""
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 import lamp_kernels
-from lamp_kernels import functional
 
 LOSSES = (
     "mse",
@@ -22,77 +21,93 @@ LOSSES = (
     "amplified-ssim+mse",
 )
 
+MODULES: dict[str, type[nn.Module]] = {
+    "mse": lamp_kernels.AmplifiedMSELoss,
+    "l1": lamp_kernels.AmplifiedL1Loss,
+    "ssim": lamp_kernels.AmplifiedSSIMLoss,
+    "ssim+mse": lamp_kernels.AmplifiedReconstructionLoss,
+}
+
+LIBRARY_DEFAULTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(lamp_kernels.AmplifiedSSIMLoss).parameters.items()
+}
+
 
 @dataclass(frozen=True)
-class LossOptions:
-    """Options of the losses; each loss takes those that it knows. See lamp_kernels for ranges."""
+class LossSettings:
+    """Options of the training losses; each loss uses those that it has.
 
-    amplify_over: str = "element"
-    """What A is applied to: each "element", the mean of each "image", or of the "batch"."""
-    eps: float = 1e-2
-    """A continues as a straight line of slope 1/eps above a dissimilarity of 1 - eps."""
-    padding: str = "reflect"
-    window_size: int = 11
-    backend: str | None = None
+    Names, meanings, valid values and defaults are those of `lamp_kernels.AmplifiedSSIMLoss`.
+    """
 
-
-DEFAULTS = LossOptions()
+    amplify_over: str = LIBRARY_DEFAULTS["amplify_over"]
+    eps: float = LIBRARY_DEFAULTS["eps"]
+    padding: str = LIBRARY_DEFAULTS["padding"]
+    window_size: int = LIBRARY_DEFAULTS["window_size"]
+    backend: str | None = LIBRARY_DEFAULTS["backend"]
 
 
-def build_loss(name: str, options: LossOptions = DEFAULTS) -> nn.Module:
-    """The loss `name`, one of LOSSES, called as loss(reconstruction, image), images in [0, 1]."""
+DEFAULTS = LossSettings()
+
+
+def build_loss(name: str, settings: LossSettings = DEFAULTS) -> nn.Module:
+    """The loss `name`, one of LOSSES, called as loss(reconstruction, image), images in [0, 1].
+
+    ValueError for another name, and from lamp_kernels for a setting out of range.
+    """
     if name not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {name!r}")
-    if name == "mse":
+    metric = metric_of(name)
+    if name != metric:
+        return amplified_loss(metric, settings)
+    if metric == "mse":
         return nn.MSELoss()
-    if name == "l1":
+    if metric == "l1":
         return nn.L1Loss()
-    amplification: dict[str, Any] = {"amplification": "none", "backend": options.backend}
-    if name.startswith("amplified-"):
-        amplification |= {
-            "amplification": "log",
-            "amplify_over": options.amplify_over,
-            "eps": options.eps,
-        }
-    window: dict[str, Any] = {"padding": options.padding, "window_size": options.window_size}
-    match name.removeprefix("amplified-"):
-        case "mse":
-            return lamp_kernels.AmplifiedMSELoss(**amplification)
-        case "l1":
-            return lamp_kernels.AmplifiedL1Loss(**amplification)
-        case "ssim":
-            return lamp_kernels.AmplifiedSSIMLoss(**window, **amplification)
-    return lamp_kernels.AmplifiedReconstructionLoss(**window, **amplification)
+    return plain_loss(metric, settings)
 
 
-@torch.no_grad()
-def dissimilarities(
-    name: str, reconstruction: Tensor, image: Tensor, options: LossOptions
-) -> Tensor:
-    """L of each element of the loss `name`, of both terms where it has two; (elements,)."""
-    common: dict[str, Any] = {
-        "amplification": "none",
-        "reduction": "none",
-        "backend": options.backend,
-    }
-    window: dict[str, Any] = {"padding": options.padding, "window_size": options.window_size}
-    reconstruction = reconstruction.float()  # autocast leaves it in half precision
-    maps = []
-    if "mse" in name:
-        maps.append(functional.amplified_mse_loss(reconstruction, image, **common))
-    if "l1" in name:
-        maps.append(functional.amplified_l1_loss(reconstruction, image, **common))
-    if "ssim" in name:
-        maps.append(functional.amplified_ssim_loss(reconstruction, image, **window, **common))
-    # flattened, because with padding "valid" the SSIM map is smaller than the image
-    return torch.cat([each.flatten() for each in maps])
+def metric_of(name: str) -> str:
+    """The reconstruction metric of a loss, such as "ssim" for "amplified-ssim"."""
+    return name.removeprefix("amplified-")
 
 
-def tangent_share(name: str, reconstruction: Tensor, image: Tensor, options: LossOptions) -> Tensor:
-    """Share of elements whose dissimilarity exceeds 1 - eps, where A is a straight line; ().
+def amplified_loss(metric: str, settings: LossSettings) -> nn.Module:
+    """lamp_kernels' module for `metric`, one of MODULES, with amplification."""
+    return MODULES[metric](
+        amplification="log",
+        amplify_over=settings.amplify_over,
+        eps=settings.eps,
+        **_common(metric, settings),
+    )
 
-    For a plain loss it says what would be on the tangent, for the levels "image" and "batch" which
-    single elements would.
+
+def plain_loss(metric: str, settings: LossSettings, reduction: str = "mean") -> nn.Module:
+    """lamp_kernels' module for `metric`, one of MODULES, without amplification.
+
+    With reduction="none" it returns the dissimilarity L of each element.
     """
-    elements = dissimilarities(name, reconstruction, image, options)
-    return (elements > 1.0 - options.eps).float().mean()
+    return MODULES[metric](amplification="none", reduction=reduction, **_common(metric, settings))
+
+
+def _common(metric: str, settings: LossSettings) -> dict[str, Any]:
+    """The settings that the module of `metric` has with and without amplification."""
+    common: dict[str, Any] = {"backend": settings.backend}
+    if "ssim" in metric:
+        common |= {"padding": settings.padding, "window_size": settings.window_size}
+    return common
+
+
+def tangent_share(
+    name: str, reconstruction: Tensor, image: Tensor, settings: LossSettings
+) -> Tensor:
+    """Fraction of elements with a dissimilarity above 1 - eps, where A is a straight line; ().
+
+    For a plain loss, the elements that would be on the tangent if it were amplified. Single
+    elements are counted even where `amplify_over` amplifies means.
+    """
+    amplified: Any = amplified_loss(metric_of(name), settings)
+    # Autocast leaves the reconstruction in half precision, and mixed dtypes are an error.
+    share: Tensor = amplified.tangent_share(reconstruction.float(), image)
+    return share

@@ -11,24 +11,28 @@ class ConvAutoencoder(nn.Module):
     """A plain convolutional autoencoder: (N, C, H, W) in [0, 1] to (N, C, H, W) in (0, 1).
 
     Each of `depth` encoder steps halves the sides; the code has `latent` channels, and the decoder
-    mirrors the encoder. Height and width are at least 16 and need not divide by anything: the
-    image is padded by reflection to a multiple of 2**depth, and the output cropped.
+    mirrors the encoder. Height and width must be at least 16 but need not be multiples of anything:
+    the image is padded by reflection to a multiple of 2**depth, and the output is cropped.
 
-    No skip connections: what bypasses the code reaches the output without having been learnt, and
-    a network that copies its input reconstructs anomalies as well as it does normal images.
+    No skip connections: they would let the input reach the output without passing through the
+    code, and a network that copies its input reconstructs anomalies as well as normal images.
 
     No BatchNorm: its statistics depend on the batch, so two processes with half the batch each
-    would train another network than one process does, and single test images would be normalised
-    unlike the training ones. A network this shallow trains without normalisation.
+    would train a different network than one process does, and single test images would not be
+    normalized like the training images. A network this shallow trains without normalization.
 
-    channels: of the image, 1 or 3. width: half as many channels after the first step, doubled at
-    each step up to twice as many. latent: channels of the code. depth: halvings, 1 to 4.
+    channels: channels of the image, 1 or 3.
+    width: the first step has width / 2 channels; each further step doubles them, up to 2 width.
+    latent: channels of the code.
+    depth: number of halvings, 1 to 4.
+
+    Raises ValueError for an argument out of range.
     """
 
     def __init__(self, channels: int, *, width: int = 32, latent: int = 16, depth: int = 3) -> None:
         super().__init__()
         if not 1 <= depth <= 4:
-            raise ValueError(f"depth must be 1 to 4, got {depth}")
+            raise ValueError(f"depth must be from 1 to 4, got {depth}")
         if channels < 1 or width < 2 or latent < 1:
             raise ValueError(
                 "channels and latent must be at least 1 and width at least 2, "
@@ -38,8 +42,8 @@ class ConvAutoencoder(nn.Module):
         self.multiple = 2**depth
         widths = [min(2**level * width // 2, 2 * width) for level in range(depth)]
 
-        # kernel 4 at stride 2: each output of the transposed convolution sees the same number of
-        # inputs, which kernel 3 does not give and which keeps checkerboards away
+        # With kernel 4 and stride 2 every output of a transposed convolution depends on the same
+        # number of inputs, which avoids checkerboard patterns; with kernel 3 it would not.
         encoder: list[nn.Module] = []
         for previous, following in zip([channels, *widths], widths, strict=False):
             encoder += [nn.Conv2d(previous, following, 4, stride=2, padding=1), nn.LeakyReLU(0.1)]
@@ -54,7 +58,7 @@ class ConvAutoencoder(nn.Module):
         self.decoder = nn.Sequential(*decoder)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Reconstructions of the shape of `images`."""
+        """Reconstructions of the same shape as `images`; ValueError for a wrong shape."""
         if images.dim() != 4 or images.shape[1] != self.channels or min(images.shape[2:]) < 16:
             raise ValueError(
                 f"images must be (N, {self.channels}, H >= 16, W >= 16), got {tuple(images.shape)}"

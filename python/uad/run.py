@@ -1,4 +1,4 @@
-"""A run: several losses trained alike, evaluated alike, in a folder that can be continued."""
+"""A run: several losses trained and evaluated the same way, in a folder that can be resumed."""
 
 from __future__ import annotations
 
@@ -20,42 +20,48 @@ from uad.checkpoint import atomic_write
 from uad.data import GOOD, AnomalyData, to_unit
 from uad.distributed import Processes
 from uad.evaluation import Scoring
-from uad.losses import LossOptions, build_loss, tangent_share
+from uad.losses import LossSettings, build_loss, tangent_share
 from uad.model import ConvAutoencoder
+from uad.run_folder import CHECKPOINT, EVALUATION, EXAMPLES, METRICS
 from uad.training import Trainer, TrainingError, TrainingOptions
 
-METRICS = "metrics.json"
-CHECKPOINT = "checkpoint.pt"
+PROSE = ("title", "note")
+"""Entries of `describe_data` that only people read; a new wording does not mean new data."""
 
 
 class RunError(Exception):
-    """A run that cannot begin or continue. The message says why."""
+    """A run that cannot start or resume. The message says why."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What defines a run, its data apart."""
+    """Everything that defines a run except its data."""
 
     losses: tuple[str, ...]
     width: int
     latent: int
-    loss: LossOptions
+    loss: LossSettings
     training: TrainingOptions
     scoring: Scoring
 
 
-def read_metrics(folder: Path, config: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """metrics.json of the run to continue, None where a run begins; RunError for neither."""
+def metrics_to_resume(folder: Path, config: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """metrics.json of the run to resume, None for a new run.
+
+    RunError if the folder holds anything else, or a run that was started with another config.
+    """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"--out {folder} is not a folder")
-    # a run that ended while it began leaves an unfinished file at most
+        raise RunError(f"--out must be a folder, got the file {folder}")
+    # A run that was killed while it started leaves at most an unfinished file.
     if not folder.exists() or all(path.suffix == ".tmp" for path in folder.iterdir()):
         return None
     path = folder / METRICS
     if not path.exists():
-        raise RunError(f"--out {folder} exists and holds no run: choose another folder")
+        raise RunError(f"--out {folder} exists but holds no run: choose another folder")
     if not resume:
-        raise RunError(f"--out {folder} holds a run: choose another folder, or --resume that run")
+        raise RunError(
+            f"--out {folder} already holds a run: choose another folder, or add --resume"
+        )
     metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     for name, value in config.items():
         before = metrics["config"].get(name)
@@ -75,18 +81,22 @@ def begin(
     folder: Path, metrics: dict[str, Any] | None, config: dict[str, Any], data: AnomalyData,
     options: RunOptions, processes: Processes,
 ) -> dict[str, Any]:  # fmt: skip
-    """The metrics of a run that begins or continues: everything but the arms to come."""
+    """The metrics of a new or resumed run, without the arms still to be trained.
+
+    metrics: as `metrics_to_resume` returns them. RunError if the images or the versions of torch
+    or lamp_kernels differ from those of the run to resume, or the folder cannot be written.
+    """
     summary = describe_data(data)
     if metrics is not None:
-        if metrics["data"] != summary:
-            raise RunError("--resume: the data are not those that the run was started with")
+        if _without_prose(metrics["data"]) != _without_prose(summary):
+            raise RunError("--resume: the data have changed since the run was started")
         now = describe_environment(processes)
-        for package in ("torch", "lamp_kernels"):  # others would end with other numbers
+        for package in ("torch", "lamp_kernels"):  # another version computes other numbers
             before = metrics["environment"][package]
             if before != now[package]:
                 raise RunError(
-                    f"--resume: the run was started with {package} {before}, this is "
-                    f"{now[package]}: choose another folder"
+                    f"--resume: the run was started with {package} {before}, but {now[package]} "
+                    "is installed: choose another folder"
                 )
         return metrics
     metrics = {
@@ -106,7 +116,7 @@ def begin(
 
 
 def rehearse(data: AnomalyData, options: RunOptions, device: torch.device) -> None:
-    """Everything once on one image, so that a bad option is an error before any work."""
+    """Do everything once on one image, so that a bad option raises before any training."""
     image = data.test[:1]
     with torch.no_grad():
         unit = to_unit(image).to(device)
@@ -124,7 +134,7 @@ def train_losses(
     folder: Path, metrics: dict[str, Any], data: AnomalyData, options: RunOptions,
     processes: Processes,
 ) -> None:  # fmt: skip
-    """Train and evaluate each loss that `metrics` does not have yet, and add it there."""
+    """Train and evaluate each loss that `metrics` does not contain yet, and add its results."""
     for name in options.losses:
         if name in metrics["arms"]:
             continue
@@ -135,7 +145,7 @@ def train_losses(
             build_loss(name, options.loss),
             options.training,
             processes,
-            partial(tangent_share, name, options=options.loss),
+            partial(tangent_share, name, settings=options.loss),
         )
         if processes.first:
             (folder / name).mkdir(exist_ok=True)
@@ -159,7 +169,10 @@ def train_losses(
 def evaluate_loss(
     folder: Path, trainer: Trainer, data: AnomalyData, options: RunOptions
 ) -> dict[str, Any]:
-    """Score the test images with the trained network, write what the report shows of them."""
+    """Score the test images with the trained network, and write the files for the report.
+
+    TrainingError if a score or map is not finite.
+    """
     where: dict[str, Any] = {"batch_size": options.training.batch_size, "device": trainer.device}
     reconstructions, maps = evaluation.anomaly_maps(
         trainer.network, data.test, options.scoring, **where
@@ -172,15 +185,13 @@ def evaluate_loss(
     except ValueError as error:
         raise TrainingError(f"the loss {trainer.name}: {error}") from error
     examples = evaluation.choose_examples(data.kinds)
-    evaluation.save_examples(folder.parent / "examples.npz", data, examples)
-    evaluation.save_evaluation(
-        folder / "evaluation.npz", reconstructions, maps, scores, data, examples
-    )
+    evaluation.save_examples(folder.parent / EXAMPLES, data, examples)
+    evaluation.save_evaluation(folder / EVALUATION, reconstructions, maps, scores, data, examples)
     return figures
 
 
 def describe_data(data: AnomalyData) -> dict[str, Any]:
-    """How many images of which size and kind, for metrics.json."""
+    """Number, size and kinds of the images, for metrics.json."""
     kinds = Counter(data.kinds)
     return {
         "name": data.name,
@@ -194,8 +205,12 @@ def describe_data(data: AnomalyData) -> dict[str, Any]:
     }
 
 
+def _without_prose(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in summary.items() if name not in PROSE}
+
+
 def describe_environment(processes: Processes) -> dict[str, Any]:
-    """What a run depends on beside its options, for metrics.json."""
+    """What a run's results and timings depend on besides its options, for metrics.json."""
     device = processes.device
     return {
         "python": platform.python_version(),

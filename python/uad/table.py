@@ -1,64 +1,37 @@
-"""The results of a run as plain text."""
+"""Tables for the terminal, Markdown and HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-COLUMNS = (
-    "loss",
-    "image AUROC",
-    "pixel AUROC",
-    "AUPRO",
-    "AP",
-    "PSNR normal",
-    "s/step",
-    "loss share",
-)
+from uad.html import html_table
 
 
-def results_table(metrics: dict[str, Any]) -> str:
-    """metrics: the content of metrics.json. One row a loss, then one a defect kind."""
-    arms: dict[str, Any] = metrics["arms"]
-    rows = []
-    for name, arm in arms.items():
-        evaluation = arm["evaluation"]
-        rows.append(
-            (
-                name,
-                number(evaluation["image_auroc"], ".4f"),
-                number(evaluation["pixel_auroc"], ".4f"),
-                number(evaluation["aupro"], ".4f"),
-                number(evaluation["image_ap"], ".4f"),
-                number(evaluation["psnr_normal"], ".2f"),
-                number(arm["seconds_per_step"], ".4f"),
-                number(arm["loss_share"], ".1%"),
-            )
-        )
-    kinds = next(iter(arms.values()))["evaluation"]["per_kind"]
-    kind_rows = [
-        (
-            kind,
-            *(
-                number(arm["evaluation"]["per_kind"][kind]["image_auroc"], ".4f")
-                for arm in arms.values()
-            ),
-        )
-        for kind in kinds
-    ]
-    return (
-        f"{align(COLUMNS, rows)}\n\nimage AUROC of each defect kind\n"
-        f"{align(('kind', *arms), kind_rows)}"
-    )
+@dataclass(frozen=True)
+class Table:
+    """Rows of plain text; the first column holds the headings of the rows."""
 
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
-def number(value: float | None, form: str) -> str:
-    """`value` formatted, a dash for None."""
-    return "-" if value is None else format(value, form)
+    def text(self) -> str:
+        """The table for the terminal, without the caption."""
+        return align(self.heads, self.rows)
+
+    def markdown(self) -> str:
+        """The table in Markdown, with the caption as a paragraph above it."""
+        lines = [self.heads, ["---", *["---:"] * (len(self.heads) - 1)], *self.rows]
+        return f"{self.caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def html(self) -> str:
+        """The table as an element of an HTML page."""
+        return html_table(self.heads, self.rows, self.caption)
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need: the first to the left, the others to the right."""
+    """A table with minimal column widths, the first column left-aligned, the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
     for row in (header, *rows):

@@ -1,4 +1,4 @@
-"""The training loop: one network, one loss, normal images only."""
+"""The training loop for one network and one loss, on normal images only."""
 
 from __future__ import annotations
 
@@ -22,37 +22,38 @@ from uad.data import to_unit
 from uad.distributed import Processes
 
 NOTABLE_SHARE = 0.05
-"""Of elements on the tangent of A in the first step: beyond it something may be off."""
+"""If more elements than this fraction are on the tangent of A in the first step, something may be
+wrong, and a line says so."""
 
 WARM_UP_STEPS = 3
-"""Steps of a process that are left out of its timing: allocation, compilation, cold caches."""
+"""First steps of a process, not timed because of allocation, compilation and cold caches."""
 
 MOMENTUM = 0.9
-"""Of SGD; without it SGD hardly moves a network as deep as this one."""
+"""Momentum of SGD, which without it hardly moves a network as deep as this one."""
 
 AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class TrainingError(Exception):
-    """Training that cannot go on. The message says what to try."""
+    """Training that cannot continue. The message says what to try."""
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options of the training, whatever the loss."""
+    """Training options that apply to every loss."""
 
     epochs: int = 30
     batch_size: int = 32
-    """Images in a step, over all processes together."""
+    """Images per step, over all processes together."""
     learning_rate: float = 1e-3
     optimizer: Literal["adam", "sgd"] = "adam"
     seed: int = 0
     amp: str | None = None
-    """Autocast to "bfloat16", or to "float16" with a gradient scaler."""
+    """Autocast to "bfloat16", or to "float16" with a gradient scaler; None for no autocast."""
     compile: bool = False
-    """Compile network and loss as one graph."""
+    """Whether to compile the network and the loss as one graph."""
     grad_clip: float | None = None
-    """Greatest norm of the gradient of all parameters together."""
+    """Maximum norm of the gradient of all parameters together; None for no clipping."""
 
 
 class Trainer:
@@ -67,9 +68,10 @@ class Trainer:
         processes: Processes,
         tangent_share: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
-        """name: for the log.
+        """name: label for the log.
 
-        tangent_share: of (reconstruction, image), recorded of the last batch of each epoch.
+        loss: called as loss(reconstruction, image).
+        tangent_share: called the same way; its value for the last batch of each epoch is recorded.
         """
         self.name = name
         self.options = options
@@ -80,14 +82,14 @@ class Trainer:
         self.model = processes.wrap(self.network)
         self.loss = loss
         self.optimizer = build_optimizer(self.network, options)
-        # float16 gradients underflow unless scaled; bfloat16 has the range of float32
+        # Unscaled float16 gradients underflow; bfloat16 has the range of float32.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp == "float16")
         self.history: dict[str, list[float]] = {"epoch": [], "loss": [], "tangent_share": []}
         self.step_seconds: list[float] = []
         self.cold_steps = WARM_UP_STEPS
         self.forward: Callable[[Tensor], tuple[Tensor, Tensor]] = self.reconstruct
         if options.compile:
-            torch.compiler.reset()  # else the graphs of earlier losses count against the limit
+            torch.compiler.reset()  # otherwise graphs of earlier losses count toward the limit
             self.forward = torch.compile(self.reconstruct)
 
     def reconstruct(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,14 +98,14 @@ class Trainer:
         return reconstruction, self.loss(reconstruction, images)
 
     def autocast(self) -> torch.autocast:
-        """The context of forward passes."""
+        """The context for forward passes."""
         amp = self.options.amp
         return torch.autocast(
             self.device.type, dtype=AMP_TYPES[amp] if amp else None, enabled=amp is not None
         )
 
     def step(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """One step on images in [0, 1]; reconstruction and loss from before the step."""
+        """Take one step on images in [0, 1]; return reconstruction and loss from before it."""
         self.optimizer.zero_grad()
         with self.autocast():
             reconstruction, loss = self.forward(images)
@@ -116,7 +118,10 @@ class Trainer:
         return reconstruction.detach(), loss.detach()
 
     def train_epoch(self, epoch: int, train: Tensor) -> None:
-        """One pass over uint8 images (N, C, H, W), in whole batches."""
+        """Train for one epoch on uint8 images (N, C, H, W), in complete batches.
+
+        Raises TrainingError if the mean loss is not finite.
+        """
         self.model.train()
         batches = epoch_batches(len(train), self.options.batch_size, self.options.seed, epoch)
         losses: list[Tensor] = []
@@ -126,12 +131,12 @@ class Trainer:
             batches,
             desc=f"{self.name} epoch {epoch}",
             leave=False,
-            disable=None if self.processes.first else True,  # None: where there is no terminal
+            disable=None if self.processes.first else True,  # None disables it without a terminal
         ):
             images = to_unit(train[self.processes.share(batch)].to(self.device))
             reconstruction, loss = self.step(images)
             if epoch == 1 and not losses and self.processes.first:
-                self.tell_if_off(reconstruction, images)
+                self.warn_about_first_step(reconstruction, images)
             losses.append(loss)
             clock.tick()
         seconds = clock.seconds()
@@ -142,32 +147,32 @@ class Trainer:
         share = self.processes.mean(self.tangent_share(reconstruction, images)).item()
         if not math.isfinite(mean):
             raise TrainingError(
-                f"the loss {self.name} is {mean} in epoch {epoch}: "
-                "try a smaller --lr, or --grad-clip"
+                f"loss {self.name} is {mean} in epoch {epoch}: try a smaller --lr, or --grad-clip"
             )
         for key, value in (("epoch", epoch), ("loss", mean), ("tangent_share", share)):
             self.history[key].append(value)
         if self.processes.first:
             print(
                 f"{self.name}: epoch {epoch}/{self.options.epochs}, loss {mean:.6g}, "
-                f"on the tangent of A {share:.3%} of the last batch",
+                f"{share:.3%} of the last batch on the tangent of A",
                 file=sys.stderr,
             )
 
-    def tell_if_off(self, reconstruction: Tensor, images: Tensor) -> None:
-        """A line about the first step, where values or losses are not what a loss is made for."""
+    def warn_about_first_step(self, reconstruction: Tensor, images: Tensor) -> None:
+        """Print a line if the first step's values or errors are outside a loss's usual range."""
         found = check_range(reconstruction.float(), images)
         share = self.tangent_share(reconstruction, images).item()
         if not found or share > NOTABLE_SHARE:
             print(
-                f"{self.name}: first step: {found}; on the tangent of A {share:.3%}",
+                f"{self.name}: first step: {found}; {share:.3%} on the tangent of A",
                 file=sys.stderr,
             )
 
     def fit(self, train: Tensor, path: Path | None) -> None:
-        """Train from the checkpoint at `path`, or from the beginning where there is none.
+        """Train from the checkpoint at `path`, or from the beginning if there is none.
 
-        A checkpoint follows each epoch, unless `path` is None. train: uint8 (N, C, H, W).
+        Saves a checkpoint after each epoch, unless `path` is None. train: uint8 (N, C, H, W).
+        Raises TrainingError if the loss is not finite.
         """
         if path is not None and path.exists():
             self.load_state_dict(checkpoint.load(path, self.device))
@@ -177,7 +182,7 @@ class Trainer:
                 checkpoint.save(path, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the training depends on."""
+        """Everything that the rest of the training depends on."""
         return {
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -190,7 +195,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where the training of `state` was."""
+        """Continue from where the training that saved `state` was."""
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -201,10 +206,10 @@ class Trainer:
             torch.cuda.set_rng_state(state["rng_cuda"].cpu())
 
     def measure_loss_share(self, train: Tensor, repeats: int = 10) -> float:
-        """Time of the loss, forward and backward alone, over the time of a whole step.
+        """Time of the loss, forward and backward, as a fraction of the time of a whole step.
 
-        Takes real steps, so the network is another one afterwards. Under `compile` the loss alone
-        is compiled too, though in a step it may be fused with the network.
+        Takes real steps, so it changes the network. Under `compile` the loss is compiled on its
+        own too, although within a step it may be fused with the network.
         """
         batch = epoch_batches(len(train), self.options.batch_size, self.options.seed, 1)[0]
         images = to_unit(train[self.processes.share(batch)].to(self.device))
@@ -224,30 +229,30 @@ class Trainer:
 
 
 def build_optimizer(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """Adam, or SGD with momentum."""
+    """Adam or SGD with momentum, as in the options."""
     if options.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     return torch.optim.SGD(network.parameters(), lr=options.learning_rate, momentum=MOMENTUM)
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """Indices of the images of each whole batch: a function of seed and epoch only.
+    """Indices of the images in each complete batch; they depend on the seed and epoch only.
 
-    What does not fill a batch is left to another epoch's order.
+    Images left over at the end are skipped; the next epoch has a different order.
     """
     order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
     return list(torch.split(order[: count - count % batch_size], batch_size))
 
 
 class StepClock:
-    """Durations between ticks, without waiting for the device at each of them."""
+    """Measures the durations between ticks without synchronizing the device at each tick."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
         self.ticks: list[Any] = []
 
     def tick(self) -> None:
-        """Mark this moment, on CUDA in the order of the device's work."""
+        """Mark this moment; on CUDA, this point in the stream."""
         if self.cuda:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -256,7 +261,7 @@ class StepClock:
             self.ticks.append(perf_counter())
 
     def seconds(self) -> list[float]:
-        """One duration fewer than there are ticks."""
+        """The durations between consecutive ticks."""
         pairs = list(zip(self.ticks, self.ticks[1:], strict=False))
         if self.cuda:
             torch.cuda.synchronize()
@@ -267,9 +272,9 @@ class StepClock:
 def median_seconds(
     works: Sequence[Callable[[], object]], device: torch.device, repeats: int
 ) -> list[float]:
-    """Median time of each work, after a few calls that do not count.
+    """Median time of each function in `works`, after a few calls that do not count.
 
-    The works take turns, so that a busy moment of the machine meets all of them.
+    The functions take turns, so that other load on the machine affects all of them.
     """
     clock = StepClock(device)
     for call in range(WARM_UP_STEPS + repeats):

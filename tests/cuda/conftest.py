@@ -19,15 +19,14 @@ KERNELS = [
     and (
         name in NAMED.split(",")
         if NAMED
-        else name == "native" or backends.unavailable(name) is None
+        else name == "native" or backends.BACKENDS[name].unavailable_reason() is None
     )
 ]
 
 
-def unserved(name: str) -> str | None:
+def unsupported_reason(name: str) -> str | None:
     """Why the backend does not compute tensors of the first CUDA device, or None."""
-    empty = torch.empty(0, device="cuda")
-    return backends.unavailable(name) or backends.unserved(name, empty, 11)
+    return backends.unsupported_reason(name, torch.empty(0, device="cuda"))
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +43,7 @@ def needs_cuda() -> Iterator[None]:
 def kernels(request: pytest.FixtureRequest, needs_cuda: None) -> str:
     """Each backend with kernels for this device, in turn."""
     name: str = request.param
-    reason = unserved(name)
+    reason = unsupported_reason(name)
     if reason is not None:
         if os.environ.get("LAMP_KERNELS_TEST_DEVICE") == "cuda":
             pytest.fail(f"{name} does not serve this device: {reason}")

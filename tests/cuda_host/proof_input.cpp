@@ -111,8 +111,8 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   fields.add(a.scale, a.constants.c1, a.constants.c2, a.constants.a, a.constants.shift_d,
              a.constants.shift_s);
   const auto& formula = a.formula;
-  fields.add(formula.terms.bits, formula.amplification.kind, formula.amplification.knee,
-             formula.amplification.steepest);
+  fields.add(formula.terms.bits, formula.amplification.kind);
+  fields.add(formula.amplification.constants);
   fields.add(formula.parameter);
   fields.add(a.common, a.partial, a.first_h_plane, a.h, a.shifts);
   std::printf("]}\n");

@@ -1,4 +1,4 @@
-"""examples/lightning_autoencoder.py, run on a few small images."""
+"""Runs examples/lightning_autoencoder.py on a few small images."""
 
 import runpy
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("lightning", reason="lightning is not installed; requirements-dev.txt has it")
+pytest.importorskip("lightning", reason="lightning is not installed; requirements-dev.txt lists it")
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # Lightning's advice on workers and loggers
+    pytest.mark.filterwarnings("ignore"),  # Lightning's advice about workers and loggers
     pytest.mark.cpu_only("Lightning chooses the device"),
 ]
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "lightning_autoencoder.py"

@@ -1,4 +1,4 @@
-"""What the tests of the training program share: python/ on the path, and tiny data."""
+"""Shared by the tests of the training program: python/ on the path, and tiny data."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ images = optional("PIL.Image")
 PYTHON_FOLDER = Path(__file__).resolve().parents[2] / "python"
 sys.path.insert(0, str(PYTHON_FOLDER))
 
-# The program imports all of them.
+# The training program imports all of these.
 NEEDED = ("matplotlib", "numpy", "PIL", "scipy", "skimage", "sklearn", "tqdm")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
 class _WithoutPackages(pytest.Module):
-    """A file of tests that cannot be imported here."""
+    """A test file that cannot be imported here."""
 
     def collect(self) -> list[pytest.Item]:
-        pytest.skip(f"not installed: {', '.join(MISSING)}; requirements-dev.txt has them")
+        pytest.skip(f"not installed: {', '.join(MISSING)}; requirements-dev.txt lists them")
 
 
 def pytest_pycollect_makemodule(
     module_path: Path, parent: pytest.Collector
 ) -> pytest.Module | None:
-    """Skip each file with the reason, where importing it would be an error."""
+    """Skip each file with a reason if importing it would fail."""
     if not MISSING:
         return None
     return _WithoutPackages.from_parent(parent, path=module_path)
 
 
-torch.set_num_threads(1)  # bitwise comparisons need one number of threads, whichever process runs
+torch.set_num_threads(1)  # bitwise comparisons need the same number of threads in every process
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def program() -> Path:
 
 @pytest.fixture(scope="session")
 def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A category in the layout of MVTec AD: 32x32 grey stripes, bright squares as defects."""
+    """A category in the layout of MVTec AD: 32x32 gray stripes with bright squares as defects."""
     root = tmp_path_factory.mktemp("stripes")
     rng = np.random.default_rng(0)
     columns = np.arange(32)

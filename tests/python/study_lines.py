@@ -1,4 +1,4 @@
-"""Lines of a study's results file for tests, as runs would leave them."""
+"""Lines of a study's results file for tests, like those that runs write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SCORE = "mse mean"
 
 
 def result(loss, normal_class=0, seed=0, auroc=0.8, **options):
-    """A line as a run would leave it."""
+    """A line like those that runs write."""
     spec = RunSpec("fashion-mnist", normal_class, loss, seed, **options)
     errors = {"mse": 0.01, "l1": 0.05, "ssim": 0.1}
     return asdict(spec) | {

@@ -1,7 +1,8 @@
-"""The program from its options to its run folder: errors, comparison, resumption."""
+"""train.py from its options to its run folder: errors, comparison, resumption."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import random
@@ -15,13 +16,18 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from uad import cli
+from uad import data
+from uad.cli import train as cli
 from uad.training import Trainer
+
+from lamp_kernels import backends
+
+PACKAGE = Path(data.__file__).parents[1]
 
 
 @pytest.fixture
 def options(image_root, tmp_path):
-    """A run of seconds. Options that follow override these."""
+    """A run that takes seconds. Options that follow override these."""
     return [
         *("--data", "folder", "--root", str(image_root), "--size", "32"),
         *("--epochs", "2", "--batch-size", "8", "--width", "4", "--latent", "2"),
@@ -31,7 +37,7 @@ def options(image_root, tmp_path):
 
 @pytest.fixture
 def without_report(monkeypatch):
-    """Spare the figures where a test is about something else."""
+    """Skip the report in tests about something else."""
     monkeypatch.setattr(cli, "write_report", lambda folder: None)
 
 
@@ -40,7 +46,7 @@ def read_metrics(folder: Path) -> dict:
 
 
 def results(folder: Path) -> dict:
-    """metrics.json without what differs between equal runs: timings and date."""
+    """metrics.json without the entries that differ between equal runs: timings and date."""
     metrics = read_metrics(folder)
     del metrics["environment"]["date"]
     for arm in metrics["arms"].values():
@@ -82,7 +88,7 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
             assert torch.equal(one, other)
         for one, other in zip(batches["mse"], batches[loss], strict=True):
             assert torch.equal(one, other)
-    assert not torch.equal(batches["mse"][0], batches["mse"][2])  # another order in each epoch
+    assert not torch.equal(batches["mse"][0], batches["mse"][2])  # each epoch has another order
 
     folder = tmp_path / "run"
     metrics = read_metrics(folder)
@@ -126,7 +132,18 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
 
 def test_help_warns_of_the_local_batch():
     text = " ".join(cli.build_parser().format_help().split())
-    assert "the mean of the batch, which under torchrun is the local one" in text
+    assert "the mean over the batch (under torchrun, over the local batch of each process)" in text
+
+
+def test_only_command_lines_parse_arguments_and_import_each_other():
+    """A module of the library that imports a command line could not be used without it."""
+    modules = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "cli"]
+    assert len(modules) > 30
+    for path in modules:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in getattr(node, "names", [])]
+            names.append(getattr(node, "module", None) or "")
+            assert not any(name == "argparse" or name.startswith("uad.cli") for name in names), path
 
 
 @pytest.mark.usefixtures("without_report")
@@ -147,13 +164,16 @@ def test_amp_and_scoring_options_reach_the_run(options, tmp_path):
     ("more", "message"),
     [
         (["--loss", "psnr"], "--loss: invalid choice: 'psnr'"),
-        (["--compare", "mse,psnr"], "--compare: 'psnr' is no loss"),
+        (["--compare", "mse,psnr"], "--compare: unknown loss 'psnr': choose from mse"),
         (["--compare", "mse,mse"], "--compare: 'mse,mse' names a loss twice"),
         (["--compare", "mse", "--loss", "l1"], "--loss: not allowed with argument --compare"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
         (["--epochs", "0"], "--epochs: must be a positive integer, got '0'"),
         (["--batch-size", "1.5"], "--batch-size: must be a positive integer, got '1.5'"),
-        (["--batch-size", "21"], "--batch-size 21 is more than the 20 training images"),
+        (
+            ["--batch-size", "21"],
+            "--batch-size must be at most the number of training images, 20, got 21",
+        ),
         (["--lr", "0"], "--lr: must be positive, got '0'"),
         (["--lr", "nan"], "--lr: must be a finite number"),
         (["--grad-clip", "-1"], "--grad-clip: must be a finite number, 0 or more, got '-1'"),
@@ -165,14 +185,20 @@ def test_amp_and_scoring_options_reach_the_run(options, tmp_path):
         (["--smooth-sigma", "inf"], "--smooth-sigma: must be a finite number"),
         (["--topk", "1.5"], "1.5"),
         (["--topk", "2000"], "2000"),
-        (["--topk", "0.1", "--pooling", "max"], "--topk has no meaning with --pooling max"),
-        (["--normal-class", "3"], "--normal-class is of fashion-mnist, not of --data folder"),
-        (["--size", "8"], "size is 8: it must be at least 16 pixels"),
+        (
+            ["--topk", "0.1", "--pooling", "max"],
+            "--topk requires --pooling topk, got --pooling max",
+        ),
+        (
+            ["--normal-class", "3"],
+            "--normal-class requires --data fashion-mnist, got --data folder",
+        ),
+        (["--size", "8"], "size must be at least 16 pixels, got 8"),
         (["--category", "bottle"], "bottle"),
         (["--root", "nowhere"], "nowhere"),
         (["--width", "1"], "width at least 2"),
-        (["--device", "warp"], "--device warp: cpu, cuda or cuda:<index> is possible"),
-        (["--device", "meta"], "--device meta: cpu, cuda or cuda:<index> is possible"),
+        (["--device", "warp"], "--device must be cpu, cuda or cuda:<index>, got warp"),
+        (["--device", "meta"], "--device must be cpu, cuda or cuda:<index>, got meta"),
         (["--backend", "fast"], "--backend: invalid choice: 'fast'"),
     ],
 )
@@ -188,47 +214,44 @@ def test_wrong_options_are_one_line_before_any_work(more, message, options, tmp_
 
 def test_data_without_root_is_an_error(capsys):
     assert cli.main(["--data", "folder"]) == 2
-    assert "folder needs a root (--root)" in capsys.readouterr().err
+    assert "folder requires root (--root)" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_image_is_named(options, image_root, tmp_path, capsys):
+def test_a_file_that_is_not_an_image_is_named(options, image_root, tmp_path, capsys):
     root = tmp_path / "images"
     shutil.copytree(image_root, root)
     (root / "train" / "good" / "03.png").write_text("no image")
     assert cli.main([*options, "--root", str(root)]) == 2
     error = capsys.readouterr().err
-    assert "03.png: not an image" in error
+    assert "03.png: not a readable image" in error
     assert error.count("\n") == 1
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there, the test is of none")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests a machine without a CUDA device")
 def test_missing_cuda_is_an_error(options, capsys):
     assert cli.main([*options, "--device", "cuda"]) == 2
-    assert "--device cuda: this PyTorch finds no CUDA device" in capsys.readouterr().err
+    assert "--device cuda: PyTorch finds no CUDA device" in capsys.readouterr().err
 
 
 def test_missing_backend_is_an_error(options, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "lamp_kernels.backends.unavailable",
-        lambda name: None if name == "reference" else "not in this test",
-    )
+    monkeypatch.setattr(backends.BACKENDS["triton"], "missing", "not in this test")
     assert cli.main([*options, "--backend", "triton"]) == 2
     assert "backend='triton' is not available: not in this test" in capsys.readouterr().err
 
 
-def test_batch_must_divide_by_the_processes(options, capsys, monkeypatch):
+def test_batch_size_must_be_a_multiple_of_the_processes(options, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "1")
     assert cli.main(options) == 2
     error = capsys.readouterr().err
     assert error.startswith("train.py (process 1): error: ")
-    assert "--batch-size 8 does not divide by the 3 processes" in error
+    assert "--batch-size must be a multiple of the 3 processes, got 8" in error
 
 
 def test_folder_that_cannot_be_made_is_an_error(options, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert cli.main([*options, "--out", str(tmp_path / "file")]) == 2
-    assert "file is not a folder" in capsys.readouterr().err
+    assert "--out must be a folder" in capsys.readouterr().err
     assert cli.main([*options, "--out", str(tmp_path / "file" / "run")]) == 2
     assert "cannot be written" in capsys.readouterr().err
 
@@ -239,10 +262,10 @@ def test_divergence_is_one_line(options, capsys, monkeypatch):
 
     monkeypatch.setattr(Trainer, "step", step)
     assert cli.main([*options, "--loss", "l1"]) == 1
-    assert "error: the loss l1 is nan in epoch 1" in capsys.readouterr().err
+    assert "error: loss l1 is nan in epoch 1" in capsys.readouterr().err
 
 
-# --- continuing ---------------------------------------------------------------------------------
+# --- resuming -----------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("without_report")
@@ -253,7 +276,7 @@ def test_a_run_is_neither_overwritten_nor_mixed(options, image_root, tmp_path, c
     capsys.readouterr()
 
     assert cli.main(options) == 2
-    assert "holds a run: choose another folder, or --resume" in capsys.readouterr().err
+    assert "already holds a run: choose another folder, or add --resume" in capsys.readouterr().err
     for more, message in (
         (["--epochs", "3"], "--epochs 1, not 3"),
         (["--lr", "0.1"], "--lr 0.001, not 0.1"),
@@ -268,23 +291,40 @@ def test_a_run_is_neither_overwritten_nor_mixed(options, image_root, tmp_path, c
     assert cli.main([*options, "--root", str(root), "--out", str(moved)]) == 0
     Image.new("L", (32, 32)).save(root / "train" / "good" / "more.png")
     assert cli.main([*options, "--root", str(root), "--out", str(moved), "--resume"]) == 2
-    assert "the data are not those" in capsys.readouterr().err
+    assert "the data have changed since the run was started" in capsys.readouterr().err
 
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     assert cli.main([*options, "--out", str(tmp_path / "other"), "--resume"]) == 2
-    assert "exists and holds no run" in capsys.readouterr().err
+    assert "exists but holds no run" in capsys.readouterr().err
 
     assert cli.main([*options, "--resume"]) == 0
     printed = capsys.readouterr()
-    assert "finished: nothing to train" in printed.err
+    assert "already finished: nothing to train" in printed.err
     assert "image AUROC" in printed.out
     assert read_metrics(tmp_path / "run") == before
 
 
 @pytest.mark.usefixtures("without_report")
+def test_a_run_is_resumed_though_its_data_are_described_in_other_words(options, tmp_path, capsys):
+    options += ["--loss", "mse", "--epochs", "1"]
+    assert cli.main(options) == 0
+    path = tmp_path / "run" / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["data"] |= {"title": "older words", "note": "older words"}
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    assert cli.main([*options, "--resume"]) == 0
+    assert read_metrics(tmp_path / "run") == metrics
+    metrics["data"]["train"] += 1
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main([*options, "--resume"]) == 2
+    assert "the data have changed" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("package", ["torch", "lamp_kernels"])
-def test_a_run_of_another_version_is_not_continued(options, tmp_path, capsys, package):
+def test_a_run_with_another_version_is_not_resumed(options, tmp_path, capsys, package):
     options += ["--loss", "mse", "--epochs", "1"]
     assert cli.main(options) == 0
     path = tmp_path / "run" / "metrics.json"
@@ -293,11 +333,11 @@ def test_a_run_of_another_version_is_not_continued(options, tmp_path, capsys, pa
     path.write_text(json.dumps(metrics), encoding="utf-8")
     capsys.readouterr()
     assert cli.main([*options, "--resume"]) == 2
-    assert f"started with {package} 0.0.1, this is" in capsys.readouterr().err
+    assert f"started with {package} 0.0.1, but" in capsys.readouterr().err
 
 
 class Crash(BaseException):
-    """Is caught nowhere, as a kill is not."""
+    """Like a kill, it is caught nowhere."""
 
 
 @pytest.mark.usefixtures("without_report")
@@ -326,12 +366,12 @@ def test_a_crash_at_any_write_changes_no_number(options, tmp_path, monkeypatch):
             monkeypatch.setattr(os, "replace", replace)
             assert cli.main([*options, "--out", str(folder), "--resume"]) == 0
         assert_same_run(tmp_path / "run", folder)
-    # metrics.json at the beginning; for each loss two checkpoints and metrics.json
+    # metrics.json at the start; for each of the two losses two checkpoints and metrics.json
     assert crashes >= 7
 
 
 @pytest.mark.usefixtures("without_report")
-def test_a_killed_run_continues_with_the_same_numbers(options, tmp_path, program):
+def test_a_killed_run_resumes_with_the_same_numbers(options, tmp_path, program):
     options += ["--compare", "amplified-mse,amplified-ssim", "--epochs", "40"]
     begun = time.monotonic()
     assert cli.main(options) == 0
@@ -357,7 +397,7 @@ def test_a_killed_run_continues_with_the_same_numbers(options, tmp_path, program
     assert_same_run(tmp_path / "run", killed)
 
 
-def test_interruption_says_how_to_continue(options, capsys, monkeypatch):
+def test_interruption_says_how_to_resume(options, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The three data sets, on images the tests write and on those that come with packages."""
+"""The three data sets, with images that the tests write and images that packages contain."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from uad.data import NAMES, DataError, defects, fashion_mnist, folder, load, tex
     ("name", "arguments", "message"),
     [
         ("mvtec", {}, "textures, fashion-mnist, folder"),
-        ("textures", {"size": 15}, "size is 15.*at least 16"),
-        ("textures", {"size": 257}, "size is 257.*at most 256"),
-        ("textures", {"channels": 2}, "channels is 2.*1 or 3"),
-        ("textures", {"seed": -1}, "seed is -1"),
-        ("textures", {"category": []}, "category is empty"),
-        ("textures", {"category": ["sand"]}, "'sand'.*brick, grass, gravel"),
-        ("textures", {"root": Path()}, "take no root"),
+        ("textures", {"size": 15}, "size must be at least 16 pixels, got 15"),
+        ("textures", {"size": 257}, "size must be at most 256 pixels for textures, got 257"),
+        ("textures", {"channels": 2}, "channels must be 1 or 3, got 2"),
+        ("textures", {"seed": -1}, "seed must be 0 or more, got -1"),
+        ("textures", {"category": []}, "category must name at least one"),
+        ("textures", {"category": ["sand"]}, "brick, grass, gravel.*'sand'"),
+        ("textures", {"root": Path()}, "leave out root"),
         ("fashion-mnist", {"category": ["bag"]}, "no categories"),
-        ("fashion-mnist", {"normal_class": 10}, r"normal_class is 10.*0 \(t-shirt\).*9 \(ankle"),
-        ("fashion-mnist", {"normal_class": -1}, "normal_class is -1"),
-        ("folder", {}, "needs a root"),
+        ("fashion-mnist", {"normal_class": 10}, r"0 \(t-shirt\).*9 \(ankle-boot\); got 10"),
+        ("fashion-mnist", {"normal_class": -1}, "normal_class must be one of.*got -1"),
+        ("folder", {}, "requires root"),
     ],
 )
 def test_wrong_argument_is_named_with_the_choices(name, arguments, message):
@@ -87,7 +87,7 @@ def test_textures_of_one_category_of_any_size(size):
     assert torch.equal(data.test[:, 0], data.test[:, 2])
 
 
-def test_textures_depend_on_the_seed_alone(texture_data):
+def test_textures_depend_only_on_the_seed(texture_data):
     same, other = load("textures", seed=5), load("textures", seed=6)
     assert torch.equal(same.train, texture_data.train)
     assert torch.equal(same.test, texture_data.test)
@@ -106,7 +106,7 @@ def test_a_category_has_the_same_test_images_alone_and_pooled(texture_data):
 
 
 def test_training_and_test_crops_share_no_pixel(monkeypatch):
-    """In these pictures the grey level tells the half: even above, odd below."""
+    """In these pictures the gray levels identify the half: even in the upper, odd in the lower."""
     rng = np.random.default_rng(0)
     for name in textures.CATEGORIES:
         picture = 2 * rng.integers(0, 128, (512, 512), dtype=np.uint8)
@@ -116,7 +116,7 @@ def test_training_and_test_crops_share_no_pixel(monkeypatch):
     assert (data.train % 2 == 0).all()
     clean = ~data.masks.unsqueeze(1)
     assert (data.test[clean] % 2 == 1).all()
-    # and so is what is swapped in, where nothing of the crop shines through
+    # Swapped-in pixels come from the lower half too, except where they are blended with the crop.
     swap = torch.tensor([kind == "swap" for kind in data.kinds])
     swapped = data.test[swap, 0][data.masks[swap]]
     assert (swapped % 2 == 1).float().mean() > 0.8
@@ -124,7 +124,7 @@ def test_training_and_test_crops_share_no_pixel(monkeypatch):
 
 def test_training_crops_hold_no_defect(monkeypatch):
     def forbidden(*arguments):
-        raise AssertionError("a defect is drawn")
+        raise AssertionError("a defect was drawn")
 
     clean = load("textures", seed=5).train
     monkeypatch.setattr(defects, "KINDS", ())
@@ -138,7 +138,7 @@ def test_training_crops_hold_no_defect(monkeypatch):
 @pytest.mark.parametrize("size", [16, 64, 101])
 @pytest.mark.parametrize("kind", defects.KINDS)
 def test_mask_is_where_the_pixels_changed(kind, size):
-    """Nothing changes outside the mask; inside, all but chance coincidences do."""
+    """No pixel changes outside the mask; inside, all but a few coincidences do."""
     picture, other = skimage.data.gravel(), skimage.data.brick()
     changed_inside, inside = 0, 0
     for seed in range(40):
@@ -146,7 +146,7 @@ def test_mask_is_where_the_pixels_changed(kind, size):
         crop, foreign = picture[seed : seed + size, :size], other[:size, seed : seed + size]
         before = crop.copy()
         painted, mask = defects.paint(kind, crop, foreign, rng)
-        assert np.array_equal(crop, before), "the crop itself must stay as it was"
+        assert np.array_equal(crop, before), "the given crop must not change"
         assert painted.dtype == np.uint8
         assert mask.dtype == np.bool_
         assert np.array_equal(painted[~mask], crop[~mask])
@@ -157,7 +157,7 @@ def test_mask_is_where_the_pixels_changed(kind, size):
 
 
 @pytest.mark.parametrize("kind", defects.KINDS)
-def test_defects_differ_in_place_and_form(kind):
+def test_defects_differ_in_position_and_shape(kind):
     crop, other = skimage.data.grass()[:64, :64], skimage.data.gravel()[:64, :64]
     masks = {
         defects.paint(kind, crop, other, np.random.default_rng(s))[1].tobytes() for s in range(9)
@@ -175,7 +175,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def idx_root(tmp_path):
-    """Ten images a split, one of each class, each filled with 10 times its class."""
+    """Ten images per split, one of each class, each filled with 10 times its class."""
     labels = np.arange(10)
     images = np.broadcast_to(10 * labels[:, None, None], (10, 28, 28))
     for split in ("train", "t10k"):
@@ -218,13 +218,13 @@ GOOD_IDX = idx_bytes(np.arange(24).reshape(2, 3, 4))
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "nothing"),
+        (b"", "none"),
         (b"\x89PNG\r\n", "89 50 4e 47"),
         (b"\0\0\x0d\x03" + GOOD_IDX[4:], "00 00 0d 03"),  # floats
         (idx_bytes(np.arange(3)), "in 3 dimensions"),
         (GOOD_IDX[:10], "truncated within the header"),
-        (GOOD_IDX[:-1], "23 bytes.*needs 24"),
-        (GOOD_IDX + b"\0", "25 bytes.*needs 24"),
+        (GOOD_IDX[:-1], "requires 24 bytes of data, got 23"),
+        (GOOD_IDX + b"\0", "requires 24 bytes of data, got 25"),
     ],
 )
 def test_damaged_idx_file_is_named(tmp_path, content, message):
@@ -246,7 +246,7 @@ def test_damaged_gzip_is_named(tmp_path, damage):
         fashion_mnist.read_idx(path, 3)
 
 
-def test_missing_idx_file_tells_what_to_do(tmp_path):
+def test_missing_idx_file_says_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"train-images.*dataset-fashion-mnist.*--root"):
         load("fashion-mnist", root=tmp_path)
 
@@ -261,7 +261,7 @@ def test_fewer_labels_than_images(idx_root):
 def test_label_out_of_range(idx_root):
     path = idx_root / "train-labels-idx1-ubyte"
     path.write_bytes(idx_bytes(np.arange(1, 11)))
-    with pytest.raises(DataError, match=r"train-labels.*label 10"):
+    with pytest.raises(DataError, match=r"train-labels.*from 0 to 9, got 10"):
         load("fashion-mnist", root=idx_root)
 
 
@@ -301,19 +301,19 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def grey(value: int, height: int = 20, width: int = 24) -> np.ndarray:
+def gray(value: int, height: int = 20, width: int = 24) -> np.ndarray:
     return np.full((height, width), value, dtype=np.uint8)
 
 
 def write_category(root: Path, *, ground_truth: bool = True) -> Path:
-    """3 training images, 2 good and 2 + 1 defective test images, all grey 20x24."""
+    """3 training images, 2 good and 2 + 1 defective test images, all gray 20x24."""
     for index in range(3):
-        write_image(root / f"train/good/{index:03}.png", grey(10 + index))
+        write_image(root / f"train/good/{index:03}.png", gray(10 + index))
     for index in range(2):
-        write_image(root / f"test/good/{index:03}.png", grey(20 + index))
+        write_image(root / f"test/good/{index:03}.png", gray(20 + index))
     for kind, index in (("crack", 0), ("crack", 1), ("hole", 0)):
-        write_image(root / f"test/{kind}/{index:03}.png", grey(30 + index))
-        mask = grey(0)
+        write_image(root / f"test/{kind}/{index:03}.png", gray(30 + index))
+        mask = gray(0)
         mask[:10, :12] = 255
         if ground_truth:
             write_image(root / f"ground_truth/{kind}/{index:03}_mask.png", mask)
@@ -342,7 +342,7 @@ def test_folder_default_size_is_256(tmp_path):
 def test_folder_pools_categories_in_the_order_given(tmp_path):
     for name in ("bolt", "nut", "washer"):
         write_category(tmp_path / name)
-    write_image(tmp_path / "nut/train/good/zzz.png", grey(99))
+    write_image(tmp_path / "nut/train/good/zzz.png", gray(99))
     data = load("folder", root=tmp_path, category=["washer", "nut"], size=16)
     assert_consistent(data)
     assert data.train[:, 0, 0, 0].tolist() == [10, 11, 12, 10, 11, 12, 99]
@@ -361,8 +361,8 @@ def test_folder_without_ground_truth_has_no_masks(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "PNG", "JPG"])
 def test_folder_reads_every_suffix(tmp_path, suffix):
     write_category(tmp_path)
-    write_image(tmp_path / f"train/good/zzz.{suffix}", grey(77))
-    (tmp_path / "train/good/readme.txt").write_text("no image, and not taken for one")
+    write_image(tmp_path / f"train/good/zzz.{suffix}", gray(77))
+    (tmp_path / "train/good/readme.txt").write_text("not an image, so it is skipped")
     data = load("folder", root=tmp_path, size=16)
     assert data.train[:, 0, 0, 0].tolist() == [10, 11, 12, 77]
 
@@ -371,8 +371,8 @@ def test_folder_channels(tmp_path):
     write_category(tmp_path)
     assert load("folder", root=tmp_path, size=16).train.shape[1] == 1
     assert load("folder", root=tmp_path, size=16, channels=3).train.shape[1] == 3
-    colour = np.dstack([grey(200), grey(100), grey(50)])
-    write_image(tmp_path / "train/good/zzz.png", colour)
+    color = np.dstack([gray(200), gray(100), gray(50)])
+    write_image(tmp_path / "train/good/zzz.png", color)
     data = load("folder", root=tmp_path, size=16)
     assert data.train[:, :, 3, 3].tolist() == [[10] * 3, [11] * 3, [12] * 3, [200, 100, 50]]
     assert data.test.shape[1] == 3
@@ -388,7 +388,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
 
 
 def test_reduction_averages(tmp_path):
-    """A fine checkerboard becomes grey, not black or white by chance."""
+    """A fine checkerboard becomes gray, rather than black or white by chance."""
     write_category(tmp_path, ground_truth=False)
     board = (255 * (np.indices((160, 160)).sum(0) % 2)).astype(np.uint8)
     write_image(tmp_path / "train/good/zzz.png", board)
@@ -400,7 +400,7 @@ def test_reduction_averages(tmp_path):
 @pytest.mark.parametrize("side", [16, 33, 250])
 def test_a_defect_of_one_pixel_survives_the_reduction(tmp_path, side):
     for row, column in ((0, 0), (123, 77), (249, 300)):
-        mask = grey(0, 250, 301)
+        mask = gray(0, 250, 301)
         mask[row, column] = 255
         write_image(tmp_path / "mask.png", mask)
         resized = folder.read_mask(tmp_path / "mask.png", tmp_path / "image.png", (301, 250), side)
@@ -411,7 +411,7 @@ def test_a_defect_of_one_pixel_survives_the_reduction(tmp_path, side):
         assert abs((x + 0.5) / side - (column + 0.5) / 301) <= 0.51 / side + 0.002
 
 
-def test_mask_of_the_image_s_own_size_is_exact(tmp_path):
+def test_mask_with_the_size_of_its_image_is_exact(tmp_path):
     expected = np.random.default_rng(0).random((32, 32)) > 0.8
     write_image(tmp_path / "mask.png", np.where(expected, 128, 127).astype(np.uint8))
     read = folder.read_mask(tmp_path / "mask.png", tmp_path / "image.png", (32, 32), 32)
@@ -434,27 +434,27 @@ def truncate(path: Path) -> None:
 DAMAGE = {
     "text named png": (
         lambda root: (root / "train/good/001.png").write_text("hello"),
-        r"train/good/001\.png: not an image",
+        r"train/good/001\.png: not a readable image",
     ),
     "empty file": (
         lambda root: (root / "test/hole/000.png").write_bytes(b""),
-        r"test/hole/000\.png: not an image",
+        r"test/hole/000\.png: not a readable image",
     ),
     "truncated image": (
         lambda root: truncate(root / "test/good/001.png"),
-        r"test/good/001\.png: not an image",
+        r"test/good/001\.png: not a readable image",
     ),
     "truncated mask": (
         lambda root: truncate(root / "ground_truth/crack/001_mask.png"),
-        r"ground_truth/crack/001_mask\.png: not an image",
+        r"ground_truth/crack/001_mask\.png: not a readable image",
     ),
     "floating-point image": (
-        lambda root: write_image(root / "test/good/x.tif", grey(1).astype(np.float32)),
+        lambda root: write_image(root / "test/good/x.tif", gray(1).astype(np.float32)),
         r"test/good/x\.tif: floating-point",
     ),
     "no training images": (
         lambda root: [path.unlink() for path in (root / "train/good").iterdir()],
-        r"train/good: no images",
+        r"train/good: contains no images",
     ),
     "no train/good": (
         lambda root: remove_tree(root / "train/good"),
@@ -462,13 +462,16 @@ DAMAGE = {
     ),
     "no good test images": (
         lambda root: [path.unlink() for path in (root / "test/good").iterdir()],
-        r"test/good: no images",
+        r"test/good: contains no images",
     ),
     "no test/good": (lambda root: remove_tree(root / "test/good"), "test/good: no such folder"),
-    "empty defect folder": (lambda root: (root / "test/dent").mkdir(), "test/dent: no images"),
+    "empty defect folder": (
+        lambda root: (root / "test/dent").mkdir(),
+        "test/dent: contains no images",
+    ),
     "no defects": (
         lambda root: [remove_tree(root / "test" / kind) for kind in ("crack", "hole")],
-        "test: no folder of defects",
+        "test: contains no folder of defects",
     ),
     "missing mask": (
         lambda root: (root / "ground_truth/crack/001_mask.png").unlink(),
@@ -479,14 +482,14 @@ DAMAGE = {
         r"ground_truth/hole/000_mask\.png: no such file",
     ),
     "mask of another size": (
-        lambda root: write_image(root / "ground_truth/hole/000_mask.png", grey(255, 24, 20)),
-        r"hole/000_mask\.png: the mask has 20x24 pixels.*hole/000\.png has 24x20",
+        lambda root: write_image(root / "ground_truth/hole/000_mask.png", gray(255, 24, 20)),
+        r"hole/000_mask\.png: the mask must have.*hole/000\.png, 24x20 pixels, got 20x24",
     ),
     "mask of 0 and 1": (
-        lambda root: write_image(root / "ground_truth/hole/000_mask.png", grey(1)),
-        r"hole/000_mask\.png: the greatest value is 1; .*above 127",
+        lambda root: write_image(root / "ground_truth/hole/000_mask.png", gray(1)),
+        r"hole/000_mask\.png: defective pixels must have values above 127.*maximum is 1;",
     ),
-    "no train": (lambda root: remove_tree(root / "train"), "has no folder train/good"),
+    "no train": (lambda root: remove_tree(root / "train"), "does not contain train/good"),
     "nothing at all": (remove_tree, "no such folder"),
 }
 
@@ -501,7 +504,7 @@ def test_damaged_folder_is_a_data_error_naming_the_file(tmp_path, damage):
         load("folder", root=root, size=16)
 
 
-def test_unknown_and_unnamed_category_list_the_choices(tmp_path):
+def test_unknown_and_missing_category_list_the_choices(tmp_path):
     for name in ("nut", "bolt"):
         write_category(tmp_path / name)
     with pytest.raises(DataError, match="nail: no such category; choose from bolt, nut"):

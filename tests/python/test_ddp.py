@@ -1,4 +1,4 @@
-"""Two processes of torchrun against one, on the same global batches."""
+"""Two torchrun processes must agree with one process on the same global batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from uad import checkpoint, cli
+from uad import checkpoint
+from uad.cli import train as cli
 
 LOSSES = ("mse", "amplified-ssim")
 
@@ -39,7 +40,7 @@ def options(image_root):
 
 
 def test_two_processes_agree_with_one(options, program, tmp_path, monkeypatch):
-    """The first loss from its beginning, the second from a checkpoint of its first epoch."""
+    """The first loss starts from scratch, the second from a checkpoint after its first epoch."""
     one, two = tmp_path / "one", tmp_path / "two"
     save = checkpoint.save
 
@@ -86,7 +87,7 @@ def test_two_processes_agree_with_one(options, program, tmp_path, monkeypatch):
 
 
 def test_an_error_of_the_first_process_ends_the_others(options, program, tmp_path):
-    # only the first process writes: the other one would wait for it
+    # Only the first process writes; without an error the other one would wait for it.
     (tmp_path / "file").touch()
     done = torchrun(program, *options, "--out", str(tmp_path / "file" / "run"))
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""Maps and scores of a network, and the figures of merit against known answers."""
+"""The maps and scores of a network, and the figures of merit against known answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make_data(kinds, masks=None, size=8):
 
 
 def random_case(seed=0, levels=None):
-    """Six images of 12x12 with regions of many sizes, and maps that know a little of them."""
+    """Six 12x12 images with regions of many sizes, and maps weakly correlated with them."""
     rng = np.random.default_rng(seed)
     kinds = ["good", "dot", "good", "block", "dot", "block"]
     masks = np.zeros((6, 12, 12), dtype=bool)
@@ -49,13 +49,13 @@ def random_case(seed=0, levels=None):
             top, left = rng.integers(0, 12 - side, 2)
             masks[index, top : top + side, left : left + side] = True
     maps = rng.random((6, 12, 12), dtype=np.float32) + 0.4 * masks
-    if levels is not None:  # many ties, within the classes and between them
+    if levels is not None:  # many ties within and between the classes
         maps = np.round(maps * levels) / levels
     return torch.from_numpy(maps.astype(np.float32)), make_data(kinds, torch.from_numpy(masks))
 
 
 def overlap_area(maps, masks, limit=PRO_LIMIT):
-    """AUPRO by its definition, threshold by threshold."""
+    """AUPRO computed from its definition, threshold by threshold."""
     rates, overlaps = [0.0], [0.0]
     for threshold in np.unique(maps)[::-1]:
         found = maps >= threshold
@@ -95,12 +95,12 @@ def test_pixel_figures_agree_with_their_definitions(seed, levels):
     assert result["pixel_auroc"] == pytest.approx(metrics.roc_auc_score(labels, values), abs=1e-12)
     expected = metrics.average_precision_score(labels, values)
     assert result["pixel_ap"] == pytest.approx(expected, abs=1e-12)
-    # the naive area is exact except where the curve jumps at one rate
+    # The naive area is exact except where the curve is vertical.
     assert result["aupro"] == pytest.approx(overlap_area(maps, masks), abs=1e-4)
 
 
 def test_pixel_figures_by_hand():
-    # one region of one pixel; two of the eight normal pixels lie above it
+    # One region of one pixel; two of the eight normal pixels are above it.
     maps = np.arange(9).reshape(1, 3, 3)
     result = figures_of(maps, maps == 6)
     assert result["pixel_auroc"] == 0.75
@@ -124,11 +124,11 @@ def test_regions_count_the_same_whatever_their_size():
     masks[0, 1:7, 1:7] = True
     masks[0, 9, 9] = True
     maps = masks.astype(np.float32)
-    maps[0, 9, 9] = -1.0  # missed altogether
+    maps[0, 9, 9] = -1.0  # missed completely
     assert figures_of(maps, masks)["aupro"] == pytest.approx(0.5)
 
 
-def test_regions_touch_at_corners_and_end_with_their_image():
+def test_regions_connect_at_corners_and_not_across_images():
     masks = np.zeros((2, 4, 4), dtype=bool)
     masks[0, [0, 1], [0, 1]] = True
     masks[1, 0, 0] = True
@@ -138,7 +138,7 @@ def test_regions_touch_at_corners_and_end_with_their_image():
     assert (weights[~masks] == 1.0).all()
 
 
-def test_each_kind_is_held_against_the_normal_images():
+def test_each_kind_is_compared_with_the_normal_images():
     maps, data = random_case()
     scores = maps.amax(dim=(1, 2))
     result = evaluate(maps, scores, NO_PSNR, data)
@@ -178,7 +178,7 @@ def test_one_class_alone_has_no_figures(kind):
     assert list(result["per_kind"]) == ([] if kind == "good" else ["dent"])
 
 
-def test_an_infinite_psnr_is_not_defined():
+def test_an_infinite_psnr_is_none():
     maps, data = random_case()
     result = evaluate(maps, maps.amax(dim=(1, 2)), torch.tensor([20.0, torch.inf]), data)
     assert result["psnr_normal"] is None
@@ -186,7 +186,7 @@ def test_an_infinite_psnr_is_not_defined():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("what", ["anomaly map", "score"])
-def test_what_is_not_finite_is_named(what, value):
+def test_a_map_or_score_that_is_not_finite_is_named(what, value):
     maps, data = random_case()
     scores = maps.amax(dim=(1, 2))
     if what == "score":
@@ -201,7 +201,7 @@ def test_what_is_not_finite_is_named(what, value):
 
 
 class Shift(nn.Module):
-    """Returns the image plus a constant, and another constant in training mode."""
+    """Adds a constant to the image, and a different one in training mode."""
 
     def __init__(self, shift):
         super().__init__()
@@ -257,7 +257,7 @@ def test_scores(pooling, topk, expected):
     assert scores.tolist() == [expected, 0.0]
 
 
-def test_psnr_is_that_of_the_reconstruction_before_it_is_rounded(images):
+def test_psnr_is_computed_before_the_reconstruction_is_rounded(images):
     for shift, decibels in ((0.1, 20.0), (0.001, 60.0)):
         values = psnr(Shift(shift), images, batch_size=2, device="cpu")
         torch.testing.assert_close(values, torch.full((5,), decibels), rtol=0, atol=0.01)
@@ -279,7 +279,7 @@ def test_examples_show_every_kind_and_every_part_of_the_test_set():
 
 
 def test_categories_take_turns_in_the_examples():
-    # three categories one after the other, and two examples a kind
+    # Three categories one after another, and two examples per kind.
     kinds = 3 * (60 * ["good"] + [f"kind {number}" for number in range(5) for _ in range(20)])
     categories = [index // 160 for index in choose_examples(kinds)]
     assert all(categories.count(category) >= 3 for category in range(3))
@@ -304,7 +304,7 @@ def test_number_of_examples(kinds, count):
 
 
 @pytest.mark.parametrize("with_masks", [True, False])
-def test_files_hold_what_the_report_needs(with_masks, tmp_path):
+def test_files_contain_what_the_report_needs(with_masks, tmp_path):
     maps, data = random_case()
     if not with_masks:
         data = make_data(data.kinds)
@@ -335,7 +335,7 @@ def test_resampled_auroc():
     found = evaluation.auroc_resamples(anomalous, scores, resamples=2000)
     exact = evaluation.image_figures(anomalous, scores)["image_auroc"]
     assert found.mean() == pytest.approx(exact, abs=0.005)
-    # the standard error of AUROC by Hanley and McNeil, 1982
+    # The standard error of AUROC, Hanley and McNeil, 1982.
     q1, q2 = exact / (2 - exact), 2 * exact**2 / (1 + exact)
     variance = exact * (1 - exact) + 29 * (q1 - exact**2) + 59 * (q2 - exact**2)
     assert found.std() == pytest.approx((variance / (30 * 60)) ** 0.5, rel=0.25)

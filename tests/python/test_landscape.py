@@ -1,4 +1,4 @@
-"""Directions, slopes and curvature, on networks where they are known; the program."""
+"""Directions, slopes and curvature on networks for which they are known; landscape.py."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from uad import cli as train_cli
-from uad.landscape import cli
+from uad.bootstrap import bootstrap_interval
+from uad.cli import landscape as cli
+from uad.cli import train as train_cli
 from uad.landscape.curvature import curvature_along, hessian_product, top_curvature
 from uad.landscape.directions import moved, random_direction
 from uad.landscape.measure import Options, measure, steepness
 from uad.landscape.surface import loss_on_plane, losses_on_line, slopes
-from uad.landscape.table import linearised, steepness_rows
-from uad.losses import LossOptions, build_loss
+from uad.landscape.table import COLUMNS, linearized, ratio_rows, steepness_rows
+from uad.losses import LossSettings, build_loss
 from uad.model import ConvAutoencoder
-from uad.study.statistics import bootstrap_interval
 
 
 def generator(seed=0):
@@ -25,7 +25,7 @@ def generator(seed=0):
 
 
 class Scale(nn.Module):
-    """x to w x, whose squared error against x is (w - 1)^2 mean(x^2)."""
+    """Maps x to w x; the squared error against x is (w - 1)^2 mean(x^2)."""
 
     def __init__(self, weight):
         super().__init__()
@@ -39,7 +39,7 @@ class Scale(nn.Module):
 # --- directions ---------------------------------------------------------------------------------
 
 
-def test_each_filter_of_a_direction_is_as_long_as_the_network_s():
+def test_each_filter_of_a_direction_has_the_norm_of_the_network_s():
     network = ConvAutoencoder(1, width=8, latent=4)
     direction = random_direction(network, generator())
     parameters = dict(network.named_parameters())
@@ -56,7 +56,7 @@ def test_each_filter_of_a_direction_is_as_long_as_the_network_s():
     assert not any(torch.equal(other[name], direction[name]) for name in direction)
 
 
-def test_steps_add_up_and_are_taken_back():
+def test_steps_add_up_and_are_undone():
     network = ConvAutoencoder(1, width=8, latent=4)
     one, other = random_direction(network, generator(1)), random_direction(network, generator(2))
     before = {name: weight.clone() for name, weight in network.state_dict().items()}
@@ -94,7 +94,7 @@ def test_slopes_are_absolute_and_relative_figures_ignore_the_scale_of_the_loss()
     steps = np.linspace(-1, 1, 5)
     lines = np.array([np.abs(steps) + 1, 3 * steps + 4])
     np.testing.assert_allclose(slopes(steps, lines), [[1] * 4, [3] * 4])
-    lines[1] += 1 - lines[1, 2]  # one network: all lines meet at its weights
+    lines[1] += 1 - lines[1, 2]  # all lines of a network meet at its weights
     curvature = np.array([2.0, 0.0])
     one, other = steepness(steps, lines, curvature), steepness(steps, 5 * lines, 5 * curvature)
     assert one["mean_slope"] == one["max_slope"] == [1, 3]
@@ -107,7 +107,7 @@ def test_slopes_are_absolute_and_relative_figures_ignore_the_scale_of_the_loss()
 
 
 def test_curvature_of_a_known_hessian():
-    """Loss sum(k w^2) / 2 of three weights: the Hessian is diagonal, with -5 the greatest."""
+    """For the loss sum(k w^2) / 2 the Hessian is diagonal; -5 has the largest absolute value."""
     network = nn.Conv2d(1, 3, 1, bias=False).double()
     factors = torch.tensor([1.0, -5.0, 3.0]).double()
 
@@ -121,12 +121,12 @@ def test_curvature_of_a_known_hessian():
 
 
 @pytest.mark.parametrize("name", ["mse", "amplified-mse", "amplified-ssim"])
-def test_curvature_along_a_direction_is_that_of_the_hessian_where_there_is_one(name):
+def test_curvature_along_a_direction_agrees_with_the_hessian_of_a_smooth_loss(name):
     torch.manual_seed(0)
     smooth = [nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 3, padding=1)]
     network = nn.Sequential(*smooth)
     images = torch.rand(8, 1, 24, 24, generator=generator())
-    loss = build_loss(name, LossOptions(backend="reference"))
+    loss = build_loss(name, LossSettings(backend="reference"))
     direction = random_direction(network, generator(3))
     ((found,),) = curvature_along(network, [loss], images, [direction])
     product = hessian_product(network, loss, images)
@@ -137,8 +137,8 @@ def test_curvature_along_a_direction_is_that_of_the_hessian_where_there_is_one(n
     assert found == pytest.approx(exact, rel=0.01)
 
 
-def test_the_kinks_of_many_absolute_errors_are_curvature():
-    """mean |w - t| of t spread evenly over [-1, 1] is (1 + w^2) / 2, with kinks at every t."""
+def test_the_kinks_of_many_absolute_errors_count_as_curvature():
+    """mean |w - t| over t evenly spread in [-1, 1] is (1 + w^2) / 2, with a kink at every t."""
     network = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.constant_(network.weight, 0.2)
     targets = torch.linspace(-1, 1, 100_001, dtype=torch.float64)
@@ -151,20 +151,20 @@ def test_the_kinks_of_many_absolute_errors_are_curvature():
     assert found.item() == pytest.approx(1.0, rel=0.01)
 
 
-def test_curvature_and_the_loss_that_it_is_divided_by_are_of_the_same_images():
-    """Of a parabola both are known: 2 mean(x^2), over (w - 1)^2 mean(x^2)."""
+def test_curvature_is_divided_by_the_loss_of_the_same_images():
+    """For a parabola both are known: 2 mean(x^2), and (w - 1)^2 mean(x^2)."""
     images = torch.rand(6, 1, 16, 16, generator=generator(), dtype=torch.float64)
     images[2:] *= 0.1
     options = Options(directions=5, points=3, plane_points=3, images=6, curvature_images=2)
-    found = measure(Scale(0.8), "mse", images, LossOptions(), options).figures["mse"]
+    found = measure(Scale(0.8), "mse", images, LossSettings(), options).figures["mse"]
     assert found["relative_curvature"] == pytest.approx([2 * 0.8**2 / 0.2**2] * 5)
 
 
-def test_of_absolute_errors_no_greatest_curvature_is_given():
+def test_no_maximum_curvature_is_given_for_absolute_errors():
     images = torch.rand(2, 1, 16, 16, generator=generator(), dtype=torch.float64)
     options = Options(directions=5, points=3, plane_points=3)
     for trained, given in (("l1", False), ("amplified-mse", True)):
-        figures = measure(Scale(0.8), trained, images, LossOptions(), options).figures
+        figures = measure(Scale(0.8), trained, images, LossSettings(), options).figures
         lines = [{"loss": trained, "looked_at": name, **each} for name, each in figures.items()]
         assert all((row[-1] != "-") == given for row in steepness_rows(lines))
 
@@ -176,9 +176,17 @@ def test_the_interval_of_a_ratio_of_paired_directions():
     rng = np.random.default_rng(0)
     below = rng.uniform(1, 9, 40)
     above = 1.5 * below + rng.normal(0, 0.1, 40)
-    low, high = bootstrap_interval([linearised(above, below)])
+    low, high = bootstrap_interval([linearized(above, below)])
     assert low < above.mean() / below.mean() < high
-    assert high - low < 0.03  # though the slopes themselves are spread ninefold
+    assert high - low < 0.03  # although the slopes themselves vary by a factor of nine
+
+
+def test_too_few_directions_have_ratios_without_an_interval():
+    line = {"loss_at_weights": 0.1, "top_curvature": None} | {name: [1.0, 2.0] for name in COLUMNS}
+    lines = [line | {"loss": "l1", "looked_at": name} for name in ("l1", "amplified-l1")]
+    assert ratio_rows(lines) == [
+        ["l1: both around the l1 network", *["1.00 (too few directions)"] * len(COLUMNS)]
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +201,7 @@ def run_folder(image_root, tmp_path_factory):
     return folder
 
 
-def test_the_program_adds_picture_figures_and_a_section_of_the_report(run_folder, capsys):
+def test_the_program_adds_a_picture_figures_and_a_section_in_the_report(run_folder, capsys):
     assert "Loss landscape" not in (run_folder / "report.html").read_text()
     options = ["--directions", "5", "--points", "5", "--plane-points", "3", "--images", "8"]
     assert cli.main([str(run_folder), *options]) == 0
@@ -203,21 +211,21 @@ def test_the_program_adds_picture_figures_and_a_section_of_the_report(run_folder
         ("amplified-mse", "amplified-mse"),
     ]  # fmt: skip
     plain, amplified = lines[:2]
-    # the same network and directions, and A(L) is steeper than L everywhere
+    # The network and the directions are the same, and A(L) is steeper than L everywhere.
     assert len(plain["mean_slope"]) == 5
     assert all(np.array(amplified["mean_slope"]) > np.array(plain["mean_slope"]))
     assert (run_folder / "landscape.png").read_bytes().startswith(b"\x89PNG")
     assert "<h2>Loss landscape</h2>" in (run_folder / "report.html").read_text()
-    assert "mse, around the network of mse" in capsys.readouterr().out
+    assert "mse: both around the mse network" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{run}", "--points", "4"], "--points 4: must be odd"),
-        (["{run}", "--directions", "1"], "a spread needs 2 or more"),
-        (["{run}", "--loss", "ssim"], "no loss 'ssim' was trained to its end"),
-        (["nowhere"], "metrics.json: not the file of a run of train.py"),
+        (["{run}", "--points", "4"], "--points must be odd and at least 3, got 4"),
+        (["{run}", "--directions", "1"], "--directions must be at least 2"),
+        (["{run}", "--loss", "ssim"], "no finished training with loss 'ssim'"),
+        (["nowhere"], "metrics.json: cannot be read"),
     ],
 )
 def test_bad_arguments_are_errors(run_folder, capsys, arguments, message):

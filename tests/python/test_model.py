@@ -1,4 +1,4 @@
-"""The autoencoder: shapes, range, determinism, and what it must not contain."""
+"""The autoencoder: shapes, range, determinism, no skip connections, no BatchNorm."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_output_has_the_shape_of_the_input_and_lies_in_0_1(channels, size):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
-def test_every_depth_takes_an_odd_size(depth):
+def test_every_depth_supports_odd_sizes(depth):
     images = torch.rand(1, 1, 37, 50)
     assert ConvAutoencoder(1, width=8, latent=4, depth=depth)(images).shape == images.shape
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 50)])
-def test_code_has_the_channels_and_the_size_promised(size):
+def test_code_has_the_promised_channels_and_size(size):
     model = ConvAutoencoder(1, latent=5, depth=3)
     codes = []
     model.encoder.register_forward_hook(lambda module, inputs, output: codes.append(output))
@@ -40,8 +40,8 @@ def test_code_has_the_channels_and_the_size_promised(size):
     assert codes[0].shape == (2, 5, -(-size[0] // 8), -(-size[1] // 8))
 
 
-def test_image_passes_through_the_code_alone():
-    """No skip connection: with the code held fixed, the input no longer matters."""
+def test_the_output_depends_on_the_code_alone():
+    """No skip connection: with the code held fixed, the input does not matter."""
     torch.manual_seed(0)
     model = ConvAutoencoder(1).eval()
     first, second = torch.rand(2, 1, 1, 32, 32)
@@ -53,7 +53,7 @@ def test_image_passes_through_the_code_alone():
 
 
 def test_each_image_is_reconstructed_on_its_own():
-    """No BatchNorm: half a batch gives half of the answer, in training mode too."""
+    """No BatchNorm: half a batch gives half of the output, in training mode too."""
     torch.manual_seed(0)
     model = ConvAutoencoder(1).train()
     assert not [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -63,15 +63,15 @@ def test_each_image_is_reconstructed_on_its_own():
     torch.testing.assert_close(model(images), halves)
 
 
-def test_border_of_an_odd_size_is_where_it_belongs():
-    """Padding and cropping are inverse: an identity network returns its input."""
+def test_cropping_undoes_padding_for_odd_sizes():
+    """With identities as encoder and decoder the network returns the sigmoid of its input."""
     model = ConvAutoencoder(1)
     model.encoder, model.decoder = nn.Identity(), nn.Identity()
     images = torch.rand(1, 1, 37, 50)
     torch.testing.assert_close(model(images), torch.sigmoid(images))
 
 
-def test_seed_decides_the_weights_and_one_step():
+def test_seed_determines_the_weights_and_one_step():
     def train_one_step(seed):
         torch.manual_seed(seed)
         model = ConvAutoencoder(1)
@@ -86,7 +86,7 @@ def test_seed_decides_the_weights_and_one_step():
     assert not torch.equal(train_one_step(3), train_one_step(4))
 
 
-def test_it_learns_to_reconstruct():
+def test_the_network_learns_to_reconstruct():
     torch.manual_seed(0)
     model = ConvAutoencoder(1)
     images = torch.linspace(0, 1, 32).expand(8, 1, 32, 32) * torch.rand(8, 1, 1, 1)
@@ -113,7 +113,7 @@ def test_deepcopy_and_state_dict_round_trip():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 50)])
-def test_graph_has_no_break(size):
+def test_compiling_has_no_graph_break(size):
     torch._dynamo.reset()
     torch.manual_seed(0)
     model = ConvAutoencoder(1)

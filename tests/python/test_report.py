@@ -1,4 +1,4 @@
-"""The report of a run folder, from real picture crops and made-up networks."""
+"""The report of a run folder, made from crops of a real picture and blurring as the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOSSES = ("mse", "amplified-mse")
 
 
 def make_run(folder, losses=LOSSES, kinds=KINDS, masks=True, channels=1, tangent=0.01):
-    """A run folder as the program leaves it, of crops of a brick wall with squares in them."""
+    """A run folder like those of train.py, with crops of a brick wall and squares in them."""
     rng = np.random.default_rng(0)
     size, names = 32, [kind for kind in kinds for _ in range(6)]
     images, truth = [], []
@@ -71,7 +71,7 @@ def make_run(folder, losses=LOSSES, kinds=KINDS, masks=True, channels=1, tangent
         "config": {
             "data": "textures", "root": "my pictures", "category": ["brick", "grass"], "loss": None,
             "compare": list(losses), "amplify_over": "element", "epochs": 3, "compile": True,
-            "resume": False, "nproc_per_node": 1,
+            "resume": False, "nproc_per_node": 1, "width": 4, "latent": 2, "seed": 0,
         },
         "environment": {"python": "3.11", "device": "cpu"},
         "data": {
@@ -94,7 +94,7 @@ def change_metrics(folder, change):
 
 
 class Reader(HTMLParser):
-    """Text and tags of a page, and whether each tag is closed."""
+    """Collects the text and the tags of a page, and checks that each tag is closed."""
 
     VOID = ("meta", "img", "br", "hr")
 
@@ -144,7 +144,7 @@ def page(folder):
     return read_report(folder)
 
 
-def test_the_report_tells_what_was_run_and_how_it_went(page, folder):
+def test_the_report_says_what_was_run_and_with_which_results(page, folder):
     for word in (*LOSSES, *KINDS[1:], "Crops of a brick wall", "All defects are synthetic."):
         assert word in page.text
     assert "one run with one seed" in page.text
@@ -159,7 +159,7 @@ def test_the_report_tells_what_was_run_and_how_it_went(page, folder):
         assert cell in page.text
 
 
-def test_the_report_needs_no_other_file(page):
+def test_the_report_is_self_contained(page):
     for tag, attributes in page.tags:
         assert tag not in ("script", "link", "iframe")
         for name in ("src", "href"):
@@ -169,15 +169,15 @@ def test_the_report_needs_no_other_file(page):
     assert "url(" not in css
 
 
-def test_its_figures_are_pictures(page):
-    assert len(page.files("svg+xml")) == 4  # histograms, ROC, losses, tangent
+def test_its_figures_are_embedded(page):
+    assert len(page.files("svg+xml")) == 4  # histograms, ROC curves, losses, tangent
     for content in page.files("svg+xml"):
         assert content.count(b"<path") > 20
     (grid,) = page.files("png")
     assert np.asarray(Image.open(io.BytesIO(grid)).convert("L")).std() > 30
 
 
-def test_the_picture_grid_is_a_file_of_its_own(page, folder):
+def test_the_picture_grid_is_also_a_separate_file(page, folder):
     with Image.open(folder / "examples.png") as image:
         assert 900 < image.width <= 1400
     assert page.files("png") == [(folder / "examples.png").read_bytes()]
@@ -213,8 +213,8 @@ def test_a_lead_counts_where_its_interval_excludes_zero(tmp_path, shift, clear):
         metrics["arms"][loss]["evaluation"]["image_auroc"] = auroc
     (folder / "metrics.json").write_text(json.dumps(metrics))
     text = report.findings(report.read_run(folder))
-    assert ("ahead of all of them" in text) == clear
-    assert ("leaves open which loss is better" in text) != clear
+    assert ("better than all of them" in text) == clear
+    assert ("do not show which loss is better" in text) != clear
     assert not clear or "highest with <b>l1</b>" in text
 
 
@@ -225,16 +225,16 @@ def test_data_without_masks(tmp_path):
         assert absent not in page.text
 
 
-def test_one_loss_alone(tmp_path):
+def test_a_single_loss(tmp_path):
     page = read_report(make_run(tmp_path / "run", losses=["mse"], tangent=0.0))
     for absent in ("is highest", "one seed", "Only the training loss", "amplified loss"):
         assert absent not in page.text
-    assert "In the last batch of no epoch was any element on the tangent" in page.text
+    assert "No element was on the tangent of the amplification" in page.text
     assert len(page.files("svg+xml")) == 3
 
 
 @pytest.mark.parametrize("kind", [GOOD, "hole"])
-def test_one_class_of_test_images(kind, tmp_path):
+def test_test_images_of_a_single_class(kind, tmp_path):
     page = read_report(make_run(tmp_path / "run", kinds=[kind]))
     assert "image AUROC" not in page.text
     assert "ROC curves" not in str(page.tags)
@@ -268,17 +268,17 @@ def test_a_run_that_is_not_finished_says_so(tmp_path):
     [
         (
             {"metric": "mse", "smooth_sigma": 2.0, "pooling": "topk", "topk": 0.01},
-            "squared error of its reconstruction, smoothed by a Gaussian of 2 pixels, and its "
-            "score the map's mean over the worst 1 % of the pixels.",
+            "squared error of its reconstruction, smoothed with a Gaussian of sigma 2 pixels. Its "
+            "score is the mean over the worst 1% of the pixels of the map.",
         ),
         (
             {"metric": "ssim", "smooth_sigma": 0.0, "pooling": "topk", "topk": 7},
-            "SSIM dissimilarity of its reconstruction, and its score the map's mean over the "
-            "worst 7 pixels.",
+            "SSIM dissimilarity of its reconstruction. Its score is the mean over the worst 7 "
+            "pixels of the map.",
         ),
         (
             {"metric": "l1", "smooth_sigma": 0.0, "pooling": "max", "topk": 0.01},
-            "absolute error of its reconstruction, and its score the map's greatest value.",
+            "absolute error of its reconstruction. Its score is the maximum of the map.",
         ),
     ],
 )
@@ -289,7 +289,8 @@ def test_scoring_in_words(options, sentence):
 def test_the_command_repeats_the_run(page):
     assert (
         "python python/train.py --data textures --root 'my pictures' --category brick grass "
-        "--compare mse,amplified-mse --amplify-over element --epochs 3 --compile --out runs/again"
+        "--compare mse,amplified-mse --amplify-over element --epochs 3 --compile "
+        "--width 4 --latent 2 --seed 0 --out runs/again"
     ) in page.text
     assert report.command({"loss": "l1", "nproc_per_node": 2}) == [
         ["torchrun", "--nproc-per-node=2"],
@@ -300,7 +301,7 @@ def test_the_command_repeats_the_run(page):
 
 
 def test_figures_of_short_and_flat_runs():
-    # whatever warns here fails, as warnings are errors
+    # Warnings are errors, so this fails if any figure warns.
     once = {"mse": {"epoch": [1], "loss": [0.5], "tangent_share": [0.0]}}
     flat = np.full(4, 0.25, dtype=np.float32)
     for figure in (
@@ -313,10 +314,10 @@ def test_figures_of_short_and_flat_runs():
         assert len(figures.encode(figure, "svg")) > 5000
 
 
-def test_the_grid_takes_wide_images_and_blank_maps():
+def test_the_grid_supports_wide_images_and_blank_maps():
     examples = {
         "originals": np.zeros((2, 3, 16, 40), dtype=np.uint8),
-        "kinds": np.array([GOOD, "a defect of a rather long name"]),
+        "kinds": np.array([GOOD, "a defect with a rather long name"]),
     }
     blank = {
         "reconstructions": np.zeros((2, 3, 16, 40), dtype=np.uint8),
@@ -338,10 +339,11 @@ def test_the_outline_closes_at_the_border():
     assert ((green - red > 150) & (blue - red > 150)).sum() > 300
 
 
-def test_each_loss_has_a_colour_of_its_own():
+def test_each_loss_has_a_color_of_its_own():
     from uad.losses import LOSSES as ALL
 
-    assert len({figures.colour(loss) for loss in ALL} - {figures.colour("no loss")}) == len(ALL)
+    colors = {figures.arm_color(loss) for loss in ALL}
+    assert len(colors - {figures.arm_color("no loss")}) == len(ALL)
 
 
 def test_missing_and_damaged_files_are_named(tmp_path, capsys):
@@ -358,7 +360,7 @@ def test_missing_and_damaged_files_are_named(tmp_path, capsys):
     assert report.main([str(folder)]) == 2
     change_metrics(folder, lambda metrics: metrics["arms"].clear())
     assert report.main([str(folder)]) == 2
-    assert "no loss has been trained" in capsys.readouterr().err
+    assert "no loss has finished training yet" in capsys.readouterr().err
 
 
 def test_the_command_prints_where_the_report_is(folder, capsys):

@@ -1,4 +1,4 @@
-"""Scores of a folder of images: threshold, table, heat maps, errors."""
+"""score.py on a folder of images: threshold, table, heat maps, errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import csv
 import numpy as np
 import pytest
 from PIL import Image
-from uad import cli, scoring
+from uad import scoring
+from uad.cli import score, train
 from uad.data.folder import read_image
 
 
@@ -20,8 +21,8 @@ def checkpoint(image_root, tmp_path_factory):
         *("--loss", "mse", "--device", "cpu", "--out", str(folder)),
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "write_report", lambda folder: None)  # figures that no test looks at
-        assert cli.main(arguments) == 0
+        patch.setattr(train, "write_report", lambda folder: None)  # no test looks at the figures
+        assert train.main(arguments) == 0
     return folder / "mse" / "checkpoint.pt"
 
 
@@ -30,8 +31,8 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_defects_lie_above_the_threshold_of_normal_images(checkpoint, image_root, tmp_path, capsys):
-    code = scoring.main(
+def test_defects_score_above_the_threshold(checkpoint, image_root, tmp_path, capsys):
+    code = score.main(
         [
             *(str(checkpoint), str(image_root / "test" / "block"), "--out", str(tmp_path)),
             *("--normal", str(image_root / "test" / "good"), "--false-positive-rate", "0.2"),
@@ -48,7 +49,7 @@ def test_defects_lie_above_the_threshold_of_normal_images(checkpoint, image_root
 
 def test_a_heat_map_is_brightest_at_the_defect(checkpoint, image_root, tmp_path):
     images = image_root / "test" / "block"
-    assert scoring.main([str(checkpoint), str(images), "--out", str(tmp_path)]) == 0
+    assert score.main([str(checkpoint), str(images), "--out", str(tmp_path)]) == 0
     assert "anomalous" not in rows(tmp_path)[0]
     for path in images.iterdir():
         heat = np.asarray(read_image(tmp_path / "maps" / f"{path.name}.png").convert("L"), float)
@@ -60,7 +61,7 @@ def test_a_heat_map_is_brightest_at_the_defect(checkpoint, image_root, tmp_path)
 
 def test_heat_maps_have_the_size_of_the_image(checkpoint, tmp_path):
     Image.new("RGB", (40, 70), (90, 20, 20)).save(tmp_path / "tall.png")
-    assert scoring.main([str(checkpoint), str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert score.main([str(checkpoint), str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert read_image(tmp_path / "out" / "maps" / "tall.png.png").size == (40, 70)
 
 
@@ -70,12 +71,12 @@ def test_the_threshold_keeps_its_false_positive_rate_on_new_images():
     for _ in range(4000):
         scores = rng.exponential(size=20).astype(np.float32)
         wrong.append(scores[19] > scoring.threshold(scores[:19], 0.1))
-    # exchangeable scores: exactly 2 of 20 places are above the 18th smallest of 19
+    # The 20 scores are exchangeable: exactly 2 of their 20 ranks are above the 18th of the 19.
     assert np.mean(wrong) == pytest.approx(0.1, abs=0.02)
 
 
 def test_a_threshold_needs_enough_normal_images():
-    with pytest.raises(ValueError, match="at least 19 normal images, there are 18"):
+    with pytest.raises(ValueError, match="at least 19 normal images, got 18"):
         scoring.threshold(np.arange(18, dtype=np.float32), 0.05)
     assert scoring.threshold(np.arange(19, dtype=np.float32), 0.05) == 18
 
@@ -85,8 +86,8 @@ def test_a_threshold_needs_enough_normal_images():
     [
         ({"checkpoint": "missing.pt"}, "missing.pt: no such file"),
         ({"images": "nowhere"}, "nowhere: no such folder"),
-        ({"extra": ["--false-positive-rate", "0.1"]}, "needs --normal"),
-        ({"extra": ["--normal", "{good}"]}, "at least 19 normal images, there are 4"),
+        ({"extra": ["--false-positive-rate", "0.1"]}, "requires --normal"),
+        ({"extra": ["--normal", "{good}"]}, "at least 19 normal images, got 4"),
         ({"extra": ["--normal", "{good}", "--false-positive-rate", "1"]}, "must be below 1"),
     ],
 )
@@ -96,7 +97,7 @@ def test_bad_arguments_are_errors_before_any_file(
     good = str(image_root / "test" / "good")
     extra = [text.format(good=good) for text in change.get("extra", [])]
     arguments = [change.get("checkpoint", str(checkpoint)), change.get("images", good)]
-    assert scoring.main([*arguments, "--out", str(tmp_path / "out"), *extra]) == 2
+    assert score.main([*arguments, "--out", str(tmp_path / "out"), *extra]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -106,5 +107,5 @@ def test_a_checkpoint_outside_a_run_folder_is_an_error(checkpoint, image_root, t
     stray.parent.mkdir()
     stray.write_bytes(checkpoint.read_bytes())
     arguments = [str(stray), str(image_root / "test" / "good"), "--out", str(tmp_path / "out")]
-    assert scoring.main(arguments) == 2
-    assert "metrics.json: not the file of a run of train.py" in capsys.readouterr().err
+    assert score.main(arguments) == 2
+    assert "metrics.json: cannot be read" in capsys.readouterr().err

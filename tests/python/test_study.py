@@ -1,4 +1,4 @@
-"""A study's runs: the grid, the arms, one run, resumption."""
+"""The runs of a study: grid, arms, a single run, resumption."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from uad.losses import LossOptions, build_loss
-from uad.study import cli, experiment
+from uad.cli import study as cli
+from uad.losses import LossSettings, build_loss
+from uad.study import experiment
 from uad.study.arms import ARMS, METRICS, ScaledLoss, build_arm
 from uad.study.grid import GridError, RunSpec, read_grid
 from uad.study.results import ResultsError, ResultsFile, read_results, spec_of
@@ -37,7 +38,7 @@ def without_time(result):
 # --- the grid -----------------------------------------------------------------------------------
 
 
-def test_a_block_stands_for_all_combinations_the_last_name_fastest(tmp_path):
+def test_a_block_expands_to_all_combinations_the_last_name_fastest(tmp_path):
     block = {**BLOCK, "note": "why", "seed": [0, 1], "loss": ["mse", "amplified-mse"]}
     specs = read_grid(write_grid(tmp_path / "grid.json", block))
     assert [(spec.seed, spec.loss) for spec in specs] == [
@@ -56,16 +57,19 @@ def test_runs_that_blocks_share_are_made_once_and_plain_losses_have_no_eps(tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "mae"}, "loss is 'mae': choose from mse"),
-        ({"normal_class": 0}, "normal_class is 0: choose from brick"),
-        ({"dataset": "cifar"}, "dataset is 'cifar': choose from"),
-        ({"epoch": 3}, "'epoch' is no option of a run"),
-        ({"epochs": 0}, "epochs is 0: it must be an integer, 1 or more"),
-        ({"eps": 1.0}, "eps is 1.0: it must be a number above 0, below 1"),
-        ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
-        ({"seed": []}, "seed lists no value"),
-        ({"optimizer": "adagrad"}, "optimizer is 'adagrad'"),
-        ({"dataset": "folder", "normal_class": 1}, "normal_class is 1: it must be a category's"),
+        ({"loss": "mae"}, "scaled-ssim; got 'mae'"),
+        ({"normal_class": 0}, "normal_class must be one of brick, grass, gravel; got 0"),
+        ({"dataset": "cifar"}, "folder; got 'cifar'"),
+        ({"epoch": 3}, "unknown option 'epoch': choose from dataset"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
+        ({"eps": 1.0}, "eps must be a float above 0 and below 1, got 1.0"),
+        ({"learning_rate": "fast"}, "learning_rate must be a finite float above 0, got 'fast'"),
+        ({"seed": []}, "seed must list at least one value"),
+        ({"optimizer": "adagrad"}, "optimizer must be one of adam, sgd; got 'adagrad'"),
+        (
+            {"dataset": "folder", "normal_class": 1},
+            "normal_class must be the name of a category, got 1",
+        ),
     ],
 )
 def test_a_wrong_grid_is_an_error_that_names_the_block(tmp_path, change, message):
@@ -76,7 +80,7 @@ def test_a_wrong_grid_is_an_error_that_names_the_block(tmp_path, change, message
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"runs": []}', '{"blocks": []}'])
-def test_a_file_that_is_no_grid_is_an_error(tmp_path, text):
+def test_a_file_that_is_not_a_grid_is_an_error(tmp_path, text):
     path = tmp_path / "grid.json"
     path.write_text(text)
     with pytest.raises(GridError, match=r"grid\.json"):
@@ -95,7 +99,7 @@ def gradient(loss, reconstruction, image):
 def test_the_control_has_the_plain_gradient_times_the_mean_slope(metric):
     torch.manual_seed(0)
     image, reconstruction = torch.rand(2, 3, 1, 32, 32)
-    control = ScaledLoss(metric, LossOptions())
+    control = ScaledLoss(metric, LossSettings())
     slope = control.mean_slope(reconstruction, image)
     assert slope > 1.01
     plain = gradient(build_loss(metric), reconstruction, image)
@@ -103,15 +107,15 @@ def test_the_control_has_the_plain_gradient_times_the_mean_slope(metric):
 
 
 @pytest.mark.parametrize("metric", ["mse", "l1"])
-def test_where_all_errors_are_alike_the_control_is_the_amplified_loss(metric):
+def test_the_control_equals_the_amplified_loss_where_all_errors_are_equal(metric):
     image = torch.zeros(2, 1, 32, 32)
     reconstruction = torch.full_like(image, 0.8)
     amplified = gradient(build_loss(f"amplified-{metric}"), reconstruction, image)
-    control = gradient(build_arm(f"scaled-{metric}", LossOptions()), reconstruction, image)
+    control = gradient(build_arm(f"scaled-{metric}", LossSettings()), reconstruction, image)
     torch.testing.assert_close(control, amplified)
 
 
-def test_arms_begin_with_the_same_weights(monkeypatch):
+def test_arms_start_from_the_same_weights(monkeypatch):
     monkeypatch.setattr(Trainer, "fit", lambda self, train, path: None)
     data = experiment.load_data("textures", "brick", 32, 0, None)
     networks = [experiment.train(replace(SMALL, loss=loss), data).network for loss in ARMS]
@@ -140,7 +144,7 @@ class Constant(nn.Module):
         return torch.full_like(images, 0.5)
 
 
-def test_errors_of_normal_and_anomalous_images_are_told_apart():
+def test_errors_of_normal_and_anomalous_images_are_separate():
     data = experiment.load_data("textures", "brick", 32, 0, None)
     figures = experiment.judge(Constant(), data, experiment.SCORES["textures"])
     squares = (data.test.float() / 255 - 0.5).square().mean(dim=(1, 2, 3)).numpy()
@@ -154,11 +158,11 @@ def test_a_training_that_diverges_is_a_result_without_figures(monkeypatch):
         experiment, "build_arm", lambda loss, options: lambda x, y: (x - y).sum() * torch.nan
     )
     result = experiment.run(SMALL, None)
-    assert "the loss mse is nan in epoch 1" in result["failed"]
+    assert "loss mse is nan in epoch 1" in result["failed"]
     assert "image_auroc" not in result
 
 
-def test_a_folder_of_one_s_own_images_can_be_studied(image_root, tmp_path):
+def test_a_study_can_use_a_folder_of_images(image_root, tmp_path):
     block = {"dataset": "folder", "normal_class": image_root.name, "seed": 0, "loss": "mse"}
     options = {"epochs": 1, "batch_size": 10, "size": 32, "width": 4, "latent": 2}
     grid = write_grid(tmp_path / "grid.json", {**block, **options})
@@ -173,7 +177,7 @@ def test_a_folder_of_one_s_own_images_can_be_studied(image_root, tmp_path):
 # --- many runs ----------------------------------------------------------------------------------
 
 
-def test_a_killed_study_goes_on_without_repeating_runs(tmp_path):
+def test_a_killed_study_resumes_without_repeating_runs(tmp_path):
     block = {**BLOCK, "epochs": 1, "size": 32, "width": 4, "latent": 2}
     grid = write_grid(tmp_path / "grid.json", {**block, "loss": ["mse", "amplified-mse", "l1"]})
     path = tmp_path / "results" / "study.jsonl"
@@ -209,7 +213,7 @@ def test_processes_end_with_a_killed_study():
         command, stdout=subprocess.PIPE, env=environment, start_new_session=True
     ) as study:
         try:
-            # the end of the pipe: no process has it open any more
+            # The pipe ends once no process has it open anymore.
             assert study.communicate(timeout=60) == (b"", None)
             assert study.returncode == -signal.SIGKILL
         finally:
@@ -217,10 +221,10 @@ def test_processes_end_with_a_killed_study():
                 os.killpg(study.pid, signal.SIGKILL)
 
 
-def test_two_studies_do_not_write_one_file(tmp_path):
+def test_two_studies_do_not_write_to_the_same_file(tmp_path):
     with (
         ResultsFile(tmp_path / "study.jsonl"),
-        pytest.raises(ResultsError, match="another study is writing it"),
+        pytest.raises(ResultsError, match="another study is writing to it"),
     ):
         ResultsFile(tmp_path / "study.jsonl")
 
@@ -230,7 +234,7 @@ def test_a_damaged_line_is_an_error_that_names_it(tmp_path, capsys):
     path.write_text('{"dataset": 1}\n')
     grid = write_grid(tmp_path / "grid.json", BLOCK)
     assert cli.main(["run", str(grid), "--results", str(path)]) == 2
-    assert "study.jsonl, line 1: not a result of a run" in capsys.readouterr().err
+    assert "study.jsonl, line 1: not the result of a run" in capsys.readouterr().err
 
 
 def test_missing_images_are_an_error_before_any_run(tmp_path, capsys):

@@ -1,11 +1,11 @@
-"""What a study's page says, beyond the differences themselves."""
+"""The statements on a study's page besides the differences themselves."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from study_lines import result
-from uad.study import cli
+from uad.cli import study as cli
 from uad.study.questions import comparisons, contrasts, primary
 from uad.study.results import ResultsFile
 from uad.study.stuck import SAME_TASK, mark_stuck
@@ -22,7 +22,7 @@ AUROC = {"mse top 1 %": 0.8}
 
 
 def publish(path, lines):
-    """The page of a results file with these lines."""
+    """Publish a results file with these lines; return the text of conclusions.md."""
     with ResultsFile(path) as file:
         for line in lines:
             file.append(line)
@@ -31,14 +31,14 @@ def publish(path, lines):
 
 
 def numbers(interval):
-    return [float(value) for value in interval.replace(" %", "").split(" to ")]
+    return [float(value) for value in interval.replace("%", "").split(" to ")]
 
 
 # --- stuck runs ---------------------------------------------------------------------------------
 
 
-def test_the_share_of_stuck_runs_is_of_classes_and_so_is_its_paired_difference():
-    """All five seeds of four classes in ten are traps: four pieces of evidence, not twenty."""
+def test_the_fraction_of_stuck_runs_and_its_difference_resample_whole_classes():
+    """All five seeds are stuck in four of ten classes: four pieces of evidence, not twenty."""
     lines = []
     for normal_class in range(10):
         for seed in range(5):
@@ -48,11 +48,11 @@ def test_the_share_of_stuck_runs_is_of_classes_and_so_is_its_paired_difference()
             lines += [result(loss, normal_class, seed) for loss in ("mse", "amplified-mse")]
     (group,) = comparisons(lines).values()
     (loss, count, share, interval), (name, pairs, change, its_interval) = stuck_table(group).rows
-    assert (loss, count, share) == ("L1", "20 of 50", "40 %")
+    assert (loss, count, share) == ("L1", "20 of 50", "40%")
     low, high = numbers(interval)
-    assert low <= 10  # of 50 independent runs it would be 26 to 55 %
+    assert low <= 10  # for 50 independent runs it would be 26 to 55%
     assert high >= 70
-    assert (name, pairs, change) == ("amplified L1 minus L1", "50 pairs", "-40 %")
+    assert (name, pairs, change) == ("amplified L1 minus L1", "50 pairs", "-40%")
     assert numbers(its_interval) == [-high, -low]
 
 
@@ -60,8 +60,8 @@ def test_the_share_of_stuck_runs_is_of_classes_and_so_is_its_paired_difference()
     ("name", "values"),
     [("optimizer", ("adam", "sgd")), ("epochs", (1, 9)), ("size", (32, 64)), ("width", (4, 16))],
 )
-def test_runs_are_stuck_in_comparison_with_their_own_setting(name, values):
-    """What is usual after one epoch is no measure of what is after nine."""
+def test_runs_are_stuck_relative_to_runs_of_the_same_setting(name, values):
+    """The usual error after one epoch says nothing about the usual error after nine."""
     assert name in SAME_TASK
     poor, good = values
     lines = [stuck(result("mse", 0, seed, **{name: poor})) for seed in range(3)]
@@ -75,7 +75,7 @@ def test_runs_are_stuck_in_comparison_with_their_own_setting(name, values):
 @pytest.mark.parametrize(
     "name", ["width", "epochs", "batch_size", "size", "latent", "optimizer", "learning_rate"]
 )
-def test_settings_that_differ_in_anything_have_names_of_their_own(name, tmp_path):
+def test_settings_that_differ_in_anything_have_different_names(name, tmp_path):
     values = {"optimizer": ["adam", "sgd"], "learning_rate": [0.3, 1.0]}.get(name, [16, 64])
     lines = [
         result(loss, normal_class, auroc=0.8 + 0.01 * place, **{name: value})
@@ -99,14 +99,14 @@ def test_names_are_short_where_nothing_else_differs():
         for line in lines
     ]
     assert [str(setting) for setting in comparisons(lines)] == [
-        "Fashion-MNIST, code of 16 channels, Adam", "Textures, code of 16 channels, Adam",
+        "Fashion-MNIST, 16-channel code, Adam", "Textures, 16-channel code, Adam",
     ]  # fmt: skip
 
 
 # --- identical runs ------------------------------------------------------------------------------
 
 
-def test_runs_that_are_the_same_to_the_last_digit_are_called_so(tmp_path):
+def test_runs_that_agree_to_the_last_digit_are_called_identical(tmp_path):
     lines = []
     for normal_class in range(8):
         auroc = 0.7 + 0.01 * normal_class
@@ -118,12 +118,12 @@ def test_runs_that_are_the_same_to_the_last_digit_are_called_so(tmp_path):
             | {"error_normal": {"mse": 0.01, "l1": 0.0501, "ssim": 0.1}},
         ]
     page = publish(tmp_path / "study.jsonl", lines)
-    same = "identical runs: nothing reached the tangent"
-    assert f"- amplified MSE, eps 0.001 against amplified MSE: {same} (8 pairs)." in page
+    same = "identical runs, since no element reached the tangent"
+    assert f"- amplified MSE (eps 0.001) against amplified MSE: {same} (8 pairs)." in page
     assert f"| +0.0000 | {same} |" in page
     assert same in (tmp_path / "study.html").read_text()
-    # the same AUROC is not the same run
-    assert "- amplified MSE, eps 0.1 against amplified MSE: no difference shown, +0.0000" in page
+    # Runs with the same AUROC need not be identical.
+    assert "- amplified MSE (eps 0.1) against amplified MSE: no difference shown, +0.0000" in page
     assert page.count(same) == 2
 
 
@@ -131,7 +131,7 @@ def test_runs_that_are_the_same_to_the_last_digit_are_called_so(tmp_path):
 
 
 def test_a_wide_code_is_compared_with_a_narrow_one_by_differences_of_differences(tmp_path):
-    """Amplification gives 0.01 more in the wide code, whatever each run's own AUROC is."""
+    """Amplification gains 0.01 more with the wide code, whatever the AUROC of each run."""
     rng = np.random.default_rng(0)
     lines = []
     for normal_class in ("brick", "grass", "gravel"):
@@ -148,7 +148,7 @@ def test_a_wide_code_is_compared_with_a_narrow_one_by_differences_of_differences
     assert (found.mean, found.low, found.high) == pytest.approx((0.01,) * 3)
     page = publish(tmp_path / "study.jsonl", lines)
     for text in (page, (tmp_path / "study.html").read_text()):
-        assert "amplified MSE against MSE, 64 less 4 channels" in text
+        assert "amplified MSE against MSE, 64 minus 4 channels" in text
         assert "does more, +0.0100 (+0.0100 to +0.0100; 15 pairs)" in text
     trapped = [stuck(line) if line["seed"] == 0 and line["latent"] == 4 else line for line in lines]
     (contrast,) = contrasts(comparisons(trapped))
@@ -167,7 +167,7 @@ def test_settings_that_differ_in_more_than_the_code_are_not_contrasted():
 # --- the table of differences --------------------------------------------------------------------
 
 
-def test_means_count_classes_alike_as_their_difference_does():
+def test_means_weight_classes_equally_as_their_difference_does():
     lines = []
     for normal_class, seeds, auroc in ((0, 8, 0.5), (1, 1, 0.9)):
         for seed in range(seeds):
@@ -181,6 +181,6 @@ def test_means_count_classes_alike_as_their_difference_does():
     assert row["A - B"] == "+0.0100"
 
 
-def test_the_page_says_what_the_control_is_not(tmp_path):
+def test_the_page_states_the_limits_of_the_control(tmp_path):
     page = publish(tmp_path / "study.jsonl", [result(loss) for loss in ("mse", "amplified-mse")])
-    assert "the control is not the whole of a larger learning rate" in " ".join(page.split())
+    assert "only part of the effect of a larger learning rate" in " ".join(page.split())

@@ -1,4 +1,4 @@
-"""What a study says of its results: pairs, intervals, tables, figures, pages."""
+"""The statistics of a study and where it reports them: pairs, intervals, tables, pages."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 from scipy import stats
 from study_lines import SCORE, result
+from uad.bootstrap import bootstrap_interval
+from uad.cli import study as cli
 from uad.landscape import table as landscape
-from uad.study import cli
 from uad.study.page import sentences
 from uad.study.questions import Arm, comparisons, primary
 from uad.study.results import ResultsFile
-from uad.study.statistics import Pair, bootstrap_interval, compare, make_pairs
+from uad.study.statistics import Pair, compare, make_pairs
 from uad.study.tables import difference_table, error_table, score_table, stuck_table
 
 
 @pytest.fixture
 def results():
-    """Ten classes, three seeds; amplified MSE is 0.01 better than MSE, give or take.
+    """Ten classes with three seeds; amplified MSE is about 0.01 better than MSE.
 
-    One run has no partner, and one diverged.
+    One run has no partner, and one run diverged.
     """
     rng = np.random.default_rng(0)
     lines = []
@@ -49,19 +50,19 @@ def difference(results, after="amplified-mse", before="mse"):
 # --- statistics ---------------------------------------------------------------------------------
 
 
-def test_pairs_differ_in_the_loss_alone():
+def test_pairs_differ_only_in_the_loss():
     plain = [result("mse", 0, 0, 0.5), result("mse", 0, 1, 0.6), result("mse", 0, 0, 0.7, width=8)]
     amplified = [result("amplified-mse", 0, 1, 0.9, eps=1e-3), result("amplified-mse", 1, 0, 0.1)]
     assert make_pairs(plain, amplified, primary("fashion-mnist")) == [Pair(0, 1, 0.6, 0.9)]
 
 
-def test_the_mean_counts_classes_alike_however_many_seeds_they_have():
+def test_the_mean_weights_classes_equally_however_many_seeds_they_have():
     pairs = [Pair(0, seed, 0.0, 1.0) for seed in range(8)] + [Pair(1, 0, 0.0, 0.0)]
     assert compare(pairs).mean == 0.5
 
 
-def test_seeds_of_a_class_are_no_evidence_of_their_own():
-    """Hundredfold the same seeds: as many classes, the same interval."""
+def test_seeds_of_the_same_class_are_not_independent_evidence():
+    """Repeating each seed a hundred times adds no class, so the interval stays the same."""
     once = [Pair(c, 0, 0.0, float(c)) for c in range(10)]
     often = [Pair(c, seed, 0.0, float(c)) for c in range(10) for seed in range(100)]
     one, other = compare(once), compare(often)
@@ -69,8 +70,8 @@ def test_seeds_of_a_class_are_no_evidence_of_their_own():
     assert one.high - one.low > 3
 
 
-def test_the_three_textures_are_not_drawn_anew():
-    """Their own differences are no uncertainty; what seeds differ in is."""
+def test_the_three_textures_are_not_resampled():
+    """Differences between textures are not uncertainty; differences between seeds are."""
     pairs = [Pair(name, s, 0.0, shift) for shift, name in enumerate("abc") for s in range(5)]
     found = compare(pairs)
     assert (found.mean, found.low, found.high) == (1.0, 1.0, 1.0)
@@ -82,14 +83,15 @@ def test_the_three_textures_are_not_drawn_anew():
     [(10, [1.0]), (5, [1.0, 1.0, 1.0]), (5, [1.0, 0.2, 0.2])],
     ids=["ten classes", "seeds of three", "unlike seeds of three"],
 )
-def test_intervals_hold_the_truth_as_often_as_they_say(size, spreads):
+def test_intervals_contain_the_true_mean_as_often_as_promised(size, spreads):
     rng = np.random.default_rng(3)
     inside = 0
     for _ in range(300):
         low, high = bootstrap_interval([rng.normal(1.0, spread, size) for spread in spreads])
         inside += low <= 1.0 <= high
-    # 0.95 of 300 has a standard error of 0.013. A plain percentile interval holds it in 0.90 of the
-    # first, and one with the freedom of equal spreads in 0.90 of the last.
+    # The standard error of 0.95 over 300 cases is 0.013. A plain percentile interval contains the
+    # mean in 0.90 of the first cases; with the degrees of freedom for equal variances, the interval
+    # contains it in 0.90 of the last ones.
     assert inside / 300 == pytest.approx(0.95, abs=0.03)
 
 
@@ -129,7 +131,7 @@ def test_verdicts_follow_the_interval(results):
     assert difference(swapped).verdict == "lower"
 
 
-def test_trainings_that_learnt_nothing_are_counted_and_left_out(results):
+def test_stuck_runs_are_counted_and_left_out(results):
     black = {"mse": 0.2, "l1": 0.3, "ssim": 0.4}
     for line in results:
         if line["loss"] == "mse" and line["seed"] == 0:
@@ -140,14 +142,14 @@ def test_trainings_that_learnt_nothing_are_counted_and_left_out(results):
     assert len(learning.pairs) == 20
     assert learning.mean == pytest.approx(0.01, abs=0.002)
     assert "without stuck runs" in difference_table(group).rows[1][0]
-    # one of the three seeds of every class: as many whatever classes are drawn
-    assert stuck_table(group).rows[0] == ["MSE", "10 of 30", "33 %", "33 % to 33 %"]
-    assert "Without stuck runs +0.0" in sentences(group)[0]
+    # One of three seeds is stuck in every class, so the fraction is the same for any classes.
+    assert stuck_table(group).rows[0] == ["MSE", "10 of 30", "33%", "33% to 33%"]
+    assert "Without stuck runs: +0.0" in sentences(group)[0]
     errors = dict(error_table(group[:1]).rows)
-    assert errors["MSE error of normal images"].startswith("+0.0 %")  # not -95 % of a third
+    assert errors["squared error on normal images"].startswith("+0.0%")  # not -95% in a third
 
 
-def test_where_none_is_stuck_nothing_is_said_of_it(results):
+def test_stuck_runs_are_not_mentioned_if_there_are_none(results):
     ((_, group),) = comparisons(results).items()
     assert stuck_table(group) is None
     assert all(each.without_stuck(primary("fashion-mnist")) is None for each in group)
@@ -157,28 +159,28 @@ def test_where_none_is_stuck_nothing_is_said_of_it(results):
 # --- tables and pages ---------------------------------------------------------------------------
 
 
-def test_tables_hold_the_differences(results):
+def test_tables_contain_the_differences(results):
     ((_, group),) = comparisons(results).items()
     table = difference_table(group)
     row = dict(zip(table.heads, table.rows[0], strict=True))
     found = difference(results)
     assert row["A against B"] == "amplified MSE against MSE"
     assert row["A - B"] == f"{found.mean:+.4f}"
-    assert row["95 % interval"] == f"{found.low:+.4f} to {found.high:+.4f}"
+    assert row["95% interval"] == f"{found.low:+.4f} to {found.high:+.4f}"
     assert row["classes where A is higher"] == "10 of 10"
     scores = score_table(group[:1])
     assert scores.rows == [
-        [f"image AUROC, score: {SCORE}", f"{found.mean:+.4f} ({row['95 % interval']})"]
+        [f"image AUROC, score: {SCORE}", f"{found.mean:+.4f} ({row['95% interval']})"]
     ]
     errors = dict(error_table(group[:1]).rows)
-    assert errors["MSE error of normal images"].startswith("+0.0 %")
-    # the errors of these lines grow with the AUROC: 0.01 of about 0.75
-    assert re.match(r"\+1\.[234] %", errors["L1 error of anomalous images"])
+    assert errors["squared error on normal images"].startswith("+0.0%")
+    # In these lines the errors are proportional to the AUROC, which grows by 0.01 from about 0.75.
+    assert re.match(r"\+1\.[234]%", errors["absolute error on anomalous images"])
     assert "| amplified MSE against MSE | 30 |" in table.markdown()
     assert "<td>30</td>" in table.html()
 
 
-def test_publishing_fills_the_marked_part_of_the_page(results, tmp_path):
+def test_publishing_replaces_only_the_marked_part_of_the_page(results, tmp_path):
     path = tmp_path / "study.jsonl"
     with ResultsFile(path) as file:
         for line in results:
@@ -189,7 +191,7 @@ def test_publishing_fills_the_marked_part_of_the_page(results, tmp_path):
     found = difference(results)
     said = f"better, {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}; 30 pairs"
     assert f"amplified MSE against MSE: {said}" in generated
-    assert "1 of them diverged and are left out: fashion-mnist 1 amplified-mse" in generated
+    assert "1 of them diverged and is left out: fashion-mnist 1 amplified-mse." in generated
     page.write_text("My own words.\n\n" + generated.replace(said, "") + "\nMore of them.\n")
     assert cli.main(["publish", str(path)]) == 0
     assert page.read_text() == "My own words.\n\n" + generated + "\nMore of them.\n"
@@ -200,7 +202,7 @@ def test_publishing_fills_the_marked_part_of_the_page(results, tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', html)
 
 
-def test_landscapes_beside_the_results_are_published_with_them(results, tmp_path):
+def test_landscapes_next_to_the_results_are_published_with_them(results, tmp_path):
     path = tmp_path / "study.jsonl"
     with ResultsFile(path) as file:
         for line in results:
@@ -217,8 +219,8 @@ def test_landscapes_beside_the_results_are_published_with_them(results, tmp_path
     assert cli.main(["publish", str(path)]) == 0
     for page in ("conclusions.md", "study.html"):
         text = (tmp_path / page).read_text()
-        assert "mse, around the network of mse" in text
-        assert "2.00 (2.00 to 2.00)" in text  # the same directions: the ratio has no spread
+        assert "mse: both around the mse network" in text
+        assert "2.00 (2.00 to 2.00)" in text  # with the same directions the ratio does not vary
 
 
 def test_publishing_without_pairs_is_an_error(tmp_path, capsys):
@@ -226,7 +228,7 @@ def test_publishing_without_pairs_is_an_error(tmp_path, capsys):
     with ResultsFile(path) as file:
         file.append(result("mse"))
     assert cli.main(["publish", str(path)]) == 2
-    assert "no two runs that differ in the loss alone" in capsys.readouterr().err
+    assert "contains no two runs that differ only in the loss" in capsys.readouterr().err
     assert cli.main(["publish", str(tmp_path / "none.jsonl")]) == 2
     assert not (tmp_path / "study.html").exists()
 

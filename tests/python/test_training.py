@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import nn
 from uad import checkpoint
 from uad.distributed import Processes
-from uad.losses import LOSSES, LossOptions, build_loss, tangent_share
+from uad.losses import LOSSES, LossSettings, build_loss, tangent_share
 from uad.training import Trainer, TrainingError, TrainingOptions, epoch_batches
+
+import lamp_kernels
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 OPTIONS = TrainingOptions(epochs=2, batch_size=8, learning_rate=1e-2)
@@ -25,7 +27,7 @@ class TinyNetwork(nn.Sequential):
         super().__init__(
             nn.Conv2d(1, 4, 3, padding=1),
             nn.ReLU(),
-            nn.Dropout(0.2),  # random numbers that a resumed training has to continue
+            nn.Dropout(0.2),  # a resumed training must continue its random numbers
             nn.Conv2d(4, 1, 3, padding=1),
             nn.Sigmoid(),
         )
@@ -38,7 +40,7 @@ def make_trainer(name="amplified-mse", options=OPTIONS, loss=None):
         loss or build_loss(name),
         options,
         ALONE,
-        lambda reconstruction, image: tangent_share(name, reconstruction, image, LossOptions()),
+        lambda reconstruction, image: tangent_share(name, reconstruction, image, LossSettings()),
     )
 
 
@@ -56,7 +58,7 @@ def test_plain_losses_are_those_of_pytorch():
     assert type(build_loss("l1")) is nn.L1Loss
 
 
-def test_losses_have_the_values_of_their_names():
+def test_each_loss_has_the_value_that_its_name_promises():
     image = torch.rand(2, 1, 32, 32)
     reconstruction = (image + 0.3 * torch.randn_like(image)).clamp(0, 1)
     value = {name: build_loss(name)(reconstruction, image) for name in LOSSES}
@@ -86,15 +88,21 @@ def test_an_option_changes_the_losses_that_have_it(option, value, affected):
         name
         for name in LOSSES
         if build_loss(name)(reconstruction, image)
-        != build_loss(name, LossOptions(**{option: value}))(reconstruction, image)
+        != build_loss(name, LossSettings(**{option: value}))(reconstruction, image)
     }
     assert changed == affected
+
+
+def test_settings_default_to_those_of_the_library():
+    module = lamp_kernels.AmplifiedSSIMLoss()
+    for field in fields(LossSettings):
+        assert getattr(LossSettings(), field.name) == getattr(module, field.name)
 
 
 def test_backend_reaches_every_loss_of_the_library():
     for name in set(LOSSES) - {"mse", "l1"}:
         with pytest.raises(ValueError, match="backend"):
-            build_loss(name, LossOptions(backend="none of them"))(*torch.rand(2, 1, 1, 32, 32))
+            build_loss(name, LossSettings(backend="none of them"))(*torch.rand(2, 1, 1, 32, 32))
 
 
 def test_unknown_loss_is_named():
@@ -105,11 +113,11 @@ def test_unknown_loss_is_named():
 def test_tangent_share_counts_elements_of_every_term():
     image, reconstruction = torch.zeros(2, 1, 32, 32), torch.zeros(2, 1, 32, 32)
     reconstruction[0, :, :8] = 1.0
-    assert tangent_share("mse", reconstruction, image, LossOptions()) == 0.125
-    assert tangent_share("amplified-l1", reconstruction, image, LossOptions()) == 0.125
-    # black against white is wholly wrong by its squared error, half wrong by SSIM
+    assert tangent_share("mse", reconstruction, image, LossSettings()) == 0.125
+    assert tangent_share("amplified-l1", reconstruction, image, LossSettings()) == 0.125
+    # Black against white has a squared error of 1, but an SSIM dissimilarity of only 1/2.
     white = torch.ones_like(image)
-    options = LossOptions(padding="valid", window_size=11)
+    options = LossSettings(padding="valid", window_size=11)
     share = tangent_share("ssim+mse", white, image, options)
     assert share.item() == pytest.approx(32**2 / (32**2 + 22**2))
     assert tangent_share("ssim+mse", white, image, replace(options, eps=0.6)) == 1.0
@@ -149,7 +157,7 @@ def test_each_loss_trains(name, tmp_path):
         assert not torch.equal(value, before[key]), key
 
 
-def test_history_is_the_mean_loss_of_the_steps(tmp_path):
+def test_history_records_the_mean_loss_over_the_steps(tmp_path):
     class Recorded(nn.Module):
         def forward(self, reconstruction, image):
             loss = nn.functional.mse_loss(reconstruction, image)
@@ -219,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-def test_timing_leaves_out_checkpoints_and_finds_a_slow_loss(tmp_path, monkeypatch):
+def test_timing_excludes_checkpoints_and_detects_a_slow_loss(tmp_path, monkeypatch):
     class Slow(nn.MSELoss):
         def forward(self, reconstruction, image):
             time.sleep(0.1)
@@ -250,7 +258,7 @@ def test_interrupted_training_ends_with_the_same_numbers(tmp_path):
     rest.fit(IMAGES, path)
     assert_same_training(rest, whole)
     assert rest.scaler.state_dict() == whole.scaler.state_dict()
-    assert len(rest.step_seconds) > len(IMAGES) // OPTIONS.batch_size  # of all three parts
+    assert len(rest.step_seconds) > len(IMAGES) // OPTIONS.batch_size  # from all three parts
 
 
 @pytest.mark.parametrize("moment", ["in torch.save", "before the new name"])
@@ -299,7 +307,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 
 
 class Untrained(nn.Module):
-    """A reconstruction of white, or of values that no image has."""
+    """Reconstructs every pixel as the same value: a gray, or a value that no image has."""
 
     def __init__(self, value: float) -> None:
         super().__init__()
@@ -313,7 +321,7 @@ class Untrained(nn.Module):
     ("value", "told"),
     [(0.5, None), (1.0, "within [0, 1]"), (2.0, "too small"), (0.01, "far too large for")],
 )
-def test_what_is_off_in_the_first_step_is_one_line(value, told, capsys):
+def test_an_unusual_first_step_is_reported_in_one_line(value, told, capsys):
     trainer = make_trainer("amplified-l1", replace(OPTIONS, epochs=2))
     trainer.network = trainer.model = Untrained(value)
     images = torch.full_like(IMAGES, 5 if value == 0.01 else 0) if told else IMAGES

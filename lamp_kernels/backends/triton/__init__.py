@@ -1,15 +1,22 @@
 """The Triton kernels as a backend: for NVIDIA and AMD GPUs, compiled at their first use.
 
-    operators.py  the operators: schemas, registration
-    launch.py     from their tensors to launches
-    tiling.py     which tile a program takes; autotune.py, the quickest, for who asks
-    ssim.py       SSIM and the terms beside it; windows.py, levels.py are parts of it
-    pixels.py     pointwise losses alone
-    sums.py       from tiles to images
-    scale.py      backward's multiplication of a gradient
-    formulas.py   the scalar mathematics, csrc/formulas.h once more
+On the host:
+    operators.py    the operators and their registration
+    launch.py       from their tensors to launches, by jit.py
+    call.py         checks of the tensors; kernel_spec.py, the loss as numbers and constants
+    layout.py       strides and alignment
+    tiling.py       the tile of a program; device.py, the GPU; autotune.py, opt-in autotuning
 
-Importing this imports no Triton; the first call does.
+Kernels:
+    ssim_losses.py, ssim_gradients.py  SSIM and the terms beside it; moments.py, windows.py,
+                    borders.py and h_planes.py are parts of them, centering.py a kernel before them
+    pixels.py       pointwise losses alone
+    sums.py         from tiles to images
+    scale.py        backward's multiplication of a gradient
+    formulas.py     the scalar mathematics, the same as csrc/formulas.h
+    memory.py       scalars, addresses, loads
+
+Importing this package does not import Triton; the first call does.
 """
 
 import importlib.metadata
@@ -32,7 +39,7 @@ OLDEST_CAPABILITY = (7, 5)
 
 
 class TritonBackend(KernelBackend):
-    """Serves CUDA and HIP tensors; CPU tensors where TRITON_INTERPRET is set."""
+    """Supports CUDA and HIP tensors; CPU tensors if TRITON_INTERPRET is set."""
 
     name = "triton"
 
@@ -79,19 +86,19 @@ def release() -> str:
 
 
 def _pair(version: str) -> tuple[int, ...]:
-    """Major and minor."""
+    """The major and the minor version."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 def _missing() -> str | None:
     spec = importlib.util.find_spec("triton")
-    if spec is None or spec.origin is None:  # a mere folder of that name
+    if spec is None or spec.origin is None:  # just a folder of that name
         return "Triton is not installed: pip install triton"
     return _interpreter_fails() if INTERPRETED else None
 
 
 def _interpreter_fails() -> str | None:
-    """Triton's interpreter up to 3.6 takes int() of arrays (1,), which NumPy refuses since 2.4."""
+    """The interpreter up to 3.6 calls int() on arrays (1,), an error in NumPy 2.4 and later."""
     numpy = importlib.util.find_spec("numpy")
     if numpy is None:
         return "Triton's interpreter needs NumPy: pip install numpy"
@@ -123,8 +130,8 @@ _unsupported_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _without_compiler() -> str | None:
     """Why Triton cannot compile its interface to the driver, as it does at the first launch.
 
-    Compilers are looked for as triton/runtime/build.py does. That Triton's cache may hold the
-    interface from before does not count: older releases compile more than that.
+    Searches for compilers the way triton/runtime/build.py does. A compiled interface in Triton's
+    cache is not enough: older releases compile more than that.
     """
     loaded = sys.modules.get("triton")
     if INTERPRETED or (loaded is not None and loaded.knobs.build.impl is not None):

@@ -1,9 +1,10 @@
-"""Tiles chosen by time, for who asks: LAMP_KERNELS_TRITON_AUTOTUNE=1 when Python starts.
+"""Opt-in tile autotuning: set LAMP_KERNELS_TRITON_AUTOTUNE=1 before Python starts.
 
-Without it tiling.py chooses by count, and no call waits. With it the first call of a shape and a
-set of options compiles and times every candidate, which takes seconds and synchronises with the
-device; the process remembers the quickest. Sums are then added in that tile's order: bitwise equal
-within a process, and perhaps other in their last digit in the next, where another tile has won.
+Without it tiling.py chooses tiles by a model, and no call waits. With it the first call for a shape
+and a set of options compiles and times every candidate, which takes seconds and synchronizes with
+the device; the process remembers the fastest. Sums are then added in that tile's order: bitwise
+equal within a process, but the last digit may differ in the next process, where another tile may
+win.
 """
 
 import os
@@ -22,11 +23,11 @@ WARMUP, REPETITIONS = 5, 25  # milliseconds of each candidate
 T = TypeVar("T", bound=Hashable)
 
 _quickest: dict[Hashable, Any] = {}
-_measuring = threading.Lock()  # two at once would measure one another
+_measuring = threading.Lock()  # two at once would disturb each other
 
 
 def wanted() -> bool:
-    """Whether the environment asked for it; in Triton's interpreter there is nothing to measure."""
+    """Whether the environment requests it; in Triton's interpreter there is nothing to measure."""
     if VALUE not in ("", "0", "1"):
         raise ValueError(f"{ENVIRONMENT_VARIABLE} must be 0 or 1, got {VALUE!r}")
     return VALUE == "1" and not INTERPRETED
@@ -35,8 +36,9 @@ def wanted() -> bool:
 def quickest(key: Hashable, candidates: Sequence[T], run: Callable[[T], object]) -> T:
     """The candidate whose run takes the least time, measured once for each key.
 
-    `run` leaves the same behind for every candidate. While a CUDA graph is captured nothing can be
-    measured: then it is what an earlier call found, else the first, which is the table's.
+    `run` must have the same effect for every candidate. Nothing can be measured while a CUDA graph
+    is being captured: then this returns what an earlier call found, or else the first candidate,
+    which is the choice of tiling.py.
     """
     if key not in _quickest:
         if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():

@@ -1,12 +1,39 @@
-"""The mathematics of the losses for Triton: csrc/formulas.h, function by function.
+"""The mathematics of the losses for Triton, the same as in csrc/formulas.h.
 
-Arguments are numbers or blocks of them, all of one dtype: float32 or float64. Where a function of
-the header returns a struct, the one here returns its members as a tuple, in their order.
-tests/triton/test_triton_formulas.py holds both against the reference.
+Arguments are scalars or blocks, all of one dtype: float32 or float64. Where a function of the
+header returns a struct, the one here returns a tuple of its members, in the same order.
+tests/triton/test_triton_formulas.py checks these functions against the reference.
+
+A new pointwise metric takes a function here, a constant and a branch in `pointwise_loss`; a new
+amplification takes a branch in `amplify` and one in `amplification_constants`. No kernel and no
+launch changes.
 """
+
+from collections.abc import Sequence
 
 import triton
 import triton.language as tl
+
+from lamp_kernels.spec import METRICS
+
+# A metric is known to the kernels by its place in METRICS, and the terms of a loss by a bit mask of
+# these: bit 0 is SSIM, the only one with a window.
+METRIC_COUNT = tl.constexpr(len(METRICS))
+MSE = tl.constexpr(METRICS.index("mse"))
+L1 = tl.constexpr(METRICS.index("l1"))
+
+
+@triton.constexpr_function
+def term_count(metrics):
+    """How many terms the bit mask `metrics` has."""
+    return metrics.bit_count()
+
+
+@triton.constexpr_function
+def term_index(metrics, metric):
+    """The index of this metric among the terms of the bit mask `metrics`."""
+    return (metrics & ((1 << metric) - 1)).bit_count()
+
 
 # ---- Numbers -------------------------------------------------------------------------------------
 
@@ -15,9 +42,9 @@ import triton.language as tl
 def reciprocal(x):
     """1/x for x > 0.
 
-    A division of float32 takes nine instructions on NVIDIA GPUs, most for operands near the ends of
-    the range. This takes four: rsqrt is one, its square is within 3e-7 of 1/x (rsqrt.approx.ftz:
-    2^-22.9), and a Newton step leaves rounding.
+    A float32 division takes nine instructions on NVIDIA GPUs, most of them for operands near the
+    ends of the range. This takes four: rsqrt is one instruction, its square is within 3e-7 of 1/x
+    (rsqrt.approx.ftz: 2^-22.9), and a Newton step leaves only rounding.
     """
     if x.dtype == tl.float64:
         inverse = 1.0 / x
@@ -30,13 +57,13 @@ def reciprocal(x):
 
 @triton.jit
 def at_least(value, least):
-    """The greater of both; NaN stays, which a plain maximum hides on a GPU."""
+    """The greater of both. Keeps NaN, which a plain maximum hides on a GPU."""
     return tl.maximum(value, least, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def at_most(value, most):
-    """The lesser of both; NaN stays."""
+    """The lesser of both. Keeps NaN."""
     return tl.minimum(value, most, propagate_nan=tl.PropagateNan.ALL)
 
 
@@ -45,22 +72,22 @@ def at_most(value, most):
 
 @triton.jit
 def minus_log1p_minus(loss, inverse):
-    """-log1p(-loss) for 0 <= loss < 1, to the last digits down to the smallest loss.
+    """-log1p(-loss) for 0 <= loss < 1, accurate to the last digits down to the smallest loss.
 
-    1. u = 1 - loss is rounded; what it lost is (1 - u) - loss, exactly, so
-       log(1 - loss) = log(u) + ((1 - u) - loss)/u to first order; the second is below rounding.
-    2. u = 2^k m with m in [sqrt(1/2), sqrt(2)), by the bits of u.
+    1. u = 1 - loss is rounded. The rounding error is exactly (1 - u) - loss, so to first order
+       log(1 - loss) = log(u) + ((1 - u) - loss)/u; the second order is below rounding.
+    2. u = 2^k m with m in [sqrt(1/2), sqrt(2)), from the bits of u.
     3. log(m) = 2 atanh(s), s = (m - 1)/(m + 1), by its series; m - 1 is exact.
-    `inverse` is 1/u, which the caller has. tl.log has few digits near u = 1, on a GPU.
+    `inverse` is 1/u, which the caller already has. On a GPU, tl.log has few digits near u = 1.
     """
-    wide: tl.constexpr = loss.dtype == tl.float64
-    # The series' terms that full precision takes at |s| <= 3 - 2 sqrt(2): the first left out is
-    # s^10/11 = 2e-9 in float32, s^22/23 = 7e-19 in float64.
-    terms: tl.constexpr = 11 if wide else 5
-    mantissa: tl.constexpr = 52 if wide else 23
-    bits: tl.constexpr = tl.int64 if wide else tl.int32
-    sqrt_half: tl.constexpr = 0x3FE6A09E667F3BCD if wide else 0x3F3504F3
-    fraction: tl.constexpr = 0xFFFFFFFFFFFFF if wide else 0x7FFFFF
+    use_double: tl.constexpr = loss.dtype == tl.float64
+    # The number of terms that full precision takes at |s| <= 3 - 2 sqrt(2): the first term left out
+    # is s^10/11 = 2e-9 in float32, s^22/23 = 7e-19 in float64.
+    terms: tl.constexpr = 11 if use_double else 5
+    mantissa: tl.constexpr = 52 if use_double else 23
+    bits: tl.constexpr = tl.int64 if use_double else tl.int32
+    sqrt_half: tl.constexpr = 0x3FE6A09E667F3BCD if use_double else 0x3F3504F3
+    fraction: tl.constexpr = 0xFFFFFFFFFFFFF if use_double else 0x7FFFFF
     u = 1.0 - loss
     lost = ((1.0 - u) - loss) * inverse
     i = u.to(bits, bitcast=True) - sqrt_half
@@ -76,16 +103,29 @@ def minus_log1p_minus(loss, inverse):
     return -(k.to(loss.dtype) * 0.693147180559945309 + (log_m + lost))
 
 
+def amplification_constants(
+    amplification: str, parameters: Sequence[float]
+) -> tuple[float, float, float]:
+    """The numbers that `amplify` reads, computed on the host from the amplification's options."""
+    if amplification == "log":
+        (eps,) = parameters
+        return 1.0 - eps, 1.0 / eps, 0.0
+    return 0.0, 0.0, 0.0
+
+
 @triton.jit
-def amplify(loss, log: tl.constexpr, knee, steepest):
-    """A(L) and A'(L). knee: 1 - eps, steepest: 1/eps. NaN stays NaN: it is not above the knee."""
-    if log:
+def amplify(loss, amplification: tl.constexpr, constants):
+    """A(L) and A'(L). constants: those of `amplification_constants`. NaN stays NaN."""
+    if amplification == "log":
+        knee = constants[0]
+        steepest = constants[1]
         below = at_most(loss, knee)
         above = at_least(loss - knee, 0.0)
         inverse = reciprocal(1.0 - below)
         value = above * steepest + minus_log1p_minus(below, inverse)
-        slope = tl.where(loss > knee, steepest, inverse)
+        slope = tl.where(loss > knee, steepest, inverse)  # NaN is not above the knee
     else:
+        tl.static_assert(amplification == "none")
         value = loss
         slope = tl.full(loss.shape, 1.0, loss.dtype)
     return value, slope
@@ -102,51 +142,87 @@ def squared_error(d):
 
 @triton.jit
 def absolute_error(d):
-    """L and dL/dd; the slope is 0 at d = 0, and NaN at NaN: there it is d."""
+    """L and dL/dd. The slope is 0 at d = 0; at NaN it is d, so NaN."""
     return tl.where(d < 0.0, -d, d), tl.where(d > 0.0, 1.0, tl.where(d < 0.0, -1.0, d))
+
+
+@triton.jit
+def pointwise_loss(d, metric: tl.constexpr, parameter: tl.constexpr):
+    """L and dL/dd of one metric. parameter: the option that its formula reads, or 0."""
+    if metric == MSE:
+        loss, dloss_dd = squared_error(d)
+    else:
+        tl.static_assert(metric == L1)
+        loss, dloss_dd = absolute_error(d)
+    return loss, dloss_dd
+
+
+@triton.jit
+def pointwise_terms(
+    d, factors, metrics: tl.constexpr, metric_parameters: tl.constexpr,
+    amplification: tl.constexpr, constants,
+):  # fmt: skip
+    """All pointwise terms of a pixel: A(L) of each, the sum of factor A(L), and its slope by d.
+
+    factors, metric_parameters: one per term of `metrics`, SSIM included.
+    """
+    amplified = ()
+    value = tl.zeros_like(d)
+    slope = tl.zeros_like(d)
+    for metric in tl.static_range(1, METRIC_COUNT):
+        if (metrics >> metric) & 1:
+            factor = factors[term_index(metrics, metric)]
+            loss, dloss_dd = pointwise_loss(
+                d, metric, metric_parameters[term_index(metrics, metric)]
+            )
+            amplified_loss, steepness = amplify(loss, amplification, constants)
+            value += factor * amplified_loss
+            slope += factor * steepness * dloss_dd
+            amplified = amplified + (amplified_loss,)
+    return amplified, value, slope
 
 
 # ---- SSIM ----------------------------------------------------------------------------------------
 
 
 @triton.jit
-def ssim(mean_d, mean_s, square_d, square_s, c1, c2, a, level_d, level_s):
-    """The loss a T, T = p + q - p q = 1 - SSIM, and p, q, 1/M, 1/V, mu_d, mu_s.
+def ssim(mean_d, mean_s, square_d, square_s, c1, c2, ssim_scale, shift_d, shift_s):
+    """The loss ssim_scale T, T = p + q - p q = 1 - SSIM, and p, q, 1/M, 1/V, mu_d, mu_s.
 
-    mean_v, square_v: G*(v - level) and G*(v - level)^2 at one window position, of v = d = x - y and
-    v = s = x + y in units of data_range.
+    mean_v, square_v: G*(v - shift_v) and G*(v - shift_v)^2 at one window position, for v = d =
+    x - y and v = s = x + y in units of data_range.
     """
     var_d = at_least(square_d - mean_d * mean_d, 0.0)
     var_s = at_least(square_s - mean_s * mean_s, 0.0)
-    mu_d = mean_d + level_d
-    mu_s = mean_s + level_s
+    mu_d = mean_d + shift_d
+    mu_s = mean_s + shift_s
     mu_d2 = mu_d * mu_d
     inverse_m = reciprocal(0.5 * (mu_d2 + mu_s * mu_s) + c1)
     inverse_v = reciprocal(0.5 * (var_d + var_s) + c2)
     p = mu_d2 * inverse_m
     q = var_d * inverse_v
-    loss = a * at_least(p + q * (1.0 - p), 0.0)
+    loss = ssim_scale * at_least(p + q * (1.0 - p), 0.0)
     return loss, p, q, inverse_m, inverse_v, mu_d, mu_s
 
 
 @triton.jit
-def ssim_adjoint(mean_d, mean_s, p, q, inverse_m, inverse_v, mu_d, mu_s, slope, a):
-    """What the window's adjoint takes, d, s, dd, ss: the gradient is
+def ssim_adjoint(mean_d, mean_s, p, q, inverse_m, inverse_v, mu_d, mu_s, slope, ssim_scale):
+    """The inputs d, s, dd, ss of the window's adjoint. The gradient is
 
-    dx = G^T*(s + d) + 2 s' G^T*ss + 2 d' G^T*dd, and dy with the signs of d and dd turned; s', d'
-    are the pixel's sum and difference about the levels.
+    dx = G^T*(s + d) + 2 s' G^T*ss + 2 d' G^T*dd, and dy with the signs of d and dd flipped; s' and
+    d' are the pixel's sum and difference minus their shifts.
 
-    slope: the weight of this position times A'(L). The derivative is that of the variances before
-    they were kept at 0 or above.
+    slope: the weight of this position times A'(L). The derivative is that of the unclamped
+    variances.
     """
-    g = a * slope
-    by_p = g * (1.0 - q)
-    by_q = g * (1.0 - p)
+    g = ssim_scale * slope
+    dloss_dp = g * (1.0 - q)
+    dloss_dq = g * (1.0 - p)
     half_q = 0.5 * q
-    qv = by_q * inverse_v
+    qv = dloss_dq * inverse_v
     dd = qv * (1.0 - half_q)
     ss = -(qv * half_q)
-    pm = by_p * inverse_m
+    pm = dloss_dp * inverse_m
     d = pm * mu_d * (2.0 - p) - (mean_d + mean_d) * dd
     s = -(pm * p * mu_s) - (mean_s + mean_s) * ss
     return d, s, dd, ss

@@ -2,5 +2,5 @@
 
 import os
 
-# As Triton reads it, when it is imported: from then on kernels are interpreted, or compiled.
+# Read the way Triton reads it when imported; from then on it interprets kernels, or compiles them.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")

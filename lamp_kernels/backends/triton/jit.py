@@ -12,11 +12,11 @@ from lamp_kernels.backends.triton.interpreter import INTERPRETED
 
 
 def kernel(function: Callable[..., None]) -> Any:
-    """A kernel to launch, compiled once for its constants and dtypes.
+    """A kernel that is compiled once for each set of constants and dtypes.
 
-    Triton compiles anew where an integer becomes 1 or divisible by 16, and where a pointer becomes
-    aligned, and images of every size would wait for the compiler. Loads at shifted columns gain by
-    neither; pixel_losses, whose accesses may take several pixels, has a constant of its own for it.
+    By default Triton compiles again when an integer is 1 or divisible by 16, or when a pointer is
+    aligned, so images of new sizes would wait for the compiler. Loads at shifted columns gain from
+    neither; pixel_losses, where one access may cover several pixels, has a constant for alignment.
     """
     parameters = inspect.signature(function).parameters.values()
     values = [p.name for p in parameters if p.annotation is not tl.constexpr]
@@ -36,10 +36,9 @@ def launch(
 ) -> None:
     """Launch on the current device and stream; the first argument is a tensor there.
 
-    Triton binds and specialises every argument of every launch, to find which of the compiled
-    kernels it takes. Ours specialise on no argument, so the dtypes and constants tell.
-    dtypes: whatever decides on the pointers' types. constants: in the order of the parameters,
-    which they end.
+    At every launch Triton binds and specializes each argument to find the compiled kernel. Ours
+    specialize on no argument, so the dtypes and constants identify it.
+    dtypes: whatever determines the pointers' types. constants: the last parameters, in their order.
     """
     if INTERPRETED:
         kernel[(programs,)](*arguments, **constants, num_warps=warps)

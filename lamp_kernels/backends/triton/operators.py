@@ -1,8 +1,8 @@
-"""The Triton operators: torch.ops.lamp_kernels_triton, of the native operators' schema.
+"""The Triton operators: torch.ops.lamp_kernels_triton, with the schema of the native operators.
 
-They are operators of their own and not further kernels of the native ones: the caller chooses which
-backend computes, also where both have kernels for a device. Registering them does not import
-Triton; their first call does.
+They are separate operators, not more kernels for the native ones: the caller chooses the backend,
+even if both have kernels for a device. Registering them does not import Triton; their first call
+does.
 """
 
 from typing import Any

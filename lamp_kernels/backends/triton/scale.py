@@ -1,6 +1,6 @@
-"""Backward's multiplication of a stored gradient by the upstream factor, which the device knows.
+"""Backward's multiplication of a stored gradient by the upstream factor, a value on the device.
 
-Where that is 1, as under loss.backward(), nothing is read but the factor.
+Where the factor is 1, as under loss.backward(), the gradient is not even read.
 """
 
 import triton.language as tl
@@ -15,7 +15,7 @@ def scale_gradient(
     factor_stride: tl.int64, size: tl.int64, runs: tl.int64,
     block: tl.constexpr, pieces: tl.constexpr,
 ):  # fmt: skip
-    """gradient * factor of each image, in place. runs: of an image, `pieces * block` elements."""
+    """gradient * factor of each image, in place. runs: per image, of `pieces * block` elements."""
     program = tl.program_id(0).to(tl.int64)
     image = program // runs
     factor = tl.load(factor_ptr + image * factor_stride)
@@ -25,6 +25,6 @@ def scale_gradient(
         end = tl.minimum(first + pieces * block, size)
         for start in range(first, end, block):
             element = start + tl.arange(0, block)
-            there = element < end
-            value = tl.load(gradient + element, mask=there, other=0.0)
-            tl.store(gradient + element, value * factor, mask=there)
+            mask = element < end
+            value = tl.load(gradient + element, mask=mask, other=0.0)
+            tl.store(gradient + element, value * factor, mask=mask)

@@ -4,62 +4,57 @@ import triton
 import triton.language as tl
 
 from lamp_kernels.backends.triton.jit import kernel
+from lamp_kernels.backends.triton.memory import term_factors
 
 
 @triton.jit
-def factor_of(factors_ptr, place, shared, real: tl.constexpr):
-    """From memory, or where there is none (None) the number that all images share."""
-    if factors_ptr is None:
-        factor = tl.full((), shared, real)
-    else:
-        factor = tl.load(factors_ptr + place)
-    return factor
+def sum_of_tiles(partial, tiles, term, terms: tl.constexpr, block: tl.constexpr):
+    """The sum of one term over tiles, in float64. partial: (tiles, terms)."""
+    lanes = tl.zeros([block], tl.float64)
+    for start in range(0, tiles, block):
+        tile = start + tl.arange(0, block)
+        lanes += tl.load(partial + tile * terms + term, mask=tile < tiles, other=0.0)
+    return tl.sum(lanes, 0)
 
 
 @kernel
 def image_sums(
     partial_ptr,  # (images, tiles of an image, terms), float64
-    factors_ptr,  # (images, terms), or None
-    shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,  # else
-    shares_ptr,  # (images, terms) per term, else (images,), their sum over the terms
+    factors_ptr,  # (images, terms), or None: then all images share
+    shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,
+    scaled_sums_ptr,  # (images, terms) if per_term, else (images,): the sum over the terms
     tiles: tl.int64,
-    terms: tl.constexpr, per_term: tl.constexpr, block: tl.constexpr, real: tl.constexpr,
+    terms: tl.constexpr, per_term: tl.constexpr, block: tl.constexpr, compute_dtype: tl.constexpr,
 ):  # fmt: skip
-    """factors * sums of each image; a program takes one."""
+    """factors * sums of each image; a program computes one image."""
     image = tl.program_id(0).to(tl.int64)
     partial = partial_ptr + image * tiles * terms
-    shared = (shared0, shared1, shared2)
-    whole = tl.zeros((), real)
+    factors = term_factors(
+        factors_ptr, image * terms, (shared0, shared1, shared2), terms, compute_dtype
+    )
+    total = tl.zeros((), compute_dtype)
     for term in tl.static_range(terms):
-        lanes = tl.zeros([block], tl.float64)
-        for start in range(0, tiles, block):
-            tile = start + tl.arange(0, block)
-            lanes += tl.load(partial + tile * terms + term, mask=tile < tiles, other=0.0)
-        factor = factor_of(factors_ptr, image * terms + term, shared[term], real).to(tl.float64)
-        share = (factor * tl.sum(lanes, 0)).to(real)
-        whole += share
+        factor = factors[term].to(tl.float64)
+        scaled_sum = (factor * sum_of_tiles(partial, tiles, term, terms, block)).to(compute_dtype)
+        total += scaled_sum
         if per_term:
-            tl.store(shares_ptr + image * terms + term, share)
+            tl.store(scaled_sums_ptr + image * terms + term, scaled_sum)
     if not per_term:
-        tl.store(shares_ptr + image, whole)
+        tl.store(scaled_sums_ptr + image, total)
 
 
 @kernel
 def batch_sum(
     partial_ptr,  # (tiles of all images, terms), float64
-    shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,  # the factors of every image
-    share_ptr,
+    factors_ptr,  # (at least one image, terms), all rows alike, or None
+    shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,
+    scaled_sum_ptr,
     tiles: tl.int64,
-    terms: tl.constexpr, block: tl.constexpr, real: tl.constexpr,
+    terms: tl.constexpr, block: tl.constexpr, compute_dtype: tl.constexpr,
 ):  # fmt: skip
     """factors * sums over all images, rounded once; one program."""
-    shared = (shared0, shared1, shared2)
-    whole = tl.zeros((), tl.float64)
+    factors = term_factors(factors_ptr, 0, (shared0, shared1, shared2), terms, compute_dtype)
+    total = tl.zeros((), tl.float64)
     for term in tl.static_range(terms):
-        lanes = tl.zeros([block], tl.float64)
-        for start in range(0, tiles, block):
-            tile = start + tl.arange(0, block)
-            lanes += tl.load(partial_ptr + tile * terms + term, mask=tile < tiles, other=0.0)
-        factor = tl.full((), shared[term], real).to(tl.float64)
-        whole += factor * tl.sum(lanes, 0)
-    tl.store(share_ptr, whole.to(real))
+        total += factors[term].to(tl.float64) * sum_of_tiles(partial_ptr, tiles, term, terms, block)
+    tl.store(scaled_sum_ptr, total.to(compute_dtype))

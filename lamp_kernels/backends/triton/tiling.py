@@ -1,20 +1,20 @@
-"""How images are cut into the tiles that programs take: by the shape, the window and the device."""
+"""How images are cut into tiles, one per program, depending on shape, window and device."""
 
 from functools import lru_cache
 from typing import NamedTuple
 
 
 class Device(NamedTuple):
-    """What the choice depends on."""
+    """The properties of a device that the choice depends on."""
 
-    multiprocessors: int  # compute units, in AMD's words
+    multiprocessors: int  # AMD: compute units
     lanes: int  # threads of a warp (32), or of a wavefront (64)
-    across: int  # columns of a lane
-    highest: int  # rows of a program
-    scratch: int  # bytes of h planes at once
-    warps_at_once: int  # of ssim_losses, that the registers of a multiprocessor have room for
-    gradient_warps: int  # of ssim_gradients
-    schedulers: int = 4  # of a multiprocessor; SIMD units, in AMD's words
+    across: int  # columns per lane
+    highest: int  # rows of a program, at most
+    scratch: int  # bytes of h planes held at once
+    warps_at_once: int  # of ssim_losses, that fit into the registers of a multiprocessor
+    gradient_warps: int  # the same for ssim_gradients
+    schedulers: int = 4  # of a multiprocessor; AMD: SIMD units
 
     @property
     def block(self) -> int:
@@ -22,26 +22,26 @@ class Device(NamedTuple):
         return self.lanes * self.across
 
 
-# What h planes may take, counted by bench/gpu/triton.py's model. On A100 and H100 instructions are
-# what takes the time, also with the h planes going through DRAM: there larger groups of planes win,
-# by higher bands and full rounds. (5, 5, 1080, 1920) on an H100, one gradient: 1.60 ms in groups of
-# 64 MiB, 1.48 in groups of 192 MiB, 1.43 all at once.
+# Memory for h planes; the times are predictions of bench/gpu/triton.py's model. On A100 and H100
+# instructions limit the speed even when the h planes go through DRAM, so larger groups of planes
+# win: they allow higher bands and full rounds. (5, 5, 1080, 1920) on an H100, one gradient: 1.60 ms
+# in groups of 64 MiB, 1.48 in groups of 192 MiB, 1.43 all at once.
 SCRATCH = 192 * 2**20
-# On an RTX 4090 DRAM is what takes the time, and its cache is large: 1.87 ms with h planes that
-# stay there, 2.6 without. What is left of the cache is for the images that stream through it.
+# On an RTX 4090 DRAM limits the speed, and the cache is large: 1.87 ms with h planes that stay in
+# it, 2.6 without. The rest of the cache is for the images that stream through it.
 LARGE_CACHE = 64 * 2**20
 
 
 def scratch(cache: int) -> int:
-    """Bytes of h planes at once, for a device whose L2 cache has `cache` bytes."""
+    """Bytes of h planes held at once, for a device whose L2 cache has `cache` bytes."""
     return cache * 3 // 4 if cache >= LARGE_CACHE else SCRATCH
 
 
 # A lane has two columns in float32, one in float64, whose sums fill the registers. A program is one
-# warp: in every row it is asked whether a lane's level moves, and several warps would wait for one
-# another. A lane adds up its columns in the type computed in: 128 rows of two cost float32 no digit
-# that is promised.
-# Warps at once: as many as the registers have room for, of window 11 and one gradient, by
+# warp: each row has a test whether a lane's shift moves, and several warps would wait for each
+# other. A lane adds up its columns in the compute type: 128 rows of two columns cost float32 none
+# of the digits that the library promises.
+# Warps at once: as many as fit into the registers, for window 11 and one gradient, from
 # docs/gpu_static.md.
 CUDA = Device(
     multiprocessors=80,
@@ -55,16 +55,16 @@ CUDA = Device(
 CUDA_FLOAT64 = CUDA._replace(across=1)
 HIP = CUDA._replace(multiprocessors=104, lanes=64, gradient_warps=8)
 HIP_FLOAT64 = HIP._replace(across=1, gradient_warps=12)
-# Triton's interpreter: an operation takes as long for one column as for a thousand.
+# Triton's interpreter: an operation takes as long for one column as for a thousand of them.
 INTERPRETER = CUDA._replace(multiprocessors=1, schedulers=1, lanes=128, highest=4096)
 INTERPRETER_FLOAT64 = INTERPRETER._replace(across=1)
 
 
 def for_call(device: Device, dense: bool, radius: int, gradients: int) -> Device:
-    """With one column a lane where two ask for more registers than there are.
+    """With one column per lane where two columns need too many registers.
 
-    dense: columns lie side by side; else each of them has an address of its own. The other case are
-    both gradients of a window of 15, beside pointwise terms.
+    That is the case for columns that are not adjacent (not `dense`), since each has its own
+    address, and for both gradients of a window of 15 beside pointwise terms.
     """
     if dense and not (radius >= 7 and gradients == 2):
         return device
@@ -72,10 +72,10 @@ def for_call(device: Device, dense: bool, radius: int, gradients: int) -> Device
 
 
 def planes_at_once(planes: int, of_plane: int, device: Device) -> int:
-    """How many planes are launched together, in groups as even as can be.
+    """How many planes are launched together, in groups of nearly equal size; at least one.
 
-    of_plane: bytes of h planes that each takes, one plane's at least being there. A small last
-    group would leave most of the device idle for as long as the others take.
+    of_plane: bytes of h planes for one image plane. A small last group would leave most of the
+    device idle for as long as a full group takes.
     """
     most = max(1, device.scratch // of_plane) if of_plane else planes
     groups = -(-planes // most)
@@ -86,10 +86,10 @@ LOWEST_BAND = 4  # rows
 
 
 class Tiling(NamedTuple):
-    """A program's tile, and how many there are of them in a plane."""
+    """A program's tile, and the number of tiles in a plane."""
 
     block: int  # columns, a power of 2
-    across: int  # of them a lane has
+    across: int  # columns per lane
     strips: int
     band_height: int
     bands: int
@@ -101,18 +101,18 @@ class Tiling(NamedTuple):
 
     @property
     def lanes(self) -> int:
-        """Of a program."""
+        """Threads of a program."""
         return self.block // self.across
 
 
 @lru_cache(maxsize=512)
 def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Device) -> Tiling:
-    """The bands that take the least time.
+    """The tiling whose bands take the least time.
 
     A program walks through the rows of its band and 2 radius more. For each row the warps of a
-    scheduler take turns, which is the time of one for each of them, and then wait for memory, by
-    bench/gpu/triton.py's model about half as long. Programs run in rounds of as many as the device
-    holds; the multiprocessor that has the most decides.
+    scheduler take turns, one unit of time each, and then wait for memory, about half a unit by the
+    model of bench/gpu/triton.py. Programs run in rounds of as many as the device holds; the busiest
+    multiprocessor determines the time.
     """
     strips = -(-width // device.block)
 
@@ -128,7 +128,7 @@ def ssim_tiling(planes: int, height: int, width: int, radius: int, device: Devic
 def ssim_tilings(
     planes: int, height: int, width: int, radius: int, device: Device
 ) -> tuple[Tiling, Tiling]:
-    """Of ssim_losses and of ssim_gradients."""
+    """The tilings of ssim_losses and of ssim_gradients."""
     others = device._replace(warps_at_once=device.gradient_warps)
     cut = (planes, height, width, radius)
     return ssim_tiling(*cut, device), ssim_tiling(*cut, others)
@@ -137,9 +137,9 @@ def ssim_tilings(
 def ssim_candidates(
     planes: int, height: int, width: int, radius: int, device: Device
 ) -> list[tuple[Tiling, Tiling]]:
-    """What may be quicker than ssim_tilings', which come first: to be measured.
+    """Tilings to measure: those of ssim_tilings first, then others that may be faster.
 
-    Half, twice and four times as many bands as are reckoned; both kernels in the same tiles.
+    The others have half, the same, twice and four times as many bands; both kernels share a tiling.
     """
     first = ssim_tilings(planes, height, width, radius, device)
     candidates = [first]
@@ -151,22 +151,22 @@ def ssim_candidates(
 
 
 def _bands(height: int, device: Device) -> range:
-    """How many a plane may be cut into."""
+    """The numbers of bands that a plane may be cut into."""
     fewest = -(-height // device.highest)
     return range(fewest, max(fewest, height // LOWEST_BAND) + 1)
 
 
 def _tiling(height: int, width: int, device: Device, bands: int) -> Tiling:
-    """In about as many bands, of one height."""
+    """The tiling with about this many bands, all of one height."""
     band_height = -(-height // bands)
     strips = -(-width // device.block)
     return Tiling(device.block, device.across, strips, band_height, -(-height // band_height))
 
 
 class PixelTiling(NamedTuple):
-    """What a program takes: `pieces` times `block` elements.
+    """A program's run: `pieces` times `block` elements.
 
-    Of a plane, for pointwise losses, or of an image, to scale its gradient.
+    Of a plane for pointwise losses, of an image's gradient for scaling it.
     """
 
     block: int
@@ -174,11 +174,11 @@ class PixelTiling(NamedTuple):
     warps: int
 
     def runs(self, pixels: int) -> int:
-        """Programs of a plane."""
+        """Programs for so many pixels."""
         return -(-pixels // (self.block * self.pieces))
 
 
-# Four warps, and enough pixels to hide what a program costs. The others are for autotuning.
+# Four warps, and enough pixels to hide the cost of a program. The others are for autotuning.
 PIXELS = PixelTiling(block=512, pieces=8, warps=4)
 PIXEL_CANDIDATES = (
     PIXELS,
@@ -187,15 +187,15 @@ PIXEL_CANDIDATES = (
     PixelTiling(block=1024, pieces=8, warps=8),
     PixelTiling(block=2048, pieces=2, warps=8),
 )
-# As many elements as a block of the CUDA kernel has in float32: most often none is read.
+# As many elements as a block of the CUDA kernel has in float32: usually none is read.
 SCALE = PixelTiling(block=1024, pieces=8, warps=4)
 
 
-# As LANES of windows.py.
+# LANES of h_planes.py.
 CHUNK_LANES = 32
 
 
 def h_elements(height: int, width: int, h_planes: int, across: int) -> int:
-    """Of all h planes of a plane, whose rows are cut into chunks (windows.h_place)."""
+    """Elements of all h planes of an image plane, whose rows are cut into chunks (h_planes.py)."""
     chunk = across * CHUNK_LANES
     return height * -(-width // chunk) * chunk * h_planes

@@ -2,7 +2,7 @@
 
 <root>/<category>/train/good/*.png
 <root>/<category>/test/good/*.png, test/<defect>/*.png
-<root>/<category>/ground_truth/<defect>/<stem>_mask.png      optional as a whole
+<root>/<category>/ground_truth/<defect>/<stem>_mask.png      optional, but all or none
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from uad.data.base import GOOD, AnomalyData, DataError
 NAME = "folder"
 DEFAULT_SIZE = 256
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-MASK_THRESHOLD = 127  # grey levels above it are defective
+MASK_THRESHOLD = 127  # pixels with a higher gray level are defective
 
-# what Pillow raises for files that are damaged, or no images at all
+# The exceptions that Pillow raises for damaged files and for files that are not images.
 UNREADABLE = (
     OSError,
     EOFError,
@@ -36,38 +36,38 @@ UNREADABLE = (
 
 
 def read_image(path: Path) -> Image.Image:
-    """The picture in `path` in mode "L" (grey) or "RGB"."""
+    """The picture in `path`, in mode "L" (gray) or "RGB"; DataError if it cannot be read."""
     try:
         with Image.open(path) as file:
             file.load()
-            if file.mode.startswith("I"):  # grey with 16 bits, which convert("L") would clip
+            if file.mode.startswith("I"):  # 16-bit gray, which convert("L") would clip
                 levels = np.asarray(file).astype(np.int64) >> 8
                 return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
             if file.mode == "F":
-                raise DataError(f"{path}: floating-point pixels; save it with 8 or 16 bits")
+                raise DataError(f"{path}: floating-point pixels; save the image with 8 or 16 bits")
             picture: Image.Image = file.convert("L" if file.mode in ("1", "L", "LA") else "RGB")
             return picture
     except UNREADABLE as error:
-        raise DataError(f"{path}: not an image that can be read: {error}") from error
+        raise DataError(f"{path}: not a readable image: {error}") from error
 
 
 def read_mask(path: Path, image_path: Path, image_size: tuple[int, int], size: int) -> Tensor:
-    """bool (size, size): True where any defective pixel falls.
+    """bool (size, size), True wherever a defective pixel of the mask file falls.
 
-    Resized by the box filter, in which every source pixel has a share: a defect of one pixel
-    survives any reduction.
+    Resized with the box filter, to which every source pixel contributes, so that a defect of a
+    single pixel survives any reduction. Raises DataError for a mask that does not fit its image.
     """
     mask = read_image(path).convert("L")
     if mask.size != image_size:
         raise DataError(
-            f"{path}: the mask has {mask.width}x{mask.height} pixels, its image {image_path} "
-            f"has {image_size[0]}x{image_size[1]}"
+            f"{path}: the mask must have the size of its image {image_path}, "
+            f"{image_size[0]}x{image_size[1]} pixels, got {mask.width}x{mask.height}"
         )
     levels = np.asarray(mask)
     if 0 < levels.max() <= MASK_THRESHOLD:
         raise DataError(
-            f"{path}: the greatest value is {levels.max()}; defective pixels must be above "
-            f"{MASK_THRESHOLD} (use 0 and 255)"
+            f"{path}: defective pixels must have values above {MASK_THRESHOLD}, but the maximum "
+            f"is {levels.max()}; use 0 and 255"
         )
     defective = Image.fromarray((levels > MASK_THRESHOLD).astype(np.float32))
     resized = defective.resize((size, size), Image.Resampling.BOX)
@@ -75,7 +75,7 @@ def read_mask(path: Path, image_path: Path, image_size: tuple[int, int], size: i
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:
-    """To (size, size); Pillow's bilinear filter averages where it reduces."""
+    """Resize to (size, size); when reducing, Pillow's bilinear filter averages."""
     return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
@@ -86,12 +86,12 @@ def to_tensor(image: Image.Image, channels: int) -> Tensor:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """The image files of a folder in alphabetical order; DataError where there is none."""
+    """The image files in a folder, in alphabetical order; DataError if there are none."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise DataError(f"{folder}: no images ({', '.join(SUFFIXES)})")
+        raise DataError(f"{folder}: contains no images ({', '.join(SUFFIXES)})")
     return found
 
 
@@ -106,10 +106,10 @@ def _category_folders(root: Path, category: Sequence[str] | None) -> list[Path]:
     if category is None:
         if not (root / "train").is_dir():
             choices = f"; choose a category: {', '.join(names)}" if names else ""
-            raise DataError(f"{root}: has no folder train/good{choices}")
+            raise DataError(f"{root}: does not contain train/good{choices}")
         return [root]
     for unknown in (name for name in category if name not in names):
-        choices = f"choose from {', '.join(names)}" if names else "none has a folder train/good"
+        choices = f"choose from {', '.join(names)}" if names else "no folder contains train/good"
         raise DataError(f"{root / unknown}: no such category; {choices}")
     return [root / name for name in dict.fromkeys(category)]
 
@@ -117,7 +117,7 @@ def _category_folders(root: Path, category: Sequence[str] | None) -> list[Path]:
 def load(
     *, root: Path, category: Sequence[str] | None, size: int | None, channels: int | None
 ) -> AnomalyData:
-    """The data set; see `uad.data.load`."""
+    """Load the data set; see `uad.data.load`."""
     size = DEFAULT_SIZE if size is None else size
     folders = _category_folders(root, category)
 
@@ -133,7 +133,7 @@ def load(
     for folder in folders:
         defects = [path for path in _subfolders(folder / "test") if path.name != GOOD]
         if not defects:
-            raise DataError(f"{folder / 'test'}: no folder of defects beside {GOOD}")
+            raise DataError(f"{folder / 'test'}: contains no folder of defects besides {GOOD}")
         for kind_folder in (folder / "test" / GOOD, *defects):
             for path in image_paths(kind_folder):
                 image = read_image(path)
@@ -144,15 +144,15 @@ def load(
                 elif annotated:
                     truth = folder / "ground_truth" / kind_folder.name / f"{path.stem}_mask.png"
                     if not truth.is_file():
-                        raise DataError(f"{truth}: no such file, the mask of {path}")
+                        raise DataError(f"{truth}: no such file; it should be the mask of {path}")
                     masks.append(read_mask(truth, path, image.size, size))
 
     return AnomalyData(
         name=NAME,
         title=f"{', '.join(folder.resolve().name for folder in folders)}, {size}x{size} pixels",
         note=(
-            "Images of the user's own folder, training on its normal images only. "
-            + ("Ground truth from its masks." if annotated else "It has no ground-truth masks.")
+            "Images from the user's folder; training used its normal images only. "
+            + ("Its masks are the ground truth." if annotated else "It has no ground-truth masks.")
         ),
         train=torch.stack([to_tensor(image, channels) for image in train]),
         test=torch.stack(test),

@@ -1,17 +1,17 @@
-"""Brick, grass and gravel: three photographs of scikit-image, with synthetic defects.
+"""Brick, grass and gravel: three photographs from scikit-image, with synthetic defects.
 
-Training crops come from the upper half of each picture and test crops from the lower half, so no
-pixel is in both. (Upper and lower, because the brick wall is seen in perspective: its left and
-right halves lean in opposite directions.)
+Training crops come from the upper half of each picture and test crops from the lower half, so that
+they share no pixel. (The halves are upper and lower because the brick wall is seen in perspective:
+its left and right halves lean in opposite directions.)
 
-Calibration. An easy test proves nothing, and neither does an impossible one, so the contrasts in
-defects.py are chosen for a pooled image AUROC between 0.7 and 0.95 of ConvAutoencoder trained
-with torch.nn.MSELoss (Adam, learning rate 1e-3, batch 32, 64x64 pixels), scored by squared error,
-Gaussian smoothing of sigma 2 and the mean of the top 1 % of pixels. Found with seeds 0, 1, 2 after
-1,200 steps: 0.81, 0.80, 0.79, and 0.81 after 2,500 steps (seed 0). By kind, mean of the three:
-scratch 0.87, spot 0.72, stain 0.73, grain 0.94, swap 0.73. By texture: brick 0.99, gravel 0.91,
-grass 0.66; grass is the hard one, whose blades the network reconstructs badly, and one threshold
-has to serve all three.
+Calibration: a test that is too easy or too hard proves nothing, so the contrasts in defects.py
+are chosen to give a pooled image AUROC between 0.7 and 0.95 for ConvAutoencoder trained with
+torch.nn.MSELoss (Adam, learning rate 1e-3, batch size 32, 64x64 pixels) and scored by squared
+error, Gaussian smoothing with sigma 2 and the mean of the top 1% of pixels. Measured with seeds 0,
+1, 2 after 1,200 steps: 0.81, 0.80, 0.79; after 2,500 steps (seed 0): 0.81. By kind, mean of the
+three seeds: scratch 0.87, spot 0.72, stain 0.73, grain 0.94, swap 0.73. By texture: brick 0.99,
+gravel 0.91, grass 0.66. Grass is the hardest, because the network reconstructs its blades badly
+and one threshold serves all three textures.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TRAIN_ROWS = (0, HALF)
 TEST_ROWS = (HALF, SIDE)
 DEFAULT_SIZE = 64
 
-TRAIN_CROPS = 1200  # over all categories, so that an epoch is as long for one as for three
+TRAIN_CROPS = 1200  # over all categories, so that an epoch has the same length for one or three
 GOOD_CROPS = 60  # per category
 DEFECT_CROPS = 20  # per category and kind
 
@@ -42,7 +42,7 @@ DEFECT_CROPS = 20  # per category and kind
 def random_crop(
     picture: NDArray[np.uint8], rows: tuple[int, int], size: int, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """A square of `size` pixels from anywhere between the two `rows`, the second not included."""
+    """A random square with side `size` between the two `rows`, the second one excluded."""
     top, left = rng.integers((rows[0], 0), (rows[1] - size + 1, SIDE - size + 1))
     return picture[top : top + size, left : left + size]
 
@@ -50,14 +50,16 @@ def random_crop(
 def load(
     *, category: Sequence[str] | None, size: int | None, channels: int | None, seed: int
 ) -> AnomalyData:
-    """The data set; see `uad.data.load`."""
+    """Load the data set; see `uad.data.load`."""
     categories = tuple(dict.fromkeys(category or CATEGORIES))
     for unknown in (c for c in categories if c not in CATEGORIES):
-        raise DataError(f"unknown texture {unknown!r}: choose from {', '.join(CATEGORIES)}")
+        raise DataError(
+            f"category must be among {', '.join(CATEGORIES)} for textures; got {unknown!r}"
+        )
     size = DEFAULT_SIZE if size is None else size
     if size > HALF:
-        raise DataError(f"size is {size}: crops of textures have at most {HALF} pixels a side")
-    # "swap" borrows from every texture, chosen for training or not
+        raise DataError(f"size must be at most {HALF} pixels for textures, got {size}")
+    # "swap" uses every texture, whether or not it is among the categories.
     pictures = {c: getattr(skimage.data, c)() for c in CATEGORIES}
 
     train: list[NDArray[np.uint8]] = []
@@ -65,7 +67,7 @@ def load(
     masks: list[NDArray[np.bool_]] = []
     kinds: list[str] = []
     for name in categories:
-        # a stream of its own, so that a category's crops do not depend on the others chosen
+        # One stream per category, so that its crops do not depend on which others are chosen.
         train_rng, test_rng = np.random.default_rng([seed, CATEGORIES.index(name)]).spawn(2)
         for _ in range(TRAIN_CROPS // len(categories)):
             train.append(random_crop(pictures[name], TRAIN_ROWS, size, train_rng))
@@ -85,14 +87,17 @@ def load(
                 kinds.append(kind)
 
     repeat = (1, channels or 1, 1, 1)
+    pooled = (
+        " One threshold serves all textures, although some are reconstructed far better than "
+        "others."
+    )
     return AnomalyData(
         name=NAME,
         title=f"Crops of {', '.join(categories)}, {size}x{size} pixels",
         note=(
-            "Photographs of scikit-image (CC0), training crops from the upper half of each and "
-            "test crops from the lower half. All defects are synthetic: they are drawn into test "
-            f"crops by a program ({', '.join(defects.KINDS)}). One threshold serves all textures, "
-            "some of which are reconstructed far better than others."
+            "Photographs from scikit-image (CC0); training crops come from the upper half of each, "
+            "test crops from the lower half. All defects are synthetic: a program draws them into "
+            f"test crops ({', '.join(defects.KINDS)}).{pooled if len(categories) > 1 else ''}"
         ),
         train=torch.from_numpy(np.stack(train)).unsqueeze(1).repeat(repeat),
         test=torch.from_numpy(np.stack(test)).unsqueeze(1).repeat(repeat),

@@ -1,1 +1,1 @@
-"""The loss around trained weights: how steep it is, and how far that depends on the direction."""
+"""The loss around trained weights: how steep it is, and how much that depends on the direction."""

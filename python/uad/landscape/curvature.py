@@ -1,7 +1,9 @@
-"""The second derivative of the loss: along a direction by differences, the greatest by products.
+"""The second derivative of the loss: along a direction, and the maximum over all directions.
 
-Absolute errors have kinks. Automatic differentiation takes the second derivative of |x| for 0, and
-what the kinks of many elements make together, nearly all of the curvature of such a loss, is lost.
+The first is computed from finite differences, the second from Hessian-vector products.
+
+Absolute errors have kinks. Automatic differentiation takes the second derivative of |x| to be 0,
+which loses the combined effect of many elements' kinks: nearly all of the curvature of such a loss.
 Differences over a finite step see it, as they see the kinks of the network's ReLUs.
 """
 
@@ -18,7 +20,7 @@ from uad.landscape.directions import Direction
 from uad.landscape.surface import Array, LossFunction, losses_on_line
 
 CURVATURE_STEP = 0.01
-"""Of a second difference, 1 being as far as the weights are from zero."""
+"""Step of a second difference, as a fraction of the norm of the weights."""
 
 Vector = list[Tensor]
 Product = Callable[[Sequence[Tensor]], Vector]
@@ -32,7 +34,7 @@ def curvature_along(
 ) -> Array:
     """Second differences (l(-h) - 2 l(0) + l(h)) / h^2, h = CURVATURE_STEP, (directions, losses).
 
-    In float64: a rounding error of the loss is divided by h^2.
+    Computed in float64, because rounding errors of the loss are divided by h^2.
     """
     network, images = copy.deepcopy(network).double(), images.double()
     steps = CURVATURE_STEP * np.array([-1.0, 0.0, 1.0])
@@ -42,9 +44,9 @@ def curvature_along(
 
 
 def hessian_product(network: nn.Module, loss: LossFunction, images: Tensor) -> Product:
-    """The map from v to H v, H the Hessian of the loss of the images in all parameters.
+    """The map from v to H v, where H is the Hessian of the images' loss over all parameters.
 
-    The kernels have no second derivative: the loss must be that of backend="reference".
+    The loss must use backend="reference", because the kernels have no second derivative.
     """
     parameters = [each for each in network.parameters() if each.requires_grad]
     gradient = torch.autograd.grad(loss(network(images), images), parameters, create_graph=True)
@@ -63,9 +65,9 @@ def top_curvature(
     tolerance: float = 1e-3,
     iterations: int = 100,
 ) -> float:
-    """The eigenvalue of the Hessian with the greatest absolute value, by power iteration.
+    """The eigenvalue of the Hessian with the largest absolute value, by power iteration.
 
-    Ends when the value changes by less than `tolerance` of itself, or after so many iterations.
+    Stops when the relative change is at most `tolerance`, or after `iterations` iterations.
     """
     vector: Vector = [
         torch.randn(each.shape, generator=generator, dtype=each.dtype)

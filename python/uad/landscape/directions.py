@@ -1,9 +1,9 @@
-"""Random directions in the space of the weights, scaled as the filters are, and steps along them.
+"""Random directions in weight space, scaled filter by filter, and steps along them.
 
-H. Li, Z. Xu, G. Taylor, C. Studer, T. Goldstein, Visualizing the loss landscape of neural nets,
-NeurIPS 2018: a network is the same function if one layer's weights are doubled and the next one's
-halved, so a step of fixed length would say more about the scale of the weights than about the
-loss. Each filter of a direction therefore has the norm of the network's filter.
+Doubling one layer's weights and halving the next one's leaves the network's function unchanged, so
+a step of fixed length would say more about the scale of the weights than about the loss. Therefore
+each filter of a direction has the norm of the network's filter. Source: H. Li, Z. Xu, G. Taylor,
+C. Studer, T. Goldstein, Visualizing the loss landscape of neural nets, NeurIPS 2018.
 """
 
 from __future__ import annotations
@@ -15,26 +15,29 @@ import torch
 from torch import Tensor, nn
 
 Direction = dict[str, Tensor]
-"""A tensor for each weight that moves, by the name of the parameter."""
+"""A tensor for each weight that moves, keyed by the name of the parameter."""
 
 FILTER_DIMENSION = {nn.Conv2d: 0, nn.Linear: 0, nn.ConvTranspose2d: 1}
-"""The dimension of the weight that counts a layer's filters, one an output channel."""
+"""The dimension of a layer's weight that indexes its filters, one per output channel."""
 
 
 def filter_weights(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """The weights of filters and the dimension that counts them; biases stay where they are."""
+    """The weights that consist of filters, each with the dimension that indexes them.
+
+    Biases are not among them: they do not move. ValueError if there are no such weights.
+    """
     found = {}
     for name, module in network.named_modules():
         dimension = FILTER_DIMENSION.get(type(module))
         if dimension is not None and isinstance(module.weight, Tensor):
             found[f"{name}.weight" if name else "weight"] = (module.weight, dimension)
     if not found:
-        raise ValueError("the network has no layer with filters: no direction can be scaled")
+        raise ValueError("the network has no layer with filters, so no direction can be scaled")
     return found
 
 
 def random_direction(network: nn.Module, generator: torch.Generator) -> Direction:
-    """Normal random numbers, each filter scaled to the norm of the network's own."""
+    """Normally distributed numbers, each filter scaled to the norm of the network's filter."""
     direction = {}
     for name, (weight, dimension) in filter_weights(network).items():
         noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
@@ -51,7 +54,7 @@ def random_direction(network: nn.Module, generator: torch.Generator) -> Directio
 def moved(
     network: nn.Module, directions: Sequence[Direction], steps: Sequence[float]
 ) -> Iterator[None]:
-    """The network with its weights moved so far along each direction, put back afterwards."""
+    """Move the network's weights by a step along each direction; move them back at the end."""
     parameters = dict(network.named_parameters())
     names = dict.fromkeys(name for direction in directions for name in direction)
     before = {name: parameters[name].detach().clone() for name in names}

@@ -1,4 +1,4 @@
-"""The picture of landscapes: planes and lines, plain and amplified on the same axes."""
+"""The picture of loss landscapes: planes and lines, plain and amplified on the same axes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from matplotlib.figure import Figure
 from uad.figures import APPEARANCE, STYLES
 from uad.landscape.measure import Landscape, counterparts
 
-COLOURS = "viridis"
+COLOR_MAP = "viridis"
 
 
 def landscape_figure(landscapes: Mapping[str, Landscape]) -> Figure:
-    """A row a metric: each network's plane, then the lines of both; scales in common in a row."""
+    """One row per metric: each network's plane, then the lines of both, on common scales."""
     metrics = list(dict.fromkeys(counterparts(trained)[0] for trained in landscapes))
     with rc_context(APPEARANCE | {"axes.grid": False}):
         figure = Figure(figsize=(11.5, 3.5 * len(metrics)), layout="constrained", dpi=100)
         panels = figure.subplots(len(metrics), 3, squeeze=False)
         for row, metric in zip(panels, metrics, strict=True):
-            there = [landscapes[name] for name in counterparts(metric) if name in landscapes]
-            _planes(figure, row[:2], there)
-            _lines(row[2], there)
+            present = [landscapes[name] for name in counterparts(metric) if name in landscapes]
+            _planes(figure, row[:2], present)
+            _lines(row[2], present)
     return figure
 
 
@@ -36,14 +36,14 @@ def _planes(figure: Figure, panels: Sequence[Axes], landscapes: Sequence[Landsca
     for axes, each in zip(panels, landscapes, strict=False):
         filled = axes.contourf(
             each.plane_steps, each.plane_steps, each.plane,
-            levels=levels, norm=LogNorm(low, high), cmap=COLOURS,
+            levels=levels, norm=LogNorm(low, high), cmap=COLOR_MAP,
         )  # fmt: skip
         axes.contour(
             each.plane_steps, each.plane_steps, each.plane,
             levels=levels[::2], colors="white", linewidths=0.4, alpha=0.6,
         )  # fmt: skip
         axes.plot(0, 0, "+", color="white", markersize=8)
-        axes.set_title(f"{each.trained}: its network, its loss", fontweight="bold")
+        axes.set_title(f"{each.trained} around its own network", fontweight="bold")
         axes.set(xlabel="step along direction 2", ylabel="step along direction 1", aspect="equal")
     for axes in panels[len(landscapes) :]:
         axes.set_axis_off()
@@ -66,5 +66,5 @@ def _lines(axes: Axes, landscapes: Sequence[Landscape]) -> None:
         )  # fmt: skip
     axes.grid(visible=True)
     axes.set(xlabel="step along a direction", ylabel="loss", ylim=(0, None))
-    axes.set_title(f"mean and range of {len(lines)} directions", fontweight="bold")
+    axes.set_title(f"mean and range over {len(lines)} directions", fontweight="bold")
     axes.legend(loc="upper center", frameon=True, edgecolor="none")

@@ -1,4 +1,4 @@
-"""All that is measured around one trained network."""
+"""Everything that is measured around one trained network."""
 
 from __future__ import annotations
 
@@ -17,40 +17,42 @@ from uad.landscape.curvature import (
 )
 from uad.landscape.directions import random_direction
 from uad.landscape.surface import Array, loss_on_plane, losses_on_line, slopes
-from uad.losses import LossOptions, build_loss
+from uad.losses import LossSettings, build_loss
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where the loss is looked at."""
+    """Where to measure the loss."""
 
     directions: int = 10
     reach: float = 0.5
-    """How far from the weights, 1 being as far as they are from zero."""
+    """Maximum distance from the weights, as a fraction of their norm."""
     points: int = 41
-    """Steps on a line; odd, so that the weights themselves are one of them."""
+    """Points along a line; odd, so that the weights themselves are one of them."""
     plane_points: int = 21
+    """Points along a side of the plane; odd, for the same reason."""
     images: int = 256
-    """Training images, the first ones."""
+    """Number of training images, taken from the first on."""
     curvature_images: int = 64
-    """Of the greatest curvature, the first ones."""
+    """Number of these images that the maximum curvature uses."""
     seed: int = 0
+    """Seed of the random directions."""
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """Around the weights of one network."""
+    """The loss around the weights of one network."""
 
     trained: str
-    """The loss that it was trained with."""
+    """The loss that the network was trained with."""
     steps: Array
     lines: dict[str, Array]
-    """Loss (directions, steps), of the plain and of the amplified loss."""
+    """The plain and the amplified loss along lines, each (directions, steps)."""
     plane_steps: Array
     plane: Array
-    """The loss that it was trained with, (steps, steps)."""
+    """The loss that the network was trained with, (steps, steps)."""
     figures: dict[str, dict[str, Any]]
-    """Steepness by loss, ready for JSON."""
+    """Steepness of each loss, ready for JSON."""
 
 
 def counterparts(loss: str) -> tuple[str, str]:
@@ -60,12 +62,12 @@ def counterparts(loss: str) -> tuple[str, str]:
 
 
 def measure(
-    network: nn.Module, trained: str, images: Tensor, loss: LossOptions, options: Options
+    network: nn.Module, trained: str, images: Tensor, settings: LossSettings, options: Options
 ) -> Landscape:
-    """Lines, plane and curvature of both losses around the network's weights.
+    """Lines, plane and curvature of the plain and amplified loss around the network's weights.
 
-    images: float32 (N, C, H, W) in [0, 1]. The same seed gives every network the same random
-    numbers for its directions.
+    images: float32 (N, C, H, W) in [0, 1]. With the same seed, the directions of all networks are
+    made from the same random numbers.
     """
     generator = torch.Generator().manual_seed(options.seed)
     directions = [random_direction(network, generator) for _ in range(max(options.directions, 2))]
@@ -73,7 +75,7 @@ def measure(
     plane_steps = np.linspace(-options.reach, options.reach, options.plane_points)
     images = images[: options.images]
     names = counterparts(trained)
-    losses = [build_loss(name, loss) for name in names]
+    losses = [build_loss(name, settings) for name in names]
     lines = np.array(
         [losses_on_line(network, losses, images, each, steps) for each in directions]
     )  # (directions, losses, steps)
@@ -84,10 +86,10 @@ def measure(
             "curvature_step": CURVATURE_STEP,
             "top_curvature": None,
         }
-        if "l1" not in name:  # its Hessian lacks the kinks of |x|
+        if "l1" not in name:  # the Hessian of L1 lacks the kinks of |x|
             product = hessian_product(
                 network,
-                build_loss(name, replace(loss, backend="reference")),
+                build_loss(name, replace(settings, backend="reference")),
                 images[: options.curvature_images],
             )
             start = torch.Generator().manual_seed(options.seed)
@@ -104,19 +106,22 @@ def measure(
 
 
 def steepness(steps: Array, lines: Array, curvature: Array) -> dict[str, Any]:
-    """What the lines say, a value a direction; lines: (directions, steps), with 0 in the middle.
+    """Slopes and curvature, one value per direction, absolute and relative.
 
-    relative: divided by the loss at the weights. A loss times 2 is twice as steep, and no other
-    landscape to an optimiser that adapts its steps; the relative figures are blind to that.
+    lines: (directions, steps), where the middle step is 0. curvature: (directions,).
+
+    Relative figures are divided by the loss at the weights, so they ignore a constant factor.
+    Doubling a loss makes it twice as steep, but to an optimizer that adapts its steps the
+    landscape is the same.
     """
     found = slopes(steps, lines)
-    centre = float(lines[0, len(steps) // 2])
+    center = float(lines[0, len(steps) // 2])
     absolute = {
         "mean_slope": found.mean(axis=1),
         "max_slope": found.max(axis=1),
         "curvature": curvature,
     }
-    relative = {f"relative_{name}": values / centre for name, values in absolute.items()}
-    return {"loss_at_weights": centre} | {
+    relative = {f"relative_{name}": values / center for name, values in absolute.items()}
+    return {"loss_at_weights": center} | {
         name: values.tolist() for name, values in (absolute | relative).items()
     }

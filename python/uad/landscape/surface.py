@@ -1,4 +1,4 @@
-"""The loss on a line and on a plane through the weights, and how steep it is there."""
+"""The loss along a line and on a plane through the weights, and its slopes there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uad.landscape.directions import Direction, moved
 
 Array = NDArray[np.float64]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""Of (reconstruction, image)."""
+"""Called as loss(reconstruction, image)."""
 
 
 def losses_on_line(
@@ -23,7 +23,7 @@ def losses_on_line(
     direction: Direction,
     steps: Array,
 ) -> Array:
-    """The losses of images (N, C, H, W) in [0, 1] at each step, (losses, steps)."""
+    """The losses for images (N, C, H, W) in [0, 1] at each step, (losses, steps)."""
     values = [_at(network, losses, images, [direction], [step]) for step in steps]
     found: Array = np.array(values).transpose()
     return found
@@ -32,7 +32,10 @@ def losses_on_line(
 def loss_on_plane(
     network: nn.Module, loss: LossFunction, images: Tensor, plane: Sequence[Direction], steps: Array
 ) -> Array:
-    """The loss at each pair of steps along two directions, (steps, steps), the first down."""
+    """The loss at each pair of steps along two directions, (steps, steps).
+
+    The first direction runs down the rows, the second along the columns.
+    """
     return np.array(
         [
             [_at(network, [loss], images, plane, [down, right])[0] for right in steps]
@@ -54,6 +57,6 @@ def _at(
 
 
 def slopes(steps: Array, values: Array) -> Array:
-    """Absolute slopes between neighbouring steps; values: (..., steps)."""
+    """Absolute slopes between neighboring steps; values: (..., steps)."""
     found: Array = np.abs(np.diff(values) / np.diff(steps))
     return found

@@ -1,1 +1,1 @@
-"""Studies: many trainings of one network under several losses, and what they show together."""
+"""Studies: many training runs of one network with several losses, and what they show together."""

@@ -1,4 +1,4 @@
-"""One run of a study: a network trained with one loss, judged by the same scores as all others."""
+"""One run of a study: train a network with one loss, and judge it by the same scores as all."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import torch
 from torch import Tensor, nn
 
 import lamp_kernels
-from lamp_kernels import functional
 from uad import data as data_sets
 from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, textures
 from uad.distributed import Processes
 from uad.evaluation import (
     Scoring,
+    anomaly_map,
     image_figures,
     image_scores,
     pixel_figures,
     reconstruct,
     region_weights,
 )
-from uad.losses import LossOptions, tangent_share
+from uad.losses import LossSettings, tangent_share
 from uad.model import ConvAutoencoder
 from uad.study.arms import METRICS, build_arm
 from uad.study.grid import RunSpec
@@ -49,24 +49,34 @@ SCORES: dict[str, dict[str, Scoring]] = {
     textures.NAME: DEFECT_SCORES,
     folder.NAME: DEFECT_SCORES,
 }
-"""How every network is judged, whatever it was trained with. The first of each data set is the
-primary score, chosen before any run: the error that most people look at."""
+"""How every network is judged, whatever its training loss. The first score of each data set is the
+primary one, chosen before any run: the error that most people look at."""
+
+UNSMOOTHED = {
+    "mse": Scoring("mse", smooth_sigma=0),
+    "l1": Scoring("l1", smooth_sigma=0),
+    "ssim": Scoring("ssim", smooth_sigma=0),
+}
+"""The maps of the mean errors, by metric."""
 
 BATCH = 250
 CPU = torch.device("cpu")
 
 
 def run(spec: RunSpec, root: Path | None) -> dict[str, Any]:
-    """The result of this run as a line of the results file: options, figures, environment.
+    """Make a run; return its line of the results file: options, figures, environment.
 
-    root: where the files of Fashion-MNIST or of a folder are. That a training
-    diverges is a result too: then the line has "failed", the reason, in place of figures.
-    tangent_share is that of the last batch of the last epoch.
+    root: folder with the files of Fashion-MNIST or of the categories. The entry "tangent_share" is
+    for the last batch of the last epoch. A training that diverges is a result too: its line has
+    "failed" with the reason instead of figures. DataError if the images cannot be used.
     """
     start = time.perf_counter()
     data = load_data(spec.dataset, spec.normal_class, spec.size, spec.seed, root)
     if len(data.train) < spec.batch_size:
-        raise DataError(f"batch_size {spec.batch_size}: only {len(data.train)} training images")
+        raise DataError(
+            f"batch_size must be at most the number of training images, {len(data.train)}, "
+            f"got {spec.batch_size}"
+        )
     result: dict[str, Any] = asdict(spec)
     try:
         trainer = train(spec, data)
@@ -83,11 +93,11 @@ def run(spec: RunSpec, root: Path | None) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=4)  # the runs of a grid that share their images follow one another
+@lru_cache(maxsize=4)  # runs of a grid that share their images usually follow each other
 def load_data(
     dataset: str, normal_class: int | str, size: int | None, seed: int, root: Path | None
 ) -> AnomalyData:
-    """The images of a run. The seed decides the crops and defects of textures, nothing else."""
+    """The images of a run. The seed determines the crops and defects of textures, nothing else."""
     if isinstance(normal_class, str):
         place = root if dataset == folder.NAME else None
         return data_sets.load(dataset, root=place, category=[normal_class], size=size, seed=seed)
@@ -95,14 +105,14 @@ def load_data(
 
 
 def train(spec: RunSpec, data: AnomalyData) -> Trainer:
-    """Train from the first weights and in the order of images that the seed alone decides."""
+    """Train a network; the seed alone determines the initial weights and the order of images."""
     torch.manual_seed(spec.seed)
     network: Any = ConvAutoencoder(data.train.shape[1], width=spec.width, latent=spec.latent)
-    options = LossOptions(amplify_over=spec.amplify_over, eps=spec.eps)
+    settings = LossSettings(amplify_over=spec.amplify_over, eps=spec.eps)
     trainer = Trainer(
         spec.loss,
         network.to(memory_format=torch.channels_last),  # twice as fast on the CPU
-        build_arm(spec.loss, options),
+        build_arm(spec.loss, settings),
         TrainingOptions(
             epochs=spec.epochs,
             batch_size=spec.batch_size,
@@ -111,9 +121,9 @@ def train(spec: RunSpec, data: AnomalyData) -> Trainer:
             optimizer=spec.optimizer,
         ),
         Processes(0, 1, CPU),
-        partial(tangent_share, spec.metric, options=options),
+        partial(tangent_share, spec.metric, settings=settings),
     )
-    # many trainings side by side: one line an epoch of each would bury the study's progress
+    # With many runs in parallel, a line per epoch of each would bury the study's progress.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         trainer.fit(data.train, None)
     return trainer
@@ -122,9 +132,9 @@ def train(spec: RunSpec, data: AnomalyData) -> Trainer:
 def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> dict[str, Any]:
     """Figures of merit by score, and the mean errors of normal and anomalous test images.
 
-    image_auroc, image_ap, and where there are masks pixel_auroc, pixel_ap, aupro: by score.
-    error_normal, error_anomalous: by metric, mean over all pixels of the images of that sort.
-    TrainingError where a reconstruction is not finite.
+    image_auroc, image_ap, and with masks pixel_auroc, pixel_ap, aupro: by score.
+    error_normal, error_anomalous: by metric, the mean over all pixels of these images.
+    Raises TrainingError if a reconstruction is not finite.
     """
     anomalous = np.array([kind != GOOD for kind in data.kinds])
     batches = list(reconstruct(network, data.test, BATCH, CPU))
@@ -132,7 +142,7 @@ def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> 
     weights = None if masks is None else region_weights(masks)
     figures: dict[str, dict[str, float | None]] = {}
     for name, scoring in scores.items():
-        maps = _maps(batches, scoring.metric, scoring.smooth_sigma)
+        maps = _maps(batches, scoring)
         if not maps.isfinite().all():
             raise TrainingError("reconstructions are not finite: the network has diverged")
         found = image_figures(anomalous, image_scores(maps, scoring).numpy())
@@ -142,23 +152,14 @@ def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> 
             figures.setdefault(figure, {})[name] = value
     for side, chosen in (("error_normal", ~anomalous), ("error_anomalous", anomalous)):
         figures[side] = {
-            metric: _maps(batches, metric, 0.0)[torch.from_numpy(chosen)].mean().item()
+            metric: _maps(batches, UNSMOOTHED[metric])[torch.from_numpy(chosen)].mean().item()
             for metric in METRICS
         }
     return figures
 
 
-def _maps(batches: list[tuple[Tensor, Tensor]], metric: Any, smooth_sigma: float) -> Tensor:
+def _maps(batches: list[tuple[Tensor, Tensor]], scoring: Scoring) -> Tensor:
     """Anomaly maps (M, H, W) of pairs of originals and reconstructions."""
     return torch.cat(
-        [
-            functional.anomaly_map(
-                reconstruction,
-                original,
-                metric=metric,
-                channel_reduction="mean",
-                smooth_sigma=smooth_sigma,
-            )
-            for original, reconstruction in batches
-        ]
+        [anomaly_map(reconstruction, original, scoring) for original, reconstruction in batches]
     )

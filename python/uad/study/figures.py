@@ -12,21 +12,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from uad.data import fashion_mnist
-from uad.figures import APPEARANCE, colour
+from uad.figures import APPEARANCE, arm_color
 from uad.study.questions import Comparison, Setting, primary
 from uad.study.statistics import Difference
 
 ZERO: dict[str, Any] = {"color": "#888888", "linewidth": 1.0, "zorder": 0}
 WIDE, LINEAR = 0.05, 0.01
-"""Differences that need a logarithmic axis for the small ones to be seen, and its linear part."""
+"""Differences above WIDE require a logarithmic axis to show small ones, linear up to LINEAR."""
 
-OPEN_COLOUR = "#777777"
+OPEN_COLOR = "#777777"
 
 
 def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
-    """Amplified less plain, a dot a pair, a row a class, a panel a comparison; all of one setting.
+    """Amplified minus plain: one dot per pair, one row per class, one panel per comparison.
 
-    Below them the mean over the classes with its interval.
+    The last row is the mean over the classes with its interval. comparisons: of one setting.
     """
     setting = comparisons[0].setting
     found = [_difference(comparison) for comparison in comparisons]
@@ -36,7 +36,7 @@ def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
         figure.set_layout_engine("constrained")
         panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
         for axes, comparison, each in zip(panels, comparisons, found, strict=True):
-            shade = colour(comparison.after.loss)
+            shade = arm_color(comparison.after.loss)
             axes.axvline(0, **ZERO)
             for pair in each.pairs:
                 axes.plot(
@@ -50,21 +50,21 @@ def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
             axes.set_xlim(-reach, reach)
             axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
         panels[0].set_yticks(
-            range(len(classes) + 1), [*map(class_name, classes), "mean, 95 % interval"]
+            range(len(classes) + 1), [*map(class_name, classes), "mean, 95% interval"]
         )
         panels[0].set_ylim(len(classes) + 0.5, -0.6)
         figure.supxlabel(
-            "difference in image AUROC, right of 0 amplified is better; scales differ",
+            "difference in image AUROC (amplified is better to the right of 0; scales differ)",
             fontsize=10,
         )
         hollow = any(pair.stuck for each in found for pair in each.pairs)
-        note = "; hollow: one of the two learnt nothing" if hollow else ""
+        note = "; hollow: at least one run of the pair is stuck" if hollow else ""
         figure.suptitle(f"{setting}{note}", fontsize=10)
     return figure
 
 
 def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
-    """Every comparison's mean difference with its interval, a row each, by setting."""
+    """The mean difference of every comparison with its interval, one row each, by setting."""
     rows = sum(len(group) + 1 for group in groups.values())
     with rc_context(APPEARANCE | {"axes.grid.axis": "x"}):
         figure = Figure(figsize=(9.0, 0.25 * rows + 1.0), layout="constrained", dpi=110)
@@ -80,20 +80,20 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
             for comparison in group:
                 each = _difference(comparison)
                 clear = each.verdict != "open"
-                shade = colour(f"amplified-{comparison.metric}") if clear else OPEN_COLOUR
+                shade = arm_color(f"amplified-{comparison.metric}") if clear else OPEN_COLOR
                 _interval(axes, each, place, shade)
                 same = ": identical runs" if comparison.identical else ""
                 labels.append((place, f"{comparison.after} minus {comparison.before}{same}"))
                 place += 1
         axes.set_yticks([y for y, _ in labels], [text for _, text in labels], fontsize=8.5)
         axes.set_ylim(place - 0.4, -0.7)
-        label = "difference in image AUROC, 95 % interval; grey: contains 0"
+        label = "difference in image AUROC, 95% interval (gray: contains 0)"
         limits = axes.get_xlim()
         if max(map(abs, limits)) > WIDE:
             axes.set_xscale("symlog", linthresh=LINEAR, linscale=2)
             axes.set_xticks([-0.1, -0.01, 0, 0.01, 0.1], ["-0.1", "-0.01", "0", "0.01", "0.1"])
             axes.set_xlim(1.3 * min(limits[0], -LINEAR), 1.3 * max(limits[1], LINEAR))
-            label += f"\nlogarithmic beyond {LINEAR:g}"
+            label += f"\nlogarithmic beyond ±{LINEAR:g}"
         axes.set_xlabel(label)
     return figure
 
@@ -101,7 +101,7 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
 def _difference(comparison: Comparison) -> Difference:
     found = comparison.difference(primary(comparison.setting.dataset))
     if found is None:
-        raise ValueError(f"{comparison.after} and {comparison.before} share no pair")
+        raise ValueError(f"{comparison.after} and {comparison.before} have no pair of runs")
     return found
 
 
@@ -112,7 +112,7 @@ def _interval(axes: Axes, found: Difference, y: float, shade: str) -> None:
 
 
 def class_name(normal_class: int | str) -> str:
-    """As a person would call it."""
+    """The name that a person would use."""
     if isinstance(normal_class, str):
         return normal_class
     return fashion_mnist.CLASSES[normal_class]

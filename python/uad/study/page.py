@@ -1,16 +1,15 @@
-"""What a study publishes: figures, a block of conclusions.md, a self-contained page."""
+"""What a study publishes: figures, a block of conclusions.md, and a self-contained web page."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from uad.checkpoint import atomic_write
 from uad.figures import encode
-from uad.html import document, picture
+from uad.html import document
 from uad.landscape import table as landscape
 from uad.study import figures
 from uad.study.questions import (
@@ -22,9 +21,9 @@ from uad.study.questions import (
     primary,
 )
 from uad.study.results import ResultsError, read_results
+from uad.study.section import Picture, Section
 from uad.study.statistics import Difference, Result
 from uad.study.tables import (
-    Table,
     contrast_table,
     difference_table,
     error_table,
@@ -33,45 +32,52 @@ from uad.study.tables import (
     signed,
     stuck_table,
 )
+from uad.table import Table
 
 PAGE = "conclusions.md"
-LANDSCAPES = "Loss landscapes"
 CAN_COPY = (
-    "Does amplification change more where the network can copy? Differences of differences, "
+    "Does amplification change more where the network can copy? Differences between differences in "
     "image AUROC under the primary score:"
 )
+IN_WORDS = "Differences in image AUROC under the primary score, in words:"
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 
 METHOD = """\
-Runs make a pair if only the loss differs: same images, same first weights, same batches in the
-same order, same number of steps. Every network is judged by the same scores, whatever it was
-trained with. A difference is the mean over the classes of the mean over the seeds. Its 95 %
-interval is a bootstrap (percentile, widened as Student's t for few values): of whole classes, each
-with all its seeds, where there are five or more; of the seeds within each class where there are
-fewer, as with the three textures, and then it speaks of these few alone. There is none of fewer
-than seven classes, or five seeds. Of twenty comparisons without any effect, one is expected to miss
-0: among this many, a single interval close to 0 is no proof. The control, "scaled", is the plain
-loss times the mean slope of the amplified one, a mean in which elements count alike, while wrong
-ones contribute most to the gradient, so the control is not the whole of a larger learning rate.
+Two runs form a pair if only the loss differs: same images, same initial weights, same batches in
+the same order, same number of steps. Every network is judged by the same scores, whatever its
+training loss. A difference is averaged over the seeds of each class, and then over the classes. Its
+95% interval is a percentile bootstrap, widened like Student's t for few values. With five or more
+classes, it resamples whole classes, each with all its seeds. With fewer, as with the three
+textures, it resamples the seeds within each class, and then it applies to these classes only. Fewer
+than seven classes, or fewer than five seeds per class, give no interval. Of twenty comparisons
+without any effect, one interval is expected to miss 0, so among this many comparisons a single
+interval close to 0 proves nothing. The control, "scaled", is the plain loss times the mean slope of
+the amplified one. All elements count the same in that mean, while those with large errors
+contribute most to the gradient, so the control has only part of the effect of a larger learning
+rate.
 """
 
 
 def publish(path: Path) -> list[Path]:
-    """Write everything beside the results file at `path`; the files written."""
+    """Write everything next to the results file at `path`; return the files written.
+
+    Raises ResultsError if the results allow no comparison or conclusions.md lacks the marks.
+    """
     results = read_results(path)
     groups = comparisons(results)
     if not groups:
-        raise ResultsError(f"{path}: no two runs that differ in the loss alone")
-    folder = path.parent
-    pictures = {f"{path.stem}-differences.png": encode(figures.forest(groups), "png")}
-    for setting, group in groups.items():
-        main = [each for each in group if each.main]
-        if main:
-            name = f"{path.stem}-{setting.slug}.png"
-            pictures[name] = encode(figures.paired_dots(main), "png")
-    files = dict(pictures)
-    files[f"{path.stem}.html"] = page(results, groups, pictures, path).encode()
-    files[PAGE] = fill(folder / PAGE, markdown(results, groups, path)).encode()
+        raise ResultsError(f"{path}: contains no two runs that differ only in the loss")
+    folder, stem = path.parent, path.stem
+    overview = differences_picture(groups, stem)
+    found = [setting_section(setting, group, stem) for setting, group in groups.items()]
+    pictures = [overview, *(section.picture for section in found if section.picture)]
+    found += [contrast_section(*each) for each in by_setting(contrasts(groups)).items()]
+    found += landscape_section(folder)
+    summary = made_of(results)
+    files = {picture.name: picture.content for picture in pictures}
+    files[f"{stem}.html"] = page(summary, overview, found).encode()
+    block = markdown(path.name, summary, overview, found)
+    files[PAGE] = fill(folder / PAGE, block).encode()
     for name, content in files.items():
         with atomic_write(folder / name) as file:
             file.write(content)
@@ -79,17 +85,17 @@ def publish(path: Path) -> list[Path]:
 
 
 def fill(path: Path, block: str) -> str:
-    """The text of the page with the block in place of the one between its marks."""
+    """The text of the file at `path` with `block` between its marks; ResultsError without marks."""
     text = path.read_text(encoding="utf-8") if path.exists() else f"# Study\n\n{BEGIN}\n{END}\n"
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ResultsError(f"{path}: the marks {BEGIN} and {END} are missing")
+        raise ResultsError(f"{path}: lacks the marks {BEGIN} and {END}, between which to write")
     return f"{head}{BEGIN}\n{block}{END}{tail}"
 
 
 def sentence(comparison: Comparison, found: Difference) -> str:
-    """A comparison in plain words, never without its interval."""
+    """A comparison in words, always with its interval."""
     count, of = found.classes_higher
     names = f"{comparison.after} against {comparison.before}"
     if comparison.identical:
@@ -106,7 +112,7 @@ def sentence(comparison: Comparison, found: Difference) -> str:
 
 
 def sentences(group: Sequence[Comparison]) -> list[str]:
-    """All comparisons of a setting in words."""
+    """All comparisons in a setting in words."""
     said = []
     for comparison in group:
         measure = primary(comparison.setting.dataset)
@@ -114,20 +120,20 @@ def sentences(group: Sequence[Comparison]) -> list[str]:
         if found:
             said.append(sentence(comparison, found))
         if rest:
-            said[-1] += f" Without stuck runs {signed(rest.mean)} ({interval(rest)})."
+            said[-1] += f" Without stuck runs: {signed(rest.mean)} ({interval(rest)})."
     return said
 
 
 def contrast_sentence(contrast: Contrast) -> str:
-    """How much more amplification changes in the wide code, in words."""
+    """How much more amplification changes with the wide code, in words."""
     measure = primary(contrast.wide.setting.dataset)
     found, rest = contrast.difference(measure), contrast.without_stuck(measure)
     if found is None:
-        raise ValueError(f"{contrast}: no pairs")
+        raise ValueError(f"{contrast}: has no pairs")
     verdicts = {"higher": "does more", "lower": "does less", "open": "no difference shown"}
     verdict = "too few pairs" if math.isnan(found.low) else verdicts[found.verdict]
     said = f"{contrast}: {verdict}, {_with_interval(found)}."
-    return said + (f" Without stuck runs {_with_interval(rest)}." if rest else "")
+    return said + (f" Without stuck runs: {_with_interval(rest)}." if rest else "")
 
 
 def _with_interval(found: Difference) -> str:
@@ -135,16 +141,16 @@ def _with_interval(found: Difference) -> str:
 
 
 def by_setting(contrasts: Sequence[Contrast]) -> dict[str, list[Contrast]]:
-    """The contrasts by the heading that they stand under."""
+    """The contrasts, grouped under their headings."""
     found: dict[str, list[Contrast]] = {}
     for each in contrasts:
         narrow, wide = each.narrow.setting, each.wide.setting
-        found.setdefault(f"{wide}, against a code of {narrow.latent}", []).append(each)
+        found.setdefault(f"{wide}, against a {narrow.code}", []).append(each)
     return found
 
 
 def tables(group: Sequence[Comparison]) -> list[Table]:
-    """All tables of a setting."""
+    """All tables for a setting."""
     main = [each for each in group if each.main]
     stuck = stuck_table(group)
     return [
@@ -154,95 +160,88 @@ def tables(group: Sequence[Comparison]) -> list[Table]:
     ]
 
 
-def landscape_tables(folder: Path) -> list[Table]:
-    """The tables of what landscape.py has left in the folder; none where it has not been there."""
-    path = folder / landscape.LINES
-    if not path.exists() or not (folder / landscape.PICTURE).exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    made = [
-        Table(landscape.RATIO_NOTE, landscape.RATIO_HEADS, landscape.ratio_rows(lines)),
-        Table(landscape.STEEPNESS_NOTE, landscape.STEEPNESS_HEADS, landscape.steepness_rows(lines)),
-    ]
-    return [each for each in made if each.rows]
-
-
 def made_of(results: Sequence[Result]) -> str:
-    """What the results are, in a sentence or two."""
+    """A summary of the results in two sentences."""
     failed = [result for result in results if "failed" in result]
     minutes = sum(result["seconds"] for result in results) / 60
     versions = sorted({result["torch"] for result in results})
-    return f"{len(results)} runs, {minutes:.0f} minutes in all, PyTorch {', '.join(versions)}. " + (
-        f"{len(failed)} of them diverged and are left out: "
+    return (
+        f"{len(results)} runs, {minutes:.0f} minutes in total, PyTorch {', '.join(versions)}. "
+    ) + (
+        f"{len(failed)} of them diverged and {'is' if len(failed) == 1 else 'are'} left out: "
         + ", ".join(f"{r['dataset']} {r['normal_class']} {r['loss']}" for r in failed)
+        + "."
         if failed
         else "None diverged."
     )
 
 
-def markdown(
-    results: Sequence[Result], groups: Mapping[Setting, list[Comparison]], path: Path
-) -> str:
-    """The block of conclusions.md."""
-    parts = [
-        f"*From here on written by `study.py publish` from `{path.name}`.* {made_of(results)}\n",
-        METHOD,
-        f"![Mean differences with their intervals]({path.stem}-differences.png)\n",
-    ]
-    for setting, group in groups.items():
-        parts.append(f"## {setting}\n")
-        parts.append(f"{describe(setting)} In words, image AUROC under the primary score:\n")
-        parts.append("".join(f"- {text}\n" for text in sentences(group)))
-        if any(each.main for each in group):
-            parts.append(f"![Differences by class]({path.stem}-{setting.slug}.png)\n")
-        parts += [each.markdown() for each in tables(group)]
-    for heading, contrast in by_setting(contrasts(groups)).items():
-        parts.append(f"## {heading}\n\n{CAN_COPY}\n")
-        parts.append("".join(f"- {contrast_sentence(each)}\n" for each in contrast))
-        parts.append(contrast_table(contrast).markdown())
-    landscapes = landscape_tables(path.parent)
-    if landscapes:
-        parts.append(f"## {LANDSCAPES}\n\n![Loss landscapes]({landscape.PICTURE})\n")
-        parts += [each.markdown() for each in landscapes]
-    return "\n".join(parts)
-
-
 def describe(setting: Setting) -> str:
-    """How the runs of a setting were made."""
+    """How the runs in a setting were made."""
     return (
         f"Network of width {setting.width} with {setting.latent} channels in its code, "
-        f"{setting.epochs} epochs in batches of {setting.batch_size}."
+        f"{setting.epochs} epochs, batch size {setting.batch_size}."
     )
 
 
-def page(
-    results: Sequence[Result],
-    groups: Mapping[Setting, list[Comparison]],
-    pictures: Mapping[str, bytes],
-    path: Path,
-) -> str:
-    """The self-contained page."""
-    folder, stem = path.parent, path.stem
-    lead = f'<p class="lead">{escape(made_of(results))}</p>\n<p>{escape(METHOD)}</p>\n'
-    caption = "Every comparison: mean difference in image AUROC with its 95&nbsp;% interval."
-    lead += picture(pictures[f"{stem}-differences.png"], "png", "Mean differences", caption)
-    sections = {}
-    for setting, group in groups.items():
-        said = "".join(f"<li>{escape(text)}</li>" for text in sentences(group))
-        content = f"<p>{escape(describe(setting))}</p>\n<ul>{said}</ul>\n"
-        name = f"{stem}-{setting.slug}.png"
-        if name in pictures:
-            dots = "A dot a pair of runs; below, the mean over the classes with its interval."
-            content += picture(pictures[name], "png", f"Paired differences, {setting}", dots)
-        sections[escape(str(setting))] = content + "".join(each.html() for each in tables(group))
-    for heading, contrast in by_setting(contrasts(groups)).items():
-        said = "".join(f"<li>{escape(contrast_sentence(each))}</li>" for each in contrast)
-        content = f"<p>{escape(CAN_COPY)}</p>\n<ul>{said}</ul>\n"
-        sections[escape(heading)] = content + contrast_table(contrast).html()
-    landscapes = landscape_tables(folder)
-    if landscapes:
-        png = (folder / landscape.PICTURE).read_bytes()
-        caption = "The training loss around the trained weights."
-        sections[LANDSCAPES] = picture(png, "png", "Loss landscapes", caption, "large")
-        sections[LANDSCAPES] += "".join(each.html() for each in landscapes)
-    return document("What amplification changes", lead, sections)
+def differences_picture(groups: dict[Setting, list[Comparison]], stem: str) -> Picture:
+    """All comparisons at a glance."""
+    return Picture(
+        f"{stem}-differences.png",
+        encode(figures.forest(groups), "png"),
+        "Mean differences with their intervals",
+        "The mean difference in image AUROC of every comparison, with its 95% interval.",
+    )
+
+
+def setting_section(setting: Setting, group: Sequence[Comparison], stem: str) -> Section:
+    """All comparisons in a setting."""
+    main = [each for each in group if each.main]
+    dots = None
+    if main:
+        dots = Picture(
+            f"{stem}-{setting.slug}.png",
+            encode(figures.paired_dots(main), "png"),
+            f"Differences by class: {setting}",
+            "Each dot is a pair of runs. Below, the mean over the classes with its interval.",
+        )
+    introduction = f"{describe(setting)} {IN_WORDS}"
+    return Section(str(setting), introduction, sentences(group), dots, tables(group))
+
+
+def contrast_section(heading: str, contrasts: Sequence[Contrast]) -> Section:
+    """What a wide code changes, for contrasts under the same heading."""
+    said = [contrast_sentence(each) for each in contrasts]
+    return Section(heading, CAN_COPY, said, None, [contrast_table(contrasts)])
+
+
+def landscape_section(folder: Path) -> list[Section]:
+    """What landscape.py wrote into the folder; empty if it wrote nothing."""
+    found = landscape.read_tables(folder)
+    if not found:
+        return []
+    png = Picture(
+        landscape.PICTURE,
+        (folder / landscape.PICTURE).read_bytes(),
+        "Loss landscapes",
+        "The training loss around the trained weights.",
+        "large",
+    )
+    return [Section("Loss landscapes", "", [], png, found)]
+
+
+def markdown(name: str, summary: str, overview: Picture, sections: Sequence[Section]) -> str:
+    """The block of conclusions.md. name: file name of the results."""
+    origin = f"*The rest of this page is generated by `study.py publish` from `{name}`.*"
+    found = (section.markdown() for section in sections)
+    return "\n".join([f"{origin} {summary}\n", METHOD, overview.markdown(), *found])
+
+
+def page(summary: str, overview: Picture, sections: Sequence[Section]) -> str:
+    """The self-contained web page."""
+    lead = f'<p class="lead">{escape(summary)}</p>\n<p>{escape(METHOD)}</p>\n{overview.html()}'
+    return document(
+        "What amplification changes",
+        lead,
+        {escape(section.heading): section.html() for section in sections},
+    )

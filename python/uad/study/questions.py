@@ -1,4 +1,4 @@
-"""What a results file is asked: which runs are compared with which, and by which figure."""
+"""The questions to a results file: which runs are compared, and by which figure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from uad.data import fashion_mnist
+from uad.losses import DEFAULTS
 from uad.study.arms import METRICS
 from uad.study.experiment import SCORES
 from uad.study.grid import RunSpec
@@ -22,12 +23,11 @@ FIGURES = {
     "aupro": "AUPRO",
 }
 NAMES = {"mse": "MSE", "l1": "L1", "ssim": "SSIM"}
-DEFAULT_LEVEL, DEFAULT_EPS = "element", 1e-2
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the runs of a comparison have in common."""
+    """The options that all runs of a comparison share."""
 
     dataset: str
     optimizer: str
@@ -37,8 +37,8 @@ class Setting:
     epochs: int
     batch_size: int
     size: int | None
-    told_by: tuple[str, ...] = field(default=(), compare=False)
-    """Of OFTEN_ALIKE, what settings of the same images and optimiser differ in."""
+    named_fields: tuple[str, ...] = field(default=(), compare=False)
+    """The keys of FIELD_TITLES in which settings with the same data and optimizer differ."""
 
     @staticmethod
     def of(spec: RunSpec) -> Setting:
@@ -49,13 +49,18 @@ class Setting:
     def __str__(self) -> str:
         data = "Fashion-MNIST" if self.dataset == fashion_mnist.NAME else self.dataset.capitalize()
         optimizer = {"adam": "Adam", "sgd": "SGD"}[self.optimizer]
-        also = [f"{OFTEN_ALIKE[name]} {self._value(name)}" for name in self.told_by]
-        return ", ".join((data, f"code of {self.latent} channels", optimizer, *also))
+        also = [f"{FIELD_TITLES[name]} {self._value(name)}" for name in self.named_fields]
+        return ", ".join((data, self.code, optimizer, *also))
+
+    @property
+    def code(self) -> str:
+        """The size of the network's code in words."""
+        return f"{self.latent}-channel code"
 
     @property
     def slug(self) -> str:
-        """As a part of a file's name."""
-        also = [f"{name.replace('_', '-')}-{self._value(name)}" for name in self.told_by]
+        """The setting as part of a file name."""
+        also = [f"{name.replace('_', '-')}-{self._value(name)}" for name in self.named_fields]
         return "-".join((self.dataset, self.optimizer, str(self.latent), *also))
 
     def _value(self, name: str) -> str:
@@ -63,15 +68,15 @@ class Setting:
         return "default" if value is None else str(value)
 
 
-OFTEN_ALIKE = {
-    "learning_rate": "rate", "width": "width", "epochs": "epochs", "batch_size": "batches of",
-    "size": "side",
+FIELD_TITLES = {
+    "learning_rate": "learning rate", "width": "width", "epochs": "epochs",
+    "batch_size": "batch size", "size": "image size",
 }  # fmt: skip
-"""Fields of a setting that its name leaves out where they tell it from no other."""
+"""Fields that the name of a setting contains only if another setting has a different value."""
 
 
-def told_apart(settings: Collection[Setting]) -> list[Setting]:
-    """The settings, each with a name that no other one has."""
+def with_distinct_names(settings: Collection[Setting]) -> list[Setting]:
+    """The settings, each with a name of its own."""
 
     def differing(setting: Setting) -> tuple[str, ...]:
         alike = [
@@ -80,23 +85,23 @@ def told_apart(settings: Collection[Setting]) -> list[Setting]:
             if (other.dataset, other.optimizer) == (setting.dataset, setting.optimizer)
         ]
         return tuple(
-            name for name in OFTEN_ALIKE if len({getattr(each, name) for each in alike}) > 1
+            name for name in FIELD_TITLES if len({getattr(each, name) for each in alike}) > 1
         )
 
-    return [replace(setting, told_by=differing(setting)) for setting in settings]
+    return [replace(setting, named_fields=differing(setting)) for setting in settings]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs with one loss; for the amplified ones with one level and one eps."""
+    """Runs with the same loss and, if it is amplified or scaled, the same amplify_over and eps."""
 
     loss: str
-    amplify_over: str = DEFAULT_LEVEL
-    eps: float = DEFAULT_EPS
+    amplify_over: str = DEFAULTS.amplify_over
+    eps: float = DEFAULTS.eps
 
     @staticmethod
     def of(spec: RunSpec) -> Arm:
-        """The arm of a run."""
+        """The arm to which a run belongs."""
         if spec.arm == "plain":
             return Arm(spec.loss)
         return Arm(spec.loss, spec.amplify_over, spec.eps)
@@ -104,9 +109,12 @@ class Arm:
     def __str__(self) -> str:
         *prefix, metric = self.loss.split("-")
         text = " ".join((*prefix, NAMES[metric]))
-        if self.amplify_over != DEFAULT_LEVEL:
-            text += f", over the {self.amplify_over}"
-        return text + (f", eps {self.eps:g}" if self.eps != DEFAULT_EPS else "")
+        options = []
+        if self.amplify_over != DEFAULTS.amplify_over:
+            options.append(f"per {self.amplify_over}")
+        if self.eps != DEFAULTS.eps:
+            options.append(f"eps {self.eps:g}")
+        return f"{text} ({', '.join(options)})" if options else text
 
 
 @dataclass(frozen=True)
@@ -121,34 +129,34 @@ class Comparison:
 
     @property
     def metric(self) -> str:
-        """The error that both losses are made of."""
+        """The metric of both losses."""
         return self.before.loss.split("-")[-1]
 
     @property
     def main(self) -> bool:
-        """Whether this is what the study was made for: amplified against plain, as by default."""
+        """Whether this is the study's main question: amplified against plain, with defaults."""
         return self.after == Arm(f"amplified-{self.metric}") and self.before == Arm(self.metric)
 
     def difference(self, measure: Measure) -> Difference | None:
-        """By this figure; None without any pair."""
+        """The mean difference in this figure; None without any pair."""
         pairs = make_pairs(self.runs_before, self.runs_after, measure)
         return compare(pairs) if pairs else None
 
     def without_stuck(self, measure: Measure) -> Difference | None:
-        """The same of pairs that both learnt something; None if those are all pairs, or none."""
-        return of_learning(make_pairs(self.runs_before, self.runs_after, measure))
+        """The same for pairs of runs that are not stuck; None if those are all pairs, or none."""
+        return without_stuck_pairs(make_pairs(self.runs_before, self.runs_after, measure))
 
     @property
     def identical(self) -> str | None:
-        """What is to be said where all pairs are the same runs to the last digit."""
+        """A remark if the runs of every pair are identical to the last digit, otherwise None."""
         if not all(pair.difference == 0.0 for each in self._all_figures() for pair in each):
             return None
         if replace(self.before, eps=self.after.eps) == self.after:
-            return "identical runs: nothing reached the tangent"
+            return "identical runs, since no element reached the tangent"
         return "identical runs"
 
     def _all_figures(self) -> Iterator[list[Pair]]:
-        """The pairs of every figure of merit and every error."""
+        """The pairs for every figure of merit and every error."""
         scores = SCORES[self.setting.dataset]
         measures = [by_score(figure, score) for figure in FIGURES for score in scores]
         measures += [
@@ -162,41 +170,41 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The same comparison with a wide code and with a narrow one.
+    """The same comparison with a wide code and with a narrow code.
 
-    Contained generalisation, which amplification is meant to prevent, is for networks that could
-    copy what they have never seen.
+    Amplification is meant to contain the network's generalization, which matters for networks that
+    could copy images unlike any they have seen.
     """
 
     narrow: Comparison
     wide: Comparison
 
     def __str__(self) -> str:
-        sizes = f"{self.wide.setting.latent} less {self.narrow.setting.latent}"
+        sizes = f"{self.wide.setting.latent} minus {self.narrow.setting.latent}"
         return f"{self.wide.after} against {self.wide.before}, {sizes} channels"
 
     def difference(self, measure: Measure) -> Difference | None:
-        """The wide code's difference less the narrow one's, paired by class and seed."""
+        """The wide code's difference minus the narrow code's, paired by class and seed."""
         pairs = self._pairs(measure)
         return compare(pairs) if pairs else None
 
     def without_stuck(self, measure: Measure) -> Difference | None:
-        """The same where all four runs learnt something; None if all did, or none."""
-        return of_learning(self._pairs(measure))
+        """The same where none of the four runs is stuck; None if those are all pairs, or none."""
+        return without_stuck_pairs(self._pairs(measure))
 
     def _pairs(self, measure: Measure) -> list[Pair]:
         narrow, wide = (_gains(each, measure) for each in (self.narrow, self.wide))
         return make_pairs(narrow, wide, lambda result: result["gain"])
 
 
-def of_learning(pairs: Sequence[Pair]) -> Difference | None:
-    """Of pairs that are not stuck; None if those are all pairs, or none."""
+def without_stuck_pairs(pairs: Sequence[Pair]) -> Difference | None:
+    """The difference over pairs without a stuck run; None if those are all pairs, or none."""
     learning = [pair for pair in pairs if not pair.stuck]
     return compare(learning) if 0 < len(learning) < len(pairs) else None
 
 
 def _gains(comparison: Comparison, measure: Measure) -> list[Result]:
-    """A result a pair, with the difference as its "gain", and of no capacity."""
+    """One result per pair, with the difference as its "gain" and no size of the code."""
     return [
         result | {"latent": None, "gain": pair.difference, "stuck": pair.stuck}
         for result in comparison.runs_after
@@ -205,7 +213,7 @@ def _gains(comparison: Comparison, measure: Measure) -> list[Result]:
 
 
 def contrasts(groups: Mapping[Setting, Sequence[Comparison]]) -> list[Contrast]:
-    """Amplified against plain in all settings that differ in the code's channels alone."""
+    """Amplified against plain in all settings that differ only in the channels of the code."""
     main = [each for group in groups.values() for each in group if each.main]
     found = [
         Contrast(narrow, wide)
@@ -219,14 +227,14 @@ def contrasts(groups: Mapping[Setting, Sequence[Comparison]]) -> list[Contrast]:
 
 
 def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:
-    """All comparisons that the results allow, amplified against plain first in each setting."""
+    """All comparisons that the results allow, with the main ones first in each setting."""
     groups: dict[Setting, dict[Arm, list[Result]]] = {}
     for result in mark_stuck(results):
         if "failed" not in result:
             spec = spec_of(result)
             groups.setdefault(Setting.of(spec), {}).setdefault(Arm.of(spec), []).append(result)
     found = {}
-    for setting, arms in zip(told_apart(groups), groups.values(), strict=True):
+    for setting, arms in zip(with_distinct_names(groups), groups.values(), strict=True):
         made = [
             Comparison(setting, before, after, arms[before], arms[after])
             for before, after in _questions(arms)
@@ -236,7 +244,7 @@ def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:
 
 
 def _questions(arms: dict[Arm, list[Result]]) -> Iterator[tuple[Arm, Arm]]:
-    """Pairs of arms (before, after) worth a comparison."""
+    """The pairs of arms (before, after) to compare."""
     for metric in METRICS:
         plain, amplified = Arm(metric), Arm(f"amplified-{metric}")
         if plain in arms and amplified in arms:
@@ -253,22 +261,25 @@ def _questions(arms: dict[Arm, list[Result]]) -> Iterator[tuple[Arm, Arm]]:
 
 
 def by_score(figure: str, score: str) -> Measure:
-    """A figure of merit under one of the scores."""
+    """The measure of a figure of merit under one of the scores."""
     return lambda result: result.get(figure, {}).get(score)
 
 
 def primary(dataset: str) -> Measure:
-    """The figure that decides: image AUROC under the primary score."""
+    """The measure that counts most: image AUROC under the primary score."""
     return by_score("image_auroc", next(iter(SCORES[dataset])))
 
 
 def log_error(side: str, metric: str) -> Measure:
-    """Logarithm of a mean error: differences are relative changes. side: normal or anomalous."""
+    """Logarithm of a mean error, so that differences are relative changes.
+
+    side: "normal" or "anomalous".
+    """
     return lambda result: math.log(result[f"error_{side}"][metric])
 
 
 def log_contrast(metric: str) -> Measure:
-    """Logarithm of how many times as large the error of anomalous images is."""
+    """Logarithm of the ratio of the errors, anomalous over normal images."""
     return lambda result: math.log(
         result["error_anomalous"][metric] / result["error_normal"][metric]
     )

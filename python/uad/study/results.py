@@ -1,4 +1,4 @@
-"""The results file of a study: one JSON object a line, appended run by run, whole after a kill."""
+"""The results file of a study: one JSON object per line and run; it survives a killed study."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from uad.study.grid import RunSpec
 
 
 class ResultsError(Exception):
-    """A results file that cannot be used. The message names file and line."""
+    """An unusable results file. The message names the file and the line."""
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; [] where there is no file. What a kill left of a last line is ignored."""
+    """All complete lines; [] if there is no file. An incomplete last line is ignored."""
     try:
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:
@@ -29,18 +29,20 @@ def read_results(path: Path) -> list[dict[str, Any]]:
             result = json.loads(line)
             spec_of(result)
         except (ValueError, TypeError, KeyError) as error:
-            raise ResultsError(f"{path}, line {number}: not a result of a run: {error}") from error
+            raise ResultsError(
+                f"{path}, line {number}: not the result of a run: {error}"
+            ) from error
         results.append(result)
     return results
 
 
 def spec_of(result: dict[str, Any]) -> RunSpec:
-    """The run that a line is the result of."""
+    """The run that produced a line of the results."""
     return RunSpec(**{field.name: result[field.name] for field in fields(RunSpec)})
 
 
 class ResultsFile:
-    """The file open for adding results, for one study at a time."""
+    """The results file, open for one study to append to; it is locked against other studies."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,17 +54,17 @@ class ResultsFile:
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.results = read_results(path)
-            # what a kill left of a last line would spoil the next one
+            # An incomplete last line, left by a killed study, would corrupt the next one.
             self.file.truncate(path.read_bytes().rfind(b"\n") + 1)
         except BlockingIOError as error:
             self.file.close()
-            raise ResultsError(f"{path}: another study is writing it") from error
+            raise ResultsError(f"{path}: another study is writing to it") from error
         except ResultsError:
             self.file.close()
             raise
 
     def append(self, result: dict[str, Any]) -> None:
-        """Add a line and wait until it is on the disk."""
+        """Append a line and wait until it is on disk."""
         self.results.append(result)
         self.file.write(json.dumps(result, allow_nan=False).encode() + b"\n")
         self.file.flush()
@@ -77,4 +79,4 @@ class ResultsFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.file.close()  # and with it the lock
+        self.file.close()  # also releases the lock

@@ -1,4 +1,4 @@
-"""The runs of a grid, several processes side by side, each finished run kept at once."""
+"""Make the runs of a grid in parallel processes, saving each run as soon as it finishes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from uad.study.grid import RunSpec
 from uad.study.results import ResultsFile, spec_of
 
 LOG_SECONDS = 30.0
-"""Between two lines of progress where there is no terminal."""
+"""Time between two lines of progress when stderr is not a terminal."""
 
 
 def run_study(specs: Sequence[RunSpec], path: Path, *, processes: int, root: Path | None) -> int:
-    """Make the runs that the results file at `path` does not have; how many there were to make.
+    """Make the runs that the results file at `path` does not contain; return their number.
 
-    Each process computes with one thread: runs of small networks side by side are faster than one
-    run on many threads, and their results do not depend on how many there are.
+    Each process uses one thread: several runs of small networks in parallel are faster than one run
+    on many threads, and their results do not depend on the number of processes.
     """
     with ResultsFile(path) as results:
         done = {spec_of(result).key for result in results.results}
@@ -37,7 +37,7 @@ def run_study(specs: Sequence[RunSpec], path: Path, *, processes: int, root: Pat
             unit="run",
             desc=path.stem,
             mininterval=0.1 if sys.stderr.isatty() else LOG_SECONDS,
-            smoothing=0.05,  # runs of different blocks differ in length
+            smoothing=0.05,  # runs of different blocks take different times
         ) as progress:
             for result in _run_all(missing, processes, root):
                 results.append(result)
@@ -48,30 +48,30 @@ def run_study(specs: Sequence[RunSpec], path: Path, *, processes: int, root: Pat
 def _run_all(
     specs: Sequence[RunSpec], processes: int, root: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """Results as they come."""
+    """Results in the order in which the runs finish."""
     if processes == 1:
         torch.set_num_threads(1)
         yield from (run(spec, root) for spec in specs)
         return
-    # spawned: a forked child of a process with PyTorch's threads may hang
+    # Spawned, because a forked child of a process with PyTorch's threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, begin) as pool:
         futures = [pool.submit(run, spec, root) for spec in specs]
         try:
             yield from (future.result() for future in as_completed(futures))
         finally:
-            pool.shutdown(cancel_futures=True)  # an error ends the study after runs under way
+            pool.shutdown(cancel_futures=True)  # after an error, only runs under way are finished
 
 
 def begin() -> None:
-    """What each process does first."""
+    """Initialize a worker process."""
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A killed parent tells nobody: its processes would finish their run and wait for ever."""
+    """Exit when the parent dies; otherwise workers would finish their run and then wait forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # from a thread, sys.exit would end the thread alone
+        os._exit(1)  # in a thread, sys.exit would end only the thread

@@ -1,8 +1,8 @@
-"""Trainings that have learnt nothing, such as networks that paint every image black.
+"""Stuck runs: runs that learned nothing, such as networks that paint every image black.
 
-The median of a pixel that is mostly dark is dark: under an absolute error a black picture is a
-trap that a network may never leave. One such run changes an AUROC by more than all else, so a study
-counts them, and says what is left of a difference without them.
+The median of a pixel that is usually dark is dark, so under an absolute error a black picture is a
+trap that a network may never leave. One such run changes an AUROC more than anything else does, so
+a study counts stuck runs and also reports every difference without them.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ import numpy as np
 from uad.study.statistics import Difference, Pair, Result, compare
 
 FACTOR = 3.0
-"""Of the usual error of normal images. Between the trainings that learn and those that do not lies
-a gap much wider than their own spread, so the number hardly matters."""
+"""A run is stuck if its error on normal images exceeds the usual error by this factor. The exact
+value hardly matters: the gap between runs that learn and runs that do not is much wider
+than the spread of either."""
 
 SAME_TASK = (
     "dataset", "normal_class", "optimizer", "epochs", "size", "width", "latent",
 )  # fmt: skip
-"""Without the learning rate: where most runs of a rate break, their own median is no measure."""
+"""Fields that runs of the same task share. The learning rate is not among them: where most runs of
+one rate fail, their median is no reference."""
 
 
 def mark_stuck(results: Sequence[Result]) -> list[Result]:
-    """The results, each with "stuck": whether its training has learnt nothing.
+    """The results, each with an added "stuck": whether the run learned nothing.
 
-    That is so if the mean squared error of normal test images is more than `FACTOR` times its
-    median over all runs of the same task.
+    It did if its mean squared error on normal test images is more than `FACTOR` times the median of
+    all runs of the same task.
     """
     errors: dict[tuple[object, ...], list[float]] = {}
     for result in results:
@@ -47,15 +49,16 @@ def _task(result: Result) -> tuple[object, ...]:
 
 
 def is_stuck(result: Result) -> float:
-    """1 for a run that is stuck, 0 for another: a figure whose mean is a share."""
+    """1 for a stuck run, 0 for any other; the mean of this figure is the fraction of stuck runs."""
     return float(result["stuck"])
 
 
 def stuck_share(results: Sequence[Result]) -> Difference:
-    """The share of stuck runs, from 0, with its interval: of whole classes or of seeds, as ever.
+    """The fraction of stuck runs with its interval, as the difference of each run from 0.
 
-    Runs of a class are alike: some classes are traps and others are not, so an interval for
-    independent runs would be too narrow.
+    Like any other difference it resamples whole classes or seeds. Runs of the same class are
+    similar, because some classes are traps and others are not, so an interval for independent runs
+    would be too narrow.
     """
     return compare(
         [Pair(each["normal_class"], each["seed"], 0.0, is_stuck(each)) for each in results]

@@ -1,0 +1,105 @@
+"""A loss as the kernels take it: numbers and constants, computed once for each spec."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from lamp_kernels import reference
+from lamp_kernels.backends.base import WINDOW_SIZES
+from lamp_kernels.backends.triton import borders, formulas
+from lamp_kernels.ops import FlatSpec
+from lamp_kernels.spec import AMPLIFICATIONS, METRICS, PADDINGS, LossSpec
+
+MAX_RADIUS = WINDOW_SIZES[-1] // 2  # the kernels take as many taps
+BORDERS = {
+    "reflect": borders.REFLECT.value,
+    "valid": borders.VALID.value,
+    "zeros": borders.ZEROS.value,
+}
+
+
+class KernelSpec(NamedTuple):
+    """What a `FlatSpec` becomes."""
+
+    metrics: int  # bit m: the loss has the term METRICS[m]
+    metric_parameters: tuple[float, ...]  # one per term
+    terms: int
+    scale: float  # 1/data_range
+    c1: float
+    c2: float
+    ssim_scale: float
+    border: int
+    radius: int
+    margin: int  # rows and columns on each side that have no SSIM
+    smallest_side: int  # of an image, in pixels
+    taps: tuple[float, ...]  # MAX_RADIUS + 1, by their distance from the center
+    rows_to_follow: int
+    amplification: str
+    amplification_constants: tuple[float, float, float]
+
+    @property
+    def has_ssim(self) -> bool:
+        """Whether a term has a window."""
+        return self.metrics & 1 == 1
+
+
+@lru_cache(maxsize=256)
+def kernel_spec(spec: FlatSpec) -> KernelSpec:
+    """What the kernels take for this spec, or a RuntimeError if they cannot compute it."""
+    names = spec.metrics.split("+")
+    metrics = sum(1 << METRICS.index(metric) for metric in METRICS if metric in names)
+    if "+".join(metric for metric in METRICS if metric in names) != spec.metrics:
+        raise RuntimeError(f"expected metrics among {'+'.join(METRICS)}, got {spec.metrics!r}")
+    if len(spec.metric_parameters) != len(names):
+        raise RuntimeError("expected a parameter for each metric")
+    padding = next((known for known in PADDINGS if known == spec.padding), None)
+    if padding is None:
+        raise RuntimeError(f"unknown padding {spec.padding}")
+    options = AMPLIFICATIONS.get(spec.amplification)  # type: ignore[call-overload]
+    if options is None or len(options) != len(spec.amplification_parameters):
+        raise RuntimeError(f"unknown amplification {spec.amplification}, or not its parameters")
+    has_ssim = metrics & 1 == 1
+    if has_ssim and spec.window_size not in WINDOW_SIZES:
+        raise RuntimeError(f"expected an odd window size from 3 to {WINDOW_SIZES[-1]}")
+    radius = spec.window_size // 2 if has_ssim else 0
+    taps = reference.gaussian(spec.window_size, spec.sigma)[radius:] if has_ssim else [1.0]
+    least = LossSpec(window_size=spec.window_size, padding=padding).smallest_side()
+    return KernelSpec(
+        metrics=metrics,
+        metric_parameters=spec.metric_parameters,
+        terms=len(names),
+        scale=1.0 / spec.data_range,
+        c1=spec.k1**2,
+        c2=spec.k2**2,
+        ssim_scale=spec.ssim_scale,
+        border=BORDERS[padding],
+        radius=radius,
+        margin=radius if padding == "valid" else 0,
+        smallest_side=least if has_ssim else 0,
+        taps=(*taps, *[0.0] * (MAX_RADIUS + 1 - len(taps))),
+        rows_to_follow=rows_to_follow(taps),
+        amplification=spec.amplification,
+        amplification_constants=formulas.amplification_constants(
+            spec.amplification, spec.amplification_parameters
+        ),
+    )
+
+
+def rows_to_follow(taps: Sequence[float]) -> int:
+    """How many rows on the new side of an edge move a lane's shift of s there.
+
+    taps: by their distance from the center.
+
+    At an edge along y, windows of both sides are in progress. A window that sees much of both sides
+    has a large variance and loses no digits. For any other window the shift must be close to its
+    values. So the shift moves with the row at whose end a window has seen at least 1/200 of the new
+    side, before that row is added. The windows beyond the edge have not seen much by then, unless
+    sigma is small for the window: csrc/cuda/moments.cuh gives the cost. The rule there moves the
+    shift after a row, and so counts one row less.
+    """
+    rows, seen = 0, 0.0
+    for tap in reversed(taps):
+        rows, seen = rows + 1, seen + tap
+        if seen >= 0.005:
+            break
+    return rows

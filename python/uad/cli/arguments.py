@@ -1,0 +1,68 @@
+"""Argument types, errors and messages that the command lines share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+
+import torch
+
+from uad.distributed import process_rank
+
+
+class OptionError(Exception):
+    """Invalid options, or options that do not go together. The message names them."""
+
+
+def positive_int(text: str) -> int:
+    """Argument type: an integer of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Argument type: an integer that every random number generator in use accepts as a seed."""
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2**32 - 1, got {text!r}")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    """Argument type: a finite number above 0."""
+    value = non_negative_float(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"must be positive, got {text!r}")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """Argument type: a finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number, 0 or more, got {text!r}")
+    return value
+
+
+def add_threads_option(parser: argparse._ActionsContainer) -> None:
+    """Add the option that `set_threads` reads."""
+    parser.add_argument(
+        "--threads", type=positive_int, help="number of CPU threads (default: PyTorch's choice)"
+    )
+
+
+def set_threads(arguments: argparse.Namespace) -> None:
+    """Make PyTorch use the number of CPU threads asked for, if any."""
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+
+
+def complain(program: str, error: object) -> None:
+    """Print an error as one line on stderr; under torchrun it names the process."""
+    rank = process_rank()
+    process = f" (process {rank})" if rank else ""
+    print(f"{program}{process}: error: {error}", file=sys.stderr)
