@@ -46,8 +46,8 @@ def test_program_fails_if_the_environment_requests_an_unavailable_backend(
 
 def test_only_backends_that_serve_a_device_are_checked(monkeypatch):
     """For example, no native check on a GPU when the CUDA kernels are missing."""
-    lacking = {"native": "no", "triton": "no"}
-    monkeypatch.setattr(backends, "unserved", lambda name, *a, **k: lacking.get(name))
+    reasons = {"native": "no", "triton": "no"}
+    monkeypatch.setattr(backends, "unsupported_reason", lambda name, *a, **k: reasons.get(name))
     checked = {check.name.partition(" on ")[0] for check in self_check.run()}
     assert checked == {"reference"}
 
