@@ -57,7 +57,7 @@ UNEVEN: dict[str, Callable[[], Tensor]] = {
     "stripes of eight rows": lambda: _stripes(8),
 }
 SCENES = EVEN | UNEVEN
-TONES: dict[str, Callable[[], Tensor]] = {"tones": _tones}  # more than two
+TONES: dict[str, Callable[[], Tensor]] = {"tones": _tones}  # more than two tones per image
 
 
 def pair(

@@ -228,7 +228,7 @@ def test_random_scenes(scene, padding, many_tones):
 
 @pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-4, 1e-6])
 @pytest.mark.parametrize("module", [AmplifiedMSELoss, AmplifiedL1Loss, AmplifiedSSIMLoss])
-def test_a_steep_tangent_costs_no_digits_below_it(module, eps):
+def test_a_small_eps_does_not_cost_accuracy_below_the_knee(module, eps):
     assert max(errors(module(eps=eps), *pair("texture", 1e-2))) <= 1e-6
 
 

@@ -76,7 +76,7 @@ def sides(least: int, greatest: int) -> st.SearchStrategy[int]:
 
 @st.composite
 def images(draw: Any, least: int) -> tuple[int, ...]:
-    """(N, C, H, W): small, with one long side, or a single plane with strips and bands."""
+    """(N, C, H, W): small, or one side long, or one plane with both long: strips meet bands."""
     long = draw(st.sampled_from([0] * 12 + [1] * 3 + [2] * 3 + [3]))
     height = draw(sides(128 if long == 3 else least, 192 if long in (1, 3) else 40))
     width = draw(sides(257 if long == 3 else least, 513 if long in (2, 3) else 40))

@@ -25,9 +25,10 @@ CASES = [
     (AmplifiedReconstructionLoss, functional.amplified_reconstruction_loss),
 ]
 MODULES = [module for module, _ in CASES]
+ALL = [*CASES, (AmplifiedMSSSIMLoss, functional.amplified_ms_ssim_loss)]
 
 
-@pytest.mark.parametrize(("module", "function"), CASES)
+@pytest.mark.parametrize(("module", "function"), ALL)
 def test_module_and_function_have_the_same_options_and_defaults(module, function):
     of_module = inspect.signature(module.__init__).parameters
     of_function = inspect.signature(function).parameters

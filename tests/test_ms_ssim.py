@@ -1,7 +1,6 @@
 """MS-SSIM and its amplified loss against pytorch-msssim and against the written-out definition."""
 
 import copy
-import inspect
 import math
 import pickle
 from functools import partial
@@ -317,14 +316,6 @@ class TestWeights:
 
 
 # ---- PyTorch's conventions, errors -------------------------------------------------------------
-
-
-def test_module_and_function_have_the_same_options_and_defaults():
-    of_module = inspect.signature(AmplifiedMSSSIMLoss.__init__).parameters
-    of_function = inspect.signature(amplified_ms_ssim_loss).parameters
-    options = [name for name in of_function if name not in ("input", "target", "weight")]
-    assert options == [name for name in of_module if name != "self"]
-    assert all(of_module[name].default == of_function[name].default for name in options)
 
 
 @pytest.mark.parametrize(
