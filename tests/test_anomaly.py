@@ -20,7 +20,7 @@ def images():
 
 @pytest.mark.parametrize("reduction", ["mean", "max"])
 @pytest.mark.parametrize("metric", ["ssim", "mse", "l1"])
-def test_map_is_the_plain_loss_over_the_channels(images, metric, reduction):
+def test_map_is_the_plain_loss_reduced_over_channels(images, metric, reduction):
     x, y = images
     found = anomaly_map(x, y, metric=metric, channel_reduction=reduction, data_range=1.5)
     expected = {
@@ -35,7 +35,7 @@ def test_map_is_the_plain_loss_over_the_channels(images, metric, reduction):
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.5])
-def test_smoothing_is_scipys(images, sigma):
+def test_smoothing_matches_scipy(images, sigma):
     x, y = images
     rough = anomaly_map(x, y, metric="mse").numpy(force=True)
     found = anomaly_map(x, y, metric="mse", smooth_sigma=sigma)
@@ -43,7 +43,7 @@ def test_smoothing_is_scipys(images, sigma):
     assert found.numpy(force=True) == pytest.approx(np.stack(smooth), rel=1e-12)
 
 
-def test_a_defect_shows_where_it_is():
+def test_the_map_peaks_at_the_defect():
     y = torch.full((1, 1, 40, 40), 0.5)
     x = y.clone()
     x[..., 10:14, 20:24] = 0.9
@@ -104,7 +104,7 @@ def test_a_map_needs_a_channel():
             anomaly_map(image, image, metric=metric)
 
 
-def test_a_share_that_rounding_lifts_over_a_whole_number():
+def test_a_share_that_rounds_to_just_above_a_whole_number():
     maps = torch.arange(100.0).view(1, 100)  # 0.07 * 100 is 7.000000000000001
     assert anomaly_score(maps, pooling="topk", k=0.07).item() == 96.0
 

@@ -1,4 +1,4 @@
-"""Which backend computes, and what is said where a request cannot be met."""
+"""Which backend computes, and the errors and warnings when a request cannot be met."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ from lamp_kernels import AmplifiedSSIMLoss, backends, functional
 from lamp_kernels import __main__ as program
 from lamp_kernels.backends import native, triton
 
-pytestmark = pytest.mark.cpu_only("the choice for CPU tensors, and for what looks like a CUDA one")
+pytestmark = pytest.mark.cpu_only("the choice for CPU tensors and for simulated CUDA tensors")
 
 IMAGE = torch.rand(1, 1, 16, 16)
 
@@ -27,7 +27,7 @@ needs_cuda_kernels = pytest.mark.skipif(
 
 
 def python(program, *, check=True, **environment):
-    """What `program` prints in a process of its own; its error output follows."""
+    """Run `program` in a new process and return its standard output and standard error."""
     result = subprocess.run(
         [sys.executable, *program],
         env={**os.environ, **environment},
@@ -41,7 +41,7 @@ def python(program, *, check=True, **environment):
 
 @pytest.fixture
 def cuda_image(monkeypatch):
-    """What `resolve` sees of a CUDA tensor; there is no GPU here."""
+    """A tensor that `resolve` takes for a CUDA tensor; no GPU is needed."""
     monkeypatch.setattr(backends, "_warned_of_cuda", False)
 
     class OnCuda(torch.Tensor):
@@ -52,22 +52,22 @@ def cuda_image(monkeypatch):
 
 
 def fastest_on_the_cpu():
-    """Triton's interpreter is not chosen by itself."""
+    """The first backend available, except Triton, whose interpreter must be requested."""
     return next(name for name in backends.available() if name != "triton")
 
 
-def test_automatic_choice_is_the_fastest_available():
+def test_automatic_choice_is_the_fastest_available_backend():
     assert backends.resolve(None, IMAGE) == fastest_on_the_cpu()
 
 
-def test_reference_is_always_there():
+def test_reference_is_always_available():
     assert backends.available()[-1] == "reference"
     assert backends.resolve("reference", IMAGE) == "reference"
     assert REFERENCE.unavailable_reason() is None
 
 
 @pytest.mark.parametrize("name", ["native", "triton"])
-def test_explicit_request_for_what_this_installation_lacks(monkeypatch, name):
+def test_explicit_request_for_a_backend_that_is_not_installed(monkeypatch, name):
     monkeypatch.setattr(backends.BACKENDS[name], "missing", "so it is")
     for call in (
         lambda: backends.resolve(name, IMAGE),
@@ -80,7 +80,7 @@ def test_explicit_request_for_what_this_installation_lacks(monkeypatch, name):
             call()
 
 
-def test_native_is_unavailable_for_the_reason_that_loading_gave(monkeypatch):
+def test_native_reports_why_it_could_not_be_loaded(monkeypatch):
     monkeypatch.setattr(NATIVE, "missing", "no compiler")
     assert NATIVE.unavailable_reason() == "no compiler"
     assert "native" not in backends.available()
@@ -90,7 +90,7 @@ def test_native_is_unavailable_for_the_reason_that_loading_gave(monkeypatch):
 
 @needs_native
 @pytest.mark.parametrize("window_size", [1, 17, 31])
-def test_windows_that_the_kernels_lack(window_size):
+def test_windows_that_the_kernels_do_not_support(window_size):
     assert backends.resolve(None, IMAGE, window_size=window_size) == "reference"
     message = f"backend='native' does not support this input: .*window_size={window_size}"
     with pytest.raises(ValueError, match=message):
@@ -107,13 +107,13 @@ def test_windows_that_the_kernels_lack(window_size):
 
 @needs_native
 @pytest.mark.parametrize("window_size", [None, *range(3, 16, 2)])
-def test_windows_that_the_kernels_have(window_size):
+def test_windows_that_the_kernels_support(window_size):
     assert backends.resolve(None, IMAGE, window_size=window_size) == "native"
     assert backends.resolve("native", IMAGE, window_size=window_size) == "native"
 
 
 @needs_native
-def test_a_pointwise_loss_has_no_window():
+def test_a_pointwise_loss_ignores_the_window_size():
     loss = functional.amplified_reconstruction_loss(
         IMAGE, IMAGE, ssim=0.0, mse=1.0, window_size=17, backend="native"
     )
@@ -121,7 +121,7 @@ def test_a_pointwise_loss_has_no_window():
 
 
 @needs_native
-def test_devices_that_the_kernels_lack():
+def test_devices_that_the_kernels_do_not_support():
     meta = IMAGE.to("meta")
     assert backends.resolve(None, meta) == "reference"
     with pytest.raises(ValueError, match=r"backend='native' does not support .* on meta"):
@@ -131,7 +131,7 @@ def test_devices_that_the_kernels_lack():
 
 
 @needs_native
-def test_a_request_by_the_environment_is_met_or_is_an_error(monkeypatch):
+def test_a_request_by_environment_variable_is_met_or_raises(monkeypatch):
     monkeypatch.setattr(backends, "_from_environment", "native")
     assert backends.resolve(None, IMAGE) == "native"
     with pytest.raises(ValueError, match="LAMP_KERNELS_BACKEND='native' does not support"):
@@ -150,7 +150,7 @@ def test_unknown_name():
         backends.resolve(None, IMAGE, window_size=10)
 
 
-def test_environment_variable_stands_between_argument_and_default(monkeypatch):
+def test_environment_variable_overrides_the_default_but_not_the_argument(monkeypatch):
     monkeypatch.setattr(backends, "_from_environment", "opencl")
     assert backends.resolve("reference", IMAGE) == "reference"
     with pytest.raises(ValueError, match="LAMP_KERNELS_BACKEND must be one of"):
@@ -170,20 +170,20 @@ def test_environment_variable_is_read_at_import():
 
 @pytest.fixture
 def no_triton(monkeypatch):
-    """As if it were not installed."""
+    """Make Triton look as if it were not installed."""
     monkeypatch.setattr(TRITON, "missing", "Triton is not installed")
 
 
 @pytest.fixture
 def triton_kernels(monkeypatch):
-    """Triton that is there and runs on cuda:0, as far as `resolve` can tell."""
+    """Make `resolve` believe that Triton is installed and runs on cuda:0."""
     monkeypatch.setattr(TRITON, "missing", None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     monkeypatch.setattr(triton, "_too_old", lambda index: None)
     monkeypatch.setattr(triton, "_without_compiler", lambda: None)
 
 
-def test_triton_serves_a_cuda_tensor_where_there_are_no_cuda_kernels(
+def test_triton_serves_a_cuda_tensor_without_native_cuda_kernels(
     monkeypatch, triton_kernels, cuda_image
 ):
     monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
@@ -193,12 +193,14 @@ def test_triton_serves_a_cuda_tensor_where_there_are_no_cuda_kernels(
         assert backends.resolve("triton", cuda_image) == "triton"
 
 
-def test_triton_is_asked_for_where_there_are_cuda_kernels(cuda_kernels, triton_kernels, cuda_image):
+def test_triton_beside_native_cuda_kernels_must_be_requested(
+    cuda_kernels, triton_kernels, cuda_image
+):
     assert backends.resolve(None, cuda_image) == "native"
     assert backends.resolve("triton", cuda_image) == "triton"
 
 
-def test_windows_that_triton_lacks(monkeypatch, triton_kernels, cuda_image):
+def test_windows_that_triton_does_not_support(monkeypatch, triton_kernels, cuda_image):
     monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
     with pytest.raises(ValueError, match=r"backend='triton' does not support .*window_size=17"):
         backends.resolve("triton", cuda_image, window_size=17)
@@ -216,7 +218,7 @@ def test_the_interpreter_is_not_chosen_for_a_cuda_tensor(monkeypatch, triton_ker
 
 @pytest.fixture
 def no_compiler(monkeypatch, tmp_path):
-    """A machine without gcc and clang, as the Triton backend sees it."""
+    """Make the Triton backend see a machine without gcc and clang."""
     monkeypatch.setattr(TRITON, "missing", None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     monkeypatch.setattr(triton, "_too_old", lambda index: None)
@@ -265,7 +267,7 @@ def test_a_gpu_too_old_for_triton(monkeypatch, cuda_image):
         backends.resolve("triton", cuda_image)
 
 
-def test_devices_that_triton_lacks(monkeypatch):
+def test_devices_that_triton_does_not_support(monkeypatch):
     monkeypatch.setattr(TRITON, "missing", None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     for device, reason in (("cpu", "TRITON_INTERPRET=1"), ("meta", "got one on meta")):
@@ -273,8 +275,8 @@ def test_devices_that_triton_lacks(monkeypatch):
             backends.resolve("triton", torch.empty(0, device=device))
 
 
-def test_a_folder_called_triton_is_not_triton(monkeypatch, tmp_path):
-    """Such as this project's tests of it, or a clone where Python was started."""
+def test_a_directory_named_triton_is_not_the_package(monkeypatch, tmp_path):
+    """Such as tests/triton in this project, or a clone of Triton in the working directory."""
     (tmp_path / "triton").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "triton", raising=False)
@@ -285,14 +287,14 @@ def test_a_folder_called_triton_is_not_triton(monkeypatch, tmp_path):
     ("release", "numpy", "fails"),
     [("3.6.0", "2.4.6", True), ("3.6.0", "2.3.5", False), ("3.7.1", "2.4.6", False)],
 )
-def test_the_interpreter_of_triton_3_6_needs_an_older_numpy(monkeypatch, release, numpy, fails):
+def test_the_interpreter_of_triton_3_6_requires_an_older_numpy(monkeypatch, release, numpy, fails):
     versions = {"triton": release, "numpy": numpy}
     monkeypatch.setattr(triton.importlib.metadata, "version", versions.__getitem__)
     reason = f"the interpreter of Triton {release} needs NumPy older than 2.4, got {numpy}"
     assert triton._interpreter_fails() == (reason if fails else None)
 
 
-def test_triton_is_unavailable_where_it_is_not_installed(no_triton):
+def test_triton_is_unavailable_when_not_installed(no_triton):
     assert "triton" not in backends.available()
     assert "triton     Triton is not installed\n" in backends.report()
     with pytest.raises(ValueError, match="backend='triton' is not available: Triton is not inst"):
@@ -309,7 +311,7 @@ def test_the_reference_on_cuda_warns_once(no_triton, cuda_image):
 
 @pytest.fixture
 def cuda_kernels(monkeypatch):
-    """CUDA kernels that are there and run on cuda:0, as far as `resolve` can tell."""
+    """Make `resolve` believe that the CUDA kernels are built and run on cuda:0."""
     monkeypatch.setattr(NATIVE, "missing", None)
     monkeypatch.setattr(NATIVE, "cuda_missing", None)
     monkeypatch.setattr(native, "_cuda_refusals", {0: None})
@@ -322,12 +324,12 @@ def test_native_serves_a_cuda_tensor(cuda_kernels, cuda_image):
         assert backends.resolve("native", cuda_image) == "native"
 
 
-def test_a_window_that_the_cuda_kernels_lack(cuda_kernels, no_triton, cuda_image):
+def test_a_window_that_the_cuda_kernels_do_not_support(cuda_kernels, no_triton, cuda_image):
     with pytest.warns(UserWarning, match=r"native: it supports odd window sizes from 3 to 15"):
         assert backends.resolve(None, cuda_image, window_size=17) == "reference"
 
 
-def test_the_instruction_set_does_not_matter_to_a_cuda_tensor(
+def test_an_unsupported_instruction_set_does_not_affect_cuda_tensors(
     monkeypatch, cuda_kernels, cuda_image
 ):
     monkeypatch.setattr(NATIVE, "cpu_error", "no such instruction set")
@@ -338,8 +340,8 @@ def test_the_instruction_set_does_not_matter_to_a_cuda_tensor(
 
 @pytest.mark.skipif(NATIVE.missing is not None, reason=f"no CPU kernels: {NATIVE.missing}")
 @pytest.mark.parametrize("schemas", ["image_losses(Tensor input) -> Tensor", None])
-def test_cuda_kernels_of_another_build_are_refused(monkeypatch, schemas):
-    """Their arguments would be read as something else. The oldest do not say what they are."""
+def test_cuda_kernels_from_another_build_are_rejected(monkeypatch, schemas):
+    """They would misinterpret their arguments. The oldest builds do not report their schemas."""
     operators = SimpleNamespace(schemas=torch.ops.lamp_kernels.schemas)
     if schemas is not None:
         operators.cuda_schemas = lambda: schemas
@@ -367,7 +369,7 @@ def test_why_native_does_not_serve_a_cuda_tensor(
 
 
 @pytest.mark.parametrize(
-    ("target", "serves", "lacks"),
+    ("target", "runs", "fails"),
     [
         ("sm_80", [(8, 0), (8, 6), (8, 9)], [(7, 5), (9, 0)]),
         ("sm_86", [(8, 6)], [(8, 0)]),
@@ -376,21 +378,21 @@ def test_why_native_does_not_serve_a_cuda_tensor(
         ("compute_90", [(9, 0), (10, 0), (12, 1)], [(8, 9)]),
     ],
 )
-def test_devices_that_a_target_serves(target, serves, lacks):
-    assert all(native._runs_on(target, capability) for capability in serves)
-    assert not any(native._runs_on(target, capability) for capability in lacks)
+def test_which_devices_run_code_for_a_target(target, runs, fails):
+    assert all(native._runs_on(target, capability) for capability in runs)
+    assert not any(native._runs_on(target, capability) for capability in fails)
 
 
 @needs_cuda_kernels
 class TestCudaKernels:
-    """What of them can be seen where there may be no GPU."""
+    """What can be tested without a GPU."""
 
     def test_are_registered(self):
         for name in ("image_losses", "loss_map"):
             operator = f"lamp_kernels::{name}"
             assert torch._C._dispatch_has_kernel_for_dispatch_key(operator, "CUDA")
 
-    def test_say_what_they_are_compiled_for(self):
+    def test_report_their_compilation_targets(self):
         targets = native.cuda_targets()
         assert targets
         assert all(target.startswith(("sm_", "compute_")) for target in targets)
@@ -398,11 +400,11 @@ class TestCudaKernels:
         assert line in backends.report()
 
     @pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a GPU")
-    def test_are_refused_without_a_device(self):
+    def test_are_rejected_without_a_device(self):
         assert "; no CUDA device" in backends.report()
         assert " runtime error: " in native.cuda_refusal(0)
 
-    def test_are_refused_on_a_device_that_they_are_not_compiled_for(self, monkeypatch):
+    def test_are_rejected_on_a_device_they_were_not_compiled_for(self, monkeypatch):
         monkeypatch.setattr(native, "_cuda_refusals", {})
         monkeypatch.setattr(torch.ops.lamp_kernels, "cuda_error", lambda: "")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (3, 5))
@@ -412,7 +414,7 @@ class TestCudaKernels:
     def test_are_chosen_by_a_compiled_graph(self, monkeypatch):
         monkeypatch.setattr(native, "_cuda_refusals", {})
         expected = 1.0 if native.cuda_refusal(0) is None else 2.0
-        native._cuda_refusals.clear()  # the compiler has to call it itself
+        native._cuda_refusals.clear()  # so that the compiler has to call it
 
         def choose(x):
             return x + (1 if native.cuda_refusal(0) is None else 2)
@@ -420,7 +422,7 @@ class TestCudaKernels:
         compiled = torch.compile(choose, fullgraph=True, backend="eager")
         assert compiled(torch.zeros(())).item() == expected
 
-    def test_serve_tensors_that_the_compiler_imagines(self, monkeypatch):
+    def test_accept_fake_tensors(self, monkeypatch):
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         monkeypatch.setattr(native, "_cuda_refusals", {0: None})
@@ -432,7 +434,7 @@ class TestCudaKernels:
         assert (loss.device.type, losses.device.type) == ("cuda", "cuda")
 
 
-def test_what_is_skipped_is_said_with_the_reason(
+def test_report_gives_the_reason_for_each_skipped_backend(
     monkeypatch, cuda_kernels, triton_kernels, cuda_image
 ):
     assert backends.skipped_backends(cuda_image) == {}
@@ -454,17 +456,17 @@ def test_the_program_says_why_another_backend_computes(monkeypatch, capsys):
     assert "  not by native: no compiler" in output
 
 
-def test_the_reference_asked_for_on_cuda_does_not_warn(cuda_image):
+def test_explicitly_requesting_the_reference_on_cuda_does_not_warn(cuda_image):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         backends.resolve("reference", cuda_image)
 
 
 def test_every_loss_goes_through_choose(monkeypatch):
-    asked = []
+    requests = []
 
     def choose(requested, spec, input):
-        asked.append((requested, spec.window_size if spec.has_ssim else None))
+        requests.append((requested, spec.window_size if spec.has_ssim else None))
         return REFERENCE
 
     monkeypatch.setattr(backends, "choose", choose)
@@ -472,7 +474,7 @@ def test_every_loss_goes_through_choose(monkeypatch):
     functional.amplified_l1_loss(IMAGE, IMAGE, reduction="none", backend="reference")
     functional.anomaly_map(IMAGE, IMAGE, window_size=5)
     functional.ms_ssim(IMAGE, IMAGE, scale_weights=(0.5, 0.5), window_size=3)
-    assert asked == [(None, 7), ("reference", None), (None, 5), (None, 3)]
+    assert requests == [(None, 7), ("reference", None), (None, 5), (None, 3)]
 
 
 def test_report():
@@ -485,7 +487,7 @@ def test_report():
 
 @pytest.mark.parametrize("function", ["image_losses", "loss_map"])
 @pytest.mark.parametrize("name", backends.NAMES)
-def test_the_requested_backend_is_what_computes(monkeypatch, name, function):
+def test_the_requested_backend_computes(monkeypatch, name, function):
     backend = backends.BACKENDS[name]
     if backend.unavailable_reason() is not None:
         pytest.skip(f"{name}: {backend.unavailable_reason()}")
@@ -494,7 +496,7 @@ def test_the_requested_backend_is_what_computes(monkeypatch, name, function):
         raise RuntimeError(f"{name} called")
 
     monkeypatch.setattr(backend, function, refuse)
-    if name == "triton":  # as with its interpreter, which nothing reaches
+    if name == "triton":  # as if interpreted, so that it accepts CPU tensors
         monkeypatch.setattr(triton, "INTERPRETED", True)
     reduction = "mean" if function == "image_losses" else "none"
     for loss in (functional.amplified_ssim_loss, functional.amplified_l1_loss):
@@ -502,7 +504,7 @@ def test_the_requested_backend_is_what_computes(monkeypatch, name, function):
             loss(IMAGE, IMAGE, reduction=reduction, backend=name)
 
 
-# Loss and gradients of every kind of kernel, saved to the file named.
+# Saves the loss and gradients of every kind of kernel to the file given as argument.
 RESULTS = """
 import itertools, sys, torch
 from lamp_kernels import functional
@@ -525,7 +527,7 @@ print(native.instruction_set())
 
 @pytest.fixture(scope="module")
 def results_of(tmp_path_factory):
-    """A function from the name of an instruction set to its results; None if it is not there."""
+    """A function that maps an instruction set to its results, or to None if it is unsupported."""
 
     @functools.cache
     def results(name):
@@ -545,8 +547,8 @@ def results_of(tmp_path_factory):
 def test_every_instruction_set_gives_the_same_results(results_of, name):
     found = results_of(name)
     if found is None:
-        pytest.skip(f"this machine has no {name}")
-    # A gradient in bfloat16 is rounded to 8 digits, and here and there to the neighbour.
+        pytest.skip(f"this machine does not support {name}")
+    # A bfloat16 gradient is rounded to 8 bits, occasionally to the neighboring value.
     limits = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 1e-3}
     for one, other in zip(found, results_of("baseline"), strict=True):
         difference = (one.double() - other.double()).norm() / other.double().norm()

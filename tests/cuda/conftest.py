@@ -1,4 +1,4 @@
-"""What only CUDA has: these tests need a device, and are skipped where there is none."""
+"""Tests that require a CUDA device; without one they are skipped."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ import torch
 
 from lamp_kernels import backends
 
-# The backends with kernels of their own: those that LAMP_KERNELS_TEST_BACKENDS names, installed or
-# not, so that one process runs the native kernels alone and another one Triton's. Without it those
-# that are installed, and native in any case, for its reason.
+# The backends with kernels: those listed in LAMP_KERNELS_TEST_BACKENDS, installed or not, so that
+# one process can run the native kernels and another Triton's. Without the variable, all installed
+# ones, and always native, so that a skip shows why it is unavailable.
 NAMED = os.environ.get("LAMP_KERNELS_TEST_BACKENDS")
 KERNELS = [
     name
@@ -25,13 +25,13 @@ KERNELS = [
 
 
 def unsupported_reason(name: str) -> str | None:
-    """Why the backend does not compute tensors of the first CUDA device, or None."""
+    """Why the backend cannot compute losses on the first CUDA device, or None."""
     return backends.unsupported_reason(name, torch.empty(0, device="cuda"))
 
 
 @pytest.fixture(autouse=True)
 def needs_cuda() -> Iterator[None]:
-    """Skip without a device; let nothing that is queued reach the next test."""
+    """Skip without a device; finish all queued work before the next test."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     yield
@@ -46,6 +46,6 @@ def kernels(request: pytest.FixtureRequest, needs_cuda: None) -> str:
     reason = unsupported_reason(name)
     if reason is not None:
         if os.environ.get("LAMP_KERNELS_TEST_DEVICE") == "cuda":
-            pytest.fail(f"{name} does not serve this device: {reason}")
+            pytest.fail(f"{name} does not support this device: {reason}")
         pytest.skip(reason)
     return name
