@@ -34,6 +34,12 @@ def test_map_is_the_plain_loss_reduced_over_channels(images, metric, reduction):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("metric", ["mse", "l1"])
+def test_pointwise_maps_ignore_the_options_of_ssim(images, metric):
+    found = anomaly_map(*images, metric=metric, window_size=3, sigma=0.5, k1=0.1, k2=0.1)
+    assert torch.equal(found, anomaly_map(*images, metric=metric))
+
+
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.5])
 def test_smoothing_matches_scipy(images, sigma):
     x, y = images
@@ -85,6 +91,8 @@ def test_scores():
     assert anomaly_score(maps, pooling="topk", k=0.3).tolist() == [3.5, 4.0]  # rounded up
     assert anomaly_score(maps, pooling="topk", k=1.0).tolist() == [2.0, 4.0]
     assert anomaly_score(maps, pooling="topk").tolist() == [5.0, 4.0]
+    many = torch.arange(200.0).view(1, 200)
+    assert anomaly_score(many, pooling="topk").tolist() == [198.5]  # k=0.01: the largest two
 
 
 @pytest.mark.parametrize("reduction", ["mean", "max"])
@@ -132,7 +140,12 @@ def test_empty_batch(pooling):
         ({"pooling": "topk", "k": -0.5}, ValueError, "k .*-0.5"),
         ({"pooling": "topk", "k": True}, TypeError, "k .*True"),
         ({"pooling": "topk", "k": "1"}, TypeError, "k .*'1'"),
-        ({"pooling": "max", "k": "1"}, TypeError, "k .*'1'"),
+        ({"k": 3}, ValueError, "k must be None with pooling='max', got 3 .*pooling='topk'"),
+        (
+            {"pooling": "mean", "k": 0.01},
+            ValueError,
+            "k must be None with pooling='mean', got 0.01",
+        ),
     ],
 )
 def test_score_errors(options, error, message):

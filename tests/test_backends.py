@@ -20,9 +20,12 @@ IMAGE = torch.rand(1, 1, 16, 16)
 
 NATIVE, TRITON, REFERENCE = (backends.BACKENDS[name] for name in ("native", "triton", "reference"))
 
-needs_native = pytest.mark.skipif(NATIVE.missing is not None, reason=str(NATIVE.missing))
+needs_native = pytest.mark.skipif(
+    NATIVE.unavailable_reason() is not None, reason=str(NATIVE.unavailable_reason())
+)
 needs_cuda_kernels = pytest.mark.skipif(
-    NATIVE.cuda_missing is not None, reason=f"no CUDA kernels: {NATIVE.cuda_missing}"
+    NATIVE.cuda_unavailable_reason is not None,
+    reason=f"no CUDA kernels: {NATIVE.cuda_unavailable_reason}",
 )
 
 
@@ -68,7 +71,7 @@ def test_reference_is_always_available():
 
 @pytest.mark.parametrize("name", ["native", "triton"])
 def test_explicit_request_for_a_backend_that_is_not_installed(monkeypatch, name):
-    monkeypatch.setattr(backends.BACKENDS[name], "missing", "so it is")
+    monkeypatch.setattr(backends.BACKENDS[name], "unavailable_reason", lambda: "so it is")
     for call in (
         lambda: backends.resolve(name, IMAGE),
         lambda: AmplifiedSSIMLoss(backend=name),
@@ -81,11 +84,11 @@ def test_explicit_request_for_a_backend_that_is_not_installed(monkeypatch, name)
 
 
 def test_native_reports_why_it_could_not_be_loaded(monkeypatch):
-    monkeypatch.setattr(NATIVE, "missing", "no compiler")
+    monkeypatch.setattr(NATIVE, "unavailable_reason", lambda: "no compiler")
     assert NATIVE.unavailable_reason() == "no compiler"
     assert "native" not in backends.available()
     assert backends.resolve(None, IMAGE) == fastest_on_the_cpu() == "reference"
-    assert "native     no compiler\n" in backends.report()
+    assert "native     not available: no compiler\n" in backends.report()
 
 
 @needs_native
@@ -171,13 +174,13 @@ def test_environment_variable_is_read_at_import():
 @pytest.fixture
 def no_triton(monkeypatch):
     """Make Triton look as if it were not installed."""
-    monkeypatch.setattr(TRITON, "missing", "Triton is not installed")
+    monkeypatch.setattr(TRITON, "unavailable_reason", lambda: "Triton is not installed")
 
 
 @pytest.fixture
 def triton_kernels(monkeypatch):
     """Make `resolve` believe that Triton is installed and runs on cuda:0."""
-    monkeypatch.setattr(TRITON, "missing", None)
+    monkeypatch.setattr(TRITON, "unavailable_reason", lambda: None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     monkeypatch.setattr(triton, "_too_old", lambda index: None)
     monkeypatch.setattr(triton, "_without_compiler", lambda: None)
@@ -186,7 +189,7 @@ def triton_kernels(monkeypatch):
 def test_triton_serves_a_cuda_tensor_without_native_cuda_kernels(
     monkeypatch, triton_kernels, cuda_image
 ):
-    monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert backends.resolve(None, cuda_image) == "triton"
@@ -201,7 +204,7 @@ def test_triton_beside_native_cuda_kernels_must_be_requested(
 
 
 def test_windows_that_triton_does_not_support(monkeypatch, triton_kernels, cuda_image):
-    monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     with pytest.raises(ValueError, match=r"backend='triton' does not support .*window_size=17"):
         backends.resolve("triton", cuda_image, window_size=17)
     with pytest.warns(UserWarning, match=r"triton: it supports odd window sizes from 3 to 15"):
@@ -209,7 +212,7 @@ def test_windows_that_triton_does_not_support(monkeypatch, triton_kernels, cuda_
 
 
 def test_the_interpreter_is_not_chosen_for_a_cuda_tensor(monkeypatch, triton_kernels, cuda_image):
-    monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     monkeypatch.setattr(triton, "INTERPRETED", True)
     with pytest.warns(UserWarning, match="triton: its interpreter has to be requested"):
         assert backends.resolve(None, cuda_image) == "reference"
@@ -219,7 +222,7 @@ def test_the_interpreter_is_not_chosen_for_a_cuda_tensor(monkeypatch, triton_ker
 @pytest.fixture
 def no_compiler(monkeypatch, tmp_path):
     """Make the Triton backend see a machine without gcc and clang."""
-    monkeypatch.setattr(TRITON, "missing", None)
+    monkeypatch.setattr(TRITON, "unavailable_reason", lambda: None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     monkeypatch.setattr(triton, "_too_old", lambda index: None)
     monkeypatch.setattr(triton, "_without_compiler", triton._without_compiler.__wrapped__)
@@ -230,7 +233,7 @@ def no_compiler(monkeypatch, tmp_path):
 
 def test_triton_without_a_c_compiler_is_skipped(monkeypatch, no_compiler, cuda_image):
     """Its first launch would raise."""
-    monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     reason = "Triton needs a C compiler at its first launch: found neither gcc nor clang"
     with pytest.warns(UserWarning, match=f"triton: {reason}"):
         assert backends.resolve(None, cuda_image) == "reference"
@@ -256,7 +259,7 @@ def test_c_compilers_that_triton_finds(monkeypatch, no_compiler, cuda_image, tmp
 
 
 def test_a_gpu_too_old_for_triton(monkeypatch, cuda_image):
-    monkeypatch.setattr(TRITON, "missing", None)
+    monkeypatch.setattr(TRITON, "unavailable_reason", lambda: None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     monkeypatch.setattr(triton, "_without_compiler", lambda: None)
     monkeypatch.setattr(torch.version, "hip", None)
@@ -268,7 +271,7 @@ def test_a_gpu_too_old_for_triton(monkeypatch, cuda_image):
 
 
 def test_devices_that_triton_does_not_support(monkeypatch):
-    monkeypatch.setattr(TRITON, "missing", None)
+    monkeypatch.setattr(TRITON, "unavailable_reason", lambda: None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     for device, reason in (("cpu", "TRITON_INTERPRET=1"), ("meta", "got one on meta")):
         with pytest.raises(ValueError, match=f"backend='triton' does not support .*{reason}"):
@@ -296,13 +299,13 @@ def test_the_interpreter_of_triton_3_6_requires_an_older_numpy(monkeypatch, rele
 
 def test_triton_is_unavailable_when_not_installed(no_triton):
     assert "triton" not in backends.available()
-    assert "triton     Triton is not installed\n" in backends.report()
+    assert "triton     not available: Triton is not installed\n" in backends.report()
     with pytest.raises(ValueError, match="backend='triton' is not available: Triton is not inst"):
         backends.resolve("triton", IMAGE)
 
 
 def test_the_reference_on_cuda_warns_once(no_triton, cuda_image):
-    with pytest.warns(UserWarning, match=r"plain PyTorch reference: native: .+; triton: .+"):
+    with pytest.warns(UserWarning, match=r"plain PyTorch reference .*: native: .+; triton: .+"):
         assert backends.resolve(None, cuda_image) == "reference"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -312,9 +315,9 @@ def test_the_reference_on_cuda_warns_once(no_triton, cuda_image):
 @pytest.fixture
 def cuda_kernels(monkeypatch):
     """Make `resolve` believe that the CUDA kernels are built and run on cuda:0."""
-    monkeypatch.setattr(NATIVE, "missing", None)
-    monkeypatch.setattr(NATIVE, "cuda_missing", None)
-    monkeypatch.setattr(native, "_cuda_refusals", {0: None})
+    monkeypatch.setattr(NATIVE, "unavailable_reason", lambda: None)
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", None)
+    monkeypatch.setattr(native, "_cuda_unsupported_reasons", {0: None})
 
 
 def test_native_serves_a_cuda_tensor(cuda_kernels, cuda_image):
@@ -338,7 +341,9 @@ def test_an_unsupported_instruction_set_does_not_affect_cuda_tensors(
         backends.resolve(None, IMAGE)
 
 
-@pytest.mark.skipif(NATIVE.missing is not None, reason=f"no CPU kernels: {NATIVE.missing}")
+@pytest.mark.skipif(
+    NATIVE.unavailable_reason() is not None, reason=f"no CPU kernels: {NATIVE.unavailable_reason()}"
+)
 @pytest.mark.parametrize("schemas", ["image_losses(Tensor input) -> Tensor", None])
 def test_cuda_kernels_from_another_build_are_rejected(monkeypatch, schemas):
     """They would misinterpret their arguments. The oldest builds do not report their schemas."""
@@ -353,14 +358,14 @@ def test_cuda_kernels_from_another_build_are_rejected(monkeypatch, schemas):
 
 
 @pytest.mark.parametrize(
-    ("missing", "refusal"), [("not built; build it", None), (None, "an old driver")]
+    ("unavailable", "unsupported"), [("not built; build it", None), (None, "an old driver")]
 )
 def test_why_native_does_not_serve_a_cuda_tensor(
-    monkeypatch, cuda_kernels, no_triton, cuda_image, missing, refusal
+    monkeypatch, cuda_kernels, no_triton, cuda_image, unavailable, unsupported
 ):
-    monkeypatch.setattr(NATIVE, "cuda_missing", missing)
-    monkeypatch.setattr(native, "_cuda_refusals", {0: refusal})
-    message = f"no CUDA kernels for a tensor on cuda:0: {missing or refusal}"
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", unavailable)
+    monkeypatch.setattr(native, "_cuda_unsupported_reasons", {0: unsupported})
+    message = f"no CUDA kernels for a tensor on cuda:0: {unavailable or unsupported}"
     with pytest.raises(ValueError, match=f"backend='native' does not support .*: {message}"):
         backends.resolve("native", cuda_image)
     with pytest.warns(UserWarning, match=f"native: {message}"):
@@ -396,28 +401,28 @@ class TestCudaKernels:
         targets = native.cuda_targets()
         assert targets
         assert all(target.startswith(("sm_", "compute_")) for target in targets)
-        line = f"CUDA kernels: registered for {', '.join(targets)} (CUDA {native.cuda_release()})"
+        line = f"CUDA kernels: compiled for {', '.join(targets)} (CUDA {native.cuda_release()})"
         assert line in backends.report()
 
     @pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a GPU")
     def test_are_rejected_without_a_device(self):
         assert "; no CUDA device" in backends.report()
-        assert " runtime error: " in native.cuda_refusal(0)
+        assert " runtime error: " in native.cuda_unsupported_reason(0)
 
     def test_are_rejected_on_a_device_they_were_not_compiled_for(self, monkeypatch):
-        monkeypatch.setattr(native, "_cuda_refusals", {})
+        monkeypatch.setattr(native, "_cuda_unsupported_reasons", {})
         monkeypatch.setattr(torch.ops.lamp_kernels, "cuda_error", lambda: "")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (3, 5))
-        assert "cuda:1 is sm_35: build them on this machine" in native.cuda_refusal(1)
+        assert "cuda:1 is sm_35: build them on this machine" in native.cuda_unsupported_reason(1)
 
     @pytest.mark.filterwarnings("default")
     def test_are_chosen_by_a_compiled_graph(self, monkeypatch):
-        monkeypatch.setattr(native, "_cuda_refusals", {})
-        expected = 1.0 if native.cuda_refusal(0) is None else 2.0
-        native._cuda_refusals.clear()  # so that the compiler has to call it
+        monkeypatch.setattr(native, "_cuda_unsupported_reasons", {})
+        expected = 1.0 if native.cuda_unsupported_reason(0) is None else 2.0
+        native._cuda_unsupported_reasons.clear()  # so that the compiler has to call it
 
         def choose(x):
-            return x + (1 if native.cuda_refusal(0) is None else 2)
+            return x + (1 if native.cuda_unsupported_reason(0) is None else 2)
 
         compiled = torch.compile(choose, fullgraph=True, backend="eager")
         assert compiled(torch.zeros(())).item() == expected
@@ -425,7 +430,7 @@ class TestCudaKernels:
     def test_accept_fake_tensors(self, monkeypatch):
         from torch._subclasses.fake_tensor import FakeTensorMode
 
-        monkeypatch.setattr(native, "_cuda_refusals", {0: None})
+        monkeypatch.setattr(native, "_cuda_unsupported_reasons", {0: None})
         with FakeTensorMode():
             images = [torch.empty(2, 3, 32, 32, device="cuda") for _ in range(2)]
             weight = torch.empty(1, 1, 32, 32, device="cuda")
@@ -438,7 +443,7 @@ def test_report_gives_the_reason_for_each_skipped_backend(
     monkeypatch, cuda_kernels, triton_kernels, cuda_image
 ):
     assert backends.skipped_backends(cuda_image) == {}
-    monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     (reason,) = backends.skipped_backends(cuda_image).values()
     assert "not built; build it" in reason
     monkeypatch.setattr(backends, "_from_environment", "reference")
@@ -449,10 +454,10 @@ def test_report_gives_the_reason_for_each_skipped_backend(
 
 
 def test_the_program_says_why_another_backend_computes(monkeypatch, capsys):
-    monkeypatch.setattr(NATIVE, "missing", "no compiler")
+    monkeypatch.setattr(NATIVE, "unavailable_reason", lambda: "no compiler")
     assert program.main([]) == 0
     output = capsys.readouterr().out
-    assert "a loss of a cpu tensor is computed by: reference" in output
+    assert "losses of cpu tensors are computed by: reference" in output
     assert "  not by native: no compiler" in output
 
 
@@ -475,6 +480,20 @@ def test_every_loss_goes_through_choose(monkeypatch):
     functional.anomaly_map(IMAGE, IMAGE, window_size=5)
     functional.ms_ssim(IMAGE, IMAGE, scale_weights=(0.5, 0.5), window_size=3)
     assert requests == [(None, 7), ("reference", None), (None, 5), (None, 3)]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a GPU")
+def test_the_report_says_that_triton_needs_a_gpu(triton_kernels):
+    report = backends.report()
+    assert "triton     available; needs a GPU\n" in report
+    assert "reference  available\n" in report
+    assert report.count("not run on a GPU yet") == 1
+
+
+def test_the_report_says_if_a_backend_supports_no_device(monkeypatch, triton_kernels):
+    devices = {"cpu": "2 threads", "meta": "no memory"}  # meta: a device without Triton
+    monkeypatch.setattr(backends.installation, "devices", lambda: devices)
+    assert "triton     available; supports none of these devices\n" in backends.report()
 
 
 def test_report():

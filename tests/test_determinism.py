@@ -93,13 +93,13 @@ def test_a_long_vector(threads):
     assert results[0][0].item() == pytest.approx(exact.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("pooling", ["max", "mean", "topk"])
-def test_scores(threads, pooling):
+@pytest.mark.parametrize(("pooling", "k"), [("max", None), ("mean", None), ("topk", 0.5)])
+def test_scores(threads, pooling, k):
     maps = torch.rand(1, 1024, 1024)
     results = []
     for count in (1, 2, 3, 4):
         threads(count)
-        results.append([functional.anomaly_score(maps, pooling=pooling, k=0.5)])
+        results.append([functional.anomaly_score(maps, pooling=pooling, k=k)])
     assert_same(results)
 
 

@@ -47,7 +47,7 @@ OPTIONS = [
     ("data_range", True, TypeError, "data_range.*True"),
     ("data_range", torch.tensor(1.0), TypeError, r"data_range.*Tensor.*\.item\(\)"),
     ("data_range", torch.ones(2), TypeError, r"data_range.*\(2,\).*divide.*view\(-1, \*\[1\]"),
-    ("data_range", 0, ValueError, "data_range must be within 1e-37 to 1e.38, got 0"),
+    ("data_range", 0, ValueError, "data_range must be between 1e-37 and 1e.38, got 0"),
     ("data_range", 10**400, ValueError, "data_range.*1000"),
     ("data_range", 1e-40, ValueError, "data_range.*1e-40"),
     ("data_range", 1e39, ValueError, r"data_range.*1e\+39"),
@@ -59,7 +59,7 @@ OPTIONS = [
     ("window_size", 11.0, TypeError, "window_size.*odd and within 1 to 31; got 11.0"),
     ("sigma", 0.0, ValueError, "sigma.*0.0"),
     ("sigma", None, TypeError, "sigma.*None"),
-    ("k1", 0.0, ValueError, "k1 must be within 1e-18 to 1e.18, got 0.0"),
+    ("k1", 0.0, ValueError, "k1 must be between 1e-18 and 1e.18, got 0.0"),
     ("k1", 1e300, ValueError, r"k1.*1e\+300"),
     ("k2", 1e-30, ValueError, "k2.*1e-30"),
     ("k2", -0.03, ValueError, "k2.*-0.03"),
@@ -134,13 +134,13 @@ def test_modules_reject_positional_options(module):
 )
 def test_functions_reject_positional_options(function):
     weight = (None,) if function in FUNCTIONS else ()
-    with pytest.raises(TypeError, match=r"by name \(.*data_range.*behind input, target.*255"):
+    with pytest.raises(TypeError, match=r"by name \(.*data_range.*after input, target.*255"):
         function(IMAGE, IMAGE, *weight, 255)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_calling_a_module_with_options_is_an_error(module):
-    called = rf"{module.__name__} is called with input, target, weight, .*where it is made; got"
+    called = rf"{module.__name__} is called with input, target, weight; .*constructor\. Got"
     with pytest.raises(TypeError, match=rf"{called} 255 \(int\)"):
         module()(IMAGE, IMAGE, None, 255)
     with pytest.raises(TypeError, match=f"{called} data_range=255"):
@@ -159,7 +159,7 @@ def test_reductions_that_ms_ssim_does_not_support():
 
 
 def test_invalid_k_of_a_score():
-    with pytest.raises(TypeError, match=r"1 to 4 pixels .*share.*; got 'all'"):
+    with pytest.raises(TypeError, match=r"from 1 to 4, .*fraction.*; got 'all'"):
         functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k="all")
     with pytest.raises(ValueError, match=r"0 < k <= 1.*; got 0\.0"):
         functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k=0.0)
@@ -223,7 +223,7 @@ class TestTensors:
             function(IMAGE, IMAGE.to("meta"))
 
     def test_weight_on_another_device(self, function):
-        message = f"weight must be on the device.*meta and {IMAGE.device}"
+        message = f"weight must be on the same device as input.*meta and {IMAGE.device}"
         with pytest.raises(ValueError, match=message):
             function(IMAGE, IMAGE, torch.ones(1, device="meta"))
 
@@ -235,7 +235,7 @@ class TestTensors:
             function(IMAGE, IMAGE, torch.ones(shape))
 
     def test_a_mask_per_image_without_a_channel_dimension(self, function):
-        with pytest.raises(ValueError, match=r"for \(N, 1, H, W\) give weight\[:, None\]"):
+        with pytest.raises(ValueError, match=r"for \(N, 1, H, W\) pass weight\[:, None\]"):
             function(IMAGE, IMAGE, torch.ones(IMAGE.shape[0], *IMAGE.shape[2:]))
 
     def test_weight_requires_grad(self, function):
@@ -263,9 +263,9 @@ class TestTensors:
     @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
     def test_quantized(self, function):
         image = torch.quantize_per_tensor(IMAGE.cpu(), 0.1, 0, torch.quint8)
-        with pytest.raises(TypeError, match=r"input must not be quantised.*dequantize\(\)"):
+        with pytest.raises(TypeError, match=r"input must not be quantized.*dequantize\(\)"):
             function(image, image)
-        with pytest.raises(TypeError, match=r"weight must not be quantised.*dequantize\(\)"):
+        with pytest.raises(TypeError, match=r"weight must not be quantized.*dequantize\(\)"):
             function(IMAGE, IMAGE, image)
 
     def test_distributed(self, function):
@@ -316,15 +316,15 @@ class TestMeaningOfWeights:
         )
 
     def test_the_error_for_too_few_dimensions_lists_the_possible_meanings(self, function):
-        views = ["(N, C, H, 1) give weight", "(N, 1, H, W) give weight[:, None]"]
-        views += ["(N, C, 1, W) give weight[:, :, None]", "(1, C, H, W) give weight[None]"]
+        views = ["(N, C, H, 1) pass weight", "(N, 1, H, W) pass weight[:, None]"]
+        views += ["(N, C, 1, W) pass weight[:, :, None]", "(1, C, H, W) pass weight[None]"]
         with pytest.raises(ValueError, match="does not broadcast") as raised:
             function(SAME, SAME, torch.rand(16, 16, 16))
         for view in views:
             assert view in str(raised.value)
-        with pytest.raises(ValueError, match=r"for \(1, 1, H, W\) give weight\[None, None\]"):
+        with pytest.raises(ValueError, match=r"for \(1, 1, H, W\) pass weight\[None, None\]"):
             function(SAME, SAME, torch.rand(16, 16))
-        with pytest.raises(ValueError, match=r"for \(1, 1, 1, W\) give weight\[None, None, None\]"):
+        with pytest.raises(ValueError, match=r"for \(1, 1, 1, W\) pass weight\[None, None, None\]"):
             function(SAME[:2], SAME[:2], torch.rand(16))
 
 
@@ -334,17 +334,17 @@ def test_weights_for_features():
         assert function(x, y, weight) == function(x, y, weight[:, None])
         assert function(x, y, weight) != function(x, y, weight[None])
         assert function(x[0], y[0], weight) == function(x[:1], y[:1], weight[None])
-        with pytest.raises(ValueError, match=r"for \(1, 5\) give weight\[None\]"):
+        with pytest.raises(ValueError, match=r"for \(1, 5\) pass weight\[None\]"):
             function(x[:3], y[:3], weight)
 
 
 LAYOUTS = {
-    (20, 16): r"image \(H, W\) is {}\[None, None\]",
-    (20, 16, 3): r"\(H, W, C\) is {}\.permute\(2, 0, 1\)\[None\]$",
-    (3, 20, 16): r"\(C, H, W\) is {0}\[None\].*\(N, H, W\) are {0}\[:, None\]",
-    (2, 1, 8, 20, 16): r"volumes \(N, C, D, H, W\) go slice by slice as {}\.flatten\(1, 2\)",
+    (20, 16): r"image \(H, W\) pass {}\[None, None\]",
+    (20, 16, 3): r"\(H, W, C\) pass {}\.permute\(2, 0, 1\)\[None\]$",
+    (3, 20, 16): r"\(C, H, W\) pass {0}\[None\].*\(N, H, W\) {0}\[:, None\]",
+    (2, 1, 8, 20, 16): r"volumes \(N, C, D, H, W\) pass the slices, {}\.flatten\(1, 2\)",
     (2, 8, 20, 16, 1): r"\(N, D, H, W, C\) .*{}\.movedim\(-1, 1\)\.flatten\(1, 2\)",
-    (2, 20, 16, 3): r"\(N, H, W, C\) go as {}\.permute\(0, 3, 1, 2\)",
+    (2, 20, 16, 3): r"\(N, H, W, C\) pass {}\.permute\(0, 3, 1, 2\)",
 }
 IMAGE_FUNCTIONS = [
     functional.amplified_ssim_loss,
@@ -368,30 +368,30 @@ def as_the_error_suggests(image, prefix):
     """Convert `image` with the expression that follows `prefix` in the error it raises."""
     with pytest.raises(ValueError, match=prefix) as raised:
         functional.ssim(image, image)
-    expression = re.search(prefix + r" (input.+?)(, videos|$)", str(raised.value))[1]
+    expression = re.search(prefix + r" (input.+?)(, for videos|$)", str(raised.value))[1]
     return eval(expression, {"input": image})
 
 
 def test_the_suggested_conversions_give_the_right_values():
     image = torch.rand(20, 16, 3)
-    found = as_the_error_suggests(image, r"\(H, W, C\) is")
+    found = as_the_error_suggests(image, r"\(H, W, C\) pass")
     assert torch.equal(found, torch.stack([image[..., c] for c in range(3)])[None])
     images = torch.rand(2, 20, 16, 3)
-    found = as_the_error_suggests(images, r"\(N, H, W, C\) go as")
+    found = as_the_error_suggests(images, r"\(N, H, W, C\) pass")
     assert torch.equal(found, torch.stack([images[..., c] for c in range(3)], dim=1))
     volume, other = torch.rand(2, 1, 4, 20, 16), torch.rand(2, 1, 4, 20, 16)
     by_slice = [functional.ssim(volume[:, :, d], other[:, :, d]) for d in range(4)]
-    pair = (as_the_error_suggests(each, "slice by slice as") for each in (volume, other))
+    pair = (as_the_error_suggests(each, "pass the slices,") for each in (volume, other))
     torch.testing.assert_close(functional.ssim(*pair), torch.stack(by_slice).mean())
 
 
 def test_a_weight_in_another_layout():
-    with pytest.raises(ValueError, match=r"\(N, H, W, C\) give weight\.permute\(0, 3, 1, 2\)"):
+    with pytest.raises(ValueError, match=r"\(N, H, W, C\) pass weight\.permute\(0, 3, 1, 2\)"):
         functional.amplified_ssim_loss(IMAGE, IMAGE, torch.ones(2, 16, 16, 1))
     gray = IMAGE[:, :1]
     with pytest.raises(ValueError, match="does not broadcast") as raised:
         functional.amplified_ssim_loss(gray, gray, torch.ones(2, 1, 16))
-    assert str(raised.value).count("give weight") == 2  # rows or columns
+    assert str(raised.value).count("pass weight") == 2  # rows or columns
 
 
 def test_a_weight_that_is_an_array_or_a_list():
@@ -399,14 +399,14 @@ def test_a_weight_that_is_an_array_or_a_list():
         functional.amplified_mse_loss(IMAGE, IMAGE, torch.ones(2, device="cpu").numpy())
     with pytest.raises(TypeError, match=r"got list$"):
         functional.amplified_mse_loss(IMAGE, IMAGE, [1.0, 2.0])
-    with pytest.raises(TypeError, match=r"got int; options go by name$"):
+    with pytest.raises(TypeError, match=r"got int; pass options by name$"):
         functional.amplified_mse_loss(IMAGE, IMAGE, 255)
 
 
 def test_channels_last_images_that_are_large_enough_cause_a_warning():
     image = torch.rand(2, 20, 16, 3)
     with pytest.warns(
-        UserWarning, match=r"taken as \(N, C, H, W\); .*input\.permute\(0, 3, 1, 2\)"
+        UserWarning, match=r"interpreted as \(N, C, H, W\); .*input\.permute\(0, 3, 1, 2\)"
     ):
         functional.ssim(image, image, padding="zeros")
     with pytest.warns(UserWarning, match=r"input\.permute\(0, 3, 1, 2\)"):
@@ -423,7 +423,7 @@ def test_the_channels_last_warning_points_to_the_callers_line():
     calls = [functional.ssim, functional.amplified_ssim_loss, AmplifiedSSIMLoss(padding="zeros")]
     for call in calls:
         options = {} if isinstance(call, torch.nn.Module) else {"padding": "zeros"}
-        with pytest.warns(UserWarning, match="taken as") as warned:
+        with pytest.warns(UserWarning, match="interpreted as") as warned:
             call(image, image, **options)
         assert {warning.filename for warning in warned} == {__file__}
 

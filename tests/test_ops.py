@@ -503,7 +503,7 @@ def backward_with_a_graph(loss, x):
 @every_term
 def test_a_second_derivative_is_an_error(terms, level, derivative):
     x, y = images((2, 1, 12, 13), grad=(True, True))
-    with pytest.raises(RuntimeError, match="no second derivative; backend='reference' has"):
+    with pytest.raises(RuntimeError, match="no second derivative; use backend='reference'"):
         derivative(loss_of(x, y, terms, level), x)
     x.grad = None  # breaks the reference cycle that create_graph leaves
 
@@ -541,7 +541,7 @@ def test_a_second_derivative_with_respect_to_a_learned_weight_is_an_error(terms,
 def test_the_error_for_batched_gradients_suggests_alternatives():
     x, y = images((2, 1, 12, 13), grad=(True, False))
     losses = functional.amplified_ssim_loss(x, y, reduction="image", backend="native")
-    with pytest.raises(RuntimeError, match=r"torch\.func\.vjp does, and backend='reference'"):
+    with pytest.raises(RuntimeError, match=r"torch\.func\.vjp returns, or backend='reference'"):
         torch.autograd.grad(losses, x, torch.eye(len(losses)), is_grads_batched=True)
 
 
@@ -863,6 +863,6 @@ def test_forward_mode_raises_instead_of_giving_wrong_results(reduction):
 
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, y)
-        with pytest.raises(RuntimeError, match=r"forward-mode.*backend='reference' has"):
+        with pytest.raises(RuntimeError, match=r"forward-mode.*use backend='reference'"):
             loss(dual)
         assert loss(x).sum() == loss(x).sum()

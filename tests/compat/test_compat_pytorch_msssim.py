@@ -237,7 +237,7 @@ def test_bad_images(name):
         function(x.expand(1, 20, 161, 161)[None], x.expand(1, 20, 161, 161)[None])
     with pytest.raises(ValueError, match=r"\b10\b"):
         function(x[:, :, :10], x[:, :, :10])
-    with pytest.raises(ValueError, match="channel=3"):
+    with pytest.raises(ValueError, match="X must fit channel=3"):
         getattr(ours, name.upper())()(x, x)
 
 

@@ -49,7 +49,7 @@ def test_images_on_different_devices_are_rejected(function):
         function(x, y.cpu())
     with pytest.raises(ValueError, match="same device, got cpu and cuda:0"):
         function(x.cpu(), y)
-    with pytest.raises(ValueError, match="weight must be on the device of input, got cpu"):
+    with pytest.raises(ValueError, match="weight must be on the same device as input, got cpu"):
         function(x, y, torch.ones(1, device="cpu"))
 
 
@@ -119,4 +119,4 @@ class TestTwoDevices:
 
 def test_the_kernels_are_compiled_for_this_device(kernels):
     if kernels == "native":
-        assert native.cuda_refusal(0) is None
+        assert native.cuda_unsupported_reason(0) is None
