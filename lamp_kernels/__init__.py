@@ -1,9 +1,10 @@
 """Amplified reconstruction losses (LAMP) for unsupervised anomaly detection.
 
-`AmplifiedSSIMLoss()` stands where `torch.nn.MSELoss()` stood. See README.md for options and
-for what is and is not known of LAMP (Loss AMPlification, arXiv 2308.14595).
+`AmplifiedSSIMLoss()` replaces `torch.nn.MSELoss()`. README.md describes the options and says what
+is and is not known about LAMP (Loss AMPlification, arXiv 2308.14595).
 """
 
+from lamp_kernels import _numpy_warning  # noqa: F401, I001  before anything that imports torch
 from lamp_kernels import backends, functional
 from lamp_kernels._version import __version__
 from lamp_kernels.functional import amplify

@@ -1,7 +1,7 @@
-"""Anomaly maps and scores: what a trained network's reconstructions are judged by.
+"""Anomaly maps and scores, computed from the reconstructions of a trained network.
 
-The measures are plain, not amplified: a monotone transform of a final score cannot change
-which image scores higher, so amplification belongs into training.
+They are not amplified: a monotone transform of the final score cannot change which image scores
+higher, so amplification belongs in training.
 """
 
 import math
@@ -20,6 +20,8 @@ from lamp_kernels.validation import check_channels_first, check_float_tensor
 
 ChannelReduction = Literal["mean", "max"]
 Pooling = Literal["mean", "max", "topk"]
+
+DEFAULT_K = 0.01  # 1 % of the pixels
 
 
 @by_name
@@ -44,16 +46,22 @@ def anomaly_map(
         metric: "ssim" for (1 - SSIM)/2, "mse" for ((x - y)/R)^2, "l1" for |x - y|/R.
         channel_reduction: "mean" or "max" over the channels.
         smooth_sigma: standard deviation in pixels of a Gaussian that smooths the map, cut off
-            at 4 sigma, borders reflected; 0 for none.
-        data_range, window_size, sigma, k1, k2, backend: as in `AmplifiedSSIMLoss`; the border is
-            always "reflect", so that the map has the size of the image.
+            at 4 sigma, borders reflected; 0 for no smoothing.
+        data_range: R, the distance between the smallest and the largest possible value.
+        window_size, sigma, k1, k2: options of SSIM, as in `AmplifiedSSIMLoss`; "mse" and "l1" have
+            no window and ignore them. The padding is always "reflect", so that the map has the size
+            of the image.
+        backend: see `lamp_kernels.backends.resolve`.
 
     Returns:
-        (N, H, W) without unit, in [0, 1] for values within [0, data_range]; float32, or float64
-        for float64 images.
+        (N, H, W), dimensionless, in [0, 1] for images with values in [0, data_range]; float32, or
+        float64 for float64 images.
 
     Raises:
-        TypeError, ValueError: as the losses; also where the image is too small for the smoothing.
+        TypeError, ValueError: an image or an option is invalid, as for the losses, or the image is
+            too small for the smoothing.
+
+    Source of SSIM: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004.
     """
     check_choice("metric", metric, METRICS)
     check_choice("channel_reduction", channel_reduction, ("mean", "max"))
@@ -67,7 +75,7 @@ def anomaly_map(
         amplification="none",
         reduction="none",
     ).checked()
-    if check_float_tensor("input", input).dim() != 4 or metric != "ssim":  # which checks itself
+    if check_float_tensor("input", input).dim() != 4 or metric != "ssim":  # losses checks SSIM's
         check_channels_first(input, of_pixels=metric != "ssim")
     spread = _check_smoothing(smooth_sigma, input)
     errors = losses.loss(spec, input, target, None, backend)
@@ -82,57 +90,63 @@ def anomaly_score(
     map: Tensor,
     *,
     pooling: Pooling = "max",
-    k: int | float = 0.01,
+    k: int | float | None = None,
 ) -> Tensor:
-    """One score an image from its anomaly map.
+    """One score per image from its anomaly map.
 
     Args:
         map: (N, ...) floating tensor, such as `anomaly_map` returns.
-        pooling: "max", "mean", or "topk" for the mean of the k greatest values.
-        k: for "topk": a number of pixels if an int, a share of all pixels (0 < k <= 1, rounded
-            up) if a float.
+        pooling: "max", "mean", or "topk" for the mean of the k largest values.
+        k: only for "topk": a number of pixels if an int, a fraction of all pixels (0 < k <= 1,
+            rounded up) if a float; None for 0.01.
 
     Returns:
         (N,) in the unit of the map, float32 or float64. A NaN in an image's map gives NaN.
 
     Raises:
-        TypeError: map is not a floating tensor, k is not a number.
-        ValueError: map has no pixels, k is out of range, pooling is unknown.
+        TypeError: map is not a floating tensor, or k is not a number.
+        ValueError: map has no pixels, pooling is unknown, k is out of range, or k is given although
+            pooling is not "topk".
     """
     check_float_tensor("map", map)
     check_choice("pooling", pooling, ("mean", "max", "topk"))
     if map.dim() < 2 or math.prod(map.shape[1:]) == 0:
         raise ValueError(f"map must be (N, ...) with at least one pixel, got {tuple(map.shape)}")
+    if k is not None and pooling != "topk":
+        raise ValueError(
+            f"k must be None with pooling={pooling!r}, got {shown(k)}; pass pooling='topk' for the "
+            "mean of the k largest values"
+        )
     pixels = map.flatten(1).to(compute_dtype(map.dtype))
-    count: int = _check_k(k, pixels.shape[1])  # a tensor in TorchScript
     if pooling == "mean":
         return reference.sum_images(pixels) / pixels.shape[1]
     if pooling == "max":
         return pixels.amax(dim=1)
+    count: int = _check_k(DEFAULT_K if k is None else k, pixels.shape[1])  # in TorchScript a tensor
     greatest: Tensor = pixels.topk(count, dim=1).values
     return reference.sum_images(greatest) / count
 
 
 def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
-    """The standard deviation as a float, 0 for none, if the image's sides admit it."""
+    """Return the standard deviation as a float, 0 for none, if the image is large enough."""
     spread = check_not_negative("smooth_sigma", smooth_sigma)
     side = min(input.shape[-2:])
     if spread >= side or (spread > 0.0 and reference.smoothing_radius(spread) >= side):
         raise ValueError(
-            f"smooth_sigma={smooth_sigma} looks at {reference.SMOOTHING_REACH:g} sigma on each "
-            f"side and needs sides longer than that, got {tuple(input.shape[-2:])}"
+            f"smooth_sigma={smooth_sigma} requires sides longer than "
+            f"{reference.SMOOTHING_REACH:g} * smooth_sigma pixels, got {tuple(input.shape[-2:])}"
         )
     return spread
 
 
 def _check_k(k: int | float, pixels: int) -> Any:
-    """The number of pixels that `k` means among `pixels`."""
+    """Return how many of `pixels` pixels `k` selects."""
     if not isinstance(k, Real) or isinstance(k, bool):
         raise TypeError(_wrong_k(k, pixels))
     if isinstance(k, Integral):
         count = int(k)
     else:
-        # ceil, forgiving a rounding error: 0.07 * 100 is 7.000000000000001
+        # ceil with a tolerance for rounding errors: 0.07 * 100 is 7.000000000000001
         count = math.ceil(k * pixels - 1e-9) if 0.0 < k <= 1.0 else 0
     if not 1 <= count <= pixels:
         raise ValueError(_wrong_k(k, pixels))
@@ -142,13 +156,14 @@ def _check_k(k: int | float, pixels: int) -> Any:
 
 
 def _wrong_k(k: object, pixels: int) -> str:
-    # Written only when it is raised: in a graph for every size the text would fix `pixels`.
+    # A function, so that the text exists only if raised: in a graph for any size it would make
+    # `pixels` a constant.
     return (
-        f"k must be 1 to {pixels} pixels as an integer, or a share of them, 0 < k <= 1, as a "
-        f"float; got {shown(k)}"
+        f"k must be an integer from 1 to {pixels}, the number of pixels, or a float, the fraction "
+        f"of them, with 0 < k <= 1; got {shown(k)}"
     )
 
 
 def _traced_count(share: float, pixels: int) -> Any:
-    """The same number as a part of TorchScript's graph, where a Python number is a constant."""
+    """The same number as part of TorchScript's graph, in which a Python number is a constant."""
     return torch.ceil(share * torch.as_tensor(pixels).double() - 1e-9).long()

@@ -1,13 +1,13 @@
 """The derivatives of the operators.
 
-`image_losses` computes the gradients in the pass that computes the losses, and backward only
-multiplies them, in place where it can. The gradients live on the autograd node, as its own results
-and not as tensors saved for backward, so hooks on saved tensors (torch.autograd.graph.save_on_cpu,
-checkpoints) do not see them. Whoever calls the operator directly and differentiates its losses
-leaves the gradients to backward. Where `sums` is "terms", the upstream factors differ from term to
-term: then the forward computes values only, and backward calls the operator again with those
-factors in `factors`. The backward of the map is `image_losses` with the upstream gradient as its
-weight.
+`image_losses` computes the gradients in the pass that computes the losses; the backward pass only
+multiplies them, in place if possible. The autograd node keeps the gradients as attributes and not
+as tensors saved for backward, so hooks on saved tensors (torch.autograd.graph.save_on_cpu,
+checkpoints) do not see them. A direct call of the operator may request no gradients and still
+differentiate the losses: then the backward pass computes them. If `sums` is "terms", the upstream
+gradient differs from term to term: the forward pass computes only values, and the backward pass
+calls the operator again with the upstream gradient multiplied into `factors`. The backward pass of
+the map is `image_losses` with the upstream gradient as its weight.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,21 +25,21 @@ from lamp_kernels.reduction import SharedFactors
 from lamp_kernels.tensors import numbers_beside
 
 NO_SECOND_DERIVATIVE = (
-    "the kernels of lamp_kernels have no second derivative; backend='reference' has"
+    "the kernels of lamp_kernels have no second derivative; use backend='reference'"
 )
 
 NO_BATCHED_GRADIENTS = (
-    "is_grads_batched=True does not work through the kernels of lamp_kernels; torch.vmap over the "
-    "function of torch.func.vjp does, and backend='reference'"
+    "the kernels of lamp_kernels do not support is_grads_batched=True; use torch.vmap over the "
+    "function that torch.func.vjp returns, or backend='reference'"
 )
 
 NO_FORWARD_MODE = (
-    "the kernels of lamp_kernels have no forward-mode derivative; backend='reference' has"
+    "the kernels of lamp_kernels have no forward-mode derivative; use backend='reference'"
 )
 
 
 def register(library: str, operators: Operators) -> None:
-    """Give the operators in `library` their derivatives."""
+    """Register the derivatives of the operators in `library`."""
     fragment = torch.library.Library(library, "FRAGMENT")
     _fragments.append(fragment)
     for name, kernel in (
@@ -61,7 +61,7 @@ def register(library: str, operators: Operators) -> None:
         fragment.impl(name, kernel, "Autograd", with_keyset=True)
 
 
-_fragments: list[torch.library.Library] = []  # a registration ends with its library object
+_fragments: list[torch.library.Library] = []  # registrations end when their library is collected
 
 
 def _autograd_kernel(
@@ -70,12 +70,12 @@ def _autograd_kernel(
     backward: Callable[..., tuple[Any, ...]],
     of_all: bool = False,
 ) -> Callable[..., Any]:
-    """What `torch.library.register_autograd` makes, for operators of many arguments.
+    """A replacement for `torch.library.register_autograd`, for operators with many arguments.
 
-    That looks at each argument's default in a time quadratic in their number: half of what a call
-    cost beyond the kernel (bench/overhead.py). Nor does it work under torch.func.
+    PyTorch's version looks up each argument's default in time quadratic in their number, which was
+    half the overhead of a call (bench/overhead.py), and it does not work under torch.func.
 
-    of_all: the arguments are tensors, any of which may require grad; else the first two may.
+    of_all: all arguments are tensors that may require grad; otherwise only the first two may.
     """
 
     def below(keyset: Any, *arguments: Any) -> Any:
@@ -106,7 +106,7 @@ def _autograd_kernel(
             with transforms.recording_below():
                 return Differentiable.forward(ctx, *arguments)
 
-    # PyTorch's annotations leave out the method that its C++ class has.
+    # PyTorch's annotations omit this method of the C++ base class.
     record = Differentiable.apply  # type: ignore[attr-defined]
     record_transformed = Transformed.apply  # type: ignore[attr-defined]
 
@@ -116,7 +116,7 @@ def _autograd_kernel(
             or second.requires_grad
             or (of_all and any(tensor.requires_grad for tensor in rest))
         )
-        if wanted or forward_ad._current_level >= 0:  # in forward mode jvp() raises
+        if wanted or forward_ad._current_level >= 0:  # in forward mode, jvp() raises
             if transforms.active():
                 with transforms.single_level_allowed():
                     return record_transformed(first, second, *rest, keyset)
@@ -126,11 +126,11 @@ def _autograd_kernel(
     return kernel
 
 
-# ---- block_double_backward: its factor, with a derivative that raises ----------------------------
+# ---- block_double_backward: returns its first argument, with a derivative that raises ------------
 #
-# It stands in front of the multiplication of a stored gradient by an upstream factor. Without it, a
-# second derivative would be that of a multiplication by a constant: silently wrong. So would be one
-# with respect to what the upstream factor depends on, where the kernels took that factor in.
+# Applied to the upstream gradient before the stored gradient is multiplied by it. Without it, a
+# second derivative would be that of a multiplication by a constant: silently wrong. If the kernel
+# has already included the upstream gradient, derivatives with respect to that would be wrong too.
 
 
 def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -150,7 +150,7 @@ def _keep_losses(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
     ctx.save_for_backward(input, target, weight, factors)
     ctx.gradients = gradients
     ctx.shared, ctx.sums, ctx.spec = (coefficients, mean_over), sums, spec
-    ctx.constants = len(inputs) - 2  # the inputs that have no gradient
+    ctx.constants = len(inputs) - 2  # the inputs without a gradient
     ctx.mark_non_differentiable(*gradients)
     ctx.set_materialize_grads(False)
 
@@ -171,8 +171,8 @@ def _backward_of_losses(
             factors = numbers_beside(upstream, numbers, upstream.dtype)
         factors, factor = factors * upstream.detach(), None
         shared, sums = ((), "nothing"), "images"
-    # The stored gradient belongs to one backward, which may hand it on as it is or scale it in
-    # place; what comes after that (retain_graph=True) computes it anew.
+    # One backward pass consumes the stored gradient: it may return it as it is or scale it in
+    # place. A further pass (retain_graph=True) recomputes it.
     gradients = ctx.__dict__.pop("gradients", None)
     if gradients is None or any(
         need and gradient.shape != input.shape
@@ -195,12 +195,13 @@ def _results(
     upstream: Tensor,
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients times a factor for each image, or one, rounded once to the dtype of the image.
+    """The gradients times one factor per image or in all, rounded once to the dtype of the image.
 
-    upstream: what backward was called with, whether the gradients hold it already or not.
+    upstream: the gradient that backward received, even if `gradients` already include it.
     """
     second_derivative = torch.is_grad_enabled()  # create_graph=True
-    # A gradient that is not mapped cannot take one that is, nor can a mapped factor be looked at.
+    # Under vmap an unbatched gradient cannot be scaled in place by a batched factor, and a batched
+    # factor cannot be read.
     plain = not second_derivative and not transforms.active()
     if second_derivative:
         factor = input.new_ones(input.shape[0]) if factor is None else factor
@@ -214,19 +215,19 @@ def _results(
             results.append(None)
             continue
         if factor is not None:
-            by_image = factor.view(-1, 1, 1, 1)
-            ours = plain and type(gradient) is Tensor  # and no compiler's
-            if ours and gradient.is_cuda and operators.scale is not None:
+            per_image = factor.view(-1, 1, 1, 1)
+            in_place = plain and type(gradient) is Tensor  # not a compiler's tensor subclass
+            if in_place and gradient.is_cuda and operators.scale is not None:
                 operators.scale(gradient, factor)
             else:
-                gradient = gradient.mul_(by_image) if ours else gradient * by_image
+                gradient = gradient.mul_(per_image) if in_place else gradient * per_image
         results.append(gradient.to(image.dtype))
     return results
 
 
 def _is_one(upstream: Tensor) -> bool:
-    """Whether the upstream factor is 1 everywhere, known without waiting for a device."""
-    if type(upstream) is not Tensor or upstream.device.type != "cpu":  # or one of a compiler's
+    """Whether the upstream factor is known to be 1 everywhere, without synchronizing."""
+    if type(upstream) is not Tensor or upstream.device.type != "cpu":  # or a compiler's subclass
         return False
     if upstream.dim() == 0:
         return upstream.item() == 1

@@ -1,6 +1,6 @@
 """Checks of single options: each returns a plain value, or raises an error that names the option.
 
-They look at Python numbers and strings only, so they never synchronize with a device and leave no
+They read only Python numbers and strings, so they never synchronize with a device and leave no
 trace in a compiled graph.
 """
 
@@ -10,7 +10,7 @@ from numbers import Real
 
 
 def shown(value: object) -> str:
-    """`value` for an error; of a tensor or an array the shape: its numbers may be many."""
+    """`value` as text for an error; a tensor or array, which may be large, as its shape."""
     shape = getattr(value, "shape", None)
     if shape is not None and not isinstance(value, Real):
         kind = type(value).__name__
@@ -19,7 +19,7 @@ def shown(value: object) -> str:
 
 
 def check_positive(name: str, value: object) -> float:
-    """`value` as a float if it is a positive finite real number, else an error naming it."""
+    """Return `value` as a float if it is a positive finite number, else raise naming it."""
     number = check_real(name, value)
     if not (0.0 < number < math.inf):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
@@ -27,16 +27,16 @@ def check_positive(name: str, value: object) -> float:
 
 
 def check_within(name: str, value: object, limits: tuple[float, float]) -> float:
-    """`value` as a float if it is a real number within the limits, else an error naming it."""
+    """Return `value` as a float if it is a number within the limits, else raise naming it."""
     number = check_real(name, value)
     low, high = limits
     if not low <= number <= high:
-        raise ValueError(f"{name} must be within {low:g} to {high:g}, got {value!r}")
+        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value!r}")
     return number
 
 
 def check_real(name: str, value: object) -> float:
-    """`value` as a float if it is a real number, infinite ones included, else an error."""
+    """Return `value` as a float if it is a real number, which may be infinite, else raise."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {shown(value)}")
     try:
@@ -46,16 +46,16 @@ def check_real(name: str, value: object) -> float:
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Nothing if `value` is one of `choices`, else an error naming it and them."""
+    """Raise an error that lists the choices unless `value` is one of them."""
     if not isinstance(value, str):
         listed = ", ".join(map(repr, choices))
-        raise TypeError(f"{name} must be a string, one of {listed}; got {shown(value)}")
+        raise TypeError(f"{name} must be one of the strings {listed}; got {shown(value)}")
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
 def check_not_negative(name: str, value: object) -> float:
-    """`value` as a float if it is a finite real number of at least 0, else an error naming it."""
+    """Return `value` as a float if it is finite and at least 0, else raise naming it."""
     number = check_real(name, value)
     if not 0.0 <= number < math.inf:
         raise ValueError(f"{name} must be finite and at least 0, got {value!r}")

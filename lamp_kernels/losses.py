@@ -1,4 +1,4 @@
-"""From a spec and tensors to a backend and back: the way of every public function."""
+"""From a spec and tensors to a backend and back: the path of every public function."""
 
 import math
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from lamp_kernels import backends, reduction, reference, weights
 from lamp_kernels.backends import Backend
 from lamp_kernels.spec import LossSpec
-from lamp_kernels.tensors import as_many_dimensions, compute_dtype, in_dtype
+from lamp_kernels.tensors import compute_dtype, in_dtype, with_dims_of
 from lamp_kernels.validation import check_image_shape, check_pair, check_weight
 
 
 def loss(
     spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None, backend: str | None
 ) -> Tensor:
-    """The loss of a checked spec: a scalar, (N,) or the map, float32 or float64."""
+    """Compute the loss of a checked spec: a scalar, (N,) or the map, in float32 or float64."""
     chosen = prepare(spec, input, target, weight, backend)
     if spec.reduction == "none":
         return loss_map(chosen, spec, input, target, weight)
@@ -25,7 +25,7 @@ def loss(
 def prepare(
     spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None, backend: str | None
 ) -> Backend:
-    """Check the tensors against the spec and choose the backend that computes them."""
+    """Check the tensors against the spec and choose the backend that computes the loss."""
     check_pair(input, target)
     check_weight(weight, input)
     chosen = backends.choose(backend, spec, input)
@@ -37,7 +37,7 @@ def prepare(
 def reduced_loss(
     backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
 ) -> Tensor:
-    """The loss of checked tensors as a scalar, or (N,) for reduction="image"."""
+    """Compute the loss of checked tensors: a scalar, or (N,) for reduction="image"."""
     if weight is None:
         scaled_sums = backend.image_losses(
             spec,
@@ -51,11 +51,11 @@ def reduced_loss(
     dtype = compute_dtype(input.dtype, target.dtype)
     grids = spec.grids(input.shape)
     mask, weight_sums, scale = weights.scaled(
-        as_many_dimensions(weight, input),
+        with_dims_of(weight, input),
         dtype,
         reduction.mean_over(spec),
         lambda mask: [_weight_sums(mask, input.shape, grid) for grid in grids],
-        # SSIM comes first, and is the only term whose grid may be smaller than the others'.
+        # The last grid is the largest: only SSIM's, the first, may be smaller than the others.
         lambda mask: reference.on_grid(mask, input.shape, grids[-1]),
     )
     factors = [
@@ -75,37 +75,37 @@ def reduced_loss(
         _columns(factors, input, dtype),
         reduction.sums(spec, shared=False),
     )
-    found = reduction.finish(spec, scaled_sums, nonempty_images)
-    divided = reduction.mean_over(spec) != "nothing"
-    return found if scale is None or divided else found * scale.reshape(())
+    result = reduction.finish(spec, scaled_sums, nonempty_images)
+    is_mean = reduction.mean_over(spec) != "nothing"  # from a mean the scale cancels out
+    return result if scale is None or is_mean else result * scale.reshape(())
 
 
 def loss_map(
     backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
 ) -> Tensor:
-    """The map m A(L) of checked tensors; the maps of several terms are multiplied and added."""
+    """Compute the map m A(L) of checked tensors, for several terms m times their weighted sum."""
     values = backend.loss_map(spec, input, target)
     if weight is None:
         return values
-    mask = in_dtype(as_many_dimensions(weight, input), values.dtype)
+    mask = in_dtype(with_dims_of(weight, input), values.dtype)
     return values * reference.on_grid(mask, input.shape, values.shape)
 
 
 def count_on_tangent(
     backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """How many elements of the terms have L > 1 - eps, and how many have a weight > 0."""
-    found, counted = input.new_zeros((2,), dtype=torch.int64).unbind()
+    """Count over all terms the elements of weight > 0 with L > 1 - eps, and those of weight > 0."""
+    on_tangent, elements = input.new_zeros((2,), dtype=torch.int64).unbind()
     for term in spec.terms:
         single = spec.plain._replace(terms=(term._replace(coefficient=1.0),))
         losses = loss_map(backend, single, input, target, None)
-        on_tangent = losses > 1.0 - spec.eps
-        counts = torch.ones_like(on_tangent)
+        counts = torch.ones_like(losses, dtype=torch.bool)
         if weight is not None:
-            mask = as_many_dimensions(weight, input) > 0
+            mask = with_dims_of(weight, input) > 0
             counts = counts & reference.on_grid(mask, input.shape, losses.shape)
-        found, counted = found + (on_tangent & counts).sum(), counted + counts.sum()
-    return found, counted
+        on_tangent = on_tangent + ((losses > 1.0 - spec.eps) & counts).sum()
+        elements = elements + counts.sum()
+    return on_tangent, elements
 
 
 def _weight_sums(mask: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
@@ -116,7 +116,7 @@ def _weight_sums(mask: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
 
 
 def _columns(factors: list[Tensor | float], input: Tensor, dtype: torch.dtype) -> Tensor:
-    """Factors (N, T), from one number or (N,) numbers per term."""
+    """The factors as a tensor (N, T), given one number or a tensor (N,) per term."""
     batch = input.shape[0]
     columns = [
         factor.expand(batch)

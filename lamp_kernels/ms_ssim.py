@@ -1,14 +1,15 @@
-"""Multi-scale SSIM (MS-SSIM) out of the single-scale operator, one call a scale.
+"""Multi-scale SSIM (MS-SSIM) from the single-scale operator, with one call per scale.
 
-Scale 1 is the images; each next one is the last, averaged over 2 x 2 pixels (`_halved`). In the
-names of `lamp_kernels.reference`, an inner scale sees the contrast-structure term 1 - q only, the
-last one SSIM itself, (1 - p)(1 - q). For one channel of one image let D_j be the mean over the
-positions of scale j of q, at the last scale of 1 - SSIM. With the weights w_j of the scales
+Scale 1 is the images themselves; each further scale averages the previous one over 2 x 2 pixels
+(`_halved`). In the notation of `lamp_kernels.reference`, all scales but the last use only the
+contrast-structure term 1 - q, and the last uses SSIM itself, (1 - p)(1 - q). For one channel of one
+image let D_j be the mean of q over the positions of scale j, or at the last scale the mean of
+1 - SSIM. With the weights w_j of the scales
 
     MS-SSIM = prod_j max(1 - D_j, 0)^w_j                L = a (1 - mean over channels of MS-SSIM)
 
-**What is amplified.** The logarithm of the product is a sum, -log MS-SSIM = sum_j w_j A(D_j) (up to
-where A's tangent begins), so a log loss takes a scale as a term:
+**Amplification.** The logarithm of the product is a sum, -log MS-SSIM = sum_j w_j A(D_j) (up to
+where A's tangent begins), so at element level each scale is a term of the loss:
 
 | level   | loss                                                                             |
 |---------|----------------------------------------------------------------------------------|
@@ -16,16 +17,16 @@ where A's tangent begins), so a log loss takes a scale as a term:
 | image   | A(L), L of each image                                                            |
 | batch   | A(mean of L over the images)                                                     |
 
-With amplification="none" nothing tells the levels apart: L, the mean of 1 - MS-SSIM times a. At
-small losses all of them agree to first order.
+With amplification="none" all levels are the same: L, the mean of 1 - MS-SSIM times a. For small
+losses all levels agree to first order.
 
-**Where a scale is negative.** A power below 1 of a negative number is NaN, and of 0 has an infinite
-slope. At element level there is no power: the loss goes on, with a gradient. Otherwise D_j >= 1
-makes MS-SSIM 0 with gradient 0, for that channel of that image.
+**Negative scales.** A power below 1 of a negative number is NaN, and of 0 it has an infinite slope.
+At element level there is no power, so the loss continues there, with a gradient. At the other
+levels D_j >= 1 makes MS-SSIM 0 with gradient 0, for that channel of that image.
 
-**Rounding.** Halving rounds each image by itself, so of images 1e-2, 1e-3, 1e-4 apart the gradient
-in float32 is up to 4e-5, 4e-4 and 4e-3 off, relative, on the worst scenes of tests/scenes.py; the
-loss ten times less. Float64 images do not have that.
+**Rounding.** Halving rounds each image separately. For images that differ by 1e-2, 1e-3 and 1e-4,
+the relative error of the gradient in float32 is therefore up to 4e-5, 4e-4 and 4e-3 on the worst
+scenes of tests/scenes.py, and that of the loss a tenth of it. Float64 images are not affected.
 
 Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality assessment",
 Asilomar 2003; the averaging at odd sides is that of pytorch-msssim.
@@ -40,31 +41,31 @@ from torch import Tensor
 from lamp_kernels import losses, reduction, reference, weights
 from lamp_kernels.backends import Backend
 from lamp_kernels.spec import LossSpec, Term
-from lamp_kernels.tensors import as_many_dimensions, being_traced, compute_dtype
+from lamp_kernels.tensors import being_traced, compute_dtype, with_dims_of
 
-# 1 - p is 1 for C1 = k1^2 beyond measure, so the contrast-structure term is SSIM with a large k1.
-# p = mu_d^2/(M + k1^2) is then at most 1e-18, below the rounding of float64; and k1^2, k1^4 are far
-# from the largest float32, 3e38.
+# For a huge C1 = k1^2, 1 - p is 1, so the contrast-structure term is SSIM with a large k1. Here
+# p = mu_d^2/(M + k1^2) is at most 1e-18, below the rounding error of float64, and k1^2 and k1^4 are
+# far below the largest float32, 3e38.
 CONTRAST_ONLY_K1 = 1e9
 
 
 def loss(
     spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None, backend: str | None
 ) -> Tensor:
-    """The loss of a checked spec: a scalar, or (N,) for reduction="image"; float32 or float64."""
+    """Compute the loss: a scalar, or (N,) for reduction="image", in float32 or float64."""
     chosen = losses.prepare(spec, input, target, weight, backend)
     dtype = compute_dtype(input.dtype, target.dtype)
     x, y = input.to(dtype), target.to(dtype)
     mask = None
     if weight is not None:
         mask, _, _ = weights.scaled(
-            as_many_dimensions(weight, x),
+            with_dims_of(weight, x),
             dtype,
             reduction.mean_over(spec),
             lambda mask: [reference.sum_images(mask)],
             lambda mask: mask,
         )
-        mask = _of_sides(mask, x)
+        mask = _expanded_to_image(mask, x)
     if spec.amplification == "none" or spec.amplify_over != "element":
         plane_losses = _plain_losses(chosen, spec, x, y, mask)
         return _over_images(spec, plane_losses, mask)
@@ -80,31 +81,31 @@ def loss(
 def count_on_tangent(
     backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """`losses.count_on_tangent` over the positions of all scales."""
+    """As `losses.count_on_tangent`, over the positions of all scales."""
     dtype = compute_dtype(input.dtype, target.dtype)
     x, y = input.to(dtype), target.to(dtype)
     mask = None
     if weight is not None:
-        mask = _of_sides((as_many_dimensions(weight, x) > 0).to(dtype), x)
-    found, counted = x.new_zeros((2,), dtype=torch.int64).unbind()
+        mask = _expanded_to_image((with_dims_of(weight, x) > 0).to(dtype), x)
+    on_tangent, elements = x.new_zeros((2,), dtype=torch.int64).unbind()
     for scale in _scales(spec, x, y, mask):
         counts = losses.count_on_tangent(
             backend, scale.spec, scale.input, scale.target, scale.weight
         )
-        found, counted = found + counts[0], counted + counts[1]
-    return found, counted
+        on_tangent, elements = on_tangent + counts[0], elements + counts[1]
+    return on_tangent, elements
 
 
 def similarity_of_planes(
     spec: LossSpec, input: Tensor, target: Tensor, backend: str | None
 ) -> Tensor:
-    """The mean SSIM of each channel of each image, (N, C): what packages average or clamp."""
+    """The mean SSIM of each channel of each image, (N, C), before any average over channels."""
     chosen = losses.prepare(spec, input, target, None, backend)
     return 1.0 - _plane_losses(chosen, spec, input, target, None)
 
 
 class _Scale(NamedTuple):
-    """The arguments of one scale; the coefficient of its spec's term is the scale's w_j."""
+    """The arguments of one scale. The coefficient of its spec's term is the scale's w_j."""
 
     spec: LossSpec
     input: Tensor
@@ -113,7 +114,7 @@ class _Scale(NamedTuple):
 
 
 def _scales(spec: LossSpec, x: Tensor, y: Tensor, mask: Tensor | None) -> Iterator[_Scale]:
-    """Fine to coarse, without the scales of weight 0."""
+    """The scales from fine to coarse, except those of weight 0."""
     last = len(spec.scale_weights) - 1
     for number, coefficient in enumerate(spec.scale_weights):
         if number > 0:
@@ -128,19 +129,19 @@ def _scales(spec: LossSpec, x: Tensor, y: Tensor, mask: Tensor | None) -> Iterat
             yield _Scale(of_scale, x, y, mask)
 
 
-def _of_sides(weight: Tensor, like: Tensor) -> Tensor:
-    """The weight with the sides of the image: what can be halved."""
+def _expanded_to_image(weight: Tensor, like: Tensor) -> Tensor:
+    """The weight expanded to the height and width of the image, so that it can be halved."""
     return weight.expand(*weight.shape[:2], *like.shape[2:])
 
 
 def _halved(planes: Tensor) -> Tensor:
-    """Means of 2 x 2 pixels; along an odd side each border pixel is paired with a 0 outside.
+    """Means of 2 x 2 pixels; along an odd side, border pixels are paired with a 0 outside.
 
-    Weights too: where half of a mean lies outside of the image, it counts half.
+    For weights this is right too: a mean that lies half outside the image counts half.
     """
     height, width = (side % 2 for side in planes.shape[-2:])
     padding = (height, width)
-    if being_traced():  # the pool's own padding is a constant: a graph each for odd and even sides
+    if being_traced():  # avg_pool2d's padding is a constant: odd sides would need another graph
         planes = torch.nn.functional.pad(planes, (width, 0, height, 0))
         padding = (0, 0)
     return torch.nn.functional.avg_pool2d(planes, kernel_size=2, padding=padding)
@@ -149,10 +150,10 @@ def _halved(planes: Tensor) -> Tensor:
 def _plain_losses(
     backend: Backend, spec: LossSpec, x: Tensor, y: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """1 - MS-SSIM of each plane, (N, C): 1 - exp(sum_j w_j log(1 - D_j)), accurate where small.
+    """1 - MS-SSIM of each plane, (N, C): 1 - exp(sum_j w_j log(1 - D_j)), accurate if small.
 
-    The logarithm of 1 - D_j <= 0 is left out of the graph, not multiplied by a 0: infinity times 0
-    is NaN.
+    Where 1 - D_j <= 0, its logarithm is kept out of the graph rather than multiplied by 0, since
+    infinity times 0 is NaN.
     """
     shape = x.shape[:2]
     logarithm = x.new_zeros(shape)
@@ -169,7 +170,7 @@ def _plain_losses(
 def _plane_losses(
     backend: Backend, spec: LossSpec, x: Tensor, y: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """The mean of 1 - SSIM over each plane, (N, C): planes are images of one channel."""
+    """The mean of 1 - SSIM over each plane, (N, C). Planes are passed as images of one channel."""
     plain = spec._replace(
         terms=(Term("ssim"),),
         dissimilarity="full",
@@ -184,9 +185,9 @@ def _plane_losses(
 
 
 def _over_images(spec: LossSpec, plane_losses: Tensor, mask: Tensor | None) -> Tensor:
-    """From 1 - MS-SSIM of each plane (N, C) to the loss, by the table of `reduction`.
+    """From 1 - MS-SSIM of each plane (N, C) to the loss, by the table in `reduction`.
 
-    For a plane, m is the sum of its weight, without one its count of 1, and S = m times its loss.
+    For a plane, m is the sum of its weight, or 1 without a weight, and S is m times its loss.
     """
     if spec.ssim_scale != 1.0:
         plane_losses = spec.ssim_scale * plane_losses

@@ -1,19 +1,19 @@
 """The operators as PyTorch sees them: schemas, fake kernels, and the call itself.
 
-The kernels (C++, Triton) compute; this file is about tensors only. A backend has two operators of
-one schema:
+The kernels (C++, Triton) compute; this file only describes tensors. Each backend with kernels has
+two operators, with the same schemas:
 
     image_losses(input, target, weight, factors, coefficients, mean_over, sums,
                  input_gradient, target_gradient, <spec>)
         -> losses, gradient of input, gradient of target
     loss_map(input, target, coefficients, <spec>) -> map
 
-<spec> is `FlatSpec`. `image_losses` returns factors * S, added up as `sums` says, and the gradients
-of the sum of that (see `lamp_kernels.reduction`). `factors` are (N, T), or None where all images
-share them: then `coefficients` and `mean_over` are those of a `SharedFactors`, and `sums` may be
-"batch". `lamp_kernels.autograd` has the derivatives, `lamp_kernels.transforms` what torch.func's
-transforms need. Autocast needs no rule: the kernels take mixed floating dtypes, compute in float32
-or float64, and return that.
+<spec> stands for the fields of `FlatSpec`. `image_losses` returns factors * S, summed as far as
+`sums` says, and the gradients of the sum of that (see `lamp_kernels.reduction`). `factors` are
+(N, T), or None if all images share them: then `coefficients` and `mean_over` are those of a
+`SharedFactors`, and `sums` may be "batch". `lamp_kernels.autograd` defines the derivatives, and
+`lamp_kernels.transforms` supports the transforms of torch.func. Autocast needs no rule: the kernels
+accept mixed floating dtypes, compute in float32 or float64, and return that.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ from lamp_kernels.tensors import compute_dtype
 
 
 class FlatSpec(NamedTuple):
-    """The part of a `LossSpec` that kernels read, as operators take it: the fields of the schema.
+    """The part of a `LossSpec` that kernels read, flattened into arguments of the operators.
 
-    Each field is an attribute of `LossSpec`; `metrics` are joined. csrc/operators.h has the list
-    once more, and a library that was built from another one is not loaded.
+    Each field is an attribute of `LossSpec`; `metrics` are joined into one string. The same list is
+    in csrc/operators.h, and a library built with a different one is not loaded.
     """
 
     metrics: str  # "ssim+mse"
@@ -47,12 +47,12 @@ class FlatSpec(NamedTuple):
 
     @classmethod
     def of(cls, spec: LossSpec) -> "FlatSpec":
-        """The fields of a spec."""
+        """The flattened spec."""
         return cls("+".join(spec.metrics), *[getattr(spec, name) for name in cls._fields[1:]])
 
     @property
     def terms(self) -> int:
-        """How many terms there are."""
+        """The number of terms."""
         return self.metrics.count("+") + 1
 
     def grids(self, shape: torch.Size) -> list[torch.Size]:
@@ -79,8 +79,8 @@ SCALE_SCHEMA = "(Tensor(a!) gradient, Tensor factor) -> ()"
 class Operators(NamedTuple):
     """The operators of a backend.
 
-    scale: multiplies a CUDA gradient (N, C, H, W) in place by factors (N,), or by one (), without a
-    pass over it where they are 1; None where there is no such operator.
+    scale: multiplies a CUDA gradient (N, C, H, W) in place by factors (N,), or by one factor (),
+    and skips the pass over it where they are 1; None if the backend has no such operator.
     """
 
     image_losses: Any
@@ -90,7 +90,7 @@ class Operators(NamedTuple):
 
 
 def register(library: str, scale: bool) -> Operators:
-    """Give the operators in `library` their fake kernels; scale: it has `scale_`."""
+    """Register fake kernels for the operators in `library`. scale: `library` has `scale_`."""
     namespace = getattr(torch.ops, library)
     operators = Operators(
         namespace.image_losses.default,
@@ -107,12 +107,12 @@ def register(library: str, scale: bool) -> Operators:
 
 
 def call(operator: Any, *arguments: Any) -> Any:
-    """What the operator returns; where its memory cannot be allocated, the allocator's own error.
+    """Call the operator; if it runs out of memory, raise the allocator's error.
 
-    The stable ABI passes no exception on: out of memory arrives as a RuntimeError that names a line
-    of a header. So the outputs are allocated once more, from here.
+    The stable ABI does not propagate exceptions: out of memory arrives as a RuntimeError that names
+    a line of a header. Allocating the outputs again from here raises the allocator's error.
     """
-    if torch.compiler.is_compiling():  # a graph holds the operator alone
+    if torch.compiler.is_compiling():  # a graph contains only the operator
         return operator(*arguments)
     try:
         return operator(*arguments)
@@ -128,19 +128,21 @@ def call(operator: Any, *arguments: Any) -> Any:
 
 
 def _check_one_device(*tensors: Tensor | None) -> None:
-    """A tensor of the meta device beside one that has data: the dispatcher asks the fake kernel."""
+    """Raise if the devices differ: with one tensor on meta, the dispatcher runs the fake kernel."""
     devices = {tensor.device for tensor in tensors if tensor is not None}
     if len(devices) > 1:
-        raise RuntimeError(f"expected tensors of one device, got {sorted(map(str, devices))}")
+        raise RuntimeError(
+            f"tensors must be on the same device, got {', '.join(sorted(map(str, devices)))}"
+        )
 
 
 def is_channels_last(image: Tensor) -> bool:
-    """Whether an image (N, C, H, W) is dense in that order and in no other."""
+    """Whether an image (N, C, H, W) is dense in channels_last and in no other memory format."""
     return not image.is_contiguous() and image.is_contiguous(memory_format=torch.channels_last)
 
 
 def empty_in_format_of(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Uninitialised, on the device and in the memory format of `like`."""
+    """An uninitialized tensor on the device and in the memory format of `like`."""
     return torch.empty(
         sizes,
         dtype=dtype,

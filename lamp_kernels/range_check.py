@@ -1,4 +1,4 @@
-"""The explicit check of values: do two tensors lie within [0, data_range]?"""
+"""The explicit check of values: do two tensors fit [0, data_range]?"""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
@@ -9,14 +9,16 @@ from torch import Tensor
 from lamp_kernels.spec import DEFAULTS, check_data_range
 from lamp_kernels.validation import check_float_tensor
 
-FAR_TOO_LARGE = 10  # times as large as the greatest value: 12 bits of 16, [0, 1] of 255
+# A data_range this many times the largest value is suspicious, as with 12 of 16 bits or [0, 1] of
+# 255.
+FAR_TOO_LARGE = 10
 
 Problem = Literal["", "not finite", "data_range too small", "below 0", "data_range too large"]
-PROBLEMS: tuple[Problem, ...] = get_args(Problem)[1:]  # the gravest first
+PROBLEMS: tuple[Problem, ...] = get_args(Problem)[1:]  # the most serious first
 
 
 class Values(NamedTuple):
-    """What a tensor holds: the range of its finite values, 0 and 0 without any, and the others."""
+    """The range of a tensor's finite values, 0 and 0 if it has none, and the number of others."""
 
     minimum: float
     maximum: float
@@ -27,11 +29,11 @@ class Values(NamedTuple):
 
 
 class RangeCheck(NamedTuple):
-    """The outcome of `check_range`: true in a condition where every value fits.
+    """The result of `check_range`: true in a condition if every value fits.
 
-    `minimum` and `maximum` are those of the finite values of both tensors, 0 and 0 where there are
-    none. `problem` says what does not fit, and `where` in which tensors: ("input",), ("target",) or
-    both; `input` and `target` are the values of each.
+    `minimum` and `maximum` are those of the finite values of both tensors, or 0 and 0 if there are
+    none. `problem` says what does not fit, and `where` names the tensors: ("input",), ("target",)
+    or both. `input` and `target` hold the values of each tensor.
     """
 
     fits: bool
@@ -57,17 +59,17 @@ class RangeCheck(NamedTuple):
         if self.problem == "data_range too large":
             return (
                 f"data_range={self.data_range:g} is far too large for {name}: {found}. Pass the "
-                "data_range that the images have, or rescale them: as it is, the loss is next to 0"
+                "data_range of the images, or rescale them; otherwise the loss is close to 0"
             )
         advice = {
-            "not finite": "Look for their origin",
+            "not finite": "Find out where the values that are not finite come from",
             "below 0": (
-                "Values are below 0: rescale the images (a sigmoid at the network's end, "
-                "normalisation undone)"
+                "Values are below 0: rescale the images (end the network with a sigmoid, undo the "
+                "normalization)"
             ),
             "data_range too small": (
-                "The data_range is too small: pass the one that the images have, or rescale them "
-                "(a sigmoid at the network's end, normalisation undone)"
+                "data_range is too small: pass the data_range of the images, or rescale them (end "
+                "the network with a sigmoid, undo the normalization)"
             ),
         }[self.problem]
         return f"not within [0, {self.data_range:g}], {name}: {found}. {advice}"
@@ -76,21 +78,21 @@ class RangeCheck(NamedTuple):
 def check_range(
     input: Tensor, target: Tensor, data_range: float = DEFAULTS.data_range
 ) -> RangeCheck:
-    """Say whether all values of `input` and `target` are finite and within [0, data_range].
+    """Check that all values of `input` and `target` are finite and in [0, data_range].
 
-    Nor does a target fit whose values, if not all 0, stay below a tenth of data_range, as images in
-    [0, 1] under 255 do. Dark images under the right data_range may look the same, and so does the
-    input at the start of training, which is why it alone says nothing.
+    The check also fails if the values of `target` are not all 0 but stay below a tenth of
+    data_range, as images in [0, 1] do with data_range=255. Dark images with the right data_range
+    can look the same. So can `input` at the start of training, so its values alone do not fail it.
 
-    The losses do not check values, since that would wait for the device in every step. Call
-    this once, on a first batch. It synchronises with the device.
+    The losses do not check values, because that would synchronize with the device in every step.
+    Call this once, on the first batch; it synchronizes.
 
     Args:
         input, target: floating tensors of any shape, in the units of `data_range`.
-        data_range: the distance between the least and the greatest possible value.
+        data_range: the distance between the smallest and the largest possible value.
 
     Returns:
-        A `RangeCheck`, true if every value fits; `str()` of it says what was found.
+        A `RangeCheck`, true if every value fits; its `str()` says what was found and what to do.
 
     Raises:
         TypeError: a tensor is not a floating tensor, or data_range is not a number.

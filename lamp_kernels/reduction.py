@@ -1,9 +1,9 @@
 """From sums per image to the loss: levels of amplification, means, weights, several terms.
 
-Arithmetic on small tensors, the same for every backend. For each of N images and T terms, S is the
-sum of that term over its grid: of m A(L) at element level, of m L at image and batch level; m also
-stands for the sum of the weight there. Each term is amplified on its own, multiplied by its
-coefficient, and added.
+This is arithmetic on small tensors, the same for every backend. For each of N images and T terms,
+S is the sum of the term over its grid: of m A(L) at element level, of m L at image and batch level.
+In the table, m stands for the sum of the weight over that grid. Each term is amplified separately
+and multiplied by its coefficient; the terms are then added.
 
 | level   | mean                              | sum              | image  |
 |---------|-----------------------------------|------------------|--------|
@@ -12,13 +12,14 @@ coefficient, and added.
 | batch   | A(sum_n S / sum_n m)              | none             | none   |
 
 Every entry is `finish(factors * S)`. The factors are known before any pixel is read, so a kernel
-can compute the gradient of sum(factors * S) in the pass that computes S. That gradient is all that
-backward needs as long as `finish` treats the terms of an image alike; with several terms at image
-or batch level each term has a slope of its own (`sums`). Without a weight all images share their
-factors, which then are plain numbers, and the kernel may add up the whole batch.
+can compute the gradient of sum(factors * S) in the pass that computes S. The backward pass needs
+nothing else as long as `finish` has the same slope for all terms of an image. With several terms
+at image or batch level the slopes differ, and the kernel returns S term by term (see `sums`).
+Without a weight all images share their factors, which then are plain numbers, and the kernel may
+sum over the whole batch.
 
-Where a sum of weights is 0, its quotient is S. S is 0 there, unless the data holds NaN or infinity:
-a weight of 0 does not hide those.
+If a sum of weights is 0, S is divided by 1 instead. S is 0 then, unless the data contain NaN or
+infinity, which a weight of 0 does not hide.
 """
 
 import math
@@ -31,21 +32,22 @@ from lamp_kernels import reference
 from lamp_kernels.spec import LossSpec, Sums
 from lamp_kernels.tensors import numbers_beside
 
-# What sums are divided by the size (or the weight) of.
+# Sums are divided by the number of elements, or the total weight, of this.
 MeanOver = Literal["nothing", "image", "batch"]
 
 
 class SharedFactors(NamedTuple):
-    """The factors that all images share where there is no weight: numbers.
+    """The factors that all images share if there is no weight, as plain numbers.
 
-    They are not divided yet, so a compiled graph for any size holds no constant of a size.
+    They are not yet divided by sizes, so a compiled graph for any size contains no size as a
+    constant.
     """
 
     coefficients: tuple[float, ...]  # one per term
-    mean_over: MeanOver  # what they are divided by: the elements of a grid in an image, or in all
+    mean_over: MeanOver  # divides them by the elements of the grid, in one image or in the batch
 
     def of(self, term: int, grid: torch.Size) -> float:
-        """The factor of this term's S; grid: the shape of its losses, (N, ...)."""
+        """The factor of this term's S. grid: the shape of the term's losses, (N, ...)."""
         coefficient = self.coefficients[term]
         if self.mean_over == "nothing":
             return coefficient
@@ -55,7 +57,7 @@ class SharedFactors(NamedTuple):
         return coefficient / count
 
     def divided(self, grids: list[torch.Size]) -> list[float]:
-        """The factors of all terms, whose losses have these shapes."""
+        """The factors of all terms. grids: the shapes of their losses."""
         return [self.of(term, grid) for term, grid in enumerate(grids)]
 
 
@@ -63,14 +65,14 @@ Factors = Tensor | SharedFactors  # (N, T), or shared
 
 
 def shared_factors(spec: LossSpec) -> SharedFactors:
-    """The factors of S where there is no weight."""
+    """The factors of S if there is no weight."""
     return SharedFactors(_numerators(spec), mean_over(spec))
 
 
 def term_factor(
     spec: LossSpec, term: int, image_weight: Tensor, total_weight: Tensor
 ) -> Tensor | float:
-    """The factor of one term's S, from the sum of the weight in each image (N,) and in all ()."""
+    """The factor of one term's S, given the sum of the weight per image (N,) and in total ()."""
     numerator, over = _numerators(spec)[term], mean_over(spec)
     if over == "nothing":
         return numerator
@@ -82,28 +84,28 @@ def _numerators(spec: LossSpec) -> tuple[float, ...]:
 
 
 def mean_over(spec: LossSpec) -> MeanOver:
-    """What the sums are divided by the size (or the weight) of."""
+    """Whether the loss divides sums by the size or weight of an image, the batch, or neither."""
     if spec.amplify_over == "image" or spec.reduction == "image":
         return "image"
     return "batch" if spec.amplify_over == "batch" or spec.reduction == "mean" else "nothing"
 
 
 def sums(spec: LossSpec, shared: bool) -> Sums:
-    """How far the kernel may add up what `finish` needs; shared: all images share their factors."""
+    """How far the kernel may sum what `finish` needs. shared: all images share their factors."""
     if spec.amplify_over != "element":
         return "terms" if len(spec.terms) > 1 else "images"
     return "batch" if shared and spec.reduction != "image" else "images"
 
 
 def nonzero(weights: Tensor) -> Tensor:
-    """Sums of weights to divide by."""
+    """Sums of weights as divisors: 1 instead of 0."""
     return weights.masked_fill(weights == 0, 1)
 
 
 def finish(spec: LossSpec, scaled_sums: Tensor, nonempty_images: Tensor | int) -> Tensor:
     """The loss, a scalar or (N,) for reduction="image", from scaled_sums = factors * S.
 
-    scaled_sums: added up as `sums` says.
+    scaled_sums: summed as far as `sums` says.
     nonempty_images: how many images have m > 0, (T,) or one number; at least 1.
     """
     if spec.amplify_over == "element":  # the coefficients are in the factors

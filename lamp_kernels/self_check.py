@@ -1,4 +1,4 @@
-"""A few known answers, computed on every device by every backend of this installation."""
+"""A few known answers, computed on every device by every available backend."""
 
 import math
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from torch import Tensor
 from lamp_kernels import backends, functional
 from lamp_kernels.spec import Padding
 
-# SSIM of `pattern()`, window 11, sigma 1.5, population covariance, float64: "valid" is
-# scikit-image's and kornia's value, "reflect" kornia's ("same"). tests/test_self_check.py
-# compares with those packages as installed.
+# SSIM of `pattern()` in float64 with window 11, sigma 1.5 and population covariance: "valid" as in
+# scikit-image and kornia, "reflect" as in kornia ("same"). tests/test_self_check.py compares these
+# values with the installed packages.
 SSIM_OF_PATTERN: dict[Padding, float] = {"valid": 0.8581078446639, "reflect": 0.844936820625}
 
 
 class Check(NamedTuple):
-    """One known answer: `found` is right within `tolerance`, relative."""
+    """One known answer. It passes if `found` is within the relative `tolerance` of `expected`."""
 
     name: str
     found: float
@@ -26,12 +26,12 @@ class Check(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether `found` is near enough to `expected`."""
+        """Whether `found` is close enough to `expected`."""
         return abs(self.found - self.expected) <= self.tolerance * abs(self.expected)
 
 
 def pattern() -> tuple[Tensor, Tensor]:
-    """Two unlike images (1, 1, 24, 40) in [0, 1], float64, the same everywhere."""
+    """Two different images (1, 1, 24, 40) in [0, 1], float64, the same on every machine."""
     row = torch.arange(24, dtype=torch.float64).view(-1, 1)
     column = torch.arange(40, dtype=torch.float64)
     image = 0.5 + 0.5 * torch.sin(0.5 * row) * torch.cos(0.3 * column)
@@ -40,7 +40,7 @@ def pattern() -> tuple[Tensor, Tensor]:
 
 
 def run() -> Iterator[Check]:
-    """Every check on every device and every backend that serves it, float32."""
+    """Run every check in float32 on every device, with every backend that supports the device."""
     for device in backends.devices():
         sample = torch.empty(0, device=device)
         for backend in backends.available():
@@ -67,7 +67,7 @@ def _answers(device: torch.device, backend: str) -> Iterator[tuple[str, float, f
     yield "amplified SSIM of flat images", loss.item(), -math.log1p(-half_p), 1e-5
     yield "its gradient", gradient.sum().item(), slope, 1e-5
 
-    # Half of the pixels 0.5 apart, half of them equal.
+    # Half of the pixels differ by 0.5, the others are equal.
     apart = torch.zeros_like(image)
     apart[..., :20] = 0.5
     zero = torch.zeros_like(image)
@@ -76,6 +76,6 @@ def _answers(device: torch.device, backend: str) -> Iterator[tuple[str, float, f
     l1 = functional.amplified_l1_loss(apart, zero, backend=backend)
     yield "amplified L1", l1.item(), -0.5 * math.log(0.5), 1e-6
 
-    # A wholly wrong image lies on the tangent: A(1 - eps) + 1.
+    # The loss of a completely wrong image is on the tangent: A(1 - eps) + 1.
     wrong = functional.amplified_mse_loss(torch.ones_like(image), zero, backend=backend)
     yield "the tangent of A at L = 1", wrong.item(), 1.0 - math.log(1e-2), 1e-5

@@ -1,4 +1,4 @@
-"""Clear errors for calls with options in the wrong place or of an unknown name."""
+"""Clear errors for calls that pass options in the wrong place or under an unknown name."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 def by_name(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Give a function whose options go by name an error, for others, that says which they are."""
+    """Make a function with keyword-only options list them if a call passes them wrongly."""
     code = function.__code__
     places = code.co_varnames[: code.co_argcount]
     options = tuple(function.__kwdefaults__ or ())
@@ -25,7 +25,7 @@ def by_name(function: Callable[Arguments, Result]) -> Callable[Arguments, Result
             before = places[1:] if method else places
             raise TypeError(
                 f"{called} takes its options by name ({', '.join(options)})"
-                + (f" behind {', '.join(before)}" if before else "")
+                + (f" after {', '.join(before)}" if before else "")
                 + f"; got {', '.join(map(shown, args[len(places) :]))} by position"
             )
         for name in named:
@@ -41,7 +41,7 @@ def by_name(function: Callable[Arguments, Result]) -> Callable[Arguments, Result
 
 
 def tensors_only(forward: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Give a module's forward an error, for options, that says where they belong."""
+    """Make a module's forward say where options belong if a call passes them."""
     code = forward.__code__
     places = code.co_varnames[1 : code.co_argcount]
 
@@ -51,8 +51,8 @@ def tensors_only(forward: Callable[Arguments, Result]) -> Callable[Arguments, Re
         others += [f"{name}={value!r}" for name, value in named.items() if name not in places]
         if others:
             raise TypeError(
-                f"{type(args[0]).__name__} is called with {', '.join(places)}, and takes its "
-                f"options where it is made; got {', '.join(others)}"
+                f"{type(args[0]).__name__} is called with {', '.join(places)}; pass options to its "
+                f"constructor. Got {', '.join(others)}"
             )
         return forward(*args, **named)
 

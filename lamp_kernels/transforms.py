@@ -1,19 +1,19 @@
 """torch.func on the operators: vmap folds its dimension into N, grad records at its own level.
 
-Transforms are a stack of levels. Each takes an operator in its turn and hands what it made of it to
-the next, down to the kernels. The operators have two rules for them:
+Transforms form a stack of levels. Each level in turn intercepts a call of an operator and passes
+its own version of the call to the next level, down to the kernels. The operators support two:
 
-**vmap** makes images (B, N, C, H, W) to (B N, C, H, W), calls the operator below, and unfolds what
-comes back. That is right where nothing is summed over N: losses are asked for by image and added up
-here, and a mean over the batch is one over N images, not B N. What is not mapped is expanded, which
-copies nothing where N is 1, as in gradients of each sample.
+**vmap** reshapes images (B, N, C, H, W) to (B N, C, H, W), calls the operator at the level below,
+and unfolds the result. This is correct only if nothing is summed over N, so the rule requests one
+loss per image and sums them here; a mean over the batch is divided by N images, not by B N. An
+argument that is not batched is expanded. That copies nothing if N is 1, as in per-sample gradients.
 
 **grad** applies the operator's `torch.autograd.Function` to the tensors of one level, as PyTorch's
-own operators do. PyTorch's way for a Function of Python's, `setup_context`, begins in front of the
-dispatcher, where torch.compile would have to see into it; this one is behind it.
+built-in operators do. The documented way for a Function written in Python, `setup_context`, starts
+before the dispatcher, where torch.compile would have to trace it; this one runs behind it.
 
-Backward calls the operators and PyTorch's arithmetic alone, so both rules hold for it too. What
-would be a second derivative meets `block_double_backward` of `lamp_kernels.autograd`.
+The backward pass uses only the operators and PyTorch arithmetic, so both rules apply to it too.
+Second derivatives raise in `block_double_backward` of `lamp_kernels.autograd`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,24 +27,24 @@ from torch.autograd import forward_ad
 
 from lamp_kernels.ops import Operators
 
-Dim = int | None  # which dimension of a tensor is mapped
+Dim = int | None  # the batched dimension of a tensor, or None if it has none
 
 
 active = torch._C._are_functorch_transforms_active
-# A `torch.autograd.Function` of the level whose turn it is. Under a transform it has to be allowed.
+# A `torch.autograd.Function` of the current level. Under a transform it has to be allowed.
 SingleLevelFunction = torch.autograd.function._SingleLevelFunction
 single_level_allowed = enable_single_level_autograd_function
 
 
 @contextmanager
 def recording_below() -> Iterator[None]:
-    """For the levels below: PyTorch switches recording off while a Function's forward runs."""
+    """Record at the levels below: PyTorch disables recording while a Function's forward runs."""
     with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
         yield
 
 
 def register(library: str, operators: Operators) -> None:
-    """Give the operators in `library` vmap's rules."""
+    """Register the vmap rules of the operators in `library`."""
     for name, rule in (
         ("image_losses", _rule_of_losses),
         ("loss_map", _rule_of_map),
@@ -54,18 +54,18 @@ def register(library: str, operators: Operators) -> None:
 
 
 def _images(tensor: Tensor, dim: Dim) -> int:
-    """N."""
+    """N, the number of images per sample of vmap."""
     return tensor.shape[0] if dim is None else tensor.movedim(dim, 0).shape[1]
 
 
 def _fold(tensor: Tensor, dim: Dim, count: int) -> Tensor:
-    """(N, ...), of which `dim` is mapped if any is, as (count N, ...)."""
+    """(N, ...) beside the batched dimension `dim`, if it has one, as (count N, ...)."""
     whole = tensor.expand(count, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
     return whole.flatten(0, 1)
 
 
 def _fold_weight(weight: Tensor, dim: Dim, count: int, images: int) -> Tensor:
-    """As `_fold`; a weight that all images share goes on as it is."""
+    """As `_fold`, but a weight that all images share stays as it is."""
     if dim is None:
         return weight if weight.shape[0] == 1 else _fold(weight, None, count)
     weight = weight.movedim(dim, 0)
@@ -97,7 +97,7 @@ def _rule_of_losses(operator: Any) -> Callable[..., Any]:
         elif mean_over == "batch":
             coefficients = [each / max(images, 1) for each in coefficients]
             mean_over = "image"
-        # Which gradients the levels below want, whoever called could not see.
+        # The caller could not see which gradients the levels below require.
         store = torch.is_grad_enabled() and sums != "terms"
         input_gradient = input_gradient or (store and input.requires_grad)
         target_gradient = target_gradient or (store and target.requires_grad)
@@ -135,8 +135,8 @@ def _rule_of_map(operator: Any) -> Callable[..., Any]:
         coefficients: Tensor,
         *spec: Any,
     ) -> tuple[Tensor, Dim]:
-        if in_dims[2] is not None:  # `ops.loss_map` makes numbers of its own
-            raise RuntimeError("the coefficients of a map must not be mapped")
+        if in_dims[2] is not None:  # `KernelBackend.loss_map` passes the spec's coefficients
+            raise RuntimeError("coefficients of loss_map must not be batched by vmap")
         count, images = info.batch_size, _images(input, in_dims[0])
         input, target = _fold(input, in_dims[0], count), _fold(target, in_dims[1], count)
         losses = operator(input, target, coefficients, *spec)

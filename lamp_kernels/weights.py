@@ -1,8 +1,9 @@
-"""The scale of weights: what is too large or too small for float32 is taken as a multiple of s.
+"""Scaling of weights m that are too large or too small for float32: the kernels get m / s.
 
-A mean, sum m L / sum m, is that of m / s too, and a sum is s times that of m / s. Uniform weights
-of 1e37 have a sum beyond float32, those of 1e-45 one whose reciprocal is: with s they do as others.
-Where the weights are ordinary s is exactly 1, and nothing changes.
+Dividing m by s does not change the mean, sum m L / sum m, and the sum is s times that of m / s.
+Uniform weights of 1e37 have a sum above the largest float32, and for weights of 1e-45 the
+reciprocal of the sum is; divided by s, both behave like any others. For ordinary weights s is
+exactly 1, and nothing changes.
 """
 
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from torch import Tensor
 from lamp_kernels.reduction import MeanOver
 from lamp_kernels.tensors import being_traced, in_dtype, not_expanded
 
-# Weights within these, and the sums of as many as memory holds, go through every kernel.
+# Weights between these are safe in every kernel, and so are sums of as many as fit in memory.
 LEAST, GREATEST = 2.0**-64, 2.0**64
-# float16 and all integers are within 6e-8 to 2e19.
+# Dtypes with values outside those limits; float16 and all integers lie between 6e-8 and 2e19.
 WIDE_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -26,15 +27,15 @@ def scaled(
     sums_of: Callable[[Tensor], list[Tensor]],
     seen: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-    """m / s in the type computed in, the sums of that, and s; None for s = 1.
+    """Returns m / s in the compute type, its sums, and s, or None for s = 1.
 
-    Whether s is 1 everywhere is looked up on the CPU, where that waits for nothing; elsewhere, and
-    in a compiled graph, m is divided by it in any case.
+    On the CPU the values tell whether s is 1 everywhere. On other devices, where looking would
+    synchronize, and in a compiled graph, m is divided by s in any case.
 
-    weight: as many dimensions as the images.
-    over: each image has an s of its own where each has a mean of its own.
-    sums_of: for each term the sums over each image's grid, (N,).
-    seen: the part of the weight that any of these sees.
+    weight: m, with as many dimensions as the images.
+    over: if each image has its own mean, each gets its own s.
+    sums_of: computes the sums over each image's grid, (N,), one tensor per term.
+    seen: selects the part of the weight that these sums cover.
     """
     mask = in_dtype(weight, dtype)
     if weight.dtype not in WIDE_DTYPES or weight.numel() == 0:
@@ -45,7 +46,7 @@ def scaled(
         zero_is_zero = weight.dtype == dtype or weight.dtype != torch.float64
         if all(_ordinary(each, zero_is_zero) for each in sums):
             return mask, sums, None
-    weight = not_expanded(weight)  # the quotient is written out in full
+    weight = not_expanded(weight)  # otherwise the quotient would be materialized in full
     wide = weight.to(torch.promote_types(weight.dtype, dtype))
     scale = _scale(seen(wide), over)
     mask = (wide / scale).to(dtype)
@@ -53,16 +54,18 @@ def scaled(
 
 
 def _scale(weight: Tensor, over: MeanOver) -> Tensor:
-    """s, 1 where the greatest weight is ordinary, or one is not finite; (N or 1, 1, ...), or ()."""
+    """s, (N or 1, 1, ...) or (): 1 if the largest weight is ordinary or any is not finite."""
     dims = list(range(1 if over == "image" else 0, weight.dim()))
     peak = weight.abs().amax(dim=dims, keepdim=True) if dims else weight.abs()
-    peak = peak.nan_to_num(nan=1.0, posinf=1.0)  # goes on as it is, and is not spread by s
-    least_normal = torch.finfo(weight.dtype).tiny  # in the place of 0, which divides nothing
+    peak = peak.nan_to_num(
+        nan=1.0, posinf=1.0
+    )  # NaN and infinity must not reach s, and with it all
+    least_normal = torch.finfo(weight.dtype).tiny  # instead of 0, by which one cannot divide
     return peak.clamp(min=least_normal) / peak.clamp(LEAST, GREATEST)
 
 
 def _readable(tensor: Tensor) -> bool:
-    """Whether its values can be looked at without waiting for a device or breaking a graph."""
+    """Whether its values can be read without synchronizing or breaking a graph."""
     return (
         type(tensor) is Tensor
         and tensor.device.type == "cpu"
@@ -77,4 +80,4 @@ def _ordinary(sums: Tensor, zero_is_zero: bool) -> bool:
     if sums.numel() == 0:
         return True
     least, greatest = (extreme.item() for extreme in torch.aminmax(sums))
-    return least >= LEAST and greatest <= GREATEST  # of NaN neither
+    return least >= LEAST and greatest <= GREATEST  # false for NaN

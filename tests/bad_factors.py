@@ -1,13 +1,13 @@
-"""What the operators of every backend refuse of factors and sums, in place of good arguments."""
+"""Invalid factors and sums, which the operators of every backend must reject."""
 
 from typing import Any
 
 BAD_FACTORS: dict[str, dict[str, Any]] = {
-    "a coefficient beside factors": {"coefficients": [1.0]},
-    "a mean beside factors": {"mean_over": "image"},
+    "both factors and a coefficient": {"coefficients": [1.0]},
+    "both factors and a mean": {"mean_over": "image"},
     "neither factors nor coefficients": {"factors": None},
-    "a coefficient too many": {"factors": None, "coefficients": [1.0, 2.0]},
+    "one coefficient too many": {"factors": None, "coefficients": [1.0, 2.0]},
     "unknown mean": {"factors": None, "coefficients": [1.0], "mean_over": "channel"},
     "unknown sums": {"sums": "channels"},
-    "factors for the batch": {"sums": "batch"},
+    "factors with sums over the batch": {"sums": "batch"},
 }

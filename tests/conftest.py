@@ -1,4 +1,4 @@
-"""Shared by all tests: where test helpers lie, a fixed state, and every backend in its turn."""
+"""Shared by all tests: the helper path, a reproducible state, and a fixture over all backends."""
 
 import os
 import sys
@@ -13,8 +13,9 @@ from lamp_kernels import backends, reference
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-# No deadline: a shared machine pauses. In CI the same examples each time: a red run is the
-# change's own doing. `each_backend` holds for all examples of a test, so its scope does no harm.
+# No deadline: a shared machine may pause. CI uses the same examples every time, so that a failure
+# is caused by the change under test. `each_backend` is the same for all examples of a test, so its
+# function scope is harmless.
 hypothesis.settings.register_profile(
     "local",
     deadline=None,
@@ -25,11 +26,11 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# Where the tests make their tensors: bench/gpu_check.py runs them with "cuda". Nothing is set for
-# the CPU, where PyTorch makes them anyway.
+# The device on which the tests create their tensors: bench/gpu_check.py runs them with "cuda". For
+# the CPU nothing needs to be set, because it is PyTorch's default.
 DEVICE = os.environ.get("LAMP_KERNELS_TEST_DEVICE") or "cpu"
 
-# What has its turn as `each_backend`: all that serve that device, or those of them that are named.
+# The backends that `each_backend` iterates over: all that support the device, or the named ones.
 NAMED = (os.environ.get("LAMP_KERNELS_TEST_BACKENDS") or ",".join(backends.available())).split(",")
 BACKENDS = tuple(
     name
@@ -37,14 +38,15 @@ BACKENDS = tuple(
     if name in NAMED and backends.unsupported_reason(name, torch.empty(0, device=DEVICE)) is None
 )
 
-# What computes losses in the reference; what is left of it every backend uses on small tensors.
+# The reference's functions that compute losses. Every backend uses its remaining functions on small
+# tensors.
 COMPUTING = ("elementwise_loss", "ssim_dissimilarity", "pointwise_loss")
 MARKERS = (
-    "reference_only: of `each_backend`, the reference alone: no other one promises this",
-    "kernels_only: of `each_backend`, all but the reference, which would take long",
-    "beside_reference: calls the reference by name, to compare with it",
-    "cpu_only(reason): left out where the tests make their tensors on another device",
-    "xdist_group(name): of pytest-xdist, with --dist loadgroup: one process runs all of a group",
+    "reference_only: run `each_backend` with the reference alone; no other backend promises this",
+    "kernels_only: run `each_backend` without the reference, which would take too long",
+    "beside_reference: the test calls the reference by name, to compare with it",
+    "cpu_only(reason): skip when the tests create their tensors on another device",
+    "xdist_group(name): from pytest-xdist with --dist loadgroup: one process runs the whole group",
 )
 
 
@@ -52,19 +54,19 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in MARKERS:
         config.addinivalue_line("markers", line)
     if unknown := [name for name in NAMED if name not in backends.BACKENDS]:
-        raise pytest.UsageError(f"LAMP_KERNELS_TEST_BACKENDS names {unknown}, no such backend")
-    # Convolutions of the tests' networks: TF32 would round an eager and a compiled one differently.
+        raise pytest.UsageError(f"LAMP_KERNELS_TEST_BACKENDS names unknown backends: {unknown}")
+    # In the convolutions of the tests' networks, TF32 would make eager and compiled results differ.
     torch.backends.cudnn.allow_tf32 = False
     if DEVICE != "cpu":
-        torch.set_default_device(DEVICE)  # before the tests' modules, which make tensors too
+        torch.set_default_device(DEVICE)  # before the test modules, which also create tensors
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `reference_only` and `kernels_only` say, instead of a skip for each."""
+    """Deselect tests by `reference_only` and `kernels_only`, rather than skip them one by one."""
     for item in items if DEVICE != "cpu" else ():
         marker = item.get_closest_marker("cpu_only")
         if marker is not None:
-            item.add_marker(pytest.mark.skip(reason=f"about the CPU only: {marker.args[0]}"))
+            item.add_marker(pytest.mark.skip(reason=f"CPU only: {marker.args[0]}"))
 
     def unwanted(item: pytest.Item) -> bool:
         callspec = getattr(item, "callspec", None)
@@ -82,7 +84,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def default_state() -> Iterator[None]:
-    """Each test starts from one seed and leaves no global precision setting behind."""
+    """Start each test from the same seed, and restore the global precision setting afterwards."""
     torch.manual_seed(0)
     before = torch.get_float32_matmul_precision()
     yield
@@ -91,13 +93,13 @@ def default_state() -> Iterator[None]:
 
 @pytest.fixture(params=BACKENDS)
 def each_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The default backend of a test, each in turn; while one computes, the reference cannot."""
+    """Make each backend the default in turn, and fail if the reference computes in its place."""
     name: str = request.param
     monkeypatch.setattr(backends, "_from_environment", name)
     if name != "reference" and not request.node.get_closest_marker("beside_reference"):
 
         def refuse(*args: object, **kwargs: object) -> None:
-            raise AssertionError(f"the reference computed in the place of {name}")
+            raise AssertionError(f"the reference computed in place of {name}")
 
         for function in COMPUTING:
             monkeypatch.setattr(reference, function, refuse)

@@ -1,4 +1,4 @@
-"""The same values in other places of memory."""
+"""The same values in other memory layouts."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ def sliced(image: Tensor) -> Tensor:
     return view.copy_(image)
 
 
-# Of images (N, C, H, W).
+# For images of shape (N, C, H, W).
 LAYOUTS = {
     "contiguous": lambda image: image,
     "channels_last": lambda image: image.contiguous(memory_format=torch.channels_last),

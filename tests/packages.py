@@ -1,4 +1,4 @@
-"""Packages that some tests compare with or read data from, which may be missing where tests run."""
+"""Optional packages that some tests compare with or read data from."""
 
 import importlib
 import importlib.util
@@ -14,16 +14,16 @@ class _Missing:
         self._reason = f"{package} is not installed; requirements-dev.txt has it"
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # pytest and copy look for such names in what a module holds
+        if name.startswith("_"):  # pytest and copy look up such names on a module's objects
             raise AttributeError(name)
         pytest.skip(self._reason)
 
 
 def optional(module: str) -> Any:
-    """The module, or what skips each test that uses it where its package is not installed.
+    """Return the module, or a stand-in that skips each test using it if it is not installed.
 
-    So one missing package costs the tests that need it, and not the file that they stand in. A
-    package that is installed and does not import is an error, as ever.
+    A missing package thus skips only the tests that need it, not their whole file. A package that
+    is installed but cannot be imported is still an error.
     """
     package = module.partition(".")[0]
     if importlib.util.find_spec(package) is None:

@@ -1,4 +1,4 @@
-"""What packages are compared on: a flat image and a photograph, each beside itself with noise."""
+"""Image pairs for comparing packages: a flat image and a photograph, each with a noisy copy."""
 
 import torch
 from packages import optional
@@ -11,7 +11,10 @@ SIDE = 192  # pixels, enough for five scales of MS-SSIM
 
 
 def pair(picture: str, apart: float) -> tuple[Tensor, Tensor]:
-    """An image and the same with normal noise of this deviation, float32 (1, 1, SIDE, SIDE)."""
+    """Return an image and a copy with normal noise of standard deviation `apart`.
+
+    Both are float32 of shape (1, 1, SIDE, SIDE).
+    """
     image = torch.full((1, 1, SIDE, SIDE), 0.95)
     if picture == "photograph":
         crop = skimage_data.camera()[100 : 100 + SIDE, 100 : 100 + SIDE]

@@ -1,8 +1,8 @@
-"""Image pairs on which a careless SSIM loses digits, float64, (2, 1, 96, 96) each.
+"""Image pairs on which a careless SSIM loses digits, in float64, of shape (2, 1, 96, 96).
 
-A scene is a base image; a pair is the base with a little noise as target, and the target with
-`apart` times normal noise, plus `offset`, as input, in the first `columns` alone if that is given.
-Values may leave [0, 1] by the noise.
+A scene is a base image. In a pair, the target is the base plus a little noise; the input is the
+target plus `apart` times normal noise, plus `offset` (only in the first `columns`, if given). The
+noise may push values out of [0, 1].
 """
 
 from collections.abc import Callable
@@ -33,13 +33,13 @@ def _texture_beside_white() -> Tensor:
 
 
 def _stripes(period: int) -> Tensor:
-    """Every n-th row black, the others white: a level from every n-th row sees but one of them."""
+    """Every n-th row black, the others white: a level sampled every n rows sees only one tone."""
     row = torch.arange(SIDE).view(-1, 1)
     return torch.where(row % period == 0, 0.0, 0.95).double().expand(SHAPE)
 
 
 def _tones() -> Tensor:
-    """Fields of 16 rows and 24 columns, none as bright as the next."""
+    """Patches of 16 rows and 24 columns, no two adjacent ones equally bright."""
     row, column = torch.arange(SIDE).view(-1, 1) // 16, torch.arange(SIDE) // 24
     return ((7 * row + 3 * column) % 11 / 11).double().expand(SHAPE)
 
@@ -57,13 +57,13 @@ UNEVEN: dict[str, Callable[[], Tensor]] = {
     "stripes of eight rows": lambda: _stripes(8),
 }
 SCENES = EVEN | UNEVEN
-TONES: dict[str, Callable[[], Tensor]] = {"tones": _tones}  # more than two
+TONES: dict[str, Callable[[], Tensor]] = {"tones": _tones}  # more than two tones per image
 
 
 def pair(
     scene: str, apart: float, offset: float = 0.0, columns: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Input and target of a scene, rounded to float32 so that both precisions see one image."""
+    """Input and target of a scene, rounded to float32 so both precisions see the same image."""
     generator = _generator()
     target = (SCENES | TONES)[scene]() + 0.1 * apart * torch.randn(
         SHAPE, generator=generator, dtype=torch.float64
@@ -73,5 +73,5 @@ def pair(
 
 
 def shifted(image: Tensor, offset: float, columns: int | None = None) -> Tensor:
-    """With `offset` added to the first `columns`, or to all."""
+    """The image with `offset` added to the first `columns`, or to all of them."""
     return image + offset * (torch.arange(image.shape[-1]) < (columns or image.shape[-1]))

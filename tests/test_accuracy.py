@@ -1,4 +1,4 @@
-"""The promised accuracy: float32 against float64, on scenes that cancel.
+"""The promised accuracy: float32 against float64, on scenes prone to cancellation.
 
 It is 1e-5 for loss, gradient and map where T = 1 - SSIM is at most 0.9 everywhere.
 """
@@ -24,17 +24,18 @@ pytestmark = pytest.mark.usefixtures("each_backend")
 APART = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
 
 
-# What windows are taken about: samples of their own in the CPU kernels; in the reference one level
-# of a plane for d and two for s; in the GPU kernels one of a tile for d, and their own for s.
+# The limits depend on the level that a window subtracts first. CPU kernels: a sample of the same
+# window. Reference: per plane, one level for d and two for s. GPU kernels: one level per tile for
+# d, and a sample of the same window for s.
 @pytest.fixture
 def uneven_differences(each_backend):
-    """The limit where the images differ by different amounts."""
+    """The limit for images whose difference varies across the image."""
     return 1e-5 if on_cpu(each_backend) or each_backend == "reference" else 1e-4
 
 
 @pytest.fixture
 def many_tones(each_backend):
-    """The limit where they do so beside different tones."""
+    """The limit for images whose difference varies next to different tones."""
     return 1e-5 if on_cpu(each_backend) else 2e-4
 
 
@@ -43,7 +44,7 @@ def on_cpu(backend):
 
 
 def errors(loss_function, x, y, weight=None):
-    """Relative error of the loss, and of the gradient for both inputs in the L2 norm."""
+    """Relative error of the loss, and, in the L2 norm, of the gradients of both inputs."""
     results = {}
     for dtype in (torch.float64, torch.float32):
         inputs = [tensor.to(dtype).requires_grad_() for tensor in (x, y)]
@@ -57,7 +58,7 @@ def errors(loss_function, x, y, weight=None):
 
 
 def relative_error(low, high, where=...):
-    """In the L2 norm."""
+    """Relative error in the L2 norm."""
     error, norm = (low.double() - high)[where].norm().item(), high[where].norm().item()
     return error / norm if norm else error
 
@@ -70,7 +71,7 @@ def maps(x, y, **options):
 
 
 PADDINGS = ["reflect", "valid", "zeros"]
-# A flat image in the black frame of "zeros" is not evenly lit.
+# Zero padding puts a black frame around a flat image, so it is no longer evenly lit.
 EVENLY_LIT = [(scene, p) for scene in EVEN for p in PADDINGS if (scene, p) != ("flat", "zeros")]
 UNEVENLY_LIT = [("flat", "zeros"), *((scene, padding) for scene in UNEVEN for padding in PADDINGS)]
 
@@ -104,11 +105,11 @@ def test_brightness_offset(scene, offset):
     assert max(errors(AmplifiedSSIMLoss(), *pair(scene, 1e-3, offset))) <= 1e-5
 
 
-@pytest.mark.parametrize("gap", [0, 6], ids=["seen by windows at its edge", "out of sight"])
+@pytest.mark.parametrize("gap", [0, 6], ids=["seen by windows at its edge", "seen by no window"])
 @pytest.mark.parametrize("offset", [0.3, 0.5])
 @pytest.mark.parametrize("apart", [1e-3, 1e-4, 1e-5])
 @pytest.mark.parametrize("scene", ["flat", "texture", "dark beside bright"])
-def test_a_masked_defect_costs_what_is_left_no_digits(scene, apart, offset, gap):
+def test_a_masked_defect_does_not_cost_accuracy_elsewhere(scene, apart, offset, gap):
     half = SIDE // 2
     weight = (torch.arange(SIDE) >= half + gap).double().view(1, 1, 1, SIDE)
     found = errors(AmplifiedSSIMLoss(), *pair(scene, apart, offset, half), weight)
@@ -119,12 +120,12 @@ def test_a_masked_defect_costs_what_is_left_no_digits(scene, apart, offset, gap)
 @pytest.mark.parametrize("offset", [0.3, -0.5])
 @pytest.mark.parametrize("scene", SCENES)
 def test_the_map_beside_a_defect(scene, offset, columns, many_tones):
-    """A good image with one defect: what a map is for."""
-    quiet = ..., slice(columns + 6, None)  # what no window sees of the defect
+    """A good image with one defect, the typical use of a map."""
+    quiet = ..., slice(columns + 6, None)  # beyond any window that sees the defect
     for apart in (1e-3, 1e-5):
         low, high = maps(*pair(scene, apart, offset, columns))
         assert relative_error(low, high, quiet) <= many_tones
-        # What the loss is of a wholly wrong pixel says nothing of the promise.
+        # The promise does not cover completely wrong pixels.
         assert relative_error(low, high, high <= 0.9) <= many_tones
 
 
@@ -137,7 +138,7 @@ def test_the_gradient_of_a_defect(scene, columns):
 @pytest.mark.parametrize("equal", [1, 50])
 @pytest.mark.parametrize("apart", [1e-3, 1e-4])
 def test_single_equal_pixels_in_a_brighter_image(apart, equal, uneven_differences):
-    """As clipped pixels are, white in both images."""
+    """Such as clipped pixels, which are white in both images."""
     x, y = pair("flat", apart, 0.3)
     places = torch.randperm(SIDE * SIDE)[:equal]
     x.flatten(1)[:, places] = y.flatten(1)[:, places]
@@ -157,7 +158,7 @@ def test_a_brighter_foreground_on_equal_black(offset, many_tones):
 
 @pytest.mark.parametrize("dissimilarity", ["half", "full"])
 def test_white_against_black(dissimilarity):
-    """T is 0.9999: the end of the promise."""
+    """T is 0.9999, beyond the range of the promise."""
     white, black = torch.ones(1, 1, 32, 32).double(), torch.zeros(1, 1, 32, 32).double()
     loss, *gradients = errors(AmplifiedSSIMLoss(dissimilarity=dissimilarity), white, black)
     assert loss <= 1e-5
@@ -167,7 +168,7 @@ def test_white_against_black(dissimilarity):
 @pytest.mark.parametrize("value", [-0.3, 0.5])
 @pytest.mark.parametrize("side", [32, 96])
 def test_one_pixel_in_the_corner(side, value):
-    """Under "valid" one window sees it, by its least tap; all others see equal images."""
+    """Under "valid" only one window sees it, with its smallest tap; all others see equal images."""
     y = torch.full((1, 1, side, side), 0.5, dtype=torch.float64)
     x = y.clone()
     x[..., 0, 0] += value
@@ -229,7 +230,7 @@ def test_random_scenes(scene, padding, many_tones):
 
 @pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-4, 1e-6])
 @pytest.mark.parametrize("module", [AmplifiedMSELoss, AmplifiedL1Loss, AmplifiedSSIMLoss])
-def test_a_steep_tangent_costs_no_digits_below_it(module, eps):
+def test_a_small_eps_does_not_cost_accuracy_below_the_knee(module, eps):
     assert max(errors(module(eps=eps), *pair("texture", 1e-2))) <= 1e-6
 
 
@@ -252,8 +253,8 @@ def test_other_windows(scene, window_size):
 
 
 @pytest.mark.parametrize("apart", APART)
-def test_flat_with_noise_is_where_the_textbook_formula_fails(apart):
-    """What this promise is worth: E[x^2] - mu^2 in float32 on the same images."""
+def test_the_textbook_formula_fails_on_flat_images_with_noise(apart):
+    """Contrast with E[x^2] - mu^2 in float32 on the same images."""
     x, y = pair("flat", apart)
     options: Any = {"padding": "valid", "amplification": "none", "dissimilarity": "full"}
     exact = functional.amplified_ssim_loss(x, y, **options)
@@ -274,7 +275,7 @@ def test_no_loss_is_negative(scene, apart):
         assert losses.min().item() >= 0.0
 
 
-def test_equal_images_lose_exactly_nothing():
+def test_equal_images_have_exactly_zero_loss_and_gradient():
     x, _ = pair("texture", 1e-1)
     image = x.float().requires_grad_()
     loss = AmplifiedReconstructionLoss(l1=1.0)(image, image.detach())

@@ -1,4 +1,4 @@
-"""The shape of A, whatever the loss; one implementation serves every backend."""
+"""The shape of A for any loss; every backend shares one implementation."""
 
 import math
 
@@ -50,14 +50,14 @@ def test_amplification_is_at_or_above_the_identity(loss, eps):
 
 
 @pytest.mark.parametrize("eps", [0.5, 2.0**-10])
-def test_the_slope_at_the_knee_itself_and_at_nan(eps):
+def test_the_slope_at_the_knee_and_at_nan(eps):
     loss = torch.tensor([1.0 - eps, 1.0, float("nan")], dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(amplify(loss, eps=eps).sum(), loss)
     assert slope[:2].tolist() == [1.0 / eps, 1.0 / eps]
     assert slope[2].isnan()
 
 
-def test_amplification_of_what_is_not_finite():
+def test_amplification_of_nan_and_of_very_large_losses():
     values = amplify(torch.tensor([float("nan"), float("inf"), 1e30]))
     assert values[0].isnan()
     assert values[1].isinf()
@@ -78,7 +78,7 @@ def test_power_is_its_definition_with_a_finite_slope_at_0(gamma):
     torch.testing.assert_close(slope, gamma * (loss.detach() + 0.01) ** (gamma - 1))
 
 
-def test_none_amplifies_nothing():
+def test_amplification_none_is_the_identity():
     loss = torch.rand(5)
     assert torch.equal(amplify(loss, amplification="none"), loss)
 

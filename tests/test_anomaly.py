@@ -20,7 +20,7 @@ def images():
 
 @pytest.mark.parametrize("reduction", ["mean", "max"])
 @pytest.mark.parametrize("metric", ["ssim", "mse", "l1"])
-def test_map_is_the_plain_loss_over_the_channels(images, metric, reduction):
+def test_map_is_the_plain_loss_reduced_over_channels(images, metric, reduction):
     x, y = images
     found = anomaly_map(x, y, metric=metric, channel_reduction=reduction, data_range=1.5)
     expected = {
@@ -34,8 +34,14 @@ def test_map_is_the_plain_loss_over_the_channels(images, metric, reduction):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("metric", ["mse", "l1"])
+def test_pointwise_maps_ignore_the_options_of_ssim(images, metric):
+    found = anomaly_map(*images, metric=metric, window_size=3, sigma=0.5, k1=0.1, k2=0.1)
+    assert torch.equal(found, anomaly_map(*images, metric=metric))
+
+
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.5])
-def test_smoothing_is_scipys(images, sigma):
+def test_smoothing_matches_scipy(images, sigma):
     x, y = images
     rough = anomaly_map(x, y, metric="mse").numpy(force=True)
     found = anomaly_map(x, y, metric="mse", smooth_sigma=sigma)
@@ -43,7 +49,7 @@ def test_smoothing_is_scipys(images, sigma):
     assert found.numpy(force=True) == pytest.approx(np.stack(smooth), rel=1e-12)
 
 
-def test_a_defect_shows_where_it_is():
+def test_the_map_peaks_at_the_defect():
     y = torch.full((1, 1, 40, 40), 0.5)
     x = y.clone()
     x[..., 10:14, 20:24] = 0.9
@@ -85,6 +91,8 @@ def test_scores():
     assert anomaly_score(maps, pooling="topk", k=0.3).tolist() == [3.5, 4.0]  # rounded up
     assert anomaly_score(maps, pooling="topk", k=1.0).tolist() == [2.0, 4.0]
     assert anomaly_score(maps, pooling="topk").tolist() == [5.0, 4.0]
+    many = torch.arange(200.0).view(1, 200)
+    assert anomaly_score(many, pooling="topk").tolist() == [198.5]  # k=0.01: the largest two
 
 
 @pytest.mark.parametrize("reduction", ["mean", "max"])
@@ -104,7 +112,7 @@ def test_a_map_needs_a_channel():
             anomaly_map(image, image, metric=metric)
 
 
-def test_a_share_that_rounding_lifts_over_a_whole_number():
+def test_a_share_that_rounds_to_just_above_a_whole_number():
     maps = torch.arange(100.0).view(1, 100)  # 0.07 * 100 is 7.000000000000001
     assert anomaly_score(maps, pooling="topk", k=0.07).item() == 96.0
 
@@ -132,7 +140,12 @@ def test_empty_batch(pooling):
         ({"pooling": "topk", "k": -0.5}, ValueError, "k .*-0.5"),
         ({"pooling": "topk", "k": True}, TypeError, "k .*True"),
         ({"pooling": "topk", "k": "1"}, TypeError, "k .*'1'"),
-        ({"pooling": "max", "k": "1"}, TypeError, "k .*'1'"),
+        ({"k": 3}, ValueError, "k must be None with pooling='max', got 3 .*pooling='topk'"),
+        (
+            {"pooling": "mean", "k": 0.01},
+            ValueError,
+            "k must be None with pooling='mean', got 0.01",
+        ),
     ],
 )
 def test_score_errors(options, error, message):

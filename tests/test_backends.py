@@ -1,4 +1,4 @@
-"""Which backend computes, and what is said where a request cannot be met."""
+"""Which backend computes, and the errors and warnings when a request cannot be met."""
 
 import functools
 import importlib.metadata
@@ -16,20 +16,23 @@ from lamp_kernels import AmplifiedSSIMLoss, backends, functional
 from lamp_kernels import __main__ as program
 from lamp_kernels.backends import native, triton
 
-pytestmark = pytest.mark.cpu_only("the choice for CPU tensors, and for what looks like a CUDA one")
+pytestmark = pytest.mark.cpu_only("the choice for CPU tensors and for simulated CUDA tensors")
 
 IMAGE = torch.rand(1, 1, 16, 16)
 
 NATIVE, TRITON, REFERENCE = (backends.BACKENDS[name] for name in ("native", "triton", "reference"))
 
-needs_native = pytest.mark.skipif(NATIVE.missing is not None, reason=str(NATIVE.missing))
+needs_native = pytest.mark.skipif(
+    NATIVE.unavailable_reason() is not None, reason=str(NATIVE.unavailable_reason())
+)
 needs_cuda_kernels = pytest.mark.skipif(
-    NATIVE.cuda_missing is not None, reason=f"no CUDA kernels: {NATIVE.cuda_missing}"
+    NATIVE.cuda_unavailable_reason is not None,
+    reason=f"no CUDA kernels: {NATIVE.cuda_unavailable_reason}",
 )
 
 
 def python(program, *, check=True, **environment):
-    """What `program` prints in a process of its own; its error output follows."""
+    """Run `program` in a new process and return its standard output and standard error."""
     result = subprocess.run(
         [sys.executable, *program],
         env={**os.environ, **environment},
@@ -43,7 +46,7 @@ def python(program, *, check=True, **environment):
 
 @pytest.fixture
 def cuda_image(monkeypatch):
-    """What `resolve` sees of a CUDA tensor; there is no GPU here."""
+    """A tensor that `resolve` takes for a CUDA tensor; no GPU is needed."""
     monkeypatch.setattr(backends, "_warned_of_cuda", False)
 
     class OnCuda(torch.Tensor):
@@ -54,23 +57,23 @@ def cuda_image(monkeypatch):
 
 
 def fastest_on_the_cpu():
-    """Triton's interpreter is not chosen by itself."""
+    """The first backend available, except Triton, whose interpreter must be requested."""
     return next(name for name in backends.available() if name != "triton")
 
 
-def test_automatic_choice_is_the_fastest_available():
+def test_automatic_choice_is_the_fastest_available_backend():
     assert backends.resolve(None, IMAGE) == fastest_on_the_cpu()
 
 
-def test_reference_is_always_there():
+def test_reference_is_always_available():
     assert backends.available()[-1] == "reference"
     assert backends.resolve("reference", IMAGE) == "reference"
     assert REFERENCE.unavailable_reason() is None
 
 
 @pytest.mark.parametrize("name", ["native", "triton"])
-def test_explicit_request_for_what_this_installation_lacks(monkeypatch, name):
-    monkeypatch.setattr(backends.BACKENDS[name], "missing", "so it is")
+def test_explicit_request_for_a_backend_that_is_not_installed(monkeypatch, name):
+    monkeypatch.setattr(backends.BACKENDS[name], "unavailable_reason", lambda: "so it is")
     for call in (
         lambda: backends.resolve(name, IMAGE),
         lambda: AmplifiedSSIMLoss(backend=name),
@@ -82,17 +85,17 @@ def test_explicit_request_for_what_this_installation_lacks(monkeypatch, name):
             call()
 
 
-def test_native_is_unavailable_for_the_reason_that_loading_gave(monkeypatch):
-    monkeypatch.setattr(NATIVE, "missing", "no compiler")
+def test_native_reports_why_it_could_not_be_loaded(monkeypatch):
+    monkeypatch.setattr(NATIVE, "unavailable_reason", lambda: "no compiler")
     assert NATIVE.unavailable_reason() == "no compiler"
     assert "native" not in backends.available()
     assert backends.resolve(None, IMAGE) == fastest_on_the_cpu() == "reference"
-    assert "native     no compiler\n" in backends.report()
+    assert "native     not available: no compiler\n" in backends.report()
 
 
 @needs_native
 @pytest.mark.parametrize("window_size", [1, 17, 31])
-def test_windows_that_the_kernels_lack(window_size):
+def test_windows_that_the_kernels_do_not_support(window_size):
     assert backends.resolve(None, IMAGE, window_size=window_size) == "reference"
     message = f"backend='native' does not support this input: .*window_size={window_size}"
     with pytest.raises(ValueError, match=message):
@@ -109,13 +112,13 @@ def test_windows_that_the_kernels_lack(window_size):
 
 @needs_native
 @pytest.mark.parametrize("window_size", [None, *range(3, 16, 2)])
-def test_windows_that_the_kernels_have(window_size):
+def test_windows_that_the_kernels_support(window_size):
     assert backends.resolve(None, IMAGE, window_size=window_size) == "native"
     assert backends.resolve("native", IMAGE, window_size=window_size) == "native"
 
 
 @needs_native
-def test_a_pointwise_loss_has_no_window():
+def test_a_pointwise_loss_ignores_the_window_size():
     loss = functional.amplified_reconstruction_loss(
         IMAGE, IMAGE, ssim=0.0, mse=1.0, window_size=17, backend="native"
     )
@@ -123,7 +126,7 @@ def test_a_pointwise_loss_has_no_window():
 
 
 @needs_native
-def test_devices_that_the_kernels_lack():
+def test_devices_that_the_kernels_do_not_support():
     meta = IMAGE.to("meta")
     assert backends.resolve(None, meta) == "reference"
     with pytest.raises(ValueError, match=r"backend='native' does not support .* on meta"):
@@ -133,7 +136,7 @@ def test_devices_that_the_kernels_lack():
 
 
 @needs_native
-def test_a_request_by_the_environment_is_met_or_is_an_error(monkeypatch):
+def test_a_request_by_environment_variable_is_met_or_raises(monkeypatch):
     monkeypatch.setattr(backends, "_from_environment", "native")
     assert backends.resolve(None, IMAGE) == "native"
     with pytest.raises(ValueError, match="LAMP_KERNELS_BACKEND='native' does not support"):
@@ -152,7 +155,7 @@ def test_unknown_name():
         backends.resolve(None, IMAGE, window_size=10)
 
 
-def test_environment_variable_stands_between_argument_and_default(monkeypatch):
+def test_environment_variable_overrides_the_default_but_not_the_argument(monkeypatch):
     monkeypatch.setattr(backends, "_from_environment", "opencl")
     assert backends.resolve("reference", IMAGE) == "reference"
     with pytest.raises(ValueError, match="LAMP_KERNELS_BACKEND must be one of"):
@@ -172,36 +175,38 @@ def test_environment_variable_is_read_at_import():
 
 @pytest.fixture
 def no_triton(monkeypatch):
-    """As if it were not installed."""
-    monkeypatch.setattr(TRITON, "missing", "Triton is not installed")
+    """Make Triton look as if it were not installed."""
+    monkeypatch.setattr(TRITON, "unavailable_reason", lambda: "Triton is not installed")
 
 
 @pytest.fixture
 def triton_kernels(monkeypatch):
-    """Triton that is there and runs on cuda:0, as far as `resolve` can tell."""
-    monkeypatch.setattr(TRITON, "missing", None)
+    """Make `resolve` believe that Triton is installed and runs on cuda:0."""
+    monkeypatch.setattr(TRITON, "unavailable_reason", lambda: None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     monkeypatch.setattr(triton, "_too_old", lambda index: None)
     monkeypatch.setattr(triton, "_without_compiler", lambda: None)
 
 
-def test_triton_serves_a_cuda_tensor_where_there_are_no_cuda_kernels(
+def test_triton_serves_a_cuda_tensor_without_native_cuda_kernels(
     monkeypatch, triton_kernels, cuda_image
 ):
-    monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert backends.resolve(None, cuda_image) == "triton"
         assert backends.resolve("triton", cuda_image) == "triton"
 
 
-def test_triton_is_asked_for_where_there_are_cuda_kernels(cuda_kernels, triton_kernels, cuda_image):
+def test_triton_beside_native_cuda_kernels_must_be_requested(
+    cuda_kernels, triton_kernels, cuda_image
+):
     assert backends.resolve(None, cuda_image) == "native"
     assert backends.resolve("triton", cuda_image) == "triton"
 
 
-def test_windows_that_triton_lacks(monkeypatch, triton_kernels, cuda_image):
-    monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
+def test_windows_that_triton_does_not_support(monkeypatch, triton_kernels, cuda_image):
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     with pytest.raises(ValueError, match=r"backend='triton' does not support .*window_size=17"):
         backends.resolve("triton", cuda_image, window_size=17)
     with pytest.warns(UserWarning, match=r"triton: it supports odd window sizes from 3 to 15"):
@@ -209,7 +214,7 @@ def test_windows_that_triton_lacks(monkeypatch, triton_kernels, cuda_image):
 
 
 def test_the_interpreter_is_not_chosen_for_a_cuda_tensor(monkeypatch, triton_kernels, cuda_image):
-    monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     monkeypatch.setattr(triton, "INTERPRETED", True)
     with pytest.warns(UserWarning, match="triton: its interpreter has to be requested"):
         assert backends.resolve(None, cuda_image) == "reference"
@@ -218,8 +223,8 @@ def test_the_interpreter_is_not_chosen_for_a_cuda_tensor(monkeypatch, triton_ker
 
 @pytest.fixture
 def no_compiler(monkeypatch, tmp_path):
-    """A machine without gcc and clang, as the Triton backend sees it."""
-    monkeypatch.setattr(TRITON, "missing", None)
+    """Make the Triton backend see a machine without gcc and clang."""
+    monkeypatch.setattr(TRITON, "unavailable_reason", lambda: None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     monkeypatch.setattr(triton, "_too_old", lambda index: None)
     monkeypatch.setattr(triton, "_without_compiler", triton._without_compiler.__wrapped__)
@@ -230,7 +235,7 @@ def no_compiler(monkeypatch, tmp_path):
 
 def test_triton_without_a_c_compiler_is_skipped(monkeypatch, no_compiler, cuda_image):
     """Its first launch would raise."""
-    monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     reason = "Triton needs a C compiler at its first launch: found neither gcc nor clang"
     with pytest.warns(UserWarning, match=f"triton: {reason}"):
         assert backends.resolve(None, cuda_image) == "reference"
@@ -256,7 +261,7 @@ def test_c_compilers_that_triton_finds(monkeypatch, no_compiler, cuda_image, tmp
 
 
 def test_a_gpu_too_old_for_triton(monkeypatch, cuda_image):
-    monkeypatch.setattr(TRITON, "missing", None)
+    monkeypatch.setattr(TRITON, "unavailable_reason", lambda: None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     monkeypatch.setattr(triton, "_without_compiler", lambda: None)
     monkeypatch.setattr(torch.version, "hip", None)
@@ -267,16 +272,16 @@ def test_a_gpu_too_old_for_triton(monkeypatch, cuda_image):
         backends.resolve("triton", cuda_image)
 
 
-def test_devices_that_triton_lacks(monkeypatch):
-    monkeypatch.setattr(TRITON, "missing", None)
+def test_devices_that_triton_does_not_support(monkeypatch):
+    monkeypatch.setattr(TRITON, "unavailable_reason", lambda: None)
     monkeypatch.setattr(triton, "INTERPRETED", False)
     for device, reason in (("cpu", "TRITON_INTERPRET=1"), ("meta", "got one on meta")):
         with pytest.raises(ValueError, match=f"backend='triton' does not support .*{reason}"):
             backends.resolve("triton", torch.empty(0, device=device))
 
 
-def test_a_folder_called_triton_is_not_triton(monkeypatch, tmp_path):
-    """Such as this project's tests of it, or a clone where Python was started."""
+def test_a_directory_named_triton_is_not_the_package(monkeypatch, tmp_path):
+    """Such as tests/triton in this project, or a clone of Triton in the working directory."""
     (tmp_path / "triton").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "triton", raising=False)
@@ -287,22 +292,22 @@ def test_a_folder_called_triton_is_not_triton(monkeypatch, tmp_path):
     ("release", "numpy", "fails"),
     [("3.6.0", "2.4.6", True), ("3.6.0", "2.3.5", False), ("3.7.1", "2.4.6", False)],
 )
-def test_the_interpreter_of_triton_3_6_needs_an_older_numpy(monkeypatch, release, numpy, fails):
+def test_the_interpreter_of_triton_3_6_requires_an_older_numpy(monkeypatch, release, numpy, fails):
     versions = {"triton": release, "numpy": numpy}
     monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
     reason = f"the interpreter of Triton {release} needs NumPy older than 2.4, got {numpy}"
     assert triton._interpreter_fails() == (reason if fails else None)
 
 
-def test_triton_is_unavailable_where_it_is_not_installed(no_triton):
+def test_triton_is_unavailable_when_not_installed(no_triton):
     assert "triton" not in backends.available()
-    assert "triton     Triton is not installed\n" in backends.report()
+    assert "triton     not available: Triton is not installed\n" in backends.report()
     with pytest.raises(ValueError, match="backend='triton' is not available: Triton is not inst"):
         backends.resolve("triton", IMAGE)
 
 
 def test_the_reference_on_cuda_warns_once(no_triton, cuda_image):
-    with pytest.warns(UserWarning, match=r"plain PyTorch reference: native: .+; triton: .+"):
+    with pytest.warns(UserWarning, match=r"plain PyTorch reference .*: native: .+; triton: .+"):
         assert backends.resolve(None, cuda_image) == "reference"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -311,10 +316,10 @@ def test_the_reference_on_cuda_warns_once(no_triton, cuda_image):
 
 @pytest.fixture
 def cuda_kernels(monkeypatch):
-    """CUDA kernels that are there and run on cuda:0, as far as `resolve` can tell."""
-    monkeypatch.setattr(NATIVE, "missing", None)
-    monkeypatch.setattr(NATIVE, "cuda_missing", None)
-    monkeypatch.setattr(native, "_cuda_refusals", {0: None})
+    """Make `resolve` believe that the CUDA kernels are built and run on cuda:0."""
+    monkeypatch.setattr(NATIVE, "unavailable_reason", lambda: None)
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", None)
+    monkeypatch.setattr(native, "_cuda_unsupported_reasons", {0: None})
 
 
 def test_native_serves_a_cuda_tensor(cuda_kernels, cuda_image):
@@ -324,12 +329,12 @@ def test_native_serves_a_cuda_tensor(cuda_kernels, cuda_image):
         assert backends.resolve("native", cuda_image) == "native"
 
 
-def test_a_window_that_the_cuda_kernels_lack(cuda_kernels, no_triton, cuda_image):
+def test_a_window_that_the_cuda_kernels_do_not_support(cuda_kernels, no_triton, cuda_image):
     with pytest.warns(UserWarning, match=r"native: it supports odd window sizes from 3 to 15"):
         assert backends.resolve(None, cuda_image, window_size=17) == "reference"
 
 
-def test_the_instruction_set_does_not_matter_to_a_cuda_tensor(
+def test_an_unsupported_instruction_set_does_not_affect_cuda_tensors(
     monkeypatch, cuda_kernels, cuda_image
 ):
     monkeypatch.setattr(NATIVE, "cpu_error", "no such instruction set")
@@ -338,10 +343,12 @@ def test_the_instruction_set_does_not_matter_to_a_cuda_tensor(
         backends.resolve(None, IMAGE)
 
 
-@pytest.mark.skipif(NATIVE.missing is not None, reason=f"no CPU kernels: {NATIVE.missing}")
+@pytest.mark.skipif(
+    NATIVE.unavailable_reason() is not None, reason=f"no CPU kernels: {NATIVE.unavailable_reason()}"
+)
 @pytest.mark.parametrize("schemas", ["image_losses(Tensor input) -> Tensor", None])
-def test_cuda_kernels_of_another_build_are_refused(monkeypatch, schemas):
-    """Their arguments would be read as something else. The oldest do not say what they are."""
+def test_cuda_kernels_from_another_build_are_rejected(monkeypatch, schemas):
+    """They would misinterpret their arguments. The oldest builds do not report their schemas."""
     operators = SimpleNamespace(schemas=torch.ops.lamp_kernels.schemas)
     if schemas is not None:
         operators.cuda_schemas = lambda: schemas
@@ -353,14 +360,14 @@ def test_cuda_kernels_of_another_build_are_refused(monkeypatch, schemas):
 
 
 @pytest.mark.parametrize(
-    ("missing", "refusal"), [("not built; build it", None), (None, "an old driver")]
+    ("unavailable", "unsupported"), [("not built; build it", None), (None, "an old driver")]
 )
 def test_why_native_does_not_serve_a_cuda_tensor(
-    monkeypatch, cuda_kernels, no_triton, cuda_image, missing, refusal
+    monkeypatch, cuda_kernels, no_triton, cuda_image, unavailable, unsupported
 ):
-    monkeypatch.setattr(NATIVE, "cuda_missing", missing)
-    monkeypatch.setattr(native, "_cuda_refusals", {0: refusal})
-    message = f"no CUDA kernels for a tensor on cuda:0: {missing or refusal}"
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", unavailable)
+    monkeypatch.setattr(native, "_cuda_unsupported_reasons", {0: unsupported})
+    message = f"no CUDA kernels for a tensor on cuda:0: {unavailable or unsupported}"
     with pytest.raises(ValueError, match=f"backend='native' does not support .*: {message}"):
         backends.resolve("native", cuda_image)
     with pytest.warns(UserWarning, match=f"native: {message}"):
@@ -369,7 +376,7 @@ def test_why_native_does_not_serve_a_cuda_tensor(
 
 
 @pytest.mark.parametrize(
-    ("target", "serves", "lacks"),
+    ("target", "runs", "fails"),
     [
         ("sm_80", [(8, 0), (8, 6), (8, 9)], [(7, 5), (9, 0)]),
         ("sm_86", [(8, 6)], [(8, 0)]),
@@ -378,54 +385,54 @@ def test_why_native_does_not_serve_a_cuda_tensor(
         ("compute_90", [(9, 0), (10, 0), (12, 1)], [(8, 9)]),
     ],
 )
-def test_devices_that_a_target_serves(target, serves, lacks):
-    assert all(native._runs_on(target, capability) for capability in serves)
-    assert not any(native._runs_on(target, capability) for capability in lacks)
+def test_which_devices_run_code_for_a_target(target, runs, fails):
+    assert all(native._runs_on(target, capability) for capability in runs)
+    assert not any(native._runs_on(target, capability) for capability in fails)
 
 
 @needs_cuda_kernels
 class TestCudaKernels:
-    """What of them can be seen where there may be no GPU."""
+    """What can be tested without a GPU."""
 
     def test_are_registered(self):
         for name in ("image_losses", "loss_map"):
             operator = f"lamp_kernels::{name}"
             assert torch._C._dispatch_has_kernel_for_dispatch_key(operator, "CUDA")
 
-    def test_say_what_they_are_compiled_for(self):
+    def test_report_their_compilation_targets(self):
         targets = native.cuda_targets()
         assert targets
         assert all(target.startswith(("sm_", "compute_")) for target in targets)
-        line = f"CUDA kernels: registered for {', '.join(targets)} (CUDA {native.cuda_release()})"
+        line = f"CUDA kernels: compiled for {', '.join(targets)} (CUDA {native.cuda_release()})"
         assert line in backends.report()
 
     @pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a GPU")
-    def test_are_refused_without_a_device(self):
+    def test_are_rejected_without_a_device(self):
         assert "; no CUDA device" in backends.report()
-        assert " runtime error: " in native.cuda_refusal(0)
+        assert " runtime error: " in native.cuda_unsupported_reason(0)
 
-    def test_are_refused_on_a_device_that_they_are_not_compiled_for(self, monkeypatch):
-        monkeypatch.setattr(native, "_cuda_refusals", {})
+    def test_are_rejected_on_a_device_they_were_not_compiled_for(self, monkeypatch):
+        monkeypatch.setattr(native, "_cuda_unsupported_reasons", {})
         monkeypatch.setattr(torch.ops.lamp_kernels, "cuda_error", lambda: "")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (3, 5))
-        assert "cuda:1 is sm_35: build them on this machine" in native.cuda_refusal(1)
+        assert "cuda:1 is sm_35: build them on this machine" in native.cuda_unsupported_reason(1)
 
     @pytest.mark.filterwarnings("default")
     def test_are_chosen_by_a_compiled_graph(self, monkeypatch):
-        monkeypatch.setattr(native, "_cuda_refusals", {})
-        expected = 1.0 if native.cuda_refusal(0) is None else 2.0
-        native._cuda_refusals.clear()  # the compiler has to call it itself
+        monkeypatch.setattr(native, "_cuda_unsupported_reasons", {})
+        expected = 1.0 if native.cuda_unsupported_reason(0) is None else 2.0
+        native._cuda_unsupported_reasons.clear()  # so that the compiler has to call it
 
         def choose(x):
-            return x + (1 if native.cuda_refusal(0) is None else 2)
+            return x + (1 if native.cuda_unsupported_reason(0) is None else 2)
 
         compiled = torch.compile(choose, fullgraph=True, backend="eager")
         assert compiled(torch.zeros(())).item() == expected
 
-    def test_serve_tensors_that_the_compiler_imagines(self, monkeypatch):
+    def test_accept_fake_tensors(self, monkeypatch):
         from torch._subclasses.fake_tensor import FakeTensorMode
 
-        monkeypatch.setattr(native, "_cuda_refusals", {0: None})
+        monkeypatch.setattr(native, "_cuda_unsupported_reasons", {0: None})
         with FakeTensorMode():
             x, y = (torch.empty(2, 3, 32, 32, device="cuda") for _ in range(2))
             weight = torch.empty(1, 1, 32, 32, device="cuda")
@@ -434,11 +441,11 @@ class TestCudaKernels:
         assert (loss.device.type, losses.device.type) == ("cuda", "cuda")
 
 
-def test_what_is_skipped_is_said_with_the_reason(
+def test_report_gives_the_reason_for_each_skipped_backend(
     monkeypatch, cuda_kernels, triton_kernels, cuda_image
 ):
     assert backends.skipped_backends(cuda_image) == {}
-    monkeypatch.setattr(NATIVE, "cuda_missing", "not built; build it")
+    monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     (reason,) = backends.skipped_backends(cuda_image).values()
     assert "not built; build it" in reason
     monkeypatch.setattr(backends, "_from_environment", "reference")
@@ -449,24 +456,24 @@ def test_what_is_skipped_is_said_with_the_reason(
 
 
 def test_the_program_says_why_another_backend_computes(monkeypatch, capsys):
-    monkeypatch.setattr(NATIVE, "missing", "no compiler")
+    monkeypatch.setattr(NATIVE, "unavailable_reason", lambda: "no compiler")
     assert program.main([]) == 0
     output = capsys.readouterr().out
-    assert "a loss of a cpu tensor is computed by: reference" in output
+    assert "losses of cpu tensors are computed by: reference" in output
     assert "  not by native: no compiler" in output
 
 
-def test_the_reference_asked_for_on_cuda_does_not_warn(cuda_image):
+def test_explicitly_requesting_the_reference_on_cuda_does_not_warn(cuda_image):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         backends.resolve("reference", cuda_image)
 
 
 def test_every_loss_goes_through_choose(monkeypatch):
-    asked = []
+    requests = []
 
     def choose(requested, spec, input):
-        asked.append((requested, spec.window_size if spec.has_ssim else None))
+        requests.append((requested, spec.window_size if spec.has_ssim else None))
         return REFERENCE
 
     monkeypatch.setattr(backends, "choose", choose)
@@ -474,7 +481,21 @@ def test_every_loss_goes_through_choose(monkeypatch):
     functional.amplified_l1_loss(IMAGE, IMAGE, reduction="none", backend="reference")
     functional.anomaly_map(IMAGE, IMAGE, window_size=5)
     functional.ms_ssim(IMAGE, IMAGE, scale_weights=(0.5, 0.5), window_size=3)
-    assert asked == [(None, 7), ("reference", None), (None, 5), (None, 3)]
+    assert requests == [(None, 7), ("reference", None), (None, 5), (None, 3)]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a GPU")
+def test_the_report_says_that_triton_needs_a_gpu(triton_kernels):
+    report = backends.report()
+    assert "triton     available; needs a GPU\n" in report
+    assert "reference  available\n" in report
+    assert report.count("not run on a GPU yet") == 1
+
+
+def test_the_report_says_if_a_backend_supports_no_device(monkeypatch, triton_kernels):
+    devices = {"cpu": "2 threads", "meta": "no memory"}  # meta: a device without Triton
+    monkeypatch.setattr(backends.installation, "devices", lambda: devices)
+    assert "triton     available; supports none of these devices\n" in backends.report()
 
 
 def test_report():
@@ -487,7 +508,7 @@ def test_report():
 
 @pytest.mark.parametrize("function", ["image_losses", "loss_map"])
 @pytest.mark.parametrize("name", backends.NAMES)
-def test_the_requested_backend_is_what_computes(monkeypatch, name, function):
+def test_the_requested_backend_computes(monkeypatch, name, function):
     backend = backends.BACKENDS[name]
     if backend.unavailable_reason() is not None:
         pytest.skip(f"{name}: {backend.unavailable_reason()}")
@@ -496,7 +517,7 @@ def test_the_requested_backend_is_what_computes(monkeypatch, name, function):
         raise RuntimeError(f"{name} called")
 
     monkeypatch.setattr(backend, function, refuse)
-    if name == "triton":  # as with its interpreter, which nothing reaches
+    if name == "triton":  # as if interpreted, so that it accepts CPU tensors
         monkeypatch.setattr(triton, "INTERPRETED", True)
     reduction: Literal["mean", "none"] = "mean" if function == "image_losses" else "none"
     for loss in (functional.amplified_ssim_loss, functional.amplified_l1_loss):
@@ -504,7 +525,7 @@ def test_the_requested_backend_is_what_computes(monkeypatch, name, function):
             loss(IMAGE, IMAGE, reduction=reduction, backend=name)
 
 
-# Loss and gradients of every kind of kernel, saved to the file named.
+# Saves the loss and gradients of every kind of kernel to the file given as argument.
 RESULTS = """
 import itertools, sys, torch
 from lamp_kernels import functional
@@ -527,7 +548,7 @@ print(native.instruction_set())
 
 @pytest.fixture(scope="module")
 def results_of(tmp_path_factory):
-    """A function from the name of an instruction set to its results; None if it is not there."""
+    """A function that maps an instruction set to its results, or to None if it is unsupported."""
 
     @functools.cache
     def results(name):
@@ -547,8 +568,8 @@ def results_of(tmp_path_factory):
 def test_every_instruction_set_gives_the_same_results(results_of, name):
     found = results_of(name)
     if found is None:
-        pytest.skip(f"this machine has no {name}")
-    # A gradient in bfloat16 is rounded to 8 digits, and here and there to the neighbour.
+        pytest.skip(f"this machine does not support {name}")
+    # A bfloat16 gradient is rounded to 8 bits, occasionally to the neighboring value.
     limits = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 1e-3}
     for one, other in zip(found, results_of("baseline"), strict=True):
         difference = (one.double() - other.double()).norm() / other.double().norm()

@@ -1,4 +1,4 @@
-"""torch.compile and torch.export: one graph, the same numbers, any batch size."""
+"""torch.compile and torch.export: a single graph with unchanged results for any batch size."""
 
 import pytest
 import torch
@@ -51,9 +51,9 @@ def test_one_graph_for_every_size(loss_function):
         torch.testing.assert_close(losses[1], losses[0])
         torch.testing.assert_close(leaves[1].grad, leaves[0].grad)
         if height == 16:
-            # The first batch size is compiled as a constant, the second as a variable.
+            # The first batch size is compiled as a constant, the second as a symbol.
             assert counter.frame_count <= 2
-    # Then the sides.
+    # One more graph, in which height and width are symbols too.
     assert counter.frame_count <= 3
 
 
@@ -78,7 +78,7 @@ DYNAMIC = [
 
 @pytest.mark.parametrize("function", DYNAMIC, ids=name_of)
 def test_dynamic_sizes_from_the_first_call(function):
-    """Sides odd and even, images above and below 4,096 elements, in the graph of the first call."""
+    """The first call's graph serves odd and even sides, above and below 4,096 elements."""
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(function, fullgraph=True, backend=counter, dynamic=True)
     counts = []
@@ -91,8 +91,8 @@ def test_dynamic_sizes_from_the_first_call(function):
 
 
 @pytest.mark.parametrize("dynamic", [None, True])
-def test_options_that_change(dynamic):
-    """The compiler makes symbols of arguments that are numbers."""
+def test_options_that_change_between_calls(dynamic):
+    """The compiler turns numeric arguments into symbols."""
 
     def loss(input, target, window_size, data_range):
         return functional.amplified_ssim_loss(
@@ -107,7 +107,7 @@ def test_options_that_change(dynamic):
 
 
 @pytest.mark.reference_only
-def test_inductor_takes_the_reference_with_dynamic_sizes():
+def test_inductor_compiles_the_reference_with_dynamic_sizes():
     loss_function = AmplifiedSSIMLoss(window_size=3)
     compiled = torch.compile(loss_function, fullgraph=True, dynamic=True)
     for size in [(3, 16, 18), (5, 70, 33)]:
@@ -120,7 +120,7 @@ def test_inductor_takes_the_reference_with_dynamic_sizes():
 
 
 def train(loss_function, compiler, batches):
-    """Losses, gradients and weights of some training steps."""
+    """Run a few training steps and return their losses, gradients and the final weights."""
     torch.manual_seed(0)
     model = torch.nn.Conv2d(1, 1, 3, padding=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -150,8 +150,8 @@ STEPS = [
 
 
 @pytest.mark.parametrize("loss_function", STEPS, ids=str)
-def test_a_whole_training_step_of_any_batch_size(loss_function):
-    """Forward, backward and optimiser as eager, and no graph after the one of variable size."""
+def test_a_whole_training_step_with_any_batch_size(loss_function):
+    """The compiled step matches eager, and nothing is recompiled after the dynamic batch size."""
     counter = CompileCounterWithBackend("aot_eager")
     counts = []
 
@@ -205,8 +205,8 @@ def test_export(loss_function):
     torch.testing.assert_close(program.module()(x, y), loss_function(x, y))
 
 
-class OfImages(torch.nn.Module):
-    """A function as what can be exported."""
+class FunctionModule(torch.nn.Module):
+    """Wraps a function in a module, because only modules can be exported."""
 
     def __init__(self, function):
         super().__init__()
@@ -235,12 +235,12 @@ EXPORTED = [*DYNAMIC, score, ssim, ms_ssim]
 @pytest.mark.parametrize("function", EXPORTED, ids=name_of)
 def test_export_with_dynamic_sides(function, strict):
     if torch.__version__ < "2.13" and function in (MS_SSIM, ms_ssim):
-        pytest.skip("exported before PyTorch 2.13, avg_pool2d takes even sides alone, or odd ones")
-    sides = ((2, "height"), (3, "width"))
-    sizes = {dim: torch.export.Dim(name, min=16, max=512) for dim, name in sides}
+        pytest.skip("PyTorch before 2.13 exports avg_pool2d for only even or only odd sides")
+    height, width = (torch.export.Dim(name, min=16, max=512) for name in ("height", "width"))
+    sizes = {2: height, 3: width}
     x, y = torch.rand(2, 2, 2, 32, 34)
     program = torch.export.export(
-        OfImages(function),
+        FunctionModule(function),
         (x, y, torch.rand(2, 1, 32, 34)),
         dynamic_shapes=(sizes, sizes, sizes),
         strict=strict,

@@ -1,4 +1,4 @@
-"""Bitwise the same: from run to run, at any number of threads, from several Python threads."""
+"""Bitwise identical results from run to run, with any number of threads or Python threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -71,8 +71,8 @@ def test_the_map_at_any_number_of_threads(threads, padding, shape):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_a_large_plane_of_every_kind(threads, each_backend, dtype):
-    # the reference takes several seconds for what is large to a kernel
+def test_a_large_plane_of_every_dtype(threads, each_backend, dtype):
+    # the reference would take several seconds for a plane that is large for a kernel
     sides = (300, 350) if each_backend == "reference" else (1500, 700)
     x, y = torch.rand(2, 1, 1, *sides).to(dtype)
     results = []
@@ -93,13 +93,13 @@ def test_a_long_vector(threads):
     assert results[0][0].item() == pytest.approx(exact.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("pooling", ["max", "mean", "topk"])
-def test_scores(threads, pooling):
+@pytest.mark.parametrize(("pooling", "k"), [("max", None), ("mean", None), ("topk", 0.5)])
+def test_scores(threads, pooling, k):
     maps = torch.rand(1, 1024, 1024)
     results = []
     for count in (1, 2, 3, 4):
         threads(count)
-        results.append([functional.anomaly_score(maps, pooling=pooling, k=0.5)])
+        results.append([functional.anomaly_score(maps, pooling=pooling, k=k)])
     assert_same(results)
 
 

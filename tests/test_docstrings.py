@@ -1,4 +1,4 @@
-"""The examples in the docstrings run, and the public docstrings say what they have to."""
+"""Docstring examples run, and public docstrings cover all parameters and sections."""
 
 import doctest
 import inspect

@@ -1,11 +1,10 @@
-"""Bad input is a TypeError or ValueError that names the argument and its value, before any work."""
+"""Bad input raises TypeError or ValueError, naming argument and value, before any computation."""
 
 import inspect
 import math
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -42,7 +41,7 @@ FUNCTIONS = [
 ]
 IMAGE = torch.rand(2, 3, 16, 16)
 
-# option, value, error, what the message must contain; for all losses that have the option
+# Option, value, error, pattern that the message must match; tested on every loss with that option.
 OPTIONS = [
     ("data_range", 0.0, ValueError, "data_range.*0.0"),
     ("data_range", -1.0, ValueError, "data_range.*-1.0"),
@@ -52,7 +51,7 @@ OPTIONS = [
     ("data_range", True, TypeError, "data_range.*True"),
     ("data_range", torch.tensor(1.0), TypeError, r"data_range.*Tensor.*\.item\(\)"),
     ("data_range", torch.ones(2), TypeError, r"data_range.*\(2,\).*divide.*view\(-1, \*\[1\]"),
-    ("data_range", 0, ValueError, "data_range must be within 1e-37 to 1e.38, got 0"),
+    ("data_range", 0, ValueError, "data_range must be between 1e-37 and 1e.38, got 0"),
     ("data_range", 10**400, ValueError, "data_range.*1000"),
     ("data_range", 1e-40, ValueError, "data_range.*1e-40"),
     ("data_range", 1e39, ValueError, r"data_range.*1e\+39"),
@@ -64,7 +63,7 @@ OPTIONS = [
     ("window_size", 11.0, TypeError, "window_size.*odd and within 1 to 31; got 11.0"),
     ("sigma", 0.0, ValueError, "sigma.*0.0"),
     ("sigma", None, TypeError, "sigma.*None"),
-    ("k1", 0.0, ValueError, "k1 must be within 1e-18 to 1e.18, got 0.0"),
+    ("k1", 0.0, ValueError, "k1 must be between 1e-18 and 1e.18, got 0.0"),
     ("k1", 1e300, ValueError, r"k1.*1e\+300"),
     ("k2", 1e-30, ValueError, "k2.*1e-30"),
     ("k2", -0.03, ValueError, "k2.*-0.03"),
@@ -125,12 +124,12 @@ def test_option(module, function, case):
     ("level", "reduction"),
     [("image", "none"), ("batch", "none"), ("batch", "sum"), ("batch", "image")],
 )
-def test_reduction_that_the_level_does_not_have(module, level, reduction):
+def test_reduction_that_the_level_does_not_support(module, level, reduction):
     with pytest.raises(ValueError, match=f"reduction='{reduction}'.*amplify_over='{level}'"):
         module(amplify_over=level, reduction=reduction)
 
 
-def test_an_option_changed_later_is_checked_too():
+def test_an_option_changed_after_construction_is_checked():
     loss_function = AmplifiedSSIMLoss()
     loss_function.eps = 2.0  # type: ignore[assignment] # hidden by nn.Module.__getattr__
     with pytest.raises(ValueError, match=r"eps.*2\.0"):
@@ -138,7 +137,7 @@ def test_an_option_changed_later_is_checked_too():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_options_by_position(module):
+def test_modules_reject_positional_options(module):
     with pytest.raises(TypeError, match=rf"{module.__name__} takes its options by name.*got 11 "):
         module(11)
     given = inspect.signature(module).parameters.values()
@@ -149,40 +148,40 @@ def test_options_by_position(module):
     "function",
     [*FUNCTIONS, functional.ssim, functional.ms_ssim, functional.anomaly_map],
 )
-def test_options_of_functions_by_position(function):
+def test_functions_reject_positional_options(function):
     weight = (None,) if function in FUNCTIONS else ()
-    with pytest.raises(TypeError, match=r"by name \(.*data_range.*behind input, target.*255"):
+    with pytest.raises(TypeError, match=r"by name \(.*data_range.*after input, target.*255"):
         function(IMAGE, IMAGE, *weight, 255)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_options_in_the_call(module):
-    called = rf"{module.__name__} is called with input, target, weight, .*where it is made; got"
+def test_calling_a_module_with_options_is_an_error(module):
+    called = rf"{module.__name__} is called with input, target, weight; .*constructor\. Got"
     with pytest.raises(TypeError, match=rf"{called} 255 \(int\)"):
         module()(IMAGE, IMAGE, None, 255)
     with pytest.raises(TypeError, match=f"{called} data_range=255"):
         module()(IMAGE, IMAGE, data_range=255)
 
 
-def test_an_unknown_option_is_told_the_others():
+def test_the_error_for_an_unknown_option_lists_the_options():
     for called in (AmplifiedSSIMLoss, partial(functional.ssim, IMAGE, IMAGE)):
         with pytest.raises(TypeError, match=r"argument 'window'; its options .*window_size, sigma"):
             called(window=11)  # type: ignore[call-arg] # the mistake under test
 
 
-def test_reductions_that_ms_ssim_does_not_have():
+def test_reductions_that_ms_ssim_does_not_support():
     with pytest.raises(ValueError, match="must be one of mean, image, sum; got 'max'"):
         AmplifiedMSSSIMLoss(reduction="max")  # type: ignore[arg-type] # the mistake under test
 
 
-def test_pixels_that_a_score_does_not_take():
-    with pytest.raises(TypeError, match=r"1 to 4 pixels .*share.*; got 'all'"):
+def test_invalid_k_of_a_score():
+    with pytest.raises(TypeError, match=r"from 1 to 4, .*fraction.*; got 'all'"):
         functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k="all")  # type: ignore[arg-type] # the mistake under test
     with pytest.raises(ValueError, match=r"0 < k <= 1.*; got 0\.0"):
         functional.anomaly_score(torch.rand(1, 2, 2), pooling="topk", k=0.0)
 
 
-def test_a_coefficient_that_decays_counts_as_none_in_the_end():
+def test_a_coefficient_that_decays_towards_zero_eventually_counts_as_zero():
     y = IMAGE.roll(1, 0)
     found = functional.amplified_reconstruction_loss(IMAGE, y, ssim=0.0, mse=1.0, l1=0.9**400)
     assert found == functional.amplified_mse_loss(IMAGE, y)
@@ -191,23 +190,23 @@ def test_a_coefficient_that_decays_counts_as_none_in_the_end():
 
 
 @pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.clone])
-def test_scale_weights_in_an_array(kind):
+def test_scale_weights_as_an_array(kind):
     with pytest.raises(TypeError, match=r"an? \w+ of shape \(2,\), use \.tolist\(\)"):
         AmplifiedMSSSIMLoss(scale_weights=kind(torch.ones(2, device="cpu")))
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_share_of_pixels_under_a_wrong_weight(module):
+def test_tangent_share_rejects_a_weight_that_does_not_broadcast(module):
     with pytest.raises(ValueError, match="does not broadcast"):
         module().tangent_share(IMAGE, IMAGE, torch.ones(16, 16))
 
 
-def test_the_range_of_each_image_as_the_error_shows():
+def test_the_expression_suggested_for_a_range_per_image():
     input, r = torch.rand(3, 5), torch.tensor([1.0, 2.0, 4.0])
-    with pytest.raises(TypeError, match="divide") as refused:
+    with pytest.raises(TypeError, match="divide") as raised:
         functional.amplified_mse_loss(input, input, data_range=r)
-    shown = re.search(r"by it, (.+) and target", str(refused.value))[1]
-    assert torch.equal(eval(shown, {"input": input, "r": r}), input / r[:, None])
+    expression = re.search(r"by it, (.+) and target", str(raised.value))[1]
+    assert torch.equal(eval(expression, {"input": input, "r": r}), input / r[:, None])
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -216,7 +215,7 @@ class TestTensors:
         with pytest.raises(ValueError, match=r"\(2, 3, 16, 16\) and \(2, 1, 16, 16\)"):
             function(IMAGE, IMAGE[:, :1])
 
-    def test_no_tensor(self, function):
+    def test_not_a_tensor(self, function):
         with pytest.raises(TypeError, match=r"input must be a torch\.Tensor, got ndarray"):
             function(IMAGE.numpy(force=True), IMAGE)
         with pytest.raises(TypeError, match=r"target must be a torch\.Tensor, got float"):
@@ -240,7 +239,7 @@ class TestTensors:
             function(IMAGE, IMAGE.to("meta"))
 
     def test_weight_on_another_device(self, function):
-        message = f"weight must be on the device.*meta and {IMAGE.device}"
+        message = f"weight must be on the same device as input.*meta and {IMAGE.device}"
         with pytest.raises(ValueError, match=message):
             function(IMAGE, IMAGE, torch.ones(1, device="meta"))
 
@@ -251,8 +250,8 @@ class TestTensors:
         with pytest.raises(ValueError, match=r"weight of shape .* does not broadcast"):
             function(IMAGE, IMAGE, torch.ones(shape))
 
-    def test_a_mask_for_each_image_has_no_channel(self, function):
-        with pytest.raises(ValueError, match=r"for \(N, 1, H, W\) give weight\[:, None\]"):
+    def test_a_mask_per_image_without_a_channel_dimension(self, function):
+        with pytest.raises(ValueError, match=r"for \(N, 1, H, W\) pass weight\[:, None\]"):
             function(IMAGE, IMAGE, torch.ones(IMAGE.shape[0], *IMAGE.shape[2:]))
 
     def test_weight_requires_grad(self, function):
@@ -278,16 +277,16 @@ class TestTensors:
             function(IMAGE, IMAGE, nested)
 
     @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
-    def test_quantised(self, function):
+    def test_quantized(self, function):
         image = torch.quantize_per_tensor(IMAGE.cpu(), 0.1, 0, torch.quint8)
-        with pytest.raises(TypeError, match=r"input must not be quantised.*dequantize\(\)"):
+        with pytest.raises(TypeError, match=r"input must not be quantized.*dequantize\(\)"):
             function(image, image)
-        with pytest.raises(TypeError, match=r"weight must not be quantised.*dequantize\(\)"):
+        with pytest.raises(TypeError, match=r"weight must not be quantized.*dequantize\(\)"):
             function(IMAGE, IMAGE, image)
 
     def test_distributed(self, function):
         class Distributed(torch.Tensor):
-            """In the place of DTensor, which wants a group of processes."""
+            """Stands in for DTensor, which requires a process group."""
 
             def to_local(self):
                 return self
@@ -298,25 +297,25 @@ class TestTensors:
         with pytest.raises(TypeError, match=r"weight must be a local tensor.*to_local\(\)"):
             function(IMAGE, IMAGE, image)
 
-    def test_dtypes_differ_where_there_is_no_autocast(self, function):
+    def test_dtypes_differ_on_a_device_without_autocast(self, function):
         meta = IMAGE.to("meta")
         with pytest.raises(TypeError, match=r"torch\.float32 and torch\.float64"):
             function(meta, meta.double())
 
-    def test_weight_is_no_real_tensor(self, function):
+    def test_weight_is_not_a_real_tensor(self, function):
         with pytest.raises(TypeError, match=r"weight must be a torch\.Tensor or None, got float"):
             function(IMAGE, IMAGE, 1.0)
         with pytest.raises(TypeError, match="weight must be real"):
             function(IMAGE, IMAGE, torch.ones(1, dtype=torch.complex64))
 
 
-# Where the batch is as large as another dimension, a weight of fewer dimensions says two things.
+# If the batch is as large as another dimension, a weight with fewer dimensions is ambiguous.
 SAME = torch.rand(16, 16, 16, 16)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS[:4])
 class TestMeaningOfWeights:
-    def test_one_number_an_image(self, function):
+    def test_one_number_per_image(self, function):
         y = SAME.roll(1, 0)
         weight = torch.linspace(0, 1, 16)
         wanted = function(SAME, y, weight.view(-1, 1, 1, 1))
@@ -332,38 +331,38 @@ class TestMeaningOfWeights:
             3.0 * function(SAME, y, reduction="sum"),
         )
 
-    def test_a_map_of_fewer_dimensions_is_refused_with_what_it_may_mean(self, function):
-        views = ["(N, C, H, 1) give weight", "(N, 1, H, W) give weight[:, None]"]
-        views += ["(N, C, 1, W) give weight[:, :, None]", "(1, C, H, W) give weight[None]"]
-        with pytest.raises(ValueError, match="does not broadcast") as refused:
+    def test_the_error_for_too_few_dimensions_lists_the_possible_meanings(self, function):
+        views = ["(N, C, H, 1) pass weight", "(N, 1, H, W) pass weight[:, None]"]
+        views += ["(N, C, 1, W) pass weight[:, :, None]", "(1, C, H, W) pass weight[None]"]
+        with pytest.raises(ValueError, match="does not broadcast") as raised:
             function(SAME, SAME, torch.rand(16, 16, 16))
         for view in views:
-            assert view in str(refused.value)
-        with pytest.raises(ValueError, match=r"for \(1, 1, H, W\) give weight\[None, None\]"):
+            assert view in str(raised.value)
+        with pytest.raises(ValueError, match=r"for \(1, 1, H, W\) pass weight\[None, None\]"):
             function(SAME, SAME, torch.rand(16, 16))
-        with pytest.raises(ValueError, match=r"for \(1, 1, 1, W\) give weight\[None, None, None\]"):
+        with pytest.raises(ValueError, match=r"for \(1, 1, 1, W\) pass weight\[None, None, None\]"):
             function(SAME[:2], SAME[:2], torch.rand(16))
 
 
-def test_weights_of_features():
+def test_weights_for_features():
     x, y, weight = torch.rand(5, 5), torch.rand(5, 5), torch.linspace(0, 1, 5)
     for function in FUNCTIONS[1:3]:
         assert function(x, y, weight) == function(x, y, weight[:, None])
         assert function(x, y, weight) != function(x, y, weight[None])
         assert function(x[0], y[0], weight) == function(x[:1], y[:1], weight[None])
-        with pytest.raises(ValueError, match=r"for \(1, 5\) give weight\[None\]"):
+        with pytest.raises(ValueError, match=r"for \(1, 5\) pass weight\[None\]"):
             function(x[:3], y[:3], weight)
 
 
 LAYOUTS = {
-    (20, 16): r"image \(H, W\) is {}\[None, None\]",
-    (20, 16, 3): r"\(H, W, C\) is {}\.permute\(2, 0, 1\)\[None\]$",
-    (3, 20, 16): r"\(C, H, W\) is {0}\[None\].*\(N, H, W\) are {0}\[:, None\]",
-    (2, 1, 8, 20, 16): r"volumes \(N, C, D, H, W\) go slice by slice as {}\.flatten\(1, 2\)",
+    (20, 16): r"image \(H, W\) pass {}\[None, None\]",
+    (20, 16, 3): r"\(H, W, C\) pass {}\.permute\(2, 0, 1\)\[None\]$",
+    (3, 20, 16): r"\(C, H, W\) pass {0}\[None\].*\(N, H, W\) {0}\[:, None\]",
+    (2, 1, 8, 20, 16): r"volumes \(N, C, D, H, W\) pass the slices, {}\.flatten\(1, 2\)",
     (2, 8, 20, 16, 1): r"\(N, D, H, W, C\) .*{}\.movedim\(-1, 1\)\.flatten\(1, 2\)",
-    (2, 20, 16, 3): r"\(N, H, W, C\) go as {}\.permute\(0, 3, 1, 2\)",
+    (2, 20, 16, 3): r"\(N, H, W, C\) pass {}\.permute\(0, 3, 1, 2\)",
 }
-OF_IMAGES = [
+IMAGE_FUNCTIONS = [
     functional.amplified_ssim_loss,
     functional.amplified_reconstruction_loss,
     functional.amplified_ms_ssim_loss,
@@ -374,70 +373,68 @@ OF_IMAGES = [
 
 
 @pytest.mark.parametrize("shape", LAYOUTS, ids=str)
-@pytest.mark.parametrize("function", OF_IMAGES)
-def test_other_layouts_are_named(function, shape):
+@pytest.mark.parametrize("function", IMAGE_FUNCTIONS)
+def test_the_error_suggests_how_to_convert_other_layouts(function, shape):
     image = torch.rand(shape)
     with pytest.raises(ValueError, match=LAYOUTS[shape].format("input")):
         function(image, image)
 
 
-def as_the_error_shows(image, way):
-    """The image by the expression behind `way` in the error that it is refused with."""
-    with pytest.raises(ValueError, match=way) as refused:
+def as_the_error_suggests(image, prefix):
+    """Convert `image` with the expression that follows `prefix` in the error it raises."""
+    with pytest.raises(ValueError, match=prefix) as raised:
         functional.ssim(image, image)
-    shown = re.search(way + r" (input.+?)(, videos|$)", str(refused.value))
-    assert shown is not None
-    return eval(shown[1], {"input": image})
+    expression = re.search(prefix + r" (input.+?)(, for videos|$)", str(raised.value))[1]
+    return eval(expression, {"input": image})
 
 
-def test_the_way_that_the_error_shows_leads_to_the_right_value():
+def test_the_suggested_conversions_give_the_right_values():
     image = torch.rand(20, 16, 3)
-    found = as_the_error_shows(image, r"\(H, W, C\) is")
+    found = as_the_error_suggests(image, r"\(H, W, C\) pass")
     assert torch.equal(found, torch.stack([image[..., c] for c in range(3)])[None])
     images = torch.rand(2, 20, 16, 3)
-    found = as_the_error_shows(images, r"\(N, H, W, C\) go as")
+    found = as_the_error_suggests(images, r"\(N, H, W, C\) pass")
     assert torch.equal(found, torch.stack([images[..., c] for c in range(3)], dim=1))
     volume, other = torch.rand(2, 1, 4, 20, 16), torch.rand(2, 1, 4, 20, 16)
     by_slice = [functional.ssim(volume[:, :, d], other[:, :, d]) for d in range(4)]
-    pair = (as_the_error_shows(each, "slice by slice as") for each in (volume, other))
+    pair = (as_the_error_suggests(each, "pass the slices,") for each in (volume, other))
     torch.testing.assert_close(functional.ssim(*pair), torch.stack(by_slice).mean())
 
 
-def test_a_weight_of_another_layout():
-    with pytest.raises(ValueError, match=r"\(N, H, W, C\) give weight\.permute\(0, 3, 1, 2\)"):
+def test_a_weight_in_another_layout():
+    with pytest.raises(ValueError, match=r"\(N, H, W, C\) pass weight\.permute\(0, 3, 1, 2\)"):
         functional.amplified_ssim_loss(IMAGE, IMAGE, torch.ones(2, 16, 16, 1))
-    grey = IMAGE[:, :1]
-    with pytest.raises(ValueError, match="does not broadcast") as refused:
-        functional.amplified_ssim_loss(grey, grey, torch.ones(2, 1, 16))
-    assert str(refused.value).count("give weight") == 2  # rows or columns, of channels or none
+    gray = IMAGE[:, :1]
+    with pytest.raises(ValueError, match="does not broadcast") as raised:
+        functional.amplified_ssim_loss(gray, gray, torch.ones(2, 1, 16))
+    assert str(raised.value).count("pass weight") == 2  # rows or columns
 
 
-def test_an_array_or_a_list_as_weight():
-    array: Any = torch.ones(2, device="cpu").numpy()
+def test_a_weight_that_is_an_array_or_a_list():
     with pytest.raises(TypeError, match=r"got ndarray; use torch\.as_tensor\(weight\)$"):
         functional.amplified_mse_loss(IMAGE, IMAGE, array)
     with pytest.raises(TypeError, match=r"got list$"):
-        functional.amplified_mse_loss(IMAGE, IMAGE, [1.0, 2.0])  # type: ignore[arg-type] # the mistake under test
-    with pytest.raises(TypeError, match=r"got int; options go by name$"):
-        functional.amplified_mse_loss(IMAGE, IMAGE, 255)  # type: ignore[arg-type] # the mistake under test
+        functional.amplified_mse_loss(IMAGE, IMAGE, [1.0, 2.0])
+    with pytest.raises(TypeError, match=r"got int; pass options by name$"):
+        functional.amplified_mse_loss(IMAGE, IMAGE, 255)
 
 
-def test_channels_last_that_the_border_admits_is_a_warning():
+def test_channels_last_images_that_are_large_enough_cause_a_warning():
     image = torch.rand(2, 20, 16, 3)
     with pytest.warns(
-        UserWarning, match=r"taken as \(N, C, H, W\); .*input\.permute\(0, 3, 1, 2\)"
+        UserWarning, match=r"interpreted as \(N, C, H, W\); .*input\.permute\(0, 3, 1, 2\)"
     ):
         functional.ssim(image, image, padding="zeros")
     with pytest.warns(UserWarning, match=r"input\.permute\(0, 3, 1, 2\)"):
         functional.anomaly_map(image, image, metric="mse")
-    features = torch.rand(2, 256, 4, 4)  # no image has its channels there
+    features = torch.rand(2, 256, 4, 4)  # 256 channels: not an image
     functional.ssim(features, features, padding="zeros")
-    functional.amplified_mse_loss(image, image)  # for which no layout is wrong
+    functional.amplified_mse_loss(image, image)  # accepts any layout
     signals = torch.rand(2, 64, 20, 1)
     functional.anomaly_map(signals, signals, metric="mse")
 
 
-def test_the_warning_of_channels_last_shows_the_callers_line():
+def test_the_channels_last_warning_points_to_the_callers_line():
     image = torch.rand(2, 20, 16, 3)
     calls: list[Callable[..., torch.Tensor]] = [
         functional.ssim,
@@ -446,26 +443,26 @@ def test_the_warning_of_channels_last_shows_the_callers_line():
     ]
     for call in calls:
         options = {} if isinstance(call, torch.nn.Module) else {"padding": "zeros"}
-        with pytest.warns(UserWarning, match="taken as") as warned:
+        with pytest.warns(UserWarning, match="interpreted as") as warned:
             call(image, image, **options)
         assert {warning.filename for warning in warned} == {__file__}
 
 
-def test_pointwise_losses_need_a_batch_dimension():
+def test_pointwise_losses_require_a_batch_dimension():
     for function in FUNCTIONS[1:3]:
         with pytest.raises(ValueError, match="0-dimensional"):
             function(torch.tensor(0.5), torch.tensor(0.5))
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (3, 16, 16), (1, 2, 3, 16, 16)])
-def test_ssim_needs_four_dimensions(shape):
+def test_ssim_requires_four_dimensions(shape):
     image = torch.rand(shape)
     for function in (functional.amplified_ssim_loss, functional.ssim, functional.anomaly_map):
         with pytest.raises(ValueError, match=rf"\(N, C, H, W\).*{shape[0]}"):
             function(image, image)
 
 
-def test_ssim_needs_a_channel():
+def test_ssim_requires_a_channel():
     with pytest.raises(ValueError, match="channel"):
         functional.amplified_ssim_loss(torch.rand(1, 0, 16, 16), torch.rand(1, 0, 16, 16))
 
@@ -488,7 +485,7 @@ def test_smallest_image(padding, least, window_size):
             loss(torch.rand(shape), torch.rand(shape))
 
 
-def test_map_of_terms_on_different_grids():
+def test_a_map_of_terms_on_different_grids_is_an_error():
     loss = partial(functional.amplified_reconstruction_loss, padding="valid", reduction="none")
     with pytest.raises(ValueError, match="padding='valid'"):
         loss(IMAGE, IMAGE)
@@ -496,7 +493,7 @@ def test_map_of_terms_on_different_grids():
     assert loss(IMAGE, IMAGE, mse=0.0).shape == (2, 3, 6, 6)
 
 
-def test_no_term_at_all():
+def test_no_terms():
     with pytest.raises(ValueError, match=r"ssim=0.*mse=0.*l1=0"):
         AmplifiedReconstructionLoss(ssim=0, mse=0, l1=0)
 
@@ -507,7 +504,7 @@ def test_ssim_reductions():
             functional.ssim(IMAGE, IMAGE, reduction=reduction)  # type: ignore[arg-type] # the mistake under test
 
 
-def test_limits_of_eps_are_legal_up_to_one():
+def test_extreme_but_valid_values_of_eps():
     loss = torch.tensor([0.5])
     assert amplify(loss, eps=1e-6).isfinite().all()
     assert amplify(loss, eps=0.999999).isfinite().all()
@@ -524,7 +521,7 @@ def test_amplify():
         amplify(torch.tensor([0.5]), amplification="exp")  # type: ignore[arg-type] # the mistake under test
 
 
-def test_an_error_leaves_the_inputs_as_they_were():
+def test_an_error_leaves_the_inputs_unchanged():
     x = torch.rand(1, 1, 16, 16, requires_grad=True)
     before = x.detach().clone()
     with pytest.raises(ValueError, match="eps"):
@@ -536,8 +533,8 @@ def test_an_error_leaves_the_inputs_as_they_were():
 @pytest.mark.reference_only
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_values_are_never_read(function):
-    """On the meta device there are no values: any check of one would raise."""
-    side = 81  # the least that MS-SSIM takes
+    """On the meta device, reading any value would raise."""
+    side = 81  # the smallest that MS-SSIM accepts
     image = torch.rand(2, 3, side, side, device="meta", requires_grad=True)
     loss = function(image, image.detach(), torch.ones(1, 1, side, side, device="meta"))
     assert loss.shape == ()
@@ -546,5 +543,5 @@ def test_values_are_never_read(function):
     assert image.grad.shape == image.shape
 
 
-def test_public_names_are_there():
+def test_public_names_exist():
     assert all(hasattr(lamp_kernels, name) for name in lamp_kernels.__all__)

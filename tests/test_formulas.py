@@ -1,4 +1,4 @@
-"""csrc/formulas.h against lamp_kernels.reference, number by number, at edge values too."""
+"""csrc/formulas.h against lamp_kernels.reference, value by value, including edge cases."""
 
 import ctypes
 import math
@@ -15,7 +15,7 @@ from lamp_kernels.spec import AMPLIFICATIONS, METRIC_PARAMETERS, METRICS, PADDIN
 
 np = pytest.importorskip("numpy", reason="numpy is not installed")
 
-pytestmark = pytest.mark.cpu_only("about the C++ header, compiled for the CPU")
+pytestmark = pytest.mark.cpu_only("tests the C++ header compiled for the CPU")
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = [np.float32, np.float64]
@@ -25,11 +25,11 @@ INF, NAN = math.inf, math.nan
 
 @pytest.fixture(scope="module")
 def call(tmp_path_factory):
-    """call(name, dtype, *arguments): numbers go as int or double, arrays by their address."""
+    """call(name, dtype, *arguments): numbers are passed as int or double, arrays by address."""
     if not shutil.which("g++"):
         pytest.skip("g++ is not installed")
     library = tmp_path_factory.mktemp("formulas") / "formulas.so"
-    # The extension's own floating-point flags: they are part of what is tested.
+    # The floating-point flags of the extension, which are part of what is tested.
     flags = ["-O2", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
     source = ROOT / "tests" / "cpu" / "formulas.cpp"
     command = ["g++", "-std=c++20", *flags, "-fPIC", "-shared", f"-I{ROOT / 'csrc'}", str(source)]
@@ -50,7 +50,7 @@ def call(tmp_path_factory):
 
 
 def ulps(found, expected):
-    """Error in units of the last place of `found`'s type; equal and NaN with NaN are 0."""
+    """Error in units in the last place of `found`'s dtype; 0 if equal or both NaN."""
     spacing = np.spacing(np.abs(expected).astype(found.dtype)).astype(expected.dtype)
     with np.errstate(invalid="ignore"):
         error = np.abs(found.astype(expected.dtype) - expected) / spacing
@@ -68,8 +68,8 @@ def losses_below_one(dtype):
             [
                 np.linspace(0.0, 0.999, 200_001),
                 2.0 ** np.linspace(smallest, 0.0, 200_001)[:-1],  # all exponents
-                1.0 - 2.0 ** np.linspace(-20.0, -1.0, 20_001),  # towards 1
-                # Where the reduced argument changes its power of two.
+                1.0 - 2.0 ** np.linspace(-20.0, -1.0, 20_001),  # approaching 1
+                # Where the reduced argument moves to another power of two.
                 1.0 - math.sqrt(0.5) * 0.5 ** np.arange(8.0),
             ]
         ).astype(dtype)
@@ -77,12 +77,12 @@ def losses_below_one(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_log1p_is_right_to_the_last_digits(call, dtype):
+def test_log1p_is_accurate_to_a_few_ulps(call, dtype):
     loss = losses_below_one(dtype)
     value = np.empty_like(loss)
     call("minus_log1p_minus", dtype, len(loss), loss, value)
-    # For float64 the answer has to come from something longer; where there is nothing longer,
-    # NumPy's own error adds half a digit.
+    # For float64 the expected value needs a longer type. On platforms without one, NumPy's own
+    # error adds half an ulp.
     wide = np.float64 if dtype == np.float32 else np.longdouble
     error = ulps(value, -np.log1p(-loss.astype(wide)))
     worst = int(error.argmax())
@@ -90,11 +90,11 @@ def test_log1p_is_right_to_the_last_digits(call, dtype):
     assert error[worst] <= 3.0
 
 
-# As csrc/params.h numbers them.
+# Numbered as in csrc/params.h.
 KINDS = {"none": 0, "log": 1, "power": 2}
 
 
-def test_the_header_names_what_python_names():
+def test_the_header_and_python_list_the_same_names():
     header = (ROOT / "csrc" / "params.h").read_text(encoding="utf-8")
     names = re.findall(r"constexpr const char\* k(\w+)Names\[\] = \{(.*?)\};", header, re.DOTALL)
     found = {kind: tuple(re.findall(r'"(\w+)"', listed)) for kind, listed in names}
@@ -105,7 +105,7 @@ def test_the_header_names_what_python_names():
 
 
 def amplified(call, loss, spec):
-    """A(L) and its slope by the header's formula."""
+    """A(L) and its slope, as computed by the header."""
     value, slope = np.empty_like(loss), np.empty_like(loss)
     parameters = (*spec.amplification_parameters, 0.0, 0.0)[:2]
     kind = KINDS[spec.amplification]
@@ -137,18 +137,18 @@ def test_amplify(call, dtype, kind, eps):
     spec = LossSpec(amplification=kind, eps=eps)
     value, slope = amplified(call, loss, spec)
     expected, expected_slope = reference_amplify(loss, spec)
-    # A kernel's knee is the number nearest to 1 - eps, within half a last place of 1. That is a
-    # change of the slope at the knee, and of the value from there on, to second order.
+    # A kernel's knee is the floating-point number nearest to 1 - eps, off by up to half an ulp of
+    # 1. That changes the slope at the knee, and the value from there on to second order.
     resolution = np.finfo(dtype).eps
-    beside = log * 0.5 * resolution / eps
-    second_order = np.where(loss >= dtype(1.0 - eps), beside**2 / 2, 0.0)
+    shift = log * 0.5 * resolution / eps
+    second_order = np.where(loss >= dtype(1.0 - eps), shift**2 / 2, 0.0)
     finite = np.isfinite(loss)
     assert np.array_equal(value[~finite], expected[~finite])
     error = np.abs(value[finite] - expected[finite])
     spacing = np.spacing(np.abs(value[finite]))
     assert (error <= 4 * spacing + second_order[finite]).all()
     near_knee = np.abs(loss - (1.0 - eps)) <= 2 * resolution
-    assert (np.abs(slope / expected_slope - 1.0) <= 4 * resolution + 2 * beside * near_knee).all()
+    assert (np.abs(slope / expected_slope - 1.0) <= 4 * resolution + 2 * shift * near_knee).all()
 
 
 @pytest.mark.parametrize("delta", [1e-3, 0.03, 0.5, 1e3])
@@ -186,7 +186,7 @@ def test_amplify_keeps_nan(call, dtype, kind):
     loss = np.array([NAN, -NAN], dtype=dtype)
     value, slope = amplified(call, loss, LossSpec(amplification=kind))
     assert np.isnan(value).all()
-    assert np.isnan(slope).all() == (kind != "none")  # not amplified, the slope is always 1
+    assert np.isnan(slope).all() == (kind != "none")  # without amplification, the slope is always 1
 
 
 # ---- Pointwise losses --------------------------------------------------------------------------
@@ -196,7 +196,7 @@ POINTWISE = METRICS[1:]
 
 
 def pointwise(call, d, metric):
-    """L and its slope by the header's formula, with the metric's default parameter."""
+    """L and its slope, as computed by the header with the metric's default parameter."""
     loss, slope = np.empty_like(d), np.empty_like(d)
     (parameter,) = LossSpec(terms=(Term(metric),)).metric_parameters
     number = METRICS.index(metric)
@@ -248,7 +248,7 @@ def test_pointwise_keeps_nan(call, dtype, metric):
 
 OPTIONS = LossSpec(window_size=3, sigma=1.5, padding="valid")
 TAPS = np.outer(reference.gaussian(3, 1.5), reference.gaussian(3, 1.5))
-# Least distance between the images, their brightness, and an offset between them.
+# Noise between the images, their brightness, and an offset between them.
 WINDOWS = {
     "alike": (1e-3, 0.5, 0.0),
     "far apart": (0.5, 0.5, 0.0),
@@ -261,7 +261,7 @@ WINDOWS = {
 
 
 def windows(kind):
-    """Pairs of images that are one window each, (n, 1, 3, 3), in float64."""
+    """Pairs of images the size of a single window, (n, 1, 3, 3), in float64."""
     apart, brightness, offset = WINDOWS[kind]
     random = np.random.default_rng(1)
     y = brightness * (0.5 + 0.5 * random.random((50, 1, 3, 3)))
@@ -273,7 +273,7 @@ def windows(kind):
 @pytest.mark.parametrize("kind", WINDOWS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_ssim(call, dtype, kind, levels, a):
-    """Loss and gradient of one window, from its moments: what a kernel does around the formulas."""
+    """Loss and gradient of one window from its moments, as a kernel uses the formulas."""
     x, y = windows(kind)
     leaves = [torch.from_numpy(image).requires_grad_() for image in (x, y)]
     expected = a * reference.ssim_dissimilarity(leaves[0], leaves[1], OPTIONS)
@@ -291,20 +291,20 @@ def test_ssim(call, dtype, kind, levels, a):
 
     by_d, by_s, by_dd, by_ss = h.astype(np.float64).T.reshape(4, -1, 1, 1, 1)
     found = [TAPS * (by_s + sign * by_d + 2 * s * by_ss + sign * 2 * d * by_dd) for sign in (1, -1)]
-    # The moments are rounded: far from their level, on both sides, digits are gone before.
+    # The moments are rounded first: far from the level, that already loses digits.
     limit = 1e-9 if dtype == np.float64 else 2e-5 if levels == "mean" else 5e-2
     floor = np.finfo(dtype).eps ** 2 if dtype == np.float64 else 1e-9
     np.testing.assert_allclose(loss, expected.detach().numpy().ravel(), rtol=limit, atol=floor)
     for one, other in zip(found, gradients, strict=True):
         error, norm = np.linalg.norm(one - other), np.linalg.norm(other)
-        # A pixel's gradient is a difference of terms that may be near one another.
+        # A pixel's gradient is a difference of terms that may be nearly equal.
         terms = np.linalg.norm(by_d) + np.linalg.norm(by_s)
         assert error <= max(limit * norm, np.finfo(dtype).eps * terms, floor)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_variance_below_zero_costs_the_value_only(call, dtype):
-    """What rounding puts below 0 counts as 0, and keeps its derivative, as in the reference."""
+def test_a_negative_variance_is_clamped_but_keeps_its_derivative(call, dtype):
+    """As in the reference, a variance that rounding puts below 0 counts as 0."""
     moments = np.array(
         [
             [0.1, 0.5, 0.01 - 1e-6, 0.30],
@@ -327,7 +327,7 @@ def test_a_variance_below_zero_costs_the_value_only(call, dtype):
     q = var_d / ((var_d + var_s) / 2 + c2)
     expected = a * (p + q - p * q)
     (gradient,) = torch.autograd.grad(expected.sum(), leaf)
-    limit = 1e-12 if dtype == np.float64 else 1e-4  # 1 - 1e-5 has 2 digits less than 1e-5
+    limit = 1e-12 if dtype == np.float64 else 1e-4  # 1 - 1e-5 has 2 fewer digits than 1e-5
     np.testing.assert_allclose(loss, expected.detach().numpy(), rtol=limit)
     np.testing.assert_allclose(h, gradient.numpy(), rtol=limit, atol=limit)
     assert (loss >= 0).all()

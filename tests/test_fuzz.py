@@ -1,6 +1,6 @@
 """Random shapes, layouts, dtypes and options: each backend against the reference in float64.
 
-2,000 cases; with LAMP_KERNELS_FUZZ_CASES=1000000 as many as that, new ones each time.
+Runs 2,000 cases. LAMP_KERNELS_FUZZ_CASES=1000000 runs that many, with new ones every time.
 """
 
 import inspect
@@ -17,23 +17,23 @@ from layouts import LAYOUTS
 from lamp_kernels import backends, functional, reference
 from lamp_kernels.spec import METRICS, PADDINGS, REDUCTIONS, LossSpec
 
-# Without Triton, which compiles for seconds at nearly every case: tests/triton has it.
+# Triton is left to tests/triton, because it compiles for seconds in nearly every case.
 KERNELS = [name for name in backends.available() if name not in ("triton", "reference")]
 if not KERNELS:
     missing = backends.BACKENDS["native"].unavailable_reason()
     pytest.skip(f"no kernels: {missing}", allow_module_level=True)
 
 CASES = os.environ.get("LAMP_KERNELS_FUZZ_CASES")
-# What defines the elementwise loss; level and reduction are drawn beside them.
+# The options that define the elementwise loss; level and reduction are drawn separately.
 OPTIONS = set(inspect.signature(functional.amplified_reconstruction_loss).parameters) & (
     set(LossSpec._fields) - {"amplify_over", "reduction"}
 )
-# The share of the cases that each dtype has: float32 is what people train in.
+# Each dtype's share of the cases; most training uses float32.
 SHARES = {torch.float32: 0.4, torch.float64: 0.2, torch.float16: 0.2, torch.bfloat16: 0.2}
 
 
 def cases_of(dtype):
-    """Settings for the dtype's share of the cases; new ones where their number was asked for."""
+    """Settings for the dtype's share of the cases; new cases if their number was requested."""
     return settings(
         max_examples=math.ceil(SHARES[dtype] * int(CASES or 2000)),
         derandomize=not CASES and bool(os.environ.get("CI")),
@@ -46,7 +46,7 @@ def cases_of(dtype):
 
 
 class Case(NamedTuple):
-    """All that a call depends on but for the backend."""
+    """Everything a call depends on except the backend."""
 
     seed: int
     kind: str
@@ -63,7 +63,7 @@ class Case(NamedTuple):
 
 
 def sides(least: int, greatest: int) -> st.SearchStrategy[int]:
-    """Lengths that end on, before and after what kernels step by: vectors, strips, bands."""
+    """Lengths at, just below and just above multiples of the kernels' vectors, strips and bands."""
     near = {
         multiple + by for multiple in (4, 8, 16, 32, 64, 128, 192, 256, 512) for by in (-1, 0, 1)
     }
@@ -76,7 +76,7 @@ def sides(least: int, greatest: int) -> st.SearchStrategy[int]:
 
 @st.composite
 def images(draw: Any, least: int) -> tuple[int, ...]:
-    """(N, C, H, W): small, or one side long, or, so that strips meet bands, both and one plane."""
+    """(N, C, H, W): small, or one side long, or one plane with both long: strips meet bands."""
     long = draw(st.sampled_from([0] * 12 + [1] * 3 + [2] * 3 + [3]))
     height = draw(sides(128 if long == 3 else least, 192 if long in (1, 3) else 40))
     width = draw(sides(257 if long == 3 else least, 513 if long in (2, 3) else 40))
@@ -102,7 +102,7 @@ def cases(draw: Any, dtype: torch.dtype) -> Case:
     metrics = draw(st.lists(st.sampled_from(METRICS), min_size=1, max_size=3, unique=True))
     half = dtype in (torch.float16, torch.bfloat16)
     options = LossSpec(
-        # gradients grow as 1/R: of a half type they would overflow
+        # gradients grow as 1/R, and those of half types would overflow
         data_range=draw(st.sampled_from([1.0, 2.0, 255.0] if half else [1.0, 1e-3, 1.7, 255.0])),
         window_size=draw(st.sampled_from(range(3, 16, 2))),
         sigma=draw(st.floats(0.3, 6.0)),
@@ -149,12 +149,12 @@ def noise(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
 
 
 def striped(y: torch.Tensor) -> torch.Tensor:
-    """White but for every eighth index of the last but one dimension, if there is one."""
+    """White except at every eighth index of the second-to-last dimension, if it exists."""
     index = torch.arange(y.shape[-2] if y.dim() > 1 else 1).unsqueeze(-1)
     return torch.where(index % 8 == 0, 0.05 * y, 0.9)
 
 
-# Input from target: how far apart they are, and where the target lies.
+# How the kind of case maps uniform noise to target and input.
 KINDS = {
     "unrelated": lambda y, s, g: (y, uniform(s, g)),
     "near": lambda y, s, g: (y, y + 1e-2 * noise(s, g)),
@@ -216,7 +216,7 @@ def results(
 
 
 def greatest_loss(case: Case, input: torch.Tensor, target: torch.Tensor) -> float:
-    """The greatest L of any element, as far as A goes up to its tangent."""
+    """The greatest L of any element, capped where A continues as its tangent."""
     losses = [
         reference.elementwise_loss(metric, input, target, case.options.plain)
         for metric in case.coefficients
@@ -234,12 +234,13 @@ def ulps(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def limit(
     case: Case, dtype: torch.dtype, on_gpu: bool, input: torch.Tensor, target: torch.Tensor
 ) -> float:
-    """The relative error that is allowed.
+    """The relative error allowed.
 
-    The promises: 1e-5, and 1e-6/(1 - L) towards L = 1. A narrow Gaussian sees little but its
-    centre: its variances are small against the pixels that they are made of, and lose a digit; in
-    the GPU kernels somewhat more where tones meet, below a tenth of the window (README, Accuracy).
-    float64 has 9 digits more than float32, of which the reference, too, loses some.
+    The promise is 1e-5, and 1e-6/(1 - L) as L approaches 1. A narrow Gaussian sees little beyond
+    its center: its variances are small relative to the pixel values and lose a digit. In the GPU
+    kernels they lose somewhat more where tones meet, if sigma is below a tenth of the window
+    (README, Accuracy). float64 has 9 more digits than float32, some of which the reference loses
+    as well.
     """
     steepness = 1.0
     if case.options.amplification == "log":
@@ -283,7 +284,7 @@ def check(case: Case, dtype: torch.dtype, backend: str) -> None:
         assert gradient.dtype == dtype
         assert gradient.shape == image.shape
         allowed = relative * expected.norm()
-        if dtype in (torch.float16, torch.bfloat16):  # rounded to the nearest, half an ulp
+        if dtype in (torch.float16, torch.bfloat16):  # rounding to nearest costs half an ulp
             allowed = allowed + ulps(expected, dtype).norm()
         error = (gradient.double() - expected).norm()
         assert error <= allowed, f"gradient: {error / expected.norm():.2e} > {relative:.2e}"

@@ -1,4 +1,4 @@
-"""Gradients: by finite differences for both inputs, and what they are promised to be."""
+"""Gradients of both inputs: against finite differences, and against what the README promises."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ CELLS = [(level, reduction) for level, row in REDUCTIONS.items() for reduction i
 
 
 def images(*shape):
-    """Two images without a kink of |x - y| or of A within the step of a finite difference."""
+    """Two images with no kink of |x - y| or of A within a finite-difference step."""
     x = torch.rand(shape, dtype=torch.float64)
     return x.requires_grad_(), (1.0 - x.detach() + 0.03).requires_grad_()
 
@@ -65,7 +65,7 @@ def test_second_derivative_of_the_reference():
     assert gradgradcheck(loss, images(1, 1, 5, 5))
 
 
-def test_slope_of_amplification_is_one_over_one_minus_loss_then_constant():
+def test_amplification_has_slope_one_over_one_minus_loss_up_to_the_knee():
     eps = 0.05
     loss = torch.linspace(0.0, 2.0, 401, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(amplify(loss, eps=eps).sum(), loss)
@@ -77,8 +77,8 @@ def test_slope_of_amplification_is_one_over_one_minus_loss_then_constant():
     ("amplification", "eps", "least", "most"),
     [("none", 1e-2, 0.001, 0.002), ("log", 1e-2, 0.93, 0.95), ("log", 1e-4, 0.99999, 1.0)],
 )
-def test_what_one_wrong_pixel_holds_of_the_gradient(amplification, eps, least, most):
-    """The README's figures on eps: share of the squared gradient norm."""
+def test_the_share_of_one_wrong_pixel_in_the_gradient(amplification, eps, least, most):
+    """The README's figures on eps, as a share of the squared gradient norm."""
     x = torch.full((1, 1, 256, 256), 0.1, requires_grad=True)
     with torch.no_grad():
         x[..., 128, 128] = 1.0
@@ -91,11 +91,11 @@ def test_what_one_wrong_pixel_holds_of_the_gradient(amplification, eps, least, m
 
 
 def test_a_clamped_variance_keeps_its_derivative():
-    """Rounding puts variances of nearly equal images below 0; their gradient must survive."""
+    """Rounding may make variances of nearly equal images negative; the gradient must survive."""
     generator = torch.Generator(torch.get_default_device()).manual_seed(1)
     y = torch.full((1, 1, 64, 64), 0.3, dtype=torch.float64)
     x = y + 2e-5 * torch.randn(y.shape, generator=generator, dtype=torch.float64)
-    x[..., :20] += 0.5  # sets the level of x - y off the noise elsewhere, so rounding shows there
+    x[..., :20] += 0.5  # moves the level of x - y away from the noise elsewhere, to expose rounding
     x, y = x.float().double(), y.float().double()
     gradients = []
     for dtype in (torch.float64, torch.float32):
@@ -107,7 +107,7 @@ def test_a_clamped_variance_keeps_its_derivative():
     assert relative.item() <= 1e-2  # 0.4 with a plain clamp
 
 
-def test_only_what_requires_grad_gets_a_gradient():
+def test_only_inputs_that_require_grad_get_a_gradient():
     x, y = torch.rand(2, 1, 1, 12, 12)
     loss = functional.amplified_ssim_loss(x, y.requires_grad_())
     loss.backward()

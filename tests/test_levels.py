@@ -1,4 +1,4 @@
-"""The table of levels, reductions and weights, cell by cell, against plain loops over numbers."""
+"""Every combination of level, reduction and weight against plain Python loops."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ TERMS = {"mse": 1.0, "l1": 0.25}  # metric -> coefficient of the reconstruction 
 
 
 def amplified(loss: float) -> float:
-    """A of one number."""
+    """A(L) of a single number."""
     knee = 1.0 - EPS
     return -math.log1p(-loss) if loss <= knee else -math.log(EPS) + (loss - knee) / EPS
 
@@ -27,7 +27,7 @@ def elementwise(metric: str, x: float, y: float) -> float:
 
 
 def expected(metric: str, x, y, m, level: str, reduction: str):
-    """The cell by loops: lists of images of numbers in; a number, or a list of them, out."""
+    """Compute a cell by loops, from lists of images to a number or a list of numbers."""
     images = [
         [(w, elementwise(metric, a, b)) for a, b, w in zip(*rows, strict=True)]
         for rows in zip(x, y, m, strict=True)
@@ -55,7 +55,7 @@ def expected(metric: str, x, y, m, level: str, reduction: str):
 
 
 def weights(kind: str) -> torch.Tensor | None:
-    """A weight for images (3, 2, 2, 3); "sizes" gives the images masks of different sizes."""
+    """A weight for images (3, 2, 2, 3); "sizes" gives each image a mask of a different size."""
     if kind == "unweighted":
         return None
     if kind == "zero":
@@ -64,7 +64,7 @@ def weights(kind: str) -> torch.Tensor | None:
         return torch.tensor([True, False, True]).view(3, 1, 1, 1)
     mask = torch.zeros(3, 1, 2, 3)
     mask[0], mask[1, 0, 0, 1] = 1.0, 0.5
-    return mask  # all of image 0, one pixel of image 1, nothing of image 2
+    return mask  # all of image 0, one pixel of image 1, none of image 2
 
 
 @pytest.mark.parametrize("kind", ["unweighted", "sizes", "boolean", "zero"])
@@ -100,19 +100,19 @@ def test_cell(terms, level, reduction, kind):
 @pytest.mark.parametrize("padding", ["reflect", "valid", "zeros"])
 @pytest.mark.parametrize(("level", "reduction"), CELLS)
 def test_ssim_cells_follow_from_the_ssim_map(level, reduction, padding):
-    """SSIM goes through the same table: its map as an elementwise loss gives the same cells."""
+    """SSIM uses the same table: reducing its map as an elementwise loss gives the same cells."""
     x, y = torch.rand(2, 3, 2, 14, 17, dtype=torch.float64)
     weight = torch.rand(3, 1, 14, 17, dtype=torch.float64)
     found = functional.amplified_ssim_loss(
         x, y, weight, padding=padding, amplify_over=level, reduction=reduction, eps=EPS
     )
     losses = 0.5 - 0.5 * functional.ssim(x, y, padding=padding, reduction="none")
-    centre = weight.expand_as(x)
+    center = weight.expand_as(x)
     if padding == "valid":
-        centre = centre[..., 5:-5, 5:-5]
-    # |L - 0| is the absolute error of the map of losses against black.
+        center = center[..., 5:-5, 5:-5]
+    # |L - 0| is the absolute error between the map of losses and a black image.
     wanted = functional.amplified_l1_loss(
-        losses, torch.zeros_like(losses), centre, amplify_over=level, reduction=reduction, eps=EPS
+        losses, torch.zeros_like(losses), center, amplify_over=level, reduction=reduction, eps=EPS
     )
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-15)
 
@@ -161,7 +161,7 @@ def test_empty_batch_gives_zero(level, reduction):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize(("level", "reduction"), CELLS)
-def test_what_is_not_finite_reaches_the_result_even_where_the_weight_is_zero(level, reduction, bad):
+def test_nan_and_inf_reach_the_result_even_where_the_weight_is_zero(level, reduction, bad):
     x, y = torch.rand(2, 2, 1, 12, 12)
     x[1, 0, 6, 6] = bad
     for weight in (None, torch.tensor([1.0, 0.0]).view(2, 1, 1, 1), torch.zeros(1)):
@@ -183,7 +183,7 @@ def test_nan_stays_within_the_windows_that_see_it():
 
 @pytest.mark.parametrize(("level", "reduction"), CELLS)
 def test_weights_that_sum_to_less_than_one(level, reduction):
-    """A mean does not depend on the scale of the weight, however small."""
+    """A mean does not depend on the scale of the weight, however small that is."""
     x, y = torch.rand(2, 2, 1, 12, 12)
     weight = torch.rand(2, 1, 12, 12)
     found = losses(x, y, 1e-20 * weight, level, reduction)
@@ -193,8 +193,8 @@ def test_weights_that_sum_to_less_than_one(level, reduction):
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
 
 
-def test_images_are_counted_term_by_term():
-    """Under "valid" a mask on the border reaches the squared error and no window centre."""
+def test_each_term_counts_its_own_images():
+    """Under "valid", a mask on the border affects the squared error but no window center."""
     x, y = torch.rand(2, 2, 1, 16, 16)
     weight = torch.ones(2, 1, 16, 16)
     weight[1, :, 2:, :] = 0.0
@@ -206,7 +206,7 @@ def test_images_are_counted_term_by_term():
     torch.testing.assert_close(found, wanted)
 
 
-def test_masks_of_different_size_weigh_by_pixel_or_by_image():
+def test_masks_of_different_sizes_count_by_pixel_or_by_image():
     x = torch.tensor([[0.5, 0.5], [0.1, 0.9]])
     mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
     zero = torch.zeros_like(x)

@@ -28,9 +28,10 @@ CASES = [
     (AmplifiedReconstructionLoss, functional.amplified_reconstruction_loss),
 ]
 MODULES = [module for module, _ in CASES]
+ALL = [*CASES, (AmplifiedMSSSIMLoss, functional.amplified_ms_ssim_loss)]
 
 
-@pytest.mark.parametrize(("module", "function"), CASES)
+@pytest.mark.parametrize(("module", "function"), ALL)
 def test_module_and_function_have_the_same_options_and_defaults(module, function):
     of_module = inspect.signature(module.__init__).parameters
     of_function = inspect.signature(function).parameters
@@ -107,7 +108,7 @@ def test_copies(module, clone):
 
 
 def train(loss_function):
-    """A training loop as its author wrote it for MSELoss, untouched."""
+    """A typical training loop, written for MSELoss."""
     torch.manual_seed(0)
     images = torch.rand(8, 1, 16, 16)
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Conv2d(4, 1, 1))
@@ -123,7 +124,7 @@ def train(loss_function):
 
 
 @pytest.mark.parametrize("loss_function", [torch.nn.MSELoss(), *(module() for module in MODULES)])
-def test_stands_where_mse_loss_stood(loss_function):
+def test_is_a_drop_in_replacement_for_mse_loss(loss_function):
     history = train(loss_function)
     assert history[-1] < 0.8 * history[0]
 
@@ -134,7 +135,7 @@ def test_stands_where_mse_loss_stood(loss_function):
 )
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 4, 5, 6)])
-def test_without_amplification_it_is_the_loss_of_pytorch(ours, theirs, reduction, shape):
+def test_without_amplification_it_equals_pytorchs_loss(ours, theirs, reduction, shape):
     x, y = torch.rand(2, *shape)
     found = ours(amplification="none", reduction=reduction)(x, y)
     torch.testing.assert_close(found, theirs(reduction=reduction)(x, y))
@@ -171,7 +172,7 @@ def test_tangent_share_of_terms_and_scales():
     assert scales.tangent_share(x, 1 - x) > 0.5
 
 
-def test_tangent_share_sees_images_that_are_not_within_data_range():
+def test_tangent_share_reveals_images_outside_data_range():
     x, y = 255 * torch.rand(2, 3, 16, 16), 255 * torch.rand(2, 3, 16, 16)
     assert AmplifiedMSELoss().tangent_share(x, y) > 0.9
     assert AmplifiedMSELoss(data_range=255.0).tangent_share(x, y) < 0.01

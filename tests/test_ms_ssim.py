@@ -1,7 +1,6 @@
-"""MS-SSIM and its amplified loss: against pytorch-msssim, and the definition written out."""
+"""MS-SSIM and its amplified loss against pytorch-msssim and against the written-out definition."""
 
 import copy
-import inspect
 import math
 import pickle
 from functools import partial
@@ -25,13 +24,13 @@ SMALL: dict[str, Any] = {"scale_weights": (0.2, 0.3, 0.5), "window_size": 5, "si
 
 
 def images(*shape, dtype=torch.float64):
-    """A pair (N, C, H, W) of soft textures with noise between them."""
+    """A pair (N, C, H, W) of smooth textures with noise between them."""
     x = avg_pool2d(torch.rand(shape, dtype=dtype), 3, 1, 1)
     return x, (x + 0.1 * torch.randn(shape, dtype=dtype)).clamp(0, 1)
 
 
 def window(channels, size=11, sigma=1.5):
-    """The taps for pytorch-msssim in float64; its own are rounded to float32."""
+    """float64 taps for pytorch-msssim, whose own are rounded to float32."""
     place = torch.arange(size, dtype=torch.float64) - size // 2
     taps = torch.exp(-(place**2) / (2 * sigma**2))
     return (taps / taps.sum()).view(1, 1, 1, -1).repeat(channels, 1, 1, 1)
@@ -44,7 +43,7 @@ def opposite(*shape):
 
 
 def contrast_structure(x, y, **options):
-    """The term 1 - q at each position, from SSIM = (1 - p)(1 - q) and the window means by hand."""
+    """1 - q at each position, from SSIM = (1 - p)(1 - q) and separately computed window means."""
     size, sigma = options.get("window_size", 11), options.get("sigma", 1.5)
     taps = window(x.shape[1], size, sigma)
 
@@ -98,26 +97,26 @@ def test_equal_and_nearly_equal_images():
     assert ms_ssim(x, x, padding="reflect").item() == 1.0
     near = x + 1e-4 * torch.randn_like(x)
     loss = partial(amplified_ms_ssim_loss, amplification="none", dissimilarity="full")
-    # 1 - MS-SSIM is 6e-8 here, the spacing of float32 at 1. Halving rounds the images, which costs
-    # the coarse scales some digits.
+    # 1 - MS-SSIM is 6e-8 here, the spacing of float32 at 1. Downsampling rounds the images, which
+    # costs the coarse scales some digits.
     found, expected = loss(near, x), loss(near.double(), x.double())
     assert expected.item() < 1e-7
     assert found.item() == pytest.approx(expected.item(), rel=1e-3)
 
 
-def test_a_scale_of_weight_zero_does_not_count():
+def test_a_scale_with_weight_zero_does_not_count():
     x, y = images(1, 1, 40, 40)
     found = ms_ssim(x, y, scale_weights=[0.0, 1.0])
     halves = (avg_pool2d(image, 2) for image in (x, y))
     assert found.item() == pytest.approx(functional.ssim(*halves).item(), rel=1e-12)
 
 
-# ---- Amplified: what each level means ----------------------------------------------------------
+# ---- Amplification at each level ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("a", [0.5, 1.0])
 @pytest.mark.parametrize("level", ["image", "batch"])
-def test_levels_of_image_and_batch_amplify_one_minus_ms_ssim(level, a):
+def test_image_and_batch_level_amplify_one_minus_ms_ssim(level, a):
     x, y = images(3, 2, 24, 27)
     y[0] = x[0]
     kind: Any = "half" if a == 0.5 else "full"
@@ -137,7 +136,7 @@ def test_levels_of_image_and_batch_amplify_one_minus_ms_ssim(level, a):
 
 
 @pytest.mark.parametrize("a", [0.5, 1.0])
-def test_level_of_element_amplifies_each_position_of_each_scale(a):
+def test_element_level_amplifies_each_position_of_each_scale(a):
     x, y = images(2, 2, 24, 27)
     found = AmplifiedMSSSIMLoss(
         padding="valid", dissimilarity="half" if a == 0.5 else "full", **SMALL
@@ -172,7 +171,7 @@ def test_amplified_ms_ssim_of_one_channel_is_minus_its_logarithm():
     assert loss(x, y).item() == pytest.approx(-math.log(ms_ssim(x, y, **SMALL)), rel=1e-12)
 
 
-def test_at_small_losses_the_levels_agree():
+def test_the_levels_agree_for_small_losses():
     x = torch.rand(2, 1, 96, 96, dtype=torch.float64)
     y = x + 1e-3 * torch.randn_like(x)
     values = [
@@ -189,7 +188,7 @@ def test_at_small_losses_the_levels_agree():
 @pytest.mark.parametrize("level", ["element", "image", "batch"])
 def test_a_negative_scale_has_a_finite_gradient(level):
     x, y = opposite(2, 1, 176, 176)
-    # The case is real: pytorch-msssim's inner terms are negative here, and clamped.
+    # This case does occur: pytorch-msssim's terms are negative here, and it clamps them.
     assert ms_ssim(x, y).item() == 0.0
     assert contrast_structure(x, y).mean() < 0
     x.requires_grad_()
@@ -200,7 +199,7 @@ def test_a_negative_scale_has_a_finite_gradient(level):
     assert (gradient.norm() > 0) == (level == "element")
 
 
-def test_a_negative_channel_leaves_the_gradient_of_the_others():
+def test_a_negative_channel_does_not_affect_the_gradients_of_the_others():
     x, y = opposite(1, 2, 24, 24)
     y[:, 1] = x[:, 1] + 0.1
     x.requires_grad_()
@@ -265,19 +264,19 @@ class TestWeights:
             amplify_over=level, amplification=amplification, reduction=reduction, **SMALL
         )
 
-    def test_of_ones_changes_nothing(self, level, amplification):
+    def test_constant_weight_changes_nothing(self, level, amplification):
         x, y = images(2, 3, 24, 28)
         loss = self.loss(level, amplification)
         for shape in [(1,), (2,), (1, 1, 1, 28), (2, 1, 24, 28), (1, 3, 1, 1)]:
             torch.testing.assert_close(loss(x, y, 2.5 * torch.ones(shape)), loss(x, y))
 
-    def test_of_zero_leaves_an_image_out(self, level, amplification):
+    def test_zero_leaves_an_image_out(self, level, amplification):
         x, y = images(3, 2, 24, 28)
         loss = self.loss(level, amplification)
         weight = torch.tensor([True, False, True]).view(3, 1, 1, 1)
         torch.testing.assert_close(loss(x, y, weight), loss(x[::2], y[::2]))
 
-    def test_of_zero_leaves_a_channel_out(self, level, amplification):
+    def test_zero_leaves_a_channel_out(self, level, amplification):
         x, y = images(2, 3, 24, 28)
         loss = self.loss(level, amplification)
         weight = torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1, 1)
@@ -292,8 +291,8 @@ class TestWeights:
             assert loss.item() == 0.0
             assert torch.autograd.grad(loss, x)[0].abs().max() == 0
 
-    def test_looks_at_its_part_of_the_image(self, level, amplification):
-        # Beyond two windows and the halvings, the unweighted half of the image is not seen.
+    def test_only_the_weighted_part_of_the_image_counts(self, level, amplification):
+        # Unweighted pixels farther away than two windows and the downsampling have no effect.
         x, y = images(1, 1, 24, 64)
         weight = torch.zeros(1, 1, 1, 64)
         weight[..., :16] = 1
@@ -317,14 +316,6 @@ class TestWeights:
 
 
 # ---- PyTorch's conventions, errors -------------------------------------------------------------
-
-
-def test_module_and_function_have_the_same_options_and_defaults():
-    of_module = inspect.signature(AmplifiedMSSSIMLoss.__init__).parameters
-    of_function = inspect.signature(amplified_ms_ssim_loss).parameters
-    options = [name for name in of_function if name not in ("input", "target", "weight")]
-    assert options == [name for name in of_module if name != "self"]
-    assert all(of_module[name].default == of_function[name].default for name in options)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +363,7 @@ def test_half_types_are_computed_in_float32(dtype):
     assert x.grad.dtype == dtype
 
 
-def test_mixed_types_under_autocast_only():
+def test_mixed_dtypes_require_autocast():
     x, y = images(1, 2, 24, 28, dtype=torch.float32)
     loss = AmplifiedMSSSIMLoss(**SMALL)
     with torch.autocast(x.device.type, dtype=torch.bfloat16):
@@ -449,7 +440,7 @@ def test_scale_weights(value, error, message):
         ("batch", "image"),
     ],
 )
-def test_reduction_that_the_level_does_not_have(level, reduction):
+def test_reduction_that_the_level_does_not_support(level, reduction):
     with pytest.raises(ValueError, match=f"reduction='{reduction}'.*amplify_over='{level}'"):
         AmplifiedMSSSIMLoss(amplify_over=level, reduction=reduction)
     image = torch.rand(1, 1, 96, 96)
@@ -481,7 +472,7 @@ def test_bad_tensors():
         ms_ssim(image, image, reduction="none")  # type: ignore[arg-type] # the mistake under test
 
 
-def test_the_default_weights_are_pytorch_msssims():
+def test_the_default_weights_match_pytorch_msssim():
     x, y = images(1, 1, 161, 161)
     listed = pytorch_msssim.ms_ssim(x, y, data_range=1.0, weights=list(SCALE_WEIGHTS))
     assert torch.equal(listed, pytorch_msssim.ms_ssim(x, y, data_range=1.0))

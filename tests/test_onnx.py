@@ -1,4 +1,4 @@
-"""A network that returns its anomaly map, as ONNX: the same map and score of every size."""
+"""A network that returns its anomaly map, exported to ONNX: same map and score for every size."""
 
 from typing import Any
 
@@ -7,17 +7,18 @@ import torch
 
 from lamp_kernels import backends, functional
 
-pytest.importorskip("onnxscript", reason="requirements-dev.txt has it; `make matrix` goes without")
-onnxruntime = pytest.importorskip("onnxruntime", reason="as onnxscript")
+REASON = "is not installed; it is in requirements-dev.txt, but not used by `make matrix`"
+pytest.importorskip("onnxscript", reason=f"onnxscript {REASON}")
+onnxruntime = pytest.importorskip("onnxruntime", reason=f"onnxruntime {REASON}")
 
 pytestmark = [
-    pytest.mark.cpu_only("onnxruntime's CPU build computes"),
-    pytest.mark.filterwarnings("ignore"),  # the exporters' own
+    pytest.mark.cpu_only("uses the CPU build of onnxruntime"),
+    pytest.mark.filterwarnings("ignore"),  # raised by the exporters themselves
 ]
 
 
 class Network(torch.nn.Module):
-    """As in examples/anomalib_model.py: the map and the score."""
+    """Returns the map and the score, as in examples/anomalib_model.py."""
 
     def __init__(self, **options):
         super().__init__()
@@ -56,7 +57,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript", "dynamo"])
-def test_the_map_and_score_of_every_size(dynamo, options, tmp_path, capfd):
+def test_map_and_score_match_for_every_size(dynamo, options, tmp_path, capfd):
     network, path = Network(**options).eval(), tmp_path / "network.onnx"
     with torch.no_grad():
         export(network, str(path), dynamo)
@@ -71,9 +72,9 @@ def test_the_map_and_score_of_every_size(dynamo, options, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript", "dynamo"])
-def test_kernels_asked_for_by_name_are_an_error(dynamo, tmp_path, capfd):
+def test_requesting_a_kernel_backend_is_an_error(dynamo, tmp_path, capfd):
     if "native" not in backends.available():
-        pytest.skip("this installation has no native kernels to ask for")
+        pytest.skip("this installation has no native kernels to request")
     network = Network(backend="native").eval()
     with torch.no_grad(), pytest.raises(Exception, match="do not exist in ONNX"):
         export(network, str(tmp_path / "network.onnx"), dynamo)

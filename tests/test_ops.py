@@ -1,4 +1,4 @@
-"""The native operators as PyTorch sees them, and what autograd may and may not do with them."""
+"""The native operators as seen by PyTorch, and what autograd can and cannot do with them."""
 
 import itertools
 import multiprocessing
@@ -36,7 +36,7 @@ DEVICE = torch.get_default_device().type
 
 
 def options(metrics=("ssim",), **others):
-    """The spec of an operator, in the order of its schema."""
+    """The operator's spec arguments, in the order of its schema."""
     values = {
         "metric_parameters": (0.0,) * len(metrics),
         "data_range": 1.0,
@@ -53,7 +53,7 @@ def options(metrics=("ssim",), **others):
 
 
 def factors_of(x, y, metrics=("ssim",), mean_over=None):
-    """`factors`, `coefficients` and `mean_over`: of each image its own, or shared."""
+    """`factors`, `coefficients` and `mean_over`: separate factors per image, or shared ones."""
     if mean_over is not None:
         return (None, torch.rand(len(metrics)).tolist(), mean_over)
     dtype = compute_dtype(x.dtype, y.dtype)
@@ -61,13 +61,13 @@ def factors_of(x, y, metrics=("ssim",), mean_over=None):
 
 
 def losses_of(x, y, weight=None, metrics=("ssim",), sums="images", mean_over=None, **others):
-    """The arguments of `image_losses`: the gradients are those of the tensors that want one."""
+    """The arguments of `image_losses`, requesting gradients of the tensors that require grad."""
     wanted = (False, False) if sums == "terms" else (x.requires_grad, y.requires_grad)
     factors = factors_of(x, y, metrics, mean_over)
     return (x, y, weight, *factors, sums, *wanted, *options(metrics, **others))
 
 
-# What is added up, and the factors that there are to it.
+# What the operator sums over, and which kinds of factors that allows.
 SUMS = [
     *itertools.product(("terms", "images"), (None, "nothing", "image", "batch")),
     *itertools.product(("batch",), ("nothing", "image", "batch")),
@@ -96,7 +96,7 @@ SHAPES = {
 EVERY_LAYOUT = [
     pytest.param(shape, layout, id=f"{name}, {layout}")
     for (name, shape), layout in itertools.product(SHAPES.items(), PLACES)
-    # opcheck itself cannot copy a view without elements whose strides leave gaps
+    # opcheck itself cannot copy an empty view whose strides leave gaps
     if not (0 in shape and layout in ("expanded", "sliced"))
 ]
 
@@ -110,7 +110,7 @@ def images(shape, layout="contiguous", dtypes=(torch.float32, torch.float32), gr
 
 @pytest.mark.parametrize(("shape", "layout"), EVERY_LAYOUT)
 def test_opcheck_of_every_layout(shape, layout):
-    # padding="zeros" takes images of one row or column too
+    # padding="zeros" also accepts images of a single row or column
     x, y = images(shape, layout, grad=(True, True))
     torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y, padding="zeros"))
     shared = losses_of(x, y, padding="zeros", sums="batch", mean_over="batch")
@@ -162,7 +162,7 @@ def test_opcheck_of_weights_and_paddings(shape, padding):
 
 
 def test_opcheck_of_block_double_backward():
-    # Its derivative refuses, so there is no backward to trace.
+    # Its derivative always raises, so there is no backward pass to trace.
     x, y = images((2, 3, 6, 7), grad=(True, False))
     torch.library.opcheck(
         BLOCK,
@@ -225,7 +225,7 @@ def test_gradients_have_the_layout_and_dtype_of_their_images(reduction, factor, 
         assert gradient.stride() == image.stride()
 
 
-# ---- Bad calls of the operators themselves ------------------------------------------------------
+# ---- Invalid calls of the operators -------------------------------------------------------------
 
 BAD_LOSSES = {
     "three dimensions": {"x": torch.rand(3, 9, 10), "y": torch.rand(3, 9, 10)},
@@ -311,7 +311,7 @@ def test_a_bad_call_of_loss_map_raises(coefficients, others):
         LOSS_MAP(x, y, coefficients, *options(**others))
 
 
-def test_a_gradient_that_the_forward_was_not_asked_for_is_computed_in_backward():
+def test_backward_computes_gradients_that_were_not_requested_in_the_forward_pass():
     x, y = images((2, 3, 9, 10), grad=(True, True))
     for factors, sums in (((torch.rand(2, 1), (), "nothing"), "images"), (SHARED, "batch")):
         results = []
@@ -330,8 +330,8 @@ SHARED = (None, [3.0], "batch")
 @pytest.mark.parametrize("padding", ["reflect", "valid"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("mean_over", ["nothing", "image", "batch"])
-def test_shared_factors_are_those_of_every_image(mean_over, dtype, padding):
-    """The same bits as with a tensor of them, in values and gradients, also where backward asks."""
+def test_shared_factors_equal_the_same_factors_for_every_image(mean_over, dtype, padding):
+    """Bitwise equal to a tensor of factors, also if only the backward pass requests gradients."""
     coefficients = [0.3, -2.0, 5.0]
     inside = 3 * (3 * 6 if padding == "valid" else 7 * 10)
     counts = {"nothing": (1, 1), "image": (inside, 210), "batch": (2 * inside, 2 * 210)}[mean_over]
@@ -353,8 +353,8 @@ def test_shared_factors_are_those_of_every_image(mean_over, dtype, padding):
 
 @pytest.mark.parametrize("metrics", [("ssim",), ("l1",), METRICS], ids=str)
 @pytest.mark.parametrize("batch", [0, 1, 2, 300])
-def test_the_sum_over_a_batch_is_rounded_once(batch, metrics):
-    """In float32 what float64 adds up, where the images' losses differ by orders of magnitude."""
+def test_the_sum_over_a_batch_is_rounded_only_once(batch, metrics):
+    """A float32 result equals the float64 sum even if losses differ by orders of magnitude."""
     x, y = images((batch, 1, 6, 7), grad=(True, False))
     with torch.no_grad():
         x.copy_(y + (x - y) * torch.logspace(-4, 0, max(batch, 1))[:batch].view(-1, 1, 1, 1))
@@ -394,8 +394,8 @@ def loss_of(x, y, terms, level, backend="native"):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_the_loss_is_what_the_operator_returns(reduction):
-    """No sum of PyTorch's, in forward or backward, and no tensor of factors."""
+def test_the_operator_returns_the_final_loss(reduction):
+    """PyTorch adds no sum in the forward or backward pass, and no tensor of factors."""
     x, y = images((2, 3, 16, 18), grad=(True, False))
     with torch.profiler.profile(acc_events=True) as profile:
         loss = loss_of(x, y, {}, {"reduction": reduction})
@@ -410,7 +410,7 @@ def test_the_loss_is_what_the_operator_returns(reduction):
 @pytest.mark.parametrize("padding", ["reflect", "valid"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @every_term
-def test_a_loss_summed_by_the_operator_is_the_references(terms, reduction, padding, dtype):
+def test_a_loss_summed_by_the_operator_matches_the_reference(terms, reduction, padding, dtype):
     x, y = images((5, 3, 16, 18), dtypes=(dtype, dtype), grad=(True, True))
     level = {"reduction": reduction, "padding": padding}
     wide = [image.detach().double().requires_grad_() for image in (x, y)]
@@ -437,7 +437,7 @@ def test_a_scaled_loss_has_scaled_gradients(reduction):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_the_loss_changed_in_place_is_differentiated(reduction):
+def test_a_loss_modified_in_place_is_differentiable(reduction):
     x, y = images((2, 1, 12, 13), grad=(True, False))
     level = {"reduction": reduction}
     (expected,) = torch.autograd.grad(3.0 * loss_of(x, y, {}, level), x)
@@ -449,7 +449,7 @@ def test_the_loss_changed_in_place_is_differentiated(reduction):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_a_hook_on_the_loss_sees_and_changes_its_gradient(reduction):
+def test_a_hook_on_the_loss_can_read_and_change_its_gradient(reduction):
     x, y = images((2, 1, 12, 13), grad=(True, False))
     level = {"reduction": reduction}
     (expected,) = torch.autograd.grad(loss_of(x, y, {}, level), x)
@@ -484,7 +484,7 @@ def gradient_norm(loss, x):
 
 def backward_with_a_graph(loss, x):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the reference cycle
+        warnings.simplefilter("ignore", UserWarning)  # about the reference cycle
         loss.sum().backward(create_graph=True)
     x.grad.sum().backward()
 
@@ -503,14 +503,14 @@ def backward_with_a_graph(loss, x):
 @every_term
 def test_a_second_derivative_is_an_error(terms, level, derivative):
     x, y = images((2, 1, 12, 13), grad=(True, True))
-    with pytest.raises(RuntimeError, match="no second derivative; backend='reference' has"):
+    with pytest.raises(RuntimeError, match="no second derivative; use backend='reference'"):
         derivative(loss_of(x, y, terms, level), x)
-    x.grad = None  # of the cycle that create_graph leaves
+    x.grad = None  # breaks the reference cycle that create_graph leaves
 
 
 @every_loss
 def test_a_second_derivative_with_respect_to_a_network_is_an_error(level):
-    """The penalty of a generator's gradient: no leaf is an input of the operator itself."""
+    """A penalty on a generator's gradient: no leaf is a direct input of the operator."""
     model = torch.nn.Conv2d(1, 1, 3, padding=1)
     loss = loss_of(model(torch.rand(2, 1, 12, 13)), torch.rand(2, 1, 12, 13), {}, level).sum()
     gradients = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
@@ -528,8 +528,8 @@ def test_a_second_derivative_with_respect_to_a_network_is_an_error(level):
         ({"mse": 1.0}, {"reduction": "image"}),
     ],
 )
-def test_a_second_derivative_by_a_learned_weight_is_an_error(terms, level):
-    """The penalty of a gradient that depends on a weight of the losses: on the upstream factor."""
+def test_a_second_derivative_with_respect_to_a_learned_weight_is_an_error(terms, level):
+    """A penalty on a gradient that depends on a weight of the losses, its upstream factor."""
     x, y = images((2, 1, 12, 13), grad=(True, False))
     loss = loss_of(x, y, terms, level)
     weight = torch.ones_like(loss, requires_grad=True)
@@ -538,16 +538,16 @@ def test_a_second_derivative_by_a_learned_weight_is_an_error(terms, level):
         torch.autograd.grad(gradient.square().sum() + weight.square().sum(), weight)
 
 
-def test_batched_gradients_are_refused_with_the_way_out():
+def test_the_error_for_batched_gradients_suggests_alternatives():
     x, y = images((2, 1, 12, 13), grad=(True, False))
     losses = functional.amplified_ssim_loss(x, y, reduction="image", backend="native")
-    with pytest.raises(RuntimeError, match=r"torch\.func\.vjp does, and backend='reference'"):
+    with pytest.raises(RuntimeError, match=r"torch\.func\.vjp returns, or backend='reference'"):
         torch.autograd.grad(losses, x, torch.eye(len(losses)), is_grads_batched=True)
 
 
 @every_loss
-def test_the_hessian_of_something_else_is_not_in_the_way(level):
-    """create_graph=True alone is no error: the first derivatives are right."""
+def test_create_graph_alone_gives_correct_first_derivatives(level):
+    """create_graph=True is not an error until a second derivative is requested."""
     x, y = images((2, 1, 12, 13), grad=(True, False))
     loss = loss_of(x, y, {}, level).sum()
     (with_graph,) = torch.autograd.grad(loss, x, create_graph=True)
@@ -582,8 +582,8 @@ def test_one_gradient_at_a_time(level):
 
 @pytest.mark.parametrize("level", [{"reduction": "sum"}, {"amplification": "none"}, {}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_gradient_changed_in_place_does_not_change_the_next(level, dtype):
-    """At an upstream factor of 1 nothing is left to multiply, and the stored tensor is near."""
+def test_modifying_a_gradient_in_place_does_not_affect_the_next_one(level, dtype):
+    """With an upstream factor of 1 there is no multiplication that would copy the stored tensor."""
     x, y = images((2, 1, 12, 13), dtypes=(dtype, dtype), grad=(True, False))
     loss = loss_of(x, y, {}, level)
     loss.backward(retain_graph=True)
@@ -599,7 +599,7 @@ def test_a_gradient_changed_in_place_does_not_change_the_next(level, dtype):
 
 
 def test_gradients_of_several_losses_add_up():
-    """The engine adds in place where it may: never into what is stored."""
+    """The autograd engine accumulates in place where it can, but never into a stored tensor."""
     x, y = images((2, 1, 12, 13), grad=(True, False))
     inner = 1.0 * x
     ssim = functional.amplified_ssim_loss(inner, y, reduction="sum", backend="native")
@@ -610,7 +610,7 @@ def test_gradients_of_several_losses_add_up():
         torch.testing.assert_close(total, parts[0] + parts[1])
 
 
-def test_one_tensor_as_both_images():
+def test_the_same_tensor_as_both_images():
     x = torch.rand(2, 1, 12, 13, requires_grad=True)
     loss = functional.amplified_ssim_loss(x, x, backend="native")
     loss.backward()
@@ -619,7 +619,7 @@ def test_one_tensor_as_both_images():
     assert x.grad.abs().max().item() == 0.0
 
 
-def test_backward_of_a_part_of_the_images_losses():
+def test_backward_from_a_single_images_loss():
     x, y = images((3, 1, 12, 13), grad=(True, False))
     losses = functional.amplified_ssim_loss(x, y, reduction="image", backend="native")
     (gradient,) = torch.autograd.grad(losses[1], x)
@@ -630,7 +630,7 @@ def test_backward_of_a_part_of_the_images_losses():
     assert gradient[0].abs().max().item() == 0.0
 
 
-def test_an_input_changed_between_forward_and_backward_is_an_error():
+def test_modifying_an_input_between_forward_and_backward_is_an_error():
     x, y = images((2, 1, 12, 13), grad=(True, False))
     inner = 1.0 * x
     loss = functional.amplified_ssim_loss(inner, y, backend="native")
@@ -645,15 +645,15 @@ LARGE = (2, 3, 64, 64)
 BYTES = 2 * 3 * 64 * 64 * 4
 
 
-counts_memory = pytest.mark.cpu_only("counts the memory of the CPU; tests/cuda has its own")
+counts_memory = pytest.mark.cpu_only("counts CPU memory; tests/cuda counts the device's")
 
 
 def peak_of(function):
-    """The most bytes of tensors that were alive at once while it ran, beyond those before."""
+    """Peak bytes of live tensors while `function` ran, beyond those allocated before."""
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU],
         profile_memory=True,
-        acc_events=True,  # else PyTorch 2.11 warns that it drops those of earlier cycles
+        acc_events=True,  # otherwise PyTorch 2.11 warns that it drops events of earlier cycles
     ) as profile:
         result = function()
     now = peak = 0
@@ -668,7 +668,7 @@ def peak_of(function):
 @counts_memory
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("grad", [(False, False), (True, False), (True, True)])
-def test_one_stored_gradient_for_each_that_is_wanted(grad, backward):
+def test_memory_holds_one_gradient_per_input_that_requires_grad(grad, backward):
     x, y = images(LARGE, grad=grad)
     loss_function = AmplifiedReconstructionLoss(l1=1.0, backend="native")
     if backward and not any(grad):
@@ -694,19 +694,19 @@ def test_no_gradient_is_computed_without_grad_mode():
 
 @counts_memory
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_an_expanded_mask_is_not_written_out(reduction):
+def test_an_expanded_mask_is_not_materialized(reduction):
     x, y = images(LARGE)
     mask = (torch.rand(2, 1, 1, 64) > 0.5).expand(LARGE)
     loss_function = AmplifiedSSIMLoss(reduction=reduction, backend="native")
-    maps = 2 * BYTES if reduction == "none" else 0  # before and after the weight
+    maps = 2 * BYTES if reduction == "none" else 0  # before and after weighting
     assert peak_of(lambda: loss_function(x, y, mask)) <= maps + 8192
     torch.testing.assert_close(loss_function(x, y, mask), loss_function(x, y, mask.float()))
 
 
-@pytest.mark.cpu_only("the words of the CPU's allocator")
+@pytest.mark.cpu_only("matches the message of the CPU allocator")
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_out_of_memory_is_the_allocators_own_error(mode):
-    """A map, or a gradient, of a pebibyte."""
+def test_out_of_memory_raises_the_allocators_own_error(mode):
+    """A map or a gradient would take a pebibyte."""
     x = torch.rand(1, 1, 1, 1, requires_grad=mode is torch.enable_grad)
     x, y = (image.expand(1, 2**20, 2**14, 2**14) for image in (x, torch.rand(1, 1, 1, 1)))
     for reduction in ("none", "mean") if x.requires_grad else ("none",):
@@ -717,14 +717,14 @@ def test_out_of_memory_is_the_allocators_own_error(mode):
 @counts_memory
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("grad", [(True, False), (True, True)])
-def test_gradients_are_stored_in_the_type_computed_in(grad, dtype):
+def test_gradients_are_stored_in_the_compute_type(grad, dtype):
     x, y = images(LARGE, dtypes=(dtype, dtype), grad=grad)
     size = sum(grad) * BYTES * (2 if dtype == torch.float64 else 1)
     assert size <= peak_of(lambda: AmplifiedSSIMLoss(backend="native")(x, y)) <= size + 4096
 
 
 @counts_memory
-def test_a_stored_gradient_ends_with_its_backward():
+def test_a_stored_gradient_is_freed_by_its_backward_pass():
     x, y = images(LARGE, grad=(True, False))
     loss = AmplifiedSSIMLoss(backend="native")(1.0 * x, y)
 
@@ -740,7 +740,7 @@ def test_a_stored_gradient_ends_with_its_backward():
 
 
 def ulp(value, dtype):
-    """The distance of neighbouring numbers of `dtype` at `value`."""
+    """The distance between neighboring numbers of `dtype` at `value`."""
     info = torch.finfo(dtype)
     exponent = torch.frexp(value.abs().clamp(min=info.tiny)).exponent - 1
     return torch.ldexp(torch.full_like(value, info.eps), exponent)
@@ -762,7 +762,7 @@ def test_half_precision_is_as_good_as_the_rounded_reference(terms, reduction, dt
     for found, full, wanted in zip(results("native", dtype), rounded, exact, strict=True):
         own = found.dtype  # float32 for the loss, the half type for the gradients
         allowed = 2.0 * (full.to(own).double() - wanted).abs() + ulp(wanted, own)
-        # where terms of a gradient cancel, the float32 rounding of those is left
+        # where terms of a gradient cancel, their float32 rounding errors remain
         allowed += 1e-7 * wanted.abs().max()
         assert ((found.double() - wanted).abs() <= allowed).all()
 
@@ -791,7 +791,7 @@ def test_mixed_dtypes_under_autocast(dtype, swap):
 
 
 class Scores(Dataset):
-    """A data set that computes losses and gradients where it is asked for an item."""
+    """A data set whose items are losses and gradients, computed on access."""
 
     def __len__(self):
         return 4
@@ -808,7 +808,7 @@ class Scores(Dataset):
 def load_in_workers(start):
     data = Scores()
     expected = torch.stack([data[index] for index in range(len(data))])
-    torch.set_num_threads(2)  # whose threads a forked process does not have
+    torch.set_num_threads(2)  # a forked process does not inherit these threads
     assert torch.equal(torch.stack([data[index] for index in range(len(data))]), expected)
     loader = DataLoader(data, batch_size=2, num_workers=2, multiprocessing_context=start)
     assert torch.equal(torch.cat(list(loader)), expected)
@@ -817,7 +817,7 @@ def load_in_workers(start):
 @pytest.mark.cpu_only("a forked process cannot use the CUDA of its parent")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_in_workers_of_a_data_loader(start):
-    """From a fresh process: after opcheck, PyTorch 2.14 refuses autograd in a fork of this one."""
+    """In a fresh process: after opcheck, PyTorch 2.14 rejects autograd in a fork of this one."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         pool.submit(load_in_workers, start).result()
 
@@ -832,7 +832,7 @@ def model_of():
 
 
 def train_one_of_two(rank, folder):
-    """A process of a data-parallel training."""
+    """One process of data-parallel training."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
@@ -844,7 +844,7 @@ def train_one_of_two(rank, folder):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.cpu_only("its processes have tensors on the CPU")
+@pytest.mark.cpu_only("its processes create tensors on the CPU")
 def test_data_parallel_training(tmp_path):
     mp.spawn(train_one_of_two, args=(str(tmp_path),), nprocs=2)
     model, batch = model_of(), torch.cat([batch_of(0), batch_of(1)])
@@ -856,7 +856,7 @@ def test_data_parallel_training(tmp_path):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_forward_mode_is_an_error_and_not_wrong(reduction):
+def test_forward_mode_raises_instead_of_giving_wrong_results(reduction):
     x, y = images((2, 1, 8, 8))
 
     def loss(x):
@@ -864,6 +864,6 @@ def test_forward_mode_is_an_error_and_not_wrong(reduction):
 
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, y)
-        with pytest.raises(RuntimeError, match=r"forward-mode.*backend='reference' has"):
+        with pytest.raises(RuntimeError, match=r"forward-mode.*use backend='reference'"):
             loss(dual)
         assert loss(x).sum() == loss(x).sum()

@@ -1,4 +1,4 @@
-"""SSIM and its gradient against packages that compute the same thing, live, in float64."""
+"""SSIM and its gradient against other packages that compute the same thing, in float64."""
 
 import math
 
@@ -18,7 +18,7 @@ torchmetrics = optional("torchmetrics")
 
 pytestmark = [
     pytest.mark.usefixtures("each_backend"),
-    pytest.mark.cpu_only("some of the packages compared with take arrays, not tensors"),
+    pytest.mark.cpu_only("some of the other packages take arrays, not tensors"),
 ]
 
 
@@ -30,7 +30,7 @@ def images():
     return x, y
 
 
-def test_known_answer_of_scikit_image():
+def test_known_value_from_scikit_image():
     clean = skimage_data.camera()
     noisy = clean + 20.0 * np.random.RandomState(5).randn(*clean.shape)
     noisy = noisy.clip(0, 255).astype(clean.dtype)
@@ -50,9 +50,9 @@ def test_scikit_image(images):
 
 
 def test_gradient_of_scikit_image(images):
-    # scikit-image differentiates the mean of the uncropped map, reflected with the edge
-    # repeated, with respect to the second image: inside, two windows from the border, that
-    # is our gradient of the sum over the map divided by the number of pixels.
+    # scikit-image differentiates the mean of the uncropped map with respect to the second image,
+    # under reflection with the edge pixel repeated. Two windows away from the border, that equals
+    # our gradient of the map's sum divided by the number of pixels.
     x, y = images
     image, other = x[0, 0], y[0, 0].clone().requires_grad_()
     _, expected = skimage_metrics.structural_similarity(
@@ -102,7 +102,7 @@ def test_torchmetrics(images):
 
 
 def test_pytorch_msssim(images):
-    # Its taps are rounded to float32, which leaves 7e-7.
+    # Its taps are rounded to float32, which leaves an error of 7e-7.
     x, y = images
     expected = pytorch_msssim.ssim(x, y, data_range=1.0)
     assert functional.ssim(x, y).item() == pytest.approx(expected.item(), abs=2e-6)
@@ -130,12 +130,12 @@ def test_pytorch_msssim(images):
     ],
     ids=["kornia same", "kornia valid", "torchmetrics", "pytorch-msssim", "fused-ssim's formula"],
 )
-def test_the_readmes_settings(images, settings, theirs):
+def test_the_settings_in_the_readme_match_each_package(images, settings, theirs):
     loss_function = AmplifiedSSIMLoss(amplification="none", **settings)
     assert loss_function(*images).item() == pytest.approx(float(theirs(*images)), abs=2e-6)
 
 
-def test_textbook_with_many_channels():
+def test_textbook_formula_with_many_channels():
     x, y = torch.rand(2, 2, 17, 12, 13, dtype=torch.float64)
     found = functional.ssim(x, y, padding="reflect", reduction="none")
     assert found.numpy() == pytest.approx(ssim_map(x.numpy(), y.numpy()), abs=1e-12)
@@ -150,7 +150,7 @@ def test_textbook_with_many_channels():
         pytest.param(31, 9.0, marks=pytest.mark.reference_only),
     ],
 )
-def test_textbook(images, padding, window_size, sigma):
+def test_textbook_formula(images, padding, window_size, sigma):
     x, y = images
     options = {
         "data_range": 1.7,

@@ -1,4 +1,4 @@
-"""Autocast, gradient scaling, and precision settings that must not matter."""
+"""Autocast, gradient scaling, and precision settings that must have no effect."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def network():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_autocast_with_half_output_and_full_target(module):
+def test_autocast_with_bfloat16_output_and_float32_target(module):
     target = torch.rand(2, 3, 16, 16)
     model = network()
     with torch.autocast(DEVICE, dtype=torch.bfloat16):
@@ -32,7 +32,7 @@ def test_autocast_with_half_output_and_full_target(module):
         loss = module()(output, target)
     assert output.dtype == torch.bfloat16
     assert loss.dtype == torch.float32
-    # Nothing inside runs in bfloat16: the same numbers outside autocast give the same loss.
+    # Nothing in the loss runs in bfloat16: the same values outside autocast give the same loss.
     expected = module()(output.float(), target)
     assert loss.item() == expected.item()
     loss.backward()
@@ -40,7 +40,7 @@ def test_autocast_with_half_output_and_full_target(module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_autocast_changes_nothing_for_equal_dtypes(dtype):
+def test_autocast_has_no_effect_on_equal_dtypes(dtype):
     x, y = torch.rand(2, 2, 3, 16, 16).to(dtype)
     expected = AmplifiedReconstructionLoss()(x, y)
     maps = functional.anomaly_map(x, y, smooth_sigma=1.0)
@@ -51,7 +51,7 @@ def test_autocast_changes_nothing_for_equal_dtypes(dtype):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_gradient_scaler(module):
-    """A scaled loss gives the scaled gradient, and the step that follows is the unscaled one."""
+    """Scaling the loss scales the gradient, and the optimizer takes the same step as without it."""
     target = torch.rand(2, 3, 16, 16)
     models = [network(), network()]
     models[1].load_state_dict(models[0].state_dict())
@@ -68,7 +68,7 @@ def test_gradient_scaler(module):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
 
 
-def test_float16_gradients_under_a_scale_do_not_overflow():
+def test_scaled_float16_gradients_do_not_overflow():
     x, y = torch.rand(2, 1, 1, 32, 32).half()
     leaf = x.clone().requires_grad_()
     (1024.0 * AmplifiedSSIMLoss()(leaf, y)).backward()
@@ -102,7 +102,7 @@ def low_precision():
 
 
 def test_independent_of_precision_settings(low_precision):
-    """Nothing that these settings reach computes a loss: they do reach products of matrices."""
+    """These settings affect matrix products, but no operation that computes a loss."""
     x, y = torch.rand(2, 2, 3, 32, 32)
     square = torch.rand(256, 256)
 
@@ -115,5 +115,5 @@ def test_independent_of_precision_settings(low_precision):
     low_precision()
     after, product_after = everything(), square @ square
     if torch.equal(product_before, product_after):
-        pytest.skip("the settings change nothing on this CPU: it has no bfloat16 product")
+        pytest.skip("the settings have no effect on this CPU: it has no bfloat16 matrix product")
     assert all(torch.equal(b, a) for b, a in zip(before, after, strict=True))

@@ -1,4 +1,4 @@
-"""What must hold for any image: layouts, symmetry, scale, weights."""
+"""Properties that hold for any image: layouts, symmetry, scale, weights."""
 
 from typing import Literal
 
@@ -32,7 +32,7 @@ def images(shape, seed, count=2):
 
 
 @given(shapes, seeds, layouts, layouts, metric_functions, levels)
-def test_layouts_give_one_answer(shape, seed, layout, other_layout, function, level):
+def test_all_layouts_give_the_same_result(shape, seed, layout, other_layout, function, level):
     x, y = images(shape, seed)
     results = []
     for left, right in [(x, y), (layout(x), other_layout(y)), (layout(x), y)]:
@@ -69,7 +69,7 @@ def test_symmetric_in_its_arguments(shape, seed, function, padding):
 
 
 @given(shapes, seeds, metric_functions, st.floats(1e-3, 1e4), paddings)
-def test_scale_by_data_range(shape, seed, function, data_range, padding):
+def test_scaling_images_with_data_range_changes_nothing(shape, seed, function, data_range, padding):
     x, y = images(shape, seed)
     options = window_of(function, padding)
     scaled = function(data_range * x, data_range * y, data_range=data_range, **options)
@@ -85,7 +85,7 @@ def test_no_overflow_at_extreme_data_ranges(function, data_range):
 
 
 @given(shapes, seeds, metric_functions, levels, paddings, st.floats(0.1, 10.0))
-def test_a_constant_weight_is_no_weight(shape, seed, function, level, padding, weight):
+def test_a_constant_weight_changes_nothing(shape, seed, function, level, padding, weight):
     x, y = images(shape, seed)
     options = {"amplify_over": level, **window_of(function, padding)}
     found = function(x, y, torch.tensor(weight, dtype=torch.float64), **options)
@@ -104,7 +104,7 @@ def test_weight_zero_removes_pixels(batch, channels, seed, level):
         found = function(x, y, mask, amplify_over=pooled)
         wanted = function(x[kept], y[kept], amplify_over=pooled)
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
-        # and whatever stands in the removed pixels is not seen
+        # and the values of the removed pixels do not matter
         elsewhere = torch.where(kept, x, torch.rand_like(x))
         unseen = function(elsewhere, y, mask, amplify_over=level)
         torch.testing.assert_close(

@@ -1,4 +1,4 @@
-"""The explicit check of values."""
+"""check_range, the explicit check of values."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from lamp_kernels import check_range
 
 
-def test_what_fits():
+def test_values_within_the_range():
     found = check_range(torch.tensor([0.0, 1.0]), torch.tensor([0.25]))
     assert found
     assert (found.minimum, found.maximum, found.nonfinite) == (0.0, 1.0, 0)
@@ -16,7 +16,7 @@ def test_what_fits():
     assert check_range(torch.tensor([255.0]), torch.tensor([0.0]), data_range=255)
 
 
-def test_the_limits_are_sharp():
+def test_the_limits_are_exact():
     just_above = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
     just_below = torch.nextafter(torch.tensor(0.0), torch.tensor(-1.0))
     inside = torch.tensor([0.0, 1.0])
@@ -29,7 +29,7 @@ def test_the_limits_are_sharp():
     ("values", "word"),
     [([-0.1, 1.0], "-0.1"), ([0.0, 1.1], "1.1"), ([float("nan")], "1 not finite")],
 )
-def test_what_does_not(values, word):
+def test_values_outside_the_range(values, word):
     good = torch.tensor([0.5])
     for pair in [(torch.tensor(values), good), (good, torch.tensor(values))]:
         found = check_range(*pair)
@@ -50,10 +50,10 @@ def test_a_range_that_is_far_too_large(scale):
         assert (found.problem, found.where) == ("data_range too large", where)
         assert "far too large for " + " and ".join(where) in str(found)
     assert check_range(other, other, data_range=scale)
-    assert check_range(image, other, data_range=scale)  # as an untrained network's may be
+    assert check_range(image, other, data_range=scale)  # an untrained network's output may be small
 
 
-def test_the_text_gives_the_range_of_the_tensor_named():
+def test_the_message_gives_the_range_of_the_tensor_it_names():
     input, target = torch.tensor([0.25, 2.0]), torch.tensor([-0.5, 0.75])
     found = check_range(input, target)
     assert "input has values from 0.25 to 2, 0 not finite." in str(found)
@@ -62,13 +62,13 @@ def test_the_text_gives_the_range_of_the_tensor_named():
     assert (found.target.minimum, found.target.maximum) == (-0.5, 0.75)
 
 
-def test_values_below_0_say_more_than_small_ones():
+def test_values_below_0_take_precedence_over_a_too_large_data_range():
     small = torch.tensor([-0.02, 0.02])
     assert check_range(small, small).problem == "below 0"
     assert check_range(small, torch.tensor([0.0, 1.0])).where == ("input",)
 
 
-def test_which_side():
+def test_the_tensor_that_causes_the_problem():
     image = torch.tensor([0.0, 0.5, 1.0])
     found = check_range(255 * image, image)
     assert (found.problem, found.where) == ("data_range too small", ("input",))
@@ -76,10 +76,10 @@ def test_which_side():
     found = check_range(image, image - 0.5)
     assert (found.problem, found.where) == ("below 0", ("target",))
     assert "below 0" in str(found)
-    assert check_range(torch.zeros(3), torch.zeros(3), 255)  # says nothing about its range
+    assert check_range(torch.zeros(3), torch.zeros(3), 255)  # constant 0 reveals no range
 
 
-def test_empty_and_half():
+def test_empty_tensors_and_half_types():
     assert check_range(torch.zeros(0), torch.zeros(0))
     assert check_range(torch.ones(2).half(), torch.zeros(2).bfloat16())
 

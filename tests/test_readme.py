@@ -1,4 +1,4 @@
-"""The README's code runs, and the files and commands that README and CONTRIBUTING name exist."""
+"""README code runs, and files, targets and links named in README and CONTRIBUTING exist."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_python_blocks_run_in_order(capsys):
 
 
 @pytest.mark.parametrize("document", TEXTS)
-def test_files_named_exist(document):
+def test_named_files_exist(document):
     folders = "tests|bench|python|lamp_kernels|csrc|docs|examples"
     named = set(re.findall(rf"(?<![\w/-])(?:{folders})/[\w/.-]*\w", TEXTS[document]))
     assert len(named) >= 4
@@ -28,7 +28,7 @@ def test_files_named_exist(document):
 
 
 @pytest.mark.parametrize("document", TEXTS)
-def test_make_targets_named_exist(document):
+def test_named_make_targets_exist(document):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"\bmake ([a-z0-9-]+)", TEXTS[document]))
     assert "test" in targets
@@ -37,7 +37,7 @@ def test_make_targets_named_exist(document):
 
 
 @pytest.mark.parametrize("document", TEXTS)
-def test_links_to_headings_and_files_lead_somewhere(document):
+def test_links_to_headings_and_files_resolve(document):
     for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", TEXTS[document]):
         assert (ROOT / path).exists(), path
         if anchor:
@@ -45,7 +45,7 @@ def test_links_to_headings_and_files_lead_somewhere(document):
 
 
 def anchors(text):
-    """As GitHub makes them of the headings."""
+    """The anchors that GitHub generates from the headings."""
     without_code = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", without_code, flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""torch.func: vmap and derivatives by it, against a Python loop of plain autograd."""
+"""torch.func: vmap and its derivatives, against a Python loop over plain autograd."""
 
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +54,7 @@ def loss_of(name, **others):
 
 
 def numbers(loss):
-    """The loss as one number, of which its elements have different shares."""
+    """Reduce the loss to one number, weighting its elements differently."""
 
     def total(*tensors):
         losses = loss(*tensors)
@@ -64,7 +64,7 @@ def numbers(loss):
 
 
 def gradients(loss):
-    """The gradients by both images, by plain autograd."""
+    """The gradients with respect to both images, from plain autograd."""
 
     def computed(x, y, *weight):
         leaves = [image.detach().clone().requires_grad_() for image in (x, y)]
@@ -84,6 +84,13 @@ def looped(function, in_dims, *tensors):
     return tree_map(lambda *each: torch.stack(each), *every)
 
 
+def assert_vmap_matches_loop(loss, in_dims, *tensors):
+    """In the losses and in the gradients of both images."""
+    torch.testing.assert_close(vmap(loss, in_dims)(*tensors), looped(loss, in_dims, *tensors))
+    found = vmap(grad(numbers(loss), (0, 1)), in_dims)(*tensors)
+    torch.testing.assert_close(found, looped(gradients(numbers(loss)), in_dims, *tensors))
+
+
 def images(*shape, dtype=torch.float64):
     return torch.rand(2, *shape).to(dtype)
 
@@ -96,16 +103,13 @@ def batches(dtype=torch.float64):
 @every_cell
 def test_losses_and_gradients_of_each_batch(name, level, reduction):
     loss = loss_of(name, amplify_over=level, reduction=reduction)
-    x, y = batches()
-    torch.testing.assert_close(vmap(loss)(x, y), looped(loss, (0, 0), x, y))
-    expected = looped(gradients(numbers(loss)), (0, 0), x, y)
-    torch.testing.assert_close(vmap(grad(numbers(loss), (0, 1)))(x, y), expected)
+    assert_vmap_matches_loop(loss, (0, 0), *batches())
 
 
 @pytest.mark.beside_reference
 @every_loss
 @every_cell
-def test_they_are_those_of_the_reference(name, level, reduction):
+def test_gradients_match_the_reference(name, level, reduction):
     x, y = batches(torch.float32)
     weight = torch.rand(MAPPED, IMAGES, 1, 9, 8)
     found, expected = (
@@ -120,23 +124,21 @@ def test_they_are_those_of_the_reference(name, level, reduction):
 @pytest.mark.parametrize("in_dims", [(0, None), (None, 0), (1, 0), (4, 2)], ids=str)
 @pytest.mark.parametrize("count", [1, IMAGES])
 @every_cell
-def test_mapped_here_and_not_there(level, reduction, count, in_dims):
+def test_mapping_one_input_or_different_dimensions(level, reduction, count, in_dims):
     loss = loss_of("all", amplify_over=level, reduction=reduction)
     pair = images(MAPPED, count, 2, 9, 8)
     tensors = [
         image[0] if dim is None else image.movedim(0, dim)
         for image, dim in zip(pair, in_dims, strict=True)
     ]
-    torch.testing.assert_close(vmap(loss, in_dims)(*tensors), looped(loss, in_dims, *tensors))
-    found = vmap(grad(numbers(loss), (0, 1)), in_dims)(*tensors)
-    torch.testing.assert_close(found, looped(gradients(numbers(loss)), in_dims, *tensors))
+    assert_vmap_matches_loop(loss, in_dims, *tensors)
 
 
 WEIGHTS = {
     "map": (MAPPED, IMAGES, 1, 9, 8),
-    "of all images": (MAPPED, 1, 1, 9, 8),
-    "of each image": (MAPPED, IMAGES),
-    "of each column": (MAPPED, 1, 2, 1, 8),
+    "shared by all images": (MAPPED, 1, 1, 9, 8),
+    "per image": (MAPPED, IMAGES),
+    "per column": (MAPPED, 1, 2, 1, 8),
 }
 
 
@@ -154,12 +156,10 @@ def test_weights(level, reduction, shape, in_dims):
         tensor if dim == 0 else tensor[0]
         for tensor, dim in zip((*batches(), torch.rand(shape)), in_dims, strict=True)
     ]
-    torch.testing.assert_close(vmap(loss, in_dims)(*tensors), looped(loss, in_dims, *tensors))
-    found = vmap(grad(numbers(loss), (0, 1)), in_dims)(*tensors)
-    torch.testing.assert_close(found, looped(gradients(numbers(loss)), in_dims, *tensors))
+    assert_vmap_matches_loop(loss, in_dims, *tensors)
 
 
-def test_masks_and_weights_of_nothing_but_zeros():
+def test_masks_including_one_that_is_all_zero():
     x, y = batches()
     mask = torch.rand(MAPPED, IMAGES, 1, 9, 8) > 0.5
     mask[0] = False
@@ -176,17 +176,14 @@ def test_masks_and_weights_of_nothing_but_zeros():
 def test_dtypes(dtype, reduction):
     loss = loss_of("all", reduction=reduction)
     x, y = batches(dtype)
-    losses = vmap(loss)(x, y)
-    assert losses.dtype == torch.float32
-    torch.testing.assert_close(losses, looped(loss, (0, 0), x, y))
-    found = vmap(grad(numbers(loss), (0, 1)))(x, y)
-    assert found[0].dtype == dtype
-    torch.testing.assert_close(found, looped(gradients(numbers(loss)), (0, 0), x, y))
+    assert vmap(loss)(x, y).dtype == torch.float32
+    assert vmap(grad(numbers(loss)))(x, y).dtype == dtype
+    assert_vmap_matches_loop(loss, (0, 0), x, y)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
-def test_gradients_of_each_sample_by_the_parameters(layout):
-    """What vmap(grad(...)) is there for; the network has a batch of one."""
+def test_per_sample_gradients_of_the_parameters(layout):
+    """The main use of vmap(grad(...)): the network sees a batch of one."""
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 3, 3, padding=1)
     )
@@ -215,14 +212,14 @@ def test_vmap_of_vmap(level, reduction):
         return tree_map(lambda each: each.unflatten(0, (MAPPED, 2)), vmap(function)(*flat))
 
     torch.testing.assert_close(vmap(vmap(loss))(x, y), expected(loss))
-    of_one = grad(numbers(loss), (0, 1))
-    torch.testing.assert_close(vmap(vmap(of_one))(x, y), expected(of_one))
+    gradient_of_one = grad(numbers(loss), (0, 1))
+    torch.testing.assert_close(vmap(vmap(gradient_of_one))(x, y), expected(gradient_of_one))
 
     def of_all(x, y):
         return vmap(numbers(loss))(x, y).sum()
 
-    torch.testing.assert_close(vmap(grad(of_all, (0, 1)))(x, y), expected(of_one))
-    # A target for each of the outer ones, an input for each of the inner ones.
+    torch.testing.assert_close(vmap(grad(of_all, (0, 1)))(x, y), expected(gradient_of_one))
+    # The outer vmap maps the targets, the inner one the inputs.
     found = vmap(vmap(loss, (0, None)), (None, 0))(x[0], y[:, 0])
     torch.testing.assert_close(found[1, 0], loss(x[0, 0], y[1, 0]))
     torch.testing.assert_close(found[0, 1], loss(x[0, 1], y[0, 0]))
@@ -241,7 +238,7 @@ def test_derivatives_without_vmap(name, level, reduction):
     losses, pull = vjp(loss, x, y)  # type: ignore[misc] # a third result only if has_aux
     upstream = torch.rand_like(losses)
     expected = gradients(lambda x, y: (loss(x, y) * upstream).sum())(x, y)
-    torch.testing.assert_close(pull(upstream), expected)  # twice: the gradient is computed anew
+    torch.testing.assert_close(pull(upstream), expected)  # twice: each call recomputes the gradient
     torch.testing.assert_close(pull(2.0 * upstream), tree_map(lambda each: 2.0 * each, expected))
 
 
@@ -265,7 +262,7 @@ def test_jacobians(reduction, recorded):
 @pytest.mark.parametrize("in_dims", [(0, 0), (0, None)], ids=str)
 @every_cell
 def test_the_derivative_of_a_vmap(level, reduction, in_dims):
-    """By torch.func and by autograd; what is not mapped has the sum over the mapped dimension."""
+    """By torch.func and by autograd; unmapped inputs get the sum over the mapped dimension."""
     loss = numbers(loss_of("all", amplify_over=level, reduction=reduction))
     x, y = batches()
     y = y if in_dims[1] == 0 else y[0]
@@ -286,12 +283,12 @@ def test_the_derivative_of_a_vmap(level, reduction, in_dims):
     torch.testing.assert_close(leaf.grad, 2.0 * expected[0])
 
 
-def test_only_what_is_asked_for_is_differentiated():
+def test_only_requested_derivatives_are_computed():
     loss = loss_of("all")
     x, y = images(IMAGES, 1, 6, 7)
     (expected, _) = gradients(loss)(x, y)
 
-    def value_beside(x):  # the first derivative of a value that has one by y too
+    def value_beside(x):  # a value that is also differentiated with respect to y
         return grad_and_value(lambda y: loss(x, y))(y)[1]
 
     torch.testing.assert_close(grad(value_beside)(x), expected)
@@ -327,10 +324,7 @@ def test_ms_ssim(level, reduction):
     x, y = batches()
     weight = torch.rand(MAPPED, IMAGES, 1, 9, 8)
     for tensors in ((x, y), (x, y, weight)):
-        in_dims = (0,) * len(tensors)
-        torch.testing.assert_close(vmap(loss)(*tensors), looped(loss, in_dims, *tensors))
-        found = vmap(grad(numbers(loss), (0, 1)))(*tensors)
-        torch.testing.assert_close(found, looped(gradients(numbers(loss)), in_dims, *tensors))
+        assert_vmap_matches_loop(loss, (0,) * len(tensors), *tensors)
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean", "topk"])
@@ -356,7 +350,7 @@ def test_in_a_compiled_graph(reduction):
 
 
 class Calls(TorchDispatchMode):
-    """Counts what reaches the kernels, and how many images at a time."""
+    """Records how many images each kernel call receives."""
 
     def __init__(self):
         super().__init__()
@@ -369,16 +363,16 @@ class Calls(TorchDispatchMode):
 
 
 @pytest.mark.kernels_only
-def test_one_pass_over_all_that_is_mapped():
+def test_one_kernel_call_for_all_mapped_images():
     loss = loss_of("all")
     with Calls() as calls:
         vmap(grad(loss))(*batches())
     assert calls.images == [MAPPED * IMAGES]
 
 
-REFUSED = {
+UNSUPPORTED = {
     "gradient of a gradient": lambda loss, x, y: grad(lambda x: grad(loss)(x, y).square().sum())(x),
-    "by the target, of one by the input": lambda loss, x, y: grad(
+    "by target, of gradient by input": lambda loss, x, y: grad(
         lambda y: grad(loss)(x, y).square().sum()
     )(y),
     "hessian": lambda loss, x, y: hessian(loss)(x, y),
@@ -410,23 +404,23 @@ REFUSED = {
 @pytest.mark.kernels_only
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # linearize's own
 @pytest.mark.parametrize("level", ["element", "image"])
-@pytest.mark.parametrize("derivative", REFUSED.values(), ids=REFUSED)
-def test_what_there_is_not_is_refused_with_the_way_out(derivative, level):
-    """Second derivatives and forward mode: an error, never a number."""
+@pytest.mark.parametrize("derivative", UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_unsupported_derivatives_raise_and_suggest_the_reference(derivative, level):
+    """Second derivatives and forward mode raise instead of returning wrong numbers."""
     loss = loss_of("all", amplify_over=level)
-    with pytest.raises(RuntimeError, match=r"backend='reference' has"):
+    with pytest.raises(RuntimeError, match=r"use backend='reference'"):
         derivative(loss, *images(IMAGES, 1, 5, 6))
 
 
 @pytest.mark.reference_only
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # linearize's own
-@pytest.mark.parametrize("derivative", REFUSED.values(), ids=REFUSED)
-def test_the_way_out(derivative):
+@pytest.mark.parametrize("derivative", UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_the_reference_supports_these_derivatives(derivative):
     derivative(loss_of("mse"), *images(IMAGES, 1, 5, 6))
 
 
-def test_autograd_outside_does_not_see_a_module_differently():
-    """A leaf of autograd that vmap closes over."""
+def test_autograd_differentiates_through_a_module_inside_vmap():
+    """The function passed to vmap closes over a leaf of autograd."""
     x, y = batches(torch.float32)
     scale = torch.ones((), requires_grad=True)
     loss = AmplifiedSSIMLoss(window_size=5)
@@ -436,12 +430,12 @@ def test_autograd_outside_does_not_see_a_module_differently():
     torch.testing.assert_close(scale.grad, other.grad)
 
 
-@pytest.mark.cpu_only("calls the native operator by itself")
+@pytest.mark.cpu_only("calls the native operator directly")
 @pytest.mark.kernels_only
 @pytest.mark.skipif("native" not in backends.available(), reason="no native operators")
 @pytest.mark.parametrize("sums", ["terms", "images"])
 def test_factors_of_the_operator(sums):
-    """Factors of each mapped batch, which the library has only where there is a weight."""
+    """Factors for each mapped batch, which the library itself uses only with a weight."""
     terms = (Term("ssim"), Term("mse"))
     spec = ops.FlatSpec.of(LossSpec(terms, window_size=5, padding="zeros"))
 

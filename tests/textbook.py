@@ -1,4 +1,4 @@
-"""SSIM by its textbook formula, in float64, on scipy's filters: slow, plain, not ours."""
+"""SSIM by its textbook formula, in float64 with SciPy's filters: slow, simple, independent."""
 
 from __future__ import annotations
 

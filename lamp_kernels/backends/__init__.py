@@ -1,12 +1,12 @@
-"""Which implementation computes: "native" (C++ and CUDA C++), "triton", or "reference".
+"""Selection of the implementation: "native" (C++ and CUDA C++), "triton", or "reference".
 
 An explicit request, by argument or by the environment variable LAMP_KERNELS_BACKEND (read at import
-time), is met or raises a ValueError with the reason. The automatic choice takes the first backend
-that supports the loss and the tensors: native, then Triton on NVIDIA or AMD GPUs, then the
-reference. Triton's interpreter is there for tests and has to be requested.
+time), is either met or raises a ValueError with the reason. The automatic choice takes the first
+backend that supports the loss and the tensors: native, then Triton on NVIDIA or AMD GPUs, then the
+reference. Triton's interpreter is meant for tests and has to be requested.
 
-Under `torch.onnx.export`, with either exporter, the automatic choice takes the reference: ONNX has
-its operators and none of the kernels'.
+Under `torch.onnx.export`, with either exporter, the automatic choice takes the reference, because
+ONNX has equivalents of its operators but not of the kernels.
 """
 
 import os
@@ -47,7 +47,7 @@ _warned_of_cuda = False
 
 
 def available() -> tuple[str, ...]:
-    """The names of the backends of this installation, fastest first."""
+    """The names of the backends available in this installation, fastest first."""
     return tuple(name for name in NAMES if BACKENDS[name].unavailable_reason() is None)
 
 
@@ -57,18 +57,21 @@ def resolve(
     """The name of the backend that will compute a loss of `input`.
 
     Args:
-        requested: a name; or None for LAMP_KERNELS_BACKEND and, without it, the automatic choice.
-        input: a tensor of the device and dtype in question; its values are not read.
+        requested: a name, or None for LAMP_KERNELS_BACKEND or, if that is not set, the automatic
+            choice.
+        input: a tensor on the device in question, with the dtype in question; its values are not
+            read.
         window_size: the SSIM window in pixels; None for a loss without SSIM.
 
     Returns:
-        "native", "triton" or "reference"; under `torch.onnx.export` without a name "reference".
+        "native", "triton" or "reference". Under `torch.onnx.export` the automatic choice is
+        "reference".
 
     Raises:
-        ValueError: an explicit request names no backend, or one that does not support this input;
-            or `input` is on the CPU, and LAMP_KERNELS_CPU_ISA names an instruction set that this
-            machine lacks.
-        TypeError: `requested` is neither a string nor None, or `input` is no tensor.
+        ValueError: the requested backend does not exist, is not available, or does not support
+            this input; or `input` is on the CPU, and LAMP_KERNELS_CPU_ISA names an instruction set
+            that this machine lacks.
+        TypeError: `requested` is neither a string nor None, or `input` is not a tensor.
     """
     return choose(requested, _spec_of(window_size), input).name
 
@@ -76,7 +79,10 @@ def resolve(
 def unsupported_reason(
     name: str, input: Tensor, *, window_size: int | None = DEFAULTS.window_size
 ) -> str | None:
-    """Why the backend of this name cannot compute a loss of `input`, or None if it can."""
+    """Why the backend of this name cannot compute a loss of `input`, or None if it can.
+
+    Arguments as in `resolve`; `name` must be one of the backends' names.
+    """
     backend, spec = BACKENDS[name], _spec_of(window_size)
     return backend.unavailable_reason() or _unsupported_reason(backend, spec, input)
 
@@ -84,7 +90,10 @@ def unsupported_reason(
 def skipped_backends(
     input: Tensor, *, window_size: int | None = DEFAULTS.window_size
 ) -> dict[str, str]:
-    """Backends faster than the one that computes a loss of `input`, and why each is skipped."""
+    """The backends before the automatic choice for `input`, and why each is skipped.
+
+    Arguments and errors as in `resolve`, which would return the chosen backend.
+    """
     spec = _spec_of(window_size)
     chosen = choose(None, spec, input).name
     faster = NAMES[: NAMES.index(chosen)]
@@ -100,7 +109,7 @@ def _spec_of(window_size: int | None) -> LossSpec:
 
 
 def choose(requested: str | None, spec: LossSpec, input: Tensor) -> Backend:
-    """The backend that will compute this loss of `input`; arguments and errors as `resolve`."""
+    """The backend that will compute this loss of `input`; arguments and errors as in `resolve`."""
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
     source = "backend"
@@ -139,22 +148,22 @@ def _auto_skip_reason(backend: Backend, spec: LossSpec, input: Tensor) -> str | 
 def _unsupported_reason(backend: Backend, spec: LossSpec, input: Tensor) -> str | None:
     """Why the available backend cannot compute this here, or None if it can."""
     if backend.name != "reference" and _exporting_to_onnx():
-        return "ONNX lacks its operators; without a name the reference is exported"
+        return "ONNX has no equivalent of its operators; export with backend='reference'"
     return backend.unsupported_reason(spec, input)
 
 
 def _exporting_to_onnx() -> bool:
-    """Asked in each call, so the two questions that cost nothing come first."""
+    """Whether `torch.onnx.export` is running. Every call asks this, so cheap checks come first."""
     traced = in_torchscript() or torch.compiler.is_exporting()
     return traced and torch.onnx.is_in_onnx_export()
 
 
-# Dynamo, which the exporter tries where all else fails, would take is_in_onnx_export for false.
+# Dynamo, the exporter's last fallback, would evaluate is_in_onnx_export to false.
 _exporting_to_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def check_request(name: str | None, source: str = "backend") -> str | None:
-    """`name` if it is None or an available backend, else an error that names `source`."""
+    """Return `name` if it is None or an available backend, else raise an error naming `source`."""
     if name is None:
         return None
     check_choice(source, name, NAMES)
@@ -167,7 +176,7 @@ def check_request(name: str | None, source: str = "backend") -> str | None:
 
 
 def _warn_of_slow_cuda(spec: LossSpec, input: Tensor) -> None:
-    """Warn once that plain PyTorch computes a CUDA tensor; silent where a graph is made."""
+    """Warn once that plain PyTorch computes the loss of a CUDA tensor, but not while tracing."""
     global _warned_of_cuda
     if input.is_cuda and not being_traced() and not _warned_of_cuda:
         _warned_of_cuda = True
@@ -175,15 +184,15 @@ def _warn_of_slow_cuda(spec: LossSpec, input: Tensor) -> None:
             name: _auto_skip_reason(backend, spec, input) for name, backend in BACKENDS.items()
         }
         warnings.warn(
-            "lamp_kernels computes this CUDA tensor with its plain PyTorch reference: "
+            "lamp_kernels falls back to its plain PyTorch reference for this CUDA tensor: "
             + "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
-            + ". Pass backend='reference' to request it without this warning.",
+            + ". Pass backend='reference' to silence this warning.",
             stacklevel=2,
         )
 
 
 def report() -> str:
-    """Versions, devices, the backends and why others are not available, as text."""
+    """The versions, the devices, and each backend or why it is not available, as text."""
     lines = describe(BACKENDS)
     if _from_environment is not None:
         lines.append(f"  {ENVIRONMENT_VARIABLE}={_from_environment}")

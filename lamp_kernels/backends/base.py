@@ -1,4 +1,4 @@
-"""The contract of a backend, and what the backends with kernels have in common."""
+"""The contract of a backend, and the code that the backends with kernels share."""
 
 from typing import Protocol
 
@@ -10,34 +10,35 @@ from lamp_kernels.reduction import Factors
 from lamp_kernels.spec import LossSpec, Sums
 from lamp_kernels.tensors import compute_dtype, numbers_beside
 
-WINDOW_SIZES = range(3, 16, 2)  # that the kernels are compiled for
+WINDOW_SIZES = range(3, 16, 2)  # the window sizes that the kernels are compiled for
 
 
 class Backend(Protocol):
-    """What computes a loss. Selection, errors and the report ask it; `losses` calls it.
+    """An implementation of the losses.
 
+    `backends` asks it what it supports, for selection, errors and the report; `losses` calls it.
     Each reason is a clause for an error message, without an initial capital or a final period.
     """
 
     name: str
 
     def unavailable_reason(self) -> str | None:
-        """Why this installation lacks the backend, or None if it has it."""
+        """Why the backend is not available in this installation, or None if it is."""
 
     def unsupported_reason(self, spec: LossSpec, input: Tensor) -> str | None:
-        """Why the available backend cannot compute this spec of tensors like `input`, or None.
+        """Why the available backend cannot compute this spec for tensors like `input`, or None.
 
-        The values of `input` are not read.
+        It reads the device, dtype and shape of `input`, but no values.
         """
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
-        """Why it has to be requested by name though it might compute this, or None."""
+        """Why the automatic choice skips it even if it supports the call, or None."""
 
     def configuration_error(self, input: Tensor) -> str | None:
-        """An invalid setting that makes every call with tensors like `input` raise, or None."""
+        """An invalid setting that makes all calls with tensors like `input` raise, or None."""
 
     def details(self) -> list[str]:
-        """Lines of the report on the available backend."""
+        """What the report says about the backend if it is available, line by line."""
 
     def image_losses(
         self,
@@ -48,27 +49,28 @@ class Backend(Protocol):
         factors: Factors,
         sums: Sums,
     ) -> Tensor:
-        """Factors times S, the sum over each image of m L or m A(L), added up as `sums` says.
+        """Compute factors * S, summed as far as `sums` says.
 
-        Of A(L) at element level, of L where a mean is amplified (`LossSpec.of_elements`).
+        S is the sum over each image of m A(L) at element level, and of m L if a mean is amplified
+        (`LossSpec.of_elements`).
 
         weight: m in the compute type, with as many dimensions as the images, broadcasting to them.
-        factors: known before any pixel is read; (N, T), unless `sums` is "batch", or shared.
+        factors: a tensor (N, T), or shared by all images; shared if `sums` is "batch".
 
         Returns (N, T), (N,) or (), float32 or float64, differentiable.
         """
 
     def loss_map(self, spec: LossSpec, input: Tensor, target: Tensor) -> Tensor:
-        """The sum over the terms of coefficient times A(L), on their common grid; no weight."""
+        """Compute the sum over the terms of coefficient * A(L) on their common grid, unweighted."""
 
 
 class KernelBackend:
-    """A backend with two operators of the schema in `lamp_kernels.ops`."""
+    """A backend with the two operators of `lamp_kernels.ops`."""
 
     operators: ops.Operators
 
     def register(self, library: str, scale: bool) -> None:
-        """Make the operators in `library` known to PyTorch; scale: whether it has `scale_`."""
+        """Register the operators in `library` with PyTorch. scale: `library` has `scale_`."""
         self.operators = ops.register(library, scale)
         autograd.register(library, self.operators)
         transforms.register(library, self.operators)
@@ -122,7 +124,7 @@ def unsupported_window(spec: LossSpec) -> str | None:
 
 
 def _as_images(tensor: Tensor) -> Tensor:
-    """(N, ...) as (N, C, H, W): dimensions of size 1 in front of few, one dimension for many."""
+    """(N, ...) as (N, C, H, W): too few dimensions are padded with size 1, too many flattened."""
     dims = tensor.dim()
     if dims == 4:
         return tensor
@@ -132,7 +134,7 @@ def _as_images(tensor: Tensor) -> Tensor:
 
 
 def _weight_as_images(weight: Tensor, shape: torch.Size) -> Tensor:
-    """The weight as it broadcasts to `_as_images` of its images; it has as many dimensions."""
+    """The weight reshaped to broadcast to `_as_images` of images of this shape."""
     if len(shape) > 4:
         joined = range(1, len(shape) - 2)
         if any(weight.shape[dim] != 1 for dim in joined):

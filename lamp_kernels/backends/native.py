@@ -1,7 +1,7 @@
 """The native kernels (C++, CUDA C++) as a backend.
 
-There are two libraries: `_C` has the operators and their CPU kernels, `_C_cuda` adds CUDA kernels
-to the same operators. The second may be missing; it loads on machines without CUDA too.
+There are two libraries: `_C` has the operators and their CPU kernels, and `_C_cuda` adds CUDA
+kernels to the same operators. The second is optional; it also loads on machines without CUDA.
 """
 
 from pathlib import Path
@@ -23,24 +23,24 @@ _HOW_TO_GET_CUDA = (
 
 
 class NativeBackend(KernelBackend):
-    """Serves CPU tensors, and CUDA tensors where the second library is there."""
+    """Supports CPU tensors, and CUDA tensors if the second library loads."""
 
     name = "native"
 
     def __init__(self) -> None:
-        self.missing = _load(_LIBRARY, "_without_native.txt")
-        if self.missing is None and torch.ops.lamp_kernels.schemas() != _schemas():
-            self.missing = (
-                f"{_LIBRARY.name} and the Python sources come from different versions: rebuild it"
+        self.cpu_unavailable_reason = _load(_LIBRARY, "_without_native.txt")
+        if self.cpu_unavailable_reason is None and torch.ops.lamp_kernels.schemas() != _schemas():
+            self.cpu_unavailable_reason = (
+                f"{_LIBRARY.name} and the Python sources come from different versions; rebuild it"
             )
-        self.cuda_missing = _load_cuda(self.missing)
-        if self.missing is None:
-            self.register("lamp_kernels", scale=self.cuda_missing is None)
-        self.cpu_error = self._ask_cpu()
+        self.cuda_unavailable_reason = _load_cuda(self.cpu_unavailable_reason)
+        if self.cpu_unavailable_reason is None:
+            self.register("lamp_kernels", scale=self.cuda_unavailable_reason is None)
+        self.cpu_error = self._find_cpu_error()
 
-    def _ask_cpu(self) -> str | None:
-        """The error of every call with CPU tensors if LAMP_KERNELS_CPU_ISA is wrong, else None."""
-        if self.missing is None:
+    def _find_cpu_error(self) -> str | None:
+        """The error of all calls with CPU tensors if LAMP_KERNELS_CPU_ISA is invalid, else None."""
+        if self.cpu_unavailable_reason is None:
             try:
                 instruction_set()
             except RuntimeError as error:
@@ -49,12 +49,12 @@ class NativeBackend(KernelBackend):
 
     def unavailable_reason(self) -> str | None:
         """See `Backend.unavailable_reason`."""
-        return self.missing
+        return self.cpu_unavailable_reason
 
     def unsupported_reason(self, spec: LossSpec, input: Tensor) -> str | None:
         """See `Backend.unsupported_reason`."""
         if input.device.type == "cuda":
-            reason = self.cuda_missing or cuda_refusal(input.device.index)
+            reason = self.cuda_unavailable_reason or cuda_unsupported_reason(input.device.index)
             if reason is not None:
                 return f"no CUDA kernels for a tensor on {input.device}: {reason}"
         elif input.device.type != "cpu":
@@ -62,37 +62,40 @@ class NativeBackend(KernelBackend):
         return unsupported_window(spec)
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
-        """Selected automatically wherever it serves."""
+        """Never skipped where it is supported."""
         return None
 
     def configuration_error(self, input: Tensor) -> str | None:
-        """LAMP_KERNELS_CPU_ISA names an instruction set that this machine lacks."""
+        """The error for CPU tensors if LAMP_KERNELS_CPU_ISA is invalid on this machine."""
         return self.cpu_error if input.device.type == "cpu" else None
 
     def details(self) -> list[str]:
-        """The CPU's instruction set, and the CUDA kernels or why there are none."""
+        """The CPU's instruction set, and the CUDA kernels or why they are not available."""
         return [
             f"CPU instruction set: {self.cpu_error or instruction_set()}",
-            f"CUDA kernels: {self.cuda_missing or _registered()}",
+            f"CUDA kernels: {self.cuda_unavailable_reason or _cuda_summary()}",
         ]
 
 
 def _load(library: Path, note: str) -> str | None:
-    """Load a library; None, or why there is none. setup.py leaves the reason in a note."""
+    """Load a library; return None, or the reason why it is not available.
+
+    note: the file in which setup.py leaves the reason if it did not build the library.
+    """
     if not library.exists():
-        left = _PACKAGE / note
-        reason = left.read_text(encoding="utf-8").strip() if left.exists() else "it was not built"
-        return f"{reason}: no {library.name} in the package"
+        path = _PACKAGE / note
+        reason = path.read_text(encoding="utf-8").strip() if path.exists() else "not built"
+        return f"{reason} ({library.name} is not in the package)"
     try:
         torch.ops.load_library(library)
     except OSError as error:
-        return f"{library.name} does not load: {error}"
+        return f"{library.name} failed to load: {error}"
     return None
 
 
-def _load_cuda(missing: str | None) -> str | None:
-    """Load the CUDA kernels; None, or why there are none and how to get them."""
-    reason = missing or _load(_CUDA_LIBRARY, "_without_cuda.txt")
+def _load_cuda(cpu_unavailable_reason: str | None) -> str | None:
+    """Load the CUDA kernels; return None, or why they are not available and how to get them."""
+    reason = cpu_unavailable_reason or _load(_CUDA_LIBRARY, "_without_cuda.txt")
     if reason is not None:
         return f"{reason}; {_HOW_TO_GET_CUDA}"
     operators = torch.ops.lamp_kernels
@@ -104,7 +107,7 @@ def _load_cuda(missing: str | None) -> str | None:
 
 
 def _schemas() -> str:
-    """The schemas that these sources call the library by."""
+    """The schemas with which these Python sources call the library."""
     return f"image_losses{ops.IMAGE_LOSSES_SCHEMA}loss_map{ops.LOSS_MAP_SCHEMA}"
 
 
@@ -112,34 +115,34 @@ def instruction_set() -> str:
     """The instruction set that the CPU kernels use on this machine: avx512, avx2 or baseline.
 
     Raises:
-        RuntimeError: LAMP_KERNELS_CPU_ISA names none that this machine has.
+        RuntimeError: LAMP_KERNELS_CPU_ISA names an instruction set that this machine lacks.
     """
     return str(torch.ops.lamp_kernels.cpu_isa())
 
 
 def cuda_targets() -> tuple[str, ...]:
-    """The targets the CUDA kernels are compiled for: sm_75 and so on, compute_120 for PTX."""
+    """The targets of the CUDA kernels: sm_75 and so on for machine code, compute_120 for PTX."""
     return tuple(str(torch.ops.lamp_kernels.cuda_targets()).split(","))
 
 
 def cuda_release() -> str:
-    """The CUDA release that the CUDA kernels are built with, such as 13.0."""
+    """The CUDA release that the CUDA kernels were built with, such as 13.0."""
     return str(torch.ops.lamp_kernels.cuda_release())
 
 
-def cuda_refusal(device: int) -> str | None:
+def cuda_unsupported_reason(device: int) -> str | None:
     """Why the CUDA kernels do not run on this CUDA device, or None if they do."""
-    if device not in _cuda_refusals:
-        _cuda_refusals[device] = _ask_cuda(device)
-    return _cuda_refusals[device]
+    if device not in _cuda_unsupported_reasons:
+        _cuda_unsupported_reasons[device] = _find_cuda_unsupported_reason(device)
+    return _cuda_unsupported_reasons[device]
 
 
-_cuda_refusals: dict[int, str | None] = {}
-# What torch.compiler.assume_constant_result sets; that function imports the whole compiler.
-cuda_refusal._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_cuda_unsupported_reasons: dict[int, str | None] = {}
+# torch.compiler.assume_constant_result sets the same attribute, but imports the whole compiler.
+cuda_unsupported_reason._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _ask_cuda(device: int) -> str | None:
+def _find_cuda_unsupported_reason(device: int) -> str | None:
     error = str(torch.ops.lamp_kernels.cuda_error())
     if error:
         return f"CUDA {cuda_release()} runtime error: {error}"
@@ -149,23 +152,26 @@ def _ask_cuda(device: int) -> str | None:
         return None
     return (
         f"the CUDA kernels are compiled for {', '.join(targets)}, but cuda:{device} is "
-        f"sm_{capability[0]}{capability[1]}: build them on this machine with LAMP_KERNELS_CUDA=1"
+        f"sm_{capability[0]}{capability[1]}; build them on this machine with LAMP_KERNELS_CUDA=1"
     )
 
 
 def _runs_on(target: str, capability: tuple[int, int]) -> bool:
-    """Machine code serves the later devices of its generation, PTX (compute_) all later ones."""
+    """Whether code for the target runs on a device of this compute capability.
+
+    Machine code (sm_) runs on later devices of its generation, PTX (compute_) on all later devices.
+    """
     kind, _, number = target.partition("_")
-    if not number.isdecimal():  # sm_90a, for that device alone
+    if not number.isdecimal():  # sm_90a runs only on sm_90
         return number.rstrip("abcdefgh") == f"{capability[0]}{capability[1]}"
     compiled = divmod(int(number), 10)
     return compiled <= capability and (kind == "compute" or compiled[0] == capability[0])
 
 
-def _registered() -> str:
-    """The targets of the CUDA kernels, and which devices of this machine they do not serve."""
-    targets = f"registered for {', '.join(cuda_targets())} (CUDA {cuda_release()})"
+def _cuda_summary() -> str:
+    """The targets of the CUDA kernels, and the devices of this machine that they do not support."""
+    targets = f"compiled for {', '.join(cuda_targets())} (CUDA {cuda_release()})"
     count = torch.cuda.device_count()
-    reasons = {index: cuda_refusal(index) for index in range(count)}
-    refused = [f"cuda:{index}: {reason}" for index, reason in reasons.items() if reason]
-    return "; ".join([targets, *(refused if count else ["no CUDA device"])])
+    reasons = {index: cuda_unsupported_reason(index) for index in range(count)}
+    unsupported = [f"cuda:{index}: {reason}" for index, reason in reasons.items() if reason]
+    return "; ".join([targets, *(unsupported if count else ["no CUDA device"])])

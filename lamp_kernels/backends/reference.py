@@ -9,7 +9,7 @@ from lamp_kernels.spec import LossSpec, Sums
 
 
 class ReferenceBackend:
-    """Serves everything; see `lamp_kernels.backends.base.Backend`."""
+    """Supports every loss and every device. The methods are those of `Backend`."""
 
     name = "reference"
 
@@ -18,11 +18,11 @@ class ReferenceBackend:
         return None
 
     def unsupported_reason(self, spec: LossSpec, input: Tensor) -> str | None:
-        """Supports every spec and every device."""
+        """Everything is supported."""
         return None
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
-        """The last resort of the automatic choice."""
+        """Never skipped: it is the last of the automatic choice."""
         return None
 
     def configuration_error(self, input: Tensor) -> str | None:

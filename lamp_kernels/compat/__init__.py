@@ -1,8 +1,8 @@
-"""Other packages' SSIM by their names, arguments and defaults, computed by our kernels.
+"""Other packages' SSIM with their names, arguments and defaults, computed by our kernels.
 
-One module a package: where code says ``from pytorch_msssim import ssim`` it says
-``from lamp_kernels.compat.pytorch_msssim import ssim``. In float32, values are no further from the
-package's than those are from float64, and 1e-6: on flat images, where the packages lose digits,
-that may be 1e-4. An argument that is not supported raises and is named. Nothing here is amplified,
-and the packages themselves are not needed.
+There is one module per package: replace ``from pytorch_msssim import ssim`` with
+``from lamp_kernels.compat.pytorch_msssim import ssim``. In float32, values differ from the
+package's by at most the package's error against float64 plus 1e-6; on flat images, where the
+packages lose digits, that can be 1e-4. An argument that is not supported raises an error that names
+it. Nothing here is amplified, and the packages themselves do not have to be installed.
 """

@@ -1,4 +1,4 @@
-"""Arguments as the packages take them: numbers in tensors and arrays, weights in any sequence."""
+"""Arguments that the packages accept: numbers in tensors and arrays, weights in any sequence."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from lamp_kernels.validation import check_float_tensor, check_image_shape, check
 
 
 def number(value: Any) -> Any:
-    """What a tensor or an array of one number holds, which waits for its device; else `value`."""
+    """The number in a tensor or array of one element, which synchronizes; otherwise `value`."""
     return value.item() if hasattr(value, "item") and _numel(value) == 1 else value
 
 
 def numbers(value: Any) -> Any:
-    """The sequence with numbers in the place of tensors; one that is a tensor or array as a list.
+    """A sequence, tensor or array as a list of numbers.
 
-    What is no sequence of numbers comes back as it is, for the check that names it.
+    Anything else is returned as it is, so that the check that follows names it in its error.
     """
     if hasattr(value, "tolist"):
         value = value.tolist()
@@ -28,12 +28,12 @@ def numbers(value: Any) -> Any:
 
 
 def data_range(value: Any, name: str) -> float:
-    """`value` as a float, or an error by the name that it has in the package."""
+    """Return `value` as a float, or raise an error that uses the package's name for it."""
     return check_data_range(number(value), name)
 
 
 def promoted(img1: Tensor, img2: Tensor, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
-    """Both images in the dtype that PyTorch promotes theirs to; integers count as float32."""
+    """Both images in the dtype that PyTorch promotes theirs to; integers become float32."""
     images = [_floating(image, name) for image, name in zip((img1, img2), names, strict=True)]
     dtype = torch.promote_types(*(image.dtype for image in images))
     first, second = (image.to(dtype) for image in images)
@@ -41,9 +41,9 @@ def promoted(img1: Tensor, img2: Tensor, names: tuple[str, str]) -> tuple[Tensor
 
 
 def check_images(img1: Tensor, img2: Tensor, names: tuple[str, str], spec: LossSpec) -> None:
-    """Raise, by the package's names, what the losses raise by theirs."""
+    """Raise the errors of the losses, but with the package's names of the images."""
     check_pair(img1, img2, names)
-    check_image_shape(img1, spec, names[0], warns=False)  # the losses do
+    check_image_shape(img1, spec, names[0], warns=False)  # the losses warn
 
 
 def _numel(value: Any) -> int:

@@ -1,11 +1,15 @@
-"""`fused_ssim` and `FusedSSIMMap` as the package fused-ssim has them; on the CPU too, any layout.
+"""`fused_ssim` and `FusedSSIMMap` of the package fused-ssim, on CPUs too and for any layout.
 
-What differs: `img2` need not be contiguous; NaN gives NaN; half types are taken, and give float32,
-where fused-ssim raises; `train=False` gives a result without a gradient, where fused-ssim gives one
-that cannot be used. `FusedSSIMMap` has `apply` alone, of images (N, C, H, W): its `forward`,
-`backward` and `spatial_dims=3` are not there, and neither is `fused_ssim3d`.
+Differences:
 
-Source: the signatures and the behaviour of fused-ssim (MIT) as of its commit 0ac916a.
+- `img2` does not have to be contiguous.
+- NaN gives NaN.
+- Half precision is supported and gives float32; fused-ssim raises.
+- `train=False` gives a result without a gradient; the one that fused-ssim gives cannot be used.
+- `FusedSSIMMap` has only `apply`, for images (N, C, H, W). Its `forward`, `backward` and
+  `spatial_dims=3` are not available, nor is `fused_ssim3d`.
+
+Source: the signatures and the behavior of fused-ssim (MIT) as of its commit 0ac916a.
 """
 
 import math
@@ -26,21 +30,23 @@ SQUARES = (STABILIZERS[0] ** 2, STABILIZERS[1] ** 2)
 
 
 def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = True) -> Tensor:
-    """The mean SSIM of images in [0, 1], window 11, standard deviation 1.5; 1 for equal images.
+    """Mean SSIM of images in [0, 1], with an 11 x 11 Gaussian window of sigma 1.5 pixels.
 
     Args:
-        img1: images (N, C, H, W) with values meant to lie in [0, 1].
-        img2: what they are compared with; no gradient goes there, as in fused-ssim.
-            `lamp_kernels.functional.ssim` has both.
-        padding: "same" sees black outside; "valid" takes the window positions that fit (sides >=
-            11 pixels).
-        train: whether a gradient for `img1` is wanted.
+        img1: images (N, C, H, W), values expected in [0, 1].
+        img2: images of the same shape and dtype. They get no gradient, as in fused-ssim; use
+            `lamp_kernels.functional.ssim` for both gradients.
+        padding: "same" treats pixels outside the image as 0; "valid" uses only window positions
+            that fit inside it, which requires sides of at least 11 pixels.
+        train: whether to compute a gradient for `img1`.
 
     Returns:
-        A scalar without unit; float32, or float64 for float64 images.
+        A scalar, dimensionless, 1 for equal images; float32, or float64 for float64 images.
 
     Raises:
-        TypeError, ValueError: an image or `padding` is wrong.
+        TypeError, ValueError: an image or `padding` is invalid.
+
+    Source: fused-ssim (MIT), commit 0ac916a, for the signature and the behavior.
     """
     check_choice("padding", padding, [*PADDINGS])
     _arguments.check_images(img1, img2, NAMES, LossSpec(padding=PADDINGS[padding]))
@@ -49,7 +55,7 @@ def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = 
 
 
 class FusedSSIMMap:
-    """The map whose mean `fused_ssim` is: ``FusedSSIMMap.apply(C1, C2, img1, img2)``."""
+    """The SSIM map, whose mean is `fused_ssim`: ``FusedSSIMMap.apply(C1, C2, img1, img2)``."""
 
     @staticmethod
     def apply(
@@ -61,24 +67,24 @@ class FusedSSIMMap:
         train: bool = True,
         spatial_dims: int = 2,
     ) -> Tensor:
-        """SSIM of each pixel.
+        """SSIM at each pixel.
 
         Args:
             C1, C2: SSIM's constants, 0.01^2 and 0.03^2 for images in [0, 1].
             img1, img2, padding, train: as in `fused_ssim`.
-            spatial_dims: 2.
+            spatial_dims: must be 2.
 
         Returns:
-            (N, C, H, W) without unit, for "valid" smaller by 10; float32, or float64 for float64
-            images.
+            (N, C, H, W), dimensionless, with padding="valid" (N, C, H - 10, W - 10); float32, or
+            float64 for float64 images.
 
         Raises:
-            NotImplementedError: `spatial_dims` is 3.
-            TypeError, ValueError: an image or an option is wrong.
+            NotImplementedError: `spatial_dims` is not 2.
+            TypeError, ValueError: an image or an option is invalid.
         """
         if spatial_dims != 2:
             raise NotImplementedError(
-                f"spatial_dims must be 2, got {spatial_dims!r}: there is no 3-D window"
+                f"spatial_dims must be 2, got {spatial_dims!r}: 3-D windows are not supported"
             )
         check_choice("padding", padding, [*PADDINGS])
         k1, k2 = (

@@ -1,23 +1,23 @@
-"""`ssim_loss`, `SSIMLoss` and `MS_SSIMLoss` as kornia 0.9.0 has them in `kornia.losses`.
+"""`ssim_loss`, `SSIMLoss` and `MS_SSIMLoss` of `kornia.losses`, as in kornia 0.9.0.
 
-What differs:
+Differences:
 
-- `eps`, which kornia adds to the product of SSIM's denominators, is not added. At most it would
-  raise the loss by eps / (2 C1 C2), C1 = (0.01 max_val)^2 and C2 = (0.03 max_val)^2, where both
-  images are black and flat: 6e-6 at the defaults, nothing that shows elsewhere. An `eps` of which
-  that is more than 1e-5 is a NotImplementedError; `eps=0.0` is legal with any `max_val`.
-- In float32 values differ by kornia's rounding: by 3e-5 on flat images (0.95 with noise of 1e-2),
-  where ours are within 2e-7 of float64.
-- The result has the dtype that kornia's has, computed in float32 or float64 and rounded once, where
-  kornia rounds the map of half types first and then its mean.
-- `max_val` may be any real number, or a tensor of one, which waits for its device.
-- `MS_SSIMLoss` is plain PyTorch on any device, whatever the backend: its windows, of 33 pixels by
-  default, are wider than the kernels'. `reduction` is checked when it is made. It has no buffer of
-  masks; `to()` does not change the dtype of its result for integer images, which is float32.
-- Its errors have other texts than kornia's, and `torch.jit.script` does not take these losses.
-- `ssim3d_loss` and `SSIM3DLoss` are not there.
+- `eps`, which kornia adds to the product of SSIM's denominators, is not added. With
+  C1 = (0.01 max_val)^2 and C2 = (0.03 max_val)^2, it would raise the loss by at most
+  eps / (2 C1 C2), for two black images: 6e-6 with the defaults, and nothing visible elsewhere. If
+  that is more than 1e-5, `eps` raises NotImplementedError; `eps=0.0` is legal with any `max_val`.
+- In float32, values differ by kornia's rounding errors: by 3e-5 on flat images (0.95 with noise of
+  1e-2), where ours are within 2e-7 of float64.
+- The result has the same dtype as kornia's. It is computed in float32 or float64 and rounded once;
+  for half precision, kornia rounds the map first and then its mean.
+- `max_val` can be any real number, or a tensor of one element, which synchronizes.
+- `MS_SSIMLoss` runs in plain PyTorch on any device, whatever the backend: its windows, 33 pixels
+  wide by default, are too large for the kernels. The constructor checks `reduction`. The module has
+  no buffer of masks; for integer images the result is float32, whatever `to()` was called with.
+- The texts of errors differ from kornia's, and `torch.jit.script` does not support these losses.
+- `ssim3d_loss` and `SSIM3DLoss` are not available.
 
-Source: the signatures and the behaviour of kornia 0.9.0 (Apache-2.0).
+Source: the signatures and the behavior of kornia 0.9.0 (Apache-2.0).
 """
 
 import math
@@ -48,13 +48,13 @@ from lamp_kernels.spec import (
 
 __all__ = ["MS_SSIMLoss", "SSIMLoss", "ssim_loss"]
 
-SIGMA = 1.5  # pixels, whatever the window's size
+SIGMA = 1.5  # pixels, for every window size
 K1, K2 = 0.01, 0.03
 PADDINGS: dict[str, Padding] = {"same": "reflect", "valid": "valid"}
 REDUCTIONS: dict[str, Reduction] = {"mean": "mean", "sum": "sum", "none": "none"}
-LEAST_SEEN = 1e-5  # a shift of the loss of black images that is taken for rounding
+NEGLIGIBLE_SHIFT = 1e-5  # shifts of the loss of black images up to this count as rounding errors
 NAMES = ("img1", "img2")
-NO_TAP_BEYOND = 9.0  # standard deviations: a Gaussian's taps are below 1e-17 of its greatest there
+NO_TAP_BEYOND = 9.0  # standard deviations: beyond, taps are below 1e-17 of the largest one
 
 
 def ssim_loss(
@@ -66,26 +66,28 @@ def ssim_loss(
     reduction: str = "mean",
     padding: str = "same",
 ) -> Tensor:
-    """(1 - SSIM)/2, 0 for equal images.
+    """(1 - SSIM)/2, which is 0 for equal images.
 
     Args:
-        img1, img2: images (N, C, H, W) with values meant to lie in [0, max_val]; integers count as
-            float32.
+        img1, img2: images (N, C, H, W), values expected in [0, max_val]; integers become float32.
         window_size: side of the Gaussian window in pixels, odd, 1 to 31; its standard deviation is
             1.5 pixels.
-        max_val: the distance between the least and the greatest possible value.
-        eps: without effect, see this module's text.
+        max_val: the distance between the smallest and the largest possible value.
+        eps: has no effect; see the docstring of this module.
         reduction: "mean", "sum", or "none" for the map.
-        padding: "same" mirrors the image at its border, without repeating the edge pixel (sides >
-            window_size // 2); "valid" takes the window positions that fit. Case does not matter.
+        padding: "same" mirrors the image at its border without repeating the edge pixel, which
+            requires sides > window_size // 2; "valid" uses only window positions that fit inside
+            the image. Case does not matter.
 
     Returns:
-        Tensor without unit in [0, 1], a scalar, or the map (N, C, H, W), for "valid" smaller by
-        window_size - 1; of the dtype that those of the images promote to.
+        Tensor, dimensionless, in [0, 1]: a scalar, or the map (N, C, H, W), with padding="valid"
+        smaller by window_size - 1; its dtype is what the images' dtypes promote to.
 
     Raises:
-        NotImplementedError: `eps` is so large that it would show.
-        TypeError, ValueError: an image or an option is wrong.
+        NotImplementedError: `eps` is large enough to matter.
+        TypeError, ValueError: an image or an option is invalid.
+
+    Source: kornia 0.9.0 (Apache-2.0), for the signature and the behavior.
     """
     scale, ours, kind = _check(window_size, max_val, eps, reduction, padding)
     img1, img2 = _arguments.promoted(img1, img2, NAMES)
@@ -132,38 +134,39 @@ class SSIMLoss(torch.nn.Module):
         self.padding = padding
 
     def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
-        """The loss of img1 and img2, see `ssim_loss`."""
+        """Compute the loss, see `ssim_loss`."""
         return ssim_loss(
             img1, img2, self.window_size, self.max_val, self.eps, self.reduction, self.padding
         )
 
 
 class MS_SSIMLoss(torch.nn.Module):
-    """MS-SSIM by Gaussian windows of several widths at full resolution, mixed with L1.
+    """MS-SSIM with Gaussian windows of several widths at full resolution, mixed with L1.
 
-    Per pixel, T = 1 - l_M prod_j cs_j, l_M the luminance term of the last scale and cs_j the
-    contrast-structure term of each, averaged over the channels; G * |x - y| / data_range, under the
-    last window, too. The loss is compensation (alpha T + (1 - alpha) G * |x - y| / data_range).
+    For each pixel, T = 1 - l_M prod_j cs_j, where l_M is the luminance term of the last scale and
+    cs_j the contrast-structure term of each scale. The loss is
+    compensation (alpha T + (1 - alpha) G * |x - y| / data_range), with G the last scale's window
+    and both parts averaged over the channels.
 
     Args:
-        sigmas: the standard deviation of each scale's window in pixels. The last is taken as the
-            coarsest: all windows have 2 int(2 sigmas[-1]) + 1 pixels. Black outside.
-        data_range: the distance between the least and the greatest possible value.
-        K: k1 and k2, without unit.
-        alpha, compensation: finite numbers without unit, or tensors of one.
+        sigmas: the standard deviation of each scale's window in pixels. The last determines the
+            size: all windows have 2 int(2 sigmas[-1]) + 1 pixels. Pixels outside the image are 0.
+        data_range: the distance between the smallest and the largest possible value.
+        K: k1 and k2, dimensionless.
+        alpha, compensation: finite dimensionless numbers, or tensors of one element.
         reduction: "mean", "sum", or "none" for the map (N, H, W).
 
-    Call: ``module(img1, img2)``, images (N, C, H, W); one batch may be of one image, which is
-        compared with each of the other.
+    Call: ``module(img1, img2)`` with images (N, C, H, W). If one batch contains a single image, it
+        is compared with each image of the other.
 
-    Returns: a scalar, or the map, of the dtype that those of the images promote to.
+    Returns: a scalar, or the map; its dtype is what the images' dtypes promote to.
 
     Raises:
-        TypeError, ValueError: an image or an option is wrong.
+        TypeError, ValueError: an image or an option is invalid.
 
     Source: Zhao, Gallo, Frosio, Kautz, "Loss functions for image restoration with neural networks",
-    IEEE TCI 3(1), 2017, in kornia's form; the product is taken of 1 - p and 1 - q, in difference
-    form (`lamp_kernels.reference`).
+    IEEE TCI 3(1), 2017, in kornia's form; computed as the product of 1 - p and 1 - q, in the
+    difference form of `lamp_kernels.reference`.
     """
 
     def __init__(
@@ -178,7 +181,9 @@ class MS_SSIMLoss(torch.nn.Module):
         super().__init__()
         spreads, pair = _arguments.numbers(sigmas), _arguments.numbers(K)
         if not isinstance(spreads, list) or not spreads:
-            raise TypeError(f"sigmas must be one or more numbers, got {shown(sigmas)}")
+            raise TypeError(
+                f"sigmas must be a sequence of one or more numbers, got {shown(sigmas)}"
+            )
         if not isinstance(pair, list) or len(pair) != 2:
             raise TypeError(f"K must be two numbers (k1, k2), got {shown(K)}")
         check_choice("reduction", reduction, [*REDUCTIONS])
@@ -190,7 +195,7 @@ class MS_SSIMLoss(torch.nn.Module):
         self.reduction = reduction
 
     def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
-        """The loss of img1 and img2."""
+        """Compute the loss, see the class."""
         x, y = _same_batch(*_arguments.promoted(img1, img2, NAMES))
         size = 2 * int(2 * self.sigmas[-1]) + 1
         spec = SIMILARITY._replace(data_range=self.data_range, k2=self.K[1], padding="zeros")
@@ -216,7 +221,7 @@ class MS_SSIMLoss(torch.nn.Module):
         return loss.to(x.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        state_dict.pop(prefix + "_g_masks", None)  # that kornia before 0.9 saved
+        state_dict.pop(prefix + "_g_masks", None)  # saved by kornia before 0.9
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
@@ -227,7 +232,7 @@ def _finite(name: str, value: Any) -> float:
 
 
 def _same_batch(img1: Tensor, img2: Tensor) -> tuple[Tensor, Tensor]:
-    """Both of the size of the larger batch, where the other is of one image."""
+    """Both batches at the size of the larger one if the other contains a single image."""
     if img1.dim() == img2.dim() == 4 and img1.shape[1:] == img2.shape[1:]:
         if img1.shape[0] == 1:
             return img1.expand_as(img2), img2
@@ -239,14 +244,14 @@ def _same_batch(img1: Tensor, img2: Tensor) -> tuple[Tensor, Tensor]:
 def _check(
     window_size: int, max_val: float | Tensor, eps: float, reduction: str, padding: str
 ) -> tuple[float, Padding, Reduction]:
-    """Range, border and reduction as ours, or an error by the name that they have here."""
+    """Translate range, padding and reduction to ours, or raise with kornia's names."""
     check_window_size(window_size)
     scale = _arguments.data_range(max_val, "max_val")
     shift = check_not_negative("eps", eps) / (2 * (K1 * K2 * scale * scale) ** 2)
-    if shift > LEAST_SEEN:
+    if shift > NEGLIGIBLE_SHIFT:
         raise NotImplementedError(
-            f"eps={eps!r} with max_val={max_val!r} would add up to {shift:.1g} to the loss of dark "
-            "flat images, which the kernels do not do; eps=0.0 asks for SSIM as it is"
+            f"eps={eps!r} with max_val={max_val!r} is not supported, because it would add up to "
+            f"{shift:.1g} to the loss of dark flat images; pass eps=0.0 for SSIM without eps"
         )
     check_choice("padding", padding.lower() if isinstance(padding, str) else padding, [*PADDINGS])
     check_choice("reduction", reduction, [*REDUCTIONS])

@@ -1,21 +1,23 @@
-"""`ssim`, `ms_ssim`, `SSIM` and `MS_SSIM` as pytorch-msssim 1.0.0 has them.
+"""`ssim`, `ms_ssim`, `SSIM` and `MS_SSIM` of pytorch-msssim 1.0.0.
 
-What differs:
+Differences:
 
-- `win`, taps of one's own, is a NotImplementedError: the kernels have Gaussian windows.
-- A side shorter than the window is a ValueError, where pytorch-msssim leaves it unsmoothed with a
-  warning. Of volumes (N, C, T, H, W) the depth T has to be shorter, and is left unsmoothed with a
-  warning, here too; others, and volumes in `ms_ssim`, are a NotImplementedError.
-- Half types are computed in float32 and rounded once. X and Y have one dtype, except under
-  autocast; the result has the dtype of X, where under autocast the package's is that of autocast.
-- `data_range`, `K` and `weights` may be tensors or arrays, whose numbers are taken out: that waits
-  for their device, and no gradient goes there. A range for each image is a TypeError.
-- In float32 values differ by the package's rounding, of its taps and of E[x^2] - E[x]^2: by up to
-  3e-6 on noise, by 1e-4 on flat images (0.95 with noise of 1e-2: `ssim` 6e-5, `ms_ssim` 1.3e-4).
-  Ours are within 2e-7 of float64 with taps that are not rounded.
-- The gradient of `ms_ssim` is 0, not NaN, where a scale is not positive.
+- `win`, the taps of another window, raises NotImplementedError: only Gaussian windows are
+  supported.
+- A side shorter than the window raises ValueError; pytorch-msssim warns and does not smooth along
+  it. Volumes (N, C, T, H, W) are supported only if the depth T is shorter than the window; then, as
+  in the package, a warning says that T is not smoothed. Deeper volumes, and volumes in `ms_ssim`,
+  raise NotImplementedError.
+- Half precision is computed in float32 and rounded once. X and Y must have the same dtype, except
+  under autocast. The result has the dtype of X; the package's has autocast's dtype under autocast.
+- `data_range`, `K` and `weights` can be tensors or arrays. Their numbers are read, which
+  synchronizes, and they get no gradient. A range for each image raises TypeError.
+- In float32, values differ by the package's rounding errors, in its taps and in E[x^2] - E[x]^2: by
+  up to 3e-6 on noise and 1e-4 on flat images (0.95 with noise of 1e-2: `ssim` 6e-5, `ms_ssim`
+  1.3e-4). Ours are within 2e-7 of float64 with taps that are not rounded.
+- Where a scale is not positive, the gradient of `ms_ssim` is 0 and not NaN.
 
-Source: the signatures and the behaviour of pytorch-msssim 1.0.0 (MIT).
+Source: the signatures and the behavior of pytorch-msssim 1.0.0 (MIT).
 """
 
 import warnings
@@ -27,7 +29,7 @@ from torch import Tensor
 
 from lamp_kernels import functional
 from lamp_kernels import ms_ssim as multiscale
-from lamp_kernels.checks import check_positive, check_within
+from lamp_kernels.checks import check_positive, check_within, shown
 from lamp_kernels.compat import _arguments
 from lamp_kernels.spec import (
     SCALE_WEIGHTS,
@@ -56,32 +58,34 @@ def ssim(
     """SSIM of images, averaged over positions and channels; 1 for equal images.
 
     Args:
-        X, Y: images (N, C, H, W) with values meant to lie in [0, data_range], sides of at least
-            `win_size`; or (N, C, T, H, W) with T < win_size.
-        data_range: the distance between the least and the greatest possible value.
+        X, Y: images (N, C, H, W), values expected in [0, data_range], sides of at least `win_size`
+            pixels; or (N, C, T, H, W) with T < win_size.
+        data_range: the distance between the smallest and the largest possible value.
         size_average: True for the mean over the batch, False for (N,).
         win_size: side of the Gaussian window in pixels, odd, 1 to 31.
         win_sigma: its standard deviation in pixels.
-        win: None.
-        K: k1 and k2, without unit.
-        nonnegative_ssim: take 0 for the mean of a channel that is negative.
+        win: must be None.
+        K: k1 and k2, dimensionless.
+        nonnegative_ssim: replace the mean of a channel by 0 if it is negative.
 
     Returns:
-        Tensor without unit, a scalar or (N,), of the dtype of X.
+        Tensor, dimensionless, a scalar or (N,), with the dtype of X.
 
     Raises:
-        NotImplementedError: `win` is given, T >= win_size.
-        TypeError, ValueError: X or Y is no such image, an option is out of range.
+        NotImplementedError: `win` is given, or T >= win_size.
+        TypeError, ValueError: an image or an option is invalid.
+
+    Source: pytorch-msssim 1.0.0 (MIT), for the signature and the behavior.
     """
     spec = _spec_of(data_range, win_size, win_sigma, win, K)
     X, Y = _squeezed(X, Y)
     shape = X.shape
     if X.dim() == 5:
-        # Unsmoothed along T, each slice is an image like any other of its channel.
+        # Without smoothing along T, each slice counts as one more image of its channel.
         if shape[2] >= spec.window_size:
-            _refuse_volume(shape, f"T >= win_size={win_size} needs a window of three dimensions")
+            _refuse_volume(shape, f"T >= win_size={win_size} requires a 3-D window")
         warnings.warn(
-            f"X of shape {tuple(shape)} is not smoothed along its {shape[2]} slices, fewer than "
+            f"X of shape {tuple(shape)} is not smoothed along T, because T={shape[2]} is less than "
             f"win_size={win_size}",
             stacklevel=2,
         )
@@ -108,22 +112,25 @@ def ms_ssim(
     """Multi-scale SSIM of images, averaged over channels; 1 for equal images.
 
     Args:
-        X, Y: images (N, C, H, W), with sides longer than 16 (win_size - 1) pixels for the five
-            scales of the default weights: half as long for each scale less.
-        weights: an exponent >= 0 a scale, fine to coarse; None for the five of the paper.
+        X, Y: images (N, C, H, W), with sides longer than 16 (win_size - 1) pixels for the default
+            five scales; each scale less halves that.
+        weights: one exponent >= 0 per scale, fine to coarse; None for the five of the paper.
         data_range, size_average, win_size, win_sigma, win, K: as in `ssim`.
 
     Returns:
-        Tensor in [0, 1] without unit, a scalar or (N,), of the dtype of X.
+        Tensor in [0, 1], dimensionless, a scalar or (N,), with the dtype of X.
 
     Raises:
-        NotImplementedError: `win` is given, X has five dimensions.
-        TypeError, ValueError: X or Y is no such image, an option is out of range.
+        NotImplementedError: `win` is given, or X has five dimensions.
+        TypeError, ValueError: an image or an option is invalid.
+
+    Source: pytorch-msssim 1.0.0 (MIT), for the signature and the behavior; Wang, Simoncelli, Bovik,
+    Asilomar 2003, for MS-SSIM.
     """
     spec = _spec_of(data_range, win_size, win_sigma, win, K)
     X, Y = _squeezed(X, Y)
     if X.dim() == 5:
-        _refuse_volume(X.shape, "ms_ssim halves images (N, C, H, W)")
+        _refuse_volume(X.shape, "ms_ssim requires images (N, C, H, W)")
     given: tuple[float, ...] = SCALE_WEIGHTS
     if weights is not None:
         given = check_scale_weights(_arguments.numbers(weights), "weights")
@@ -139,15 +146,15 @@ def ms_ssim(
         scale_weights=given,
         reduction="image",
     )
-    return (value.mean() if size_average else value).to(X.dtype)  # of no image NaN, as there
+    return (value.mean() if size_average else value).to(X.dtype)  # NaN for an empty batch, as there
 
 
 class SSIM(torch.nn.Module):
     """`ssim` as a module.
 
     Args:
-        channel: the number of channels of the images; another is a ValueError.
-        spatial_dims: 2 for images, 3 for volumes.
+        channel: the number of channels that the images must have.
+        spatial_dims: must be 2 for images, 3 for volumes.
         data_range, size_average, win_size, win_sigma, K, nonnegative_ssim: as in `ssim`.
 
     Call: ``module(X, Y)``; shapes, result and errors as in `ssim`.
@@ -176,7 +183,7 @@ class SSIM(torch.nn.Module):
         self.nonnegative_ssim = nonnegative_ssim
 
     def forward(self, X: Tensor, Y: Tensor) -> Tensor:
-        """SSIM of X and Y, see `ssim`."""
+        """Compute the SSIM of X and Y, see `ssim`."""
         _check_module_input(X, self.channel, self.spatial_dims)
         return ssim(
             X,
@@ -194,8 +201,8 @@ class MS_SSIM(torch.nn.Module):
     """`ms_ssim` as a module.
 
     Args:
-        channel: the number of channels of the images; another is a ValueError.
-        spatial_dims: 2; for volumes, 3, the call is a NotImplementedError.
+        channel: the number of channels that the images must have.
+        spatial_dims: must be 2; with 3, for volumes, the call raises NotImplementedError.
         data_range, size_average, win_size, win_sigma, weights, K: as in `ms_ssim`.
 
     Call: ``module(X, Y)``; shapes, result and errors as in `ms_ssim`.
@@ -226,7 +233,7 @@ class MS_SSIM(torch.nn.Module):
         self.K = K
 
     def forward(self, X: Tensor, Y: Tensor) -> Tensor:
-        """MS-SSIM of X and Y, see `ms_ssim`."""
+        """Compute the MS-SSIM of X and Y, see `ms_ssim`."""
         _check_module_input(X, self.channel, self.spatial_dims)
         return ms_ssim(
             X,
@@ -247,10 +254,11 @@ def _spec_of(
     win: Tensor | None,
     K: Sequence[float] | Tensor,
 ) -> LossSpec:
-    """The arguments as options of ours, or an error by the name that they have here."""
+    """Translate the arguments to our options, or raise with the package's names."""
     if win is not None:
         raise NotImplementedError(
-            "win must be None: the kernels have Gaussian windows, of win_size and win_sigma"
+            f"win must be None, got {shown(win)}: only Gaussian windows are supported; pass "
+            "win_size and win_sigma"
         )
     pair = _arguments.numbers(K)
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
@@ -265,16 +273,16 @@ def _spec_of(
 
 
 def _squeezed(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
-    """Without spatial dimensions of size 1, which pytorch-msssim drops: 4 or 5 dimensions."""
+    """The images without spatial dimensions of size 1, which pytorch-msssim drops: 4-D or 5-D."""
     check_pair(X, Y, ("X", "Y"))
     shape = X.shape
     dims = [dim for dim in range(2, X.dim()) if shape[dim] == 1]
     X, Y = X.squeeze(dims), Y.squeeze(dims)
     if X.dim() not in (4, 5):
         raise ValueError(
-            f"X must be (N, C, H, W) or (N, C, T, H, W), got {len(shape)} dimensions: "
+            f"X must be (N, C, H, W) or (N, C, T, H, W), got {len(shape)} dimensions, "
             f"{tuple(shape)}"
-            + ("; spatial ones of size 1 are dropped" if dims else "")
+            + ("; spatial dimensions of size 1 are dropped" if dims else "")
             + (layout_hint(shape, "X") if len(shape) < 4 else "")
         )
     return X, Y
@@ -284,9 +292,9 @@ def _check_sides(X: Tensor, spec: LossSpec) -> None:
     least, scales = spec.smallest_side(), max(len(spec.scale_weights), 1)
     if min(X.shape[-2:]) < least:
         raise ValueError(
-            f"X has sides shorter than the {least} pixels that win_size={spec.window_size} and "
-            f"{scales} scale{'s' if scales > 1 else ''} require, got {tuple(X.shape[-2:])}; "
-            "pytorch-msssim would not smooth along them, but the kernels always do"
+            f"X must have sides of at least {least} pixels for win_size={spec.window_size} and "
+            f"{scales} scale{'s' if scales > 1 else ''}, got {tuple(X.shape[-2:])}; unlike "
+            "pytorch-msssim, this function smooths along every side"
             + channels_last_hint(X.shape, "X")
         )
 
@@ -296,7 +304,7 @@ def _check_module_input(X: Tensor, channel: int, spatial_dims: int) -> None:
     sides = sum(side != 1 for side in X.shape[2:])  # as `_squeezed` counts
     if X.dim() < 3 or sides != spatial_dims or X.shape[1] != channel:
         raise ValueError(
-            f"channel={channel} and spatial_dims={spatial_dims} do not fit X of shape "
+            f"X must fit channel={channel} and spatial_dims={spatial_dims}, got shape "
             f"{tuple(X.shape)}" + layout_hint(X.shape, "X")
         )
 

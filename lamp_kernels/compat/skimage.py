@@ -1,22 +1,24 @@
-"""`structural_similarity` as scikit-image 0.26 has it in `skimage.metrics`, for tensors.
+"""`structural_similarity` of `skimage.metrics`, as in scikit-image 0.26, for tensors.
 
-By default the window is uniform, 7 x 7 pixels, and variances are those of a sample: they divide by
-48, not 49. That is SSIM with population variances and C2 times 48/49, so the same options serve the
-losses: `AmplifiedSSIMLoss(**preset())`.
+By default the window is uniform, 7 x 7 pixels, and variances are sample variances: they divide by
+48, not by 49. That equals SSIM with population variances and C2 times 48/49, so the same options
+work for the losses: `AmplifiedSSIMLoss(**preset())`.
 
-What differs:
+Differences:
 
-- Images are tensors, (H, W), or with `channel_axis` of three dimensions, of one floating dtype.
-  Other numbers of dimensions are a ValueError: `lamp_kernels.functional.ssim` has batches, and
-  volumes need a window of three dimensions.
-- The result is a tensor (), of the images' dtype and differentiable; half types give float32.
-- `data_range` is needed, as it is there for floating images; a tensor of one number is taken.
-- `gradient=True` and `full=True` are a NotImplementedError: autograd has the gradient, and the map
-  outside of the whole windows, mirrored with the edge pixel repeated, is not one of ours.
-- With `gaussian_weights` a `win_size` other than the one that `sigma` gives is a ValueError; there
-  it crops another border than the window has.
+- Images are tensors (H, W), or with `channel_axis` three-dimensional, both of the same floating
+  dtype. Any other number of dimensions raises ValueError: use `lamp_kernels.functional.ssim` for
+  batches; volumes would require a 3-D window.
+- The result is a differentiable tensor () with the images' dtype; half precision gives float32.
+- `data_range` is required, as in scikit-image for floating images; it can be a tensor of one
+  element.
+- `gradient=True` and `full=True` raise NotImplementedError: autograd computes the gradient, and
+  there is no equivalent of the map's border, where scikit-image mirrors the image and repeats the
+  edge pixel.
+- With `gaussian_weights`, `win_size` must be the size that follows from `sigma`. Any other raises
+  ValueError; scikit-image then crops a border that differs from the window's.
 
-Source: the signature and the behaviour of scikit-image 0.26 (BSD-3-Clause).
+Source: the signature and the behavior of scikit-image 0.26 (BSD-3-Clause).
 """
 
 import math
@@ -33,8 +35,8 @@ from lamp_kernels.validation import check_float_tensor
 
 __all__ = ["preset", "structural_similarity"]
 
-UNIFORM = 1e9  # pixels: at this standard deviation all taps of a window are equal, to the digit
-TRUNCATE = 3.5  # standard deviations, where a Gaussian window is cut off
+UNIFORM = 1e9  # standard deviation in pixels at which all taps of a window are exactly equal
+TRUNCATE = 3.5  # standard deviations at which a Gaussian window is cut off
 NAMES = ("im1", "im2")
 
 
@@ -50,13 +52,14 @@ def preset(
     """The options of `AmplifiedSSIMLoss` and `functional.ssim` that compute scikit-image's SSIM.
 
     Args:
-        as of `structural_similarity`.
+        win_size, gaussian_weights, use_sample_covariance, K1, K2, sigma: as in
+            `structural_similarity`.
 
     Returns:
-        window_size, sigma, k1, k2 and padding by name.
+        The options window_size, sigma, k1, k2 and padding, by name.
 
     Raises:
-        TypeError, ValueError: an argument is wrong.
+        TypeError, ValueError: an argument is invalid.
     """
     spread = check_positive("sigma", sigma) if gaussian_weights else UNIFORM
     size = 7
@@ -94,39 +97,46 @@ def structural_similarity(
     K2: float = 0.03,
     sigma: float = 1.5,
 ) -> Tensor:
-    """The mean SSIM of two images over whole windows and channels; 1 for equal images.
+    """Mean SSIM of two images, over the windows that fit inside and the channels.
 
     Args:
-        im1, im2: images (H, W), with `channel_axis` three dimensions; values meant to lie in [0,
-            data_range].
+        im1, im2: images (H, W), with `channel_axis` three-dimensional; values expected in
+            [0, data_range].
         win_size: side of the uniform window in pixels, odd, 1 to 31; None for 7.
-        data_range: the distance between the least and the greatest possible value.
-        channel_axis: the dimension of the channels, None where there is none.
-        gaussian_weights: a Gaussian window of standard deviation `sigma` pixels, cut off at 3.5.
-        use_sample_covariance: variances that divide by the window's pixels less one.
-        K1, K2: constants without unit.
-        gradient, full: False.
+        data_range: the distance between the smallest and the largest possible value.
+        channel_axis: the dimension of the channels; None if there is none.
+        gaussian_weights: use a Gaussian window, cut off at 3.5 standard deviations.
+        sigma: the standard deviation of the Gaussian window in pixels.
+        use_sample_covariance: divide variances by the number of the window's pixels less one.
+        K1, K2: dimensionless constants.
+        gradient, full: must be False.
 
     Returns:
-        Tensor () without unit.
+        Tensor (), dimensionless, 1 for equal images.
 
     Raises:
-        NotImplementedError: `gradient` or `full`.
-        TypeError, ValueError: an image or an option is wrong.
+        NotImplementedError: `gradient` or `full` is True.
+        TypeError, ValueError: an image or an option is invalid.
+
+    Source: scikit-image 0.26 (BSD-3-Clause), for the signature and the behavior.
 
     Example:
         >>> image = torch.rand(32, 32, 3)
         >>> structural_similarity(image, image, data_range=1.0, channel_axis=-1).item()
         1.0
     """
-    for name, value in (("gradient", gradient), ("full", full)):
+    for name, value, instead in (
+        ("gradient", gradient, "autograd"),
+        ("full", full, "lamp_kernels.functional.ssim with reduction='none'"),
+    ):
         if value:
-            raise NotImplementedError(
-                f"{name} must be False, got {value!r}: see this module's text"
-            )
+            raise NotImplementedError(f"{name} must be False, got {value!r}; use {instead}")
     if data_range is None:
-        check_float_tensor("im1", im1)  # of integers that is what there is to say
-        raise ValueError("data_range must be given: floating images do not tell their range")
+        check_float_tensor("im1", im1)  # for integers the dtype is the first error to report
+        raise ValueError(
+            "data_range must be a number, got None: it does not follow from the dtype of floating "
+            "images"
+        )
     if channel_axis is not None and not isinstance(channel_axis, Integral):
         raise TypeError(f"channel_axis must be an integer or None, got {shown(channel_axis)}")
     options = preset(
@@ -149,13 +159,13 @@ def _image(image: Tensor, name: str, channel_axis: int | None) -> Tensor:
     if channel_axis is None:
         if dims != 2:
             raise ValueError(
-                f"{name} must be (H, W) where channel_axis is None, got {tuple(image.shape)}; of "
-                "(H, W, C) the channel_axis is -1, of (C, H, W) 0"
+                f"{name} must be (H, W) if channel_axis is None, got {tuple(image.shape)}; pass "
+                "channel_axis=-1 for (H, W, C), channel_axis=0 for (C, H, W)"
             )
         return image[None, None]
     if dims != 3 or not -dims <= channel_axis < dims:
         raise ValueError(
-            f"{name} must have three dimensions where channel_axis={channel_axis} is one of them, "
-            f"got {tuple(image.shape)}"
+            f"{name} must have three dimensions, of which channel_axis={channel_axis} is one, got "
+            f"{tuple(image.shape)}"
         )
     return image.movedim(channel_axis, 0)[None]

@@ -76,7 +76,8 @@ def anomaly_map(reconstruction: Tensor, original: Tensor, scoring: Scoring) -> T
 
 def image_scores(maps: Tensor, scoring: Scoring) -> Tensor:
     """One score per image, float32 (M,), from maps (M, H, W); higher is more anomalous."""
-    return functional.anomaly_score(maps, pooling=scoring.pooling, k=scoring.topk)
+    k = scoring.topk if scoring.pooling == "topk" else None
+    return functional.anomaly_score(maps, pooling=scoring.pooling, k=k)
 
 
 def psnr(

@@ -1,8 +1,8 @@
-"""`lamp_kernels.compat.fused_ssim` beside the formula: the package itself needs a GPU.
+"""`lamp_kernels.compat.fused_ssim` against the formula, because the package itself needs a GPU.
 
-Its facts, read from its source: fused_ssim(img1, img2, padding="same", train=True), paddings "same"
-(zeros outside) and "valid" (the same map, cropped by 5), window 11, sigma 1.5, C1 = 0.01^2,
-C2 = 0.03^2, the mean of the map, a gradient for `img1` alone.
+According to its source: fused_ssim(img1, img2, padding="same", train=True); padding "same" (zeros
+outside) or "valid" (the same map, cropped by 5); window 11, sigma 1.5, C1 = 0.01^2, C2 = 0.03^2;
+returns the mean of the map, with a gradient for `img1` only.
 """
 
 import inspect
@@ -47,7 +47,7 @@ def test_value(padding, border, shape):
     assert found.item() == pytest.approx(ssim_map(*pair, padding=border).mean(), abs=1e-6)
 
 
-def test_default_is_zero_padding_also_for_small_images():
+def test_default_is_zero_padding_even_for_small_images():
     x, y = images(1, 2, 4, 7)
     pair = [image.double().numpy(force=True) for image in (x, y)]
     expected = ssim_map(*pair, padding="zeros").mean()
@@ -59,7 +59,7 @@ def test_gradient_under_zero_padding():
     x.requires_grad_()
     taps = torch.arange(-5, 6, dtype=torch.float64).square().div(-4.5).exp()
     win = (taps / taps.sum()).view(1, 1, 1, -1).repeat(2, 1, 1, 1)
-    # pytorch-msssim of images with five black pixels around them is the map under a zero border.
+    # pytorch-msssim on images with a frame of five black pixels computes the zero-padded map.
     pair = [torch.nn.functional.pad(image, (5,) * 4) for image in (x, y)]
     expected = pytorch_msssim.ssim(*pair, data_range=1.0, win=win)
     found = fused_ssim(x, y)
@@ -68,7 +68,7 @@ def test_gradient_under_zero_padding():
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, x)[0], rtol=1e-9, atol=1e-15)
 
 
-def test_gradient_for_the_first_image_only_and_only_in_training():
+def test_only_the_first_image_gets_a_gradient_and_only_in_training():
     x, y = (image.requires_grad_() for image in images(1, 1, 16, 16))
     fused_ssim(x, y).backward()
     assert x.grad.norm() > 0
@@ -78,11 +78,11 @@ def test_gradient_for_the_first_image_only_and_only_in_training():
         assert not fused_ssim(x, y).requires_grad
 
 
-def test_second_image_that_is_not_contiguous():
+def test_noncontiguous_second_image():
     x, y = images(2, 3, 16, 20)
-    turned = y.transpose(-1, -2).contiguous().transpose(-1, -2)
-    assert not turned.is_contiguous()
-    torch.testing.assert_close(fused_ssim(x, turned), fused_ssim(x, y), rtol=0, atol=1e-7)
+    strided = y.transpose(-1, -2).contiguous().transpose(-1, -2)
+    assert not strided.is_contiguous()
+    torch.testing.assert_close(fused_ssim(x, strided), fused_ssim(x, y), rtol=0, atol=1e-7)
 
 
 def test_errors():
@@ -111,7 +111,7 @@ def test_map(padding):
     assert not FusedSSIMMap.apply(0.01**2, 0.03**2, x, y, padding, False).requires_grad
 
 
-def test_map_takes_other_constants_and_names_what_it_does_not():
+def test_map_accepts_other_constants_and_rejects_unsupported_arguments():
     x, y = images(1, 1, 16, 16)
     constant: Any = torch.tensor(0.3**2)  # not annotated, as in the package
     other = FusedSSIMMap.apply(0.02**2, constant, x, y)

@@ -1,4 +1,4 @@
-"""`lamp_kernels.compat.kornia` beside the package itself."""
+"""`lamp_kernels.compat.kornia` against the package itself."""
 
 import inspect
 import itertools
@@ -37,7 +37,7 @@ def test_signature(name):
 def test_function_and_module(window_size, padding, reduction):
     x, y = images(2, 3, 30, 37)
     options = {"reduction": reduction, "padding": padding}
-    # kornia 0.8, which Python 3.10 has, takes any word that it does not know for "same".
+    # kornia 0.8, the version for Python 3.10, treats any unknown padding as "same".
     known = padding.lower() if kornia.__version__.startswith("0.8.") else padding
     expected = kornia.losses.ssim_loss(x, y, window_size, reduction=reduction, padding=known)
     for found in (
@@ -50,7 +50,7 @@ def test_function_and_module(window_size, padding, reduction):
 
 @pytest.mark.parametrize("apart", [1e-1, 1e-2, 1e-3])
 @pytest.mark.parametrize("picture", PICTURES)
-def test_as_near_to_the_package_as_its_own_rounding_lets_it_be(picture, apart):
+def test_matches_the_package_within_its_rounding_error(picture, apart):
     x, y = pair(picture, apart)
     expected = kornia.losses.ssim_loss(x.double(), y.double(), 11).item()
     theirs = kornia.losses.ssim_loss(x, y, 11).item()
@@ -85,7 +85,7 @@ def test_gradients():
         assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
-def test_what_eps_would_add_is_what_the_module_says():
+def test_omitting_eps_changes_black_images_as_documented():
     black = torch.zeros(1, 1, 20, 20, dtype=torch.float64)
     assert ours.ssim_loss(black, black, 11).item() == 0.0
     theirs = kornia.losses.ssim_loss(black, black, 11)
@@ -115,7 +115,7 @@ def test_bad_option(options, error, message):
         ours.SSIMLoss(**options)
 
 
-def test_no_eps_is_legal_whatever_the_range():
+def test_eps_zero_is_valid_for_any_range():
     x, y = images(1, 1, 20, 20)
     for max_val, size in itertools.product([0.1, 1.0], [5, 11]):
         found = ours.ssim_loss(x, y, size, max_val, 0.0)
@@ -145,11 +145,11 @@ PAIRS = [
 
 
 @pytest.mark.skipif(
-    getattr(kornia, "__version__", "").startswith("0.8."), reason="0.8 refuses other dtypes"
+    getattr(kornia, "__version__", "").startswith("0.8."), reason="kornia 0.8 rejects other dtypes"
 )
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("dtypes", PAIRS, ids=str)
-def test_dtype_is_that_of_the_package(dtypes, reduction):
+def test_dtype_matches_the_package(dtypes, reduction):
     pair = [(7 * x).to(dtype) for x, dtype in zip(images(2, 3, 20, 24), dtypes, strict=True)]
     found = ours.ssim_loss(pair[0], pair[1], 7, 7.0, reduction=reduction)
     expected = kornia.losses.ssim_loss(*pair, 7, 7.0, reduction=reduction)
@@ -159,10 +159,10 @@ def test_dtype_is_that_of_the_package(dtypes, reduction):
 
 
 @pytest.mark.parametrize("dtype", HALF)
-def test_half_types_are_rounded_once(dtype):
-    x, y = (x.to(dtype) for x in images(2, 3, 20, 24))
-    wide = ours.ssim_loss(x.float(), y.float(), 11)
-    assert ours.ssim_loss(x, y, 11) == wide.to(dtype)
+def test_half_types_are_rounded_only_once(dtype):
+    pair = [x.to(dtype) for x in images(2, 3, 20, 24)]
+    wide = ours.ssim_loss(*(x.float() for x in pair), 11)
+    assert ours.ssim_loss(*pair, 11) == wide.to(dtype)
 
 
 def test_max_val_as_a_tensor():
@@ -180,7 +180,7 @@ def test_max_val_as_a_tensor():
 
 NEWER = pytest.mark.skipif(
     getattr(kornia, "__version__", "").startswith("0.8."),
-    reason="0.8 pairs channels with other channels' scales",
+    reason="kornia 0.8 pairs channels with the scales of other channels",
 )
 
 
@@ -207,14 +207,14 @@ def test_ms_ssim_loss(shape, options):
         loss = module(*pair)
         gradients.append([loss.detach(), *torch.autograd.grad(loss.sum(), pair)])
     for found, expected in zip(*gradients, strict=True):
-        # kornia makes its masks in float32 before they are converted
+        # kornia creates its masks in float32 and then converts them
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @NEWER
 @pytest.mark.beside_reference
 @pytest.mark.parametrize("picture", PICTURES)
-def test_ms_ssim_loss_in_float32_is_nearer_to_float64_than_the_package(picture):
+def test_ms_ssim_loss_matches_the_package_within_its_rounding_error(picture):
     x, y = pair(picture, 1e-2)
     options: Any = {"alpha": 1.0, "compensation": 1.0}
     expected = ours.MS_SSIMLoss(**options)(x.double(), y.double()).item()
@@ -226,7 +226,7 @@ def test_ms_ssim_loss_in_float32_is_nearer_to_float64_than_the_package(picture):
 
 @NEWER
 @pytest.mark.beside_reference
-@pytest.mark.filterwarnings("ignore:Using a target size")  # kornia's own
+@pytest.mark.filterwarnings("ignore:Using a target size")  # raised by kornia itself
 @pytest.mark.parametrize("dtypes", PAIRS, ids=str)
 def test_ms_ssim_loss_dtype_and_batch_of_one(dtypes):
     pair = [(7 * x).to(dtype) for x, dtype in zip(images(3, 2, 20, 24), dtypes, strict=True)]
@@ -264,6 +264,5 @@ def test_ms_ssim_loss_signature_state_and_errors():
         ours.MS_SSIMLoss()(image, image[:, :1])
 
 
-def test_ms_ssim_loss_takes_alpha_in_a_tensor():
-    alpha: Any = torch.tensor(-0.5)
-    assert ours.MS_SSIMLoss(alpha=alpha).alpha == -0.5
+def test_ms_ssim_loss_accepts_alpha_as_a_tensor():
+    assert ours.MS_SSIMLoss(alpha=torch.tensor(-0.5)).alpha == -0.5

@@ -1,4 +1,4 @@
-"""`lamp_kernels.compat.pytorch_msssim` beside the package itself."""
+"""`lamp_kernels.compat.pytorch_msssim` against the package itself."""
 
 import inspect
 import warnings
@@ -15,15 +15,15 @@ pytorch_msssim = optional("pytorch_msssim")
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
-# Absolute, in float32, on noise. Of MS-SSIM the package itself is up to 3e-6 off (its taps are
-# rounded, and the coarse scales have little contrast), so there the package in float64 is the
-# measure too; on flat images it is off by much more.
-AGREE = {"ssim": 1e-6, "ms_ssim": 3e-6}
-OFF = 2e-7
+# Absolute limits in float32, on noise. The package's own MS-SSIM is off by up to 3e-6 (its taps are
+# rounded, and the coarse scales have little contrast), so we also compare with the package in
+# float64. On flat images it is off by much more.
+PACKAGE_LIMIT = {"ssim": 1e-6, "ms_ssim": 3e-6}
+EXACT_LIMIT = 2e-7
 
 
 def exact(name, x, y, *, win_size=11, win_sigma=1.5, **options):
-    """The package in float64, with taps that are not rounded to float32."""
+    """The package in float64, with taps not rounded to float32."""
     taps = torch.arange(win_size, dtype=torch.float64) - win_size // 2
     taps = torch.exp(-(taps**2) / (2 * win_sigma**2))
     win = (taps / taps.sum()).view(1, 1, 1, -1).repeat(x.shape[1], 1, 1, 1)
@@ -60,8 +60,10 @@ def test_function(name, sides, options):
     found = getattr(ours, name)(x, y, **options)
     expected = getattr(pytorch_msssim, name)(x, y, **options)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=0, atol=AGREE[name])
-    torch.testing.assert_close(found.double(), exact(name, x, y, **options), rtol=0, atol=OFF)
+    torch.testing.assert_close(found, expected, rtol=0, atol=PACKAGE_LIMIT[name])
+    torch.testing.assert_close(
+        found.double(), exact(name, x, y, **options), rtol=0, atol=EXACT_LIMIT
+    )
 
 
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
@@ -71,32 +73,32 @@ def test_gradient(name):
     theirs = torch.autograd.grad(getattr(pytorch_msssim, name)(x, y, 1.0), (x, y))
     right = torch.autograd.grad(exact(name, x, y, data_range=1.0), (x, y))
     for each, other, expected in zip(found, theirs, right, strict=True):
-        assert (each - expected).norm() <= 5e-6 * expected.norm()  # halving rounds
+        assert (each - expected).norm() <= 5e-6 * expected.norm()  # downsampling rounds
         assert (each - other).norm() <= 1e-4 * expected.norm()
 
 
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
-def test_nearer_to_float64_than_the_package_is(name):
-    # Soft images of little contrast, where E[x^2] - E[x]^2 loses digits.
+def test_closer_to_float64_than_the_package(name):
+    # Smooth images of low contrast, where E[x^2] - E[x]^2 loses digits.
     x = avg_pool2d(torch.rand(1, 1, 180, 180), 5, 1, 2)
     y = x + 0.05 * torch.randn_like(x)
     expected = exact(name, x, y, data_range=1.0).item()
     theirs = getattr(pytorch_msssim, name)(x, y, 1.0).item()
     found = getattr(ours, name)(x, y, 1.0).item()
-    assert found == pytest.approx(expected, abs=OFF)
+    assert found == pytest.approx(expected, abs=EXACT_LIMIT)
     assert abs(found - expected) < abs(theirs - expected)
 
 
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
 @pytest.mark.parametrize("apart", [1e-1, 1e-2, 1e-3])
 @pytest.mark.parametrize("picture", PICTURES)
-def test_as_near_to_the_package_as_its_own_rounding_lets_it_be(picture, apart, name):
+def test_matches_the_package_within_its_rounding_error(picture, apart, name):
     x, y = pair(picture, apart)
     expected = exact(name, x, y, data_range=1.0).item()
     theirs = getattr(pytorch_msssim, name)(x, y, 1.0).item()
     found = getattr(ours, name)(x, y, 1.0).item()
     assert abs(found - theirs) <= abs(theirs - expected) + 1e-6
-    assert found == pytest.approx(expected, abs=OFF)
+    assert found == pytest.approx(expected, abs=EXACT_LIMIT)
 
 
 @pytest.mark.parametrize("size_average", [True, False])
@@ -108,7 +110,7 @@ def test_nonnegative_ssim(size_average):
     for clamped in (True, False):
         found = ours.ssim(x, y, nonnegative_ssim=clamped, **options)
         expected = pytorch_msssim.ssim(x, y, nonnegative_ssim=clamped, **options)
-        torch.testing.assert_close(found, expected, rtol=0, atol=AGREE["ssim"])
+        torch.testing.assert_close(found, expected, rtol=0, atol=PACKAGE_LIMIT["ssim"])
     assert not torch.allclose(ours.ssim(x, y, nonnegative_ssim=True, **options), found)
 
 
@@ -117,11 +119,11 @@ def test_ms_ssim_weights():
     weights = [0.5, 0.2, 0.3]
     expected = pytorch_msssim.ms_ssim(x, y, weights=weights)
     assert ours.ms_ssim(x, y, weights=weights).item() == pytest.approx(
-        expected.item(), abs=AGREE["ms_ssim"]
+        expected.item(), abs=PACKAGE_LIMIT["ms_ssim"]
     )
 
 
-def test_ms_ssim_where_a_scale_is_negative():
+def test_ms_ssim_with_a_negative_scale():
     x, y = images(1, 1, 161, 161)
     y = 255 - x
     x.requires_grad_()
@@ -144,38 +146,38 @@ def test_module(name, options):
     x, y = images(2, 1, 162, 163)
     found = getattr(ours, name)(**options)(x, y)
     expected = getattr(pytorch_msssim, name)(**options)(x, y)
-    torch.testing.assert_close(found, expected, rtol=0, atol=AGREE[name.lower()])
+    torch.testing.assert_close(found, expected, rtol=0, atol=PACKAGE_LIMIT[name.lower()])
 
 
-def test_module_options_of_one_class_only():
+def test_options_that_only_one_module_has():
     x, y = images(1, 1, 161, 161)
     weights = [0.5, 0.5]
     expected = pytorch_msssim.MS_SSIM(channel=1, weights=weights)(x, y)
     found = ours.MS_SSIM(channel=1, weights=weights)(x, y)
-    assert found.item() == pytest.approx(expected.item(), abs=AGREE["ms_ssim"])
+    assert found.item() == pytest.approx(expected.item(), abs=PACKAGE_LIMIT["ms_ssim"])
     y = 255 - x
     assert ours.SSIM(channel=1, nonnegative_ssim=True)(x, y).item() == 0.0
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 20, 24), (2, 3, 1, 20, 24), (1, 2, 20, 1, 24)])
-def test_five_dimensions_without_a_window_along_the_first(shape):
+def test_five_dimensions_without_a_window_along_depth(shape):
     x, y = images(*shape)
     for nonnegative_ssim in (False, True):
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = ours.ssim(x, y, size_average=False, nonnegative_ssim=nonnegative_ssim)
-        warned = [str(warning.message) for warning in told]
-        assert [f"{shape}" in text for text in warned] == ([True] if 1 not in shape[2:] else [])
+        messages = [str(warning.message) for warning in caught]
+        assert [f"{shape}" in text for text in messages] == ([True] if 1 not in shape[2:] else [])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             expected = pytorch_msssim.ssim(
                 x, y, size_average=False, nonnegative_ssim=nonnegative_ssim
             )
-        torch.testing.assert_close(found, expected, rtol=0, atol=AGREE["ssim"])
+        torch.testing.assert_close(found, expected, rtol=0, atol=PACKAGE_LIMIT["ssim"])
 
 
 @pytest.mark.filterwarnings("ignore:.*not smoothed")
-def test_module_of_volumes():
+def test_module_with_volumes():
     x, y = images(1, 2, 5, 16, 16)
     assert ours.SSIM(channel=2, spatial_dims=3)(x, y) == ours.ssim(x, y)
     with pytest.raises(ValueError, match="spatial_dims=2"):
@@ -235,7 +237,7 @@ def test_bad_images(name):
         function(x.expand(1, 20, 161, 161)[None], x.expand(1, 20, 161, 161)[None])
     with pytest.raises(ValueError, match=r"\b10\b"):
         function(x[:, :, :10], x[:, :, :10])
-    with pytest.raises(ValueError, match="channel=3"):
+    with pytest.raises(ValueError, match="X must fit channel=3"):
         getattr(ours, name.upper())()(x, x)
 
 
@@ -243,7 +245,7 @@ AS_NUMBERS = [torch.tensor, lambda x: torch.tensor(x).numpy(force=True), list]
 
 
 @pytest.mark.parametrize("convert", AS_NUMBERS)
-def test_numbers_in_tensors_and_arrays(convert):
+def test_options_as_tensors_arrays_or_lists(convert):
     x, y = images(1, 2, 161, 164)
     for name, options in {"ssim": {}, "ms_ssim": {"weights": [0.5, 0.5]}}.items():
         options = {"K": [0.02, 0.05]} | options
@@ -256,7 +258,7 @@ def test_numbers_in_tensors_and_arrays(convert):
 
 
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
-def test_a_range_for_each_image_is_refused(name):
+def test_a_data_range_per_image_is_rejected(name):
     x, y = images(2, 1, 161, 161)
     with pytest.raises(TypeError, match=r"data_range .*shape \(2,\).*divide"):
         getattr(ours, name)(x, y, torch.ones(2))
@@ -265,7 +267,7 @@ def test_a_range_for_each_image_is_refused(name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("size_average", [True, False])
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
-def test_dtype_is_that_of_the_package(name, size_average, dtype):
+def test_dtype_matches_the_package(name, size_average, dtype):
     x, y = images(2, 1, 161, 163, scale=1.0, dtype=dtype)
     found = getattr(ours, name)(x, y, 1.0, size_average)
     assert found.dtype == getattr(pytorch_msssim, name)(x, y, 1.0, size_average).dtype
@@ -274,7 +276,7 @@ def test_dtype_is_that_of_the_package(name, size_average, dtype):
 
 
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
-def test_an_empty_batch_gives_what_the_package_gives(name):
+def test_an_empty_batch_matches_the_package(name):
     empty = torch.rand(0, 3, 200, 200)
     for size_average in (True, False):
         found = getattr(ours, name)(empty, empty, size_average=size_average)

@@ -1,4 +1,4 @@
-"""`lamp_kernels.compat.skimage` beside the package itself."""
+"""`lamp_kernels.compat.skimage` against the package itself."""
 
 import inspect
 
@@ -61,7 +61,7 @@ def test_signature():
             assert (ours[name].kind, ours[name].default) == (theirs.kind, theirs.default)
 
 
-def test_preset_serves_the_losses():
+def test_preset_makes_a_loss_match_the_package():
     x, y = images(2, 3, 24, 29)
     loss = AmplifiedSSIMLoss(amplification="none", dissimilarity="full", **preset())(x, y)
     each = [package(a, b, data_range=1.0, channel_axis=0) for a, b in zip(x, y, strict=True)]
@@ -112,7 +112,7 @@ def test_bad_images():
         structural_similarity(x, y.numpy(force=True), data_range=1.0)
 
 
-def test_bytes_without_a_range_and_a_channel_axis_that_is_none():
+def test_uint8_images_and_an_invalid_channel_axis():
     x = torch.rand(24, 29, 3)
     with pytest.raises(TypeError, match=r"im1 .*uint8; use image\.float"):
         structural_similarity((255 * x).byte(), (255 * x).byte(), channel_axis=-1)

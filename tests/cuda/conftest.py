@@ -1,4 +1,4 @@
-"""Tests of CUDA-specific behavior; they are skipped without a CUDA device."""
+"""Tests that require a CUDA device; without one they are skipped."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ import torch
 
 from lamp_kernels import backends
 
-# The backends with kernels that are tested: those named by LAMP_KERNELS_TEST_BACKENDS, installed or
-# not, so that one process can test the native kernels and another Triton's. By default, the
-# installed backends, and always native, so that a skip gives the reason why it is not available.
+# The backends with kernels: those listed in LAMP_KERNELS_TEST_BACKENDS, installed or not, so that
+# one process can run the native kernels and another Triton's. Without the variable, all installed
+# ones, and always native, so that a skip shows why it is unavailable.
 NAMED = os.environ.get("LAMP_KERNELS_TEST_BACKENDS")
 KERNELS = [
     name
@@ -25,7 +25,7 @@ KERNELS = [
 
 
 def unsupported_reason(name: str) -> str | None:
-    """Why the backend does not support tensors on the first CUDA device, or None."""
+    """Why the backend cannot compute losses on the first CUDA device, or None."""
     return backends.unsupported_reason(name, torch.empty(0, device="cuda"))
 
 
@@ -41,7 +41,7 @@ def needs_cuda() -> Iterator[None]:
 
 @pytest.fixture(params=KERNELS)
 def kernels(request: pytest.FixtureRequest, needs_cuda: None) -> str:
-    """Each backend with kernels for this device."""
+    """Each backend with kernels for this device, in turn."""
     name: str = request.param
     reason = unsupported_reason(name)
     if reason is not None:

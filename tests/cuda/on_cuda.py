@@ -1,4 +1,4 @@
-"""Images on the device and the expected values of their losses."""
+"""Images on the device, and their expected losses and gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,7 @@ from torch import Tensor
 from lamp_kernels import functional
 
 Loss = Callable[..., Tensor]
-# Relative errors. float32: on images of uniform noise. Half precision: gradients are rounded to 11
-# and 8 bits.
+# For images of uniform noise; gradients of the half types are rounded to 11 and 8 bits.
 LIMITS = {
     torch.float64: 1e-11,
     torch.float32: 1e-5,
@@ -22,27 +21,27 @@ LIMITS = {
 def pair(
     shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0, device: str = "cuda"
 ) -> tuple[Tensor, Tensor]:
-    """Input and target in [0, 1] that differ by noise with a standard deviation of 0.1."""
+    """Input and target in [0, 1], with noise of standard deviation 0.1 between them."""
     generator = torch.Generator(device).manual_seed(seed)
     y = torch.rand(shape, generator=generator, device=device)
     x = y + 0.1 * torch.randn(shape, generator=generator, device=device)
     return x.clamp_(0, 1).to(dtype), y.to(dtype)
 
 
-def wanting(*images: Tensor) -> list[Tensor]:
-    """Leaves that share the images' memory and require a gradient."""
+def as_leaves(*images: Tensor) -> list[Tensor]:
+    """The same memory, as leaves that require grad."""
     return [image.detach().requires_grad_() for image in images]
 
 
 def results(loss_function: Loss, x: Tensor, y: Tensor, *weight: Tensor) -> list[Tensor]:
-    """The loss and both gradients of its sum."""
-    leaves = wanting(x, y)
+    """The loss, and the gradients of its sum with respect to both images."""
+    leaves = as_leaves(x, y)
     loss = loss_function(*leaves, *weight)
     return [loss.detach(), *torch.autograd.grad(loss.sum(), leaves)]
 
 
 def exact(x: Tensor, y: Tensor, *weight: Tensor, **options: Any) -> list[Tensor]:
-    """The same results from the reference in float64."""
+    """The same from the reference in float64."""
 
     def loss_function(x: Tensor, y: Tensor, *weight: Tensor) -> Tensor:
         return functional.amplified_reconstruction_loss(
@@ -53,26 +52,27 @@ def exact(x: Tensor, y: Tensor, *weight: Tensor, **options: Any) -> list[Tensor]
 
 
 def h_plane_bytes(backend: str, shape: tuple[int, ...], gradients: int) -> int:
-    """The maximum size of the h planes that a float32 SSIM stores between kernels.
+    """The most bytes of h planes that a float32 SSIM may hold between its kernels.
 
-    There are 2 + gradients h planes for each image plane that a backend processes at a time. Native
-    limits them to half of the L2 cache (csrc/cuda/plan.cu), Triton in tiling.py.
+    2 + `gradients` planes for each image plane that a backend processes at a time: native fills
+    half of the L2 cache (csrc/cuda/plan.cu), Triton decides in its tiling.py.
     """
     if gradients == 0:
         return 0
     batch, channels, height, width = shape
-    of_plane = 4 * (2 + gradients) * height * width
+    per_plane = 4 * (2 + gradients) * height * width
     if backend == "native":
         room = torch.cuda.get_device_properties("cuda").L2_cache_size // 2
-        return of_plane * min(room // of_plane, batch * channels)
-    from lamp_kernels.backends.triton import launch, tiling  # imports Triton
+        return per_plane * min(room // per_plane, batch * channels)
+    from lamp_kernels.backends.triton import device, tiling  # imports Triton
 
-    device = launch._device(torch.device("cuda", torch.cuda.current_device()), torch.float32)
-    return of_plane * tiling.planes_at_once(batch * channels, of_plane, device)
+    current = torch.device("cuda", torch.cuda.current_device())
+    properties = device.properties(current, torch.float32)
+    return per_plane * tiling.planes_at_once(batch * channels, per_plane, properties)
 
 
 def assert_near(found: list[Tensor], wanted: list[Tensor], limit: float) -> None:
-    """Compare the relative error in the 2-norm with `limit`."""
+    """Relative to `wanted`, in the L2 norm."""
     for one, other in zip(found, wanted, strict=True):
         assert one.shape == other.shape
         assert one.isfinite().all()
@@ -81,5 +81,5 @@ def assert_near(found: list[Tensor], wanted: list[Tensor], limit: float) -> None
 
 
 def assert_same(found: list[Tensor], wanted: list[Tensor]) -> None:
-    """Compare bitwise."""
+    """Bitwise."""
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))

@@ -1,4 +1,4 @@
-"""Tile autotuning of Triton's kernels, with real measurements."""
+"""Autotuning of Triton's tiles with real measurements."""
 
 import pytest
 import torch
@@ -11,9 +11,9 @@ from lamp_kernels.backends.triton import autotune
 @pytest.mark.parametrize(
     "loss", [functional.amplified_ssim_loss, functional.amplified_mse_loss], ids=["ssim", "mse"]
 )
-def test_autotuning_keeps_the_loss_and_measures_once(kernels, loss, monkeypatch):
+def test_autotuning_measures_once_and_does_not_change_the_loss(kernels, loss, monkeypatch):
     if kernels != "triton":
-        pytest.skip("tests only Triton's tiles")
+        pytest.skip("only Triton has autotuning")
     monkeypatch.setattr(autotune, "_quickest", {})
     x, y = pair((2, 3, 200, 300))
     x.requires_grad_()

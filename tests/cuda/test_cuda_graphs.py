@@ -1,4 +1,4 @@
-"""Forward and backward captured in a CUDA graph and replayed with other images."""
+"""Forward and backward passes captured in a CUDA graph and replayed with other images."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from on_cuda import assert_same, pair, results
 from lamp_kernels import AmplifiedMSELoss, AmplifiedReconstructionLoss, AmplifiedSSIMLoss
 
 SHAPE = (2, 3, 70, 130)
-WARM = 3  # calls before a capture
+WARMUP_CALLS = 3  # before a capture
 CASES = {
     "ssim": (AmplifiedSSIMLoss, {}),
     "valid": (AmplifiedSSIMLoss, {"padding": "valid", "window_size": 7}),
@@ -20,13 +20,13 @@ CASES = {
 
 
 def captured(call):
-    """A graph of the call, and the tensors that each replay overwrites."""
-    warm = torch.cuda.Stream()
-    warm.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(warm):
-        for _ in range(WARM):
+    """A graph of the call, and its results, which every replay overwrites."""
+    warmup = torch.cuda.Stream()
+    warmup.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(warmup):
+        for _ in range(WARMUP_CALLS):
             call()
-    torch.cuda.current_stream().wait_stream(warm)
+    torch.cuda.current_stream().wait_stream(warmup)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = call()
@@ -36,7 +36,7 @@ def captured(call):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize(("module", "options"), CASES.values(), ids=CASES)
-def test_a_replay_equals_the_call(kernels, module, options, weighted, dtype):
+def test_a_replay_gives_the_same_results_as_a_call(kernels, module, options, weighted, dtype):
     loss_function = module(**options, backend=kernels)
     x, y = pair(SHAPE, dtype)
     weight = (torch.rand(2, 1, *SHAPE[2:], device="cuda"),) if weighted else ()
@@ -69,7 +69,7 @@ def test_a_whole_training_step_in_one_graph(kernels):
         if replayed:
             graph, loss = captured(step)
         else:
-            for _ in range(WARM):
+            for _ in range(WARMUP_CALLS):
                 step()
         history = []
         for _ in range(10):

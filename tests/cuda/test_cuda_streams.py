@@ -1,11 +1,11 @@
-"""The kernels run on the current stream, and the CPU does not wait for them."""
+"""The kernels run on the current stream, and the host does not wait for them."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from on_cuda import assert_same, pair, results, wanting
+from on_cuda import as_leaves, assert_same, pair, results
 
 from lamp_kernels import (
     AmplifiedL1Loss,
@@ -15,7 +15,7 @@ from lamp_kernels import (
 )
 
 SHAPE = (2, 3, 70, 130)
-CYCLES = 100_000_000  # about 50 ms, far longer than queuing a few calls takes
+CYCLES = 100_000_000  # about 50 ms, far longer than it takes to queue a few calls
 CASES = {
     "ssim": (AmplifiedSSIMLoss, {}),
     "valid": (AmplifiedSSIMLoss, {"padding": "valid"}),
@@ -34,8 +34,8 @@ def weight_of(weighted):
 
 
 @every_loss
-def test_kernels_follow_earlier_work_on_their_stream(kernels, module, options):
-    """On any other stream, the kernels would read NaN before the input is written."""
+def test_kernels_run_on_the_current_stream(kernels, module, options):
+    """On any other stream the kernels would read NaN, before the input is written."""
     loss_function = module(**options, backend=kernels)
     x, y = pair(SHAPE)
     expected = results(loss_function, x, y)
@@ -46,19 +46,19 @@ def test_kernels_follow_earlier_work_on_their_stream(kernels, module, options):
         torch.cuda._sleep(CYCLES)
         late.copy_(x)
         found = results(loss_function, late, y)
-        late.fill_(float("nan"))  # and they must not run later
+        late.fill_(float("nan"))  # the kernels must not run later either
     stream.synchronize()
     assert_same(found, expected)
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # it warns that it is incomplete
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # it does not detect every wait
 @every_loss
 @weighted
-def test_the_cpu_does_not_wait(kernels, module, options, weighted):
-    """PyTorch makes waiting an error, and earlier work is still running when the calls return."""
+def test_the_host_does_not_wait(kernels, module, options, weighted):
+    """PyTorch raises on any wait, and the calls return before the work queued ahead has ended."""
     loss_function = module(**options, backend=kernels)
     weight = weight_of(weighted)
-    images = wanting(*pair(SHAPE))
+    images = as_leaves(*pair(SHAPE))
 
     def calls():
         loss = loss_function(*images, *weight)
@@ -66,7 +66,7 @@ def test_the_cpu_does_not_wait(kernels, module, options, weighted):
         with torch.no_grad():
             loss_function(*images, *weight)
 
-    calls()  # loads or compiles the kernels, and fills the allocator's cache
+    calls()  # loads or compiles each kernel, and fills the allocator's cache
     done = torch.cuda.Event()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -86,7 +86,7 @@ def test_backward_runs_on_the_stream_of_the_forward_pass(kernels):
     expected = results(loss_function, x, y)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    leaves = wanting(x, y)
+    leaves = as_leaves(x, y)
     with torch.cuda.stream(stream):
         torch.cuda._sleep(CYCLES)
         loss = loss_function(*leaves)
@@ -116,10 +116,10 @@ def test_several_streams_from_several_threads(kernels):
             assert_same(found, wanted)
 
 
-def test_the_kernels_launched_by_a_call(kernels):
-    """One or two for SSIM, one for sums, one in backward, which ends early if it scales by 1."""
+def test_the_kernels_that_a_call_launches(kernels):
+    """One or two launches for SSIM, one for sums, and one in backward, which exits at factor 1."""
     if kernels != "native":
-        pytest.skip("tests only the native kernels")
+        pytest.skip("tests the native kernels")
     loss_function = AmplifiedSSIMLoss(backend=kernels)
     x, y = pair(SHAPE)
     leaf = x.requires_grad_()
@@ -132,27 +132,27 @@ def test_the_kernels_launched_by_a_call(kernels):
     on_device = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
     ours = [event.name for event in on_device if "lamp_kernels" in event.name]
     if not on_device:
-        pytest.skip("the profiler records no kernels on this machine")
+        pytest.skip("the profiler does not report kernels on this machine")
     names = [event.name for event in on_device]
     known = "ssim_kernel|ssim_losses_kernel|ssim_gradients_kernel|batch_sum_kernel|scale_kernel"
     found = [match[0] for one in ours if (match := re.search(known, one))]
-    # The design depends on the shape and the device.
+    # The shape and the device decide between the two designs.
     designs = (["ssim_kernel"], ["ssim_losses_kernel", "ssim_gradients_kernel"])
     assert found in [[*ssim, "batch_sum_kernel", "scale_kernel"] for ssim in designs], names
-    assert not [name for name in names if "reduce_kernel" in name]  # PyTorch's sums
+    assert not [name for name in names if "reduce_kernel" in name]  # PyTorch's sum
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_backward_scales_each_image(kernels, dtype, layout):
-    """By 1 and by other factors, on images whose size is not a multiple of the vector size."""
+    """By 1 and other factors, for image sizes that are not a multiple of the vector size."""
     loss_function = AmplifiedSSIMLoss(reduction="image", backend=kernels)
     x, y = (image.to(dtype).to(memory_format=layout) for image in pair((3, 3, 35, 133)))
     leaf = x.requires_grad_()
-    (once,) = torch.autograd.grad(loss_function(leaf, y).sum(), leaf)
+    (unscaled,) = torch.autograd.grad(loss_function(leaf, y).sum(), leaf)
     factors = torch.tensor([1.0, -2.0, 0.5], device="cuda")
     (scaled,) = torch.autograd.grad(loss_function(leaf, y), leaf, factors.to(loss_dtype(dtype)))
-    assert torch.equal(scaled, once * factors.to(dtype).view(-1, 1, 1, 1))
+    assert torch.equal(scaled, unscaled * factors.to(dtype).view(-1, 1, 1, 1))
 
 
 def loss_dtype(dtype):

@@ -442,8 +442,8 @@ class TestWithoutCudaKernels:
         (package / "_without_cuda.txt").write_text("built with LAMP_KERNELS_CUDA=0\n")
         report = run(package.parent, "-m", "lamp_kernels").stdout
         line = (
-            "CUDA kernels: built with LAMP_KERNELS_CUDA=0: no _C_cuda.abi3.so in the "
-            "package; install a wheel with a CUDA release in its version"
+            "CUDA kernels: built with LAMP_KERNELS_CUDA=0 (_C_cuda.abi3.so is not in the "
+            "package); install a wheel with a CUDA release in its version"
         )
         assert line in report
         assert "all checks passed" in report
@@ -451,7 +451,7 @@ class TestWithoutCudaKernels:
     def test_the_report_quotes_the_loader_error(self, package):
         (package / "_C_cuda.abi3.so").write_text("not a library")
         report = run(package.parent, "-m", "lamp_kernels").stdout
-        assert "CUDA kernels: _C_cuda.abi3.so does not load: " in report
+        assert "CUDA kernels: _C_cuda.abi3.so failed to load: " in report
         assert "all checks passed" in report
 
 

@@ -71,7 +71,6 @@ class TritonBackend(KernelBackend):
         return [
             f"Triton {release()}, {how}",
             *([f"{autotune.ENVIRONMENT_VARIABLE}={autotune.VALUE}"] if autotune.VALUE else []),
-            "not yet run on a GPU",
         ]
 
 
