@@ -50,27 +50,23 @@ struct LogSeries<double> {
   static constexpr int64_t sqrt_half = 0x3fe6a09e667f3bcd, fraction = 0xfffffffffffff;
 };
 
-// The series of (exp(r) - 1 - r)/r^2 = 1/2 + r/3! + r^2/4! + ..., highest power first, as long as full
-// precision takes at |r| <= log(2)/2: the first term left out is r^7/8! = 2e-8 r (float), 4e-18 r.
+// The last power of (exp(r) - 1)/r = 1 + r/2! + r^2/3! + ... that full precision takes at
+// |r| <= log(2)/2: the first term left out is r^7/8! = 2e-8 (float), r^13/14! = 1e-17.
 template <class S>
 struct ExpSeries;
 template <>
 struct ExpSeries<float> {
-  static constexpr int terms = 6, bias = 127;
-  static constexpr float coefficients[terms] = {1.f / 5040, 1.f / 720, 1.f / 120,
-                                                1.f / 24,   1.f / 6,   1.f / 2};
-  // log(2) in two parts; the first has few digits, so that its product with k is exact.
+  static constexpr int last = 7, bias = 127;
+  static constexpr double last_coefficient = 1 / 5040.0;
+  // log(2) in two parts; the first has few digits, so its product with k is exact.
   static constexpr float log2_high = 0.693359375f, log2_low = -2.12194440e-4f;
   static constexpr float round = 12582912.f, most = 176.f;  // then 2^k is beyond every scale
 };
 template <>
 struct ExpSeries<double> {
-  static constexpr int terms = 12;
+  static constexpr int last = 13;
   static constexpr int64_t bias = 1023;
-  static constexpr double coefficients[terms] = {1. / 6227020800., 1. / 479001600., 1. / 39916800.,
-                                                 1. / 3628800.,    1. / 362880.,    1. / 40320.,
-                                                 1. / 5040.,       1. / 720.,       1. / 120.,
-                                                 1. / 24.,         1. / 6.,         1. / 2.};
+  static constexpr double last_coefficient = 1 / 6227020800.0;
   static constexpr double log2_high = 0x1.62e42fee00000p-1, log2_low = 0x1.a39ef35793c76p-33;
   static constexpr double round = 6755399441055744., most = 1418.;
 };
@@ -131,14 +127,18 @@ LAMP_INLINE V scaled_expm1(V y, S scale) {
   const V shifted = bounded * S(1.44269504088896341) + Series::round;
   const V k = shifted - Series::round;
   const V r = (bounded - k * Series::log2_high) - k * Series::log2_low;
-  V series = V{} + S(Series::coefficients[0]);
+  double coefficient = Series::last_coefficient;  // 1/n!, a constant once the loop is unrolled
+  V series = V{} + S(coefficient);
   LAMP_UNROLL
-  for (int n = 1; n < Series::terms; ++n) series = series * r + S(Series::coefficients[n]);
+  for (int n = Series::last; n > 1; --n) {
+    coefficient *= n;
+    series = series * r + S(coefficient);
+  }
   const I exponent = as_bits(shifted) - as_bits(V{} + Series::round), half = exponent >> 1;
   const V s = (scale * as_value<V>((half + Series::bias) << LogSeries<S>::mantissa)) *
               as_value<V>((exponent - half + Series::bias) << LogSeries<S>::mantissa);
   const V above = s - scale;  // infinite where the result is
-  return above - above == V{} ? s * (r + r * r * series) + above : above;
+  return above - above == V{} ? s * (r * series) + above : above;
 }
 
 // A(L) = (L + delta)^gamma - delta^gamma = delta^gamma (exp(gamma log(1 + L/delta)) - 1), L >= 0.

@@ -43,13 +43,14 @@ def anomaly_map(
 
     Args:
         input, target: images (N, C, H, W), reconstruction and original, in [0, data_range].
-        metric: "ssim" for (1 - SSIM)/2, "mse" for ((x - y)/R)^2, "l1" for |x - y|/R.
+        metric: a term of `AmplifiedReconstructionLoss`, whose L is the error, not amplified:
+            (1 - SSIM)/2 for "ssim", ((x - y)/R)^2 for "mse", |x - y|/R for "l1", and so on.
         channel_reduction: "mean" or "max" over the channels.
         smooth_sigma: standard deviation in pixels of a Gaussian that smooths the map, cut off
             at 4 sigma, borders reflected; 0 for no smoothing.
         data_range: R, the distance between the smallest and the largest possible value.
-        window_size, sigma, k1, k2: options of SSIM, as in `AmplifiedSSIMLoss`; "mse" and "l1" have
-            no window and ignore them. The padding is always "reflect", so that the map has the size
+        window_size, sigma, k1, k2: options of SSIM, as in `AmplifiedSSIMLoss`; the other metrics
+            have no window and ignore them. The padding is always "reflect", so that the map has the size
             of the image.
         backend: see `lamp_kernels.backends.resolve`.
 
