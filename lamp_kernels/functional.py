@@ -1,8 +1,8 @@
 """The losses and their evaluation counterparts as functions; modules are thin wrappers of them.
 
-The data's way: options are checked here, tensors in `dispatch`, which resolves the backend and
-computes sums per image (or the map) that `levels` combines. Images are (N, C, H, W) for SSIM
-and any (N, ...) for the pointwise losses; values are meant to lie in [0, data_range].
+Options are checked here, tensors in `losses`, which chooses the backend; `reduction` combines the
+backend's sums per image, or its map. Images are (N, C, H, W) for SSIM and any (N, ...) for the
+pointwise losses; values are meant to lie in [0, data_range].
 
 Every function raises TypeError or ValueError naming the argument and its value before any work:
 for tensors that differ in shape, device or (outside autocast) dtype, images smaller than the

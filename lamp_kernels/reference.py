@@ -57,7 +57,8 @@ def amplify_power(loss: Tensor, gamma: float, delta: float) -> Tensor:
     The slope gamma (L + delta)^(gamma - 1) is finite at L = 0 for every gamma. It grows with L for
     gamma > 1 and falls for gamma < 1.
     """
-    return delta**gamma * torch.expm1(gamma * torch.log1p(loss / delta))
+    scale: float = delta**gamma
+    return scale * torch.expm1(gamma * torch.log1p(loss / delta))
 
 
 # ---- Pointwise losses --------------------------------------------------------------------------
