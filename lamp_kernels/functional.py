@@ -64,27 +64,27 @@ def amplify(
 ) -> Tensor:
     """Amplify any elementwise loss: A(L) = -log1p(-L), continued by its tangent above 1 - eps.
 
-    The way to LAMP for a metric of your own: compute its loss element by element, scaled so
-    that 1 is a wholly wrong element, amplify, then take the mean. Differentiable.
+    This brings LAMP to your own metric: compute its loss element by element, scaled so that 1 is a
+    completely wrong element, amplify, then take the mean. Differentiable.
 
     Args:
-        loss: floating tensor of any shape, no unit; 0 is perfect, 1 wholly wrong. Values above
-            1 are legal and continue on the tangent.
+        loss: floating tensor of any shape, dimensionless; 0 is perfect, 1 completely wrong. Values
+            above 1 are allowed; "log" continues on its tangent.
         amplification: "log"; "power" for A(L) = (L + delta)^gamma - delta^gamma; or "none" for
             A(L) = L.
-        eps: where the tangent of "log" starts; 1/eps is the greatest slope. 1e-6 <= eps < 1.
-        gamma, delta: of "power"; 1e-3 <= gamma <= 8, 1e-3 <= delta <= 1e3.
+        eps: for "log": the tangent starts at 1 - eps and has the slope 1/eps. 1e-6 <= eps < 1.
+        gamma, delta: for "power"; 1e-3 <= gamma <= 8, 1e-3 <= delta <= 1e3.
 
     Returns:
         Tensor of the same shape; float32 for half types.
 
     Raises:
-        TypeError: loss is not a floating tensor, an option is of the wrong type.
+        TypeError: loss is not a floating tensor, or an option is of the wrong type.
         ValueError: an option is out of range.
 
     Source: the idea is the paper's (arXiv 2308.14595), which amplifies "any reconstruction error
-    metric"; its equation was not available to us. The form -log(1 - L) is that of the first
-    author's earlier public code for anomaly detection. The tangent and eps are ours.
+    metric"; its equation was not available to us. The form -log(1 - L) is from the first author's
+    earlier public code for anomaly detection. The tangent and eps are ours, and so is "power".
 
     Example:
         >>> amplify(torch.tensor([0.0, 0.5]))
