@@ -45,7 +45,7 @@ __all__ = [
 class _AmplifiedLoss(_Loss):
     """Keeps the options as attributes of the same names, and the spec made of them.
 
-    The constructor checks the spec. After an option was changed, each call makes and checks it anew.
+    The constructor checks the spec. After an option has changed, each call checks a new one.
     """
 
     _terms: ClassVar[tuple[Term, ...]]
