@@ -76,7 +76,8 @@ def anomaly_map(
         amplification="none",
         reduction="none",
     ).checked()
-    if check_float_tensor("input", input).dim() != 4 or metric != "ssim":  # losses checks SSIM's
+    # `losses.loss` checks SSIM's images too, but the smoothing reads their height and width before.
+    if check_float_tensor("input", input).dim() != 4 or metric != "ssim":
         check_channels_first(input, of_pixels=metric != "ssim")
     spread = _check_smoothing(smooth_sigma, input)
     errors = losses.loss(spec, input, target, None, backend)

@@ -11,22 +11,22 @@ Result = TypeVar("Result")
 
 
 def by_name(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Make a function with keyword-only options list them if a call passes them wrongly."""
+    """Make calls that pass options by position, or unknown ones, raise an error listing all."""
     code = function.__code__
-    places = code.co_varnames[: code.co_argcount]
+    positional = code.co_varnames[: code.co_argcount]
     options = tuple(function.__kwdefaults__ or ())
-    known = {*places, *options}
-    method = places[0] == "self"
+    known = {*positional, *options}
+    method = positional[0] == "self"
 
     @wraps(function)
     def checked(*args: Arguments.args, **named: Arguments.kwargs) -> Result:
-        if len(args) > len(places):
+        if len(args) > len(positional):
             called = type(args[0]).__name__ if method else function.__name__
-            before = places[1:] if method else places
+            before = positional[1:] if method else positional
             raise TypeError(
                 f"{called} takes its options by name ({', '.join(options)})"
                 + (f" after {', '.join(before)}" if before else "")
-                + f"; got {', '.join(map(shown, args[len(places) :]))} by position"
+                + f"; got {', '.join(map(shown, args[len(positional) :]))} by position"
             )
         for name in named:
             if name not in known:
@@ -41,18 +41,18 @@ def by_name(function: Callable[Arguments, Result]) -> Callable[Arguments, Result
 
 
 def tensors_only(forward: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Make a module's forward say where options belong if a call passes them."""
+    """Make calls that pass options to a module's forward raise and refer to the constructor."""
     code = forward.__code__
-    places = code.co_varnames[1 : code.co_argcount]
+    positional = code.co_varnames[1 : code.co_argcount]
 
     @wraps(forward)
     def checked(*args: Arguments.args, **named: Arguments.kwargs) -> Result:
-        others = [shown(value) for value in args[1 + len(places) :]]
-        others += [f"{name}={value!r}" for name, value in named.items() if name not in places]
+        others = [shown(value) for value in args[1 + len(positional) :]]
+        others += [f"{name}={value!r}" for name, value in named.items() if name not in positional]
         if others:
             raise TypeError(
-                f"{type(args[0]).__name__} is called with {', '.join(places)}; pass options to its "
-                f"constructor. Got {', '.join(others)}"
+                f"{type(args[0]).__name__} is called with {', '.join(positional)}; pass options to "
+                f"its constructor. Got {', '.join(others)}"
             )
         return forward(*args, **named)
 

@@ -71,9 +71,9 @@ def check_image_shape(
         scales = len(spec.scale_weights)
         many = f"{scales} scales of " if scales > 1 else ""
         raise ValueError(
-            f"{name} is too small: {many}window_size={spec.window_size} with "
-            f"padding={spec.padding!r} require{'' if many else 's'} sides of at least {least} "
-            f"pixels, got height {height} and width {width}" + channels_last_hint(input.shape, name)
+            f"{name} must have sides of at least {least} pixels for {many}window_size="
+            f"{spec.window_size} with padding={spec.padding!r}, got height {height} and width "
+            f"{width}" + channels_last_hint(input.shape, name)
         )
     if warns:
         _warn_about_channels_last(input, name)
@@ -110,7 +110,7 @@ def _warn_about_channels_last(input: Tensor, name: str) -> None:
 
 
 def _user_stacklevel() -> int:
-    """The stacklevel that makes the calling function's warning point to the user's line."""
+    """The stacklevel with which the caller's warning points to the user's line."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _is_internal(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back

@@ -148,7 +148,7 @@ def _auto_skip_reason(backend: Backend, spec: LossSpec, input: Tensor) -> str | 
 def _unsupported_reason(backend: Backend, spec: LossSpec, input: Tensor) -> str | None:
     """Why the available backend cannot compute this here, or None if it can."""
     if backend.name != "reference" and _exporting_to_onnx():
-        return "ONNX has no equivalent of its operators; export with backend='reference'"
+        return "its operators do not exist in ONNX; export with backend='reference'"
     return backend.unsupported_reason(spec, input)
 
 
