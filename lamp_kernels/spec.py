@@ -231,10 +231,10 @@ def check_data_range(value: object, name: str = "data_range") -> float:
 
 
 def check_window_size(value: object, name: str = "window_size") -> int:
-    """`value` as an int if it is odd and within 1 to `MAX_WINDOW_SIZE`, else an error."""
-    wanted = f"odd and within 1 to {MAX_WINDOW_SIZE}"
+    """`value` as an int if it is odd and from 1 to `MAX_WINDOW_SIZE`, else an error."""
+    wanted = f"an odd integer from 1 to {MAX_WINDOW_SIZE}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, {wanted}; got {shown(value)}")
+        raise TypeError(f"{name} must be {wanted}, got {shown(value)}")
     size = operator.index(value)  # torch.compile makes a constant of it; int() would keep a symbol
     if size % 2 == 0 or not 1 <= size <= MAX_WINDOW_SIZE:
         raise ValueError(f"{name} must be {wanted}, got {size}")
@@ -287,5 +287,5 @@ def check_coefficient(name: str, value: object) -> float:
     number = check_real(name, value)
     low, high = COEFFICIENT_LIMITS
     if not 0.0 <= number <= high:
-        raise ValueError(f"{name} must be within 0 to {high:g}, got {value!r}")
+        raise ValueError(f"{name} must be between 0 and {high:g}, got {value!r}")
     return number if number >= low else 0.0

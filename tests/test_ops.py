@@ -34,11 +34,13 @@ BLOCK = torch.ops.lamp_kernels.block_double_backward.default
 
 DEVICE = torch.get_default_device().type
 
+METRIC_PARAMETERS = {"charbonnier": 1e-2}
+
 
 def options(metrics=("ssim",), **others):
     """The operator's spec arguments, in the order of its schema."""
     values = {
-        "metric_parameters": (0.0,) * len(metrics),
+        "metric_parameters": tuple(METRIC_PARAMETERS.get(metric, 0.0) for metric in metrics),
         "data_range": 1.0,
         "window_size": 5,
         "sigma": 1.5,
@@ -332,10 +334,10 @@ SHARED = (None, [3.0], "batch")
 @pytest.mark.parametrize("mean_over", ["nothing", "image", "batch"])
 def test_shared_factors_equal_the_same_factors_for_every_image(mean_over, dtype, padding):
     """Bitwise equal to a tensor of factors, also if only the backward pass requests gradients."""
-    coefficients = [0.3, -2.0, 5.0]
+    coefficients = [0.3, -2.0, 5.0, 1.0]
     inside = 3 * (3 * 6 if padding == "valid" else 7 * 10)
     counts = {"nothing": (1, 1), "image": (inside, 210), "batch": (2 * inside, 2 * 210)}[mean_over]
-    numbers = [c / n for c, n in zip(coefficients, (counts[0], counts[1], counts[1]), strict=True)]
+    numbers = [coefficients[0] / counts[0], *(c / counts[1] for c in coefficients[1:])]
     own = torch.tensor(numbers, dtype=dtype).repeat(2, 1)
     x, y = images((2, 3, 7, 10), dtypes=(dtype, dtype), grad=(True, True))
     for sums in ("terms", "images"):

@@ -180,7 +180,7 @@ def test_amp_and_scoring_options_reach_the_run(options, tmp_path):
         (["--seed", "-1"], "--seed: must be an integer from 0"),
         (["--eps", "0"], "eps must satisfy 1e-06 <= eps < 1, got 0.0"),
         (["--eps", "1.5"], "eps must satisfy 1e-06 <= eps < 1, got 1.5"),
-        (["--window-size", "10"], "window_size must be odd and within 1 to 31, got 10"),
+        (["--window-size", "10"], "window_size must be an odd integer from 1 to 31, got 10"),
         (["--size", "16", "--window-size", "31", "--padding", "valid"], "16"),
         (["--smooth-sigma", "inf"], "--smooth-sigma: must be a finite number"),
         (["--topk", "1.5"], "1.5"),
