@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -411,6 +412,7 @@ def test_a_weight_in_another_layout():
 
 
 def test_a_weight_that_is_an_array_or_a_list():
+    array: Any = torch.ones(2, device="cpu").numpy()
     with pytest.raises(TypeError, match=r"got ndarray; use torch\.as_tensor\(weight\)$"):
         functional.amplified_mse_loss(IMAGE, IMAGE, array)
     with pytest.raises(TypeError, match=r"got list$"):
