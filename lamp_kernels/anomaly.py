@@ -50,8 +50,8 @@ def anomaly_map(
             at 4 sigma, borders reflected; 0 for no smoothing.
         data_range: R, the distance between the smallest and the largest possible value.
         window_size, sigma, k1, k2: options of SSIM, as in `AmplifiedSSIMLoss`; the other metrics
-            have no window and ignore them. The padding is always "reflect", so that the map has the size
-            of the image.
+            have no window and ignore them. The padding is always "reflect", so that the map has
+            the size of the image.
         backend: see `lamp_kernels.backends.resolve`.
 
     Returns:

@@ -1,13 +1,13 @@
-"""The losses and their evaluation counterparts as functions; modules are thin wrappers of them.
+"""The losses, and what networks are evaluated with, as functions.
 
-The data's way: options are checked here, tensors in `dispatch`, which resolves the backend and
-computes sums per image (or the map) that `levels` combines. Images are (N, C, H, W) for SSIM
-and any (N, ...) for the pointwise losses; values are meant to lie in [0, data_range].
+Each function turns its options into a checked `LossSpec`; `lamp_kernels.losses` does the rest.
+Images are (N, C, H, W) for SSIM and any (N, ...) for pointwise losses, with values in
+[0, data_range].
 
-Every function raises TypeError or ValueError naming the argument and its value before any work:
-for tensors that differ in shape, device or (outside autocast) dtype, images smaller than the
-window admits, options out of range, and weights that do not broadcast or that require grad.
-NaN and infinity in the data reach the result.
+Every function raises a TypeError or ValueError that names the argument and its value before any
+work is done: for tensors that differ in shape, device or (outside autocast) dtype, images too small
+for the window, options out of range, and weights that do not broadcast or that require grad. NaN
+and infinity in the data reach the result.
 """
 
 from collections.abc import Sequence
@@ -64,27 +64,27 @@ def amplify(
 ) -> Tensor:
     """Amplify any elementwise loss: A(L) = -log1p(-L), continued by its tangent above 1 - eps.
 
-    The way to LAMP for a metric of your own: compute its loss element by element, scaled so
-    that 1 is a wholly wrong element, amplify, then take the mean. Differentiable.
+    This brings LAMP to your own metric: compute its loss element by element, scaled so that 1 is a
+    completely wrong element, amplify, then take the mean. Differentiable.
 
     Args:
-        loss: floating tensor of any shape, no unit; 0 is perfect, 1 wholly wrong. Values above
-            1 are legal and continue on the tangent.
+        loss: floating tensor of any shape, dimensionless; 0 is perfect, 1 completely wrong. Values
+            above 1 are allowed; "log" continues on its tangent.
         amplification: "log"; "power" for A(L) = (L + delta)^gamma - delta^gamma; or "none" for
             A(L) = L.
-        eps: where the tangent of "log" starts; 1/eps is the greatest slope. 1e-6 <= eps < 1.
-        gamma, delta: of "power"; 1e-3 <= gamma <= 8, 1e-3 <= delta <= 1e3.
+        eps: for "log": the tangent starts at 1 - eps and has the slope 1/eps. 1e-6 <= eps < 1.
+        gamma, delta: for "power"; 1e-3 <= gamma <= 8, 1e-3 <= delta <= 1e3.
 
     Returns:
         Tensor of the same shape; float32 for half types.
 
     Raises:
-        TypeError: loss is not a floating tensor, an option is of the wrong type.
+        TypeError: loss is not a floating tensor, or an option is of the wrong type.
         ValueError: an option is out of range.
 
     Source: the idea is the paper's (arXiv 2308.14595), which amplifies "any reconstruction error
-    metric"; its equation was not available to us. The form -log(1 - L) is that of the first
-    author's earlier public code for anomaly detection. The tangent and eps are ours.
+    metric"; its equation was not available to us. The form -log(1 - L) is from the first author's
+    earlier public code for anomaly detection. The tangent and eps are ours, and so is "power".
 
     Example:
         >>> amplify(torch.tensor([0.0, 0.5]))
@@ -335,8 +335,8 @@ def ssim(
     pytorch-msssim and of kornia's `padding="valid"`.
 
     Args:
-        input, target: images (N, C, H, W) with values meant to lie in [0, data_range].
-        data_range: R, the distance between the least and the greatest possible value.
+        input, target: images (N, C, H, W) with values in [0, data_range].
+        data_range: R, the distance between the smallest and the largest possible value.
         window_size: side of the Gaussian window in pixels, odd, 1 to 31.
         sigma: its standard deviation in pixels.
         k1, k2: the constants in C1 = (k1 R)^2 and C2 = (k2 R)^2.
@@ -345,11 +345,11 @@ def ssim(
         backend: see `lamp_kernels.backends.resolve`.
 
     Returns:
-        Tensor without unit in [-1, 1]; float32, or float64 for float64 images. The mean of an
+        Tensor in [-1, 1], dimensionless; float32, or float64 for float64 images. The mean of an
         empty batch is 1.
 
     Raises:
-        TypeError, ValueError: as all functions of this module.
+        TypeError, ValueError: like all functions of this module.
 
     Source: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004, in the difference form of
     `lamp_kernels.reference`.
@@ -389,20 +389,19 @@ def ms_ssim(
     defaults are those of pytorch-msssim.
 
     Args:
-        input, target: images (N, C, H, W) with values meant to lie in [0, data_range]. "valid"
-            with the default window and scales needs sides of at least 161 pixels, "reflect" 81.
+        input, target: images (N, C, H, W) with values in [0, data_range]. "valid"
+            with the default window and scales requires sides of at least 161 pixels, "reflect" 81.
         data_range, window_size, sigma, k1, k2, padding: as in `ssim`.
-        scale_weights: the exponents, >= 0 without unit, fine to coarse; their number is that of
-            the scales.
+        scale_weights: the exponents, >= 0, dimensionless, fine to coarse, one per scale.
         reduction: "mean" over everything, or "image" for (N,).
         backend: see `lamp_kernels.backends.resolve`.
 
     Returns:
-        Tensor without unit in [0, 1]; float32, or float64 for float64 images. A channel that is
-        negative at some scale has 0, with a gradient of 0. The mean of an empty batch is 1.
+        Tensor in [0, 1], dimensionless; float32, or float64 for float64 images. A channel that is
+        negative at some scale counts as 0, with a gradient of 0. The mean of an empty batch is 1.
 
     Raises:
-        TypeError, ValueError: as all functions of this module.
+        TypeError, ValueError: like all functions of this module.
 
     Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality
     assessment", Asilomar 2003. See `lamp_kernels.ms_ssim`.

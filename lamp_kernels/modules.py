@@ -1,8 +1,8 @@
 """The losses as `torch.nn` modules: options in the constructor, tensors in the call.
 
-They follow the conventions of `torch.nn.MSELoss`: a `reduction`, no parameters, no buffers,
-nothing in the `state_dict`. Options are given by name: an 11 by position would be a data range to
-us and a window to others.
+They follow the conventions of `torch.nn.MSELoss`: a `reduction`, no parameters, no buffers, nothing
+in the `state_dict`. Options are keyword-only: a positional 11 would be the data range here and the
+window size in other packages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,10 +43,9 @@ __all__ = [
 
 
 class _AmplifiedLoss(_Loss):
-    """Keeps the options as attributes of the same names, and the spec that they add up to.
+    """Keeps the options as attributes of the same names, and the spec made of them.
 
-    The spec is checked when the module is made, and again by the first call after an option was
-    changed.
+    The constructor checks the spec. After an option has changed, each call checks a new one.
     """
 
     _terms: ClassVar[tuple[Term, ...]]
@@ -103,34 +102,34 @@ class _AmplifiedLoss(_Loss):
 
 
 class AmplifiedSSIMLoss(_AmplifiedLoss):
-    r"""Amplified structural dissimilarity; stands where `torch.nn.MSELoss()` stood.
+    r"""Amplified structural dissimilarity: a replacement for `torch.nn.MSELoss()`.
 
-    Per pixel L = a (1 - SSIM), computed as a (p + q - p q) (see `lamp_kernels.reference`), then
-    A(L) = -log1p(-L) up to L = 1 - eps and its tangent above, then the mean.
+    For each pixel L = a (1 - SSIM), computed as a (p + q - p q) (see `lamp_kernels.reference`);
+    then A(L) = -log1p(-L) up to L = 1 - eps, continued by its tangent; then the mean.
 
     Args:
-        data_range: R, the distance between the least and the greatest possible value. SSIM
-            takes images in [0, R]; for others (normalised inputs, no sigmoid) rescale first,
-            see README.md, and `check_range`.
+        data_range: R, the distance between the smallest and the largest possible value. SSIM
+            expects images in [0, R]. Rescale others (normalized inputs, no sigmoid) first; see
+            README.md, and `check_range`.
         window_size: side of the Gaussian window in pixels, odd, 1 to 31.
         sigma: standard deviation of the window in pixels, positive.
-        k1, k2: positive constants without unit; C1 = (k1 R)^2 and C2 = (k2 R)^2.
-        padding: the border. "reflect" mirrors without repeating the edge pixel, and the map has
-            the image's size (sides > window_size // 2); "valid" takes only the window positions
-            that fit (sides >= window_size), where a corner pixel weighs a millionth of an inner
-            one; "zeros" sees black outside.
+        k1, k2: positive, dimensionless constants; C1 = (k1 R)^2 and C2 = (k2 R)^2.
+        padding: the border. "reflect" mirrors the image without repeating the edge pixel, so the
+            map has the size of the image (sides > window_size // 2). "valid" uses only windows
+            that fit (sides >= window_size); a corner pixel then weighs a millionth of an inner
+            one. "zeros" treats everything outside as black.
         dissimilarity: "half" for a = 1/2, L in [0, 1]; "full" for a = 1, L in [0, 2].
         amplification: "log"; "power" for A(L) = (L + delta)^gamma - delta^gamma; or "none" for
             A(L) = L, the plain SSIM loss.
-        amplify_over: what A is applied to: each "element", the mean of each "image", or the
-            mean of the "batch" (under data parallelism the local one). At small losses
-            amplifying a mean does next to nothing.
-        eps: of "log": 1/eps is the greatest slope of A, reached at L = 1 - eps; 1e-6 <= eps < 1.
-        gamma, delta: of "power", without unit: 1e-3 <= gamma <= 8, 1e-3 <= delta <= 1e3. The slope
-            gamma (L + delta)^(gamma - 1) grows with L for gamma > 1. With the defaults A(L) =
-            L + L^2.
-        reduction: "mean", "sum", "image" for (N,), or "none" for the map. Level "image" has no
-            "none", level "batch" only "mean".
+        amplify_over: what A is applied to: each "element", the mean of each "image", or the mean
+            of the "batch" (under data parallelism the local batch). Amplifying a mean has almost
+            no effect on small losses.
+        eps: for "log". The slope of A grows up to 1/eps, at L = 1 - eps; 1e-6 <= eps < 1.
+        gamma, delta: for "power", dimensionless; 1e-3 <= gamma <= 8, 1e-3 <= delta <= 1e3. The
+            slope gamma (L + delta)^(gamma - 1) grows with L if gamma > 1. With the defaults
+            A(L) = L + L^2.
+        reduction: "mean", "sum", "image" for shape (N,), or "none" for the map. With
+            amplify_over="image" there is no "none", with "batch" only "mean".
         backend: None for the automatic choice, or "native", "triton", "reference"; see
             `lamp_kernels.backends.resolve`.
 
@@ -138,30 +137,30 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
         input: the reconstruction, (N, C, H, W), float16, bfloat16, float32 or float64.
         target: the original, of the same shape, device and dtype; under autocast the floating
             dtypes may differ.
-        weight: m >= 0 without unit (documented, not checked), any real or boolean dtype, with as
-            many dimensions as `input`, each of its size or 1: an (N, 1, H, W) mask counts for every
-            channel. Or (N,), one number an image; or one number. Nothing else has fewer dimensions:
-            (N, H, W) goes as `weight[:, None]`, (H, W) as `weight[None, None]`. Means divide by the
-            sum of the weights, whatever their scale, from 1e-45 to 1e38 in float32. For "valid" the
-            weight at the window's centre counts. A weight of 0 does not hide NaN. An all-zero
-            weight or an empty batch gives 0. The map is multiplied as it is, and has gradients
-            up to weights of 1e30.
+        weight: m >= 0, dimensionless (not checked), of any real or boolean dtype. It has as many
+            dimensions as `input`, each of the same size or 1, so an (N, 1, H, W) mask applies to
+            every channel; or it is (N,), one number per image; or one number. Pass (N, H, W) as
+            `weight[:, None]`, and (H, W) as `weight[None, None]`. Means divide by the sum of the
+            weights, from 1e-45 to 1e38 in float32. For "valid", the weight at the center of the
+            window counts. A weight of 0 does not hide NaN. An all-zero weight and an empty batch
+            give 0. The map is multiplied by the weight as it is, and has gradients for weights up
+            to 1e30.
 
-    Returns: a scalar, (N,) or the map, without unit, float32 (float64 for float64 images).
+    Returns: a scalar, (N,) or the map, dimensionless, float32 (float64 for float64 images).
 
     Raises:
-        TypeError: a tensor is no tensor or of a wrong dtype, an option is of the wrong type.
-        ValueError: shapes or devices differ, the image is smaller than the border rule admits,
-            an option is out of range, a weight does not broadcast or requires grad, a backend
-            asked for is not available.
-        UserWarning: the images all but surely are (N, H, W, C), so that W is taken for channels.
+        TypeError: an argument is no tensor or of the wrong dtype, or an option of the wrong type.
+        ValueError: shapes or devices differ, the image is too small for the border, an option is
+            out of range, a weight does not broadcast or requires grad, or a requested backend is
+            not available.
+        UserWarning: the images are almost certainly (N, H, W, C), so W would be taken as channels.
 
     ``loss.tangent_share(input, target, weight=None)`` is the share of elements with L > 1 - eps.
 
     Source: SSIM by Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004. Amplification by LAMP
-    (arXiv 2308.14595), known to us by its abstract: amplifying the reconstruction loss, whatever
-    the metric, sharpens the loss landscape. Its equation was not available; -log(1 - L) is the
-    form of the first author's earlier public code; tangent and eps are ours.
+    (arXiv 2308.14595), of which we know the abstract: amplifying the reconstruction loss, whatever
+    the metric, sharpens the loss landscape. Its equation was not available to us; -log(1 - L) is
+    the form in the first author's earlier public code. The tangent and eps are ours.
 
     Example:
         >>> loss_function = AmplifiedSSIMLoss()
@@ -343,38 +342,38 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
 class AmplifiedMSSSIMLoss(_AmplifiedLoss):
     """Amplified multi-scale structural dissimilarity: SSIM's contrast and structure at each scale.
 
-    Each scale halves the sides; inner scales take the contrast-structure term 1 - q of SSIM, the
-    last one SSIM itself. For each channel MS-SSIM is the product of the scales' means, to the power
-    of their weights (see `lamp_kernels.ms_ssim`).
+    Each scale halves the sides. The last scale takes SSIM itself, the others its contrast-structure
+    term 1 - q. MS-SSIM of a channel is the product of the scales' means, each to the power of its
+    weight (see `lamp_kernels.ms_ssim`).
 
     Args:
-        scale_weights: w_j >= 0 without unit, fine to coarse, as many as there are scales; below
-            1e-18 they count as 0.
-        amplify_over: what A is applied to. "element": L = a q (at the last scale a (1 - SSIM)) at
-            each position of each scale; the loss is sum_j w_j times the mean of A(L), for the
-            logarithm of a product is a sum. "image": L = a (1 - MS-SSIM) of each image, MS-SSIM
-            averaged over channels. "batch": the mean of that over the batch.
-        amplification: "none" is a (1 - MS-SSIM), whatever `amplify_over` says.
-        reduction: "mean", or "image" for (N,); level "image" has "sum" too, level "batch" only
-            "mean". There is no map ("none"): the scales' maps differ in size.
-        others: as in `AmplifiedSSIMLoss`. With the default window and scales "reflect" needs sides
-            of at least 81 pixels, "valid" 161; "zeros" any.
+        scale_weights: w_j >= 0, dimensionless, fine to coarse, one per scale; below 1e-18 a weight
+            counts as 0.
+        amplify_over: what A is applied to. "element": L = a q (a (1 - SSIM) at the last scale) at
+            each position of each scale; the loss is sum_j w_j times the mean of A(L), because the
+            logarithm of a product is a sum. "image": L = a (1 - MS-SSIM) of each image, with
+            MS-SSIM averaged over channels. "batch": the mean of that over the batch.
+        amplification: with "none" the loss is a (1 - MS-SSIM), for every `amplify_over`.
+        reduction: "mean", or "image" for (N,). With amplify_over="image" also "sum", with "batch"
+            only "mean". There is no map ("none"), because the maps of the scales differ in size.
+        others: as in `AmplifiedSSIMLoss`. With the default window and scales, "reflect" requires
+            sides of at least 81 pixels, "valid" 161; "zeros" has no minimum.
 
     Call: ``loss(input, target, weight=None)`` as in `AmplifiedSSIMLoss`. The weight is halved along
         with the images. Where no element is amplified, it acts within each channel of an image,
-        and its sum over that channel says how much the channel counts.
+        and its sum over that channel determines how much the channel counts.
 
-    Returns: a scalar or (N,), without unit, float32 (float64 for float64 images).
+    Returns: a scalar or (N,), dimensionless, float32 (float64 for float64 images).
 
     Raises: as `AmplifiedSSIMLoss`.
 
-    Gradient: finite where a scale is negative. At level "element" it goes on as elsewhere. At the
-    others, and with amplification="none", MS-SSIM of that channel is 0 and its gradient too: a
-    network that starts from there does not learn from that channel.
+    Gradient: finite where a scale is negative. With amplify_over="element" such a scale has a
+    gradient like any other. Otherwise, and with amplification="none", MS-SSIM of that channel is 0
+    and so is its gradient: a network that starts there does not learn from that channel.
 
     Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality
     assessment", Asilomar 2003; weights and halving as in pytorch-msssim. Amplification as in
-    `AmplifiedSSIMLoss`; how it meets several scales is ours.
+    `AmplifiedSSIMLoss`; how we combine it with scales is ours.
 
     Example:
         >>> loss_function = AmplifiedMSSSIMLoss()

@@ -1,17 +1,17 @@
-"""The mathematics in plain PyTorch: oracle of every kernel, and fallback where none is built.
+"""The mathematics in plain PyTorch: the oracle for every kernel, and the fallback without one.
 
-Written to be read beside the formulas; autograd takes the derivative. Half types are computed
+Written to be read beside the formulas; autograd computes the derivatives. Half types are computed
 in float32. `input` is x, the reconstruction; `target` is y; R is `data_range`.
 
 SSIM in difference form. With d = (x - y)/R, s = (x + y)/R, windowed means mu and variances var
-under the normalised Gaussian window G*, C1 = k1^2 and C2 = k2^2:
+under the normalized Gaussian window G*, C1 = k1^2 and C2 = k2^2:
 
     M = (mu_d^2 + mu_s^2)/2 + C1      p = mu_d^2 / M     (1 - p is SSIM's luminance term)
     V = (var_d  + var_s )/2 + C2      q = var_d  / V     (1 - q its contrast-structure term)
     T = p + q - p q = 1 - SSIM
 
-The loss is never a difference of nearly equal numbers. In float32 the textbook's form loses 7 % of
-1 - SSIM where flat images are 1e-3 apart, this one 1e-7 (bench/accuracy.py).
+The loss is never a difference of nearly equal numbers. In float32, for flat images that are 1e-3
+apart, the textbook form is 7% off in 1 - SSIM, this one 1e-7 (bench/accuracy.py).
 Source of SSIM: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from lamp_kernels.spec import LossSpec, Metric, Padding
 from lamp_kernels.tensors import being_traced, compute_dtype, has_autocast, in_torchscript
 
-SUMMED_AT_ONCE = 4096  # elements; PyTorch leaves sums of up to 32,768 to one thread
+SUMMED_AT_ONCE = 4096  # elements; PyTorch computes sums of up to 32,768 on one thread
 
 # ---- Amplification -----------------------------------------------------------------------------
 
@@ -57,7 +57,8 @@ def amplify_power(loss: Tensor, gamma: float, delta: float) -> Tensor:
     The slope gamma (L + delta)^(gamma - 1) is finite at L = 0 for every gamma. It grows with L for
     gamma > 1 and falls for gamma < 1.
     """
-    return delta**gamma * torch.expm1(gamma * torch.log1p(loss / delta))
+    scale: float = delta**gamma
+    return scale * torch.expm1(gamma * torch.log1p(loss / delta))
 
 
 # ---- Pointwise losses --------------------------------------------------------------------------
@@ -80,7 +81,7 @@ def squared_error(difference: Tensor) -> Tensor:
 
 def absolute_error(difference: Tensor) -> Tensor:
     """|d|; its derivative at d = 0 is 0, and NaN at NaN."""
-    nan = torch.where(difference.isnan(), difference, 0.0).detach()  # abs() would lose its gradient
+    nan = torch.where(difference.isnan(), difference, 0.0).detach()  # abs() would drop its gradient
     return torch.where(difference.isnan(), difference * nan, difference.abs())
 
 
@@ -90,7 +91,7 @@ HUGE = 1e18  # the squares of larger numbers are hardly finite in float32
 def charbonnier(difference: Tensor, epsilon: float) -> Tensor:
     """(sqrt(d^2 + e^2) - e)/(sqrt(1 + e^2) - e): 0 at d = 0, 1 at |d| = 1.
 
-    Quadratic for |d| far below e, linear far above. Formed as n d^2/(sqrt(d^2 + e^2) + e) with
+    Quadratic for |d| far below e, linear far above. Computed as n d^2/(sqrt(d^2 + e^2) + e) with
     n = sqrt(1 + e^2) + e, which subtracts no nearly equal numbers; as n |d| where d^2 overflows.
     Source: Charbonnier, Blanc-Feraud, Aubert, Barlaud, ICIP 1994.
     """
@@ -113,7 +114,7 @@ def ssim_dissimilarity(
 ) -> Tensor:
     """T = 1 - SSIM at each window position: (N, C, H, W) -> (N, C, H', W'), T >= 0.
 
-    weight: 0 where the loss does not count, broadcasting to the images; for accuracy alone.
+    weight: 0 where the loss does not count, broadcasting to the images; it improves accuracy only.
     """
     d = _in_units_of(spec.data_range, input - target)
     s = _in_units_of(spec.data_range, input + target)
@@ -129,44 +130,46 @@ def _window_moments(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Windowed means of d and s, and their variances.
 
-    var v = G*(v - c)^2 - (G*(v - c))^2 for any constant c, the level. Rounding grows with
-    (v - c)^2. One level serves d; s, which has the picture's contrast, has two, and a window takes
-    the nearer one. The derivative treats them as the constants that they are.
+    var v = G*(v - c)^2 - (G*(v - c))^2 for any constant c, the shift. The rounding error grows with
+    (v - c)^2. d has one shift; s, which has the picture's contrast, has two, and each window uses
+    the closer one. The derivative treats shifts as the constants that they are.
     """
     if spec.window_size == 1:
         return (d, s), (torch.zeros_like(d), torch.zeros_like(s))
     taps = gaussian(spec.window_size, spec.sigma)
     radius = len(taps) // 2
-    # 0 where not finite, so that a NaN reaches the windows that see it and no other.
-    levels = [
-        level.nan_to_num(0.0, 0.0, 0.0)
-        for level in (_level_of_difference(d, weight), *_levels_of_sum(s))
+    # 0 where not finite, so that a NaN reaches only the windows that see it.
+    shifts = [
+        shift.nan_to_num(0.0, 0.0, 0.0)
+        for shift in (_shift_of_difference(d, weight), *_shifts_of_sum(s))
     ]
     d, s = (_pad(v, radius, spec.padding) for v in (d, s))
-    centred = torch.cat([v - level for v, level in zip((d, s, s), levels, strict=True)], dim=1)
-    mean, square = _window_mean(torch.cat([centred, centred.square()], dim=1), taps).chunk(2, dim=1)
+    centered = torch.cat([v - shift for v, shift in zip((d, s, s), shifts, strict=True)], dim=1)
+    mean, square = _window_mean(torch.cat([centered, centered.square()], dim=1), taps).chunk(
+        2, dim=1
+    )
     mean_d, mean_low, mean_high = mean.chunk(3, dim=1)
     var_d, var_low, var_high = _at_least_zero(square - mean.square()).chunk(3, dim=1)
     low = mean_low.detach().abs() < mean_high.detach().abs()
-    mu_s = torch.where(low, mean_low + levels[1], mean_high + levels[2])
-    return (mean_d + levels[0], mu_s), (var_d, torch.where(low, var_low, var_high))
+    mu_s = torch.where(low, mean_low + shifts[1], mean_high + shifts[2])
+    return (mean_d + shifts[0], mu_s), (var_d, torch.where(low, var_low, var_high))
 
 
-EQUAL = 1e-6  # differences, in units of data_range; smaller ones are all alike to a level
+EQUAL = 1e-6  # in units of data_range; smaller differences all count the same for a shift
 
 
 @torch.no_grad()
-def _level_of_difference(d: Tensor, weight: Tensor | None) -> Tensor:
-    """What d of each plane is taken about, (N, C, 1, 1).
+def _shift_of_difference(d: Tensor, weight: Tensor | None) -> Tensor:
+    """The shift of d in each plane, (N, C, 1, 1).
 
-    Rounding costs much where the images are nearly equal and little where they differ. So it is a
-    mean in which a pixel counts by 1/d^2, where d^2 is taken over eight pixels around it. A defect
-    beside which the images are equal does not move this level, whether it covers a hundredth of
-    the plane or most of it; nor do single pixels that are equal, as clipped ones are; and where
-    all pixels differ by the same, in brightness, it is that.
+    Rounding matters where the images are nearly equal, and hardly where they differ. So the shift
+    is a mean that weighs each pixel by 1/d^2, with d^2 summed over eight pixels around it. A defect
+    in otherwise equal images does not affect it, whether the defect covers a hundredth of the plane
+    or most of it; neither do single equal pixels, such as clipped ones. If all pixels differ by the
+    same offset in brightness, the shift is that offset.
     """
     around = d.square()
-    for columns in (1, 2, 4):  # to a sum over eight
+    for columns in (1, 2, 4):  # a sum over eight
         around = around + around.roll(columns, -1)
     by_pixel = (around + EQUAL**2).reciprocal()
     if weight is not None:
@@ -175,8 +178,8 @@ def _level_of_difference(d: Tensor, weight: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def _levels_of_sum(s: Tensor) -> tuple[Tensor, Tensor]:
-    """A dark and a bright level of each plane, (N, C, 1, 1): its tones, where it has two."""
+def _shifts_of_sum(s: Tensor) -> tuple[Tensor, Tensor]:
+    """A dark and a bright shift for each plane, (N, C, 1, 1): its two tones, if it has two."""
     mean = _mean_of_plane(s)
     deviation = (_mean_of_plane(s.square()) - mean.square()).clamp(min=0.0).sqrt()
     low = torch.maximum(mean - deviation, s.amin((-2, -1), keepdim=True))
@@ -185,15 +188,15 @@ def _levels_of_sum(s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean_of_plane(planes: Tensor) -> Tensor:
-    """(N, C, 1, 1); row by row, which PyTorch does not split among the threads."""
+    """(N, C, 1, 1); row by row, because PyTorch does not split rows among threads."""
     return planes.mean(-1, keepdim=True).mean(-2, keepdim=True)
 
 
 def _at_least_zero(value: Tensor) -> Tensor:
     """max(value, 0) with the derivative of `value`.
 
-    What falls below 0 is the rounding of a small number, whose derivative is not 0: a clamp
-    would lose percents of the gradient. NaN stays NaN.
+    A value below 0 is the rounding error of a small number, whose derivative is not 0: a clamp
+    would lose several percent of the gradient. NaN stays NaN.
     """
     return value - value.detach().clamp(max=0.0)
 
@@ -204,7 +207,7 @@ def _pad(planes: Tensor, radius: int, padding: Padding) -> Tensor:
         return planes
     if padding == "zeros":
         return torch.nn.functional.pad(planes, (radius,) * 4)
-    # Flips rather than pad(mode="reflect"), whose backward on CUDA adds in random order.
+    # Flips, because the backward pass of pad(mode="reflect") adds in random order on CUDA.
     for dim in (-2, -1):
         size = planes.shape[dim]
         before = planes.narrow(dim, 1, radius).flip(dim)
@@ -214,11 +217,11 @@ def _pad(planes: Tensor, radius: int, padding: Padding) -> Tensor:
 
 
 def _window_mean(planes: Tensor, taps: list[float]) -> Tensor:
-    """G* of each plane: one separable convolution, a group a plane, where the window fits.
+    """G* of each plane: one separable convolution with one group per plane, where the window fits.
 
     PyTorch's depthwise convolutions in float32 use neither TF32 nor bfloat16, whatever the
-    precision settings. On the CPU channels_last is several times faster; on CUDA contiguous
-    planes are what keeps the convolution out of cuDNN and so out of TF32.
+    precision settings. On the CPU, channels_last is several times faster. On CUDA, contiguous
+    planes keep the convolution out of cuDNN, and so out of TF32.
     """
     if in_torchscript():
         return _window_mean_of_single_planes(planes, taps)
@@ -234,9 +237,9 @@ def _window_mean(planes: Tensor, taps: list[float]) -> Tensor:
 
 
 def _channels_last(planes: Tensor) -> bool:
-    """Whether a convolution of these planes takes them channels_last.
+    """Whether to convolve these planes in channels_last format.
 
-    Not in a graph for every size: Inductor, of PyTorch 2.13 too, cannot order such strides.
+    Not in a graph with dynamic sizes: Inductor, as of PyTorch 2.13, cannot order such strides.
     """
     if planes.device.type != "cpu":
         return False
@@ -248,9 +251,9 @@ def _channels_last(planes: Tensor) -> bool:
 
 
 def _window_mean_of_single_planes(planes: Tensor, taps: list[float]) -> Tensor:
-    """The same for TorchScript's ONNX exporter, which has to know the shape of the windows.
+    """The same for the TorchScript ONNX exporter, which must know the shape of the windows.
 
-    There a number of planes is part of the graph, and so not known.
+    There the number of planes is part of the graph and therefore not known.
     """
     along_x = torch.tensor(taps, dtype=planes.dtype, device=planes.device).view(1, 1, 1, -1)
     single = planes.flatten(0, 1).unsqueeze(1)
@@ -260,7 +263,7 @@ def _window_mean_of_single_planes(planes: Tensor, taps: list[float]) -> Tensor:
 
 
 def gaussian(size: int, sigma: float) -> list[float]:
-    """The taps exp(-k^2 / (2 sigma^2)), k = -(size//2) .. size//2, normalised to sum 1."""
+    """The taps exp(-k^2 / (2 sigma^2)), k = -(size//2) .. size//2, normalized to a sum of 1."""
     # k/sigma before the square: sigma^2 alone may underflow to zero.
     scaled = [(k - size // 2) / sigma for k in range(size)]
     taps = [math.exp(-0.5 * z * z) for z in scaled]
@@ -274,17 +277,17 @@ SMOOTHING_REACH = 4.0  # standard deviations, where the Gaussian is cut off
 
 
 def smoothing_radius(sigma: float) -> int:
-    """Pixels on each side that `smooth` looks at."""
+    """The number of pixels on each side that `smooth` sees."""
     return math.ceil(SMOOTHING_REACH * sigma)
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Maps (N, P, H, W) under a normalised Gaussian of `sigma` pixels, borders reflected."""
+    """Maps (N, P, H, W) smoothed by a normalized Gaussian of `sigma` pixels, borders reflected."""
     return blur(maps, 2 * smoothing_radius(sigma) + 1, sigma, "reflect")
 
 
 def blur(maps: Tensor, size: int, sigma: float, padding: Padding) -> Tensor:
-    """Maps (N, P, H, W) under a normalised Gaussian window of `size` x `size` pixels."""
+    """Maps (N, P, H, W) smoothed by a normalized Gaussian window of `size` x `size` pixels."""
     with without_autocast(maps.device.type):
         return _window_mean(_pad(maps, size // 2, padding), gaussian(size, sigma))
 
@@ -326,9 +329,9 @@ def on_grid(weight: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
 def sum_images(values: Tensor) -> Tensor:
     """The sum over each image: (N, ...) -> (N,), bitwise the same for any number of threads.
 
-    PyTorch splits one long sum among the threads, and the rounding with it; short ones it does
-    not split. In a graph that is made for other sizes too, the number of short ones would be a
-    constant or a condition: there it is one sum, and the compiler's affair how it is split.
+    PyTorch splits a long sum among threads, which changes the rounding, but not a short one. In a
+    graph for dynamic sizes, the number of short sums would become a constant or a condition: there
+    it is one sum, and the compiler decides how to split it.
     """
     if values.dim() == 1:
         return values

@@ -15,12 +15,14 @@ import torch
 from lamp_kernels import AmplifiedSSIMLoss, backends, functional
 from lamp_kernels import __main__ as program
 from lamp_kernels.backends import native, triton
+from lamp_kernels.backends.native import NativeBackend
 
 pytestmark = pytest.mark.cpu_only("the choice for CPU tensors and for simulated CUDA tensors")
 
 IMAGE = torch.rand(1, 1, 16, 16)
 
 NATIVE, TRITON, REFERENCE = (backends.BACKENDS[name] for name in ("native", "triton", "reference"))
+assert isinstance(NATIVE, NativeBackend)
 
 needs_native = pytest.mark.skipif(
     NATIVE.unavailable_reason() is not None, reason=str(NATIVE.unavailable_reason())
@@ -353,8 +355,10 @@ def test_cuda_kernels_from_another_build_are_rejected(monkeypatch, schemas):
     if schemas is not None:
         operators.cuda_schemas = lambda: schemas
     monkeypatch.setattr(native, "_load", lambda library, note: None)
-    monkeypatch.setattr(native.torch.ops, "lamp_kernels", operators)
-    assert "_C_cuda.abi3.so come from different builds; rebuild both" in native._load_cuda(None)
+    monkeypatch.setattr(torch.ops, "lamp_kernels", operators)
+    error = native._load_cuda(None)
+    assert error is not None
+    assert "_C_cuda.abi3.so come from different builds; rebuild both" in error
     operators.cuda_schemas = operators.schemas
     assert native._load_cuda(None) is None
 
@@ -409,13 +413,17 @@ class TestCudaKernels:
     @pytest.mark.skipif(torch.cuda.device_count() > 0, reason="there is a GPU")
     def test_are_rejected_without_a_device(self):
         assert "; no CUDA device" in backends.report()
-        assert " runtime error: " in native.cuda_unsupported_reason(0)
+        reason = native.cuda_unsupported_reason(0)
+        assert reason is not None
+        assert " runtime error: " in reason
 
     def test_are_rejected_on_a_device_they_were_not_compiled_for(self, monkeypatch):
         monkeypatch.setattr(native, "_cuda_unsupported_reasons", {})
         monkeypatch.setattr(torch.ops.lamp_kernels, "cuda_error", lambda: "")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (3, 5))
-        assert "cuda:1 is sm_35: build them on this machine" in native.cuda_unsupported_reason(1)
+        reason = native.cuda_unsupported_reason(1)
+        assert reason is not None
+        assert "cuda:1 is sm_35: build them on this machine" in reason
 
     @pytest.mark.filterwarnings("default")
     def test_are_chosen_by_a_compiled_graph(self, monkeypatch):

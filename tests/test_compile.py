@@ -236,13 +236,14 @@ EXPORTED = [*DYNAMIC, score, ssim, ms_ssim]
 def test_export_with_dynamic_sides(function, strict):
     if torch.__version__ < "2.13" and function in (MS_SSIM, ms_ssim):
         pytest.skip("PyTorch before 2.13 exports avg_pool2d for only even or only odd sides")
-    height, width = (torch.export.Dim(name, min=16, max=512) for name in ("height", "width"))
-    sizes = {2: height, 3: width}
+    sides = {
+        dim: torch.export.Dim(name, min=16, max=512) for dim, name in ((2, "height"), (3, "width"))
+    }
     x, y = torch.rand(2, 2, 2, 32, 34)
     program = torch.export.export(
         FunctionModule(function),
         (x, y, torch.rand(2, 1, 32, 34)),
-        dynamic_shapes=(sizes, sizes, sizes),
+        dynamic_shapes=(sides, sides, sides),
         strict=strict,
     ).module()
     for height, width in [(48, 40), (21, 33), (16, 18)]:

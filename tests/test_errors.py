@@ -132,7 +132,7 @@ def test_reduction_that_the_level_does_not_support(module, level, reduction):
 
 def test_an_option_changed_after_construction_is_checked():
     loss_function = AmplifiedSSIMLoss()
-    loss_function.eps = 2.0  # type: ignore[assignment] # hidden by nn.Module.__getattr__
+    loss_function.eps = 2.0
     with pytest.raises(ValueError, match=r"eps.*2\.0"):
         loss_function(IMAGE, IMAGE)
 
@@ -205,9 +205,10 @@ def test_tangent_share_rejects_a_weight_that_does_not_broadcast(module):
 def test_the_expression_suggested_for_a_range_per_image():
     input, r = torch.rand(3, 5), torch.tensor([1.0, 2.0, 4.0])
     with pytest.raises(TypeError, match="divide") as raised:
-        functional.amplified_mse_loss(input, input, data_range=r)
-    expression = re.search(r"by it, (.+) and target", str(raised.value))[1]
-    assert torch.equal(eval(expression, {"input": input, "r": r}), input / r[:, None])
+        functional.amplified_mse_loss(input, input, data_range=r)  # type: ignore[arg-type] # the mistake under test
+    shown = re.search(r"by it, (.+) and target", str(raised.value))
+    assert shown is not None
+    assert torch.equal(eval(shown[1], {"input": input, "r": r}), input / r[:, None])
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -385,8 +386,9 @@ def as_the_error_suggests(image, prefix):
     """Convert `image` with the expression that follows `prefix` in the error it raises."""
     with pytest.raises(ValueError, match=prefix) as raised:
         functional.ssim(image, image)
-    expression = re.search(prefix + r" (input.+?)(, for videos|$)", str(raised.value))[1]
-    return eval(expression, {"input": image})
+    shown = re.search(prefix + r" (input.+?)(, for videos|$)", str(raised.value))
+    assert shown is not None
+    return eval(shown[1], {"input": image})
 
 
 def test_the_suggested_conversions_give_the_right_values():
@@ -416,9 +418,9 @@ def test_a_weight_that_is_an_array_or_a_list():
     with pytest.raises(TypeError, match=r"got ndarray; use torch\.as_tensor\(weight\)$"):
         functional.amplified_mse_loss(IMAGE, IMAGE, array)
     with pytest.raises(TypeError, match=r"got list$"):
-        functional.amplified_mse_loss(IMAGE, IMAGE, [1.0, 2.0])
+        functional.amplified_mse_loss(IMAGE, IMAGE, [1.0, 2.0])  # type: ignore[arg-type] # the mistake under test
     with pytest.raises(TypeError, match=r"got int; pass options by name$"):
-        functional.amplified_mse_loss(IMAGE, IMAGE, 255)
+        functional.amplified_mse_loss(IMAGE, IMAGE, 255)  # type: ignore[arg-type] # the mistake under test
 
 
 def test_channels_last_images_that_are_large_enough_cause_a_warning():

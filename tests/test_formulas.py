@@ -269,10 +269,10 @@ def windows(kind):
 
 
 @pytest.mark.parametrize("a", [0.5, 1.0])
-@pytest.mark.parametrize("levels", [(0.0, 0.0), "mean"])
+@pytest.mark.parametrize("shifts", [(0.0, 0.0), "mean"])
 @pytest.mark.parametrize("kind", WINDOWS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_ssim(call, dtype, kind, levels, a):
+def test_ssim(call, dtype, kind, shifts, a):
     """Loss and gradient of one window from its moments, as a kernel uses the formulas."""
     x, y = windows(kind)
     leaves = [torch.from_numpy(image).requires_grad_() for image in (x, y)]
@@ -280,25 +280,25 @@ def test_ssim(call, dtype, kind, levels, a):
     gradients = [g.numpy() for g in torch.autograd.grad(expected.sum(), leaves)]
 
     d, s = x - y, x + y
-    level_d, level_s = (d.mean(), s.mean()) if levels == "mean" else levels
-    level_d, level_s = float(dtype(level_d)), float(dtype(level_s))
-    d, s = d - level_d, s - level_s
+    shift_d, shift_s = (d.mean(), s.mean()) if shifts == "mean" else shifts
+    shift_d, shift_s = float(dtype(shift_d)), float(dtype(shift_s))
+    d, s = d - shift_d, s - shift_s
     mean = [(TAPS * v).sum(axis=(1, 2, 3)) for v in (d, s, d * d, s * s)]
     moments = np.ascontiguousarray(np.stack(mean, axis=1).astype(dtype))
-    constants = np.array([OPTIONS.k1**2, OPTIONS.k2**2, a, level_d, level_s], dtype=dtype)
+    constants = np.array([OPTIONS.k1**2, OPTIONS.k2**2, a, shift_d, shift_s], dtype=dtype)
     loss, h = np.empty(len(moments), dtype), np.empty_like(moments)
     call("ssim", dtype, len(moments), moments, constants, loss, h)
 
-    by_d, by_s, by_dd, by_ss = h.astype(np.float64).T.reshape(4, -1, 1, 1, 1)
-    found = [TAPS * (by_s + sign * by_d + 2 * s * by_ss + sign * 2 * d * by_dd) for sign in (1, -1)]
-    # The moments are rounded first: far from the level, that already loses digits.
-    limit = 1e-9 if dtype == np.float64 else 2e-5 if levels == "mean" else 5e-2
+    h_d, h_s, h_dd, h_ss = h.astype(np.float64).T.reshape(4, -1, 1, 1, 1)
+    found = [TAPS * (h_s + sign * h_d + 2 * s * h_ss + sign * 2 * d * h_dd) for sign in (1, -1)]
+    # The moments are rounded first: far from the shift, that already loses digits.
+    limit = 1e-9 if dtype == np.float64 else 2e-5 if shifts == "mean" else 5e-2
     floor = np.finfo(dtype).eps ** 2 if dtype == np.float64 else 1e-9
     np.testing.assert_allclose(loss, expected.detach().numpy().ravel(), rtol=limit, atol=floor)
     for one, other in zip(found, gradients, strict=True):
         error, norm = np.linalg.norm(one - other), np.linalg.norm(other)
         # A pixel's gradient is a difference of terms that may be nearly equal.
-        terms = np.linalg.norm(by_d) + np.linalg.norm(by_s)
+        terms = np.linalg.norm(h_d) + np.linalg.norm(h_s)
         assert error <= max(limit * norm, np.finfo(dtype).eps * terms, floor)
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from layouts import LAYOUTS
 
 from lamp_kernels import backends, functional, reference
-from lamp_kernels.spec import METRICS, PADDINGS, REDUCTIONS, LossSpec
+from lamp_kernels.spec import METRICS, PADDINGS, REDUCTIONS, Level, LossSpec, Metric, Reduction
 
 # Triton is left to tests/triton, because it compiles for seconds in nearly every case.
 KERNELS = [name for name in backends.available() if name not in ("triton", "reference")]
@@ -56,10 +56,10 @@ class Case(NamedTuple):
     weight: tuple[int, ...] | None
     weight_kind: str
     factor: float
-    coefficients: dict[str, float]
+    coefficients: dict[Metric, float]
     options: LossSpec
-    amplify_over: str
-    reduction: str
+    amplify_over: Level
+    reduction: Reduction
 
 
 def sides(least: int, greatest: int) -> st.SearchStrategy[int]:
@@ -116,7 +116,7 @@ def cases(draw: Any, dtype: torch.dtype) -> Case:
     level = draw(st.sampled_from(list(REDUCTIONS)))
     reductions = REDUCTIONS[level]
     if len(metrics) > 1 and options.padding == "valid":
-        reductions = [reduction for reduction in reductions if reduction != "none"]
+        reductions = tuple(reduction for reduction in reductions if reduction != "none")
     least = options.smallest_side()
     shape = draw(images(least) if "ssim" in metrics else st.one_of(images(1), pixels))
     weight = None
@@ -196,12 +196,13 @@ def results(
     case: Case, pair: list[torch.Tensor], weight: torch.Tensor | None, backend: str
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     """The loss and, for each image that requires grad, its gradient."""
+    options: dict[str, Any] = {metric: case.coefficients.get(metric, 0.0) for metric in METRICS}
+    options |= {name: value for name, value in case.options._asdict().items() if name in OPTIONS}
     loss = functional.amplified_reconstruction_loss(
         pair[0],
         pair[1],
         weight,
-        **{**dict.fromkeys(METRICS, 0.0), **case.coefficients},
-        **{name: value for name, value in case.options._asdict().items() if name in OPTIONS},
+        **options,
         amplify_over=case.amplify_over,
         reduction=case.reduction,
         backend=backend,

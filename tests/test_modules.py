@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_every_option_of_the_module_reaches_the_function(module, function):
         name: parameter.default for name, parameter in inspect.signature(module).parameters.items()
     }
     for name in defaults:
-        without = {}  # other options, without which this one has no effect
+        without: dict[str, Any] = {}  # options required for this one to matter
         if name == "charbonnier_epsilon" and "charbonnier" in defaults:
             without = {"charbonnier": 1.0}
         if name in ("gamma", "delta"):

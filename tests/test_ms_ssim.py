@@ -13,7 +13,8 @@ from packages import optional
 from torch.nn.functional import avg_pool2d
 
 from lamp_kernels import AmplifiedMSSSIMLoss, amplify, functional
-from lamp_kernels.functional import SCALE_WEIGHTS, amplified_ms_ssim_loss, ms_ssim
+from lamp_kernels.functional import amplified_ms_ssim_loss, ms_ssim
+from lamp_kernels.spec import SCALE_WEIGHTS
 
 pytorch_msssim = optional("pytorch_msssim")
 

@@ -4,6 +4,7 @@
 
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+#include <math.h>  // pow and sqrt for formulas.h, overloaded in the global namespace
 
 #include <climits>
 #include <cstdint>

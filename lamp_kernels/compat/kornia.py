@@ -174,8 +174,8 @@ class MS_SSIMLoss(torch.nn.Module):
         sigmas: Sequence[float] = (0.5, 1.0, 2.0, 4.0, 8.0),
         data_range: float | Tensor = 1.0,
         K: tuple[float, float] = (0.01, 0.03),
-        alpha: float = 0.025,
-        compensation: float = 200.0,
+        alpha: float | Tensor = 0.025,
+        compensation: float | Tensor = 200.0,
         reduction: str = "mean",
     ) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from static_analysis import build, collect, model, report, sass, schedule, sources, tile_code
@@ -440,7 +441,7 @@ def test_assumed_cycles_match_the_compiled_code(results):
 
 def test_the_chosen_design_is_the_faster_one_by_the_model(results):
     """The host assumes the same cycles for all targets: if designs are close, it may be wrong."""
-    times = {}
+    times: dict[tuple[object, ...], list[dict[str, Any]]] = {}
     for row in results["predictions"]:
         times.setdefault((row["device"], *row["shape"]), []).append(row)
     assert len(times) == len(DEVICES) * len(collect.SHAPES)

@@ -342,7 +342,7 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
   const std::string varied = kernels.vary(seed);
   char name[300];
   std::snprintf(name, sizeof name,
-                "seed %llu: %s (%lld, %lld, %lld, %lld), terms %d%d%d, radius %d, border %d, "
+                "seed %llu: %s (%lld, %lld, %lld, %lld), terms %u, radius %d, border %d, "
                 "gradients %d, map %d, weight %d, source %d%s",
                 (unsigned long long)seed, sizeof(T) == 4 ? "float" : "double", (long long)s.batch,
                 (long long)s.channels, (long long)s.height, (long long)s.width, p.terms.bits,

@@ -26,7 +26,10 @@ def test_autocast_with_half_output_and_float32_target(kernels, module, dtype):
     scaler = torch.amp.GradScaler("cuda", init_scale=2.0**10)  # so that no gradient overflows
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler.scale(loss).backward()
-    assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.abs().sum() > 0
     scaler.step(optimizer)
     scaler.update()
 
@@ -49,7 +52,10 @@ def test_compiled(kernels, module, mode):
         for loss in losses:
             loss.backward()
         assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-5)
-        assert_near([leaves[1].grad], [leaves[0].grad.double()], 1e-5)
+        expected, found = (leaf.grad for leaf in leaves)
+        assert expected is not None
+        assert found is not None
+        assert_near([found], [expected.double()], 1e-5)
 
 
 def peak_of(function):

@@ -477,7 +477,7 @@ DAMAGE = {
         "test/dent: contains no images",
     ),
     "no defects": (
-        lambda root: [remove_tree(root / "test" / kind) for kind in ("crack", "hole")],
+        lambda root: list(map(remove_tree, (root / "test/crack", root / "test/hole"))),
         "test: contains no folder of defects",
     ),
     "missing mask": (

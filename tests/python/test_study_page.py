@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from study_lines import result
@@ -47,7 +49,9 @@ def test_the_fraction_of_stuck_runs_and_its_difference_resample_whole_classes():
             lines.append(result("amplified-l1", normal_class, seed))
             lines += [result(loss, normal_class, seed) for loss in ("mse", "amplified-mse")]
     (group,) = comparisons(lines).values()
-    (loss, count, share, interval), (name, pairs, change, its_interval) = stuck_table(group).rows
+    table = stuck_table(group)
+    assert table is not None
+    (loss, count, share, interval), (name, pairs, change, its_interval) = table.rows
     assert (loss, count, share) == ("L1", "20 of 50", "40%")
     low, high = numbers(interval)
     assert low <= 10  # for 50 independent runs it would be 26 to 55%
@@ -76,7 +80,8 @@ def test_runs_are_stuck_relative_to_runs_of_the_same_setting(name, values):
     "name", ["width", "epochs", "batch_size", "size", "latent", "optimizer", "learning_rate"]
 )
 def test_settings_that_differ_in_anything_have_different_names(name, tmp_path):
-    values = {"optimizer": ["adam", "sgd"], "learning_rate": [0.3, 1.0]}.get(name, [16, 64])
+    others: dict[str, list[Any]] = {"optimizer": ["adam", "sgd"], "learning_rate": [0.3, 1.0]}
+    values = others.get(name, [16, 64])
     lines = [
         result(loss, normal_class, auroc=0.8 + 0.01 * place, **{name: value})
         for place, value in enumerate(values)

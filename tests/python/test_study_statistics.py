@@ -144,9 +144,11 @@ def test_stuck_runs_are_counted_and_left_out(results):
     assert learning.mean == pytest.approx(0.01, abs=0.002)
     assert "without stuck runs" in difference_table(group).rows[1][0]
     # One of three seeds is stuck in every class, so the fraction is the same for any classes.
-    assert stuck_table(group).rows[0] == ["MSE", "10 of 30", "33%", "33% to 33%"]
+    table = stuck_table(group)
+    assert table is not None
+    assert table.rows[0] == ["MSE", "10 of 30", "33%", "33% to 33%"]
     assert "Without stuck runs: +0.0" in sentences(group)[0]
-    errors = dict(error_table(group[:1]).rows)
+    errors = {row[0]: row[1] for row in error_table(group[:1]).rows}
     assert errors["squared error on normal images"].startswith("+0.0%")  # not -95% in a third
 
 
@@ -173,7 +175,7 @@ def test_tables_contain_the_differences(results):
     assert scores.rows == [
         [f"image AUROC, score: {SCORE}", f"{found.mean:+.4f} ({row['95% interval']})"]
     ]
-    errors = dict(error_table(group[:1]).rows)
+    errors = {row[0]: row[1] for row in error_table(group[:1]).rows}
     assert errors["squared error on normal images"].startswith("+0.0%")
     # In these lines the errors are proportional to the AUROC, which grows by 0.01 from about 0.75.
     assert re.match(r"\+1\.[234]%", errors["absolute error on anomalous images"])

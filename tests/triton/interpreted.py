@@ -13,7 +13,7 @@ from scenes import pair
 
 from lamp_kernels import backends, functional, ops
 from lamp_kernels.backends.triton.interpreter import INTERPRETED
-from lamp_kernels.spec import METRICS, LossSpec, Term
+from lamp_kernels.spec import METRICS, LossSpec, Metric, Padding, Reduction, Term
 from lamp_kernels.tensors import compute_dtype
 
 
@@ -50,8 +50,8 @@ def start() -> str | None:
 
 def is_ready() -> tuple[bool, bool, bool]:
     """Whether kernels are interpreted, and new memory is NaN for both ways to allocate it."""
-    poisoned = [torch.empty(100).isnan().all(), torch.ones(1).new_empty(100).isnan().all()]
-    return INTERPRETED, *(bool(all_nan) for all_nan in poisoned)
+    by_function, by_method = torch.empty(100), torch.ones(1).new_empty(100)
+    return INTERPRETED, bool(by_function.isnan().all()), bool(by_method.isnan().all())
 
 
 # ---- Tiles ---------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ class Tiles:
                 lanes = max(columns // known.across, 1)
                 return known._replace(lanes=lanes, highest=rows, scratch=scratch)
 
-            device.properties = properties
+            device.properties = properties  # type: ignore[assignment] # without a cache
 
     def __enter__(self) -> None:
         pass
@@ -251,13 +251,14 @@ def loss_of_equal_images() -> tuple[float, float]:
     return loss.item(), gradient.abs().max().item()
 
 
-def windows_that_see_nan(padding: str) -> bool:
+def windows_that_see_nan(padding: Padding) -> bool:
     """Whether map and gradient are NaN exactly where those of the reference are."""
     x, y = torch.rand(2, 1, 1, 9, 14).unbind(0)
     x[0, 0, 2, 3] = torch.nan
     x[0, 0, 8, 13] = torch.nan  # a corner: its windows reach beyond the edge
     same = []
-    for reduction in ("none", "sum"):
+    reductions: tuple[Reduction, ...] = ("none", "sum")
+    for reduction in reductions:
         results = []
         for name in ("triton", "reference"):
             leaf = x.clone().requires_grad_()
@@ -312,7 +313,7 @@ def same_twice() -> bool:
 # ---- The operators -------------------------------------------------------------------------------
 
 
-def _flat_spec(metrics: tuple[str, ...]) -> ops.FlatSpec:
+def _flat_spec(metrics: tuple[Metric, ...]) -> ops.FlatSpec:
     return ops.FlatSpec.of(LossSpec(tuple(map(Term, metrics)), window_size=3))
 
 
@@ -320,7 +321,7 @@ def opcheck(
     layout: str, dtype: torch.dtype, grad: tuple[bool, bool], sums: str, mean_over: str | None
 ) -> None:
     """PyTorch's own check of schema, fake kernel, autograd and compilation."""
-    metrics = ("ssim", "l1") if sums == "terms" else ("ssim",)
+    metrics: tuple[Metric, ...] = ("ssim", "l1") if sums == "terms" else ("ssim",)
     x, y = (
         LAYOUTS[layout](torch.rand(2, 2, 5, 6).to(dtype)).requires_grad_(wanted) for wanted in grad
     )
@@ -364,7 +365,7 @@ def error_of(change: dict[str, Any]) -> str | None:
     return None
 
 
-def sums_agree(shape: tuple[int, ...], metrics: tuple[str, ...], dtype: torch.dtype) -> float:
+def sums_agree(shape: tuple[int, ...], metrics: tuple[Metric, ...], dtype: torch.dtype) -> float:
     """How far the sums over images and batch are from those of the terms.
 
     Relative to the sum of the terms' magnitudes. Shared factors and factors of each image must
@@ -398,7 +399,7 @@ def sums_agree(shape: tuple[int, ...], metrics: tuple[str, ...], dtype: torch.dt
     return apart / terms.abs().sum().clamp(min=1e-300).item()
 
 
-def factors_in_memory(shape: tuple[int, ...], metrics: tuple[str, ...]) -> bool:
+def factors_in_memory(shape: tuple[int, ...], metrics: tuple[Metric, ...]) -> bool:
     """Whether factors give the same bits as numbers and as the tensor that many terms need."""
     from unittest import mock
 
@@ -516,6 +517,7 @@ def bit_mask(metrics: str) -> tuple[int, int, list[int]]:
     """The mask of these metrics, the number of its terms, and the index of each."""
     from lamp_kernels.backends.triton import formulas, kernel_spec
 
-    mask = kernel_spec.kernel_spec(_flat_spec(tuple(metrics.split("+")))).metrics
-    places = [METRICS.index(metric) for metric in metrics.split("+")]
+    names = tuple(metric for metric in METRICS if metric in metrics.split("+"))
+    mask = kernel_spec.kernel_spec(_flat_spec(names)).metrics
+    places = [METRICS.index(metric) for metric in names]
     return mask, formulas.term_count(mask), [formulas.term_index(mask, m) for m in places]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,7 @@ def test_the_planes_of_one_group_fill_the_device():
     assert [each["grid"] for each in both] == [n * per_plane for n in (3, 3, 2, 2)]
 
 
-UNALIGNED = ({"weighted": True}, {"first": 1})
+UNALIGNED: tuple[dict[str, Any], ...] = ({"weighted": True}, {"first": 1})
 
 
 def test_the_compiler_is_told_which_pixels_are_aligned():

@@ -10,6 +10,7 @@ from bad_factors import BAD_FACTORS
 
 from lamp_kernels import autograd, backends, functional
 from lamp_kernels.backends import triton
+from lamp_kernels.backends.triton import TritonBackend
 
 pytestmark = pytest.mark.cpu_only("interpreted on the CPU, or about the choice")
 
@@ -143,7 +144,9 @@ def test_backward_on_a_gpu_scales_by_the_operator(monkeypatch):
     class OnCuda(torch.Tensor):
         is_cuda = True
 
-    operators = backends.BACKENDS["triton"].operators
+    backend = backends.BACKENDS["triton"]
+    assert isinstance(backend, TritonBackend)
+    operators = backend.operators
     assert operators.scale is torch.ops.lamp_kernels_triton.scale_.default
     given = []
     operators = operators._replace(scale=lambda *tensors: given.append(tensors))
