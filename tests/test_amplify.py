@@ -64,13 +64,13 @@ def test_amplification_of_nan_and_of_very_large_losses():
     assert values[2].isfinite()
 
 
-def test_power_with_its_defaults_adds_the_square():
+def test_power_by_default_adds_the_square_of_the_loss():
     loss = torch.rand(100, dtype=torch.float64)
     torch.testing.assert_close(amplify(loss, "power"), loss + loss**2, rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 3.0])
-def test_power_is_its_definition_with_a_finite_slope_at_0(gamma):
+def test_power_matches_its_definition_and_has_a_finite_slope_at_0(gamma):
     loss = torch.tensor([0.0, 1e-3, 0.7, 40.0], dtype=torch.float64, requires_grad=True)
     value = amplify(loss, "power", gamma=gamma, delta=0.01)
     torch.testing.assert_close(value, (loss + 0.01) ** gamma - 0.01**gamma)

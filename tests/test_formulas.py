@@ -155,21 +155,20 @@ def test_amplify(call, dtype, kind, eps):
 @pytest.mark.parametrize("gamma", [1e-3, 0.5, 1.0, 2.0, 3.3, 8.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_power(call, dtype, gamma, delta):
-    """To the last digits of the smallest loss, against the definition in more digits."""
-    loss = np.logspace(-12, 1.5, 20_001).astype(dtype)  # below, A is not a normal number
+    """Accurate to the last digits for small losses too, against the definition in a longer type."""
+    loss = np.logspace(-12, 1.5, 20_001).astype(dtype)  # for smaller losses A is subnormal
     value, slope = amplified(call, loss, LossSpec(amplification="power", gamma=gamma, delta=delta))
     wide = np.float64 if dtype == np.float32 else np.longdouble
     g, d = wide(gamma), wide(delta)
     exponent = g * np.log1p(loss.astype(wide) / d)
-    # log1p is right to 3 digits in the last place, and the exponential of an exponent e is off by
-    # e times as much.
+    # log1p has an error of up to 3 ulps, and exponentiation multiplies it by the exponent.
     digits = (6 + 4 * exponent) * np.finfo(dtype).eps
     assert (np.abs(value / (d**g * np.expm1(exponent)) - 1) <= digits).all()
     assert (np.abs(slope / (g * (loss.astype(wide) + d) ** (g - 1)) - 1) <= digits).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_power_of_zero_and_beyond_every_number(call, dtype):
+def test_power_of_zero_and_overflow(call, dtype):
     large = 1e-3 * np.finfo(dtype).max
     loss = np.array([0.0, large, INF], dtype=dtype)
     value, slope = amplified(call, loss, LossSpec(amplification="power"))
@@ -215,14 +214,15 @@ def test_pointwise(call, dtype, metric):
     leaf = torch.from_numpy(d).requires_grad_()
     expected = reference.pointwise_loss(metric, leaf, torch.zeros_like(leaf), LossSpec())
     (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
-    digits = 4 * np.finfo(dtype).eps if metric in METRIC_PARAMETERS else 0.0  # sums, else exact
+    # A metric with a parameter adds and rounds; the others are exact.
+    digits = 4 * np.finfo(dtype).eps if metric in METRIC_PARAMETERS else 0.0
     np.testing.assert_allclose(loss, expected.detach().numpy(), digits)
     np.testing.assert_allclose(slope, expected_slope.numpy(), digits)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_charbonnier_subtracts_nothing(call, dtype):
-    """To the last digits of the smallest loss, against the definition in more digits."""
+def test_charbonnier_does_not_cancel_for_small_losses(call, dtype):
+    """Accurate to the last digits for small losses too, against the definition in a longer type."""
     d = np.logspace(-12, 12, 10_001).astype(dtype)
     loss, slope = pointwise(call, d, "charbonnier")
     e = LossSpec().charbonnier_epsilon

@@ -177,7 +177,8 @@ def tensors_of(
     generator = torch.Generator(torch.get_default_device()).manual_seed(case.seed)
     target, input = KINDS[case.kind](uniform(case.shape, generator), case.shape, generator)
     input, target = (
-        (case.options.data_range * image).to(dtype).reshape(case.shape)  # stripes have two sides
+        # reshape, because stripes of a vector have two dimensions
+        (case.options.data_range * image).to(dtype).reshape(case.shape)
         for image in (input, target)
     )
     weight = None
@@ -194,7 +195,7 @@ def tensors_of(
 def results(
     case: Case, pair: list[torch.Tensor], weight: torch.Tensor | None, backend: str
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-    """The loss and the gradients of the images that want one."""
+    """The loss and, for each image that requires grad, its gradient."""
     options: dict[str, Any] = {metric: case.coefficients.get(metric, 0.0) for metric in METRICS}
     options |= {name: value for name, value in case.options._asdict().items() if name in OPTIONS}
     loss = functional.amplified_reconstruction_loss(

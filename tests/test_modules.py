@@ -74,7 +74,7 @@ def test_every_option_of_the_module_reaches_the_function(module, function):
         name: parameter.default for name, parameter in inspect.signature(module).parameters.items()
     }
     for name in defaults:
-        without: dict[str, Any] = {}  # what the option needs to matter
+        without: dict[str, Any] = {}  # options required for this one to matter
         if name == "charbonnier_epsilon" and "charbonnier" in defaults:
             without = {"charbonnier": 1.0}
         if name in ("gamma", "delta"):

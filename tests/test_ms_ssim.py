@@ -81,7 +81,7 @@ def test_options_reach_every_scale():
     x, y = images(1, 1, 40, 50)
     y = 0.9 * y
     options: Any = {"data_range": 1.7, "k1": 0.02, "k2": 0.05, "window_size": 5, "sigma": 1.0}
-    # One scale is SSIM itself to the power of its weight.
+    # A single scale is SSIM raised to the power of its weight.
     found = ms_ssim(x, y, scale_weights=[0.5], **options)
     expected = pytorch_msssim.ssim(
         x, y, data_range=1.7, K=(0.02, 0.05), win=window(1, size=5, sigma=1.0)

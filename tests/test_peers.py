@@ -69,12 +69,12 @@ def test_gradient_of_scikit_image(images):
     assert gradient[inner].numpy() == pytest.approx(expected[inner], abs=1e-15)
 
 
-def test_kornias_charbonnier(images):
+def test_kornia_charbonnier(images):
     x, y = images
     found = functional.amplified_charbonnier_loss(
         x, y, charbonnier_epsilon=1.0, amplification="none", reduction="none"
     )
-    # kornia's is sqrt(d^2 + 1) - 1, not scaled.
+    # kornia computes sqrt(d^2 + 1) - 1, without scaling.
     theirs = kornia.losses.charbonnier_loss(x, y, reduction="none") / (math.sqrt(2.0) - 1.0)
     torch.testing.assert_close(found, theirs, rtol=1e-12, atol=1e-14)
 

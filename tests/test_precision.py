@@ -79,7 +79,7 @@ def test_scaled_float16_gradients_do_not_overflow():
 
 @pytest.fixture
 def low_precision():
-    """A function that allows bfloat16 wherever PyTorch has a setting for it; undone afterwards."""
+    """A function that allows reduced precision in all of PyTorch's settings; undone afterwards."""
     backends: Any = torch.backends  # mkldnn.conv exists, but is not annotated
     before = (
         backends.mkldnn.conv.fp32_precision,

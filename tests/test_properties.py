@@ -99,7 +99,7 @@ def test_weight_zero_removes_pixels(batch, channels, seed, level):
     mask[..., 0, 0] = 1.0
     for function in METRIC_FUNCTIONS[1:]:
         kept = mask.expand_as(x) > 0
-        # pixels torn out of their images have only the levels that pool over the batch
+        # pixels taken out of their images only have levels that pool over the batch
         pooled: Literal["batch", "element"] = "batch" if level == "batch" else "element"
         found = function(x, y, mask, amplify_over=pooled)
         wanted = function(x[kept], y[kept], amplify_over=pooled)
