@@ -31,7 +31,8 @@ __global__ void __launch_bounds__(kPixelThreads)
   auto at = [&](const auto& s, int64_t row, int64_t column) {
     return plane_of(s, image, channel) + row * s.row + column * s.column;
   };
-#pragma unroll 4
+  // Pixels in flight. In float64 more of them would spill registers.
+#pragma unroll(sizeof(T) == 8 ? 2 : 4)
   for (int i = 0; i < kPixelsOfAThread; ++i) {
     const int64_t pixel = first + i * kPixelThreads + threadIdx.x;
     if (pixel >= a.tiling.pixels) break;
