@@ -15,8 +15,8 @@
 
 namespace lamp_kernels::cuda {
 
-// `common`: the images have dtype T and a column stride of 1, is_common(amplification), and there is
-// no weight, pointwise term or map.
+// `common`: the images have dtype T and a column stride of 1, is_common(amplification), and there
+// is no weight, pointwise term or map.
 template <class T, int radius, int gradients, bool common>
 class SsimLosses {
   using PixelRow = Pixel<T>*;
