@@ -25,7 +25,7 @@ constexpr int kMetrics = sizeof(kMetricNames) / sizeof(kMetricNames[0]);
 enum class Amplify : int { none, log, power };
 constexpr const char* kAmplifyNames[] = {"none", "log", "power"};
 constexpr int kMaxAmplifyParameters = 2;
-constexpr bool is_common(Amplify a) { return a <= Amplify::log; }
+LAMP_HOST_DEVICE constexpr bool is_common(Amplify a) { return a <= Amplify::log; }
 
 // A set of metrics. A term's position is its place among the metrics of the set.
 struct Terms {
