@@ -1,17 +1,17 @@
-// The mathematics of the losses, once, for CPU and CUDA: what lamp_kernels/reference.py says in
-// tensors, here for one number, or for a vector of them (`V` is float, double, or a GCC vector of
-// these; `S` is its element type). `c ? a : b` selects lane by lane.
+// The mathematics of the losses, once, for CPU and CUDA: lamp_kernels/reference.py for single numbers
+// or vectors instead of tensors. `V` is float, double, or a GCC vector of these; `S` is its element
+// type. `c ? a : b` selects lane by lane.
 //
-// Not guarded against repeated inclusion: the CPU kernels include it once for each instruction
-// set, each time inside another namespace, so that every copy is compiled for its own.
+// There is no include guard: the CPU kernels include this file once per instruction set, each time
+// in another namespace, so that every copy is compiled for its own instruction set.
 //
-// Needs: params.h, <cmath>, <utility>; LAMP_INLINE (how a function is declared) and LAMP_UNROLL (the
-// compiler's pragma to unroll the next loop); bits<V>::type (the integer of V's size), as_bits,
-// as_value and to_value; quotient(a, b), a/b; at_least_zero(v), which keeps NaN.
+// Requires params.h, <cmath>, <utility>; LAMP_INLINE (how to declare a function) and LAMP_UNROLL (the
+// pragma that unrolls the next loop); bits<V>::type (the integer type of V's size), as_bits, as_value
+// and to_value; quotient(a, b), which is a/b; and at_least_zero(v), which keeps NaN.
 
 // ---- Amplification ------------------------------------------------------------------------------
 
-// The constants of a kind of amplification, whose functions name them.
+// The constants of one kind of amplification. The function of that kind names them.
 template <class S>
 struct Amplification {
   Amplify kind;
@@ -35,8 +35,8 @@ LAMP_INLINE Amplification<S> amplification(const Params& p) {
   return {};
 }
 
-// The number of terms of atanh(s)/s = 1 + s^2/3 + s^4/5 + ... that full precision takes at
-// |s| <= 3 - 2 sqrt(2) = 0.172: the first left out is s^10/11 = 2e-9 (float), s^22/23 = 7e-19.
+// The number of terms of atanh(s)/s = 1 + s^2/3 + s^4/5 + ... that full precision requires for
+// |s| <= 3 - 2 sqrt(2) = 0.172. The first omitted term is s^10/11 = 2e-9 (float), s^22/23 = 7e-19.
 template <class S>
 struct LogSeries;
 template <>
@@ -50,17 +50,17 @@ struct LogSeries<double> {
   static constexpr int64_t sqrt_half = 0x3fe6a09e667f3bcd, fraction = 0xfffffffffffff;
 };
 
-// The last power of (exp(r) - 1)/r = 1 + r/2! + r^2/3! + ... that full precision takes at
-// |r| <= log(2)/2: the first term left out is r^7/8! = 2e-8 (float), r^13/14! = 1e-17.
+// The last term r^(n-1)/n! of (exp(r) - 1)/r = 1 + r/2! + r^2/3! + ... that full precision requires
+// for |r| <= log(2)/2. The first omitted term is r^7/8! = 2e-8 (float), r^13/14! = 1e-17.
 template <class S>
 struct ExpSeries;
 template <>
 struct ExpSeries<float> {
   static constexpr int last = 7, bias = 127;
   static constexpr double last_coefficient = 1 / 5040.0;
-  // log(2) in two parts; the first has few digits, so its product with k is exact.
+  // log(2) in two parts. The first has few digits, so its product with k is exact.
   static constexpr float log2_high = 0.693359375f, log2_low = -2.12194440e-4f;
-  static constexpr float round = 12582912.f, most = 176.f;  // then 2^k is beyond every scale
+  static constexpr float round = 12582912.f, most = 176.f;  // beyond it, 2^k exceeds every scale
 };
 template <>
 struct ExpSeries<double> {
@@ -71,12 +71,12 @@ struct ExpSeries<double> {
   static constexpr double round = 6755399441055744., most = 1418.;
 };
 
-// -log1p(-loss) for loss < 1, to the last digits down to the smallest loss.
-//   1. u = 1 - loss is rounded; what it lost is (1 - u) - loss, exactly, so
-//      log(1 - loss) = log(u) + ((1 - u) - loss)/u to first order; the second is below rounding.
-//   2. u = 2^k m with m in [sqrt(1/2), sqrt(2)), by the bits of u.
-//   3. log(m) = 2 atanh(s), s = (m - 1)/(m + 1). m - 1 is exact.
-// `inverse` is 1/u, which the caller has.
+// -log1p(-loss) for loss < 1, accurate to the last digits down to the smallest loss.
+//   1. u = 1 - loss is rounded. The rounding error is exactly (1 - u) - loss, so to first order
+//      log(1 - loss) = log(u) + ((1 - u) - loss)/u; the second order is below rounding.
+//   2. u = 2^k m with m in [sqrt(1/2), sqrt(2)), from the bits of u.
+//   3. log(m) = 2 atanh(s), s = (m - 1)/(m + 1); m - 1 is exact.
+// `inverse` is 1/u, which the caller already has.
 template <class S, class V>
 LAMP_INLINE V minus_log1p_minus(V loss, V inverse) {
   using Series = LogSeries<S>;
@@ -99,8 +99,8 @@ struct Amplified {
   V value, slope;  // A(L), A'(L)
 };
 
-// A(L) = -log1p(-L) up to the knee, and its tangent above. NaN stays NaN: a comparison with it is
-// false.
+// A(L) = -log1p(-L) up to the knee, and its tangent above. NaN stays NaN, because comparisons with it
+// are false.
 template <class S, class V>
 LAMP_INLINE Amplified<V> amplify_log(V loss, const Amplification<S>& a) {
   const S knee = a.constants[0], steepest = a.constants[1];
@@ -112,18 +112,18 @@ LAMP_INLINE Amplified<V> amplify_log(V loss, const Amplification<S>& a) {
           steep ? V{} + steepest : inverse};
 }
 
-// scale (exp(y) - 1) for y >= 0, to the last digits of the smallest y.
+// scale (exp(y) - 1) for y >= 0, accurate to the last digits down to the smallest y.
 //   1. y = k log(2) + r, |r| <= log(2)/2, k by rounding.
 //   2. exp(r) - 1 by its series.
-//   3. s = scale 2^k, and the result is s (exp(r) - 1) + (s - scale). 2^k comes as two factors, for
-//      it may overflow where s does not.
+//   3. s = scale 2^k; the result is s (exp(r) - 1) + (s - scale). 2^k is applied as two factors,
+//      because it may overflow where s does not.
 template <class S, class V>
 LAMP_INLINE V scaled_expm1(V y, S scale) {
   using Series = ExpSeries<S>;
   using I = typename bits<V>::type;
   const V most = V{} + Series::most;
   const V bounded = y > most ? most : y;
-  // Adding 1.5 2^mantissa rounds to an integer, which then stands in the lowest bits.
+  // Adding 1.5 * 2^mantissa rounds to an integer, which is then in the lowest bits.
   const V shifted = bounded * S(1.44269504088896341) + Series::round;
   const V k = shifted - Series::round;
   const V r = (bounded - k * Series::log2_high) - k * Series::log2_low;
@@ -173,14 +173,14 @@ LAMP_INLINE Pointwise<V> squared_error(V d) {
   return {d * d, d + d};
 }
 
-// The slope is 0 at d = 0, and NaN at NaN: there it is d.
+// The slope is 0 at d = 0. At NaN it is d, so NaN.
 template <class S, class V>
 LAMP_INLINE Pointwise<V> absolute_error(V d) {
   const V zero = V{}, one = zero + S(1);
   return {d < zero ? -d : d, d > zero ? one : (d < zero ? -one : d)};
 }
 
-// sqrt(v), lane by lane: the compiler makes one instruction of the loop.
+// sqrt(v), lane by lane. The compiler turns the loop into one instruction.
 template <class S, class V>
 LAMP_INLINE V square_root(V v) {
   if constexpr (sizeof(V) == sizeof(S)) {
@@ -192,8 +192,8 @@ LAMP_INLINE V square_root(V v) {
   }
 }
 
-// (sqrt(d^2 + e^2) - e)/(sqrt(1 + e^2) - e), formed without subtracting nearly equal numbers; where
-// d^2 overflows, its limit.
+// (sqrt(d^2 + e^2) - e)/(sqrt(1 + e^2) - e), computed without subtracting nearly equal numbers; its
+// limit where d^2 overflows.
 template <class S, class V>
 LAMP_INLINE Pointwise<V> charbonnier(V d, S e) {
   const S norm = square_root<S>(S(1) + e * e) + e;  // 1/(sqrt(1 + e^2) - e)
@@ -212,7 +212,7 @@ LAMP_INLINE Pointwise<V> pointwise_loss(V d, S parameter) {
   if constexpr (metric == Metric::charbonnier) return charbonnier(d, parameter);
 }
 
-// What the losses of a pixel depend on, but for the pixel.
+// Everything that a pixel's losses depend on, except the pixel.
 template <class S>
 struct LossFormula {
   Terms terms;
@@ -265,18 +265,18 @@ LAMP_INLINE PointwiseSum<V> pointwise_terms(V d, V weight, const LossFormula<S>&
 template <class S>
 struct SsimConstants {
   S c1, c2, a;         // L = a (1 - SSIM)
-  S shift_d, shift_s;  // what the means are about
+  S shift_d, shift_s;  // subtracted from d and s before the windows
 };
 
-// At one window position, of d = x - y and s = x + y in units of data_range.
+// Moments at one window position of d = x - y and s = x + y, in units of data_range.
 template <class V>
 struct Moments {
-  V mean_d, mean_s;  // G*(v - c), about the shifts c
+  V mean_d, mean_s;  // G*(v - c), with the shifts c
   V variance_d, variance_s;
 };
 
-// From G*(v - c)^2 and G*(v - c), c any constant. Its rounding grows with the square of the mean:
-// c has to be near the window's values.
+// From G*(v - c)^2 and G*(v - c) for any constant c. The rounding error grows with the square of the
+// mean, so c must be close to the window's values.
 template <class V>
 LAMP_INLINE V variance(V square, V mean) {
   return square - mean * mean;
@@ -291,7 +291,7 @@ struct Dissimilarity {
 template <class S, class V>
 LAMP_INLINE Dissimilarity<V> ssim(const Moments<V>& m, const SsimConstants<S>& c) {
   Dissimilarity<V> o;
-  // What is below zero is rounding.
+  // Values below zero are rounding errors.
   const V var_d = at_least_zero(m.variance_d), var_s = at_least_zero(m.variance_s);
   o.mu_d = m.mean_d + c.shift_d;
   o.mu_s = m.mean_s + c.shift_s;
@@ -304,15 +304,14 @@ LAMP_INLINE Dissimilarity<V> ssim(const Moments<V>& m, const SsimConstants<S>& c
   return o;
 }
 
-// What the window's adjoint takes: dx = G^T*(s + d) + 2 s' G^T*ss + 2 d' G^T*dd, and dy with the
-// signs of d and dd turned; s', d' are the pixel's sum and difference about the shifts.
+// The inputs of the window's adjoint: dx = G^T*(s + d) + 2 s' G^T*ss + 2 d' G^T*dd, and dy with the
+// signs of d and dd flipped; s' and d' are the pixel's sum and difference minus their shifts.
 template <class V>
 struct Adjoint {
   V d, s, dd, ss;
 };
 
-// slope: the weight of this position times A'(L). The derivative is that of the variances before
-// they were kept at 0 or above.
+// slope: the weight of this position times A'(L). The derivative is that of the unclamped variances.
 template <class S, class V>
 LAMP_INLINE Adjoint<V> ssim_adjoint(V mean_d, V mean_s, const Dissimilarity<V>& o, V slope,
                                     const SsimConstants<S>& c) {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-// A function for both sides, where a CUDA compiler compiles.
+// Declares a function for host and device if a CUDA compiler compiles it.
 #ifdef __CUDACC__
 #define LAMP_HOST_DEVICE __host__ __device__
 #else
@@ -20,14 +20,14 @@ enum class Metric : int { ssim, mse, l1, charbonnier };
 constexpr const char* kMetricNames[] = {"ssim", "mse", "l1", "charbonnier"};
 constexpr int kMetrics = sizeof(kMetricNames) / sizeof(kMetricNames[0]);
 
-// A(L), by the names of AMPLIFICATIONS in lamp_kernels/spec.py. The first two have GPU kernels of
-// their own, in which no branch selects the amplification.
+// A(L), with the names of AMPLIFICATIONS in lamp_kernels/spec.py. The first two have their own GPU
+// kernels, which do not branch on the amplification.
 enum class Amplify : int { none, log, power };
 constexpr const char* kAmplifyNames[] = {"none", "log", "power"};
 constexpr int kMaxAmplifyParameters = 2;
 LAMP_HOST_DEVICE constexpr bool is_common(Amplify a) { return a <= Amplify::log; }
 
-// A set of metrics. A term's position is its place among the metrics of the set.
+// A set of metrics. A term's position counts the metrics of the set before it.
 struct Terms {
   uint32_t bits = 0;
 
@@ -48,7 +48,7 @@ LAMP_HOST_DEVICE constexpr int64_t size_of(Dtype dtype) {
 }
 enum class Border : int { reflect, valid, zeros };
 constexpr const char* kBorderNames[] = {"reflect", "valid", "zeros"};
-// What factors * sums are added up over: nothing, (N, T); the terms, (N,); all, ().
+// What factors * sums are summed over: nothing, (N, T); the terms, (N,); everything, ().
 enum class Sums : int { terms, images, batch };
 constexpr const char* kSumsNames[] = {"terms", "images", "batch"};
 
@@ -59,7 +59,7 @@ struct ConstTensorView {
   int64_t batch = 0, channel = 0, row = 0, column = 0;
 };
 
-// The same to write to, always of the type that is computed in.
+// The same for writing, always in the compute type.
 struct TensorView {
   void* data = nullptr;
   int64_t batch = 0, channel = 0, row = 0, column = 0;
@@ -81,8 +81,8 @@ struct Params {
   double c1, c2;                // k1^2 and k2^2: images are in units of data_range
   double ssim_scale;            // a in L = a (1 - SSIM)
 
-  // (N, C, H, W). The weight has the type computed in, and lies on the pixels of the image; where
-  // it was given on the grid of a "valid" SSIM its data points before that grid's corner.
+  // (N, C, H, W). The weight has the compute type and is indexed by pixels of the image: if it was
+  // given on the grid of a "valid" SSIM, its data pointer lies before that grid's corner.
   ConstTensorView input, target, weight;
   // (N, T) in the compute type for T terms, or null: then all images share `shared_factors`, by
   // position.
