@@ -25,7 +25,7 @@ constexpr int kMetrics = sizeof(kMetricNames) / sizeof(kMetricNames[0]);
 enum class Amplify : int { none, log, power };
 constexpr const char* kAmplifyNames[] = {"none", "log", "power"};
 constexpr int kMaxAmplifyParameters = 2;
-constexpr bool is_common(Amplify a) { return a <= Amplify::log; }
+LAMP_HOST_DEVICE constexpr bool is_common(Amplify a) { return a <= Amplify::log; }
 
 // A set of metrics. A term's position is its place among the metrics of the set.
 struct Terms {
@@ -77,7 +77,7 @@ struct Params {
   // SSIM
   int radius;  // the window is 2 radius + 1 wide
   Border border;
-  double taps[kMaxRadius + 1];  // of the window, by the distance from its centre; their sum is 1
+  double taps[kMaxRadius + 1];  // of the window, by the distance from its center; their sum is 1
   double c1, c2;                // k1^2 and k2^2: images are in units of data_range
   double ssim_scale;            // a in L = a (1 - SSIM)
 

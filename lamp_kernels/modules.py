@@ -110,7 +110,7 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
 
     Args:
         data_range: R, the distance between the least and the greatest possible value. SSIM
-            takes images in [0, R]; for others (normalised inputs, no sigmoid) rescale first,
+            takes images in [0, R]; for others (normalized inputs, no sigmoid) rescale first,
             see README.md, and `check_range`.
         window_size: side of the Gaussian window in pixels, odd, 1 to 31.
         sigma: standard deviation of the window in pixels, positive.
@@ -143,7 +143,7 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
             channel. Or (N,), one number an image; or one number. Nothing else has fewer dimensions:
             (N, H, W) goes as `weight[:, None]`, (H, W) as `weight[None, None]`. Means divide by the
             sum of the weights, whatever their scale, from 1e-45 to 1e38 in float32. For "valid" the
-            weight at the window's centre counts. A weight of 0 does not hide NaN. An all-zero
+            weight at the window's center counts. A weight of 0 does not hide NaN. An all-zero
             weight or an empty batch gives 0. The map is multiplied as it is, and has gradients
             up to weights of 1e30.
 

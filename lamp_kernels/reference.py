@@ -4,7 +4,7 @@ Written to be read beside the formulas; autograd takes the derivative. Half type
 in float32. `input` is x, the reconstruction; `target` is y; R is `data_range`.
 
 SSIM in difference form. With d = (x - y)/R, s = (x + y)/R, windowed means mu and variances var
-under the normalised Gaussian window G*, C1 = k1^2 and C2 = k2^2:
+under the normalized Gaussian window G*, C1 = k1^2 and C2 = k2^2:
 
     M = (mu_d^2 + mu_s^2)/2 + C1      p = mu_d^2 / M     (1 - p is SSIM's luminance term)
     V = (var_d  + var_s )/2 + C2      q = var_d  / V     (1 - q its contrast-structure term)
@@ -144,8 +144,10 @@ def _window_moments(
         for level in (_level_of_difference(d, weight), *_levels_of_sum(s))
     ]
     d, s = (_pad(v, radius, spec.padding) for v in (d, s))
-    centred = torch.cat([v - level for v, level in zip((d, s, s), levels, strict=True)], dim=1)
-    mean, square = _window_mean(torch.cat([centred, centred.square()], dim=1), taps).chunk(2, dim=1)
+    centered = torch.cat([v - level for v, level in zip((d, s, s), levels, strict=True)], dim=1)
+    mean, square = _window_mean(torch.cat([centered, centered.square()], dim=1), taps).chunk(
+        2, dim=1
+    )
     mean_d, mean_low, mean_high = mean.chunk(3, dim=1)
     var_d, var_low, var_high = _at_least_zero(square - mean.square()).chunk(3, dim=1)
     low = mean_low.detach().abs() < mean_high.detach().abs()
@@ -261,7 +263,7 @@ def _window_mean_of_single_planes(planes: Tensor, taps: list[float]) -> Tensor:
 
 
 def gaussian(size: int, sigma: float) -> list[float]:
-    """The taps exp(-k^2 / (2 sigma^2)), k = -(size//2) .. size//2, normalised to sum 1."""
+    """The taps exp(-k^2 / (2 sigma^2)), k = -(size//2) .. size//2, normalized to sum 1."""
     # k/sigma before the square: sigma^2 alone may underflow to zero.
     scaled = [(k - size // 2) / sigma for k in range(size)]
     taps = [math.exp(-0.5 * z * z) for z in scaled]
@@ -280,12 +282,12 @@ def smoothing_radius(sigma: float) -> int:
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Maps (N, P, H, W) under a normalised Gaussian of `sigma` pixels, borders reflected."""
+    """Maps (N, P, H, W) under a normalized Gaussian of `sigma` pixels, borders reflected."""
     return blur(maps, 2 * smoothing_radius(sigma) + 1, sigma, "reflect")
 
 
 def blur(maps: Tensor, size: int, sigma: float, padding: Padding) -> Tensor:
-    """Maps (N, P, H, W) under a normalised Gaussian window of `size` x `size` pixels."""
+    """Maps (N, P, H, W) under a normalized Gaussian window of `size` x `size` pixels."""
     with without_autocast(maps.device.type):
         return _window_mean(_pad(maps, size // 2, padding), gaussian(size, sigma))
 

@@ -381,7 +381,7 @@ void beyond_global() {
 // ---- For ThreadSanitizer -----------------------------------------------------------------------
 
 template <bool barrier>
-__global__ void neighbour_kernel(int* to) {
+__global__ void neighbor_kernel(int* to) {
   LAMP_SHARED(shared);
   int* const numbers = shared_as<int>(shared);
   numbers[threadIdx.x] = int(threadIdx.x);
@@ -391,7 +391,7 @@ __global__ void neighbour_kernel(int* to) {
 template <bool barrier>
 void neighbors() {
   std::vector<int> to(2 * 256);
-  LAMP_LAUNCH(neighbour_kernel<barrier>, 2, 256, 256 * sizeof(int), nullptr, to.data());
+  LAMP_LAUNCH(neighbor_kernel<barrier>, 2, 256, 256 * sizeof(int), nullptr, to.data());
   require_launched();
 }
 

@@ -116,8 +116,8 @@ def moments(dtype, brightness, apart):
     generator = torch.Generator().manual_seed(1)
     y = brightness * torch.rand(50, 9, generator=generator, dtype=torch.float64)
     x = y + apart * torch.randn(50, 9, generator=generator, dtype=torch.float64)
-    centred = torch.stack([x - y - CONSTANTS[3], x + y - CONSTANTS[4]])
-    return torch.cat([centred.mean(-1), centred.square().mean(-1)]).to(dtype)
+    centered = torch.stack([x - y - CONSTANTS[3], x + y - CONSTANTS[4]])
+    return torch.cat([centered.mean(-1), centered.square().mean(-1)]).to(dtype)
 
 
 @pytest.mark.parametrize(("brightness", "apart"), [(1.0, 1e-2), (1.0, 0.5), (1e-3, 1e-3)])
