@@ -145,9 +145,8 @@ def _window_moments(
     ]
     d, s = (_pad(v, radius, spec.padding) for v in (d, s))
     centered = torch.cat([v - shift for v, shift in zip((d, s, s), shifts, strict=True)], dim=1)
-    mean, square = _window_mean(torch.cat([centered, centered.square()], dim=1), taps).chunk(
-        2, dim=1
-    )
+    planes = torch.cat([centered, centered.square()], dim=1)
+    mean, square = _window_mean(planes, taps).chunk(2, dim=1)
     mean_d, mean_low, mean_high = mean.chunk(3, dim=1)
     var_d, var_low, var_high = _at_least_zero(square - mean.square()).chunk(3, dim=1)
     low = mean_low.detach().abs() < mean_high.detach().abs()

@@ -451,5 +451,5 @@ def test_factors_of_the_operator(sums):
     mapped = vmap(
         lambda x, y, c: torch.ops.lamp_kernels.loss_map(x, y, c, *spec), in_dims=(0, 0, 0)
     )
-    with pytest.raises(RuntimeError, match="coefficients of a map must not be mapped"):
+    with pytest.raises(RuntimeError, match="coefficients of loss_map must not be batched by vmap"):
         mapped(tensors[0], tensors[1], tensors[2][:, 0])

@@ -64,7 +64,7 @@ struct Case {
   std::vector<T> factors;
   bool shared = false;  // all images use the factors of the first
   Output<T> input_gradient, target_gradient, map;
-  bool with_shares = true;
+  bool with_sums = true;
   std::vector<T> scaled_sums;
 
   Case() {
@@ -107,7 +107,7 @@ struct Case {
     p.target_gradient = target_gradient.sink();
     p.map = map.sink(map_corner);
     try {
-      kernels.compute(p, sizeof(T) == sizeof(double), with_shares ? scaled_sums.data() : nullptr,
+      kernels.compute(p, sizeof(T) == sizeof(double), with_sums ? scaled_sums.data() : nullptr,
                       way);
     } catch (const std::exception& error) {
       fail(name, error.what());
@@ -201,7 +201,7 @@ void check_tensor(const Case<T>& c, const char* what, const Output<T>& found, in
 template <class T>
 void check(const Case<T>& c, const Limits& limits) {
   const textbook::Result want = c.expected();
-  for (size_t i = 0; c.with_shares && i < c.scaled_sums.size(); ++i) {
+  for (size_t i = 0; c.with_sums && i < c.scaled_sums.size(); ++i) {
     const double got = double(c.scaled_sums[i]);
     if (!std::isfinite(want.scaled_sums[i])) {
       if (std::isfinite(got)) fail(c.name, "a sum hides NaN or infinity");
@@ -336,16 +336,19 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
   if (!wanted && !(own_grid && p.terms.count() > 1) && random.chance(0.7)) {
     c.map = Output<T>(some_layout(grid, random), grid);
     if (own_grid) c.map_corner = p.radius;
-    c.with_shares = random.chance(0.5);
+    c.with_sums = random.chance(0.5);
   }
 
   const std::string varied = kernels.vary(seed);
+  std::string terms;
+  for (int m = 0; m < kMetrics; ++m)
+    if (p.terms.has(Metric(m))) terms += (terms.empty() ? "" : "+") + std::string(kMetricNames[m]);
   char name[300];
   std::snprintf(name, sizeof name,
-                "seed %llu: %s (%lld, %lld, %lld, %lld), terms %u, radius %d, border %d, "
+                "seed %llu: %s (%lld, %lld, %lld, %lld), terms %s, radius %d, border %d, "
                 "gradients %d, map %d, weight %d, source %d%s",
                 (unsigned long long)seed, sizeof(T) == 4 ? "float" : "double", (long long)s.batch,
-                (long long)s.channels, (long long)s.height, (long long)s.width, p.terms.bits,
+                (long long)s.channels, (long long)s.height, (long long)s.width, terms.c_str(),
                 p.radius, int(p.border), wanted, bool(c.map), bool(c.weight), int(dtype),
                 varied.c_str());
   c.name = name;

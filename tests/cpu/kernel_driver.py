@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 SETS = ("avx512", "avx2", "baseline")  # the instruction sets, best first
 RELEASE = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]  # of the extension
-COMMON = ["-std=c++20", "-Wno-psabi", "-Icsrc", "-pthread", *RELEASE]
+COMMON = ["-std=c++20", "-Wno-psabi", "-Werror=format", "-Icsrc", "-pthread", *RELEASE]
 SANITIZE = [
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover",

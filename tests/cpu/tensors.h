@@ -14,6 +14,7 @@
 using lamp_kernels::Amplify;
 using lamp_kernels::ConstTensorView;
 using lamp_kernels::Dtype;
+using lamp_kernels::kMetricNames;
 using lamp_kernels::kMetrics;
 using lamp_kernels::Metric;
 using lamp_kernels::Params;
