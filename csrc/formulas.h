@@ -148,7 +148,7 @@ LAMP_INLINE Amplified<V> amplify_power(V loss, const Amplification<S>& a) {
   const V z = loss * inverse_delta, inverse = quotient(V{} + S(1), S(1) + z);
   const V value = scaled_expm1<S>(-gamma * minus_log1p_minus<S>(-z, inverse), scale);
   const auto finite = z - z == V{};
-  return {finite ? value : z, gamma * inverse_delta * (value + scale) * inverse};
+  return {finite ? value : z, gamma * inverse_delta * inverse * (value + scale)};
 }
 
 template <class S, class V>

@@ -158,9 +158,10 @@ inline void parse_terms(const Spec& spec, Params& p) {
 
 inline void parse_amplification(const Spec& spec, Params& p) {
   p.amplify = Amplify(index_of(spec.amplification, kAmplifyNames, "amplification"));
-  STD_TORCH_CHECK(spec.amplification_parameters.size() <= kMaxAmplifyParameters,
-                  "amplification_parameters must have at most ", kMaxAmplifyParameters,
-                  " elements, got ", spec.amplification_parameters.size());
+  const size_t expected = kAmplifyParameters[int(p.amplify)];
+  STD_TORCH_CHECK(spec.amplification_parameters.size() == expected,
+                  "amplification_parameters must have ", expected, " elements for ",
+                  spec.amplification, ", got ", spec.amplification_parameters.size());
   std::copy(spec.amplification_parameters.begin(), spec.amplification_parameters.end(),
             p.amplify_parameters);
 }

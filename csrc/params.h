@@ -24,6 +24,7 @@ constexpr int kMetrics = sizeof(kMetricNames) / sizeof(kMetricNames[0]);
 // kernels, which do not branch on the amplification.
 enum class Amplify : int { none, log, power };
 constexpr const char* kAmplifyNames[] = {"none", "log", "power"};
+constexpr int kAmplifyParameters[] = {0, 1, 2};  // how many each one has
 constexpr int kMaxAmplifyParameters = 2;
 LAMP_HOST_DEVICE constexpr bool is_common(Amplify a) { return a <= Amplify::log; }
 

@@ -50,10 +50,10 @@ void compute(Params p, T* scaled_sums, Sums sums, ParallelFor&& parallel_for) {
         sum += partial[i * terms + term];
       const int64_t at = image * terms + term;
       const T factor = factors ? factors[at] : T(p.shared_factors[term]);
-      const double share = double(factor) * sum;
-      all += share;
-      of_image += T(share);
-      if (sums == Sums::terms) scaled_sums[at] = T(share);
+      const double scaled_sum = double(factor) * sum;
+      all += scaled_sum;
+      of_image += T(scaled_sum);
+      if (sums == Sums::terms) scaled_sums[at] = T(scaled_sum);
     }
     if (sums == Sums::images) scaled_sums[image] = of_image;
   }

@@ -186,8 +186,8 @@ template <class Element>
 struct Copy {
   Element* to;
   const char* from;
-  bool asked;  // if not, `to` is left unchanged
-  bool there;  // if not, `to` is set to 0
+  bool wanted;     // if not, `to` is left unchanged
+  bool in_bounds;  // if not, `to` is set to 0
 };
 // Predicated, because a branch would keep the compiler from overlapping the copies with other work.
 // Compute capability 7.5 has no cp.async: there, all values are loaded before the first is stored,
@@ -197,21 +197,21 @@ template <class Element, class... Others>
 LAMP_DEVICE void copy_ahead(const Copy<Element>& copy, const Others&... others) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile(
-      "{ .reg .pred asked, absent;\n"
-      "setp.ne.b32 asked, %0, 0;\n"
+      "{ .reg .pred wanted, absent;\n"
+      "setp.ne.b32 wanted, %0, 0;\n"
       "setp.eq.b32 absent, %1, 0;\n"
-      "@asked cp.async.ca.shared.global [%2], [%3], %4, absent; }" ::"r"(int(copy.asked)),
-      "r"(int(copy.there)), "r"(uint32_t(__cvta_generic_to_shared(copy.to))), "l"(copy.from),
+      "@wanted cp.async.ca.shared.global [%2], [%3], %4, absent; }" ::"r"(int(copy.wanted)),
+      "r"(int(copy.in_bounds)), "r"(uint32_t(__cvta_generic_to_shared(copy.to))), "l"(copy.from),
       "n"(sizeof(Element)));
   copy_ahead(others...);
 #elif defined(CUDA_HOST_EMULATION)
-  if (copy.asked) ::cuda_host::copy_ahead(copy.to, copy.from, sizeof(Element), copy.there);
+  if (copy.wanted) ::cuda_host::copy_ahead(copy.to, copy.from, sizeof(Element), copy.in_bounds);
   copy_ahead(others...);
 #else
   Element value{};
-  if (copy.asked && copy.there) value = *reinterpret_cast<const Element*>(copy.from);
+  if (copy.wanted && copy.in_bounds) value = *reinterpret_cast<const Element*>(copy.from);
   copy_ahead(others...);
-  if (copy.asked) *copy.to = value;
+  if (copy.wanted) *copy.to = value;
 #endif
 }
 // Closes a group of copies, which may be empty.

@@ -213,9 +213,9 @@ class SsimGradients {
     shift_row += step * int(sizeof(Shifts<T>));
     if constexpr (common) {
       if (full || row >= tile.row) {
-        const bool there = active && (full || row < tile.end_row);
-        copy_ahead(Copy<Values>{&in_row(pixels, slot)->x, x, there, true},
-                   Copy<Values>{&in_row(pixels, slot)->y, y, there, true});
+        const bool in_tile = active && (full || row < tile.end_row);
+        copy_ahead(Copy<Values>{&in_row(pixels, slot)->x, x, in_tile, true},
+                   Copy<Values>{&in_row(pixels, slot)->y, y, in_tile, true});
         x += p.input.row * int64_t(sizeof(T));
         y += p.target.row * int64_t(sizeof(T));
       }

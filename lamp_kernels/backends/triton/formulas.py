@@ -172,7 +172,7 @@ def amplify(loss, amplification: tl.constexpr, constants):
         z = loss * inverse_delta
         inverse = reciprocal(1.0 + z)
         value = scaled_expm1(-gamma * minus_log1p_minus(-z, inverse), scale)
-        slope = gamma * inverse_delta * (value + scale) * inverse
+        slope = gamma * inverse_delta * inverse * (value + scale)
         value = tl.where(z - z == 0.0, value, z)
     else:
         tl.static_assert(amplification == "none")
