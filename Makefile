@@ -45,8 +45,9 @@ ANOMALIB_READY := $(ANOMALIB_VENV)/.ready
 CHECK := build/check-torch-$(TORCH)
 # VERBOSE=1 prints complete compiler commands instead of one line per file.
 SETUP_PY := setup.py $(if $(VERBOSE),--verbose,--quiet)
-# The C++ and CUDA sources that clang-format checks and rewrites.
-CXX_FILES = $(shell git ls-files '*.c' '*.cpp' '*.cu' '*.cuh' '*.h')
+# The C++ and CUDA sources that clang-format checks and rewrites. Without a file name it would wait
+# for standard input.
+CXX_FILES = $(or $(shell git ls-files '*.c' '*.cpp' '*.cu' '*.cuh' '*.h'),$(error this target requires a git checkout: git lists the C++ files for clang-format))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

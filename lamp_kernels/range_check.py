@@ -1,5 +1,6 @@
 """The explicit check of values: do two tensors fit [0, data_range]?"""
 
+import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
@@ -18,21 +19,28 @@ PROBLEMS: tuple[Problem, ...] = get_args(Problem)[1:]  # the most serious first
 
 
 class Values(NamedTuple):
-    """The range of a tensor's finite values, 0 and 0 if it has none, and the number of others."""
+    """The range of a tensor's finite values, NaN if it has none, and the number of other values."""
 
     minimum: float
     maximum: float
     nonfinite: int
 
     def __str__(self) -> str:
-        return f"values from {self.minimum:g} to {self.maximum:g}, {self.nonfinite} not finite"
+        others = f"{self.nonfinite} NaN or infinite"
+        if math.isnan(self.minimum):
+            return f"no finite values ({others})" if self.nonfinite else "no values"
+        found = f"values from {self.minimum:g} to {self.maximum:g}"
+        return f"{found}, {others}" if self.nonfinite else found
+
+
+_NO_VALUES = Values(math.nan, math.nan, 0)
 
 
 class RangeCheck(NamedTuple):
     """The result of `check_range`: true in a condition if every value fits.
 
-    `minimum` and `maximum` are those of the finite values of both tensors, or 0 and 0 if there are
-    none. `problem` says what does not fit, and `where` names the tensors: ("input",), ("target",)
+    `minimum` and `maximum` are those of the finite values of both tensors, NaN if there are none.
+    `problem` says what does not fit, and `where` names the tensors: ("input",), ("target",)
     or both. `input` and `target` hold the values of each tensor.
     """
 
@@ -43,8 +51,8 @@ class RangeCheck(NamedTuple):
     data_range: float
     problem: Problem = ""
     where: tuple[str, ...] = ()
-    input: Values = Values(0.0, 0.0, 0)
-    target: Values = Values(0.0, 0.0, 0)
+    input: Values = _NO_VALUES
+    target: Values = _NO_VALUES
 
     def __bool__(self) -> bool:
         return self.fits
@@ -62,7 +70,7 @@ class RangeCheck(NamedTuple):
                 "data_range of the images, or rescale them; otherwise the loss is close to 0"
             )
         advice = {
-            "not finite": "Find out where the values that are not finite come from",
+            "not finite": "Find out where the NaN or infinite values come from",
             "below 0": (
                 "Values are below 0: rescale the images (end the network with a sigmoid, undo the "
                 "normalization)"
@@ -112,15 +120,11 @@ def check_range(
     if problems.get("data_range too large") == ["input"]:
         del problems["data_range too large"]
     found: Problem = next((problem for problem in PROBLEMS if problem in problems), "")
-    ranges = [
-        values
-        for values, tensor in zip(each.values(), (input, target), strict=True)
-        if values.nonfinite < tensor.numel()
-    ]
+    ranges = [values for values in each.values() if not math.isnan(values.minimum)]
     return RangeCheck(
         not found,
-        min((values.minimum for values in ranges), default=0.0),
-        max((values.maximum for values in ranges), default=0.0),
+        min((values.minimum for values in ranges), default=math.nan),
+        max((values.maximum for values in ranges), default=math.nan),
         sum(values.nonfinite for values in each.values()),
         span,
         found,
@@ -132,7 +136,7 @@ def check_range(
 def _values(name: str, tensor: Tensor) -> Values:
     values = check_float_tensor(name, tensor).detach()
     finite = values[torch.isfinite(values)]
-    low = high = 0.0
+    low = high = math.nan
     if finite.numel():
         low, high = (extreme.item() for extreme in torch.aminmax(finite))
     return Values(low, high, values.numel() - finite.numel())

@@ -1,5 +1,6 @@
 """check_range, the explicit check of values."""
 
+import math
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ def test_values_within_the_range():
     found = check_range(torch.tensor([0.0, 1.0]), torch.tensor([0.25]))
     assert found
     assert (found.minimum, found.maximum, found.nonfinite) == (0.0, 1.0, 0)
-    assert str(found).startswith("within [0, 1]")
+    assert str(found) == "within [0, 1]: values from 0 to 1"
     assert check_range(torch.tensor([255.0]), torch.tensor([0.0]), data_range=255)
 
 
@@ -27,7 +28,11 @@ def test_the_limits_are_exact():
 
 @pytest.mark.parametrize(
     ("values", "word"),
-    [([-0.1, 1.0], "-0.1"), ([0.0, 1.1], "1.1"), ([float("nan")], "1 not finite")],
+    [
+        ([-0.1, 1.0], "-0.1"),
+        ([0.0, 1.1], "1.1"),
+        ([math.nan, 0.5], "from 0.5 to 0.5, 1 NaN or infinite."),
+    ],
 )
 def test_values_outside_the_range(values, word):
     good = torch.tensor([0.5])
@@ -56,7 +61,7 @@ def test_a_range_that_is_far_too_large(scale):
 def test_the_message_gives_the_range_of_the_tensor_it_names():
     input, target = torch.tensor([0.25, 2.0]), torch.tensor([-0.5, 0.75])
     found = check_range(input, target)
-    assert "input has values from 0.25 to 2, 0 not finite." in str(found)
+    assert "input: input has values from 0.25 to 2. " in str(found)
     assert "-0.5" not in str(found)
     assert (found.minimum, found.maximum) == (-0.5, 2.0)
     assert (found.target.minimum, found.target.maximum) == (-0.5, 0.75)
@@ -79,8 +84,24 @@ def test_the_tensor_that_causes_the_problem():
     assert check_range(torch.zeros(3), torch.zeros(3), 255)  # constant 0 reveals no range
 
 
+def test_a_tensor_without_finite_values_reports_no_range():
+    broken, image = torch.tensor([math.nan, math.inf, -math.inf]), torch.tensor([0.25, 0.75])
+    found = check_range(broken, image)
+    assert (found.problem, found.where) == ("not finite", ("input",))
+    assert "input has no finite values (3 NaN or infinite). " in str(found)
+    assert (found.minimum, found.maximum) == (0.25, 0.75)
+    assert math.isnan(found.input.minimum)
+    assert math.isnan(found.input.maximum)
+    both = check_range(broken, broken)
+    assert both.where == ("input", "target")
+    assert math.isnan(both.minimum)
+    assert math.isnan(both.maximum)
+
+
 def test_empty_tensors_and_half_types():
-    assert check_range(torch.zeros(0), torch.zeros(0))
+    empty = check_range(torch.zeros(0), torch.zeros(0))
+    assert empty
+    assert str(empty) == "within [0, 1]: no values"
     assert check_range(torch.ones(2).half(), torch.zeros(2).bfloat16())
 
 

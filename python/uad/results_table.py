@@ -14,7 +14,7 @@ COLUMNS = (
     "AP",
     "PSNR normal",
     "s/step",
-    "loss share",
+    "loss time / step time",
 )
 
 

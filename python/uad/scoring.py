@@ -20,7 +20,7 @@ from uad.data.folder import read_image, resize, to_tensor
 from uad.evaluation import Scoring, anomaly_maps, image_scores
 from uad.figures import MAP_COLORS
 from uad.model import ConvAutoencoder
-from uad.run_folder import RunFolderError, load_network, read_metrics
+from uad.run_folder import CHECKPOINT, RunFolderError, load_network, read_metrics
 
 BATCH = 32
 
@@ -37,9 +37,8 @@ class Scorer:
     @staticmethod
     def of(checkpoint: Path) -> Scorer:
         """Load <run folder>/<loss>/checkpoint.pt; RunFolderError if it is not part of a run."""
+        _check_path(checkpoint)
         loss_folder = checkpoint.resolve().parent
-        if not checkpoint.is_file():
-            raise RunFolderError(f"{checkpoint}: no such file")
         metrics = read_metrics(loss_folder.parent)
         channels, size, _ = metrics["data"]["size"]
         network = load_network(loss_folder.parent, metrics, loss_folder.name)
@@ -58,6 +57,18 @@ class Scorer:
         return image_scores(maps, self.scoring).numpy(), maps
 
 
+def _check_path(path: Path) -> None:
+    """RunFolderError unless this is a file with the name of a checkpoint; it says what to pass."""
+    if path.is_dir():
+        inside = path / CHECKPOINT
+        wanted = inside if inside.is_file() else path / "<loss>" / CHECKPOINT
+        raise RunFolderError(f"{path}: is a folder; pass {wanted}")
+    if not path.is_file():
+        raise RunFolderError(f"{path}: no such file")
+    if path.name != CHECKPOINT:
+        raise RunFolderError(f"{path}: not a checkpoint; pass <run folder>/<loss>/{CHECKPOINT}")
+
+
 def threshold(normal_scores: NDArray[np.float32], rate: float) -> float:
     """The score above which an image is called anomalous.
 
@@ -70,9 +81,14 @@ def threshold(normal_scores: NDArray[np.float32], rate: float) -> float:
     if place > count:
         raise ValueError(
             f"a false-positive rate of {rate:g} requires at least "
-            f"{math.ceil(1 / rate - 1 - 1e-9)} normal images, got {count}"
+            f"{normal_images(rate)} normal images, got {count}"
         )
     return float(np.sort(normal_scores)[place - 1])
+
+
+def normal_images(rate: float) -> int:
+    """How many normal images `threshold` requires for this false-positive rate."""
+    return math.ceil(1 / rate - 1 - 1e-9)
 
 
 def table(paths: Sequence[Path], scores: NDArray[np.float32], limit: float | None) -> str:

@@ -121,7 +121,7 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
     lines = captured.out.splitlines()
     header, *rows = (line for line in lines if line)
     assert " ".join(header.split()) == (
-        "loss image AUROC pixel AUROC AUPRO AP PSNR normal s/step loss share"
+        "loss image AUROC pixel AUROC AUPRO AP PSNR normal s/step loss time / step time"
     )
     for row, (loss, arm) in zip(rows, metrics["arms"].items(), strict=False):
         assert row.split()[:2] == [loss, f"{arm['evaluation']['image_auroc']:.4f}"]

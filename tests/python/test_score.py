@@ -102,6 +102,28 @@ def test_bad_arguments_are_errors_before_any_file(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_path_that_is_no_checkpoint_is_named_with_what_to_pass(
+    checkpoint, image_root, tmp_path, capsys
+):
+    loss_folder = checkpoint.parent
+    run_folder = loss_folder.parent
+    for path, message in [
+        (run_folder, f"{run_folder}: is a folder; pass {run_folder}/<loss>/checkpoint.pt"),
+        (loss_folder, f"{loss_folder}: is a folder; pass {checkpoint}"),
+        (
+            run_folder / "metrics.json",
+            f"{run_folder}/metrics.json: not a checkpoint; pass <run folder>/<loss>/checkpoint.pt",
+        ),
+    ]:
+        assert score.main([str(path), str(image_root), "--out", str(tmp_path / "out")]) == 2
+        assert capsys.readouterr().err == f"score.py: error: {message}\n"
+
+
+def test_help_says_how_many_normal_images_the_default_rate_requires():
+    text = " ".join(score.build_parser().format_help().split())
+    assert "(default: 0.05, which requires at least 19 normal images)" in text
+
+
 def test_a_checkpoint_outside_a_run_folder_is_an_error(checkpoint, image_root, tmp_path, capsys):
     stray = tmp_path / "x" / "checkpoint.pt"
     stray.parent.mkdir()

@@ -22,7 +22,7 @@ from uad.data import DataError
 from uad.data.folder import image_paths, read_image
 from uad.figures import MAP_LIMIT
 from uad.run_folder import RunFolderError
-from uad.scoring import Scorer, heat_map, table, threshold
+from uad.scoring import Scorer, heat_map, normal_images, table, threshold
 
 PROGRAM = "score.py"
 TABLE, MAPS = "scores.csv", "maps"
@@ -47,7 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--false-positive-rate",
         type=positive_float,
         help="fraction of normal images that may be called anomalous; requires --normal "
-        f"(default: {DEFAULT_RATE})",
+        f"(default: {DEFAULT_RATE}, which requires at least {normal_images(DEFAULT_RATE)} normal "
+        "images)",
     )
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {TABLE} and {MAPS}/")
     add_threads_option(parser)

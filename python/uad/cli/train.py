@@ -227,7 +227,8 @@ def _add_scoring_options(group: argparse._ArgumentGroup) -> None:
         type=pixels,
         metavar="K",
         help="pixels that --pooling topk averages: an integer is a number of pixels, a decimal "
-        f"like 0.01 a fraction of the image (default: {default.topk})",
+        "like 0.01 a fraction of the image; so 1 is one pixel and 1.0 the whole image "
+        f"(default: {default.topk})",
     )
 
 
