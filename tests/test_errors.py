@@ -96,7 +96,7 @@ OPTIONS = [
         "charbonnier_epsilon",
         0.0,
         ValueError,
-        "charbonnier_epsilon must be between 1e-18 .*, got 0.0",
+        "charbonnier_epsilon must be between 1e-09 .*, got 0.0",
     ),
     ("charbonnier_epsilon", None, TypeError, "charbonnier_epsilon.*None"),
 ]
