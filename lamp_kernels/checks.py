@@ -5,7 +5,7 @@ trace in a compiled graph.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from numbers import Real
 
 
@@ -37,6 +37,8 @@ def check_within(name: str, value: object, limits: tuple[float, float]) -> float
 
 def check_real(name: str, value: object) -> float:
     """Return `value` as a float if it is a real number, which may be infinite, else raise."""
+    if type(value) is float:  # most often, and quicker than what follows
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {shown(value)}")
     try:
@@ -45,7 +47,7 @@ def check_real(name: str, value: object) -> float:
         return -math.inf if value < 0 else math.inf
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raise an error that lists the choices unless `value` is one of them."""
     if not isinstance(value, str):
         listed = ", ".join(map(repr, choices))

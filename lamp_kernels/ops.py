@@ -47,7 +47,18 @@ class FlatSpec(NamedTuple):
 
     @classmethod
     def of(cls, spec: LossSpec) -> "FlatSpec":
-        """The flattened spec."""
+        """A checked spec, flattened."""
+        if torch.compiler.is_compiling():
+            return cls._flatten(spec)
+        flat = _flattened.get(spec)
+        if flat is None:
+            if len(_flattened) >= MAX_FLATTENED:
+                _flattened.clear()
+            flat = _flattened[spec] = cls._flatten(spec)
+        return flat
+
+    @classmethod
+    def _flatten(cls, spec: LossSpec) -> "FlatSpec":
         return cls("+".join(spec.metrics), *[getattr(spec, name) for name in cls._fields[1:]])
 
     @property

@@ -104,23 +104,17 @@ class LossSpec(NamedTuple):
 
     def checked(self) -> "LossSpec":
         """The same spec in plain floats and ints, or an error that names the invalid option."""
-        check_reduction(
-            self.amplify_over,
-            self.reduction,
-            MULTISCALE_REDUCTIONS if self.scale_weights else REDUCTIONS,
-        )
+        existing = MULTISCALE_REDUCTIONS if self.scale_weights else REDUCTIONS
+        check_reduction(self.amplify_over, self.reduction, existing)
         check_choice("padding", self.padding, PADDINGS)
-        if (
-            self.reduction == "none"
-            and self.padding == "valid"
-            and len(self.terms) > self.has_ssim > 0
-        ):
+        smaller_map = self.padding == "valid" and self.has_ssim
+        if self.reduction == "none" and smaller_map and len(self.terms) > 1:
             raise ValueError(
                 "reduction='none' with padding='valid' requires a single term: the SSIM map is "
                 "smaller than the maps of the pointwise losses"
             )
-        check_choice("dissimilarity", self.dissimilarity, tuple(DISSIMILARITIES))
-        check_choice("amplification", self.amplification, tuple(AMPLIFICATIONS))
+        check_choice("dissimilarity", self.dissimilarity, DISSIMILARITIES)
+        check_choice("amplification", self.amplification, AMPLIFICATIONS)
         return self._replace(
             data_range=check_data_range(self.data_range),
             window_size=check_window_size(self.window_size),
@@ -256,7 +250,7 @@ def check_reduction(
     existing: Mapping[Level, tuple[Reduction, ...]] = REDUCTIONS,
 ) -> None:
     """Raise a ValueError unless the reduction exists at this level of amplification."""
-    check_choice("amplify_over", amplify_over, tuple(REDUCTIONS))
+    check_choice("amplify_over", amplify_over, REDUCTIONS)
     if reduction not in REDUCTIONS["element"]:
         choices = tuple(dict.fromkeys(sum(existing.values(), ())))
         check_choice("reduction", reduction, choices)
