@@ -8,27 +8,9 @@ from lamp_kernels import _numpy_warning  # noqa: F401, I001  before anything tha
 from lamp_kernels import backends, functional
 from lamp_kernels._version import __version__
 from lamp_kernels.functional import amplify
-from lamp_kernels.modules import (
-    AmplifiedCharbonnierLoss,
-    AmplifiedL1Loss,
-    AmplifiedMSELoss,
-    AmplifiedMSSSIMLoss,
-    AmplifiedReconstructionLoss,
-    AmplifiedSSIMLoss,
-)
+from lamp_kernels.modules import *  # noqa: F403  the losses
+from lamp_kernels.modules import __all__ as _losses
 from lamp_kernels.range_check import RangeCheck, check_range
 
-__all__ = [
-    "AmplifiedCharbonnierLoss",
-    "AmplifiedL1Loss",
-    "AmplifiedMSELoss",
-    "AmplifiedMSSSIMLoss",
-    "AmplifiedReconstructionLoss",
-    "AmplifiedSSIMLoss",
-    "RangeCheck",
-    "__version__",
-    "amplify",
-    "backends",
-    "check_range",
-    "functional",
-]
+__all__ = ["RangeCheck", "__version__", "amplify", "backends", "check_range", "functional"]
+__all__ += _losses

@@ -37,6 +37,7 @@ def anomaly_map(
     sigma: float = DEFAULTS.sigma,
     k1: float = DEFAULTS.k1,
     k2: float = DEFAULTS.k2,
+    charbonnier_epsilon: float = DEFAULTS.charbonnier_epsilon,
     backend: str | None = None,
 ) -> Tensor:
     """Per-pixel reconstruction error: the higher, the more anomalous.
@@ -44,7 +45,8 @@ def anomaly_map(
     Args:
         input, target: images (N, C, H, W), reconstruction and original, in [0, data_range].
         metric: a term of `AmplifiedReconstructionLoss`, whose L is the error, not amplified:
-            (1 - SSIM)/2 for "ssim", ((x - y)/R)^2 for "mse", |x - y|/R for "l1", and so on.
+            (1 - SSIM)/2 for "ssim", ((x - y)/R)^2 for "mse", |x - y|/R for "l1"; "charbonnier" as
+            in `AmplifiedCharbonnierLoss`.
         channel_reduction: "mean" or "max" over the channels.
         smooth_sigma: standard deviation in pixels of a Gaussian that smooths the map, cut off
             at 4 sigma, borders reflected; 0 for no smoothing.
@@ -52,6 +54,7 @@ def anomaly_map(
         window_size, sigma, k1, k2: options of SSIM, as in `AmplifiedSSIMLoss`; the other metrics
             have no window and ignore them. The padding is always "reflect", so that the map has
             the size of the image.
+        charbonnier_epsilon: option of "charbonnier", which the other metrics ignore.
         backend: see `lamp_kernels.backends.resolve`.
 
     Returns:
@@ -67,15 +70,9 @@ def anomaly_map(
     check_choice("metric", metric, METRICS)
     check_choice("channel_reduction", channel_reduction, ("mean", "max"))
     spec = LossSpec(
-        (Term(metric),),
-        data_range=data_range,
-        window_size=window_size,
-        sigma=sigma,
-        k1=k1,
-        k2=k2,
-        amplification="none",
-        reduction="none",
-    ).checked()
+        (Term(metric),), data_range, window_size, sigma, k1, k2,
+        charbonnier_epsilon=charbonnier_epsilon, amplification="none", reduction="none",
+    ).checked()  # fmt: skip
     # `losses.loss` checks SSIM's images too, but the smoothing reads their height and width before.
     if check_float_tensor("input", input).dim() != 4 or metric != "ssim":
         check_channels_first(input, of_pixels=metric != "ssim")

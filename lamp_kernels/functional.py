@@ -118,21 +118,10 @@ def amplified_ssim_loss(
 ) -> Tensor:
     """Amplified SSIM loss. See `AmplifiedSSIMLoss` for formula, options, shapes and errors."""
     spec = LossSpec(
-        SSIM,
-        data_range=data_range,
-        window_size=window_size,
-        sigma=sigma,
-        k1=k1,
-        k2=k2,
-        padding=padding,
-        dissimilarity=dissimilarity,
-        amplification=amplification,
-        eps=eps,
-        gamma=gamma,
-        delta=delta,
-        amplify_over=amplify_over,
+        SSIM, data_range, window_size, sigma, k1, k2, padding, dissimilarity,
+        amplification=amplification, eps=eps, gamma=gamma, delta=delta, amplify_over=amplify_over,
         reduction=reduction,
-    ).checked()
+    ).checked()  # fmt: skip
     return losses.loss(spec, input, target, weight, backend)
 
 
@@ -153,15 +142,9 @@ def amplified_mse_loss(
 ) -> Tensor:
     """Amplified squared error. See `AmplifiedMSELoss` for formula, options, shapes and errors."""
     spec = LossSpec(
-        MSE,
-        data_range=data_range,
-        amplification=amplification,
-        eps=eps,
-        gamma=gamma,
-        delta=delta,
-        amplify_over=amplify_over,
-        reduction=reduction,
-    ).checked()
+        MSE, data_range, amplification=amplification, eps=eps, gamma=gamma, delta=delta,
+        amplify_over=amplify_over, reduction=reduction,
+    ).checked()  # fmt: skip
     return losses.loss(spec, input, target, weight, backend)
 
 
@@ -182,15 +165,9 @@ def amplified_l1_loss(
 ) -> Tensor:
     """Amplified absolute error. See `AmplifiedL1Loss` for formula, options, shapes and errors."""
     spec = LossSpec(
-        L1,
-        data_range=data_range,
-        amplification=amplification,
-        eps=eps,
-        gamma=gamma,
-        delta=delta,
-        amplify_over=amplify_over,
-        reduction=reduction,
-    ).checked()
+        L1, data_range, amplification=amplification, eps=eps, gamma=gamma, delta=delta,
+        amplify_over=amplify_over, reduction=reduction,
+    ).checked()  # fmt: skip
     return losses.loss(spec, input, target, weight, backend)
 
 
@@ -212,16 +189,10 @@ def amplified_charbonnier_loss(
 ) -> Tensor:
     """Amplified Charbonnier loss. See `AmplifiedCharbonnierLoss` for formula, options, errors."""
     spec = LossSpec(
-        CHARBONNIER,
-        data_range=data_range,
-        charbonnier_epsilon=charbonnier_epsilon,
-        amplification=amplification,
-        eps=eps,
-        gamma=gamma,
-        delta=delta,
-        amplify_over=amplify_over,
+        CHARBONNIER, data_range, charbonnier_epsilon=charbonnier_epsilon,
+        amplification=amplification, eps=eps, gamma=gamma, delta=delta, amplify_over=amplify_over,
         reduction=reduction,
-    ).checked()
+    ).checked()  # fmt: skip
     return losses.loss(spec, input, target, weight, backend)
 
 
@@ -253,22 +224,11 @@ def amplified_reconstruction_loss(
 ) -> Tensor:
     """Weighted sum of amplified terms. See `AmplifiedReconstructionLoss` for all else."""
     spec = LossSpec(
-        check_terms({"ssim": ssim, "mse": mse, "l1": l1, "charbonnier": charbonnier}),
-        data_range=data_range,
-        window_size=window_size,
-        sigma=sigma,
-        k1=k1,
-        k2=k2,
-        padding=padding,
-        dissimilarity=dissimilarity,
-        charbonnier_epsilon=charbonnier_epsilon,
-        amplification=amplification,
-        eps=eps,
-        gamma=gamma,
-        delta=delta,
-        amplify_over=amplify_over,
-        reduction=reduction,
-    ).checked()
+        check_terms({"ssim": ssim, "mse": mse, "l1": l1, "charbonnier": charbonnier}), data_range,
+        window_size, sigma, k1, k2, padding, dissimilarity,
+        charbonnier_epsilon=charbonnier_epsilon, amplification=amplification, eps=eps,
+        gamma=gamma, delta=delta, amplify_over=amplify_over, reduction=reduction,
+    ).checked()  # fmt: skip
     return losses.loss(spec, input, target, weight, backend)
 
 
@@ -296,22 +256,10 @@ def amplified_ms_ssim_loss(
 ) -> Tensor:
     """Amplified MS-SSIM loss. See `AmplifiedMSSSIMLoss` for formula, options, shapes and errors."""
     spec = LossSpec(
-        SSIM,
-        data_range=data_range,
-        window_size=window_size,
-        sigma=sigma,
-        k1=k1,
-        k2=k2,
-        padding=padding,
-        dissimilarity=dissimilarity,
-        amplification=amplification,
-        eps=eps,
-        gamma=gamma,
-        delta=delta,
-        amplify_over=amplify_over,
-        reduction=reduction,
-        scale_weights=check_scale_weights(scale_weights),
-    ).checked()
+        SSIM, data_range, window_size, sigma, k1, k2, padding, dissimilarity,
+        amplification=amplification, eps=eps, gamma=gamma, delta=delta, amplify_over=amplify_over,
+        reduction=reduction, scale_weights=check_scale_weights(scale_weights),
+    ).checked()  # fmt: skip
     return multiscale.loss(spec, input, target, weight, backend)
 
 
@@ -356,14 +304,9 @@ def ssim(
     """
     check_choice("reduction", reduction, ("mean", "image", "none"))
     spec = SIMILARITY._replace(
-        data_range=data_range,
-        window_size=window_size,
-        sigma=sigma,
-        k1=k1,
-        k2=k2,
-        padding=padding,
-        reduction=reduction,
-    ).checked()
+        data_range=data_range, window_size=window_size, sigma=sigma, k1=k1, k2=k2,
+        padding=padding, reduction=reduction,
+    ).checked()  # fmt: skip
     return 1.0 - losses.loss(spec, input, target, None, backend)
 
 
@@ -408,13 +351,7 @@ def ms_ssim(
     """
     check_choice("reduction", reduction, ("mean", "image"))
     spec = SIMILARITY._replace(
-        data_range=data_range,
-        window_size=window_size,
-        sigma=sigma,
-        k1=k1,
-        k2=k2,
-        padding=padding,
-        reduction=reduction,
-        scale_weights=check_scale_weights(scale_weights),
-    ).checked()
+        data_range=data_range, window_size=window_size, sigma=sigma, k1=k1, k2=k2,
+        padding=padding, reduction=reduction, scale_weights=check_scale_weights(scale_weights),
+    ).checked()  # fmt: skip
     return 1.0 - multiscale.loss(spec, input, target, None, backend)

@@ -9,7 +9,12 @@ from lamp_kernels import backends, reduction, reference, weights
 from lamp_kernels.backends import Backend
 from lamp_kernels.spec import LossSpec
 from lamp_kernels.tensors import compute_dtype, in_dtype, with_dims_of
-from lamp_kernels.validation import check_image_shape, check_pair, check_weight
+from lamp_kernels.validation import (
+    check_channels_first,
+    check_image_shape,
+    check_pair,
+    check_weight,
+)
 
 
 def loss(
@@ -27,6 +32,8 @@ def prepare(
 ) -> Backend:
     """Check the tensors against the spec and choose the backend that computes the loss."""
     check_pair(input, target)
+    if spec.has_ssim:
+        check_channels_first(input, warns=False)
     check_weight(weight, input)
     chosen = backends.choose(backend, spec, input)
     if spec.has_ssim:

@@ -5,6 +5,7 @@ in the `state_dict`. Options are keyword-only: a positional 11 would be the data
 window size in other packages.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -70,6 +71,18 @@ class _AmplifiedLoss(_Loss):
         if name in self._options:
             self._spec = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_spec": None}  # other versions have other fields
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        # A module pickled by an earlier version lacks the options that are newer.
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        for name in options.keys() - self.__dict__.keys():
+            setattr(self, name, options[name])
+        self._options = tuple(options) or self._options
+
     def _checked_spec(self) -> LossSpec:
         return LossSpec(**self._fields()).checked()
 
@@ -84,12 +97,13 @@ class _AmplifiedLoss(_Loss):
 
     @torch.no_grad()
     def tangent_share(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The share of elements with L > 1 - eps, where A is a straight line of slope 1/eps; ().
+        """The share of elements with L > 1 - eps, a scalar tensor.
 
-        Several percent suggest that the images do not lie within `data_range`, or that the network
-        is far from them: there the loss cannot tell wrong from completely wrong. Elements of weight
-        0 do not count. Those of every term count, for MS-SSIM every position of every scale; also
-        where a mean or nothing is amplified. Computes the losses once more, without synchronizing
+        There the amplification "log" is a straight line of slope 1/eps. Several percent suggest
+        that the images do not lie within `data_range`, or that the network is far from them: the
+        loss then cannot tell wrong from completely wrong. Elements of weight 0 do not count;
+        elements of every term do, for MS-SSIM every position of every scale. The share does not
+        depend on what is amplified, nor how. Computes the losses once more, without synchronizing
         with the device.
         """
         spec = self._spec or self._checked_spec()
@@ -104,8 +118,9 @@ class _AmplifiedLoss(_Loss):
 class AmplifiedSSIMLoss(_AmplifiedLoss):
     r"""Amplified structural dissimilarity: a replacement for `torch.nn.MSELoss()`.
 
-    For each pixel L = a (1 - SSIM), computed as a (p + q - p q) (see `lamp_kernels.reference`);
-    then A(L) = -log1p(-L) up to L = 1 - eps, continued by its tangent; then the mean.
+    For each pixel L = a (1 - SSIM), in a form that is accurate for nearly equal images (see
+    `lamp_kernels.reference`); then A(L) = -log1p(-L) up to L = 1 - eps, continued by its tangent;
+    then the mean.
 
     Args:
         data_range: R, the distance between the smallest and the largest possible value. SSIM
@@ -153,7 +168,9 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
         ValueError: shapes or devices differ, the image is too small for the border, an option is
             out of range, a weight does not broadcast or requires grad, or a requested backend is
             not available.
-        UserWarning: the images are almost certainly (N, H, W, C), so W would be taken as channels.
+
+    Warns:
+        UserWarning: the images are almost certainly (N, H, W, C), so H would be taken as channels.
 
     ``loss.tangent_share(input, target, weight=None)`` is the share of elements with L > 1 - eps.
 
@@ -251,7 +268,7 @@ class AmplifiedCharbonnierLoss(_AmplifiedLoss):
     |d| = 1. Then A(L) per element, then the mean.
 
     Args:
-        charbonnier_epsilon: e, in units of data_range, positive.
+        charbonnier_epsilon: e, in units of data_range, 1e-9 to 1e9; other packages call it eps.
         data_range, amplification, amplify_over, eps, gamma, delta, reduction, backend: as in
             `AmplifiedSSIMLoss`.
 
@@ -295,8 +312,8 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
         charbonnier_epsilon: as in `AmplifiedCharbonnierLoss`.
         others: as in `AmplifiedSSIMLoss`.
 
-    Call, Returns, Raises, Source: as in `AmplifiedSSIMLoss`. Images are (N, C, H, W) if the SSIM
-    term counts. With padding="valid" and several terms there is no map (reduction="none" is a
+    Call, Returns, Raises, Source: as in `AmplifiedSSIMLoss`. Images are (N, C, H, W) if `ssim` is
+    positive. With padding="valid" and several terms there is no map (reduction="none" is a
     ValueError): the map of SSIM is smaller than the others.
 
     Example:
@@ -407,6 +424,8 @@ class AmplifiedMSSSIMLoss(_AmplifiedLoss):
         reduction: Reduction = DEFAULTS.reduction,
         backend: str | None = None,
     ) -> None:
+        # A tuple: a list could be changed in place, unnoticed.
+        scale_weights = check_scale_weights(scale_weights)
         super().__init__(locals())
 
     def _fields(self) -> dict[str, Any]:

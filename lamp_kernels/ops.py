@@ -62,6 +62,9 @@ class FlatSpec(NamedTuple):
         return LossSpec(terms, window_size=self.window_size, padding=padding).grids(shape)
 
 
+_flattened: dict[LossSpec, FlatSpec] = {}  # flattening costs the host more than looking up
+MAX_FLATTENED = 256
+
 _KINDS = {str: "str", float: "float", int: "int", tuple[float, ...]: "float[]"}
 _SPEC = ", ".join(f"{_KINDS[kind]} {name}" for name, kind in FlatSpec.__annotations__.items())
 IMAGE_LOSSES_SCHEMA = (

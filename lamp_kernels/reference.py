@@ -58,7 +58,11 @@ def amplify_power(loss: Tensor, gamma: float, delta: float) -> Tensor:
     gamma > 1 and falls for gamma < 1.
     """
     scale: float = delta**gamma
-    return scale * torch.expm1(gamma * torch.log1p(loss / delta))
+    exponent = gamma * torch.log1p(loss / delta)
+    # Far above 1, the scale goes into the exponential, so that it overflows no earlier than A.
+    large = exponent > 40.0
+    small = scale * torch.expm1(exponent.masked_fill(large, 0.0))
+    return torch.where(large, torch.exp(exponent + gamma * math.log(delta)) - scale, small)
 
 
 # ---- Pointwise losses --------------------------------------------------------------------------

@@ -46,6 +46,8 @@ def run() -> Iterator[Check]:
         for backend in backends.available():
             if backends.unsupported_reason(backend, sample) is not None:
                 continue
+            if backends.BACKENDS[backend].configuration_error(sample) is not None:
+                continue
             for name, found, expected, tolerance in _answers(torch.device(device), backend):
                 yield Check(f"{backend} on {device}: {name}", found, expected, tolerance)
 

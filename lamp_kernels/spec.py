@@ -20,7 +20,7 @@ Dissimilarity = Literal["half", "full"]
 Amplification = Literal["log", "power", "none"]
 Level = Literal["element", "image", "batch"]
 Reduction = Literal["mean", "sum", "image", "none"]
-# What a kernel adds the losses of a call up over: nothing, (N, T); the terms, (N,); all, ().
+# What a kernel sums the losses over: nothing, (N, T); the terms, (N,); everything, ().
 Sums = Literal["terms", "images", "batch"]
 
 # The terms of a loss, in the order of every list of terms. SSIM, the only one with a window, comes
@@ -55,13 +55,13 @@ MULTISCALE_REDUCTIONS: dict[Level, tuple[Reduction, ...]] = {
 }
 
 MAX_WINDOW_SIZE = 31
-# Limits within which data_range, and the squares of k1, k2 and charbonnier_epsilon, are normal
-# float32 numbers.
+# Limits within which data_range, and the squares of k1 and k2, are normal float32 numbers.
 DATA_RANGES = (1e-37, 1e38)
 STABILIZERS = (1e-18, 1e18)
 # Limits within which coefficients of terms and scales have finite gradients. Less counts as 0.
 COEFFICIENT_LIMITS = (1e-18, 1e18)
-# Limits within which (L + delta)^gamma is far from overflow in float32 for losses up to 1e4.
+EPSILONS = (1e-9, 1e9)  # of the Charbonnier loss
+# Limits within which (L + delta)^gamma is finite in float32 for losses up to 1e4.
 GAMMAS = (1e-3, 8.0)
 DELTAS = (1e-3, 1e3)
 MIN_EPS = 1e-6  # a slope of 1e6; closer to 1, the float32 spacing of 1 - eps itself shows
@@ -79,9 +79,10 @@ class Term(NamedTuple):
 
 
 class LossSpec(NamedTuple):
-    """Everything that defines a loss, but for the tensors. Immutable and hashable.
+    """Everything that defines a loss, except the tensors. Immutable and hashable.
 
-    Pointwise metrics read only a part of it. A spec is valid if it comes from `checked`.
+    Pointwise metrics read only a part of it. A spec is valid if it comes from `checked`, its terms
+    from `check_terms`, and its scale weights from `check_scale_weights`.
     """
 
     terms: tuple[Term, ...] = (Term("ssim"),)
@@ -127,7 +128,7 @@ class LossSpec(NamedTuple):
             k1=check_within("k1", self.k1, STABILIZERS),
             k2=check_within("k2", self.k2, STABILIZERS),
             charbonnier_epsilon=check_within(
-                "charbonnier_epsilon", self.charbonnier_epsilon, STABILIZERS
+                "charbonnier_epsilon", self.charbonnier_epsilon, EPSILONS
             ),
             eps=check_eps(self.eps),
             gamma=check_within("gamma", self.gamma, GAMMAS),
@@ -169,7 +170,7 @@ class LossSpec(NamedTuple):
 
     @property
     def of_elements(self) -> "LossSpec":
-        """What is computed of each element: without amplification where a mean is amplified."""
+        """What is computed for each element: without amplification if a mean is amplified."""
         return self if self.amplify_over == "element" else self.plain
 
     @property

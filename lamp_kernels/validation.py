@@ -24,10 +24,11 @@ def check_float_tensor(name: str, value: object) -> Tensor:
     _check_dense(name, value)
     if value.dtype not in FLOAT_DTYPES:
         *names, last = (str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
-        hint = "; use image.float() / 255, or image.float() with data_range=255"
+        hint = ""
+        if value.dtype == torch.uint8:
+            hint = "; use image.float() / 255, or image.float() with data_range=255"
         raise TypeError(
-            f"{name} must have dtype {', '.join(names)} or {last}, got {value.dtype}"
-            + (hint if value.dtype == torch.uint8 else "")
+            f"{name} must have dtype {', '.join(names)} or {last}, got {value.dtype}{hint}"
         )
     return value
 
@@ -73,7 +74,7 @@ def check_image_shape(
         raise ValueError(
             f"{name} must have sides of at least {least} pixels for {many}window_size="
             f"{spec.window_size} with padding={spec.padding!r}, got height {height} and width "
-            f"{width}" + channels_last_hint(input.shape, name)
+            f"{width}{channels_last_hint(input.shape, name)}"
         )
     if warns:
         _warn_about_channels_last(input, name)
@@ -89,7 +90,7 @@ def check_channels_first(
     if input.dim() != 4:
         raise ValueError(
             f"{name} must be (N, C, H, W), got {input.dim()} dimensions, {tuple(input.shape)}"
-            + layout_hint(input.shape, name)
+            f"{layout_hint(input.shape, name)}"  # Dynamo cannot add strings
         )
     if input.shape[1] == 0:
         raise ValueError(f"{name} must have at least one channel, got {tuple(input.shape)}")
@@ -104,7 +105,7 @@ def _warn_about_channels_last(input: Tensor, name: str) -> None:
     if channels in LIKELY_CHANNELS and min(height, width) >= LIKELY_SIDE:
         warnings.warn(
             f"{name} of shape {tuple(input.shape)} is interpreted as (N, C, H, W)"
-            + channels_last_hint(input.shape, name),
+            f"{channels_last_hint(input.shape, name)}",
             stacklevel=_user_stacklevel(),
         )
 

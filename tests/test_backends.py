@@ -218,7 +218,7 @@ def test_windows_that_triton_does_not_support(monkeypatch, triton_kernels, cuda_
 def test_the_interpreter_is_not_chosen_for_a_cuda_tensor(monkeypatch, triton_kernels, cuda_image):
     monkeypatch.setattr(NATIVE, "cuda_unavailable_reason", "not built; build it")
     monkeypatch.setattr(triton, "INTERPRETED", True)
-    with pytest.warns(UserWarning, match="triton: its interpreter has to be requested"):
+    with pytest.warns(UserWarning, match="triton: its interpreter is used only on request"):
         assert backends.resolve(None, cuda_image) == "reference"
     assert backends.resolve("triton", cuda_image) == "triton"
 
@@ -287,7 +287,7 @@ def test_a_directory_named_triton_is_not_the_package(monkeypatch, tmp_path):
     (tmp_path / "triton").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "triton", raising=False)
-    assert triton._missing() == "Triton is not installed: pip install triton"
+    assert triton._find_unavailable_reason() == "Triton is not installed: pip install triton"
 
 
 @pytest.mark.parametrize(

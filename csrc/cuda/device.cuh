@@ -7,6 +7,7 @@
 #include <math.h>  // pow and sqrt for formulas.h, overloaded in the global namespace
 
 #include <climits>
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
 #include <utility>

@@ -83,6 +83,7 @@ def unsupported_reason(
 
     Arguments as in `resolve`; `name` must be one of the backends' names.
     """
+    check_choice("name", name, NAMES)
     backend, spec = BACKENDS[name], _spec_of(window_size)
     return backend.unavailable_reason() or _unsupported_reason(backend, spec, input)
 

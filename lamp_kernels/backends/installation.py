@@ -32,7 +32,9 @@ def describe(backends: Mapping[str, Backend]) -> list[str]:
         if reason is not None:
             lines.append(f"  {name:<10} not available: {reason}")
             continue
-        lines.append(f"  {name:<10} available{_unused(backend, list(present))}")
+        error = backend.configuration_error(torch.empty(0))
+        usable = "available" if error is None else f"not usable on the CPU: {error}"
+        lines.append(f"  {name:<10} {usable}{_unused(backend, list(present))}")
         lines += [f"  {'':<10} {detail}" for detail in backend.details()]
     lines.append("  The CUDA and Triton kernels have not run on a GPU yet.")
     return lines

@@ -71,10 +71,8 @@ class NativeBackend(KernelBackend):
 
     def details(self) -> list[str]:
         """The CPU's instruction set, and the CUDA kernels or why they are not available."""
-        return [
-            f"CPU instruction set: {self.cpu_error or instruction_set()}",
-            f"CUDA kernels: {self.cuda_unavailable_reason or _cuda_summary()}",
-        ]
+        cpu = [] if self.cpu_error else [f"CPU instruction set: {instruction_set()}"]
+        return [*cpu, f"CUDA kernels: {self.cuda_unavailable_reason or _cuda_summary()}"]
 
 
 def _load(library: Path, note: str) -> str | None:

@@ -44,22 +44,22 @@ class TritonBackend(KernelBackend):
     name = "triton"
 
     def __init__(self) -> None:
-        self.missing = _missing()
-        if self.missing is None:
+        self._unavailable_reason = _find_unavailable_reason()
+        if self._unavailable_reason is None:
             operators.define()
             self.register(operators.LIBRARY, scale=True)
 
     def unavailable_reason(self) -> str | None:
         """See `Backend.unavailable_reason`."""
-        return self.missing
+        return self._unavailable_reason
 
     def unsupported_reason(self, spec: LossSpec, input: Tensor) -> str | None:
         """See `Backend.unsupported_reason`."""
         return _unsupported_device(input.device) or unsupported_window(spec)
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
-        """The interpreter is there for tests."""
-        return "its interpreter has to be requested" if INTERPRETED else None
+        """The interpreter is meant for tests."""
+        return "its interpreter is used only on request" if INTERPRETED else None
 
     def configuration_error(self, input: Tensor) -> str | None:
         """Nothing to configure."""
@@ -89,7 +89,7 @@ def _pair(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
-def _missing() -> str | None:
+def _find_unavailable_reason() -> str | None:
     spec = importlib.util.find_spec("triton")
     if spec is None or spec.origin is None:  # just a folder of that name
         return "Triton is not installed: pip install triton"
