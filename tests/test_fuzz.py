@@ -99,7 +99,7 @@ positive = st.sampled_from([1.0, 0.5, 3.0])
 
 @st.composite
 def cases(draw: Any, dtype: torch.dtype) -> Case:
-    metrics = draw(st.lists(st.sampled_from(METRICS), min_size=1, max_size=3, unique=True))
+    metrics = draw(st.lists(st.sampled_from(METRICS), min_size=1, max_size=len(METRICS), unique=True))
     half = dtype in (torch.float16, torch.bfloat16)
     options = LossSpec(
         # gradients grow as 1/R, and those of half types would overflow
@@ -110,8 +110,11 @@ def cases(draw: Any, dtype: torch.dtype) -> Case:
         k2=draw(st.sampled_from([0.03, 0.03, 0.1])),
         padding=draw(st.sampled_from(PADDINGS)),
         dissimilarity=draw(st.sampled_from(["half", "full"])),
-        amplification=draw(st.sampled_from(["log", "log", "none"])),
+        charbonnier_epsilon=draw(st.sampled_from([1e-3, 0.3])),
+        amplification=draw(st.sampled_from(["log", "log", "power", "none"])),
         eps=draw(st.sampled_from([1e-2, 1e-1, 0.5, 1e-3])),
+        gamma=draw(st.sampled_from([0.5, 2.0, 3.0])),
+        delta=draw(st.sampled_from([0.1, 0.5])),
     )
     level = draw(st.sampled_from(list(REDUCTIONS)))
     reductions = REDUCTIONS[level]

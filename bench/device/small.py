@@ -48,6 +48,9 @@ def _call(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, **op
             x, y, weight, reduction="none", backend="native", **options
         ).mean(),
         functional.amplified_mse_loss(x, y, amplify_over="image", backend="native"),
+        functional.amplified_reconstruction_loss(
+            x, y, mse=0.0, charbonnier=0.5, amplification="power", backend="native", **options
+        ),
     ]
     torch.autograd.backward(losses)
     for gradient in (x.grad, y.grad, last.grad):

@@ -12,14 +12,19 @@ using lamp_kernels::kMetrics;
 using lamp_kernels::Metric;
 using lamp_kernels::Params;
 
+// The definitions of power and Charbonnier subtract nearly equal numbers, for which `double` has too
+// few digits.
+using Long = long double;
+
 // Returns A(L) and stores A'(L) in `slope`.
 double amplify(const Params& p, double loss, double& slope) {
   slope = 1;
   if (p.amplify == Amplify::none) return loss;
   if (p.amplify == Amplify::power) {
     const double gamma = p.amplify_parameters[0], delta = p.amplify_parameters[1];
-    slope = gamma * std::pow(loss + delta, gamma - 1);
-    return std::pow(loss + delta, gamma) - std::pow(delta, gamma);
+    // Where the loss is infinite, kernels and reference multiply infinity by zero.
+    slope = std::isinf(loss) ? NAN : gamma * std::pow(loss + delta, gamma - 1);
+    return double(std::pow(Long(loss) + delta, gamma) - std::pow(Long(delta), gamma));
   }
   const double eps = p.amplify_parameters[0], knee = 1 - eps;
   slope = loss > knee ? 1 / eps : 1 / (1 - loss);
@@ -41,10 +46,10 @@ double loss_of(const Params& p, Metric metric, double d, double& slope) {
     return d * d;
   }
   if (metric == Metric::charbonnier) {
-    const double e = p.metric_parameters[int(metric)], root = std::sqrt(d * d + e * e);
-    const double whole = std::sqrt(1 + e * e) - e;
-    slope = d / root / whole;
-    return (root - e) / whole;
+    const Long e = p.metric_parameters[int(metric)], root = std::sqrt(Long(d) * d + e * e);
+    const Long whole = std::sqrt(1 + e * e) - e;
+    slope = double((std::isinf(d) ? std::copysign(1, d) : d / root) / whole);
+    return double((root - e) / whole);
   }
   slope = d > 0 ? 1 : d < 0 ? -1 : d;
   return std::abs(d);

@@ -290,6 +290,12 @@ void common_ways(int radius, bool few, CudaKernels& kernels) {
       }
 }
 
+void use_power(Params& p) {
+  p.amplify = Amplify::power;
+  p.amplify_parameters[0] = 3;    // gamma
+  p.amplify_parameters[1] = 0.5;  // delta
+}
+
 // Cases with one feature that the common path does not support.
 void nearly_common(int radius, CudaKernels& kernels) {
   constexpr Border kReflect = Border::reflect;
@@ -327,10 +333,15 @@ void nearly_common(int radius, CudaKernels& kernels) {
     Case<float> c = ssim_alone(++seed, radius, 1, kReflect, s, {l, l, l}, Dtype::bfloat16);
     run_and_check(c, "half", kernels);
   }
-  for (const bool mse : {true, false}) {
+  for (const Metric metric : {Metric::mse, Metric::l1, Metric::charbonnier}) {
     Case<float> c = ssim_alone(++seed, radius, 1, kReflect, s, {l, l, l});
-    c.p.terms.set(mse ? Metric::mse : Metric::l1);
+    c.p.terms.set(metric);
     run_and_check(c, "with a pointwise term", kernels);
+  }
+  {
+    Case<float> c = ssim_alone(++seed, radius, 1, kReflect, s, {l, l, l});
+    use_power(c.p);
+    run_and_check(c, "with power", kernels);
   }
   for (const int gradients : {0, 1}) {
     Case<float> c = ssim_alone(++seed, radius, gradients, kReflect, s, {l, l, l});
@@ -365,6 +376,8 @@ void pixels(bool few, CudaKernels& kernels) {
     Case<T> c;
     c.p.terms.set(Metric::mse, wanted != 1);
     c.p.terms.set(Metric::l1, wanted != 2);
+    c.p.terms.set(Metric::charbonnier, wanted == 3);
+    if (wanted == 2) use_power(c.p);
     c.set_shape({2, 1, 10, (cuda::kPixelThreads * cuda::kPixelsOfAThread + 100) / 10});
     complete_and_check(c, seed, random, kernels, wanted);
   }

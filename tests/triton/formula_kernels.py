@@ -29,54 +29,40 @@ def minus_log1p_minus(given, out, constants, n, block: tl.constexpr):
 
 
 @triton.jit
-def amplify(given, out, constants, n, block: tl.constexpr):
-    """A(L) and A'(L) of "log"; the constants are those of formulas.amplification_constants."""
+def amplify(given, out, constants, n, block: tl.constexpr, amplification: tl.constexpr):
+    """A(L) and A'(L); the constants are those of formulas.amplification_constants."""
     i = tl.program_id(0) * block + tl.arange(0, block)
     numbers = (tl.load(constants), tl.load(constants + 1), tl.load(constants + 2))
-    value, slope = formulas.amplify(at(given, i, n, 0), "log", numbers)
+    value, slope = formulas.amplify(at(given, i, n, 0), amplification, numbers)
     put(out, i, n, 0, value)
     put(out, i, n, 1, slope)
 
 
 @triton.jit
-def unamplified(given, out, constants, n, block: tl.constexpr):
-    """The same without amplification."""
+def pointwise_loss(
+    given, out, constants, n, block: tl.constexpr, metric: tl.constexpr, parameter: tl.constexpr
+):
+    """L and its slope. metric: its index in METRICS."""
     i = tl.program_id(0) * block + tl.arange(0, block)
-    value, slope = formulas.amplify(at(given, i, n, 0), "none", (0.0, 0.0, 0.0))
+    value, slope = formulas.pointwise_loss(at(given, i, n, 0), metric, parameter)
     put(out, i, n, 0, value)
     put(out, i, n, 1, slope)
 
 
 @triton.jit
-def squared_error(given, out, constants, n, block: tl.constexpr):
-    """L and its slope."""
-    i = tl.program_id(0) * block + tl.arange(0, block)
-    value, slope = formulas.squared_error(at(given, i, n, 0))
-    put(out, i, n, 0, value)
-    put(out, i, n, 1, slope)
-
-
-@triton.jit
-def absolute_error(given, out, constants, n, block: tl.constexpr):
-    """L and its slope."""
-    i = tl.program_id(0) * block + tl.arange(0, block)
-    value, slope = formulas.absolute_error(at(given, i, n, 0))
-    put(out, i, n, 0, value)
-    put(out, i, n, 1, slope)
-
-
-@triton.jit
-def two_terms(given, out, constants, n, block: tl.constexpr):
+def three_terms(given, out, constants, n, block: tl.constexpr, charbonnier_epsilon: tl.constexpr):
     """All pointwise terms beside SSIM, without amplification; the constants are their factors."""
     i = tl.program_id(0) * block + tl.arange(0, block)
-    factors = (0.0, tl.load(constants), tl.load(constants + 1))
+    factors = (0.0, tl.load(constants), tl.load(constants + 1), tl.load(constants + 2))
+    metric_parameters: tl.constexpr = (0.0, 0.0, 0.0, charbonnier_epsilon)
     amplified, value, slope = formulas.pointwise_terms(
-        at(given, i, n, 0), factors, 0b111, (0.0, 0.0, 0.0), "none", (0.0, 0.0, 0.0)
+        at(given, i, n, 0), factors, 0b1111, metric_parameters, "none", (0.0, 0.0, 0.0)
     )
     put(out, i, n, 0, amplified[0])
     put(out, i, n, 1, amplified[1])
-    put(out, i, n, 2, value)
-    put(out, i, n, 3, slope)
+    put(out, i, n, 2, amplified[2])
+    put(out, i, n, 3, value)
+    put(out, i, n, 4, slope)
 
 
 @triton.jit
@@ -113,20 +99,20 @@ def ssim(given, out, constants, n, block: tl.constexpr):
 KERNELS = {
     "minus_log1p_minus": (minus_log1p_minus, 1),
     "amplify": (amplify, 2),
-    "unamplified": (unamplified, 2),
-    "squared_error": (squared_error, 2),
-    "absolute_error": (absolute_error, 2),
-    "two_terms": (two_terms, 4),
+    "pointwise_loss": (pointwise_loss, 2),
+    "three_terms": (three_terms, 5),
     "ssim": (ssim, 5),
 }
 
 
-def call(name: str, given: Tensor, constants: tuple[float, ...]) -> Tensor:
-    """Rows of results for rows of numbers."""
+def call(
+    name: str, given: Tensor, constants: tuple[float, ...], fixed: dict[str, float | str]
+) -> Tensor:
+    """Rows of results for rows of numbers. fixed: the kernel's own compile-time constants."""
     kernel, rows = KERNELS[name]
     n = given.shape[-1]
     out = given.new_empty(rows, n)
     table = torch.tensor([*constants, 0.0], dtype=given.dtype)
     block = triton.next_power_of_2(n)
-    kernel[(1,)](given.contiguous(), out, table, n, block)
+    kernel[(1,)](given.contiguous(), out, table, n, block, **fixed)
     return out

@@ -497,11 +497,13 @@ def chosen() -> dict[str, str]:
 # ---- Formulas ------------------------------------------------------------------------------------
 
 
-def formula(name: str, given: torch.Tensor, constants: tuple[float, ...] = ()) -> torch.Tensor:
+def formula(
+    name: str, given: torch.Tensor, constants: tuple[float, ...] = (), **fixed: float | str
+) -> torch.Tensor:
     """Rows of results of a function of formulas.py for rows of numbers."""
     import formula_kernels
 
-    return formula_kernels.call(name, given, constants)
+    return formula_kernels.call(name, given, constants, fixed)
 
 
 def amplification_constants(

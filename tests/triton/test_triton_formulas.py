@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lamp_kernels import reference
-from lamp_kernels.spec import METRICS
+from lamp_kernels.spec import AMPLIFICATIONS, METRIC_PARAMETERS, METRICS, LossSpec, Term
 
 pytestmark = pytest.mark.cpu_only("interpreted on the CPU")
 
@@ -43,13 +43,15 @@ def test_log1p_is_right_to_the_last_digits(interpret, dtype):
 
 @pytest.mark.parametrize("eps", [0.5, 1e-2, 1e-6])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_amplify(interpret, dtype, eps):
+def test_log(interpret, dtype, eps):
     knee = torch.tensor(1.0 - eps, dtype=dtype)
     around = [torch.nextafter(knee, torch.tensor(to, dtype=dtype)) for to in (0.0, 2.0)]
     fixed = [0.0, 1e-40, 1e-30, 1e-8, 1e-3, 0.1, 0.4, 1.0, 2.0, 1e30, INF]
     loss = torch.stack([*torch.tensor(fixed, dtype=dtype), knee, *around])
     constants = interpret(interpreted.amplification_constants, "log", (eps,))
-    value, slope = interpret(interpreted.formula, "amplify", loss[None], constants)
+    value, slope = interpret(
+        interpreted.formula, "amplify", loss[None], constants, amplification="log"
+    )
     leaf = loss.double().requires_grad_()
     expected = reference.amplify_log(leaf, eps)
     (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
@@ -65,41 +67,125 @@ def test_amplify(interpret, dtype, eps):
     assert ((slope.double() / expected_slope - 1.0).abs() <= limit).all()
 
 
-@pytest.mark.parametrize("name", ["amplify", "unamplified"])
-def test_amplify_keeps_nan(interpret, name):
-    loss = torch.tensor([[NAN, -NAN]])
-    value, slope = interpret(interpreted.formula, name, loss, (0.99, 100.0, 0.0))
-    assert value.isnan().all()
-    assert slope.isnan().all() == (name == "amplify")  # else the slope is 1 whatever the loss
+def power(interpret, loss, gamma, delta):
+    """A(L) and its slope for the amplification "power", as the kernels compute them."""
+    constants = interpret(interpreted.amplification_constants, "power", (gamma, delta))
+    return interpret(interpreted.formula, "amplify", loss[None], constants, amplification="power")
 
 
-@pytest.mark.parametrize("metric", ["squared_error", "absolute_error"])
+@pytest.mark.parametrize("delta", [1e-3, 0.03, 0.5, 1e3])
+@pytest.mark.parametrize("gamma", [1e-3, 0.5, 1.0, 2.0, 3.3, 8.0])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_pointwise(interpret, dtype, metric):
-    some = [0.0, 1e-30, 1e-3, 0.5, 1.0, 3.0, 1e10, INF]
-    d = torch.tensor([*some, *(-value for value in some)], dtype=dtype)
-    loss, slope = interpret(interpreted.formula, metric, d[None])
-    leaf = d.clone().requires_grad_()
-    expected = getattr(reference, metric)(leaf)
+def test_power(interpret, dtype, gamma, delta):
+    loss = torch.logspace(-12.0, 1.5, 2_001, dtype=torch.float64).to(dtype)
+    value, slope = power(interpret, loss, gamma, delta)
+    leaf = loss.double().requires_grad_()
+    expected = reference.amplify_power(leaf, gamma, delta)
     (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
-    assert torch.equal(loss, expected.detach())
-    assert torch.equal(slope, expected_slope)
-    for result in interpret(interpreted.formula, metric, torch.full((1, 2), NAN, dtype=dtype)):
+    # log1p has an error of up to 3 ulps, and exponentiation multiplies it by the exponent.
+    exponent = gamma * torch.log1p(loss.double() / delta)
+    digits = (6.0 + 4.0 * exponent) * torch.finfo(dtype).eps
+    assert ((value.double() / expected.detach() - 1.0).abs() <= digits).all()
+    assert ((slope.double() / expected_slope - 1.0).abs() <= digits).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_power_of_zero_and_of_huge_losses(interpret, dtype):
+    large = 1e-3 * torch.finfo(dtype).max
+    loss = torch.tensor([0.0, large, INF], dtype=dtype)
+    value, slope = power(interpret, loss, 2.0, 0.5)
+    assert value.tolist() == [0.0, INF, INF]
+    assert slope[0] == 1.0  # gamma delta^(gamma - 1)
+    value, slope = power(interpret, loss, 0.5, 0.5)
+    assert value.tolist() == pytest.approx([0.0, math.sqrt(large), INF], rel=1e-5)
+    expected = [math.sqrt(0.5), 0.5 / math.sqrt(large)]
+    assert slope[:2].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("amplification", AMPLIFICATIONS)
+def test_amplify_keeps_nan(interpret, amplification):
+    loss = torch.tensor([[NAN, -NAN]])
+    parameters = LossSpec(amplification=amplification).amplification_parameters
+    constants = interpret(interpreted.amplification_constants, amplification, parameters)
+    value, slope = interpret(
+        interpreted.formula, "amplify", loss, constants, amplification=amplification
+    )
+    assert value.isnan().all()
+    assert slope.isnan().all() == (amplification != "none")  # else the slope is always 1
+
+
+POINTWISE = METRICS[1:]
+
+
+def pointwise(interpret, d, metric, spec):
+    """L and its slope, as the kernels compute them."""
+    (parameter,) = spec._replace(terms=(Term(metric),)).metric_parameters
+    return interpret(
+        interpreted.formula,
+        "pointwise_loss",
+        d[None],
+        metric=METRICS.index(metric),
+        parameter=parameter,
+    )
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 0.3])
+@pytest.mark.parametrize("metric", POINTWISE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pointwise(interpret, dtype, metric, epsilon):
+    """At edge values and on both sides of 1e18, where Charbonnier changes to its limit."""
+    tiny = torch.finfo(dtype).tiny
+    some = [0.0, tiny, 1e-30, 1e-12, 1e-3, 0.5, 1.0, 3.0, 1e10, 0.9e18, 1.1e18, 1e19, INF]
+    d = torch.tensor([*some, *(-value for value in some)], dtype=dtype)
+    spec = LossSpec(charbonnier_epsilon=epsilon)
+    loss, slope = pointwise(interpret, d, metric, spec)
+    leaf = d.double().requires_grad_()
+    expected = reference.pointwise_loss(metric, leaf, torch.zeros_like(leaf), spec)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
+    # In float32, squares may underflow, and overflow to infinity.
+    wanted = expected.detach().to(dtype)
+    # A metric with a parameter adds and rounds; the others round once.
+    digits = 4 * torch.finfo(dtype).eps if metric in METRIC_PARAMETERS else 0.0
+    torch.testing.assert_close(loss, wanted, rtol=digits, atol=4 * tiny)
+    torch.testing.assert_close(slope, expected_slope.to(dtype), rtol=digits, atol=0.0)
+
+
+@pytest.mark.parametrize("metric", POINTWISE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pointwise_keeps_nan(interpret, dtype, metric):
+    d = torch.tensor([NAN, -NAN], dtype=dtype)
+    for result in pointwise(interpret, d, metric, LossSpec()):
         assert result.isnan().all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_charbonnier_does_not_cancel_for_small_losses(interpret, dtype):
+    d = torch.logspace(-12.0, 12.0, 2_001, dtype=torch.float64).to(dtype)
+    loss, slope = pointwise(interpret, d, "charbonnier", LossSpec())
+    leaf = d.double().requires_grad_()
+    expected = reference.charbonnier(leaf, LossSpec().charbonnier_epsilon)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
+    digits = 6 * torch.finfo(dtype).eps
+    torch.testing.assert_close(loss.double(), expected.detach(), rtol=digits, atol=0.0)
+    torch.testing.assert_close(slope.double(), expected_slope, rtol=digits, atol=0.0)
+
+
 def test_pointwise_terms_have_their_own_factors(interpret):
-    d = torch.linspace(-1.0, 1.0, 9)
-    squared, absolute, value, slope = interpret(
-        interpreted.formula, "two_terms", d[None], (3.0, 0.5)
+    d, epsilon = torch.linspace(-1.0, 1.0, 9), 0.3
+    squared, absolute, charbonnier, value, slope = interpret(
+        interpreted.formula, "three_terms", d[None], (3.0, 0.5, 2.0), charbonnier_epsilon=epsilon
     )
+    leaf = d.clone().requires_grad_()
+    expected = reference.charbonnier(leaf, epsilon)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
     assert torch.equal(squared, d.square())
     assert torch.equal(absolute, d.abs())
-    torch.testing.assert_close(value, 3.0 * d.square() + 0.5 * d.abs())
-    torch.testing.assert_close(slope, 6.0 * d + 0.5 * d.sign())
+    torch.testing.assert_close(charbonnier, expected.detach())
+    torch.testing.assert_close(value, 3.0 * squared + 0.5 * absolute + 2.0 * charbonnier)
+    torch.testing.assert_close(slope, 6.0 * d + 0.5 * d.sign() + 2.0 * expected_slope)
 
 
-@pytest.mark.parametrize("metrics", ["mse", "ssim+l1", "ssim+mse+l1"])
+@pytest.mark.parametrize("metrics", ["mse", "ssim+l1", "l1+charbonnier", "+".join(METRICS)])
 def test_a_bit_mask_stands_for_the_terms(interpret, metrics):
     names = metrics.split("+")
     mask, count, indices = interpret(interpreted.bit_mask, metrics)
