@@ -41,10 +41,14 @@ double loss_of(const Params& p, Metric metric, double d, double& slope) {
     return d * d;
   }
   if (metric == Metric::charbonnier) {
-    const double e = p.metric_parameters[int(metric)], root = std::sqrt(d * d + e * e);
-    const double whole = std::sqrt(1 + e * e) - e;
+    const double e = p.metric_parameters[int(metric)], whole = std::sqrt(1 + e * e) - e;
+    if (std::isinf(d)) {  // the limit, not infinity / infinity
+      slope = std::copysign(1 / whole, d);
+      return std::abs(d) / whole;
+    }
+    const double root = std::sqrt(d * d + e * e);
     slope = d / root / whole;
-    return (root - e) / whole;
+    return d * d / (root + e) / whole;  // root - e would lose digits for small d
   }
   slope = d > 0 ? 1 : d < 0 ? -1 : d;
   return std::abs(d);
