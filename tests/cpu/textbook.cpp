@@ -19,7 +19,8 @@ double amplify(const Params& p, double loss, double& slope) {
   if (p.amplify == Amplify::power) {
     const double gamma = p.amplify_parameters[0], delta = p.amplify_parameters[1];
     slope = gamma * std::pow(loss + delta, gamma - 1);
-    return std::pow(loss + delta, gamma) - std::pow(delta, gamma);
+    // (L + delta)^gamma - delta^gamma, whose difference would lose the digits of a small L.
+    return std::pow(delta, gamma) * std::expm1(gamma * std::log1p(loss / delta));
   }
   const double eps = p.amplify_parameters[0], knee = 1 - eps;
   slope = loss > knee ? 1 / eps : 1 / (1 - loss);
