@@ -99,7 +99,9 @@ positive = st.sampled_from([1.0, 0.5, 3.0])
 
 @st.composite
 def cases(draw: Any, dtype: torch.dtype) -> Case:
-    metrics = draw(st.lists(st.sampled_from(METRICS), min_size=1, max_size=len(METRICS), unique=True))
+    metrics = draw(
+        st.lists(st.sampled_from(METRICS), min_size=1, max_size=len(METRICS), unique=True)
+    )
     half = dtype in (torch.float16, torch.bfloat16)
     options = LossSpec(
         # gradients grow as 1/R, and those of half types would overflow
