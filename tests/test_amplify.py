@@ -8,6 +8,7 @@ import torch
 from hypothesis import assume, given
 
 from lamp_kernels import amplify
+from lamp_kernels.spec import DELTAS, GAMMAS
 
 losses_in_unit = st.floats(0.0, 0.999)
 any_loss = st.floats(0.0, 10.0)
@@ -76,6 +77,25 @@ def test_power_matches_its_definition_and_has_a_finite_slope_at_0(gamma):
     torch.testing.assert_close(value, (loss + 0.01) ** gamma - 0.01**gamma)
     (slope,) = torch.autograd.grad(value.sum(), loss)
     torch.testing.assert_close(slope, gamma * (loss.detach() + 0.01) ** (gamma - 1))
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-4), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("delta", DELTAS)
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_power_at_the_ends_of_its_range(gamma, delta, dtype, limit):
+    """Finite and accurate wherever the result is a number of the dtype."""
+    np = pytest.importorskip("numpy", reason="numpy is not installed")
+    loss = torch.tensor([0.0, 1e-6, 1.0, 1e4], dtype=dtype, requires_grad=True)
+    value = amplify(loss, "power", gamma=gamma, delta=delta)
+    (slope,) = torch.autograd.grad(value.sum(), loss)
+    exact = loss.detach().cpu().double().numpy().astype(np.longdouble)
+    g, d = np.longdouble(gamma), np.longdouble(delta)
+    expected = d**g * np.expm1(g * np.log1p(exact / d))
+    expected_slope = g * (exact + d) ** (g - 1)
+    for found, wanted in ((value.detach(), expected), (slope, expected_slope)):
+        wanted = torch.from_numpy(wanted.astype(np.float64))
+        assert wanted.max() < torch.finfo(dtype).max
+        torch.testing.assert_close(found.cpu().double(), wanted, rtol=limit, atol=0.0)
 
 
 def test_amplification_none_is_the_identity():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from lamp_kernels import amplify, functional
+from lamp_kernels import AmplifiedCharbonnierLoss, amplify, functional, modules
 from lamp_kernels.spec import REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("each_backend")
@@ -54,6 +54,28 @@ def test_all_terms_with_weight(level, reduction):
             reduction=reduction,
         )
 
+    assert gradcheck(loss, images(2, 2, 5, 6))
+
+
+@pytest.mark.parametrize(("gamma", "delta"), [(0.5, 0.1), (3.0, 0.5)])
+@pytest.mark.parametrize("name", modules.__all__)
+def test_power(name, gamma, delta):
+    options = {"amplification": "power", "gamma": gamma, "delta": delta}
+    if name == "AmplifiedReconstructionLoss":
+        options |= {"l1": 0.4, "charbonnier": 0.6}
+    if "SSIM" in name or name == "AmplifiedReconstructionLoss":
+        options["window_size"] = 3
+    if name == "AmplifiedMSSSIMLoss":
+        options["scale_weights"] = (0.4, 0.6)
+    assert gradcheck(getattr(modules, name)(**options), images(2, 1, 6, 7))
+
+
+@pytest.mark.parametrize("amplification", ["log", "none"])
+@pytest.mark.parametrize("epsilon", [1e-2, 0.3])
+def test_charbonnier(epsilon, amplification):
+    loss = AmplifiedCharbonnierLoss(
+        charbonnier_epsilon=epsilon, data_range=1.5, amplification=amplification
+    )
     assert gradcheck(loss, images(2, 2, 5, 6))
 
 

@@ -108,6 +108,47 @@ def test_copies(module, clone):
     assert torch.equal(twin(x, y), original(x, y))
 
 
+def test_a_pickle_does_not_contain_the_checked_spec():
+    """Its fields differ from version to version."""
+    original = AmplifiedSSIMLoss(eps=0.2)
+    assert original._spec is not None
+    twin = pickle.loads(pickle.dumps(original))
+    assert twin._spec is None
+    assert original._spec is not None
+
+
+@pytest.mark.parametrize("module", [*MODULES, AmplifiedMSSSIMLoss])
+def test_a_pickle_of_an_earlier_version(module):
+    """It lacks newer options, which take their defaults, and has attributes that are gone."""
+    given = {"eps": 0.2, "data_range": 1.5}
+    state = module(**given).__dict__.copy()
+    for newer in ("_spec", "_options", "gamma", "delta", "charbonnier", "charbonnier_epsilon"):
+        state.pop(newer, None)
+    state["_names"] = tuple(name for name in state if name in inspect.signature(module).parameters)
+    restored = module.__new__(module)
+    restored.__setstate__(state)
+    fresh = module(**given)
+    assert repr(restored) == repr(fresh)
+    x, y = torch.rand(2, 1, 2, 96, 96)
+    assert torch.equal(restored(x, y), fresh(x, y))
+    restored.amplification = fresh.amplification = "power"
+    restored.delta = fresh.delta = 0.3  # a change of an option takes effect, also of a newer one
+    assert torch.equal(restored(x, y), fresh(x, y))
+
+
+def test_scale_weights_are_those_of_construction():
+    weights = [0.4, 0.6]
+    loss = AmplifiedMSSSIMLoss(scale_weights=weights, window_size=3)
+    x, y = torch.rand(2, 1, 1, 16, 16)
+    before = loss(x, y)
+    weights[:] = [1.0, 0.0]
+    loss.eps = loss.eps  # the next call builds the spec again
+    assert torch.equal(loss(x, y), before)
+    assert "scale_weights=(0.4, 0.6)" in repr(loss)
+    loss.scale_weights = weights
+    assert not torch.equal(loss(x, y), before)
+
+
 def train(loss_function):
     """A typical training loop, written for MSELoss."""
     torch.manual_seed(0)
