@@ -86,7 +86,9 @@ TERMS = {
     "mse and l1": {"mse": 1.0, "l1": 0.5},
     "ssim and mse": {"ssim": 1.0, "mse": 0.5},
     "ssim and l1": {"ssim": 0.3, "l1": 1.0},
-    "all": {"ssim": 1.0, "mse": 0.5, "l1": 2.0},
+    "three": {"ssim": 1.0, "mse": 0.5, "l1": 2.0},
+    # More than the factors that the kernels take as numbers.
+    "all": {"ssim": 1.0, "mse": 0.5, "l1": 2.0, "charbonnier": 0.7},
 }
 
 
