@@ -423,7 +423,7 @@ class TestCudaKernels:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (3, 5))
         reason = native.cuda_unsupported_reason(1)
         assert reason is not None
-        assert "cuda:1 is sm_35: build them on this machine" in reason
+        assert "cuda:1 is sm_35; build them on this machine" in reason
 
     @pytest.mark.filterwarnings("default")
     def test_are_chosen_by_a_compiled_graph(self, monkeypatch):

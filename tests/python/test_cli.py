@@ -234,7 +234,8 @@ def test_missing_cuda_is_an_error(options, capsys):
 
 
 def test_missing_backend_is_an_error(options, capsys, monkeypatch):
-    monkeypatch.setattr(backends.BACKENDS["triton"], "missing", "not in this test")
+    triton = backends.BACKENDS["triton"]
+    monkeypatch.setattr(triton, "unavailable_reason", lambda: "not in this test")
     assert cli.main([*options, "--backend", "triton"]) == 2
     assert "backend='triton' is not available: not in this test" in capsys.readouterr().err
 
