@@ -5,8 +5,8 @@
 // There is no include guard: the CPU kernels include this file once per instruction set, each time
 // in another namespace, so that every copy is compiled for its own instruction set.
 //
-// Requires params.h, <cmath>, <utility>; LAMP_INLINE (how to declare a function) and LAMP_UNROLL (the
-// pragma that unrolls the next loop); bits<V>::type (the integer type of V's size), as_bits, as_value
+// Requires params.h, <cmath>, <utility>; LAMP_INLINE (how to declare a function), LAMP_INLINE_LAMBDA
+// (an attribute of lambdas) and LAMP_UNROLL (the pragma that unrolls the next loop); bits<V>::type (the integer type of V's size), as_bits, as_value
 // and to_value; quotient(a, b), which is a/b; and at_least_zero(v), which keeps NaN.
 
 // ---- Amplification ------------------------------------------------------------------------------
@@ -239,14 +239,14 @@ template <class S, class V, class Add, int... m>
 LAMP_INLINE PointwiseSum<V> pointwise_terms(V d, V weight, const LossFormula<S>& f, const S* factor,
                                             Add add, std::integer_sequence<int, m...>) {
   PointwiseSum<V> sum;
-  auto term = [&](auto metric, const Pointwise<V>& l) {
+  auto term = [&](auto metric, const Pointwise<V>& l) LAMP_INLINE_LAMBDA {
     constexpr int i = decltype(metric)::value;
     const Amplified<V> amplified = amplify<S>(l.loss, f.amplification);
     add(i, weight * amplified.value);
     sum.value += amplified.value * factor[i];
     sum.dloss_dd += weight * factor[i] * amplified.slope * l.slope;
   };
-  auto one = [&](auto metric) {
+  auto one = [&](auto metric) LAMP_INLINE_LAMBDA {
     constexpr int i = decltype(metric)::value;
     if (f.terms.has(Metric(i))) term(metric, pointwise_loss<Metric(i)>(d, f.parameter[i]));
   };

@@ -88,31 +88,43 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
       if (gradient->data)
         prefetch_row<T>(*gradient, c.tile.image, c.tile.channel, row + kRowsAhead, column, count);
 
+  // Local copies: no store can change them, so the loop keeps them in registers.
+  const LossFormula<T> formula = c.formula;
+  T factor[kMetrics];
+  std::copy(c.factor, c.factor + kMetrics, factor);
   V total[kMetrics] = {};
-  for (int j = 0; j < count; j += kLanes<T>) {
-    const V x = load(row_x + j), y = load(row_y + j);
-    const V d = (x - y) * c.scale;
-    V grad_x = {}, grad_y = {};
-    PointwiseSum<V> sum;
-    if (pointwise) {
-      const V weight = p.weight.data ? load(b.weight + j) : V{} + T(1);
-      sum = pointwise_terms(d, weight, c.formula, c.factor,
-                            [&](int m, V value) { total[m] += within<T>(value, j, 0, count); });
-    }
-    if constexpr (gradients > 0) {
-      if (ssim) {
-        const V s = (x + y) * c.scale - ssim->shift_s, centered = d - ssim->shift_d;
-        const V s_term = T(2) * s * load(ssim->plane[0] + j);
-        const V d_term = T(2) * centered * load(ssim->plane[1] + j);
-        grad_x = load(ssim->plane[2] + j) + s_term + d_term;
-        if constexpr (gradients == 2) grad_y = load(ssim->plane[3] + j) + s_term - d_term;
+  // Compiled once for the common amplifications, without the code of the others.
+  auto vectors = [&](auto common) LAMP_INLINE_LAMBDA {
+    if (common && !is_common(formula.amplification.kind)) __builtin_unreachable();
+    for (int j = 0; j < count; j += kLanes<T>) {
+      const V x = load(row_x + j), y = load(row_y + j);
+      const V d = (x - y) * c.scale;
+      V grad_x = {}, grad_y = {};
+      PointwiseSum<V> sum;
+      if (pointwise) {
+        const V weight = p.weight.data ? load(b.weight + j) : V{} + T(1);
+        sum = pointwise_terms(d, weight, formula, factor,
+                              [&](int m, V value) { total[m] += within<T>(value, j, 0, count); });
       }
-      store(b.first + j, (grad_x + sum.dloss_dd) * c.scale);
-      if constexpr (gradients == 2) store(b.second + j, (grad_y - sum.dloss_dd) * c.scale);
-    } else if (p.map.data) {
-      store(b.first + j, add_to_map ? load(b.first + j) + sum.value : sum.value);
+      if constexpr (gradients > 0) {
+        if (ssim) {
+          const V s = (x + y) * c.scale - ssim->shift_s, centered = d - ssim->shift_d;
+          const V s_term = T(2) * s * load(ssim->plane[0] + j);
+          const V d_term = T(2) * centered * load(ssim->plane[1] + j);
+          grad_x = load(ssim->plane[2] + j) + s_term + d_term;
+          if constexpr (gradients == 2) grad_y = load(ssim->plane[3] + j) + s_term - d_term;
+        }
+        store(b.first + j, (grad_x + sum.dloss_dd) * c.scale);
+        if constexpr (gradients == 2) store(b.second + j, (grad_y - sum.dloss_dd) * c.scale);
+      } else if (p.map.data) {
+        store(b.first + j, add_to_map ? load(b.first + j) + sum.value : sum.value);
+      }
     }
-  }
+  };
+  if (is_common(formula.amplification.kind))
+    vectors(std::true_type());
+  else
+    vectors(std::false_type());
   for (int m = 1, k = int(p.ssim()); m < kMetrics; ++m)
     if (p.terms.has(Metric(m))) sums[k++] += sum_of_lanes<T>(total[m]);
   if (p.map.data) c.write(p.map, row, column, count, b.first);

@@ -2,6 +2,7 @@
 // Included once per instruction set, inside its namespace; see kernel_avx2.cpp.
 
 #define LAMP_INLINE static inline __attribute__((always_inline))
+#define LAMP_INLINE_LAMBDA __attribute__((always_inline))
 #define LAMP_UNROLL _Pragma("GCC unroll 16")
 #define LAMP_NOINLINE __attribute__((noinline))  // allocates registers separately for each stage
 

@@ -16,6 +16,7 @@
 #include "tiling.h"
 
 #define LAMP_INLINE static __host__ __device__ __forceinline__
+#define LAMP_INLINE_LAMBDA
 #define LAMP_DEVICE __device__ __forceinline__
 #ifdef __CUDACC__
 #define LAMP_UNROLL _Pragma("unroll")

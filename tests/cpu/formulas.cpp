@@ -9,6 +9,7 @@
 #include "params.h"
 
 #define LAMP_INLINE static inline
+#define LAMP_INLINE_LAMBDA
 #define LAMP_UNROLL
 
 template <class V>
