@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,26 +20,13 @@ from torch import Tensor, nn
 from lamp_kernels import functional
 from uad.checkpoint import atomic_write
 from uad.data import GOOD, AnomalyData, to_unit
+from uad.options import Scoring
 
 PRO_LIMIT = 0.3
 """False-positive rate up to which the per-region overlap counts, as usual for MVTec AD."""
 
 EXAMPLES = 12
 """Approximate number of test images in a report."""
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How a reconstruction becomes a map and a score. lamp_kernels.functional gives the ranges."""
-
-    metric: Literal["ssim", "mse", "l1"] = "mse"
-    """Difference between image and reconstruction, averaged over the channels."""
-    smooth_sigma: float = 2.0
-    """Standard deviation in pixels of the Gaussian that smooths the map; 0 for no smoothing."""
-    pooling: Literal["mean", "max", "topk"] = "topk"
-    """How the map is reduced to a score; "topk" is the mean of the greatest values."""
-    topk: int | float = 0.01
-    """How many pixels "topk" averages: an int is a number, a float a fraction of the image."""
 
 
 def anomaly_maps(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
-from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,14 @@ import torch
 import lamp_kernels
 from uad import evaluation
 from uad.checkpoint import atomic_write
-from uad.data import GOOD, AnomalyData, to_unit
+from uad.data import AnomalyData, to_unit
 from uad.distributed import Processes
-from uad.evaluation import Scoring
-from uad.losses import LossSettings, build_loss, tangent_share
+from uad.losses import build_loss, tangent_share
 from uad.model import ConvAutoencoder
-from uad.run_folder import CHECKPOINT, EVALUATION, EXAMPLES, METRICS
-from uad.training import Trainer, TrainingError, TrainingOptions
+from uad.options import RunOptions
+from uad.outcome import describe_data, evaluate_loss
+from uad.run_folder import CHECKPOINT, METRICS
+from uad.training import Trainer
 
 PROSE = ("title", "note")
 """Entries of `describe_data` that only people read; a new wording does not mean new data."""
@@ -31,18 +31,6 @@ PROSE = ("title", "note")
 
 class RunError(Exception):
     """A run that cannot start or resume. The message says why."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Everything that defines a run except its data."""
-
-    losses: tuple[str, ...]
-    width: int
-    latent: int
-    loss: LossSettings
-    training: TrainingOptions
-    scoring: Scoring
 
 
 def metrics_to_resume(folder: Path, config: dict[str, Any], resume: bool) -> dict[str, Any] | None:
@@ -164,45 +152,6 @@ def train_losses(
                 "parameters": sum(p.numel() for p in trainer.network.parameters()),
             }
             write_metrics(folder, metrics)
-
-
-def evaluate_loss(
-    folder: Path, trainer: Trainer, data: AnomalyData, options: RunOptions
-) -> dict[str, Any]:
-    """Score the test images with the trained network, and write the files for the report.
-
-    TrainingError if a score or map is not finite.
-    """
-    where: dict[str, Any] = {"batch_size": options.training.batch_size, "device": trainer.device}
-    reconstructions, maps = evaluation.anomaly_maps(
-        trainer.network, data.test, options.scoring, **where
-    )
-    scores = evaluation.image_scores(maps, options.scoring)
-    normal = data.test[torch.tensor([kind == GOOD for kind in data.kinds])]
-    psnr_normal = evaluation.psnr(trainer.network, normal, **where)
-    try:
-        figures = evaluation.evaluate(maps, scores, psnr_normal, data)
-    except ValueError as error:
-        raise TrainingError(f"the loss {trainer.name}: {error}") from error
-    examples = evaluation.choose_examples(data.kinds)
-    evaluation.save_examples(folder.parent / EXAMPLES, data, examples)
-    evaluation.save_evaluation(folder / EVALUATION, reconstructions, maps, scores, data, examples)
-    return figures
-
-
-def describe_data(data: AnomalyData) -> dict[str, Any]:
-    """Number, size and kinds of the images, for metrics.json."""
-    kinds = Counter(data.kinds)
-    return {
-        "name": data.name,
-        "title": data.title,
-        "note": data.note,
-        "train": len(data.train),
-        "test_normal": kinds[GOOD],
-        "test_anomalous": len(data.kinds) - kinds[GOOD],
-        "size": list(data.train.shape[1:]),
-        "kinds": dict(sorted(kinds.items())),
-    }
 
 
 def _without_prose(summary: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from uad.data.folder import read_image, resize, to_tensor
-from uad.evaluation import Scoring, anomaly_maps, image_scores
+from uad.evaluation import anomaly_maps, image_scores
 from uad.figures import MAP_COLORS
 from uad.model import ConvAutoencoder
+from uad.options import Scoring
 from uad.run_folder import CHECKPOINT, RunFolderError, load_network, read_metrics
 
 BATCH = 32
@@ -67,28 +67,6 @@ def _check_path(path: Path) -> None:
         raise RunFolderError(f"{path}: no such file")
     if path.name != CHECKPOINT:
         raise RunFolderError(f"{path}: not a checkpoint; pass <run folder>/<loss>/{CHECKPOINT}")
-
-
-def threshold(normal_scores: NDArray[np.float32], rate: float) -> float:
-    """The score above which an image is called anomalous.
-
-    At most a fraction `rate` of new normal images scores above it, on average over the choice of
-    the given normal images: it is the k-th smallest of n scores, k = ceil((n + 1) (1 - rate)), as
-    in split conformal prediction. ValueError if n is too small for the rate.
-    """
-    count = len(normal_scores)
-    place = math.ceil((count + 1) * (1 - rate) - 1e-9)  # rounding may put 10 * 0.9 above 9
-    if place > count:
-        raise ValueError(
-            f"a false-positive rate of {rate:g} requires at least "
-            f"{normal_images(rate)} normal images, got {count}"
-        )
-    return float(np.sort(normal_scores)[place - 1])
-
-
-def normal_images(rate: float) -> int:
-    """How many normal images `threshold` requires for this false-positive rate."""
-    return math.ceil(1 / rate - 1 - 1e-9)
 
 
 def table(paths: Sequence[Path], scores: NDArray[np.float32], limit: float | None) -> str:

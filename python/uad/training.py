@@ -6,10 +6,9 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from lamp_kernels import check_range
 from uad import checkpoint
 from uad.data import to_unit
 from uad.distributed import Processes
+from uad.options import TrainingOptions
 
 NOTABLE_SHARE = 0.05
 """If more elements than this fraction are on the tangent of A in the first step, something may be
@@ -36,24 +36,6 @@ AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 class TrainingError(Exception):
     """Training that cannot continue. The message says what to try."""
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """Training options that apply to every loss."""
-
-    epochs: int = 30
-    batch_size: int = 32
-    """Images per step, over all processes together."""
-    learning_rate: float = 1e-3
-    optimizer: Literal["adam", "sgd"] = "adam"
-    seed: int = 0
-    amp: str | None = None
-    """Autocast to "bfloat16", or to "float16" with a gradient scaler; None for no autocast."""
-    compile: bool = False
-    """Whether to compile the network and the loss as one graph."""
-    grad_clip: float | None = None
-    """Maximum norm of the gradient of all parameters together; None for no clipping."""
 
 
 class Trainer:

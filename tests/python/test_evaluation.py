@@ -11,11 +11,10 @@ from scipy import ndimage
 from sklearn import metrics
 from torch import nn
 from uad import evaluation
-from uad.data import AnomalyData
+from uad.data import AnomalyData, Preparation
 from uad.evaluation import (
     EXAMPLES,
     PRO_LIMIT,
-    Scoring,
     anomaly_maps,
     choose_examples,
     evaluate,
@@ -26,6 +25,7 @@ from uad.evaluation import (
     save_evaluation,
     save_examples,
 )
+from uad.options import Scoring
 
 from lamp_kernels import functional
 
@@ -35,7 +35,9 @@ NO_PSNR = torch.tensor([20.0])
 
 def make_data(kinds, masks=None, size=8):
     images = torch.zeros(len(kinds), 1, size, size, dtype=torch.uint8)
-    return AnomalyData("name", "title", "note", images, images, tuple(kinds), masks)
+    return AnomalyData(
+        "name", "title", "note", images, images, tuple(kinds), masks, Preparation(1, 1)
+    )
 
 
 def random_case(seed=0, levels=None):

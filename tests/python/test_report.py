@@ -16,7 +16,8 @@ from PIL import Image
 from skimage import data as pictures
 from torch.nn import functional
 from uad import evaluation, figures, html, report
-from uad.data import GOOD, AnomalyData, to_unit
+from uad.data import GOOD, AnomalyData, Preparation, to_unit
+from uad.options import Scoring
 
 KINDS = (GOOD, "hole", "stain")
 LOSSES = ("mse", "amplified-mse")
@@ -40,9 +41,10 @@ def make_run(folder, losses=LOSSES, kinds=KINDS, masks=True, channels=1, tangent
     data = AnomalyData(
         "textures", "Crops of a brick wall", "All defects are synthetic.", test[:6], test,
         tuple(names), torch.from_numpy(np.stack(truth)) if masks else None,
+        Preparation(size, channels),
     )  # fmt: skip
 
-    scoring = evaluation.Scoring()
+    scoring = Scoring()
     arms = {}
     folder.mkdir()
     examples = evaluation.choose_examples(data.kinds)

@@ -7,7 +7,6 @@ import csv
 import numpy as np
 import pytest
 from PIL import Image
-from uad import scoring
 from uad.cli import score, train
 from uad.data.folder import read_image
 
@@ -63,22 +62,6 @@ def test_heat_maps_have_the_size_of_the_image(checkpoint, tmp_path):
     Image.new("RGB", (40, 70), (90, 20, 20)).save(tmp_path / "tall.png")
     assert score.main([str(checkpoint), str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert read_image(tmp_path / "out" / "maps" / "tall.png.png").size == (40, 70)
-
-
-def test_the_threshold_keeps_its_false_positive_rate_on_new_images():
-    rng = np.random.default_rng(0)
-    wrong = []
-    for _ in range(4000):
-        scores = rng.exponential(size=20).astype(np.float32)
-        wrong.append(scores[19] > scoring.threshold(scores[:19], 0.1))
-    # The 20 scores are exchangeable: exactly 2 of their 20 ranks are above the 18th of the 19.
-    assert np.mean(wrong) == pytest.approx(0.1, abs=0.02)
-
-
-def test_a_threshold_needs_enough_normal_images():
-    with pytest.raises(ValueError, match="at least 19 normal images, got 18"):
-        scoring.threshold(np.arange(18, dtype=np.float32), 0.05)
-    assert scoring.threshold(np.arange(19, dtype=np.float32), 0.05) == 18
 
 
 @pytest.mark.parametrize(

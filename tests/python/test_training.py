@@ -12,7 +12,8 @@ from torch import nn
 from uad import checkpoint
 from uad.distributed import Processes
 from uad.losses import LOSSES, LossSettings, build_loss, tangent_share
-from uad.training import Trainer, TrainingError, TrainingOptions, epoch_batches
+from uad.options import TrainingOptions
+from uad.training import Trainer, TrainingError, epoch_batches
 
 import lamp_kernels
 

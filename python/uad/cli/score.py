@@ -22,11 +22,11 @@ from uad.data import DataError
 from uad.data.folder import image_paths, read_image
 from uad.figures import MAP_LIMIT
 from uad.run_folder import RunFolderError
-from uad.scoring import Scorer, heat_map, normal_images, table, threshold
+from uad.scoring import Scorer, heat_map, table
+from uad.threshold import DEFAULT_RATE, choose_threshold, normal_images
 
 PROGRAM = "score.py"
 TABLE, MAPS = "scores.csv", "maps"
-DEFAULT_RATE = 0.05
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,10 +86,13 @@ def false_positive_rate(arguments: argparse.Namespace) -> float:
 def normal_limit(scorer: Scorer, folder: Path, rate: float) -> float:
     """The threshold that the normal images in `folder` give; OptionError if there are too few."""
     scores, _ = scorer.score(image_paths(folder))
-    try:
-        return threshold(scores, rate)
-    except ValueError as error:
-        raise OptionError(f"--normal {folder}: {error}") from error
+    chosen = choose_threshold(scores, rate)
+    if not chosen.met:
+        raise OptionError(
+            f"--normal {folder}: a false-positive rate of {rate:g} requires at least "
+            f"{normal_images(rate)} normal images, got {chosen.count}"
+        )
+    return chosen.value
 
 
 def write_heat_maps(folder: Path, paths: Sequence[Path], maps: Tensor) -> float:

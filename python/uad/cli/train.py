@@ -25,12 +25,12 @@ from uad.cli.arguments import (
 )
 from uad.data import AnomalyData, DataError
 from uad.distributed import process_count, processes
-from uad.evaluation import Scoring
 from uad.losses import LOSSES, LossSettings
+from uad.options import RunOptions, Scoring, TrainingOptions
 from uad.report import write_report
 from uad.results_table import results_table
-from uad.run import RunError, RunOptions, begin, metrics_to_resume, rehearse, train_losses
-from uad.training import AMP_TYPES, TrainingError, TrainingOptions
+from uad.run import RunError, begin, metrics_to_resume, rehearse, train_losses
+from uad.training import AMP_TYPES, TrainingError
 
 PROGRAM = "train.py"
 

@@ -7,9 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from uad.data import fashion_mnist, folder, textures
-from uad.data.base import GOOD, AnomalyData, DataError, to_unit
+from uad.data.base import (
+    GOOD,
+    AnomalyData,
+    BadFilesError,
+    DataError,
+    Preparation,
+    Problem,
+    fingerprint,
+    to_unit,
+)
 
-__all__ = ["GOOD", "NAMES", "AnomalyData", "DataError", "load", "load_from_config", "to_unit"]
+__all__ = [
+    "GOOD",
+    "NAMES",
+    "AnomalyData",
+    "BadFilesError",
+    "DataError",
+    "Preparation",
+    "Problem",
+    "fingerprint",
+    "load",
+    "load_from_config",
+    "to_unit",
+]
 
 NAMES = (textures.NAME, fashion_mnist.NAME, folder.NAME)
 MIN_SIZE = 16  # the smallest side that ConvAutoencoder supports

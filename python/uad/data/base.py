@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,9 +19,55 @@ class DataError(Exception):
     """Unusable data. The message names the file or the argument and says what to do."""
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A file that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class BadFilesError(DataError):
+    """Files that cannot be used, all of them; the message has a line for each."""
+
+    def __init__(self, problems: Sequence[Problem], advice: str = "") -> None:
+        self.problems = tuple(problems)
+        lines = [str(problem) for problem in self.problems]
+        if len(lines) > 1:
+            lines = [f"{len(lines)} files cannot be used:", *(f"  {line}" for line in lines)]
+        super().__init__("\n".join(lines) + advice)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How an image file becomes the input of a network. Checkpoints store it as a dictionary."""
+
+    size: int
+    """Side of the square in pixels."""
+    channels: int
+    """1 for gray, 3 for color."""
+    fit: Literal["stretch", "pad", "crop"] = "stretch"
+    """How an image that is not square becomes square."""
+    full_scale: float | None = None
+    """The level of 16-bit and floating-point files that counts as white, such as 4095 for 12 bits;
+    None if there was no such file."""
+    eight_bit: bool = True
+    """Whether there were 8-bit files."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return dict(vars(self))
+
+
 @dataclass(frozen=True, eq=False)
 class AnomalyData:
-    """Normal images to train on, and test images, each of them normal or with a kind of defect."""
+    """Normal images to train on, and test images, each of them normal or with a kind of defect.
+
+    Every test image may be normal; then there is nothing to measure detection with.
+    """
 
     name: str
     title: str
@@ -32,6 +82,25 @@ class AnomalyData:
     """Length M: "good" for a normal image, otherwise the kind of its defect."""
     masks: Tensor | None
     """bool (M, H, W), True where the image is defective; None without pixel annotations."""
+    preparation: Preparation
+    files: tuple[str, ...] = ()
+    """Names of the test images, length M, unique; made up where images are not files."""
+    annotated: Tensor | None = None
+    """bool (M,): images whose mask is known, which normal images' always is; None without masks."""
+    found: str = ""
+    """One line: how many images of which kind and format, and what was skipped."""
+    notices: tuple[str, ...] = ()
+    """What people should know before they trust a result, a line each."""
+    held_out: int = 0
+    """How many of the normal test images were taken from the training images."""
+    fingerprints: tuple[str, ...] = field(default=(), repr=False)
+    """`fingerprint` of each training image."""
+
+
+def fingerprint(image: Tensor) -> str:
+    """A hash of the pixels of a prepared image, uint8 (C, H, W)."""
+    pixels = image.contiguous().numpy().tobytes()
+    return hashlib.blake2b(pixels, digest_size=12).hexdigest()
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from uad.data.base import GOOD, AnomalyData, DataError
+from uad.data.base import GOOD, AnomalyData, DataError, Preparation
 
 NAME = "fashion-mnist"
 CLASSES = (
@@ -125,4 +125,5 @@ def load(
         test=prepare(test),
         kinds=kinds,
         masks=None,
+        preparation=Preparation(size or NATIVE_SIZE, channels or 1),
     )

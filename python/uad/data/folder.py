@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from uad.data.base import GOOD, AnomalyData, DataError
+from uad.data.base import GOOD, AnomalyData, DataError, Preparation
 
 NAME = "folder"
 DEFAULT_SIZE = 256
@@ -158,4 +158,5 @@ def load(
         test=torch.stack(test),
         kinds=tuple(kinds),
         masks=torch.stack(masks) if annotated else None,
+        preparation=Preparation(size, channels),
     )

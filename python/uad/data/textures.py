@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from uad.data import defects
-from uad.data.base import GOOD, AnomalyData, DataError
+from uad.data.base import GOOD, AnomalyData, DataError, Preparation
 
 NAME = "textures"
 CATEGORIES = ("brick", "grass", "gravel")
@@ -103,4 +103,5 @@ def load(
         test=torch.from_numpy(np.stack(test)).unsqueeze(1).repeat(repeat),
         kinds=tuple(kinds),
         masks=torch.from_numpy(np.stack(masks)),
+        preparation=Preparation(size, channels or 1),
     )

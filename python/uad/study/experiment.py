@@ -20,7 +20,6 @@ from uad import data as data_sets
 from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, textures
 from uad.distributed import Processes
 from uad.evaluation import (
-    Scoring,
     anomaly_map,
     image_figures,
     image_scores,
@@ -30,9 +29,10 @@ from uad.evaluation import (
 )
 from uad.losses import LossSettings, tangent_share
 from uad.model import ConvAutoencoder
+from uad.options import Scoring, TrainingOptions
 from uad.study.arms import METRICS, build_arm
 from uad.study.grid import RunSpec
-from uad.training import Trainer, TrainingError, TrainingOptions
+from uad.training import Trainer, TrainingError
 
 DEFECT_SCORES = {
     "mse top 1 %": Scoring("mse"),

@@ -1,0 +1,60 @@
+"""The options of a run, grouped by subject.
+
+Imports nothing from the packages of the extra "train", so that `train.py --help` works without
+them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from uad.losses import LossSettings
+
+DATA_SETS = ("textures", "fashion-mnist", "folder")
+FITS = ("stretch", "pad", "crop")
+"""How an image that is not square becomes square."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Training options that apply to every loss."""
+
+    epochs: int = 30
+    batch_size: int = 32
+    """Images per step, over all processes together."""
+    learning_rate: float = 1e-3
+    optimizer: Literal["adam", "sgd"] = "adam"
+    seed: int = 0
+    amp: str | None = None
+    """Autocast to "bfloat16", or to "float16" with a gradient scaler; None for no autocast."""
+    compile: bool = False
+    """Whether to compile the network and the loss as one graph."""
+    grad_clip: float | None = None
+    """Maximum norm of the gradient of all parameters together; None for no clipping."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a reconstruction becomes a map and a score. lamp_kernels.functional gives the ranges."""
+
+    metric: Literal["ssim", "mse", "l1"] = "mse"
+    """Difference between image and reconstruction, averaged over the channels."""
+    smooth_sigma: float = 2.0
+    """Standard deviation in pixels of the Gaussian that smooths the map; 0 for no smoothing."""
+    pooling: Literal["mean", "max", "topk"] = "topk"
+    """How the map is reduced to a score; "topk" is the mean of the greatest values."""
+    topk: int | float = 0.01
+    """How many pixels "topk" averages: an int is a number, a float a fraction of the image."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything that defines a run except its data."""
+
+    losses: tuple[str, ...]
+    width: int
+    latent: int
+    loss: LossSettings
+    training: TrainingOptions
+    scoring: Scoring
