@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from uad.data.base import DataError, Preparation
@@ -228,7 +228,9 @@ def read_picture(path: Path, bit_depth: int | None = None) -> Picture:
                 floating = upright.mode == "F"
                 return Picture(path, Image.fromarray(levels), float(levels.max()), floating, frames)
             mode = "L" if upright.mode in ("1", "L", "LA") else "RGB"
-            return Picture(path, upright.convert(mode), 255.0, False, frames)
+            return Picture(path, _gray_if_gray(upright.convert(mode)), 255.0, False, frames)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not a readable image: the content has no known format") from error
     except UNREADABLE as error:
         raise DataError(f"{path}: not a readable image: {error}") from error
 
@@ -240,6 +242,15 @@ def _deep_color(file: Image.Image) -> bool:
         if isinstance(form, str) and form.partition(";")[2].startswith("16"):
             return file.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK")
     return False
+
+
+def _gray_if_gray(image: Image.Image) -> Image.Image:
+    """The picture in mode "L" if its three channels are equal, as in gray JPEG and WebP files."""
+    if image.mode == "RGB":
+        red, green, blue = (channel.tobytes() for channel in image.split())
+        if red == green == blue:
+            return image.getchannel(0)
+    return image
 
 
 def _check_levels(path: Path, levels: NDArray[np.float32]) -> None:
