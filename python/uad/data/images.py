@@ -32,6 +32,9 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 """Bits per pixel of cameras; without `bit_depth`, the least of them that holds the data's maximum
 gives the full scale."""
 
+GRAY_TOLERANCE = 2
+"""Levels by which the channels of a gray pixel may differ."""
+
 HIDDEN = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 """What operating systems leave in folders, in lower case, besides names that begin with a dot."""
 
@@ -245,12 +248,18 @@ def _deep_color(file: Image.Image) -> bool:
 
 
 def _gray_if_gray(image: Image.Image) -> Image.Image:
-    """The picture in mode "L" if its three channels are equal, as in gray JPEG and WebP files."""
-    if image.mode == "RGB":
-        red, green, blue = (channel.tobytes() for channel in image.split())
-        if red == green == blue:
-            return image.getchannel(0)
-    return image
+    """The picture in mode "L" if all its pixels are gray, as in many JPEG and WebP files.
+
+    A sample decides quickly about most pictures in color.
+    """
+    sample = image.resize((32, 32), Image.Resampling.NEAREST)
+    gray = image.mode == "RGB" and _is_gray(sample) and _is_gray(image)
+    return image.convert("L") if gray else image
+
+
+def _is_gray(image: Image.Image) -> bool:
+    """Whether the channels are equal, but for the rounding of lossy formats."""
+    return bool(np.ptp(np.asarray(image), axis=-1).max() <= GRAY_TOLERANCE)
 
 
 def _check_levels(path: Path, levels: NDArray[np.float32]) -> None:
