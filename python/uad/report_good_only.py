@@ -1,0 +1,43 @@
+"""What a report says about measuring detection if all test images are normal."""
+
+from __future__ import annotations
+
+from uad.evaluation import auroc_half_width
+from uad.html import html_table
+from uad.report_run import Run
+
+EXAMPLE_AUROC = 0.95
+COUNTS = (10, 20, 50, 100)
+
+
+def needed(run: Run) -> str:
+    """Which images to put where, and how many of them; empty if there are anomalous images."""
+    if not run.good_only:
+        return ""
+    rows = [
+        [f"{count} normal, {count} defective", f"± {half_width(count):.3f}"] for count in COUNTS
+    ]
+    return (
+        "<p>A threshold only limits false alarms. To learn how many defects it catches, add images "
+        "of defective parts to the data folder and train again:</p>\n"
+        "<dl>"
+        "<dt>test/good/</dt><dd>images of good parts that are not in train/good</dd>"
+        "<dt>test/&lt;kind&gt;/</dt><dd>images of one kind of defect, such as "
+        "test/scratch/001.png</dd>"
+        "<dt>ground_truth/&lt;kind&gt;/&lt;stem&gt;_mask.png</dt><dd>optional: a mask of the size "
+        "of the image, white where it is defective, such as ground_truth/scratch/001_mask.png; it "
+        "tells whether the defect itself was found</dd>"
+        "</dl>\n"
+        f"{html_table(['test images', '95% interval'], rows, CAPTION)}"
+        '<p class="note">1.96 times the standard error of Hanley and McNeil (The meaning and use '
+        "of the area under a receiver operating characteristic (ROC) curve, Radiology 143, 1982, "
+        "pages 29 to 36). Images of the same part count as one.</p>\n"
+    )
+
+
+CAPTION = f"Uncertainty of an image AUROC of {EXAMPLE_AUROC:g}"
+
+
+def half_width(count: int) -> float:
+    """Half the width of the 95% interval with so many images of each class."""
+    return auroc_half_width(EXAMPLE_AUROC, count, count)
