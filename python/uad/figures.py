@@ -65,11 +65,14 @@ def arm_color(arm: str) -> str:
 
 
 def encode(figure: Figure, kind: str) -> bytes:
-    """The content of a file of `kind`, "svg" or "png", that shows the figure."""
+    """The content of a file of `kind`, "svg", "png" or "jpeg", that shows the figure."""
     buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {}
+    options: dict[str, Any] = {
+        "svg": {"metadata": {"Date": None}},
+        "jpeg": {"pil_kwargs": {"quality": 90, "subsampling": 0}},  # thin colored lines stay sharp
+    }
     with rc_context(APPEARANCE):
-        figure.savefig(buffer, format=kind, metadata=metadata)
+        figure.savefig(buffer, format=kind, **options.get(kind, {}))
     return buffer.getvalue()
 
 

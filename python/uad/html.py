@@ -41,8 +41,8 @@ def document(title: str, lead: str, sections: Mapping[str, str]) -> str:
 def picture(content: bytes, subtype: str, alternative: str, caption: str, style: str = "") -> str:
     """A picture with its caption.
 
-    subtype: "png" or "svg+xml". alternative: plain text for readers who do not see the picture.
-    caption: HTML. style: a class of report.css, such as "large".
+    subtype: "png", "jpeg" or "svg+xml". alternative: plain text for readers who do not see the
+    picture. caption: HTML. style: a class of report.css, such as "large".
     """
     encoded = base64.b64encode(content).decode()
     return (

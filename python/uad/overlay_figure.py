@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from uad.figures import APPEARANCE, MAP_COLORS, draw_outline, shown
 
-PANEL = 1.7  # inches, at 100 pixels per inch
+PANEL = 2.4  # inches, at 100 pixels per inch
 GAP = 0.03  # fraction of a panel
-CONTOUR_COLOR = "#ffffff"
+CONTOUR_COLOR = "#101010"  # at the threshold, the map is bright
 OPACITY = 0.8
 
 
@@ -55,4 +55,5 @@ def overlay_figure(
             panels[2], anomaly_map, threshold, (0, 0, 1, 1),
             colors=CONTOUR_COLOR, linestyles="dashed",
         )  # fmt: skip
+        panels[2].set(xlim=extent[:2], ylim=extent[2:])  # outlines reach beyond the border
     return figure

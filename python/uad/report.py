@@ -61,7 +61,7 @@ def page(run: Run, grid: bytes, folder: Path) -> str:
     )
     sections = {
         "What was run": summary(run.metrics),
-        "Results": findings(run) + result_table(run.arms, run.baselines) + masks_note(run),
+        "Results": findings(run) + masks_note(run) + result_table(run.arms, run.baselines),
         "Threshold and mistakes": decision(run),
         "What is needed to measure detection": needed(run),
         "Results by kind of defect": by_kind,

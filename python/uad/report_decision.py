@@ -55,19 +55,19 @@ def threshold_text(run: Run) -> str:
     if held_out:
         origin += f" ({held_out:,} of them held out from the training images)"
     text = (
-        "<p>An image is called anomalous if its score exceeds the threshold. The threshold comes "
-        f"from the scores of the {origin}, for a false-positive rate of "
-        f"{asked_percent(run.rate)} (--false-positive-rate). It promises a rate of "
-        f"{percent(threshold.rate)}: so many new normal images will exceed it, on average over all "
-        "choices of the normal test images. For the one choice at hand, the 95% interval of the "
-        f"rate is {percent(threshold.low)} to {percent(threshold.high)}; more normal test images "
-        "narrow it. Both hold for new images taken like these.</p>\n"
+        "<p>An image is called anomalous if its score exceeds the threshold. The threshold is set "
+        f"for a false-positive rate of {asked_percent(run.rate)} (--false-positive-rate) from the "
+        f"scores of {origin}. Expect {percent(threshold.rate)} of new normal images, taken under "
+        f"the same conditions, to exceed it. Because only {counted(threshold.count, 'image')} set "
+        f"it, the actual rate may be anywhere from {percent(threshold.low)} to "
+        f"{percent(threshold.high)} (95% interval); more normal test images narrow this "
+        "range.</p>\n"
     )
     if not threshold.met:
         text += (
-            f"<p><b>{counted(threshold.count, 'normal test image')} are too few</b> for a rate of "
-            f"{asked_percent(run.rate)}: that takes at least {normal_images(run.rate):,}. The "
-            "threshold is the highest of their scores, the best that they can give.</p>\n"
+            f"<p>A rate of {asked_percent(run.rate)} requires <b>at least "
+            f"{counted(normal_images(run.rate), 'normal test image')}</b>. Until then, the "
+            "threshold is the highest of their scores.</p>\n"
         )
     names = ", ".join(f"<code>{escape(arm)}/{SCORES}</code>" for arm in run.arms)
     if all("files" in arrays for arrays in run.evaluations.values()):
@@ -87,8 +87,8 @@ def threshold_table(run: Run) -> str:
             row.append(_of(above[run.anomalous]))
         rows.append([*row, _of(above[~run.anomalous])])
     return html_table([*heads, "false alarms"], rows) + (
-        '<p class="note">The normal images that were counted also chose the threshold. Their false '
-        "alarms agree with the rate by construction and are no test of it.</p>\n"
+        '<p class="note">The false alarms are counted among the same normal images that set the '
+        "threshold, so they agree with the rate by construction and do not test it.</p>\n"
     )
 
 
@@ -109,7 +109,7 @@ def confusion_table(run: Run, arm: str) -> str:
         rows.append(["all defects", *_counts(chosen), f"{(~chosen).sum():,} missed"])
     chosen = above[~run.anomalous]
     rows.append([GOOD, *_counts(chosen), counted(int(chosen.sum()), "false alarm")])
-    heads = ["kind", "images", "above threshold", "not above", "mistakes"]
+    heads = ["kind", "images", "above threshold", "at or below", "mistakes"]
     return html_table(heads, rows, f"Test images at the threshold of {arm}")
 
 
@@ -187,4 +187,4 @@ def card(run: Run, arm: str, place: int) -> str:
         f"<b>{escape(name)}</b><br>{escape(kind)}{missing}, score {float32_text(score)} {sign} "
         f"{float32_text(threshold)}"
     )
-    return picture(encode(figure, "png"), "png", f"{name} with its overlay", caption, "card")
+    return picture(encode(figure, "jpeg"), "jpeg", f"{name} with its overlay", caption, "card")

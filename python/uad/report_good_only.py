@@ -20,18 +20,19 @@ def needed(run: Run) -> str:
     return (
         "<p>A threshold only limits false alarms. To learn how many defects it catches, add images "
         "of defective parts to the data folder and train again:</p>\n"
-        "<dl>"
-        "<dt>test/good/</dt><dd>images of good parts that are not in train/good</dd>"
-        "<dt>test/&lt;kind&gt;/</dt><dd>images of one kind of defect, such as "
-        "test/scratch/001.png</dd>"
-        "<dt>ground_truth/&lt;kind&gt;/&lt;stem&gt;_mask.png</dt><dd>optional: a mask of the size "
-        "of the image, white where it is defective, such as ground_truth/scratch/001_mask.png; it "
-        "tells whether the defect itself was found</dd>"
-        "</dl>\n"
+        "<ul>\n"
+        "<li><code>test/good/</code>: images of good parts that are not in train/good</li>\n"
+        "<li><code>test/&lt;kind&gt;/</code>: images of one kind of defect, such as "
+        "<code>test/scratch/001.png</code></li>\n"
+        "<li><code>ground_truth/&lt;kind&gt;/&lt;stem&gt;_mask.png</code>, optional: a mask of the "
+        "same size as the image, white where the part is defective, such as "
+        "<code>ground_truth/scratch/001_mask.png</code>. It shows whether the network found the "
+        "defect itself.</li>\n"
+        "</ul>\n"
         f"{html_table(['test images', '95% interval'], rows, CAPTION)}"
         '<p class="note">1.96 times the standard error of Hanley and McNeil (The meaning and use '
         "of the area under a receiver operating characteristic (ROC) curve, Radiology 143, 1982, "
-        "pages 29 to 36). Images of the same part count as one.</p>\n"
+        "pages 29 to 36). Several images of one part count as one.</p>\n"
     )
 
 

@@ -58,7 +58,7 @@ def _tested_on(data: Mapping[str, Any]) -> str:
         parts.append(f"{counted(data['test_anomalous'], 'anomalous image')} ({kinds})")
     text = f"It was tested on {listing(parts)}."
     if held_out:
-        text += f" {counted(held_out, 'normal image')} for testing came from the training folder."
+        text += f" {held_out:,} of the normal ones were held out from the training images."
     return text
 
 
@@ -115,9 +115,8 @@ def masks_note(run: Run) -> str:
     if evaluation["pixel_auroc"] is None or known == total:
         return ""
     return (
-        f"<p>{known:,} of {counted(total, 'anomalous image')} have a mask. The pixel AUROC and "
-        "AUPRO are about these and the normal images; all other figures are about all "
-        "images.</p>\n"
+        f"<p>Masks: {known:,} of {counted(total, 'anomalous image')}. Pixel AUROC and AUPRO leave "
+        "out the anomalous images without a mask; all other figures cover all images.</p>\n"
     )
 
 

@@ -19,6 +19,8 @@ SAME_PICTURE = 0.01
 """Variance between the reconstructions of different normal images, as a fraction of the variance
 between the images, below which a network is said to ignore its input."""
 
+ADVICE = "Train longer (--epochs), or change --lr or the loss."
+
 
 def verdict(run: Run) -> str:
     """The results in a sentence or two, then a list of what speaks against them."""
@@ -44,10 +46,10 @@ def lead(run: Run) -> str:
         threshold = next(iter(run.thresholds.values()))
         return (
             f"<b>This run cannot tell how well defects are detected</b>: all "
-            f"{counted(threshold.count, 'test image')} are normal. It gives a threshold that "
-            f"{percent(threshold.rate)} of new normal images exceed (95% interval "
-            f"{percent(threshold.low)} to {percent(threshold.high)}), and says below what is "
-            "needed to measure detection."
+            f"{counted(threshold.count, 'test image')} are normal. It does provide a threshold: "
+            f"expect {percent(threshold.rate)} of new normal images to exceed it (95% interval "
+            f"{percent(threshold.low)} to {percent(threshold.high)}). A section below lists the "
+            "images needed to measure detection."
         )
     if not run.aurocs:
         return (
@@ -90,8 +92,8 @@ def _against_baselines(run: Run) -> str:
     if behind:
         verb = "does" if pronoun == "It" else "do"
         return (
-            f"{pronoun} {verb} <b>not beat</b> the {' and the '.join(behind)}, for which nothing "
-            "is trained. "
+            f"{pronoun} {verb} <b>not beat</b> the {' or the '.join(behind)}, which "
+            f"{'requires' if len(behind) == 1 else 'require'} no network at all. "
         )
     verb = "beats" if pronoun == "It" else "beat"
     text = f"{pronoun} {verb} the baselines, {listing([shown[name] for name in ahead])}"
@@ -122,35 +124,38 @@ def _at_threshold(run: Run) -> str:
 
 def weaker_arms(run: Run) -> str:
     """Losses other than the best that do not beat a baseline."""
-    baselines, aurocs = image_aurocs(run.baselines), run.aurocs
-    texts = []
-    for name, value in baselines.items():
-        weak = [
-            f"{bold(arm)} ({four_digits(auroc)})"
-            for arm, auroc in aurocs.items()
-            if auroc <= value and arm not in run.leaders
+    baselines, texts = image_aurocs(run.baselines), []
+    for arm, auroc in run.aurocs.items():
+        unbeaten = [
+            f"{name} ({four_digits(value)})" for name, value in baselines.items() if auroc <= value
         ]
-        if weak:
-            texts.append(f"the {name} ({four_digits(value)}) is not beaten by {listing(weak)}")
-    return f"Image AUROC: {listing(texts)}." if texts else ""
+        if unbeaten and arm not in run.leaders:
+            texts.append(
+                f"{bold(arm)} ({four_digits(auroc)}) does not beat the {' or the '.join(unbeaten)}"
+            )
+    return f"Image AUROC: {'; '.join(texts)}." if texts else ""
 
 
 def same_pictures(run: Run) -> str:
     """Networks whose reconstructions hardly depend on the image."""
-    normal = run.examples["kinds"] == GOOD
-    images = _variance(run.examples["originals"][normal])
-    names = [
-        bold(arm)
-        for arm, arrays in run.evaluations.items()
-        if images and _variance(arrays["reconstructions"][normal]) < SAME_PICTURE * images
-    ]
-    if not names:
+    if not (names := constant_arms(run)):
         return ""
     return (
-        f"{listing(names)}: the network returns nearly <b>the same picture for every image</b>, so "
-        "a score only says how far an image is from that picture. Train longer (--epochs), or "
-        "change --lr or the loss."
+        f"{listing([bold(arm) for arm in names])}: the network returns nearly <b>the same picture "
+        "for every image</b>, so a score only says how far an image is from that picture. "
+        f"{ADVICE}"
     )
+
+
+def constant_arms(run: Run) -> list[str]:
+    """Arms with less than `SAME_PICTURE` of the variance between normal images."""
+    normal = run.examples["kinds"] == GOOD
+    images = _variance(run.examples["originals"][normal])
+    return [
+        arm
+        for arm, arrays in run.evaluations.items()
+        if _variance(arrays["reconstructions"][normal]) < SAME_PICTURE * images
+    ]
 
 
 def _variance(images: NDArray[np.uint8]) -> float:
@@ -167,14 +172,16 @@ def worse_than_mean(run: Run) -> str:
     worse = [
         f"{bold(arm)} ({value:.1f} dB)"
         for arm, value in psnr.items()
-        if value is not None and round(value, 1) <= round(mean, 1)
+        if value is not None
+        and round(value, 1) <= round(mean, 1)
+        and arm not in constant_arms(run)  # which says it already
     ]
     if not worse:
         return ""
     return (
         f"Normal images are reconstructed <b>no better than by the mean training image</b> (PSNR "
         f"{mean:.1f} dB) by {listing(worse)}: the network has not learned what these images look "
-        "like. Train longer (--epochs), or change --lr or the loss."
+        f"like. {ADVICE}"
     )
 
 
