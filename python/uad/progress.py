@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from threading import RLock
 from time import monotonic
 from types import TracebackType
 
@@ -10,6 +11,9 @@ from tqdm import tqdm
 
 LOG_SECONDS = 2.0
 """Minimum time between two lines of a log, so that short epochs do not fill it."""
+
+# The default lock also works between processes, by a semaphore that a killed process leaves behind.
+tqdm.set_lock(RLock())
 
 
 class Progress:
