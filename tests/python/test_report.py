@@ -223,7 +223,7 @@ def test_a_run_of_an_older_version(tmp_path):
 
 def test_names_are_not_markup(tmp_path):
     evil = '<img src=x onerror="alert(1)">&amp;'
-    data = make_data(kinds=[GOOD, "<i>kind"], notices=(evil,), found=evil)
+    data = make_data(kinds=[GOOD, "<i>kind"], notices=(evil,), subject=evil)
     folder = make_run(tmp_path / "run", losses=["<b>loss"], data=data)
 
     def poison(metrics):
