@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 from uad import report
 from uad.data import GOOD, AnomalyData, Preparation
+from uad.evaluation import image_figures
 from uad.evaluation_files import choose_examples, save_evaluation, save_examples
 from uad.losses import LossSettings
 from uad.options import RunOptions, Scoring, TrainingOptions
@@ -79,11 +80,12 @@ def make_data(kinds=KINDS, masks="all", channels=1, each=6, **fields):
 
 def make_run(
     folder, losses=LOSSES, data=None, networks=None, tangent=0.01, history=(0.1, 0.05, 0.01),
-    **config,
+    scores=None, **config,
 ):  # fmt: skip
     """A run folder like those of train.py.
 
     networks: one for each loss; pooling with different windows by default.
+    scores: of the test images, in place of those of every network.
     """
     data = data or make_data()
     networks = networks or [Pooling(number) for number in range(1, len(losses) + 1)]
@@ -93,6 +95,9 @@ def make_run(
     arms = {}
     for number, (loss, network) in enumerate(zip(losses, networks, strict=True), start=1):
         figures, *arrays = evaluate_network(network, data, OPTIONS, torch.device("cpu"))
+        if scores is not None:
+            arrays[-1] = torch.tensor(scores, dtype=torch.float32)
+            figures |= image_figures(np.array(data.kinds) != GOOD, arrays[-1].numpy())
         (folder / loss).mkdir()
         save_evaluation(folder / loss / "evaluation.npz", *arrays, data, examples)
         arms[loss] = {
