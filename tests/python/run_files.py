@@ -94,12 +94,15 @@ def make_run(
     save_examples(folder / "examples.npz", data, examples)
     arms = {}
     for number, (loss, network) in enumerate(zip(losses, networks, strict=True), start=1):
-        figures, *arrays = evaluate_network(network, data, OPTIONS, torch.device("cpu"))
+        figures, outputs, maps, found = evaluate_network(
+            network, data, OPTIONS, torch.device("cpu")
+        )
         if scores is not None:
-            arrays[-1] = torch.tensor(scores, dtype=torch.float32)
-            figures |= image_figures(np.array(data.kinds) != GOOD, arrays[-1].numpy())
-        (folder / loss).mkdir()
-        save_evaluation(folder / loss / "evaluation.npz", *arrays, data, examples)
+            found = torch.tensor(scores, dtype=torch.float32)
+            figures |= image_figures(np.array(data.kinds) != GOOD, found.numpy())
+        path = folder / loss / "evaluation.npz"
+        path.parent.mkdir()
+        save_evaluation(path, outputs, maps, found, data, examples)
         arms[loss] = {
             "evaluation": figures,
             "history": {
