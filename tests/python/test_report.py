@@ -76,9 +76,11 @@ def test_the_picture_grid_is_also_a_separate_file(page, folder):
     assert not list(folder.glob("*.tmp"))
 
 
-def test_the_same_run_gives_the_same_report(page, folder):
+def test_the_command_writes_the_same_report_again_and_prints_where_it_is(page, folder, capsys):
     before = (folder / "report.html").read_bytes()
-    report.write_report(folder)
+    (folder / "report.html").unlink()
+    assert report.main([str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
     assert (folder / "report.html").read_bytes() == before
 
 
@@ -144,13 +146,13 @@ def test_data_without_masks(tmp_path):
         assert absent not in page.text
 
 
-def test_masks_for_some_images(tmp_path):
-    page = read_report(make_run(tmp_path / "run", data=make_data(masks="some")))
-    assert "Masks: 6 of 12 anomalous images. Pixel AUROC and AUPRO leave out" in page.text
-    assert "hole, no mask, score" in page.text
-    assert re.search(r"AUPRO: each kind .* hole 3 \d", page.text)
-    assert re.search(r"Image AUROC: each kind .*? hole 6 \d", page.text)
-    assert "Masks:" not in read_report(make_run(tmp_path / "all")).text
+def test_masks_for_some_images(page, tmp_path):
+    partial = read_report(make_run(tmp_path / "run", data=make_data(masks="some")))
+    assert "Masks: 6 of 12 anomalous images. Pixel AUROC and AUPRO leave out" in partial.text
+    assert "hole, no mask, score" in partial.text
+    assert re.search(r"AUPRO: each kind .* hole 3 \d", partial.text)
+    assert re.search(r"Image AUROC: each kind .*? hole 6 \d", partial.text)
+    assert "Masks:" not in page.text
 
 
 def test_a_single_loss(tmp_path):
@@ -189,7 +191,7 @@ def test_normal_images_alone(tmp_path):
         assert row in page.text
     assert "baseline: mean image" in page.text  # PSNR can be compared
     table = page.text[page.text.index("training loss PSNR") : page.text.index("higher is better")]
-    assert table.count(" - ") == 6  # two baselines without the three figures of a training
+    assert table.count(" -") == 6  # two baselines without the three figures of a training
 
 
 def test_no_figure_is_printed_that_is_not_a_number(page, tmp_path):
@@ -241,10 +243,17 @@ def test_names_are_not_markup(tmp_path):
     assert not any("onerror" in attributes for _, attributes in page.tags)
 
 
-def test_a_run_that_is_not_finished_says_so(tmp_path):
-    folder = make_run(tmp_path / "run")
-    change_metrics(folder, lambda metrics: metrics["config"]["compare"].append("l1"))
-    assert "Not finished yet: l1 ." in read_report(folder).text
+def test_a_run_that_is_not_finished_says_so(folder):
+    metrics = read_run(folder).metrics
+    assert "Not finished" not in report_text.summary(metrics)
+    metrics["config"]["compare"].append("l1")
+    assert "Not finished yet: <b>l1</b>." in report_text.summary(metrics)
+
+
+def test_the_verdict_comes_before_everything_else(page):
+    start = page.text.index("image AUROC")
+    for word in ("beat", "still falls", "too few"):
+        assert start < page.text.index(word) < page.text.index("What was run")
 
 
 @pytest.mark.parametrize(
@@ -346,8 +355,3 @@ def test_missing_and_damaged_files_are_named(tmp_path, capsys):
     change_metrics(folder, lambda metrics: metrics["arms"].clear())
     assert report.main([str(folder)]) == 2
     assert "no loss has finished training yet" in capsys.readouterr().err
-
-
-def test_the_command_prints_where_the_report_is(folder, capsys):
-    assert report.main([str(folder)]) == 0
-    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
