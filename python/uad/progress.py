@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from threading import RLock
 from time import monotonic
@@ -11,6 +12,9 @@ from tqdm import tqdm
 
 LOG_SECONDS = 2.0
 """Minimum time between two lines of a log, so that short epochs do not fill it."""
+
+UNKNOWN_WIDTH = 80
+"""Columns of the bar on a terminal that does not tell its width, as in some containers."""
 
 # The default lock also works between processes, by a semaphore that a killed process leaves behind.
 tqdm.set_lock(RLock())
@@ -37,7 +41,8 @@ class Progress:
         self.bar = tqdm(
             total=total,
             unit=unit,
-            dynamic_ncols=True,
+            dynamic_ncols=has_width(),
+            ncols=None if has_width() else UNKNOWN_WIDTH,
             smoothing=0.1,  # some losses take longer than others
             disable=None if shown else True,  # None disables the bar without a terminal
         )
@@ -81,6 +86,14 @@ class Progress:
         """Remove the bar; the lines that `write` printed stay."""
         self.bar.leave = False
         self.bar.close()
+
+
+def has_width() -> bool:
+    """False for a terminal that does not tell its width."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # not a terminal
+        return True
 
 
 def silent() -> Progress:
