@@ -13,8 +13,8 @@ from tqdm import tqdm
 LOG_SECONDS = 2.0
 """Minimum time between two lines of a log, so that short epochs do not fill it."""
 
-UNKNOWN_WIDTH = 80
-"""Columns of the bar on a terminal that does not tell its width, as in some containers."""
+DEFAULT_SIZE = {"ncols": 80, "nrows": 24}
+"""Size of a terminal that does not tell its size, as in some containers."""
 
 # The default lock also works between processes, by a semaphore that a killed process leaves behind.
 tqdm.set_lock(RLock())
@@ -41,10 +41,9 @@ class Progress:
         self.bar = tqdm(
             total=total,
             unit=unit,
-            dynamic_ncols=has_width(),
-            ncols=None if has_width() else UNKNOWN_WIDTH,
             smoothing=0.1,  # some losses take longer than others
             disable=None if shown else True,  # None disables the bar without a terminal
+            **({"dynamic_ncols": True} if size_is_known() else DEFAULT_SIZE),
         )
 
     def __enter__(self) -> Progress:
@@ -88,8 +87,8 @@ class Progress:
         self.bar.close()
 
 
-def has_width() -> bool:
-    """False for a terminal that does not tell its width."""
+def size_is_known() -> bool:
+    """False for a terminal that does not tell its size."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (OSError, ValueError):  # not a terminal
