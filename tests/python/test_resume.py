@@ -181,6 +181,14 @@ def test_resume_without_a_run_starts_one(options, tmp_path, capsys):
     assert f"{tmp_path / 'run'} holds no run yet: starting a new one" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [[], ["--epochs", "3"]])
+def test_resume_alone_without_a_run_is_an_error(tmp_path, capsys, more):
+    folder = tmp_path / "typo"
+    assert cli.main(["--out", str(folder), "--resume", *more]) == 2
+    assert f"error: --resume: {folder} holds no run" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 # --- files that are not as train.py left them ---------------------------------------------------
 
 
@@ -227,6 +235,8 @@ def test_damaged_metrics_are_named(half_run, capsys, content, message):
         (lambda m: m["config"].pop("width"), "config.width is missing"),
         (lambda m: m.update(arms=[]), "arms has the wrong type"),
         (lambda m: m["arms"].update(mse={}), "arms.mse.evaluation is missing"),
+        (lambda m: m.update(baselines=None), "baselines has the wrong type"),
+        (lambda m: m["baselines"].update(mine={}), "baselines.mine.per_kind is missing"),
         (lambda m: m["config"].update(epochs=True), "config.epochs has the wrong type"),
         (lambda m: m["config"].update(epochs=-1), "config: argument --epochs: must be a positive"),
         (lambda m: m["config"].update(loss="psnr"), "config: argument --loss: invalid choice"),
