@@ -53,7 +53,8 @@ def threshold_text(run: Run) -> str:
     held_out = run.metrics["data"].get("held_out", 0)
     origin = counted(threshold.count, "normal test image")
     if held_out:
-        origin += f" ({held_out:,} of them held out from the training images)"
+        share = "all" if held_out == threshold.count else f"{held_out:,}"
+        origin += f" ({share} of them held out from the training images)"
     text = (
         "<p>An image is called anomalous if its score exceeds the threshold. The threshold is set "
         f"for a false-positive rate of {asked_percent(run.rate)} (--false-positive-rate) from the "

@@ -17,6 +17,7 @@ from uad.figures import encode
 from uad.overlay_figure import overlay_figure
 from uad.report_decision import confusion_table, decision, mistakes
 from uad.report_run import read_run
+from uad.report_text import summary
 
 # Of 20 images each. A rate of 10% allows one normal image above the threshold, which is then 19.
 SCORES = [
@@ -133,10 +134,12 @@ def test_the_best_loss_is_shown_first_and_open(tmp_path):
 
 
 def test_normal_images_alone(tmp_path):
-    data = make_data(kinds=[GOOD], each=20)
+    data = make_data(kinds=[GOOD], each=20, held_out=20)
     run = read_run(make_run(tmp_path / "run", ["mse"], data, false_positive_rate=0.1))
     text = plain(decision(run))
     assert "good 20 1 19 1 false alarm 1 false alarm:" in text
+    assert "normal test images (all of them held out from the training images)" in text
+    assert "All of the normal ones were held out" in plain(summary(run.metrics))
     for absent in ("detected", "missed", "all defects", "ground truth", "anomalous images"):
         assert absent not in text
 
