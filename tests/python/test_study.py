@@ -18,8 +18,9 @@ from uad.cli import study as cli
 from uad.losses import LossSettings, build_loss
 from uad.study import experiment
 from uad.study.arms import ARMS, METRICS, ScaledLoss, build_arm
-from uad.study.grid import GridError, RunSpec, read_grid
+from uad.study.grid import GridError, read_grid
 from uad.study.results import ResultsError, ResultsFile, read_results, spec_of
+from uad.study.spec import RunSpec
 from uad.training import Trainer
 
 SMALL = RunSpec("textures", "brick", "mse", 0, epochs=1, size=32, width=4, latent=2)
@@ -60,7 +61,7 @@ def test_runs_that_blocks_share_are_made_once_and_plain_losses_have_no_eps(tmp_p
         ({"loss": "mae"}, "scaled-ssim; got 'mae'"),
         ({"normal_class": 0}, "normal_class must be one of brick, grass, gravel; got 0"),
         ({"dataset": "cifar"}, "folder; got 'cifar'"),
-        ({"epoch": 3}, "unknown option 'epoch': choose from dataset"),
+        ({"epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'? (keys: dataset, "),
         ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
         ({"eps": 1.0}, "eps must be a float above 0 and below 1, got 1.0"),
         ({"learning_rate": "fast"}, "learning_rate must be a finite float above 0, got 'fast'"),

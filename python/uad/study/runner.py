@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import torch
 from tqdm import tqdm
 
 from uad.study.experiment import run
-from uad.study.grid import RunSpec
 from uad.study.results import ResultsFile, spec_of
+from uad.study.spec import RunSpec
+from uad.study.statistics import Result
 
 LOG_SECONDS = 30.0
 """Time between two lines of progress when stderr is not a terminal."""
@@ -29,8 +32,7 @@ def run_study(specs: Sequence[RunSpec], path: Path, *, processes: int, root: Pat
     on many threads, and their results do not depend on the number of processes.
     """
     with ResultsFile(path) as results:
-        done = {spec_of(result).key for result in results.results}
-        missing = [spec for spec in specs if spec.key not in done]
+        missing = runs_missing(specs, results.results)
         with tqdm(
             total=len(specs),
             initial=len(specs) - len(missing),
@@ -45,6 +47,12 @@ def run_study(specs: Sequence[RunSpec], path: Path, *, processes: int, root: Pat
     return len(missing)
 
 
+def runs_missing(specs: Sequence[RunSpec], results: Sequence[Result]) -> list[RunSpec]:
+    """The runs that these lines of a results file do not contain."""
+    done = {spec_of(result).key for result in results}
+    return [spec for spec in specs if spec.key not in done]
+
+
 def _run_all(
     specs: Sequence[RunSpec], processes: int, root: Path | None
 ) -> Iterator[dict[str, Any]]:
@@ -55,12 +63,27 @@ def _run_all(
         return
     # Spawned, because a forked child of a process with PyTorch's threads may hang.
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(processes, context, begin) as pool:
-        futures = [pool.submit(run, spec, root) for spec in specs]
+        with _interrupts_ignored():  # workers inherit this, so Ctrl-C reaches this process alone
+            futures = [pool.submit(run, spec, root) for spec in specs]
         try:
             yield from (future.result() for future in as_completed(futures))
+        except KeyboardInterrupt:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # their runs would be lost anyway
+            raise
         finally:
             pool.shutdown(cancel_futures=True)  # after an error, only runs under way are finished
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def begin() -> None:
