@@ -17,6 +17,15 @@ from uad.landscape.curvature import (
 )
 from uad.landscape.directions import random_direction
 from uad.landscape.surface import Array, loss_on_plane, losses_on_line, slopes
+from uad.landscape.work import (
+    FLOAT64_COST,
+    MOST_CURVATURE_IMAGES,
+    MOST_IMAGES,
+    PRODUCT_COST,
+    USUAL_PRODUCTS,
+    Advance,
+    ignore,
+)
 from uad.losses import LossSettings, build_loss
 
 
@@ -31,9 +40,9 @@ class Options:
     """Points along a line; odd, so that the weights themselves are one of them."""
     plane_points: int = 21
     """Points along a side of the plane; odd, for the same reason."""
-    images: int = 256
+    images: int = MOST_IMAGES
     """Number of training images, taken from the first on."""
-    curvature_images: int = 64
+    curvature_images: int = MOST_CURVATURE_IMAGES
     """Number of these images that the maximum curvature uses."""
     seed: int = 0
     """Seed of the random directions."""
@@ -61,13 +70,33 @@ def counterparts(loss: str) -> tuple[str, str]:
     return metric, f"amplified-{metric}"
 
 
+def work(trained: str, count: int, options: Options) -> float:
+    """The sum of what `measure` tells `advance` for this many images."""
+    directions = max(options.directions, 2)
+    evaluations = directions * options.points + options.plane_points**2
+    return evaluations + 3 * directions * FLOAT64_COST + 2 * _search(trained, count, options)
+
+
+def _search(trained: str, count: int, options: Options) -> float:
+    """The work that finding one maximum curvature is taken to be."""
+    count = min(count, options.images)
+    share = min(options.curvature_images, count) / count
+    return USUAL_PRODUCTS * PRODUCT_COST * share if has_top_curvature(trained) else 0.0
+
+
+def has_top_curvature(loss: str) -> bool:
+    """Whether the Hessian shows the curvature; that of L1 lacks the kinks of |x|."""
+    return "l1" not in loss
+
+
 def measure(
-    network: nn.Module, trained: str, images: Tensor, settings: LossSettings, options: Options
-) -> Landscape:
+    network: nn.Module, trained: str, images: Tensor, settings: LossSettings, options: Options,
+    advance: Advance = ignore,
+) -> Landscape:  # fmt: skip
     """Lines, plane and curvature of the plain and amplified loss around the network's weights.
 
     images: float32 (N, C, H, W) in [0, 1]. With the same seed, the directions of all networks are
-    made from the same random numbers.
+    made from the same random numbers. advance: told of all work while it is done.
     """
     generator = torch.Generator().manual_seed(options.seed)
     directions = [random_direction(network, generator) for _ in range(max(options.directions, 2))]
@@ -77,32 +106,57 @@ def measure(
     names = counterparts(trained)
     losses = [build_loss(name, settings) for name in names]
     lines = np.array(
-        [losses_on_line(network, losses, images, each, steps) for each in directions]
+        [losses_on_line(network, losses, images, each, steps, advance) for each in directions]
     )  # (directions, losses, steps)
-    curvature = curvature_along(network, losses, images, directions)  # (directions, losses)
+    curvature = curvature_along(network, losses, images, directions, advance)
+    # (directions, losses)
     figures = {}
     for index, name in enumerate(names):
         figures[name] = steepness(steps, lines[:, index], curvature[:, index]) | {
             "curvature_step": CURVATURE_STEP,
             "top_curvature": None,
         }
-        if "l1" not in name:  # the Hessian of L1 lacks the kinks of |x|
+        if has_top_curvature(name):
+            search = _Budget(_search(trained, len(images), options), advance)
             product = hessian_product(
                 network,
                 build_loss(name, replace(settings, backend="reference")),
                 images[: options.curvature_images],
             )
             start = torch.Generator().manual_seed(options.seed)
-            figures[name]["top_curvature"] = top_curvature(network, product, start)
+            figures[name]["top_curvature"] = top_curvature(
+                network, product, start, advance=search.spend
+            )
+            search.end()
     own = losses[names.index(trained)]
     return Landscape(
         trained,
         steps,
         {name: lines[:, index] for index, name in enumerate(names)},
         plane_steps,
-        loss_on_plane(network, own, images, directions[:2], plane_steps),
+        loss_on_plane(network, own, images, directions[:2], plane_steps, advance),
         figures,
     )
+
+
+class _Budget:
+    """Work of unknown amount that has to advance by a given amount in all."""
+
+    def __init__(self, amount: float, advance: Advance) -> None:
+        self.left = amount
+        self.step = amount / USUAL_PRODUCTS
+        self.advance = advance
+
+    def spend(self, iterations: float) -> None:
+        """Advance by these iterations, as long as anything is left."""
+        cost = min(self.left, iterations * self.step)
+        self.left -= cost
+        self.advance(cost)
+
+    def end(self) -> None:
+        """Advance by all that is left."""
+        self.advance(self.left)
+        self.left = 0.0
 
 
 def steepness(steps: Array, lines: Array, curvature: Array) -> dict[str, Any]:

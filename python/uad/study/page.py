@@ -232,7 +232,13 @@ def contrast_section(heading: str, contrasts: Sequence[Contrast]) -> Section:
 
 def landscape_section(folder: Path) -> list[Section]:
     """What landscape.py wrote into the folder; empty if it wrote nothing."""
-    found = landscape.read_tables(folder)
+    try:
+        found = landscape.read_tables(folder)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ResultsError(
+            f"{folder / landscape.LINES}: not written by landscape.py: {error}; delete it, or run "
+            "landscape.py again"
+        ) from error
     if not found:
         return []
     png = Picture(
