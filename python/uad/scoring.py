@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from uad.data.folder import read_image, resize, to_tensor
+from uad.data.fit import to_square
+from uad.data.images import read_image, to_tensor
 from uad.evaluation import anomaly_maps, image_scores
 from uad.figures import MAP_COLORS
 from uad.model import ConvAutoencoder
@@ -51,7 +52,10 @@ class Scorer:
         size 256, because the brightness of every heat map depends on the maps of all images.
         """
         images = torch.stack(
-            [to_tensor(resize(read_image(path), self.size), self.channels) for path in paths]
+            [
+                to_tensor(to_square(read_image(path), self.size, "stretch"), self.channels)
+                for path in paths
+            ]
         )
         _, maps = anomaly_maps(self.network, images, self.scoring, batch_size=BATCH, device="cpu")
         return image_scores(maps, self.scoring).numpy(), maps

@@ -19,7 +19,7 @@ from uad.cli.arguments import (
     set_threads,
 )
 from uad.data import DataError
-from uad.data.folder import image_paths, read_image
+from uad.data.images import image_files, read_image
 from uad.figures import MAP_LIMIT
 from uad.run_folder import RunFolderError
 from uad.scoring import Scorer, heat_map, table
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     rate = false_positive_rate(arguments)
     set_threads(arguments)
     scorer = Scorer.of(arguments.checkpoint)
-    paths = image_paths(arguments.images)
+    paths = [path for path, _ in image_files([arguments.images]).files]
     limit = None if arguments.normal is None else normal_limit(scorer, arguments.normal, rate)
     scores, maps = scorer.score(paths)
     folder: Path = arguments.out
@@ -85,7 +85,7 @@ def false_positive_rate(arguments: argparse.Namespace) -> float:
 
 def normal_limit(scorer: Scorer, folder: Path, rate: float) -> float:
     """The threshold that the normal images in `folder` give; OptionError if there are too few."""
-    scores, _ = scorer.score(image_paths(folder))
+    scores, _ = scorer.score([path for path, _ in image_files([folder]).files])
     chosen = choose_threshold(scores, rate)
     if not chosen.met:
         raise OptionError(
