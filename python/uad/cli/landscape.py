@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from uad.checkpoint import CheckpointError, atomic_write
 from uad.cli.arguments import (
@@ -37,12 +36,11 @@ from uad.landscape.work import (
 )
 from uad.losses import LossSettings
 from uad.model import ConvAutoencoder
+from uad.progress import Progress
 from uad.report import write_report
 from uad.run_folder import RunFolderError, load_images, load_network, read_metrics
 
 PROGRAM = "landscape.py"
-
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -65,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=Path, help=f"folder for {PICTURE} and {LINES} (default: the run folder)"
     )
     parser.add_argument(
-        "--root", type=Path, help="where the run's images are now, if not where they were"
+        "--root", type=Path, help="folder with the run's images, if it has moved since training"
     )
     parser.add_argument(
         "--directions",
@@ -96,12 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--images",
         type=positive_int,
         help="number of training images, taken from the first on; the time is proportional to it "
-        f"(default: as many as have {PIXELS / 1e6:.0f} megapixels together, at most {MOST_IMAGES})",
+        f"(default: as many as have {PIXELS / 1e6:.1f} megapixels together, at most {MOST_IMAGES}, "
+        "which takes at most two minutes per network of the default width on two cores)",
     )
     parser.add_argument(
         "--curvature-images",
         type=positive_int,
-        help="number of these images that the maximum curvature uses (default: as many as have "
+        help="number of these images used for the maximum curvature (default: as many as have "
         f"{CURVATURE_PIXELS / 1e6:.2f} megapixels together, at most {MOST_CURVATURE_IMAGES})",
     )
     parser.add_argument(
@@ -115,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def measure_options(arguments: argparse.Namespace) -> Options:
-    """Where to measure, but for how many images; OptionError for numbers of no use."""
+    """Where to measure, still without the number of images; OptionError for unusable numbers."""
     options = Options(
         directions=arguments.directions,
         reach=arguments.reach,
@@ -135,11 +134,11 @@ def measure_options(arguments: argparse.Namespace) -> Options:
 
 
 def with_count(options: Options, arguments: argparse.Namespace, train: Tensor) -> Options:
-    """The options with the number of images asked for, or one that takes about a minute."""
-    usual = default_count(train.shape[-1] * train.shape[-2])
+    """The options with the number of images requested, or one that takes about a minute."""
+    height, width = train.shape[-2:]
+    usual = default_count(height * width)
     images = min(arguments.images or usual.images, len(train))
     curvature = min(arguments.curvature_images or usual.curvature_images, images)
-    height, width = train.shape[-2:]
     print(
         f"{PROGRAM}: {images} of {len(train)} training images, {width}x{height} (--images), "
         f"{curvature} for the maximum curvature (--curvature-images), "
@@ -156,14 +155,14 @@ def run_images(folder: Path, metrics: dict[str, Any], root: Path | None) -> Anom
         data = load_images(metrics | {"config": config})
     except DataError as error:
         raise DataError(
-            f"{folder}: the images of this run cannot be loaded: {error}; --root names the folder "
-            "where they are now"
+            f"{folder}: the images of this run cannot be loaded: {error}; if they have moved, name "
+            "the folder with --root"
         ) from error
     trained_on, found = metrics["data"]["train"], len(data.train)
     if found != trained_on:
         raise DataError(
             f"{folder}: the run was trained on {trained_on} images, but {config['root']} now has "
-            f"{found}; --root names the folder where they are"
+            f"{found}; name the folder with the original images with --root"
         )
     return data
 
@@ -174,11 +173,12 @@ def measure_all(
 ) -> dict[str, Landscape]:  # fmt: skip
     """The landscape around each network, with one bar for all of them."""
     total = sum(work(name, len(images), options) for name in networks)
-    with tqdm(total=total, desc="landscape", disable=None, bar_format=BAR) as bar:
-        return {
-            name: measure(network, name, images, settings, options, bar.update)
-            for name, network in networks.items()
-        }
+    found = {}
+    with Progress(total, "evaluation") as progress:
+        for number, (name, network) in enumerate(networks.items(), 1):
+            progress.report(f"landscape of {name}, network {number}/{len(networks)}")
+            found[name] = measure(network, name, images, settings, options, progress.advance)
+    return found
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -191,7 +191,9 @@ def run(arguments: argparse.Namespace) -> None:
         name: load_network(arguments.run, metrics, name)
         for name in arguments.loss or metrics["arms"]
     }
-    train = run_images(arguments.run, metrics, arguments.root).train
+    data = run_images(arguments.run, metrics, arguments.root)
+    print(data.found, *data.notices, sep="\n", file=sys.stderr)
+    train = data.train
     options = with_count(options, arguments, train)
     images = to_unit(train[: options.images])
     settings = LossSettings(**{field.name: config[field.name] for field in fields(LossSettings)})
@@ -209,15 +211,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write the files into the folder, each of them whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(folder / name) as file:
-                file.write(content)
-        except OSError as error:
-            raise OptionError(
-                f"{folder / name}: cannot be written: {error.strerror or error}"
-            ) from error
+        with atomic_write(folder / name) as file:
+            file.write(content)
 
 
 def results(
@@ -246,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program. Exit code: 0 success, 2 bad options, files or data, 130 interrupted."""
     try:
         run(build_parser().parse_args(argv))
-    except (OptionError, RunFolderError, CheckpointError, DataError) as error:
+    except (OptionError, RunFolderError, CheckpointError, DataError, OSError) as error:
         complain(PROGRAM, error)
         return 2
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from uad.study.images import categories, examine
 from uad.study.page import publish
 from uad.study.results import ResultsError, read_results
 from uad.study.runner import run_study, runs_missing
-from uad.study.shard import Shard
+from uad.study.shard import Shard, missing_shards
 
 PROGRAM = "study.py"
 
@@ -82,6 +82,8 @@ def shard(text: str) -> Shard:
 def run(arguments: argparse.Namespace) -> None:
     """Execute the subcommand."""
     if arguments.command == "publish":
+        for path in missing_shards(arguments.results):
+            print(f"{PROGRAM}: this study also has a part {path}, not given", file=sys.stderr)
         print(*publish(arguments.results, arguments.out), sep="\n")
         return
     specs = read_grid(arguments.grid, categories(arguments.root))

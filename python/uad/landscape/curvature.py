@@ -76,7 +76,7 @@ def top_curvature(
     """The eigenvalue of the Hessian with the largest absolute value, by power iteration.
 
     Stops when the relative change is at most `tolerance`, or after `iterations` iterations.
-    advance: told 1 after each iteration.
+    advance: called with 1 after each iteration.
     """
     vector: Vector = [
         torch.randn(each.shape, generator=generator, dtype=each.dtype)
@@ -91,7 +91,7 @@ def top_curvature(
         unit = [each / norm for each in vector]
         vector = product(unit)
         before, value = value, _dot(unit, vector)
-        advance(1.0)
+        advance(1)
         if abs(value - before) <= tolerance * abs(value):
             break
     return value

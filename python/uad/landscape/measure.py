@@ -70,18 +70,19 @@ def counterparts(loss: str) -> tuple[str, str]:
     return metric, f"amplified-{metric}"
 
 
-def work(trained: str, count: int, options: Options) -> float:
-    """The sum of what `measure` tells `advance` for this many images."""
+def work(trained: str, count: int, options: Options) -> int:
+    """The sum of what `measure` passes to `advance` for this many images."""
     directions = max(options.directions, 2)
     evaluations = directions * options.points + options.plane_points**2
     return evaluations + 3 * directions * FLOAT64_COST + 2 * _search(trained, count, options)
 
 
-def _search(trained: str, count: int, options: Options) -> float:
-    """The work that finding one maximum curvature is taken to be."""
+def _search(trained: str, count: int, options: Options) -> int:
+    """The work that finding one maximum curvature counts as."""
+    if not has_top_curvature(trained):
+        return 0
     count = min(count, options.images)
-    share = min(options.curvature_images, count) / count
-    return USUAL_PRODUCTS * PRODUCT_COST * share if has_top_curvature(trained) else 0.0
+    return USUAL_PRODUCTS * PRODUCT_COST * min(options.curvature_images, count) // count
 
 
 def has_top_curvature(loss: str) -> bool:
@@ -96,7 +97,7 @@ def measure(
     """Lines, plane and curvature of the plain and amplified loss around the network's weights.
 
     images: float32 (N, C, H, W) in [0, 1]. With the same seed, the directions of all networks are
-    made from the same random numbers. advance: told of all work while it is done.
+    made from the same random numbers. advance: called as the work proceeds.
     """
     generator = torch.Generator().manual_seed(options.seed)
     directions = [random_direction(network, generator) for _ in range(max(options.directions, 2))]
@@ -108,8 +109,8 @@ def measure(
     lines = np.array(
         [losses_on_line(network, losses, images, each, steps, advance) for each in directions]
     )  # (directions, losses, steps)
-    curvature = curvature_along(network, losses, images, directions, advance)
     # (directions, losses)
+    curvature = curvature_along(network, losses, images, directions, advance)
     figures = {}
     for index, name in enumerate(names):
         figures[name] = steepness(steps, lines[:, index], curvature[:, index]) | {
@@ -140,23 +141,24 @@ def measure(
 
 
 class _Budget:
-    """Work of unknown amount that has to advance by a given amount in all."""
+    """Progress of a search whose length is unknown, which counts as a given amount of work."""
 
-    def __init__(self, amount: float, advance: Advance) -> None:
-        self.left = amount
-        self.step = amount / USUAL_PRODUCTS
-        self.advance = advance
+    def __init__(self, amount: int, advance: Advance) -> None:
+        self.amount, self.advance = amount, advance
+        self.iterations, self.spent = 0, 0
 
-    def spend(self, iterations: float) -> None:
-        """Advance by these iterations, as long as anything is left."""
-        cost = min(self.left, iterations * self.step)
-        self.left -= cost
-        self.advance(cost)
+    def spend(self, iterations: int) -> None:
+        """Count iterations, until the amount is used up."""
+        self.iterations += iterations
+        self._reach(min(self.amount, self.amount * self.iterations // USUAL_PRODUCTS))
 
     def end(self) -> None:
-        """Advance by all that is left."""
-        self.advance(self.left)
-        self.left = 0.0
+        """Count whatever is left."""
+        self._reach(self.amount)
+
+    def _reach(self, spent: int) -> None:
+        self.advance(spent - self.spent)
+        self.spent = spent
 
 
 def steepness(steps: Array, lines: Array, curvature: Array) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from uad.landscape.directions import Direction, moved
 from uad.landscape.work import Advance, ignore
 
 BATCH_PIXELS = 1 << 18
-"""Pixels that pass through the network at a time. More do not fit the caches: 16 images of 256x256
-pixels take twice as long at once as four at a time."""
+"""Pixels that pass through the network at a time. Larger batches do not fit the caches: 16 images
+of 256x256 pixels take twice as long at once as four at a time."""
 
 Array = NDArray[np.float64]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -28,11 +28,11 @@ def losses_on_line(
     direction: Direction,
     steps: Array,
     advance: Advance = ignore,
-    cost: float = 1.0,
+    cost: int = 1,
 ) -> Array:
     """The losses for images (N, C, H, W) in [0, 1] at each step, (losses, steps).
 
-    advance: told `cost` after each step.
+    advance: called with `cost` after each step.
     """
     values = []
     for step in steps:
@@ -52,14 +52,14 @@ def loss_on_plane(
 ) -> Array:
     """The loss at each pair of steps along two directions, (steps, steps).
 
-    The first direction runs down the rows, the second along the columns. advance: told 1 after
-    each pair.
+    The first direction runs down the rows, the second along the columns. advance: called
+    with 1 after each pair.
     """
     values = np.empty((len(steps), len(steps)))
     for row, down in enumerate(steps):
         for column, right in enumerate(steps):
             (values[row, column],) = _at(network, [loss], images, plane, [down, right])
-            advance(1.0)
+            advance(1)
     return values
 
 

@@ -164,13 +164,15 @@ def train(spec: RunSpec, data: AnomalyData) -> Trainer:
 def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> dict[str, Any]:
     """Figures of merit by score, and the mean errors of normal and anomalous test images.
 
-    image_auroc, image_ap, and with masks pixel_auroc, pixel_ap, aupro: by score.
+    image_auroc, image_ap, and with masks pixel_auroc, pixel_ap, aupro: by score. The last three
+    leave out images whose mask is missing.
     error_normal, error_anomalous: by metric, the mean over all pixels of these images.
     Raises TrainingError if a reconstruction is not finite.
     """
     anomalous = np.array([kind != GOOD for kind in data.kinds])
     batches = list(reconstruct(network, data.test, BATCH, CPU))
-    masks = None if data.masks is None else data.masks.numpy()
+    known = np.ones_like(anomalous) if data.annotated is None else data.annotated.numpy()
+    masks = None if data.masks is None else data.masks.numpy()[known]
     weights = None if masks is None else region_weights(masks)
     figures: dict[str, dict[str, float | None]] = {}
     for name, scoring in scores.items():
@@ -179,7 +181,7 @@ def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> 
             raise TrainingError("reconstructions are not finite: the network has diverged")
         found = image_figures(anomalous, image_scores(maps, scoring).numpy())
         if masks is not None and weights is not None:
-            found |= pixel_figures(maps.numpy(), masks, weights)
+            found |= pixel_figures(maps.numpy()[known], masks, weights)
         for figure, value in found.items():
             figures.setdefault(figure, {})[name] = value
     for side, chosen in (("error_normal", ~anomalous), ("error_anomalous", anomalous)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from uad.checkpoint import atomic_write
+from uad.checkpoint import WriteError, atomic_write
 from uad.figures import encode
 from uad.html import document
 from uad.landscape import table as landscape
@@ -75,15 +75,15 @@ def publish(paths: Sequence[Path], out: Path | None = None) -> list[Path]:
 
 def write(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write the files into the folder, each of them whole or not at all."""
-    for name, content in files.items():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
             with atomic_write(folder / name) as file:
                 file.write(content)
-        except OSError as error:
-            raise ResultsError(
-                f"{folder / name}: cannot be written: {error.strerror or error}"
-            ) from error
+    except WriteError as error:
+        raise ResultsError(str(error)) from error
+    except OSError as error:
+        raise ResultsError(f"{folder}: cannot be created: {error.strerror or error}") from error
     return [folder / name for name in files]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from uad.progress import Progress
 from uad.study.experiment import run
 from uad.study.results import ResultsFile, spec_of
 from uad.study.spec import RunSpec
 from uad.study.statistics import Result
-
-LOG_SECONDS = 30.0
-"""Time between two lines of progress when stderr is not a terminal."""
 
 
 def run_study(specs: Sequence[RunSpec], path: Path, *, processes: int, root: Path | None) -> int:
@@ -33,18 +29,19 @@ def run_study(specs: Sequence[RunSpec], path: Path, *, processes: int, root: Pat
     """
     with ResultsFile(path) as results:
         missing = runs_missing(specs, results.results)
-        with tqdm(
-            total=len(specs),
-            initial=len(specs) - len(missing),
-            unit="run",
-            desc=path.stem,
-            mininterval=0.1 if sys.stderr.isatty() else LOG_SECONDS,
-            smoothing=0.05,  # runs of different blocks take different times
-        ) as progress:
-            for result in _run_all(missing, processes, root):
+        with Progress(len(specs), "run") as progress:
+            done = len(specs) - len(missing)
+            progress.skip(done)
+            for number, result in enumerate(_run_all(missing, processes, root), done + 1):
                 results.append(result)
-                progress.update()
+                progress.advance()
+                progress.report(f"{path.stem}: {number}/{len(specs)} runs, last {_name(result)}")
     return len(missing)
+
+
+def _name(result: Result) -> str:
+    """A run in a few words."""
+    return f"{result['normal_class']} {result['loss']} seed {result['seed']}"
 
 
 def runs_missing(specs: Sequence[RunSpec], results: Sequence[Result]) -> list[RunSpec]:

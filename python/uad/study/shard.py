@@ -9,7 +9,7 @@ from pathlib import Path
 
 from uad.study.spec import RunSpec
 
-MARK = re.compile(r"\.\d+-of-\d+$")
+MARK = re.compile(r"\.(\d+)-of-(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,18 @@ class Shard:
     def file(self, path: Path) -> Path:
         """The results file of this shard: study.1-of-4.jsonl for study.jsonl."""
         return path.with_name(f"{path.stem}.{self.index}-of-{self.count}{path.suffix}")
+
+
+def missing_shards(paths: Sequence[Path]) -> list[Path]:
+    """The results files of shards that belong with these but are not among them."""
+    given = set(paths)
+    expected = {
+        Shard(index, int(mark[2])).file(path.with_name(MARK.sub("", path.stem) + path.suffix))
+        for path in paths
+        if (mark := MARK.search(path.stem))
+        for index in range(1, int(mark[2]) + 1)
+    }
+    return sorted(expected - given)
 
 
 def common_stem(paths: Sequence[Path]) -> str:

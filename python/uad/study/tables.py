@@ -44,8 +44,11 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
         if learning:
             rows.append(_row(f"{title(comparison)}, without stuck runs", learning))
     brackets = "" if _all_single(comparisons) else " (sd)"
+    remarks = {comparison.identical for comparison in comparisons} | {TOO_FEW}
+    bounded = any(row[5] not in remarks for row in rows)
     heads = [
-        "A against B", "pairs", f"B: mean{brackets}", f"A: mean{brackets}", "A - B", INTERVAL,
+        "A against B", "pairs", f"B: mean{brackets}", f"A: mean{brackets}", "A - B",
+        INTERVAL if bounded else "remark",
         "sd of A - B", "classes where A is higher",
     ]  # fmt: skip
     caption = f'Image AUROC under the score "{score_title(score)}", the same for every loss.'
