@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ WIDE, LINEAR = 0.05, 0.01
 """Differences above WIDE require a logarithmic axis to show small ones, linear up to LINEAR."""
 
 OPEN_COLOR = "#777777"
+
+LETTERS_PER_INCH = 13
+"""Of a title, on average."""
 
 
 def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
@@ -57,8 +61,10 @@ def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
             fontsize=10,
         )
         hollow = any(pair.stuck for each in found for pair in each.pairs)
-        note = "; hollow: at least one run of the pair is stuck" if hollow else ""
-        figure.suptitle(f"{setting}{note}", fontsize=10)
+        lines = [str(setting), "hollow: at least one run of the pair is stuck" if hollow else ""]
+        columns = int(LETTERS_PER_INCH * figure.get_figwidth())
+        title = "\n".join(textwrap.fill(line, columns) for line in lines if line)
+        figure.suptitle(title, fontsize=10)
     return figure
 
 
@@ -89,7 +95,7 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
         axes.set_ylim(place - 0.4, -0.7)
         label = "difference in image AUROC"
         if bounded:
-            label += ", 95% interval (gray: contains 0, or too few pairs)"
+            label += ", 95% interval\n(gray: contains 0, or too few pairs)"
         limits = axes.get_xlim()
         if max(map(abs, limits)) > WIDE:
             axes.set_xscale("symlog", linthresh=LINEAR, linscale=2)
