@@ -116,7 +116,7 @@ def made_of(results: Sequence[Result]) -> str:
 
 def duration(seconds: float) -> str:
     """In seconds up to two minutes, then in minutes."""
-    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+    return plural(round(seconds), "second") if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def plural(count: int, noun: str) -> str:
