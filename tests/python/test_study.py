@@ -154,6 +154,33 @@ def test_errors_of_normal_and_anomalous_images_are_separate():
     assert figures["error_anomalous"]["mse"] == pytest.approx(squares[~normal].mean(), rel=1e-5)
 
 
+def test_an_image_with_a_missing_mask_has_no_part_in_the_pixel_figures():
+    data = experiment.load_data("textures", "brick", 32, 0, None)
+    assert data.masks is not None
+    place = next(index for index, kind in enumerate(data.kinds) if kind != "good")
+    known = torch.ones(len(data.kinds), dtype=torch.bool)
+    known[place] = False
+    masks = data.masks.clone()
+    masks[place] = False
+    scores = experiment.SCORES["textures"]
+    unknown = experiment.judge(Constant(), replace(data, masks=masks, annotated=known), scores)
+    wrong = experiment.judge(Constant(), replace(data, masks=masks), scores)
+    whole = experiment.judge(Constant(), data, scores)
+    assert unknown["image_auroc"] == whole["image_auroc"]
+    kept = [index for index in range(len(data.kinds)) if index != place]
+    rest = replace(
+        data,
+        test=data.test[kept],
+        masks=masks[kept],
+        kinds=tuple(data.kinds[index] for index in kept),
+        annotated=None if data.annotated is None else data.annotated[kept],
+    )
+    expected = experiment.judge(Constant(), rest, scores)
+    for figure in ("pixel_auroc", "pixel_ap", "aupro"):
+        assert unknown[figure] == expected[figure]
+        assert unknown[figure] != wrong[figure]
+
+
 def test_a_training_that_diverges_is_a_result_without_figures(monkeypatch):
     monkeypatch.setattr(
         experiment, "build_arm", lambda loss, options: lambda x, y: (x - y).sum() * torch.nan

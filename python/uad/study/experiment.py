@@ -20,6 +20,7 @@ from uad import data as data_sets
 from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, textures
 from uad.distributed import Processes
 from uad.evaluation import (
+    annotated,
     anomaly_map,
     image_figures,
     image_scores,
@@ -171,7 +172,7 @@ def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> 
     """
     anomalous = np.array([kind != GOOD for kind in data.kinds])
     batches = list(reconstruct(network, data.test, BATCH, CPU))
-    known = np.ones_like(anomalous) if data.annotated is None else data.annotated.numpy()
+    known = annotated(data)
     masks = None if data.masks is None else data.masks.numpy()[known]
     weights = None if masks is None else region_weights(masks)
     figures: dict[str, dict[str, float | None]] = {}
