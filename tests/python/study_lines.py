@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from uad.study.grid import RunSpec
+from uad.study.spec import RunSpec
 
 SCORE = "mse mean"
 

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +19,18 @@ from uad.cli import landscape as cli
 from uad.cli import train as train_cli
 from uad.landscape.curvature import curvature_along, hessian_product, top_curvature
 from uad.landscape.directions import moved, random_direction
-from uad.landscape.measure import Options, measure, steepness
-from uad.landscape.surface import loss_on_plane, losses_on_line, slopes
-from uad.landscape.table import COLUMNS, linearized, ratio_rows, steepness_rows
+from uad.landscape.measure import Options, measure, steepness, work
+from uad.landscape.surface import BATCH_PIXELS, loss_on_plane, losses_on_line, reconstruct, slopes
+from uad.landscape.table import (
+    COLUMNS,
+    LINES,
+    PICTURE,
+    linearized,
+    ratio_rows,
+    read_tables,
+    steepness_rows,
+)
+from uad.landscape.work import MOST_IMAGES, PIXELS, default_count
 from uad.losses import LossSettings, build_loss
 from uad.model import ConvAutoencoder
 
@@ -169,6 +184,43 @@ def test_no_maximum_curvature_is_given_for_absolute_errors():
         assert all((row[-1] != "-") == given for row in steepness_rows(lines))
 
 
+# --- amount of work ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [28, 64, 256, 1024])
+def test_the_default_number_of_images_limits_the_pixels(side):
+    count = default_count(side**2)
+    assert 1 <= count.curvature_images <= count.images <= MOST_IMAGES
+    assert count.images * side**2 <= PIXELS or count.images == 1
+    # One image more would exceed the limit, unless there are many images already.
+    assert (count.images + 1) * side**2 > PIXELS or count.images == MOST_IMAGES
+
+
+@pytest.mark.parametrize("trained", ["mse", "amplified-l1", "ssim"])
+@pytest.mark.parametrize("curvature_images", [1, 4])
+def test_the_progress_adds_up_to_the_announced_work(trained, curvature_images):
+    images = torch.rand(3, 1, 16, 16, generator=generator(), dtype=torch.float64)
+    options = Options(directions=2, points=3, plane_points=3, curvature_images=curvature_images)
+    steps: list[int] = []
+    measure(Scale(0.8), trained, images, LossSettings(), options, steps.append)
+    assert sum(steps) == work(trained, len(images), options)
+    assert min(steps) >= 0
+    assert len(steps) > 15
+
+
+def test_images_are_reconstructed_in_batches():
+    counts: list[int] = []
+
+    class Double(nn.Module):
+        def forward(self, images):
+            counts.append(len(images))
+            return 2 * images
+
+    images = torch.rand(5, 1, 256, BATCH_PIXELS // 512, generator=generator())
+    torch.testing.assert_close(reconstruct(Double(), images), 2 * images)
+    assert counts == [2, 2, 1]
+
+
 # --- tables and the program ---------------------------------------------------------------------
 
 
@@ -184,9 +236,34 @@ def test_the_interval_of_a_ratio_of_paired_directions():
 def test_too_few_directions_have_ratios_without_an_interval():
     line = {"loss_at_weights": 0.1, "top_curvature": None} | {name: [1.0, 2.0] for name in COLUMNS}
     lines = [line | {"loss": "l1", "looked_at": name} for name in ("l1", "amplified-l1")]
-    assert ratio_rows(lines) == [
-        ["l1: both around the l1 network", *["1.00 (too few directions)"] * len(COLUMNS)]
-    ]
+    assert ratio_rows(lines) == [["l1: both around the l1 network", *["1.00"] * len(COLUMNS)]]
+
+
+def write_lines(folder, **figures):
+    line = {"loss_at_weights": 0.1, "top_curvature": None} | {name: [1.0, 2.0] for name in COLUMNS}
+    lines = [line | figures | {"loss": "l1", "looked_at": name} for name in ("l1", "amplified-l1")]
+    (folder / LINES).write_text("".join(json.dumps(each) + "\n" for each in lines))
+    (folder / PICTURE).write_bytes(b"")
+
+
+def everything(folder):
+    """The tables with their captions, in one line."""
+    return " ".join(" ".join(table.markdown() for table in read_tables(folder)).split())
+
+
+def test_the_notes_mention_only_what_the_tables_contain(tmp_path):
+    write_lines(tmp_path)
+    text = everything(tmp_path)
+    assert "interval" not in text
+    assert "aximum curvature" not in text
+    assert "nan" not in text
+    write_lines(
+        tmp_path, top_curvature=3.0, curvature_images=2, **dict.fromkeys(COLUMNS, [2.0] * 7)
+    )
+    text = everything(tmp_path)
+    assert "with the 95% interval from resampling the directions in brackets" in text
+    assert "for the first 2 images" in text
+    assert "It is not given for L1" not in text
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +308,66 @@ def test_the_program_adds_a_picture_figures_and_a_section_in_the_report(run_fold
 def test_bad_arguments_are_errors(run_folder, capsys, arguments, message):
     assert cli.main([text.format(run=run_folder) for text in arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def with_config(run_folder, tmp_path, **config):
+    """A copy of the run with other entries in its configuration."""
+    copy = tmp_path / "run"
+    shutil.copytree(run_folder, copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["config"] |= config
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    return copy
+
+
+def test_moved_images_are_found_with_root(run_folder, image_root, tmp_path, capsys):
+    gone = str(tmp_path / "gone")
+    copy = with_config(run_folder, tmp_path, root=gone)
+    assert cli.main([str(copy)]) == 2
+    said = capsys.readouterr().err
+    assert gone in said
+    assert "if they have moved, name the folder with --root" in said
+    options = ["--directions", "2", "--points", "3", "--plane-points", "3", "--loss", "mse"]
+    assert cli.main([str(copy), "--root", str(image_root), *options]) == 0
+    said = capsys.readouterr().err
+    assert "20 normal for training" in said
+    assert "20 of 20 training images, 32x32 (--images)" in said
+
+
+def test_other_images_than_those_of_the_run_are_an_error(run_folder, image_root, tmp_path, capsys):
+    other = shutil.copytree(image_root, tmp_path / "other")
+    (other / "train/good/00.png").unlink()
+    assert cli.main([str(run_folder), "--root", str(other)]) == 2
+    said = capsys.readouterr().err
+    assert f"was trained on 20 images, but {other} now has 19" in said
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(run_folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    options = ["--directions", "2", "--points", "3", "--plane-points", "3", "--loss", "mse"]
+    assert cli.main([str(run_folder), "--out", str(tmp_path / "file"), *options]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"landscape.py: error: {tmp_path / 'file'}: ")
+
+
+PROGRAM = Path(__file__).resolve().parents[2] / "python" / "landscape.py"
+
+
+def test_an_interrupt_ends_the_program_in_one_line(run_folder, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(PROGRAM), str(run_folder), "--points", "99999"]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True, env=environment
+    ) as program:
+        assert program.stderr is not None
+        before = []
+        for line in program.stderr:
+            before.append(line)
+            if "network 1/2" in line:
+                program.send_signal(signal.SIGINT)
+                break
+        rest = program.stderr.read()
+        assert program.wait(timeout=60) == 130, before
+    assert rest.splitlines()[-1] == "landscape.py: stopped; nothing was written"
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []

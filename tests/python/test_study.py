@@ -18,8 +18,9 @@ from uad.cli import study as cli
 from uad.losses import LossSettings, build_loss
 from uad.study import experiment
 from uad.study.arms import ARMS, METRICS, ScaledLoss, build_arm
-from uad.study.grid import GridError, RunSpec, read_grid
+from uad.study.grid import GridError, read_grid
 from uad.study.results import ResultsError, ResultsFile, read_results, spec_of
+from uad.study.spec import RunSpec
 from uad.training import Trainer
 
 SMALL = RunSpec("textures", "brick", "mse", 0, epochs=1, size=32, width=4, latent=2)
@@ -60,7 +61,7 @@ def test_runs_that_blocks_share_are_made_once_and_plain_losses_have_no_eps(tmp_p
         ({"loss": "mae"}, "scaled-ssim; got 'mae'"),
         ({"normal_class": 0}, "normal_class must be one of brick, grass, gravel; got 0"),
         ({"dataset": "cifar"}, "folder; got 'cifar'"),
-        ({"epoch": 3}, "unknown option 'epoch': choose from dataset"),
+        ({"epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'? (keys: dataset, "),
         ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
         ({"eps": 1.0}, "eps must be a float above 0 and below 1, got 1.0"),
         ({"learning_rate": "fast"}, "learning_rate must be a finite float above 0, got 'fast'"),
@@ -151,6 +152,33 @@ def test_errors_of_normal_and_anomalous_images_are_separate():
     normal = np.array(data.kinds) == "good"
     assert figures["error_normal"]["mse"] == pytest.approx(squares[normal].mean(), rel=1e-5)
     assert figures["error_anomalous"]["mse"] == pytest.approx(squares[~normal].mean(), rel=1e-5)
+
+
+def test_an_image_with_a_missing_mask_has_no_part_in_the_pixel_figures():
+    data = experiment.load_data("textures", "brick", 32, 0, None)
+    assert data.masks is not None
+    place = next(index for index, kind in enumerate(data.kinds) if kind != "good")
+    known = torch.ones(len(data.kinds), dtype=torch.bool)
+    known[place] = False
+    masks = data.masks.clone()
+    masks[place] = False
+    scores = experiment.SCORES["textures"]
+    unknown = experiment.judge(Constant(), replace(data, masks=masks, annotated=known), scores)
+    wrong = experiment.judge(Constant(), replace(data, masks=masks), scores)
+    whole = experiment.judge(Constant(), data, scores)
+    assert unknown["image_auroc"] == whole["image_auroc"]
+    kept = [index for index in range(len(data.kinds)) if index != place]
+    rest = replace(
+        data,
+        test=data.test[kept],
+        masks=masks[kept],
+        kinds=tuple(data.kinds[index] for index in kept),
+        annotated=None if data.annotated is None else data.annotated[kept],
+    )
+    expected = experiment.judge(Constant(), rest, scores)
+    for figure in ("pixel_auroc", "pixel_ap", "aupro"):
+        assert unknown[figure] == expected[figure]
+        assert unknown[figure] != wrong[figure]
 
 
 def test_a_training_that_diverges_is_a_result_without_figures(monkeypatch):

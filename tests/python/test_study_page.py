@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,79 @@ def test_means_weight_classes_equally_as_their_difference_does():
     assert row["A - B"] == "+0.0100"
 
 
-def test_the_page_states_the_limits_of_the_control(tmp_path):
-    page = publish(tmp_path / "study.jsonl", [result(loss) for loss in ("mse", "amplified-mse")])
-    assert "only part of the effect of a larger learning rate" in " ".join(page.split())
+def test_the_limits_of_the_control_are_stated_where_it_is_compared(tmp_path):
+    limits = "only part of the effect of a larger learning rate"
+    lines = [result(loss) for loss in ("mse", "amplified-mse")]
+    assert limits not in " ".join(publish(tmp_path / "without/study.jsonl", lines).split())
+    lines.append(result("scaled-mse"))
+    assert limits in " ".join(publish(tmp_path / "with/study.jsonl", lines).split())
+
+
+# --- small studies -------------------------------------------------------------------------------
+
+
+def words(text):
+    return re.findall(r"[a-z]+", re.sub(r"data:[^\"]*", "", text).lower())
+
+
+def without_masks(line):
+    return line | {"dataset": "folder", "normal_class": "ring", "image_auroc": AUROC}
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("change", [dict, without_masks])
+def test_one_seed_of_two_losses_has_no_intervals_and_no_nan(tmp_path, change, shift):
+    lines = [change(result(loss)) for loss in ("mse", "amplified-mse")]
+    lines[1] |= {"error_normal": lines[0]["error_normal"] | {"mse": 0.02 * shift + 0.01}}
+    page = publish(tmp_path / "study.jsonl", lines)
+    for text in (page, (tmp_path / "study.html").read_text()):
+        assert "nan" not in words(text)
+        assert "+/-" not in text
+        assert "with its interval" not in text
+        assert "95% interval in brackets" not in text
+    assert "| 95% interval |" not in page
+    assert ("identical runs" in page) == ("| remark |" in page) == (shift == 0)
+    assert "pixel" not in page
+    assert "These pairs are too few for 95% intervals" in " ".join(page.split())
+    assert "Each comparison has a single pair of runs." in " ".join(page.split())
+
+
+def test_intervals_are_explained_as_they_were_computed(tmp_path):
+    """Two textures with seven seeds: the seeds are resampled, not the classes."""
+    lines = [
+        result(loss, seed=seed, auroc=0.7 + 0.01 * seed + gain)
+        | {"dataset": "textures", "normal_class": texture}
+        for loss, gain in (("mse", 0), ("amplified-mse", 0.01))
+        for texture in ("brick", "gravel")
+        for seed in range(7)
+    ]
+    lines = [
+        line | {"image_auroc": {"mse top 1 %": line["image_auroc"]["mse mean"]}} for line in lines
+    ]
+    page = " ".join(publish(tmp_path / "study.jsonl", lines).split())
+    assert "It resamples the seeds within each class" in page
+    assert "whole classes" not in page
+    assert "Each texture counts as a class." in page
+
+
+@pytest.mark.parametrize(
+    ("lines", "advice"),
+    [
+        ([], "it has no finished run yet"),
+        ([result("mse")], "its only loss is mse; add amplified-mse"),
+        (
+            [result("mse"), result("amplified-mse", seed=1)],
+            "give the losses to be compared the same",
+        ),
+    ],
+)
+def test_results_that_allow_no_comparison_say_what_to_add(tmp_path, capsys, lines, advice):
+    path = tmp_path / "study.jsonl"
+    with ResultsFile(path) as file:
+        for line in lines:
+            file.append(line)
+    assert cli.main(["publish", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert advice in said
+    assert "nan" not in words(said)
+    assert [each.name for each in tmp_path.iterdir()] == ["study.jsonl"]

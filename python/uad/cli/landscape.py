@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import fields
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from torch import Tensor
 
 from uad.checkpoint import CheckpointError, atomic_write
 from uad.cli.arguments import (
@@ -21,12 +22,21 @@ from uad.cli.arguments import (
     seed,
     set_threads,
 )
-from uad.data import DataError, to_unit
+from uad.data import AnomalyData, DataError, to_unit
 from uad.figures import encode
 from uad.landscape.figures import landscape_figure
-from uad.landscape.measure import Landscape, Options, measure
+from uad.landscape.measure import Landscape, Options, measure, work
 from uad.landscape.table import LINES, PICTURE, read_tables
+from uad.landscape.work import (
+    CURVATURE_PIXELS,
+    MOST_CURVATURE_IMAGES,
+    MOST_IMAGES,
+    PIXELS,
+    default_count,
+)
 from uad.losses import LossSettings
+from uad.model import ConvAutoencoder
+from uad.progress import Progress
 from uad.report import write_report
 from uad.run_folder import RunFolderError, load_images, load_network, read_metrics
 
@@ -51,6 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out", type=Path, help=f"folder for {PICTURE} and {LINES} (default: the run folder)"
+    )
+    parser.add_argument(
+        "--root", type=Path, help="folder with the run's images, if it has moved since training"
     )
     parser.add_argument(
         "--directions",
@@ -80,8 +93,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images",
         type=positive_int,
-        default=options.images,
-        help="number of training images, taken from the first on (default: %(default)s)",
+        help="number of training images, taken from the first on; the time is proportional to it "
+        f"(default: as many as have {PIXELS / 1e6:.1f} megapixels together, at most {MOST_IMAGES}, "
+        "which takes at most two minutes per network of the default width on two cores)",
+    )
+    parser.add_argument(
+        "--curvature-images",
+        type=positive_int,
+        help="number of these images used for the maximum curvature (default: as many as have "
+        f"{CURVATURE_PIXELS / 1e6:.2f} megapixels together, at most {MOST_CURVATURE_IMAGES})",
     )
     parser.add_argument(
         "--seed",
@@ -94,13 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def measure_options(arguments: argparse.Namespace) -> Options:
-    """Where to measure; OptionError for numbers that no measurement can use."""
+    """Where to measure, still without the number of images; OptionError for unusable numbers."""
     options = Options(
         directions=arguments.directions,
         reach=arguments.reach,
         points=arguments.points,
         plane_points=arguments.plane_points,
-        images=arguments.images,
         seed=arguments.seed,
     )
     for name in ("points", "plane_points"):
@@ -114,6 +133,54 @@ def measure_options(arguments: argparse.Namespace) -> Options:
     return options
 
 
+def with_count(options: Options, arguments: argparse.Namespace, train: Tensor) -> Options:
+    """The options with the number of images requested, or one that takes about a minute."""
+    height, width = train.shape[-2:]
+    usual = default_count(height * width)
+    images = min(arguments.images or usual.images, len(train))
+    curvature = min(arguments.curvature_images or usual.curvature_images, images)
+    print(
+        f"{PROGRAM}: {images} of {len(train)} training images, {width}x{height} (--images), "
+        f"{curvature} for the maximum curvature (--curvature-images), "
+        f"{options.directions} directions (--directions)",
+        file=sys.stderr,
+    )
+    return replace(options, images=images, curvature_images=curvature)
+
+
+def run_images(folder: Path, metrics: dict[str, Any], root: Path | None) -> AnomalyData:
+    """The images that the run was trained on; DataError if they are not there."""
+    config = metrics["config"] if root is None else metrics["config"] | {"root": str(root)}
+    try:
+        data = load_images(metrics | {"config": config})
+    except DataError as error:
+        raise DataError(
+            f"{folder}: the images of this run cannot be loaded: {error}; if they have moved, name "
+            "the folder with --root"
+        ) from error
+    trained_on, found = metrics["data"]["train"], len(data.train)
+    if found != trained_on:
+        raise DataError(
+            f"{folder}: the run was trained on {trained_on} images, but {config['root']} now has "
+            f"{found}; name the folder with the original images with --root"
+        )
+    return data
+
+
+def measure_all(
+    networks: Mapping[str, ConvAutoencoder], images: Tensor, settings: LossSettings,
+    options: Options,
+) -> dict[str, Landscape]:  # fmt: skip
+    """The landscape around each network, with one bar for all of them."""
+    total = sum(work(name, len(images), options) for name in networks)
+    found = {}
+    with Progress(total, "evaluation") as progress:
+        for number, (name, network) in enumerate(networks.items(), 1):
+            progress.report(f"landscape of {name}, network {number}/{len(networks)}")
+            found[name] = measure(network, name, images, settings, options, progress.advance)
+    return found
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Measure the networks, write picture and figures, print the tables."""
     options = measure_options(arguments)
@@ -124,23 +191,30 @@ def run(arguments: argparse.Namespace) -> None:
         name: load_network(arguments.run, metrics, name)
         for name in arguments.loss or metrics["arms"]
     }
-    images = to_unit(load_images(metrics).train[: options.images])
+    data = run_images(arguments.run, metrics, arguments.root)
+    print(data.found, *data.notices, sep="\n", file=sys.stderr)
+    train = data.train
+    options = with_count(options, arguments, train)
+    images = to_unit(train[: options.images])
     settings = LossSettings(**{field.name: config[field.name] for field in fields(LossSettings)})
-    landscapes = {
-        name: measure(network, name, images, settings, options)
-        for name, network in tqdm(networks.items(), desc="networks", disable=None)
-    }
+    landscapes = measure_all(networks, images, settings, options)
     lines = [line for each in landscapes.values() for line in results(each, metrics, options)]
     folder = arguments.out or arguments.run
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / PICTURE) as file:
-        file.write(encode(landscape_figure(landscapes), "png"))
-    with atomic_write(folder / LINES) as file:
-        file.write("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode())
+    picture = encode(landscape_figure(landscapes), "png")
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    write(folder, {PICTURE: picture, LINES: text.encode()})
     print("\n\n".join(table.text() for table in read_tables(folder)))
     print(f"\n{folder / PICTURE}\n{folder / LINES}")
     if folder == arguments.run:
         print(write_report(folder))
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files into the folder, each of them whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        with atomic_write(folder / name) as file:
+            file.write(content)
 
 
 def results(
@@ -157,6 +231,8 @@ def results(
             "seed": config["seed"],
             "direction_seed": options.seed,
             "reach": options.reach,
+            "images": options.images,
+            "curvature_images": options.curvature_images,
             **figures,
         }
         for name, figures in landscape.figures.items()
@@ -164,10 +240,13 @@ def results(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program. Exit code: 0 success, 2 bad options, files or data."""
+    """Run the program. Exit code: 0 success, 2 bad options, files or data, 130 interrupted."""
     try:
         run(build_parser().parse_args(argv))
-    except (OptionError, RunFolderError, CheckpointError, DataError) as error:
+    except (OptionError, RunFolderError, CheckpointError, DataError, OSError) as error:
         complain(PROGRAM, error)
         return 2
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped; nothing was written", file=sys.stderr)
+        return 130
     return 0

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from uad.cli.arguments import complain, positive_int
 from uad.data import DataError, fashion_mnist, folder
-from uad.study.experiment import load_data
 from uad.study.grid import GridError, read_grid
+from uad.study.images import categories, examine
 from uad.study.page import publish
-from uad.study.results import ResultsError
-from uad.study.runner import run_study
+from uad.study.results import ResultsError, read_results
+from uad.study.runner import run_study, runs_missing
+from uad.study.shard import Shard, missing_shards
 
 PROGRAM = "study.py"
 
@@ -30,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run", help="make all runs of a grid file that the results file does not contain yet"
     )
-    run.add_argument("grid", type=Path, help="JSON file that lists the runs; see uad/study/grid.py")
+    run.add_argument(
+        "grid", type=Path, help="JSON file that lists the runs; python/grids/README.md describes it"
+    )
     run.add_argument(
         "--results",
         type=Path,
@@ -49,32 +52,52 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder with Fashion-MNIST (default: where Debian's package installs it), or with "
         "your categories in the layout of MVTec AD",
     )
+    run.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="make only part I of N, counted from 1, for job arrays; the results file gets I and N "
+        "in its name, such as study.1-of-4.jsonl",
+    )
     publish_command = commands.add_parser(
         "publish", help="write tables, figures and a web page next to a results file"
     )
-    publish_command.add_argument("results", type=Path, help="the results file of `run`")
+    publish_command.add_argument(
+        "results", type=Path, nargs="+", help="results files of `run`, such as those of all shards"
+    )
+    publish_command.add_argument(
+        "--out", type=Path, help="folder to write to (default: that of the first results file)"
+    )
     return parser
+
+
+def shard(text: str) -> Shard:
+    """Argument type: "I/N"."""
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Execute the subcommand."""
     if arguments.command == "publish":
-        print(*publish(arguments.results), sep="\n")
+        for path in missing_shards(arguments.results):
+            print(f"{PROGRAM}: this study also has a part {path}, not given", file=sys.stderr)
+        print(*publish(arguments.results, arguments.out), sep="\n")
         return
-    specs = read_grid(arguments.grid)
+    specs = read_grid(arguments.grid, categories(arguments.root))
     if {fashion_mnist.NAME, folder.NAME} <= {spec.dataset for spec in specs}:
         raise GridError(
             f"{arguments.grid}: fashion-mnist and folder each need a different --root; split the "
             "grid in two, which may share a results file"
         )
-    # Load one set of images per data set, so that missing files are an error before any training.
-    for spec in {spec.dataset: spec for spec in specs}.values():
-        load_data(spec.dataset, spec.normal_class, spec.size, spec.seed, arguments.root)
-    made = run_study(specs, arguments.results, processes=arguments.processes, root=arguments.root)
-    print(
-        f"{arguments.results}: {made} of {len(specs)} runs made now, "
-        f"{len(specs) - made} already there"
-    )
+    path = arguments.results
+    if arguments.shard:
+        specs, path = arguments.shard.of(specs), arguments.shard.file(path)
+    examine(runs_missing(specs, read_results(path)), arguments.root)
+    made = run_study(specs, path, processes=arguments.processes, root=arguments.root)
+    print(f"{path}: {made} of {len(specs)} runs made now, {len(specs) - made} already there")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from uad.landscape.directions import Direction
 from uad.landscape.surface import Array, LossFunction, losses_on_line
+from uad.landscape.work import FLOAT64_COST, Advance, ignore
 
 CURVATURE_STEP = 0.01
 """Step of a second difference, as a fraction of the norm of the weights."""
@@ -31,6 +32,7 @@ def curvature_along(
     losses: Sequence[LossFunction],
     images: Tensor,
     directions: Sequence[Direction],
+    advance: Advance = ignore,
 ) -> Array:
     """Second differences (l(-h) - 2 l(0) + l(h)) / h^2, h = CURVATURE_STEP, (directions, losses).
 
@@ -38,7 +40,12 @@ def curvature_along(
     """
     network, images = copy.deepcopy(network).double(), images.double()
     steps = CURVATURE_STEP * np.array([-1.0, 0.0, 1.0])
-    lines = np.array([losses_on_line(network, losses, images, each, steps) for each in directions])
+    lines = np.array(
+        [
+            losses_on_line(network, losses, images, each, steps, advance, FLOAT64_COST)
+            for each in directions
+        ]
+    )
     found: Array = np.diff(lines, n=2)[..., 0] / CURVATURE_STEP**2
     return found
 
@@ -64,10 +71,12 @@ def top_curvature(
     *,
     tolerance: float = 1e-3,
     iterations: int = 100,
+    advance: Advance = ignore,
 ) -> float:
     """The eigenvalue of the Hessian with the largest absolute value, by power iteration.
 
     Stops when the relative change is at most `tolerance`, or after `iterations` iterations.
+    advance: called with 1 after each iteration.
     """
     vector: Vector = [
         torch.randn(each.shape, generator=generator, dtype=each.dtype)
@@ -82,6 +91,7 @@ def top_curvature(
         unit = [each / norm for each in vector]
         vector = product(unit)
         before, value = value, _dot(unit, vector)
+        advance(1)
         if abs(value - before) <= tolerance * abs(value):
             break
     return value

@@ -17,6 +17,15 @@ from uad.landscape.curvature import (
 )
 from uad.landscape.directions import random_direction
 from uad.landscape.surface import Array, loss_on_plane, losses_on_line, slopes
+from uad.landscape.work import (
+    FLOAT64_COST,
+    MOST_CURVATURE_IMAGES,
+    MOST_IMAGES,
+    PRODUCT_COST,
+    USUAL_PRODUCTS,
+    Advance,
+    ignore,
+)
 from uad.losses import LossSettings, build_loss
 
 
@@ -31,9 +40,9 @@ class Options:
     """Points along a line; odd, so that the weights themselves are one of them."""
     plane_points: int = 21
     """Points along a side of the plane; odd, for the same reason."""
-    images: int = 256
+    images: int = MOST_IMAGES
     """Number of training images, taken from the first on."""
-    curvature_images: int = 64
+    curvature_images: int = MOST_CURVATURE_IMAGES
     """Number of these images that the maximum curvature uses."""
     seed: int = 0
     """Seed of the random directions."""
@@ -61,13 +70,34 @@ def counterparts(loss: str) -> tuple[str, str]:
     return metric, f"amplified-{metric}"
 
 
+def work(trained: str, count: int, options: Options) -> int:
+    """The sum of what `measure` passes to `advance` for this many images."""
+    directions = max(options.directions, 2)
+    evaluations = directions * options.points + options.plane_points**2
+    return evaluations + 3 * directions * FLOAT64_COST + 2 * _search(trained, count, options)
+
+
+def _search(trained: str, count: int, options: Options) -> int:
+    """The work that finding one maximum curvature counts as."""
+    if not has_top_curvature(trained):
+        return 0
+    count = min(count, options.images)
+    return USUAL_PRODUCTS * PRODUCT_COST * min(options.curvature_images, count) // count
+
+
+def has_top_curvature(loss: str) -> bool:
+    """Whether the Hessian shows the curvature; that of L1 lacks the kinks of |x|."""
+    return "l1" not in loss
+
+
 def measure(
-    network: nn.Module, trained: str, images: Tensor, settings: LossSettings, options: Options
-) -> Landscape:
+    network: nn.Module, trained: str, images: Tensor, settings: LossSettings, options: Options,
+    advance: Advance = ignore,
+) -> Landscape:  # fmt: skip
     """Lines, plane and curvature of the plain and amplified loss around the network's weights.
 
     images: float32 (N, C, H, W) in [0, 1]. With the same seed, the directions of all networks are
-    made from the same random numbers.
+    made from the same random numbers. advance: called as the work proceeds.
     """
     generator = torch.Generator().manual_seed(options.seed)
     directions = [random_direction(network, generator) for _ in range(max(options.directions, 2))]
@@ -77,32 +107,58 @@ def measure(
     names = counterparts(trained)
     losses = [build_loss(name, settings) for name in names]
     lines = np.array(
-        [losses_on_line(network, losses, images, each, steps) for each in directions]
+        [losses_on_line(network, losses, images, each, steps, advance) for each in directions]
     )  # (directions, losses, steps)
-    curvature = curvature_along(network, losses, images, directions)  # (directions, losses)
+    # (directions, losses)
+    curvature = curvature_along(network, losses, images, directions, advance)
     figures = {}
     for index, name in enumerate(names):
         figures[name] = steepness(steps, lines[:, index], curvature[:, index]) | {
             "curvature_step": CURVATURE_STEP,
             "top_curvature": None,
         }
-        if "l1" not in name:  # the Hessian of L1 lacks the kinks of |x|
+        if has_top_curvature(name):
+            search = _Budget(_search(trained, len(images), options), advance)
             product = hessian_product(
                 network,
                 build_loss(name, replace(settings, backend="reference")),
                 images[: options.curvature_images],
             )
             start = torch.Generator().manual_seed(options.seed)
-            figures[name]["top_curvature"] = top_curvature(network, product, start)
+            figures[name]["top_curvature"] = top_curvature(
+                network, product, start, advance=search.spend
+            )
+            search.end()
     own = losses[names.index(trained)]
     return Landscape(
         trained,
         steps,
         {name: lines[:, index] for index, name in enumerate(names)},
         plane_steps,
-        loss_on_plane(network, own, images, directions[:2], plane_steps),
+        loss_on_plane(network, own, images, directions[:2], plane_steps, advance),
         figures,
     )
+
+
+class _Budget:
+    """Progress of a search whose length is unknown, which counts as a given amount of work."""
+
+    def __init__(self, amount: int, advance: Advance) -> None:
+        self.amount, self.advance = amount, advance
+        self.iterations, self.spent = 0, 0
+
+    def spend(self, iterations: int) -> None:
+        """Count iterations, until the amount is used up."""
+        self.iterations += iterations
+        self._reach(min(self.amount, self.amount * self.iterations // USUAL_PRODUCTS))
+
+    def end(self) -> None:
+        """Count whatever is left."""
+        self._reach(self.amount)
+
+    def _reach(self, spent: int) -> None:
+        self.advance(spent - self.spent)
+        self.spent = spent
 
 
 def steepness(steps: Array, lines: Array, curvature: Array) -> dict[str, Any]:

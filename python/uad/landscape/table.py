@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from uad.bootstrap import bootstrap_interval
 from uad.landscape.curvature import CURVATURE_STEP
-from uad.landscape.measure import Options, counterparts
+from uad.landscape.measure import counterparts
 from uad.table import Table
 
 PICTURE, LINES = "landscape.png", "landscape.jsonl"
@@ -33,21 +33,29 @@ STEEPNESS_HEADS = (
     "network trained with", "loss measured", "loss at the weights", *COLUMNS.values(),
     "maximum curvature",
 )  # fmt: skip
+DEFAULT_CURVATURE_IMAGES = 64
+"""Of lines from before their number was an entry."""
 STEEPNESS_NOTE = (
     "Mean over random directions, with the standard deviation in brackets. Each filter of a "
     "direction is as long as the network's filter, and slopes are per step as long as the weights "
     "themselves. Curvature: second difference along the direction, over steps of "
-    f"{CURVATURE_STEP:g} to both sides. Maximum curvature: largest second derivative over all "
-    f"directions, for the first {Options.curvature_images} images. It is not given for L1, because "
-    "|x| has no second derivative where its slope jumps, and these jumps make up nearly all of the "
-    "curvature. Relative: divided by the loss at the weights."
+    f"{CURVATURE_STEP:g} to both sides. "
 )
+TOP_NOTE = (
+    "Maximum curvature: largest second derivative over all directions, for the first {count} "
+    "images. "
+)
+KINK_NOTE = (
+    "It is not given for L1, because |x| has no second derivative where its slope jumps, and these "
+    "jumps make up nearly all of the curvature. "
+)
+RELATIVE_NOTE = "Relative: divided by the loss at the weights."
 
 RATIO_HEADS = ("amplified over plain", *COLUMNS.values())
-RATIO_NOTE = (
-    "Ratio of the means over the directions, with the 95% interval from resampling the directions "
-    "in brackets. The interval says how certain the ratio is for these networks, and nothing about "
-    "networks trained with another seed."
+RATIO_NOTE = "Ratio of the means over the directions"
+INTERVAL_NOTE = (
+    ", with the 95% interval from resampling the directions in brackets. The interval says how "
+    "certain the ratio is for these networks, and nothing about networks trained with another seed"
 )
 
 
@@ -57,11 +65,29 @@ def read_tables(folder: Path) -> list[Table]:
     if not path.exists() or not (folder / PICTURE).exists():
         return []
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = ratio_rows(lines)
+    bounded = any("(" in cell for row in rows for cell in row[1:])
     tables = [
-        Table(RATIO_NOTE, RATIO_HEADS, ratio_rows(lines)),
-        Table(STEEPNESS_NOTE, STEEPNESS_HEADS, steepness_rows(lines)),
+        Table(f"{RATIO_NOTE}{INTERVAL_NOTE if bounded else ''}.", RATIO_HEADS, rows),
+        _steepness(lines),
     ]
     return [table for table in tables if table.rows]
+
+
+def _steepness(lines: Sequence[Line]) -> Table:
+    """Without the maximum curvature if no line has it."""
+    rows = steepness_rows(lines)
+    shown = len(STEEPNESS_HEADS) - all(line["top_curvature"] is None for line in lines)
+    return Table(steepness_note(lines), STEEPNESS_HEADS[:shown], [row[:shown] for row in rows])
+
+
+def steepness_note(lines: Sequence[Line]) -> str:
+    """What the columns are, as far as these lines fill them."""
+    counts = {line.get("curvature_images", DEFAULT_CURVATURE_IMAGES) for line in lines}
+    given = {line["top_curvature"] is not None for line in lines}
+    top = TOP_NOTE.format(count=" or ".join(map(str, sorted(counts)))) if True in given else ""
+    top = top.replace("first 1 images", "first image")
+    return STEEPNESS_NOTE + top + (KINK_NOTE if given == {True, False} else "") + RELATIVE_NOTE
 
 
 def steepness_rows(lines: Sequence[Line]) -> list[list[str]]:
@@ -102,15 +128,14 @@ def _mean_and_sd(values: Sequence[float]) -> str:
 
 
 def _ratio(one: Line, other: Line, name: str) -> str:
-    """The ratio of the means with its interval.
+    """The ratio of the means, with its interval unless there are too few directions.
 
     The directions of two networks form pairs, because they come from the same random numbers.
     """
     above, below = np.array(one[name]), np.array(other[name])
     ratio = float(above.mean() / below.mean())
     low, high = bootstrap_interval([linearized(above, below)])
-    interval = "too few directions" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
-    return f"{ratio:.2f} ({interval})"
+    return f"{ratio:.2f}" if math.isnan(low) else f"{ratio:.2f} ({low:.2f} to {high:.2f})"
 
 
 def linearized(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from uad import data as data_sets
 from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, textures
 from uad.distributed import Processes
 from uad.evaluation import (
+    annotated,
     anomaly_map,
     image_figures,
     image_scores,
@@ -31,7 +32,7 @@ from uad.losses import LossSettings, tangent_share
 from uad.model import ConvAutoencoder
 from uad.options import Scoring, TrainingOptions
 from uad.study.arms import METRICS, build_arm
-from uad.study.grid import RunSpec
+from uad.study.spec import FIELDS, RunSpec
 from uad.training import Trainer, TrainingError
 
 DEFECT_SCORES = {
@@ -71,12 +72,8 @@ def run(spec: RunSpec, root: Path | None) -> dict[str, Any]:
     "failed" with the reason instead of figures. DataError if the images cannot be used.
     """
     start = time.perf_counter()
-    data = load_data(spec.dataset, spec.normal_class, spec.size, spec.seed, root)
-    if len(data.train) < spec.batch_size:
-        raise DataError(
-            f"batch_size must be at most the number of training images, {len(data.train)}, "
-            f"got {spec.batch_size}"
-        )
+    data = load_for(spec, root)
+    check_images(spec, data)
     result: dict[str, Any] = asdict(spec)
     try:
         trainer = train(spec, data)
@@ -93,15 +90,51 @@ def run(spec: RunSpec, root: Path | None) -> dict[str, Any]:
     }
 
 
+def load_for(spec: RunSpec, root: Path | None) -> AnomalyData:
+    """The images of a run."""
+    options = {
+        name: getattr(spec, name)
+        for name in ("fit", "bit_depth")
+        if getattr(spec, name) != FIELDS[name].default
+    }
+    return load_data(spec.dataset, spec.normal_class, spec.size, spec.seed, root, **options)
+
+
 @lru_cache(maxsize=4)  # runs of a grid that share their images usually follow each other
 def load_data(
-    dataset: str, normal_class: int | str, size: int | None, seed: int, root: Path | None
-) -> AnomalyData:
-    """The images of a run. The seed determines the crops and defects of textures, nothing else."""
+    dataset: str, normal_class: int | str, size: int | None, seed: int, root: Path | None,
+    **options: Any,
+) -> AnomalyData:  # fmt: skip
+    """The images of a run. The seed determines the crops and defects of textures, nothing else.
+
+    options: of `uad.data.load`, where they differ from its defaults.
+    """
     if isinstance(normal_class, str):
         place = root if dataset == folder.NAME else None
-        return data_sets.load(dataset, root=place, category=[normal_class], size=size, seed=seed)
+        return data_sets.load(
+            dataset, root=place, category=[normal_class], size=size, seed=seed, **options
+        )
     return data_sets.load(dataset, root=root, normal_class=normal_class, size=size)
+
+
+def check_images(spec: RunSpec, data: AnomalyData) -> None:
+    """DataError if these images are too few to train on, or show nothing about the network."""
+    name = f"{spec.dataset}, {spec.normal_class}"
+    if len(data.train) < spec.batch_size:
+        raise DataError(
+            f"{name}: batch_size must be at most the number of training images, "
+            f"{len(data.train)}, got {spec.batch_size}"
+        )
+    kinds = set(data.kinds)
+    if kinds == {GOOD}:
+        raise DataError(
+            f"{name}: has good images only, so no loss can be judged; add images with defects in "
+            "test/<kind of defect>, or leave this category out of the grid"
+        )
+    if GOOD not in kinds:
+        raise DataError(
+            f"{name}: has no good test images, so no loss can be judged; add some in test/{GOOD}"
+        )
 
 
 def train(spec: RunSpec, data: AnomalyData) -> Trainer:
@@ -132,13 +165,15 @@ def train(spec: RunSpec, data: AnomalyData) -> Trainer:
 def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> dict[str, Any]:
     """Figures of merit by score, and the mean errors of normal and anomalous test images.
 
-    image_auroc, image_ap, and with masks pixel_auroc, pixel_ap, aupro: by score.
+    image_auroc, image_ap, and with masks pixel_auroc, pixel_ap, aupro: by score. The last three
+    leave out images whose mask is missing.
     error_normal, error_anomalous: by metric, the mean over all pixels of these images.
     Raises TrainingError if a reconstruction is not finite.
     """
     anomalous = np.array([kind != GOOD for kind in data.kinds])
     batches = list(reconstruct(network, data.test, BATCH, CPU))
-    masks = None if data.masks is None else data.masks.numpy()
+    known = annotated(data)
+    masks = None if data.masks is None else data.masks.numpy()[known]
     weights = None if masks is None else region_weights(masks)
     figures: dict[str, dict[str, float | None]] = {}
     for name, scoring in scores.items():
@@ -147,7 +182,7 @@ def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> 
             raise TrainingError("reconstructions are not finite: the network has diverged")
         found = image_figures(anomalous, image_scores(maps, scoring).numpy())
         if masks is not None and weights is not None:
-            found |= pixel_figures(maps.numpy(), masks, weights)
+            found |= pixel_figures(maps.numpy()[known], masks, weights)
         for figure, value in found.items():
             figures.setdefault(figure, {})[name] = value
     for side, chosen in (("error_normal", ~anomalous), ("error_anomalous", anomalous)):

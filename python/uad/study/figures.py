@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +21,9 @@ WIDE, LINEAR = 0.05, 0.01
 """Differences above WIDE require a logarithmic axis to show small ones, linear up to LINEAR."""
 
 OPEN_COLOR = "#777777"
+
+LETTERS_PER_INCH = 13
+"""Of a title, on average."""
 
 
 def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
@@ -49,28 +52,30 @@ def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
             reach = 1.1 * max(0.002, *(abs(pair.difference) for pair in each.pairs))
             axes.set_xlim(-reach, reach)
             axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
-        panels[0].set_yticks(
-            range(len(classes) + 1), [*map(class_name, classes), "mean, 95% interval"]
-        )
+        mean = "mean, 95% interval" if any(each.bounded for each in found) else "mean"
+        panels[0].set_yticks(range(len(classes) + 1), [*map(class_name, classes), mean])
         panels[0].set_ylim(len(classes) + 0.5, -0.6)
+        scales = "; scales differ" if len(found) > 1 else ""
         figure.supxlabel(
-            "difference in image AUROC (amplified is better to the right of 0; scales differ)",
+            f"difference in image AUROC (amplified is better to the right of 0{scales})",
             fontsize=10,
         )
         hollow = any(pair.stuck for each in found for pair in each.pairs)
-        note = "; hollow: at least one run of the pair is stuck" if hollow else ""
-        figure.suptitle(f"{setting}{note}", fontsize=10)
+        lines = [str(setting), "hollow: at least one run of the pair is stuck" if hollow else ""]
+        columns = int(LETTERS_PER_INCH * figure.get_figwidth())
+        title = "\n".join(textwrap.fill(line, columns) for line in lines if line)
+        figure.suptitle(title, fontsize=10)
     return figure
 
 
 def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
-    """The mean difference of every comparison with its interval, one row each, by setting."""
+    """The mean difference of every comparison, with its interval if it has one, by setting."""
     rows = sum(len(group) + 1 for group in groups.values())
     with rc_context(APPEARANCE | {"axes.grid.axis": "x"}):
         figure = Figure(figsize=(9.0, 0.25 * rows + 1.0), layout="constrained", dpi=110)
         axes = figure.subplots()
         axes.axvline(0, **ZERO)
-        labels, place = [], 0
+        labels, place, bounded = [], 0, False
         for setting, group in groups.items():
             axes.text(
                 0.0, place, f" {setting}", transform=axes.get_yaxis_transform(), va="center",
@@ -79,6 +84,7 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
             place += 1
             for comparison in group:
                 each = _difference(comparison)
+                bounded = bounded or each.bounded
                 clear = each.verdict != "open"
                 shade = arm_color(f"amplified-{comparison.metric}") if clear else OPEN_COLOR
                 _interval(axes, each, place, shade)
@@ -87,7 +93,9 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
                 place += 1
         axes.set_yticks([y for y, _ in labels], [text for _, text in labels], fontsize=8.5)
         axes.set_ylim(place - 0.4, -0.7)
-        label = "difference in image AUROC, 95% interval (gray: contains 0)"
+        label = "difference in image AUROC"
+        if bounded:
+            label += ", 95% interval\n(gray: contains 0, or too few pairs)"
         limits = axes.get_xlim()
         if max(map(abs, limits)) > WIDE:
             axes.set_xscale("symlog", linthresh=LINEAR, linscale=2)
@@ -106,7 +114,7 @@ def _difference(comparison: Comparison) -> Difference:
 
 
 def _interval(axes: Axes, found: Difference, y: float, shade: str) -> None:
-    if not math.isnan(found.low):
+    if found.bounded:
         axes.plot([found.low, found.high], [y, y], color=shade, linewidth=2.4)
     axes.plot(found.mean, y, "D", color=shade, markersize=6, markeredgecolor="white")
 

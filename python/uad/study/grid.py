@@ -1,126 +1,74 @@
-"""The runs of a study, read from one JSON file.
-
-{"blocks": [{"note": "why", "dataset": "fashion-mnist", "normal_class": [0, 1], "seed": [0, 1],
-             "loss": ["mse", "amplified-mse"], "epochs": 5}]}
-
-A block stands for all combinations of the values it lists. The last name in a block varies fastest,
-and blocks run in order. A run that several blocks contain is made once.
-"""
+"""The runs of a study, read from one JSON file; python/grids/README.md describes it."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
-from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from uad.data import fashion_mnist, folder, textures
-from uad.losses import DEFAULTS
-from uad.study.arms import ARMS
+from uad.data import folder
+from uad.study.spec import FIELDS, REQUIRED, RunSpec, did_you_mean
 
-CLASSES: dict[str, tuple[int | str, ...] | None] = {
-    fashion_mnist.NAME: tuple(range(len(fashion_mnist.CLASSES))),
-    textures.NAME: textures.CATEGORIES,
-    folder.NAME: None,
-}
-"""The data sets of a study with their normal classes; those of a folder are its categories."""
+NOTE = "note"
+"""The key of a block that only people read."""
 
 
 class GridError(Exception):
     """An invalid grid file. The message names the file and the entry."""
 
 
-@dataclass(frozen=True)
-class RunSpec:
-    """Everything that determines a run's result; the fields identify its line of the results."""
+def read_grid(path: Path, categories: Sequence[str] | None = None) -> list[RunSpec]:
+    """The runs of a grid file in order, each once; GridError for an invalid file.
 
-    dataset: str
-    normal_class: int | str
-    loss: str
-    seed: int
-    optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = 1e-3
-    epochs: int = 10
-    batch_size: int = 32
-    size: int | None = None
-    width: int = 16
-    latent: int = 16
-    amplify_over: str = DEFAULTS.amplify_over
-    eps: float = DEFAULTS.eps
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for an invalid value."""
-        choices: dict[str, tuple[Any, ...]] = {
-            "dataset": tuple(CLASSES),
-            "normal_class": CLASSES.get(self.dataset) or (self.normal_class,),
-            "loss": ARMS,
-            "optimizer": ("adam", "sgd"),
-            "amplify_over": ("element", "image", "batch"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                listing = ", ".join(map(str, allowed))
-                raise ValueError(f"{name} must be one of {listing}; got {getattr(self, name)!r}")
-        if self.dataset == folder.NAME and not isinstance(self.normal_class, str):
-            raise ValueError(
-                f"normal_class must be the name of a category, got {self.normal_class!r}"
-            )
-        for name in ("epochs", "batch_size", "width", "latent", "seed", "size"):
-            value, least = getattr(self, name), {"seed": 0, "size": 16, "width": 2}.get(name, 1)
-            if name == "size" and value is None:
-                continue
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        for name, below, wanted in (
-            ("learning_rate", math.inf, "a finite float above 0"),
-            ("eps", 1.0, "a float above 0 and below 1"),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, float) or not 0 < value < below:
-                raise ValueError(f"{name} must be {wanted}, got {value!r}")
-
-    @property
-    def metric(self) -> str:
-        """The metric of the loss: "mse", "l1" or "ssim"."""
-        return self.loss.split("-")[-1]
-
-    @property
-    def arm(self) -> str:
-        """What the loss does with the metric: "plain", "amplified" or "scaled"."""
-        return self.loss.split("-")[0] if "-" in self.loss else "plain"
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal for runs with equal results: a plain loss has neither amplify_over nor eps."""
-        values = asdict(self)
-        if self.arm == "plain":
-            del values["amplify_over"], values["eps"]
-        return tuple(values.items())
-
-
-NAMES = tuple(field.name for field in fields(RunSpec))
-NEEDED = tuple(field.name for field in fields(RunSpec) if field.default is MISSING)
-
-
-def read_grid(path: Path) -> list[RunSpec]:
-    """The runs of a grid file in order, each once; GridError for an invalid file."""
-    try:
-        blocks = json.loads(path.read_text(encoding="utf-8"))["blocks"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise GridError(f"{path}: not a grid file: {type(error).__name__}: {error}") from error
-    if not isinstance(blocks, list) or not blocks:
-        raise GridError(f"{path}: blocks must be a list of at least one block")
+    categories: those that the image folder holds; None if there is no image folder.
+    """
     runs: dict[tuple[Any, ...], RunSpec] = {}
-    for number, block in enumerate(blocks, 1):
+    for number, block in enumerate(_read_blocks(path), 1):
         try:
             for spec in _expand(block):
+                if categories is not None and spec.dataset == folder.NAME:
+                    _check_category(spec.normal_class, categories)
                 runs.setdefault(spec.key, spec)
         except ValueError as error:
             raise GridError(f"{path}: block {number}: {error}") from error
     return list(runs.values())
+
+
+def _read_blocks(path: Path) -> list[Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+    except OSError as error:
+        raise GridError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        raise GridError(
+            f"{path}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}"
+        ) from error
+    except ValueError as error:
+        raise GridError(f"{path}: {error}") from error
+    if not isinstance(content, dict) or "blocks" not in content:
+        keys = list(content) if isinstance(content, dict) else []
+        raise GridError(
+            f'{path}: not a grid file: must be a JSON object with the key "blocks"'
+            + (f", got {', '.join(map(repr, keys))}" if keys else "")
+        )
+    for name in content:
+        if name != "blocks":
+            raise GridError(f"{path}: unknown key {name!r} next to 'blocks'")
+    blocks = content["blocks"]
+    if not isinstance(blocks, list) or not blocks:
+        raise GridError(f"{path}: blocks must be a list of at least one block")
+    return blocks
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object, unless a key occurs twice: JSON would silently keep the last value."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"the key {name!r} occurs {names.count(name)} times in one object")
+    return dict(pairs)
 
 
 def _expand(block: Any) -> Iterator[RunSpec]:
@@ -129,14 +77,33 @@ def _expand(block: Any) -> Iterator[RunSpec]:
     axes = {
         name: value if isinstance(value, list) else [value]
         for name, value in block.items()
-        if name != "note"
+        if name != NOTE
     }
-    for name in axes.keys() - set(NAMES):
-        raise ValueError(f"unknown option {name!r}: choose from {', '.join(NAMES)}")
-    for name in (name for name in NEEDED if name not in axes):
+    for name in axes:
+        if name not in FIELDS:
+            raise ValueError(
+                f"unknown key {name!r}{did_you_mean(name, (*FIELDS, NOTE))}"
+                f" (keys: {', '.join((*FIELDS, NOTE))})"
+            )
+    for name in (name for name in REQUIRED if name not in axes):
         raise ValueError(f"{name} is missing")
     for name, values in axes.items():
         if not values:
             raise ValueError(f"{name} must list at least one value")
     for combination in itertools.product(*axes.values()):
-        yield RunSpec(**dict(zip(axes, combination, strict=True)))
+        named = zip(axes, combination, strict=True)
+        yield RunSpec(**{name: _number(name, value) for name, value in named})
+
+
+def _number(name: str, value: Any) -> Any:
+    """The value; as a float where JSON writes 1 for 1.0."""
+    return float(value) if name in ("learning_rate", "eps") and type(value) is int else value
+
+
+def _check_category(name: Any, categories: Sequence[str]) -> None:
+    if name not in categories:
+        listing = ", ".join(categories) or "none"
+        raise ValueError(
+            f"normal_class {name!r} is not a category of the image folder"
+            f"{did_you_mean(name, categories)} (categories: {listing})"
+        )

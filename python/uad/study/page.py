@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from uad.checkpoint import atomic_write
+from uad.checkpoint import WriteError, atomic_write
 from uad.figures import encode
 from uad.html import document
 from uad.landscape import table as landscape
 from uad.study import figures
+from uad.study.advice import missing_for_comparison
+from uad.study.method import made_of, method, plural
 from uad.study.questions import (
     Comparison,
     Contrast,
@@ -20,9 +22,10 @@ from uad.study.questions import (
     contrasts,
     primary,
 )
-from uad.study.results import ResultsError, read_results
+from uad.study.results import ResultsError, merge_results
 from uad.study.section import Picture, Section
-from uad.study.statistics import Difference, Result
+from uad.study.shard import common_stem
+from uad.study.statistics import Difference
 from uad.study.tables import (
     contrast_table,
     difference_table,
@@ -42,46 +45,55 @@ CAN_COPY = (
 IN_WORDS = "Differences in image AUROC under the primary score, in words:"
 BEGIN, END = "<!-- study:begin -->", "<!-- study:end -->"
 
-METHOD = """\
-Two runs form a pair if only the loss differs: same images, same initial weights, same batches in
-the same order, same number of steps. Every network is judged by the same scores, whatever its
-training loss. A difference is averaged over the seeds of each class, and then over the classes. Its
-95% interval is a percentile bootstrap, widened like Student's t for few values. With five or more
-classes, it resamples whole classes, each with all its seeds. With fewer, as with the three
-textures, it resamples the seeds within each class, and then it applies to these classes only. Fewer
-than seven classes, or fewer than five seeds per class, give no interval. Of twenty comparisons
-without any effect, one interval is expected to miss 0, so among this many comparisons a single
-interval close to 0 proves nothing. The control, "scaled", is the plain loss times the mean slope of
-the amplified one. All elements count the same in that mean, while those with large errors
-contribute most to the gradient, so the control has only part of the effect of a larger learning
-rate.
-"""
 
+def publish(paths: Sequence[Path], out: Path | None = None) -> list[Path]:
+    """Write tables, figures and pages about all results files; return the files written.
 
-def publish(path: Path) -> list[Path]:
-    """Write everything next to the results file at `path`; return the files written.
-
-    Raises ResultsError if the results allow no comparison or conclusions.md lacks the marks.
+    out: folder to write to; None for that of the first results file. Raises ResultsError if the
+    results allow no comparison, conclusions.md lacks the marks, or a file cannot be written.
     """
-    results = read_results(path)
+    results = merge_results(paths)
     groups = comparisons(results)
+    names = ", ".join(path.name for path in paths)
     if not groups:
-        raise ResultsError(f"{path}: contains no two runs that differ only in the loss")
-    folder, stem = path.parent, path.stem
+        raise ResultsError(
+            f"{', '.join(map(str, paths))}: contains no two runs that differ only in the loss: "
+            f"{missing_for_comparison(results)}"
+        )
+    folder, stem = out or paths[0].parent, common_stem(paths)
     overview = differences_picture(groups, stem)
     found = [setting_section(setting, group, stem) for setting, group in groups.items()]
     pictures = [overview, *(section.picture for section in found if section.picture)]
     found += [contrast_section(*each) for each in by_setting(contrasts(groups)).items()]
     found += landscape_section(folder)
-    summary = made_of(results)
+    lead = Lead(made_of(results), method(groups), overview)
     files = {picture.name: picture.content for picture in pictures}
-    files[f"{stem}.html"] = page(summary, overview, found).encode()
-    block = markdown(path.name, summary, overview, found)
-    files[PAGE] = fill(folder / PAGE, block).encode()
-    for name, content in files.items():
-        with atomic_write(folder / name) as file:
-            file.write(content)
+    files[f"{stem}.html"] = page(lead, found).encode()
+    files[PAGE] = fill(folder / PAGE, markdown(names, lead, found)).encode()
+    return write(folder, files)
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write the files into the folder, each of them whole or not at all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            with atomic_write(folder / name) as file:
+                file.write(content)
+    except WriteError as error:
+        raise ResultsError(str(error)) from error
+    except OSError as error:
+        raise ResultsError(f"{folder}: cannot be created: {error.strerror or error}") from error
     return [folder / name for name in files]
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What a page begins with."""
+
+    summary: str
+    method: str
+    overview: Picture
 
 
 def fill(path: Path, block: str) -> str:
@@ -95,13 +107,13 @@ def fill(path: Path, block: str) -> str:
 
 
 def sentence(comparison: Comparison, found: Difference) -> str:
-    """A comparison in words, always with its interval."""
+    """A comparison in words, with its interval if it has one."""
     count, of = found.classes_higher
     names = f"{comparison.after} against {comparison.before}"
     if comparison.identical:
-        return f"{names}: {comparison.identical} ({len(found.pairs)} pairs)."
-    where = f"{len(found.pairs)} pairs, higher in {count} of {of} classes"
-    if math.isnan(found.low):
+        return f"{names}: {comparison.identical} ({plural(len(found.pairs), 'pair')})."
+    where = f"{plural(len(found.pairs), 'pair')}, higher in {count} of {classes(of)}"
+    if not found.bounded:
         return f"{names}: {signed(found.mean)}, too few pairs for an interval ({where})."
     verdicts = {
         "higher": "better",
@@ -130,14 +142,22 @@ def contrast_sentence(contrast: Contrast) -> str:
     found, rest = contrast.difference(measure), contrast.without_stuck(measure)
     if found is None:
         raise ValueError(f"{contrast}: has no pairs")
-    verdicts = {"higher": "does more", "lower": "does less", "open": "no difference shown"}
-    verdict = "too few pairs" if math.isnan(found.low) else verdicts[found.verdict]
-    said = f"{contrast}: {verdict}, {_with_interval(found)}."
+    verdicts = {"higher": "does more, ", "lower": "does less, ", "open": "no difference shown, "}
+    verdict = verdicts[found.verdict] if found.bounded else ""
+    said = f"{contrast}: {verdict}{_with_interval(found)}."
     return said + (f" Without stuck runs: {_with_interval(rest)}." if rest else "")
 
 
 def _with_interval(found: Difference) -> str:
-    return f"{signed(found.mean)} ({interval(found)}; {len(found.pairs)} pairs)"
+    pairs = plural(len(found.pairs), "pair")
+    if not found.bounded:
+        return f"{signed(found.mean)}, too few pairs for an interval ({pairs})"
+    return f"{signed(found.mean)} ({interval(found)}; {pairs})"
+
+
+def classes(count: int) -> str:
+    """The number of classes in words."""
+    return "1 class" if count == 1 else f"{count} classes"
 
 
 def by_setting(contrasts: Sequence[Contrast]) -> dict[str, list[Contrast]]:
@@ -160,22 +180,6 @@ def tables(group: Sequence[Comparison]) -> list[Table]:
     ]
 
 
-def made_of(results: Sequence[Result]) -> str:
-    """A summary of the results in two sentences."""
-    failed = [result for result in results if "failed" in result]
-    minutes = sum(result["seconds"] for result in results) / 60
-    versions = sorted({result["torch"] for result in results})
-    return (
-        f"{len(results)} runs, {minutes:.0f} minutes in total, PyTorch {', '.join(versions)}. "
-    ) + (
-        f"{len(failed)} of them diverged and {'is' if len(failed) == 1 else 'are'} left out: "
-        + ", ".join(f"{r['dataset']} {r['normal_class']} {r['loss']}" for r in failed)
-        + "."
-        if failed
-        else "None diverged."
-    )
-
-
 def describe(setting: Setting) -> str:
     """How the runs in a setting were made."""
     return (
@@ -189,8 +193,18 @@ def differences_picture(groups: dict[Setting, list[Comparison]], stem: str) -> P
     return Picture(
         f"{stem}-differences.png",
         encode(figures.forest(groups), "png"),
-        "Mean differences with their intervals",
-        "The mean difference in image AUROC of every comparison, with its 95% interval.",
+        "Mean differences by comparison",
+        "The mean difference in image AUROC of every comparison"
+        + (", with its 95% interval." if any_bounded(groups.values()) else "."),
+    )
+
+
+def any_bounded(groups: Iterable[Sequence[Comparison]]) -> bool:
+    """Whether any comparison has an interval."""
+    return any(
+        (found := each.difference(primary(each.setting.dataset))) is not None and found.bounded
+        for group in groups
+        for each in group
     )
 
 
@@ -203,7 +217,8 @@ def setting_section(setting: Setting, group: Sequence[Comparison], stem: str) ->
             f"{stem}-{setting.slug}.png",
             encode(figures.paired_dots(main), "png"),
             f"Differences by class: {setting}",
-            "Each dot is a pair of runs. Below, the mean over the classes with its interval.",
+            "Each dot is a pair of runs. Below, the mean over the classes"
+            + (" with its interval." if any_bounded([main]) else "."),
         )
     introduction = f"{describe(setting)} {IN_WORDS}"
     return Section(str(setting), introduction, sentences(group), dots, tables(group))
@@ -217,7 +232,13 @@ def contrast_section(heading: str, contrasts: Sequence[Contrast]) -> Section:
 
 def landscape_section(folder: Path) -> list[Section]:
     """What landscape.py wrote into the folder; empty if it wrote nothing."""
-    found = landscape.read_tables(folder)
+    try:
+        found = landscape.read_tables(folder)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ResultsError(
+            f"{folder / landscape.LINES}: not written by landscape.py: {error}; delete it, or run "
+            "landscape.py again"
+        ) from error
     if not found:
         return []
     png = Picture(
@@ -230,18 +251,18 @@ def landscape_section(folder: Path) -> list[Section]:
     return [Section("Loss landscapes", "", [], png, found)]
 
 
-def markdown(name: str, summary: str, overview: Picture, sections: Sequence[Section]) -> str:
-    """The block of conclusions.md. name: file name of the results."""
-    origin = f"*The rest of this page is generated by `study.py publish` from `{name}`.*"
+def markdown(names: str, lead: Lead, sections: Sequence[Section]) -> str:
+    """The block of conclusions.md. names: file names of the results."""
+    origin = f"*The rest of this page is generated by `study.py publish` from `{names}`.*"
     found = (section.markdown() for section in sections)
-    return "\n".join([f"{origin} {summary}\n", METHOD, overview.markdown(), *found])
+    return "\n".join([f"{origin} {lead.summary}\n", lead.method, lead.overview.markdown(), *found])
 
 
-def page(summary: str, overview: Picture, sections: Sequence[Section]) -> str:
+def page(lead: Lead, sections: Sequence[Section]) -> str:
     """The self-contained web page."""
-    lead = f'<p class="lead">{escape(summary)}</p>\n<p>{escape(METHOD)}</p>\n{overview.html()}'
     return document(
         "What amplification changes",
-        lead,
+        f'<p class="lead">{escape(lead.summary)}</p>\n<p>{escape(lead.method)}</p>\n'
+        f"{lead.overview.html()}",
         {escape(section.heading): section.html() for section in sections},
     )

@@ -6,12 +6,12 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
-from uad.data import fashion_mnist
+from uad.data import fashion_mnist, folder, textures
 from uad.losses import DEFAULTS
 from uad.study.arms import METRICS
 from uad.study.experiment import SCORES
-from uad.study.grid import RunSpec
 from uad.study.results import spec_of
+from uad.study.spec import RunSpec
 from uad.study.statistics import Difference, Measure, Pair, Result, compare, make_pairs
 from uad.study.stuck import mark_stuck
 
@@ -23,6 +23,9 @@ FIGURES = {
     "aupro": "AUPRO",
 }
 NAMES = {"mse": "MSE", "l1": "L1", "ssim": "SSIM"}
+DATA_TITLES = {
+    fashion_mnist.NAME: "Fashion-MNIST", textures.NAME: "Textures", folder.NAME: "Own images",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Setting:
     epochs: int
     batch_size: int
     size: int | None
+    fit: str
+    bit_depth: int | None
     named_fields: tuple[str, ...] = field(default=(), compare=False)
     """The keys of FIELD_TITLES in which settings with the same data and optimizer differ."""
 
@@ -47,7 +52,7 @@ class Setting:
         return Setting(**{name: getattr(spec, name) for name in names})
 
     def __str__(self) -> str:
-        data = "Fashion-MNIST" if self.dataset == fashion_mnist.NAME else self.dataset.capitalize()
+        data = DATA_TITLES[self.dataset]
         optimizer = {"adam": "Adam", "sgd": "SGD"}[self.optimizer]
         also = [f"{FIELD_TITLES[name]} {self._value(name)}" for name in self.named_fields]
         return ", ".join((data, self.code, optimizer, *also))
@@ -70,7 +75,7 @@ class Setting:
 
 FIELD_TITLES = {
     "learning_rate": "learning rate", "width": "width", "epochs": "epochs",
-    "batch_size": "batch size", "size": "image size",
+    "batch_size": "batch size", "size": "image size", "fit": "fit", "bit_depth": "bit depth",
 }  # fmt: skip
 """Fields that the name of a setting contains only if another setting has a different value."""
 
@@ -234,13 +239,25 @@ def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:
             spec = spec_of(result)
             groups.setdefault(Setting.of(spec), {}).setdefault(Arm.of(spec), []).append(result)
     found = {}
-    for setting, arms in zip(with_distinct_names(groups), groups.values(), strict=True):
+    # In an order that does not depend on which run finished first, or in which file it is.
+    ordered = sorted(groups, key=_order)
+    for setting, arms in zip(
+        with_distinct_names(ordered), (groups[each] for each in ordered), strict=True
+    ):
         made = [
             Comparison(setting, before, after, arms[before], arms[after])
             for before, after in _questions(arms)
         ]
         found[setting] = [each for each in made if each.difference(primary(setting.dataset))]
     return {setting: each for setting, each in found.items() if each}
+
+
+def _order(setting: Setting) -> tuple[object, ...]:
+    """Of the settings on a page: by data set, then by every option in turn."""
+    options = (getattr(setting, each.name) for each in fields(Setting) if each.compare)
+    _, *others = ("" if value is None else value for value in options)
+    numbers = ((str(type(value)), value) for value in others)  # None first, then numbers
+    return list(SCORES).index(setting.dataset), *numbers
 
 
 def _questions(arms: dict[Arm, list[Result]]) -> Iterator[tuple[Arm, Arm]]:
@@ -275,11 +292,19 @@ def log_error(side: str, metric: str) -> Measure:
 
     side: "normal" or "anomalous".
     """
-    return lambda result: math.log(result[f"error_{side}"][metric])
+    return lambda result: _log(result[f"error_{side}"][metric])
 
 
 def log_contrast(metric: str) -> Measure:
     """Logarithm of the ratio of the errors, anomalous over normal images."""
-    return lambda result: math.log(
-        result["error_anomalous"][metric] / result["error_normal"][metric]
-    )
+
+    def measure(result: Result) -> float | None:
+        anomalous, normal = (log_error(side, metric)(result) for side in ("anomalous", "normal"))
+        return None if anomalous is None or normal is None else anomalous - normal
+
+    return measure
+
+
+def _log(value: float) -> float | None:
+    """The logarithm; None for 0, an error of reconstructions that are exact."""
+    return math.log(value) if value > 0 else None

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from uad.progress import Progress
 from uad.study.experiment import run
-from uad.study.grid import RunSpec
 from uad.study.results import ResultsFile, spec_of
-
-LOG_SECONDS = 30.0
-"""Time between two lines of progress when stderr is not a terminal."""
+from uad.study.spec import RunSpec
+from uad.study.statistics import Result
 
 
 def run_study(specs: Sequence[RunSpec], path: Path, *, processes: int, root: Path | None) -> int:
@@ -29,20 +28,26 @@ def run_study(specs: Sequence[RunSpec], path: Path, *, processes: int, root: Pat
     on many threads, and their results do not depend on the number of processes.
     """
     with ResultsFile(path) as results:
-        done = {spec_of(result).key for result in results.results}
-        missing = [spec for spec in specs if spec.key not in done]
-        with tqdm(
-            total=len(specs),
-            initial=len(specs) - len(missing),
-            unit="run",
-            desc=path.stem,
-            mininterval=0.1 if sys.stderr.isatty() else LOG_SECONDS,
-            smoothing=0.05,  # runs of different blocks take different times
-        ) as progress:
-            for result in _run_all(missing, processes, root):
+        missing = runs_missing(specs, results.results)
+        with Progress(len(specs), "run") as progress:
+            done = len(specs) - len(missing)
+            progress.skip(done)
+            for number, result in enumerate(_run_all(missing, processes, root), done + 1):
                 results.append(result)
-                progress.update()
+                progress.advance()
+                progress.report(f"{path.stem}: {number}/{len(specs)} runs, last {_name(result)}")
     return len(missing)
+
+
+def _name(result: Result) -> str:
+    """A run in a few words."""
+    return f"{result['normal_class']} {result['loss']} seed {result['seed']}"
+
+
+def runs_missing(specs: Sequence[RunSpec], results: Sequence[Result]) -> list[RunSpec]:
+    """The runs that these lines of a results file do not contain."""
+    done = {spec_of(result).key for result in results}
+    return [spec for spec in specs if spec.key not in done]
 
 
 def _run_all(
@@ -55,12 +60,27 @@ def _run_all(
         return
     # Spawned, because a forked child of a process with PyTorch's threads may hang.
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(processes, context, begin) as pool:
-        futures = [pool.submit(run, spec, root) for spec in specs]
+        with _interrupts_ignored():  # workers inherit this, so Ctrl-C reaches this process alone
+            futures = [pool.submit(run, spec, root) for spec in specs]
         try:
             yield from (future.result() for future in as_completed(futures))
+        except KeyboardInterrupt:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # their runs would be lost anyway
+            raise
         finally:
             pool.shutdown(cancel_futures=True)  # after an error, only runs under way are finished
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def begin() -> None:

@@ -7,6 +7,7 @@ within pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ MANY_CLASSES = 5
 
 PAIRED_BY = (
     "dataset", "normal_class", "seed", "optimizer", "learning_rate", "epochs", "batch_size",
-    "size", "width", "latent",
+    "size", "width", "latent", "fit", "bit_depth",
 )  # fmt: skip
 
 
@@ -56,6 +57,11 @@ class Difference:
     low: float
     high: float
     """The 95% interval of the mean; NaN if there are too few pairs for one."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there are enough pairs for an interval."""
+        return not math.isnan(self.low)
 
     @property
     def verdict(self) -> str:

@@ -19,7 +19,8 @@ value hardly matters: the gap between runs that learn and runs that do not is mu
 than the spread of either."""
 
 SAME_TASK = (
-    "dataset", "normal_class", "optimizer", "epochs", "size", "width", "latent",
+    "dataset", "normal_class", "optimizer", "epochs", "size", "width", "latent", "fit",
+    "bit_depth",
 )  # fmt: skip
 """Fields that runs of the same task share. The learning rate is not among them: where most runs of
 one rate fail, their median is no reference."""
@@ -60,6 +61,5 @@ def stuck_share(results: Sequence[Result]) -> Difference:
     similar, because some classes are traps and others are not, so an interval for independent runs
     would be too narrow.
     """
-    return compare(
-        [Pair(each["normal_class"], each["seed"], 0.0, is_stuck(each)) for each in results]
-    )
+    pairs = [Pair(each["normal_class"], each["seed"], 0.0, is_stuck(each)) for each in results]
+    return compare(sorted(pairs, key=lambda pair: (str(pair.normal_class), pair.seed)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from uad.study.arms import METRICS
 from uad.study.experiment import SCORES
+from uad.study.method import plural
 from uad.study.questions import (
     FIGURES,
     Comparison,
@@ -21,6 +22,11 @@ from uad.study.questions import (
 from uad.study.statistics import Difference, Measure, Pair, by_class
 from uad.study.stuck import FACTOR, is_stuck, stuck_share
 from uad.table import Table
+
+INTERVAL, TOO_FEW = "95% interval", "too few pairs"
+NOTHING = ("-", TOO_FEW)
+"""Cells that say nothing; a column that holds nothing else is left out."""
+BRACKETS = ", with the 95% interval in brackets"
 
 ERRORS = {"mse": "squared error", "l1": "absolute error", "ssim": "SSIM dissimilarity"}
 
@@ -37,12 +43,33 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table:
             rows.append(_row(title(comparison), found, comparison.identical))
         if learning:
             rows.append(_row(f"{title(comparison)}, without stuck runs", learning))
+    brackets = "" if _all_single(comparisons) else " (sd)"
+    remarks = {comparison.identical for comparison in comparisons} | {TOO_FEW}
+    bounded = any(row[5] not in remarks for row in rows)
     heads = [
-        "A against B", "pairs", "B: mean (sd)", "A: mean (sd)", "A - B", "95% interval",
+        "A against B", "pairs", f"B: mean{brackets}", f"A: mean{brackets}", "A - B",
+        INTERVAL if bounded else "remark",
         "sd of A - B", "classes where A is higher",
     ]  # fmt: skip
     caption = f'Image AUROC under the score "{score_title(score)}", the same for every loss.'
-    return Table(caption, heads, rows)
+    return _without_empty_columns(Table(caption, heads, rows))
+
+
+def _all_single(comparisons: Sequence[Comparison]) -> bool:
+    """Whether every comparison has one pair, so that nothing has a standard deviation."""
+    found = (each.difference(primary(each.setting.dataset)) for each in comparisons)
+    return all(each is None or len(each.pairs) == 1 for each in found)
+
+
+def _without_empty_columns(table: Table) -> Table:
+    """The table without columns in which no row says anything."""
+    kept = [
+        place
+        for place in range(len(table.heads))
+        if any(row[place] not in NOTHING for row in table.rows)
+    ]
+    rows = [[row[place] for place in kept] for row in table.rows]
+    return Table(table.caption, [table.heads[place] for place in kept], rows)
 
 
 def _row(name: str, found: Difference, instead: str | None = None) -> list[str]:
@@ -77,17 +104,18 @@ def stuck_table(comparisons: Sequence[Comparison]) -> Table | None:
         change = comparison.difference(is_stuck)
         if change and any(pair.stuck for pair in change.pairs):
             name = f"{comparison.after} minus {comparison.before}"
-            number, mean = f"{len(change.pairs)} pairs", signed_share(change.mean)
+            number, mean = plural(len(change.pairs), "pair"), signed_share(change.mean)
             rows.append([name, number, mean, interval(change, signed_share)])
+    bounded = any(row[-1] not in NOTHING for row in rows)
     caption = (
         "Stuck runs: runs that learned nothing, with an error on normal images of more than "
         f"{FACTOR:g} times its median over all runs of the same class and setting, at any learning "
         "rate. Losses without stuck runs are not listed. The rows with a minus are differences of "
-        "the fractions within pairs. Fractions are means over the classes; intervals resample "
-        "whole classes or seeds, as above."
+        "the fractions within pairs. Fractions are means over the classes"
+        + ("; intervals resample whole classes or seeds, as above." if bounded else ".")
     )
-    heads = ["loss", "stuck runs", "fraction", "95% interval"]
-    return Table(caption, heads, rows) if rows else None
+    heads = ["loss", "stuck runs", "fraction", INTERVAL]
+    return _without_empty_columns(Table(caption, heads, rows)) if rows else None
 
 
 def score_table(comparisons: Sequence[Comparison]) -> Table:
@@ -98,7 +126,7 @@ def score_table(comparisons: Sequence[Comparison]) -> Table:
         for figure, label in FIGURES.items()
         for score in SCORES[dataset]
     }
-    caption = "Amplified minus plain, by every figure and score, with the 95% interval in brackets."
+    caption = f"Amplified minus plain, by every figure and score{BRACKETS}."
     return _by_metric(caption, comparisons, measures, signed)
 
 
@@ -112,7 +140,7 @@ def error_table(comparisons: Sequence[Comparison]) -> Table:
         measures[f"{name}, anomalous over normal"] = log_contrast(metric)
     caption = (
         "How amplification changes the mean reconstruction error on test images, relative to the "
-        "plain loss (geometric mean), without stuck runs, with the 95% interval in brackets."
+        f"plain loss (geometric mean), without stuck runs{BRACKETS}."
     )
     return _by_metric(caption, comparisons, measures, percent, with_stuck=False)
 
@@ -129,8 +157,8 @@ def contrast_table(contrasts: Sequence[Contrast]) -> Table:
         for figure, label in FIGURES.items()
     }
     caption = (
-        "Amplified minus plain with the wide code, minus the same with the narrow code, with the "
-        "95% interval in brackets. Above 0, amplification does more where the network can copy."
+        f"Amplified minus plain with the wide code, minus the same with the narrow code{BRACKETS}. "
+        "Above 0, amplification does more where the network can copy."
     )
     return _by_metric(caption, contrasts, measures, signed)
 
@@ -143,18 +171,27 @@ def _by_metric(
     *,
     with_stuck: bool = True,
 ) -> Table:
-    rows = []
-    for name, measure in measures.items():
-        found = [
+    found = {
+        name: [
             (None if with_stuck else comparison.without_stuck(measure))
             or comparison.difference(measure)
             for comparison in comparisons
         ]
-        if any(found):
-            rows.append(
-                [name, *(f"{form(e.mean)} ({interval(e, form)})" if e else "-" for e in found)]
-            )
-    return Table(caption, ["", *(title(comparison) for comparison in comparisons)], rows)
+        for name, measure in measures.items()
+    }
+    bounded = any(each and each.bounded for row in found.values() for each in row)
+
+    def text(difference: Difference | None) -> str:
+        if difference is None:
+            return "-"
+        mean = form(difference.mean)
+        return f"{mean} ({interval(difference, form)})" if bounded else mean
+
+    return Table(
+        caption if bounded else caption.replace(BRACKETS, ""),
+        ["", *(title(comparison) for comparison in comparisons)],
+        [[name, *map(text, row)] for name, row in found.items() if any(row)],
+    )
 
 
 def title(comparison: Comparison | Contrast) -> str:
@@ -191,8 +228,8 @@ def signed_share(value: float) -> str:
 
 def interval(found: Difference, form: Callable[[float], str] = signed) -> str:
     """The limits of the interval, or why there is none."""
-    if math.isnan(found.low):
-        return "too few pairs"
+    if not found.bounded:
+        return TOO_FEW
     return f"{form(found.low)} to {form(found.high)}"
 
 
@@ -201,5 +238,4 @@ def spread(pairs: Sequence[Pair], side: str) -> str:
     classes = by_class(pairs, side)
     mean = np.mean([values.mean() for values in classes])
     runs = np.concatenate(classes)
-    deviation = f"{runs.std(ddof=1):.3f}" if len(runs) > 1 else "-"
-    return f"{mean:.4f} ({deviation})"
+    return f"{mean:.4f} ({runs.std(ddof=1):.3f})" if len(runs) > 1 else f"{mean:.4f}"
