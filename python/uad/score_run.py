@@ -1,0 +1,388 @@
+"""A run of the scoring program: all images once, or those that arrive in a folder."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from tqdm import tqdm
+
+from uad.checkpoint import atomic_write
+from uad.data.base import DataError
+from uad.data.images import image_files
+from uad.detector import Detector, NamedFile
+from uad.distributed import Processes
+from uad.overlay import overlay_name
+from uad.score_report import Session, count, describe_detector, page, tally
+from uad.score_table import ERROR, Row, Table, TableError, latest, printable, read_table
+from uad.scoring import (
+    OVERLAYS,
+    REPORT,
+    TABLE,
+    Judge,
+    describe_missed_rate,
+    describe_threshold,
+    full_scale,
+    share,
+)
+from uad.threshold import Threshold, choose_threshold
+from uad.watch import Arrivals
+
+PROGRAM = "score.py"
+
+NAMED_AT_MOST = 5
+"""Files that a warning names."""
+
+
+class ScoreError(Exception):
+    """A folder for the results that cannot be used. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What to score, and where the results go."""
+
+    places: tuple[Path, ...]
+    """Images and folders; with `watch`, one folder."""
+    out: Path
+    watch: bool = False
+    poll: float = 1.0
+    """Seconds between two looks at a watched folder."""
+    normal: Path | None = None
+    """Folder of normal images for the threshold; None for the scores in the checkpoint."""
+    rate: float | None = None
+    """False-positive rate; None for the one chosen in training."""
+    overwrite: bool = False
+    batch_size: int = 16
+
+    @property
+    def source(self) -> str:
+        """The places in words."""
+        return ", ".join(map(str, self.places))
+
+    @property
+    def normal_source(self) -> str:
+        """Where the normal images behind the threshold come from."""
+        return "test images of the training run" if self.normal is None else f"in {self.normal}"
+
+
+@dataclass
+class Run:
+    """What the program has found and decided so far."""
+
+    options: ScoreOptions
+    detector: Detector
+    team: Processes
+    found: str = ""
+    limit: Threshold | None = None
+    notices: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Print a line, above the progress bar if there is one; only the first process does."""
+        if self.team.first:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def warn(self, text: str) -> None:
+        """Print a warning, and keep it for the report."""
+        self.notices.append(text)
+        if self.team.first:
+            tqdm.write(f"{PROGRAM}: WARNING: {text}", file=sys.stderr)
+
+    def warn_about_training_images(self, rows: Sequence[Row], what: str, why: str) -> None:
+        """Warn if the network was trained on some of these images."""
+        names = [row.file for row in rows if row.trained_on]
+        if names:
+            more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
+            self.warn(
+                f"{len(names)} of {len(rows)} {what} are training images: {why} "
+                f"({', '.join(names[:NAMED_AT_MOST])}{more})"
+            )
+
+    def introduce(self, found: str) -> None:
+        """Print what was found and how it will be scored."""
+        self.found = found
+        self.say(found)
+        self.say(describe_detector(self.detector))
+        where = f"{self.team.device}, {count(torch.get_num_threads(), 'thread')}"
+        if self.team.count > 1:
+            where += f", {self.team.count} processes"
+        self.say(f"{where}; out {self.options.out}")
+
+    def write_report(self, judge: Judge, unfinished: int = 0) -> None:
+        """Write report.html, with the number of images that are left after an interruption."""
+        options = self.options
+        session = Session(
+            options.source, self.found, options.normal_source, tuple(self.notices), unfinished
+        )
+        with atomic_write(options.out / REPORT) as file:
+            file.write(page(latest(self.rows), judge, session).encode())
+
+    def finish(self, judge: Judge) -> int:
+        """Write the report, print the last line, return the exit code."""
+        self.warn_about_training_images(
+            self.rows, "scored images", "how they score says nothing about new images"
+        )
+        if self.team.first:
+            self.write_report(judge)
+        rows = latest(self.rows)
+        self.say(f"{tally(rows)}; report: {self.options.out / REPORT}")
+        return int(any(row.decision == ERROR for row in rows))
+
+
+def score(run: Run) -> int:
+    """Score all images in the places given; returns the exit code."""
+    options, team = run.options, run.team
+    if team.first:
+        check_out(options.out, options.overwrite)
+    files, skipped = find_shared(run, options.places)
+    folders = count(len({path.parent for path, _ in files}), "folder")
+    run.introduce(f"{count(len(files), 'image')} in {folders}{_after(skipped)}")
+    normal = normal_files(run)
+    with _progress(len(normal) + len(files), team) as bar:
+        choose_limit(run, normal, bar.update)
+        full = full_scale(run.limit, run.detector, files[: options.batch_size])
+        judge = Judge(run.detector, run.limit, full, options.out)
+        if team.first:
+            prepare_out(options.out)
+        team.gather(None)  # the other processes write overlays into the same folder
+        with _table(run) as table:
+            try:
+                for rows in share(files, judge.judge, options.batch_size, team):
+                    if table is not None:
+                        table.append(rows)
+                    run.rows += rows
+                    bar.update(len(rows))
+            except KeyboardInterrupt:
+                if team.first:
+                    run.write_report(judge, unfinished=len(files) - len(run.rows))
+                raise
+    return run.finish(judge)
+
+
+def watch(run: Run) -> int:
+    """Score the images in a folder as they arrive, until interrupted; returns the exit code."""
+    options = run.options
+    run.rows = earlier_rows(options.out, options.overwrite)
+    done = {row.file for row in run.rows}
+    before = f"; {count(len(done), 'image')} scored before" if done else ""
+    run.introduce(f"watching {options.source}{before}")
+    choose_limit(run, normal_files(run), None)
+    prepare_out(options.out)
+    judge = Judge(run.detector, run.limit, full_scale(run.limit, run.detector, ()), options.out)
+    arrivals = Arrivals(lambda: _present(run), done)
+    scale_known = run.limit is not None
+    with _table(run) as table, _stop_on_sigterm():
+        try:
+            while True:
+                for batch in _batches(arrivals.poll(), options.batch_size):
+                    if not scale_known:
+                        judge = replace(judge, full=full_scale(None, run.detector, batch))
+                        scale_known = True
+                    for row in judge.judge(batch):
+                        if table is not None:
+                            table.append([row])
+                        run.rows.append(row)
+                        run.say(describe_row(row))
+                        if row.decision == ERROR:
+                            arrivals.failed(row.file)
+                time.sleep(options.poll)
+        except KeyboardInterrupt:
+            return run.finish(judge)
+
+
+def describe_row(row: Row) -> str:
+    """One line about an image."""
+    if row.score is None:
+        return f"{row.file}: {row.decision}: {row.reason}"
+    return f"{row.file}: {row.score:.4g} {row.decision}".rstrip()
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+def find(run: Run, places: Sequence[Path]) -> tuple[list[NamedFile], str]:
+    """The images in `places` without those in --out, with unique names; what was skipped."""
+    listing = image_files(places)
+    own = run.options.out.resolve()
+    files = [each for each in listing.files if own not in each[0].resolve().parents]
+    return unique_names(files), listing.skipped
+
+
+def find_shared(run: Run, places: Sequence[Path]) -> tuple[list[NamedFile], str]:
+    """The same, found by the first process for all; DataError if there are no images."""
+    files, skipped = run.team.gather(find(run, places) if run.team.first else None)[0]
+    if not files:
+        raise DataError(f"{', '.join(map(str, places))}: no images found{_after(skipped)}")
+    return files, skipped
+
+
+def unique_names(files: Iterable[NamedFile]) -> list[NamedFile]:
+    """Each file once, with a name that no other file has: its path where names are equal."""
+    by_file = {path.resolve(): (path, printable(name)) for path, name in files}
+    for longer in (Path.as_posix, lambda path: path.resolve().as_posix()):
+        times = Counter(name for _, name in by_file.values())
+        by_file = {
+            key: (path, printable(longer(path)) if times[name] > 1 else name)
+            for key, (path, name) in by_file.items()
+        }
+    return list(by_file.values())
+
+
+def _present(run: Run) -> list[NamedFile]:
+    """The images in the watched folder; none if it is empty, or away for now."""
+    try:
+        return find(run, run.options.places)[0]
+    except (DataError, OSError):
+        return []
+
+
+def _batches(files: Sequence[NamedFile], size: int) -> Iterator[Sequence[NamedFile]]:
+    return (files[start : start + size] for start in range(0, len(files), size))
+
+
+def _after(skipped: str) -> str:
+    return f"; {skipped}" if skipped else ""
+
+
+# --- threshold ----------------------------------------------------------------------------------
+
+
+def normal_files(run: Run) -> list[NamedFile]:
+    """The images in the folder that --normal names; empty without it."""
+    return [] if run.options.normal is None else find_shared(run, [run.options.normal])[0]
+
+
+def choose_limit(
+    run: Run, normal: Sequence[NamedFile], advance: Callable[[int], object] | None
+) -> None:
+    """Choose the threshold from the normal images or else from the checkpoint, and print it.
+
+    advance: called with a number of images that have been scored.
+    """
+    rate = run.options.rate
+    rate = run.detector.false_positive_rate if rate is None else rate
+    if normal:
+        run.limit = choose_threshold(score_normal(run, normal, advance), rate)
+    else:
+        run.limit = run.detector.threshold(rate)
+    if run.limit is None:
+        run.warn(
+            "no threshold: the checkpoint holds no scores of normal images. Only scores and maps "
+            "are written; pass --normal FOLDER for decisions"
+        )
+        return
+    if not run.limit.met:
+        run.warn(describe_missed_rate(run.limit))
+    run.say(f"threshold {describe_threshold(run.limit, run.options.normal_source)}")
+
+
+def score_normal(
+    run: Run, normal: Sequence[NamedFile], advance: Callable[[int], object] | None
+) -> list[float]:
+    """The scores of normal images; warns about those that cannot be read, or were trained on."""
+
+    def work(files: Sequence[NamedFile]) -> list[Row]:
+        return [Row.of(result, None) for result in run.detector.score_batch(files)]
+
+    rows: list[Row] = []
+    for some in share(normal, work, run.options.batch_size, run.team):
+        rows += some
+        if advance is not None:
+            advance(len(some))
+    for row in rows:
+        if row.decision == ERROR:
+            run.warn(f"--normal: {row.file} is left out of the threshold: {row.reason}")
+    scores = [row.score for row in rows if row.score is not None]
+    if not scores:
+        raise DataError(f"--normal {run.options.normal}: none of the images can be scored")
+    run.warn_about_training_images(
+        rows,
+        "normal images behind the threshold",
+        "they score lower than new ones, so the threshold is too low",
+    )
+    return scores
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+def check_out(folder: Path, overwrite: bool) -> None:
+    """ScoreError unless results can go to this folder; removes earlier ones with --overwrite."""
+    if folder.exists() and not folder.is_dir():
+        raise ScoreError(f"--out must be a folder, got the file {folder}")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise ScoreError(
+            f"--out {folder} is not empty: choose another folder, or add --overwrite to replace "
+            f"the results of {PROGRAM} in it"
+        )
+    remove_results(folder)
+
+
+def remove_results(folder: Path) -> None:
+    """Remove what this program wrote to the folder, and nothing else."""
+    try:
+        rows = read_table(folder / TABLE)
+    except (OSError, TableError):
+        rows = []
+    for row in rows:
+        (folder / OVERLAYS / overlay_name(row.file)).unlink(missing_ok=True)
+    for name in (TABLE, REPORT):
+        (folder / name).unlink(missing_ok=True)
+
+
+def earlier_rows(folder: Path, overwrite: bool) -> list[Row]:
+    """The rows after which --watch continues; ScoreError if the folder holds something else."""
+    if overwrite or not (folder / TABLE).is_file():
+        check_out(folder, overwrite)
+        return []
+    try:
+        return read_table(folder / TABLE)
+    except TableError as error:
+        raise ScoreError(f"--out {folder}: {error}; add --overwrite to replace it") from error
+
+
+def prepare_out(folder: Path) -> None:
+    """Make the folders for the results."""
+    (folder / OVERLAYS).mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _table(run: Run) -> Iterator[Table | None]:
+    """scores.csv, open for appending; None in the processes that do not write it."""
+    table = Table(run.options.out / TABLE) if run.team.first else None
+    try:
+        yield table
+    finally:
+        if table is not None:
+            table.close()
+
+
+def _progress(total: int, team: Processes) -> Any:
+    """The progress bar with the time left, only in the first process and on a terminal."""
+    return tqdm(total=total, desc="images", unit="image", disable=None if team.first else True)
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """Treat SIGTERM, with which a service manager stops a program, like Ctrl-C."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
