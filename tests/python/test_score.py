@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from uad.cli import score, train
-from uad.data.folder import read_image
+from uad.data.images import read_image
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_heat_maps_have_the_size_of_the_image(checkpoint, tmp_path):
     ("change", "message"),
     [
         ({"checkpoint": "missing.pt"}, "missing.pt: no such file"),
-        ({"images": "nowhere"}, "nowhere: no such folder"),
+        ({"images": "nowhere"}, "nowhere: no such file or folder"),
         ({"extra": ["--false-positive-rate", "0.1"]}, "requires --normal"),
         ({"extra": ["--normal", "{good}"]}, "at least 19 normal images, got 4"),
         ({"extra": ["--normal", "{good}", "--false-positive-rate", "1"]}, "must be below 1"),

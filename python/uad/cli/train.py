@@ -26,7 +26,7 @@ from uad.cli.arguments import (
 from uad.data import AnomalyData, DataError
 from uad.distributed import process_count, processes
 from uad.losses import LOSSES, LossSettings
-from uad.options import RunOptions, Scoring, TrainingOptions
+from uad.options import FITS, RunOptions, Scoring, TrainingOptions
 from uad.report import write_report
 from uad.results_table import results_table
 from uad.run import RunError, begin, metrics_to_resume, rehearse, train_losses
@@ -80,7 +80,8 @@ def _add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--root",
         help="folder with the files; required for folder, which expects the layout of MVTec AD "
-        "([<category>/]train/good, test/good, test/<defect>, ground_truth/<defect>); "
+        "([<category>/]train/good, and if you have them test/good, test/<defect>, "
+        "ground_truth/<defect>); "
         "optional for fashion-mnist",
     )
     group.add_argument(
@@ -99,11 +100,37 @@ def _add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--size",
         type=positive_int,
-        help="side of the square images in pixels; images of folder are stretched to it "
+        help="side of the square images in pixels "
         "(default: textures 64, fashion-mnist 28, folder 256)",
     )
     group.add_argument(
         "--channels", type=int, choices=(1, 3), help="gray or color (default: as in the images)"
+    )
+    group.add_argument(
+        "--fit",
+        choices=FITS,
+        default=FITS[0],
+        help="how images of folder become square: both sides resized, edges repeated around the "
+        "image, or the largest square in the middle (default: %(default)s)",
+    )
+    group.add_argument(
+        "--bit-depth",
+        type=positive_int,
+        metavar="8-16",
+        help="bits of the pixels in 16-bit files of folder, such as 12 for a 12-bit camera "
+        "(default: from the highest level in the files)",
+    )
+    group.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out files of folder that cannot be used (default: stop and list them)",
+    )
+    group.add_argument(
+        "--hold-out",
+        type=positive_float,
+        metavar="FRACTION",
+        help="fraction of train/good to test with if folder has no normal test images "
+        "(default: 0.2)",
     )
 
 

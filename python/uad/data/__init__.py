@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from uad.data import fashion_mnist, folder, textures
 from uad.data.base import (
@@ -17,6 +21,7 @@ from uad.data.base import (
     fingerprint,
     to_unit,
 )
+from uad.options import FITS
 
 __all__ = [
     "GOOD",
@@ -45,6 +50,10 @@ def load(
     channels: int | None = None,
     seed: int = 0,
     normal_class: int = 0,
+    fit: str = FITS[0],
+    bit_depth: int | None = None,
+    skip_bad: bool = False,
+    hold_out: float | None = None,
 ) -> AnomalyData:
     """Load the data set `name`, one of `NAMES`, into memory.
 
@@ -55,7 +64,15 @@ def load(
     seed: determines the crops and defects of `textures`; the other data sets are fixed files.
     normal_class: the class (0 to 9) of `fashion-mnist` that counts as normal.
 
-    Raises DataError for an argument out of range and for every file that cannot be used.
+    For `folder` only:
+    fit: how an image becomes square: "stretch", "pad" or "crop"; see `uad.data.fit`.
+    bit_depth: bits of the pixels in 16-bit files, 8 to 16; None takes them from the highest level.
+    skip_bad: leave out files that cannot be used, with a notice for each.
+    hold_out: fraction of the training images to test with if the folder has no normal test images;
+        None for 0.2. `seed` determines which.
+
+    Raises DataError for an argument out of range, and BadFilesError, which lists all files that
+    cannot be used.
     """
     if name not in NAMES:
         raise DataError(f"name must be one of {', '.join(NAMES)}; got {name!r}")
@@ -69,21 +86,82 @@ def load(
         )
     if seed < 0:
         raise DataError(f"seed must be 0 or more, got {seed}")
+    if fit not in FITS:
+        raise DataError(f"fit must be one of {', '.join(FITS)}; got {fit!r}")
+    if bit_depth is not None and not 8 <= bit_depth <= 16:
+        raise DataError(f"bit_depth must be from 8 to 16, got {bit_depth}")
+    if hold_out is not None and not 0 < hold_out < 1:
+        raise DataError(f"hold_out must be between 0 and 1, got {hold_out}")
+    given = {
+        "fit": fit != FITS[0],
+        "bit_depth": bit_depth,
+        "skip_bad": skip_bad,
+        "hold_out": hold_out,
+    }
+    for option, value in given.items():
+        if value and name != folder.NAME:
+            flag = "--" + option.replace("_", "-")
+            raise DataError(f"{option} ({flag}) requires the data set folder, got {name}")
     if name == textures.NAME:
         if root is not None:
             raise DataError("textures are part of scikit-image: leave out root (--root)")
-        return textures.load(category=category, size=size, channels=channels, seed=seed)
+        return _complete(textures.load(category=category, size=size, channels=channels, seed=seed))
     if name == fashion_mnist.NAME:
         if category is not None:
             raise DataError(
                 "fashion-mnist has no categories: use normal_class (--normal-class) instead"
             )
-        return fashion_mnist.load(
-            root=root, size=size, channels=channels, normal_class=normal_class
+        return _complete(
+            fashion_mnist.load(root=root, size=size, channels=channels, normal_class=normal_class)
         )
     if root is None:
         raise DataError("folder requires root (--root), a folder in the layout of MVTec AD")
-    return folder.load(root=root, category=category, size=size, channels=channels)
+    return _complete(
+        folder.load(
+            root=root,
+            category=category,
+            size=size,
+            channels=channels,
+            fit=fit,
+            bit_depth=bit_depth,
+            skip_bad=skip_bad,
+            hold_out=folder.HOLD_OUT if hold_out is None else hold_out,
+            seed=seed,
+        )
+    )
+
+
+def _complete(data: AnomalyData) -> AnomalyData:
+    """`data` with names, fingerprints, and a notice if test images were trained on."""
+    fingerprints = tuple(map(fingerprint, data.train))
+    files = data.files or _numbered(data.kinds)
+    annotated = data.annotated
+    if annotated is None and data.masks is not None:
+        annotated = torch.ones(len(data.kinds), dtype=torch.bool)
+    known = set(fingerprints)
+    both = [
+        name for name, image in zip(files, data.test, strict=True) if fingerprint(image) in known
+    ]
+    notices = data.notices
+    if both:
+        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+        notices += (
+            f"WARNING: {len(both)} of {len(files)} test images are equal to training images "
+            f"({both[0]}{more}): their scores say nothing about new images",
+        )
+    return replace(
+        data, files=files, annotated=annotated, fingerprints=fingerprints, notices=notices
+    )
+
+
+def _numbered(kinds: Sequence[str]) -> tuple[str, ...]:
+    """Names for images that are not files, such as "good/0007"."""
+    counts: Counter[str] = Counter()
+    names = []
+    for kind in kinds:
+        names.append(f"{kind}/{counts[kind]:04}")
+        counts[kind] += 1
+    return tuple(names)
 
 
 def load_from_config(config: Mapping[str, Any]) -> AnomalyData:
@@ -99,4 +177,9 @@ def load_from_config(config: Mapping[str, Any]) -> AnomalyData:
         channels=config["channels"],
         seed=config["seed"],
         normal_class=config["normal_class"] or 0,
+        # Runs of earlier versions lack these.
+        fit=config.get("fit", FITS[0]),
+        bit_depth=config.get("bit_depth"),
+        skip_bad=config.get("skip_bad", False),
+        hold_out=config.get("hold_out"),
     )

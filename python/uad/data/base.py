@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,8 +50,8 @@ class Preparation:
     """Side of the square in pixels."""
     channels: int
     """1 for gray, 3 for color."""
-    fit: Literal["stretch", "pad", "crop"] = "stretch"
-    """How an image that is not square becomes square."""
+    fit: str = "stretch"
+    """How an image that is not square becomes square: "stretch", "pad" or "crop"."""
     full_scale: float | None = None
     """The level of 16-bit and floating-point files that counts as white, such as 4095 for 12 bits;
     None if there was no such file."""
@@ -87,14 +88,32 @@ class AnomalyData:
     """Names of the test images, length M, unique; made up where images are not files."""
     annotated: Tensor | None = None
     """bool (M,): images whose mask is known, which normal images' always is; None without masks."""
-    found: str = ""
-    """One line: how many images of which kind and format, and what was skipped."""
+    subject: str = ""
+    """What the images show, in a few words; "" for the title."""
+    form: str = ""
+    """Formats and sizes of the files, and what was skipped."""
     notices: tuple[str, ...] = ()
     """What people should know before they trust a result, a line each."""
     held_out: int = 0
     """How many of the normal test images were taken from the training images."""
     fingerprints: tuple[str, ...] = field(default=(), repr=False)
     """`fingerprint` of each training image."""
+
+    @property
+    def found(self) -> str:
+        """One line: how many images of which kind and format, and what was skipped."""
+        counts = Counter(self.kinds)
+        normal = counts.pop(GOOD, 0)
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
+        defective = f" and {counts.total()} defective ({kinds})" if counts else ""
+        line = f"{self.subject or self.title}: {len(self.train)} normal for training, "
+        line += f"{normal} normal{defective} for testing"
+        if counts and self.masks is not None:
+            with_mask = counts.total()
+            if self.annotated is not None:
+                with_mask -= int((~self.annotated).sum())
+            line += f", {with_mask} with masks"
+        return f"{line}; {self.form}" if self.form else line
 
 
 def fingerprint(image: Tensor) -> str:
