@@ -129,16 +129,25 @@ def _gallery(rows: Sequence[Row], judge: Judge) -> str:
 def _figure(row: Row, number: int) -> str:
     link = f"{OVERLAYS}/{quote(overlay_name(row.file))}"
     loading = "eager" if number < EAGER else "lazy"
-    assert row.score is not None
-    times = f" ({row.score / row.threshold:.3g} &times; threshold)" if row.threshold else ""
     kind = row.decision or "undecided"
     return (
         f'<figure class="{kind}"><a href="{link}"><img src="{link}" loading="{loading}" '
         f'alt="Anomaly map over {escape(row.file)}"></a><figcaption>'
         f'<b class="file">{escape(row.file)}</b>'
         f'<span><span class="verdict">{VERDICTS[row.decision]}</span> '
-        f"{row.score:.4g}{times}</span></figcaption></figure>"
+        f"{_score(row)}</span></figcaption></figure>"
     )
+
+
+def _score(row: Row) -> str:
+    """The score, also as a multiple of the threshold, with enough digits to tell them apart."""
+    score, threshold = row.score or 0.0, row.threshold
+    if not threshold:
+        return f"{score:.4g}"
+    digits = next(
+        (many for many in range(4, 9) if f"{score:.{many}g}" != f"{threshold:.{many}g}"), 4
+    )
+    return f"{score:.{digits}g}, {score / threshold:.{digits - 1}g}&times;\u00a0threshold"
 
 
 def _legend(judge: Judge) -> str:

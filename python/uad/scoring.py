@@ -89,8 +89,8 @@ def share(
 
 
 def percent(rate: float) -> str:
-    """Like 4.88%."""
-    return f"{100 * rate:.3g}%"
+    """Like 4.9%, 0.1% or 12%."""
+    return f"{100 * rate:.2g}%"
 
 
 def describe_threshold(limit: Threshold, source: str) -> str:
