@@ -147,7 +147,10 @@ def _score(row: Row) -> str:
     digits = next(
         (many for many in range(4, 9) if f"{score:.{many}g}" != f"{threshold:.{many}g}"), 4
     )
-    return f"{score:.{digits}g}, {score / threshold:.{digits - 1}g}&times;\u00a0threshold"
+    times = f"{score / threshold:.3g}"
+    if times == "1":
+        times = f"{score / threshold:.{digits}g}"
+    return f"{score:.{digits}g}, {times}&times;\u00a0threshold"
 
 
 def _legend(judge: Judge) -> str:
