@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from uad import score_run
 from uad.cli import score
+from uad.detector import load_detector
 from uad.overlay import overlay_name
-from uad.score_report import tally
+from uad.score_report import Session, page, tally
 from uad.score_table import (
     COLUMNS,
     Row,
@@ -29,7 +29,7 @@ from uad.score_table import (
     read_table,
     unescape,
 )
-from uad.scoring import TABLE
+from uad.scoring import TABLE, Judge
 from uad.watch import Arrivals
 
 PROGRAM = Path(score.__file__).parents[2] / "score.py"
@@ -161,9 +161,9 @@ def test_a_broken_file_is_a_row_and_exit_status_1(checkpoint, photos, tmp_path, 
     assert broken["reason"].startswith("not a readable image")
     assert [row["decision"] for row in others].count("ok") == 4
     assert "7 images: 2 anomalous, 4 ok, 1 error" in capsys.readouterr().out
-    page = report(out)
-    assert "Images that could not be scored (1)" in page
-    assert page.index("0 broken.png") < page.index("bad.png")
+    text = report(out)
+    assert "Images that could not be scored (1)" in text
+    assert text.index("0 broken.png") < text.index("bad.png")
 
 
 def test_a_broken_normal_image_is_left_out_of_the_threshold(
@@ -315,53 +315,53 @@ def test_bad_arguments_are_errors_before_any_file(
 def test_the_report_shows_the_most_anomalous_first(checkpoint, photos, tmp_path):
     out = tmp_path / "out"
     assert run(checkpoint, photos, "--out", out) == 0
-    page = report(out)
-    figures = re.findall(r'<figure class="(\w+)"><a href="([^"]+)"><img src="([^"]+)"', page)
+    text = report(out)
+    figures = re.findall(r'<figure class="(\w+)"><a href="([^"]+)"><img src="([^"]+)"', text)
     assert [kind for kind, _, _ in figures] == ["anomalous"] * 2 + ["ok"] * 4
     for _, link, source in figures:
         assert link == source
         assert (out / link).is_file()
-    names = re.findall(r'<b class="file">([^<]+)</b>', page)
+    names = re.findall(r'<b class="file">([^<]+)</b>', text)
     scores = {row["file"]: float(row["score"]) for row in rows(out)}
     assert [scores[name] for name in names] == sorted(scores.values(), reverse=True)
-    assert "6 images: 2 anomalous, 4 ok, 0 errors." in page
-    assert "expected false-positive rate 20%, 95% interval 0.63% to 60%" in page
+    assert "6 images: 2 anomalous, 4 ok, 0 errors." in text
+    assert "expected false-positive rate 20%, 95% interval 0.63% to 60%" in text
 
 
 def test_most_pictures_load_lazily_and_a_large_page_is_cut(checkpoint, photos, tmp_path):
-    detector = score_run.Judge(score.load_detector(checkpoint), None, 1.0, tmp_path)
+    detector = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
     many = [Row(f"{index}.png", 1.0 / index, None, "") for index in range(1, 1101)]
-    page = score_run.page(many, detector, score_run.Session("x", "1,100 images", "", ()))
-    assert page.count("<img") == 1000
-    assert page.count('loading="eager"') <= 200
-    assert "The other 100 images with lower scores are in" in page
+    text = page(many, detector, Session("x", "1,100 images", "", ()))
+    assert text.count("<img") == 1000
+    assert text.count('loading="eager"') <= 200
+    assert "The other 100 images with lower scores are in" in text
 
 
 def test_rounding_does_not_contradict_the_decision(checkpoint, tmp_path):
-    judge = score_run.Judge(score.load_detector(checkpoint), None, 1.0, tmp_path)
+    judge = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
     row = Row("a.png", 0.1000004, 0.1, "anomalous")
-    page = score_run.page([row], judge, score_run.Session("x", "1 image", "", ()))
-    assert "0.1000004, 1.000004&times;" in page
+    text = page([row], judge, Session("x", "1 image", "", ()))
+    assert "0.1000004, 1.000004&times;" in text
 
 
 def test_names_are_escaped_in_the_report(checkpoint, tmp_path):
-    judge = score_run.Judge(score.load_detector(checkpoint), None, 1.0, tmp_path)
+    judge = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
     made = [
         Row('<x-1>".png', 1.0, None, ""),
         Row("<x-2>", None, None, "error", "<x-3>"),
     ]
-    page = score_run.page(made, judge, score_run.Session("<x-4>", "<x-5>", "", ("<x-6>",)))
-    assert "<x-" not in page
+    text = page(made, judge, Session("<x-4>", "<x-5>", "", ("<x-6>",)))
+    assert "<x-" not in text
     for number in range(1, 7):
-        assert f"&lt;x-{number}&gt;" in page
-    assert "&lt;x-1&gt;&quot;.png" in page
+        assert f"&lt;x-{number}&gt;" in text
+    assert "&lt;x-1&gt;&quot;.png" in text
 
 
 # --- interruption -------------------------------------------------------------------------------
 
 
 def test_what_was_scored_before_ctrl_c_is_kept(checkpoint, photos, tmp_path, capsys, monkeypatch):
-    judge, calls = score_run.Judge.judge, []
+    judge, calls = Judge.judge, []
 
     def interrupted(self, files):
         calls.append(files)
@@ -369,7 +369,7 @@ def test_what_was_scored_before_ctrl_c_is_kept(checkpoint, photos, tmp_path, cap
             raise KeyboardInterrupt
         return judge(self, files)
 
-    monkeypatch.setattr(score_run.Judge, "judge", interrupted)
+    monkeypatch.setattr(Judge, "judge", interrupted)
     out = tmp_path / "out"
     assert run(checkpoint, photos, "--out", out, "--batch-size", "2") == 130
     assert len(rows(out)) == 4
