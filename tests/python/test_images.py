@@ -82,6 +82,14 @@ def test_impossible_levels(tmp_path, level, message):
         read_image(tmp_path / "a.tif")
 
 
+def test_gray_pictures_in_color_files_are_gray(tmp_path):
+    for name in ("a.webp", "a.jpg"):
+        Image.fromarray(gray(100)).convert("RGB").save(tmp_path / name)
+        assert read_image(tmp_path / name).mode == "L"
+    Image.new("RGB", (8, 8), (1, 1, 9)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").mode == "RGB"
+
+
 # --- orientation --------------------------------------------------------------------------------
 
 

@@ -436,8 +436,8 @@ def _notices(
         peak = max(picture.peak for picture in deep)
         name = "floating-point pixels" if deep[0].floating else "16-bit files"
         notices.append(
-            f"{name} with levels up to {peak:g}: {scale:g} is taken as white "
-            f"({depth_name(scale)}); --bit-depth sets it"
+            f"{name} with levels up to {peak:g}: {scale:g} is taken as white"
+            + (f" ({depth_name(scale)}); --bit-depth sets it" if scale != 1 else "")
         )
     if deep and preparation.eight_bit:
         notices.append(

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from uad.data.base import DataError, Preparation
@@ -31,6 +31,9 @@ SUFFIXES = (
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 """Bits per pixel of cameras; without `bit_depth`, the least of them that holds the data's maximum
 gives the full scale."""
+
+GRAY_TOLERANCE = 2
+"""Levels by which the channels of a gray pixel may differ."""
 
 HIDDEN = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found")
 """What operating systems leave in folders, in lower case, besides names that begin with a dot."""
@@ -228,7 +231,9 @@ def read_picture(path: Path, bit_depth: int | None = None) -> Picture:
                 floating = upright.mode == "F"
                 return Picture(path, Image.fromarray(levels), float(levels.max()), floating, frames)
             mode = "L" if upright.mode in ("1", "L", "LA") else "RGB"
-            return Picture(path, upright.convert(mode), 255.0, False, frames)
+            return Picture(path, _gray_if_gray(upright.convert(mode)), 255.0, False, frames)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not a readable image: the content has no known format") from error
     except UNREADABLE as error:
         raise DataError(f"{path}: not a readable image: {error}") from error
 
@@ -240,6 +245,21 @@ def _deep_color(file: Image.Image) -> bool:
         if isinstance(form, str) and form.partition(";")[2].startswith("16"):
             return file.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK")
     return False
+
+
+def _gray_if_gray(image: Image.Image) -> Image.Image:
+    """The picture in mode "L" if all its pixels are gray, as in many JPEG and WebP files.
+
+    A sample decides quickly about most pictures in color.
+    """
+    sample = image.resize((32, 32), Image.Resampling.NEAREST)
+    gray = image.mode == "RGB" and _is_gray(sample) and _is_gray(image)
+    return image.convert("L") if gray else image
+
+
+def _is_gray(image: Image.Image) -> bool:
+    """Whether the channels are equal, but for the rounding of lossy formats."""
+    return bool(np.ptp(np.asarray(image), axis=-1).max() <= GRAY_TOLERANCE)
 
 
 def _check_levels(path: Path, levels: NDArray[np.float32]) -> None:
