@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,11 @@ from sklearn import metrics
 from torch import Tensor, nn
 
 from lamp_kernels import functional
-from uad.checkpoint import atomic_write
 from uad.data import GOOD, AnomalyData, to_unit
 from uad.options import Scoring
 
 PRO_LIMIT = 0.3
 """False-positive rate up to which the per-region overlap counts, as usual for MVTec AD."""
-
-EXAMPLES = 12
-"""Approximate number of test images in a report."""
 
 
 def anomaly_maps(
@@ -112,6 +107,8 @@ def evaluate(
     aupro: area under the curve of per-region overlap against false-positive rate, up to a rate of
         `PRO_LIMIT` and divided by it. A region is an 8-connected component of a mask; all regions
         count the same, and the rate is taken over all pixels outside the masks.
+    count_masks: anomalous images whose mask is known. The three pixel figures above ignore the
+        other anomalous images.
     per_kind: all of these for the images of each defect kind together with all normal images.
 
     An undefined figure is None: without masks, without both classes, or for an infinite PSNR.
@@ -120,16 +117,20 @@ def evaluate(
     _check_finite("anomaly map", maps.flatten(1).isfinite().all(dim=1), data.kinds)
     _check_finite("score", scores.isfinite(), data.kinds)
     kinds = np.array(data.kinds)
+    normal = kinds == GOOD
+    known = annotated(data)
     masks = None if data.masks is None else data.masks.numpy()
     weights = None if masks is None else region_weights(masks)
 
-    def figures(chosen: NDArray[np.bool_]) -> dict[str, float | None]:
-        result = image_figures(kinds[chosen] != GOOD, scores.numpy()[chosen])
+    def figures(chosen: NDArray[np.bool_]) -> dict[str, Any]:
+        result = image_figures(~normal[chosen], scores.numpy()[chosen])
         if masks is None or weights is None:
-            return result | {"pixel_auroc": None, "pixel_ap": None, "aupro": None}
-        return result | pixel_figures(maps.numpy()[chosen], masks[chosen], weights[chosen])
+            result |= {"pixel_auroc": None, "pixel_ap": None, "aupro": None}
+        else:
+            usable = chosen & known
+            result |= pixel_figures(maps.numpy()[usable], masks[usable], weights[usable])
+        return {**result, "count_masks": int((chosen & known & ~normal).sum())}
 
-    normal = kinds == GOOD
     mean_psnr = psnr_normal.mean().item() if len(psnr_normal) else math.nan
     return {
         **figures(np.ones_like(normal)),
@@ -141,6 +142,14 @@ def evaluate(
             for kind in defect_kinds(data.kinds)
         },
     }
+
+
+def annotated(data: AnomalyData) -> NDArray[np.bool_]:
+    """Which test images have a known mask, (M,)."""
+    if data.masks is None or data.annotated is None:
+        return np.full(len(data.kinds), data.masks is not None)
+    known: NDArray[np.bool_] = data.annotated.numpy()
+    return known
 
 
 def defect_kinds(kinds: Sequence[str]) -> list[str]:
@@ -179,6 +188,19 @@ def auroc_resamples(
     pairs = (counts[0].astype(np.float32) @ ordered * counts[1]).sum(axis=1)
     resampled: NDArray[np.float64] = pairs / ordered.size
     return resampled
+
+
+def auroc_half_width(auroc: float, anomalous: int, normal: int) -> float:
+    """Half the width of the 95% interval of an AUROC, given the number of images of each class.
+
+    1.96 times the standard error of Hanley and McNeil (The meaning and use of the area under a
+    receiver operating characteristic (ROC) curve, Radiology 143, 1982, pages 29 to 36).
+    """
+    one, other = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    variance = (
+        auroc * (1 - auroc) + (anomalous - 1) * (one - auroc**2) + (normal - 1) * (other - auroc**2)
+    ) / (anomalous * normal)
+    return 1.96 * math.sqrt(max(variance, 0.0))  # rounding may leave -1e-19 for an AUROC of 1
 
 
 def region_weights(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -260,58 +282,4 @@ def _check_finite(what: str, finite: Tensor, kinds: Sequence[str]) -> None:
         raise ValueError(
             f"the {what} of test image {bad[0]} ({kinds[bad[0]]}) is not finite; {len(bad)} of "
             f"{len(kinds)} images are affected: the network has diverged"
-        )
-
-
-def choose_examples(kinds: Sequence[str]) -> list[int]:
-    """Indices of about `EXAMPLES` images, the same number of each kind, normal ones first.
-
-    The choice depends on the positions alone, not on the scores. It is spread over each kind,
-    because test sets are sorted by category, and shifted from kind to kind, so that the categories
-    take turns.
-    """
-    names = [name for name in (GOOD, *defect_kinds(kinds)) if name in kinds][:EXAMPLES]
-    indices = []
-    for number, name in enumerate(names):
-        places = [index for index, kind in enumerate(kinds) if kind == name]
-        count = min(max(1, EXAMPLES // len(names)), len(places))
-        shift = (number + 0.5) / len(names)
-        indices += [places[int((each + shift) * len(places) / count)] for each in range(count)]
-    return indices
-
-
-def save_examples(path: Path, data: AnomalyData, indices: Sequence[int]) -> None:
-    """Write the chosen test images with their masks and kinds to `path`, examples.npz."""
-    chosen = list(indices)
-    arrays: dict[str, Any] = {
-        "originals": data.test[chosen].numpy(),
-        "kinds": np.array([data.kinds[index] for index in chosen]),
-        "indices": np.array(chosen),
-    }
-    if data.masks is not None:
-        arrays["masks"] = data.masks[chosen].numpy()
-    with atomic_write(path) as file:
-        np.savez_compressed(file, **arrays)
-
-
-def save_evaluation(
-    path: Path,
-    reconstructions: Tensor,
-    maps: Tensor,
-    scores: Tensor,
-    data: AnomalyData,
-    indices: Sequence[int],
-) -> None:
-    """Write all scores, and the reconstructions and maps of the examples, to `path`.
-
-    reconstructions, maps, scores: for all test images. path: <loss>/evaluation.npz.
-    """
-    chosen = list(indices)
-    with atomic_write(path) as file:
-        np.savez_compressed(
-            file,
-            scores=scores.numpy(),
-            kinds=np.array(data.kinds),
-            reconstructions=reconstructions[chosen].numpy(),
-            maps=maps[chosen].numpy(),
         )

@@ -17,6 +17,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from uad.wording import four_digits
+
 # Each arm has the same color in every report. The hues are distinguishable for color-blind people
 # (after Okabe and Ito): light and dashed for the plain loss, dark and solid for the amplified one.
 STYLES: dict[str, tuple[str, str]] = {
@@ -31,6 +33,7 @@ STYLES: dict[str, tuple[str, str]] = {
 }
 OTHER_STYLE = ("#555555", "-")
 NORMAL_COLOR = "#9a9a9a"
+THRESHOLD_COLOR = "#222222"
 TRUTH_COLOR = "#00e5ff"  # visible on both dark and bright gray
 
 APPEARANCE: dict[Any, Any] = {
@@ -62,11 +65,14 @@ def arm_color(arm: str) -> str:
 
 
 def encode(figure: Figure, kind: str) -> bytes:
-    """The content of a file of `kind`, "svg" or "png", that shows the figure."""
+    """The content of a file of `kind`, "svg", "png" or "jpeg", that shows the figure."""
     buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {}
+    options: dict[str, Any] = {
+        "svg": {"metadata": {"Date": None}},
+        "jpeg": {"pil_kwargs": {"quality": 90, "subsampling": 0}},  # thin colored lines stay sharp
+    }
     with rc_context(APPEARANCE):
-        figure.savefig(buffer, format=kind, metadata=metadata)
+        figure.savefig(buffer, format=kind, **options.get(kind, {}))
     return buffer.getvalue()
 
 
@@ -100,7 +106,7 @@ def roc_curves(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
         axes.plot([0, 1], [0, 1], color="#b0b0b0", linewidth=1, linestyle=":")
         for arm, values in scores.items():
             rate, recall, _ = roc_curve(anomalous, values)
-            label = f"{arm}  ({roc_auc_score(anomalous, values):.3f})"
+            label = f"{arm}  ({four_digits(roc_auc_score(anomalous, values))})"
             _line(axes, arm, rate, recall, label=label)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         axes.legend(
@@ -110,8 +116,13 @@ def roc_curves(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
     return figure
 
 
-def score_histograms(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
-    """Scores of normal and anomalous images, one panel per arm, all with the same bins."""
+def score_histograms(
+    scores: Arrays, anomalous: NDArray[np.bool_], thresholds: Mapping[str, float]
+) -> Figure:
+    """Scores of normal and anomalous images, one panel per arm, all with the same bins.
+
+    thresholds: of each arm, drawn as a line; may be empty.
+    """
     everything = np.concatenate(list(scores.values()))
     low, high = float(everything.min()), float(everything.max())
     spread = low > 0 and high > 10 * low
@@ -130,9 +141,14 @@ def score_histograms(scores: Arrays, anomalous: NDArray[np.bool_]) -> Figure:
                     style = {"bins": bins, "weights": np.full(chosen.sum(), 1 / chosen.sum())}
                     axes.hist(values[chosen], color=shade, alpha=0.45, label=name, **style)
                     axes.hist(values[chosen], color=shade, histtype="step", **style)
+            if arm in thresholds:
+                axes.axvline(
+                    thresholds[arm], color=THRESHOLD_COLOR, linewidth=1.4, linestyle="--",
+                    label="threshold",
+                )  # fmt: skip
             axes.set_title(arm, loc="left", fontweight="bold")
             axes.legend(
-                loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0.1,
+                loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderpad=0.1,
                 borderaxespad=0.2, fontsize=9,
             )  # fmt: skip
             axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
@@ -152,6 +168,7 @@ def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:
     originals = examples["originals"]
     masks = examples.get("masks")
     count, _, height, width = originals.shape
+    known = examples.get("annotated", np.ones(count, dtype=bool))
     aspect = height / width
     norm = Normalize(vmin=0, vmax=map_limit(evaluations))
 
@@ -171,9 +188,8 @@ def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axis("off")
 
-        def show(x: float, row: int, image: NDArray[Any], **style: Any) -> None:
-            place = (x, x + side, (row + side) * aspect, row * aspect)
-            axes.imshow(image, extent=place, **style)
+        def show(x: float, row: int, **image: Any) -> None:
+            axes.imshow(extent=(x, x + side, (row + side) * aspect, row * aspect), **image)
 
         def head(x: float, text: str) -> None:
             axes.text(x + side / 2, -0.07, text, ha="center", va="bottom", color="#444444")
@@ -192,13 +208,15 @@ def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:
         for row in range(count):
             kind = examples["kinds"][row]
             axes.text(-0.08, (row + side / 2) * aspect, kind, ha="right", va="center")
-            show(0, row, **_picture(originals[row]))
-            if masks is not None:
-                show(1, row, **_picture(originals[row]))
-                _outline(axes, masks[row], 1, row * aspect, side)
+            show(0, row, **shown(originals[row]))
+            if masks is not None and known[row]:
+                show(1, row, **shown(originals[row]))
+                draw_outline(axes, masks[row], 0.5, (1, row * aspect, side, side * aspect))
+            elif masks is not None:
+                axes.text(1 + side / 2, (row + side / 2) * aspect, "no mask", ha="center")
             for arm, start in starts.items():
-                show(start, row, **_picture(evaluations[arm]["reconstructions"][row]))
-                show(start + 1, row, evaluations[arm]["maps"][row], cmap=MAP_COLORS, norm=norm)
+                show(start, row, **shown(evaluations[arm]["reconstructions"][row]))
+                show(start + 1, row, X=evaluations[arm]["maps"][row], cmap=MAP_COLORS, norm=norm)
         axes.set(xlim=(-left, right), ylim=(bottom + footer, -header), aspect="equal")
 
         bar = axes.inset_axes((right - 2.1, bottom + 0.3, 1.9, 0.12), transform=axes.transData)
@@ -247,19 +265,28 @@ def _logarithmic(axes: Axes, axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _picture(image: NDArray[np.uint8]) -> dict[str, Any]:
+def shown(image: NDArray[np.uint8]) -> dict[str, Any]:
     """The arguments with which imshow shows an image (C, H, W)."""
     if len(image) == 1:
-        return {"image": image[0], "cmap": "gray", "vmin": 0, "vmax": 255}
-    return {"image": image.transpose(1, 2, 0)}
+        return {"X": image[0], "cmap": "gray", "vmin": 0, "vmax": 255}
+    return {"X": image.transpose(1, 2, 0)}
 
 
-def _outline(axes: Axes, mask: NDArray[np.bool_], x: float, y: float, size: float) -> None:
-    """Draw the outline of the mask over a picture of width `size` at (x, y)."""
-    if not mask.any():
+def draw_outline(
+    axes: Axes, field: NDArray[Any], level: float, place: tuple[float, float, float, float],
+    **style: Any,
+) -> None:  # fmt: skip
+    """Draw where a field (H, W) exceeds `level`, over the picture at left, top, width, height.
+
+    A mask exceeds 0.5 where it is True. style: arguments of `Axes.contour`.
+    """
+    if not (field > level).any():
         return
-    pixel = size / mask.shape[1]
-    framed = np.pad(mask, 1).astype(float)  # so that the outline closes at the picture's border
-    columns = x + (np.arange(framed.shape[1]) - 0.5) * pixel
-    rows = y + (np.arange(framed.shape[0]) - 0.5) * pixel
-    axes.contour(columns, rows, framed, levels=[0.5], colors=TRUTH_COLOR, linewidths=1.2)
+    left, top, width, height = place
+    # The frame makes the outline close at the picture's border.
+    framed = np.pad(field.astype(float), 1, constant_values=0.0 if level > 0 else level - 1)
+    rows, columns = (np.arange(side) - 0.5 for side in framed.shape)
+    axes.contour(
+        left + columns * width / field.shape[1], top + rows * height / field.shape[0], framed,
+        levels=[level], linewidths=1.2, **({"colors": TRUTH_COLOR} | style),
+    )  # fmt: skip

@@ -41,8 +41,8 @@ def document(title: str, lead: str, sections: Mapping[str, str], style: str = ""
 def picture(content: bytes, subtype: str, alternative: str, caption: str, style: str = "") -> str:
     """A picture with its caption.
 
-    subtype: "png" or "svg+xml". alternative: plain text for readers who do not see the picture.
-    caption: HTML. style: a class of report.css, such as "large".
+    subtype: "png", "jpeg" or "svg+xml". alternative: plain text for readers who do not see the
+    picture. caption: HTML. style: a class of report.css, such as "large".
     """
     encoded = base64.b64encode(content).decode()
     return (
@@ -52,14 +52,21 @@ def picture(content: bytes, subtype: str, alternative: str, caption: str, style:
     )
 
 
-def table(heads: Sequence[str], rows: Sequence[str], caption: str = "") -> str:
-    """A table. heads, caption: plain text. rows: the HTML of each row's cells."""
+def table(
+    heads: Sequence[str], rows: Sequence[str], caption: str = "", apart: Sequence[str] = ()
+) -> str:
+    """A table.
+
+    heads, caption: plain text. rows: the HTML of each row's cells. apart: more rows, below the
+    others and set apart from them.
+    """
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
-    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    body, below = ("\n".join(f"<tr>{row}</tr>" for row in each) for each in (rows, apart))
+    second = below and f'\n<tbody class="apart">{below}</tbody>'
     caption = caption and f"<caption>{escape(caption)}</caption>"
     return (
         f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>\n"
+        f"<tbody>{body}</tbody>{second}</table></div>\n"
     )
 
 

@@ -25,7 +25,7 @@ from uad.outcome import describe_data, evaluate_loss
 from uad.run_folder import CHECKPOINT, METRICS
 from uad.training import Trainer
 
-PROSE = ("title", "note")
+PROSE = ("title", "note", "found", "notices")
 """Entries of `describe_data` that only people read; a new wording does not mean new data."""
 
 
