@@ -6,7 +6,7 @@ python python/export.py runs/bottle --format onnx --out bottle.onnx
 
 import sys
 
-from uad.cli.export import main
+from uad.cli.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start("export"))

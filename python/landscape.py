@@ -7,7 +7,7 @@ python python/landscape.py runs/fashion
 
 import sys
 
-from uad.cli.landscape import main
+from uad.cli.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start("landscape"))

@@ -6,7 +6,7 @@ python python/score.py runs/bottle/amplified-ssim/checkpoint.pt photos --normal 
 
 import sys
 
-from uad.cli.score import main
+from uad.cli.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start("score"))

@@ -7,7 +7,7 @@ python python/study.py publish python/results/study.jsonl
 
 import sys
 
-from uad.cli.study import main
+from uad.cli.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start("study"))

@@ -7,7 +7,7 @@ torchrun --nproc-per-node=2 python/train.py --data textures
 
 import sys
 
-from uad.cli.train import main
+from uad.cli.start import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start("train"))

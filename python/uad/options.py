@@ -15,6 +15,9 @@ DATA_SETS = ("textures", "fashion-mnist", "folder")
 FITS = ("stretch", "pad", "crop")
 """How an image that is not square becomes square."""
 
+DEFAULT_RATE = 0.05
+"""Default false-positive rate of a threshold."""
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -58,3 +61,5 @@ class RunOptions:
     loss: LossSettings
     training: TrainingOptions
     scoring: Scoring
+    false_positive_rate: float = DEFAULT_RATE
+    """Fraction of normal images that may be called anomalous; determines the threshold."""

@@ -11,52 +11,51 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import lamp_kernels
 from uad import evaluation
 from uad.checkpoint import atomic_write
-from uad.data import AnomalyData, to_unit
+from uad.data import GOOD, AnomalyData, to_unit
 from uad.distributed import Processes
+from uad.lock import is_unused
 from uad.losses import build_loss, tangent_share
 from uad.model import ConvAutoencoder
 from uad.options import RunOptions
 from uad.outcome import describe_data, evaluate_loss
-from uad.run_folder import CHECKPOINT, METRICS
+from uad.progress import Progress
+from uad.run_folder import CHECKPOINT, EVALUATION, METRICS
 from uad.training import Trainer
 
 PROSE = ("title", "note", "found", "notices")
 """Entries of `describe_data` that only people read; a new wording does not mean new data."""
+
+DETECTOR_FORMAT = 1
+"""Version of the entry "detector" of checkpoints."""
 
 
 class RunError(Exception):
     """A run that cannot start or resume. The message says why."""
 
 
-def metrics_to_resume(folder: Path, config: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """metrics.json of the run to resume, None for a new run.
+def check_folder(folder: Path, resume: bool) -> bool:
+    """Whether `folder` holds a run to resume; RunError if it holds anything else.
 
-    RunError if the folder holds anything else, or a run that was started with another config.
+    Without `resume`, a run in the folder is an error too.
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"--out must be a folder, got the file {folder}")
-    # A run that was killed while it started leaves at most an unfinished file.
-    if not folder.exists() or all(path.suffix == ".tmp" for path in folder.iterdir()):
-        return None
-    path = folder / METRICS
-    if not path.exists():
+    # A run that was killed while it started leaves at most an unfinished file and its lock.
+    if not folder.exists() or is_unused(folder):
+        return False
+    if not (folder / METRICS).exists():
         raise RunError(f"--out {folder} exists but holds no run: choose another folder")
     if not resume:
         raise RunError(
             f"--out {folder} already holds a run: choose another folder, or add --resume"
         )
-    metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in config.items():
-        before = metrics["config"].get(name)
-        if before != value:
-            flag = "--" + name.replace("_", "-")
-            raise RunError(f"--resume: the run was started with {flag} {before}, not {value}")
-    return metrics
+    return True
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
@@ -71,36 +70,54 @@ def begin(
 ) -> dict[str, Any]:  # fmt: skip
     """The metrics of a new or resumed run, without the arms still to be trained.
 
-    metrics: as `metrics_to_resume` returns them. RunError if the images or the versions of torch
-    or lamp_kernels differ from those of the run to resume, or the folder cannot be written.
+    metrics: the content of metrics.json of the run to resume, None for a new run. config may ask
+    for more epochs than it; then no loss is finished, and all continue from their checkpoints.
+    RunError if the images or the versions of torch or lamp_kernels differ from those of the run to
+    resume.
     """
-    summary = describe_data(data)
-    if metrics is not None:
-        if _without_prose(metrics["data"]) != _without_prose(summary):
-            raise RunError("--resume: the data have changed since the run was started")
-        now = describe_environment(processes)
-        for package in ("torch", "lamp_kernels"):  # another version computes other numbers
-            before = metrics["environment"][package]
-            if before != now[package]:
-                raise RunError(
-                    f"--resume: the run was started with {package} {before}, but {now[package]} "
-                    "is installed: choose another folder"
-                )
-        return metrics
-    metrics = {
-        "config": config,
-        "environment": describe_environment(processes),
-        "data": summary,
-        "scoring": asdict(options.scoring),
-        "arms": {},
-    }
+    summary, environment = describe_data(data), describe_environment(processes)
+    if metrics is None:
+        metrics = {
+            "config": config,
+            "environment": environment,
+            "data": summary,
+            "scoring": asdict(options.scoring),
+            "effective_batch_size": options.training.batch_size,
+            "arms": {},
+        }
+    else:
+        check_unchanged(folder, metrics, summary, environment, options)
+        epochs = config["epochs"]
+        finished = {
+            name: arm
+            for name, arm in metrics["arms"].items()
+            if len(arm["history"]["epoch"]) >= epochs
+        }
+        if metrics["config"]["epochs"] == epochs and finished == metrics["arms"]:
+            return metrics
+        metrics["config"]["epochs"] = epochs
+        metrics["arms"] = finished
     if processes.first:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_metrics(folder, metrics)
-        except OSError as error:
-            raise RunError(f"--out {folder} cannot be written: {error}") from error
+        write_metrics(folder, metrics)
     return metrics
+
+
+def check_unchanged(
+    folder: Path, metrics: dict[str, Any], summary: dict[str, Any], environment: dict[str, Any],
+    options: RunOptions,
+) -> None:  # fmt: skip
+    """RunError if the run would not continue with the same numbers."""
+    if _without_prose(metrics["data"]) != _without_prose(summary):
+        raise RunError("--resume: the data have changed since the run was started")
+    if metrics["scoring"] != asdict(options.scoring):
+        raise RunError(f"{folder / METRICS}: config and scoring contradict each other: edited?")
+    for package in ("torch", "lamp_kernels"):  # another version computes other numbers
+        before = metrics["environment"].get(package)
+        if before != environment[package]:
+            raise RunError(
+                f"--resume: the run was started with {package} {before}, but "
+                f"{environment[package]} is installed: choose another folder"
+            )
 
 
 def rehearse(data: AnomalyData, options: RunOptions, device: torch.device) -> None:
@@ -123,35 +140,71 @@ def train_losses(
     processes: Processes,
 ) -> None:  # fmt: skip
     """Train and evaluate each loss that `metrics` does not contain yet, and add its results."""
-    for name in options.losses:
-        if name in metrics["arms"]:
-            continue
-        torch.manual_seed(options.training.seed)  # the same initial weights for every loss
-        trainer = Trainer(
-            name,
-            ConvAutoencoder(data.train.shape[1], width=options.width, latent=options.latent),
-            build_loss(name, options.loss),
-            options.training,
-            processes,
-            partial(tangent_share, name, settings=options.loss),
-        )
-        if processes.first:
-            (folder / name).mkdir(exist_ok=True)
-        trainer.fit(data.train, folder / name / CHECKPOINT)
-        if processes.first:
-            evaluated = evaluate_loss(folder / name, trainer, data, options)
-        loss_share = trainer.measure_loss_share(data.train)  # the last use of the network
-        if processes.first:
-            steps = len(data.train) // options.training.batch_size * options.training.epochs
-            metrics["arms"][name] = {
-                "evaluation": evaluated,
-                "history": trainer.history,
-                "seconds_per_step": statistics.median(trainer.step_seconds),
-                "loss_share": loss_share,
-                "steps": steps,
-                "parameters": sum(p.numel() for p in trainer.network.parameters()),
-            }
-            write_metrics(folder, metrics)
+    missing = [name for name in options.losses if name not in metrics["arms"]]
+    steps = len(data.train) // options.training.batch_size * options.training.epochs
+    with Progress(len(missing) * steps, shown=processes.first) as progress:
+        for name in missing:
+            torch.manual_seed(options.training.seed)  # the same initial weights for every loss
+            trainer = Trainer(
+                name,
+                ConvAutoencoder(data.train.shape[1], width=options.width, latent=options.latent),
+                build_loss(name, options.loss),
+                options.training,
+                processes,
+                partial(tangent_share, name, settings=options.loss),
+                describe_detector(name, data, options),
+                progress,
+            )
+            path = folder / name / CHECKPOINT
+            if processes.first:
+                path.parent.mkdir(exist_ok=True)
+            trainer.fit(data.train, path)
+            if processes.first:
+                evaluated = evaluate_loss(path.parent, trainer, data, options)
+                trainer.description["normal_scores"] = normal_scores(path.parent)
+                trainer.save(path)
+            loss_share = trainer.measure_loss_share(data.train)  # the last use of the network
+            if processes.first:
+                metrics["arms"][name] = {
+                    "evaluation": evaluated,
+                    "history": trainer.history,
+                    "seconds_per_step": statistics.median(trainer.step_seconds),
+                    "loss_share": loss_share,
+                    "steps": steps,
+                    "parameters": sum(p.numel() for p in trainer.network.parameters()),
+                }
+                write_metrics(folder, metrics)
+
+
+def describe_detector(loss: str, data: AnomalyData, options: RunOptions) -> dict[str, Any]:
+    """What a checkpoint says of its network, so that it is enough to score images with.
+
+    The entry "normal_scores", from which a threshold is chosen, is empty until the trained network
+    has been evaluated.
+    """
+    return {
+        "format": DETECTOR_FORMAT,
+        "loss": loss,
+        "loss_settings": asdict(options.loss),
+        "data": data.title,
+        "network": {
+            "channels": data.train.shape[1],
+            "width": options.width,
+            "latent": options.latent,
+        },
+        "preparation": data.preparation.to_dict(),
+        "scoring": asdict(options.scoring),
+        "false_positive_rate": options.false_positive_rate,
+        "normal_scores": [],
+        "fingerprints": list(data.fingerprints),
+    }
+
+
+def normal_scores(folder: Path) -> list[float]:
+    """The scores of the normal test images, from the evaluation of a loss in its folder."""
+    with np.load(folder / EVALUATION) as evaluated:
+        scores: list[float] = evaluated["scores"][evaluated["kinds"] == GOOD].tolist()
+    return scores
 
 
 def _without_prose(summary: dict[str, Any]) -> dict[str, Any]:

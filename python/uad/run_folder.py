@@ -18,28 +18,82 @@ CHECKPOINT = "checkpoint.pt"
 EVALUATION = "evaluation.npz"
 """The last two are in a subfolder for each loss."""
 
+NUMBER = (int, float)
+
+ENTRIES: dict[str, dict[str, Any]] = {
+    "config": {"data": str, "seed": int, "width": int, "latent": int, "epochs": int},
+    "environment": {},
+    "data": {"name": str, "train": int, "size": list, "kinds": dict},
+    "scoring": {"metric": str, "smooth_sigma": NUMBER, "pooling": str, "topk": NUMBER},
+    "arms": {},
+}
+"""What metrics.json must contain, with the types."""
+
+ARM: dict[str, Any] = {
+    "evaluation": dict,
+    "history": dict,
+    "seconds_per_step": NUMBER,
+    "loss_share": NUMBER,
+    "parameters": int,
+}
+"""The same for each entry of "arms"."""
+
+EVALUATED: dict[str, Any] = {"per_kind": dict, "count_normal": int, "count_anomalous": int}
+HISTORY: dict[str, Any] = {"epoch": list, "loss": list, "tangent_share": list}
+
 
 class RunFolderError(Exception):
     """A folder that does not hold a usable run of train.py. The message names the file."""
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """metrics.json of a run with at least one finished loss; RunFolderError otherwise."""
+def load_metrics(folder: Path) -> dict[str, Any]:
+    """metrics.json of a run that may not have finished; RunFolderError if it is damaged."""
     path = folder / METRICS
     try:
-        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        finished, needed = metrics["arms"], ("width", "latent", "seed", "data")
-        missing = [name for name in needed if name not in metrics["config"]]
+        metrics = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunFolderError(f"{path}: cannot be read: {error}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunFolderError(
-            f"{path}: not written by train.py: {type(error).__name__}: {error}"
-        ) from error
-    if missing:
-        raise RunFolderError(f"{path}: not written by train.py: config lacks {', '.join(missing)}")
-    if not finished:
-        raise RunFolderError(f"{path}: no loss has finished training yet")
+        raise RunFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path}: not written by train.py, or damaged: {error}") from error
+    problem = find_problem(metrics)
+    if problem:
+        raise RunFolderError(f"{path}: not written by train.py, or damaged: {problem}")
+    return dict(metrics)
+
+
+def find_problem(metrics: Any) -> str:
+    """What is missing from the content of metrics.json, or has the wrong type; "" if nothing."""
+    problem = mismatch(metrics, dict.fromkeys(ENTRIES, dict), "")
+    if problem:
+        return problem
+    parts = [(metrics[name], types, f"{name}.") for name, types in ENTRIES.items()]
+    for loss, arm in metrics["arms"].items():
+        place = f"arms.{loss}"
+        problem = mismatch(arm, ARM, f"{place}.")
+        if problem:
+            return problem
+        parts.append((arm["evaluation"], EVALUATED, f"{place}.evaluation."))
+        parts.append((arm["history"], HISTORY, f"{place}.history."))
+    return next(filter(None, (mismatch(*part) for part in parts)), "")
+
+
+def mismatch(found: Any, types: dict[str, Any], place: str) -> str:
+    """The first key of `types` that `found` lacks, or that has another type there; "" if none."""
+    if not isinstance(found, dict):
+        return f"{place.rstrip('.') or 'the content'} must be an object"
+    for name, kind in types.items():
+        if name not in found:
+            return f"{place}{name} is missing"
+        if not isinstance(found[name], kind) or isinstance(found[name], bool):
+            return f"{place}{name} has the wrong type"
+    return ""
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """metrics.json of a run with at least one finished loss; RunFolderError otherwise."""
+    metrics = load_metrics(folder)
+    if not metrics["arms"]:
+        raise RunFolderError(f"{folder / METRICS}: no loss has finished training yet")
     return metrics
 
 
@@ -55,15 +109,16 @@ def load_network(folder: Path, metrics: dict[str, Any], loss: str) -> ConvAutoen
             f"{', '.join(metrics['arms'])}"
         )
     config = metrics["config"]
-    network = ConvAutoencoder(
-        metrics["data"]["size"][0], width=config["width"], latent=config["latent"]
-    )
     path = folder / loss / CHECKPOINT
     state = checkpoint.load(path, torch.device("cpu"))
     try:
+        network = ConvAutoencoder(
+            metrics["data"]["size"][0], width=config["width"], latent=config["latent"]
+        )
         network.load_state_dict(state["model"])
-    except (KeyError, RuntimeError) as error:
-        raise RunFolderError(f"{path}: does not fit the network in {METRICS}: {error}") from error
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunFolderError(f"{path}: does not fit the network in {METRICS}: {reason}") from error
     return network.eval()
 
 

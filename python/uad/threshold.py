@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
+from uad.options import DEFAULT_RATE as DEFAULT_RATE
 
-DEFAULT_RATE = 0.05
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 CONFIDENCE = 0.95
 
 
@@ -47,6 +47,10 @@ def choose_threshold(normal_scores: Sequence[float] | NDArray[Any], rate: float)
 
     ValueError without scores, for a score that is not finite, or for a rate not between 0 and 1.
     """
+    # Imported here because help texts use this module, and --help works without the extras.
+    import numpy as np
+    from scipy import stats
+
     if not 0 < rate < 1:
         raise ValueError(f"the false-positive rate must be between 0 and 1, got {rate:g}")
     scores = np.sort(np.asarray(normal_scores, dtype=np.float64))

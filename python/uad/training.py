@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lamp_kernels import check_range
 from uad import checkpoint
 from uad.data import to_unit
 from uad.distributed import Processes
 from uad.options import TrainingOptions
+from uad.progress import Progress, silent
 
 NOTABLE_SHARE = 0.05
 """If more elements than this fraction are on the tangent of A in the first step, something may be
@@ -32,6 +32,16 @@ MOMENTUM = 0.9
 """Momentum of SGD, which without it hardly moves a network as deep as this one."""
 
 AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+MAX_DROPPED = 0.25
+"""Fraction of the training images that may drop out of every epoch with the last batch."""
+
+
+SETTINGS = (
+    *("batch_size", "learning_rate", "optimizer", "seed", "amp", "grad_clip"),
+    *("loss", "loss_settings", "network"),
+)
+"""Settings that must not change when a training continues from a checkpoint."""
 
 
 class TrainingError(Exception):
@@ -49,14 +59,20 @@ class Trainer:
         options: TrainingOptions,
         processes: Processes,
         tangent_share: Callable[[Tensor, Tensor], Tensor],
+        description: dict[str, Any] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """name: label for the log.
 
         loss: called as loss(reconstruction, image).
         tangent_share: called the same way; its value for the last batch of each epoch is recorded.
+        description: plain values, stored in every checkpoint as "detector".
+        progress: counts the steps; the default prints nothing.
         """
         self.name = name
         self.options = options
+        self.description = description or {}
+        self.progress = progress or silent()
         self.processes = processes
         self.device = processes.device
         self.tangent_share = tangent_share
@@ -109,17 +125,13 @@ class Trainer:
         losses: list[Tensor] = []
         clock = StepClock(self.device)
         clock.tick()
-        for batch in tqdm(
-            batches,
-            desc=f"{self.name} epoch {epoch}",
-            leave=False,
-            disable=None if self.processes.first else True,  # None disables it without a terminal
-        ):
+        for batch in batches:
             images = to_unit(train[self.processes.share(batch)].to(self.device))
             reconstruction, loss = self.step(images)
             if epoch == 1 and not losses and self.processes.first:
                 self.warn_about_first_step(reconstruction, images)
             losses.append(loss)
+            self.progress.advance()
             clock.tick()
         seconds = clock.seconds()
         self.step_seconds += seconds[min(self.cold_steps, len(seconds) - 1) :]
@@ -133,35 +145,59 @@ class Trainer:
             )
         for key, value in (("epoch", epoch), ("loss", mean), ("tangent_share", share)):
             self.history[key].append(value)
-        if self.processes.first:
-            print(
-                f"{self.name}: epoch {epoch}/{self.options.epochs}, loss {mean:.6g}, "
-                f"{share:.3%} of the last batch on the tangent of A",
-                file=sys.stderr,
-            )
+        tangent = f", {share:.3%} of the last batch on the tangent of A" if share else ""
+        self.progress.report(
+            f"{self.name}: epoch {epoch}/{self.options.epochs}, loss {mean:.6g}{tangent}",
+            keep=epoch == self.options.epochs,
+        )
 
     def warn_about_first_step(self, reconstruction: Tensor, images: Tensor) -> None:
         """Print a line if the first step's values or errors are outside a loss's usual range."""
         found = check_range(reconstruction.float(), images)
         share = self.tangent_share(reconstruction, images).item()
         if not found or share > NOTABLE_SHARE:
-            print(
-                f"{self.name}: first step: {found}; {share:.3%} on the tangent of A",
-                file=sys.stderr,
+            self.progress.write(
+                f"{self.name}: first step: {found}; {share:.3%} on the tangent of A"
             )
 
     def fit(self, train: Tensor, path: Path | None) -> None:
         """Train from the checkpoint at `path`, or from the beginning if there is none.
 
         Saves a checkpoint after each epoch, unless `path` is None. train: uint8 (N, C, H, W).
-        Raises TrainingError if the loss is not finite.
+        Raises TrainingError if the loss is not finite, CheckpointError if the checkpoint at `path`
+        is not one of this training.
         """
         if path is not None and path.exists():
-            self.load_state_dict(checkpoint.load(path, self.device))
+            self.load(path)
+            done = len(self.history["epoch"])
+            self.progress.skip(done * (len(train) // self.options.batch_size))
         for epoch in range(len(self.history["epoch"]) + 1, self.options.epochs + 1):
             self.train_epoch(epoch, train)
             if self.processes.first and path is not None:
-                checkpoint.save(path, self.state_dict())
+                self.save(path)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        checkpoint.save(path, self.state_dict())
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint; CheckpointError if it is not one of this training."""
+        state = checkpoint.load(path, self.device)
+        try:
+            self.check_origin(state)
+            self.load_state_dict(state)
+        except Exception as error:  # PyTorch has no exception of its own for a state that misfits
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise checkpoint.unusable(path, f"not a checkpoint of this run: {reason}") from error
+
+    def check_origin(self, state: dict[str, Any]) -> None:
+        """ValueError if `state` is from a training with other settings, or with more epochs."""
+        settings = {**asdict(self.options), **self.description}
+        for name, value in {**state.get("options", {}), **state.get("detector", {})}.items():
+            if name in SETTINGS and name in settings and value != settings[name]:
+                raise ValueError(f"it was trained with {name} {value}, not {settings[name]}")
+        if state["epoch"] > self.options.epochs:
+            raise ValueError(f"it has {state['epoch']} epochs, not {self.options.epochs} at most")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""
@@ -171,6 +207,8 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "epoch": len(self.history["epoch"]),
             "history": self.history,
+            "options": asdict(self.options),
+            "detector": self.description,
             "step_seconds": self.step_seconds,
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
@@ -181,8 +219,10 @@ class Trainer:
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.history = state["history"]
-        self.step_seconds = state["step_seconds"]
+        self.history = {name: list(state["history"][name]) for name in self.history}
+        if {len(values) for values in self.history.values()} != {state["epoch"]}:
+            raise ValueError("the history does not have one entry per epoch")
+        self.step_seconds = list(state["step_seconds"])
         torch.set_rng_state(state["rng"].cpu())
         if state["rng_cuda"] is not None:
             torch.cuda.set_rng_state(state["rng_cuda"].cpu())
@@ -224,6 +264,20 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Te
     """
     order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
     return list(torch.split(order[: count - count % batch_size], batch_size))
+
+
+def effective_batch_size(images: int, asked: int, processes: int = 1) -> int:
+    """The batch size asked for, or a smaller one if that would waste too many images.
+
+    An incomplete last batch is dropped from every epoch. If more than `MAX_DROPPED` of the images
+    would drop out, they are spread evenly over as many batches as the size asked for requires,
+    counting the incomplete one. The result is a multiple of the number of processes, 0 if there
+    are fewer images than processes.
+    """
+    if asked <= images and images % asked <= MAX_DROPPED * images:
+        return asked
+    batches = math.ceil(images / asked)
+    return images // batches // processes * processes
 
 
 class StepClock:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from uad import data
 from uad.cli import train as cli
+from uad.cli import train_run
 from uad.training import Trainer
 
 from lamp_kernels import backends
@@ -38,7 +39,7 @@ def options(image_root, tmp_path):
 @pytest.fixture
 def without_report(monkeypatch):
     """Skip the report in tests about something else."""
-    monkeypatch.setattr(cli, "write_report", lambda folder: None)
+    monkeypatch.setattr(train_run, "write_report", lambda folder: None)
 
 
 def read_metrics(folder: Path) -> dict:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from uad import checkpoint
 from uad.cli import train as cli
+from uad.cli import train_run
 
 LOSSES = ("mse", "amplified-ssim")
 
@@ -51,7 +52,7 @@ def test_two_processes_agree_with_one(options, program, tmp_path, monkeypatch):
             shutil.copy(path, two / LOSSES[1])
 
     monkeypatch.setattr(checkpoint, "save", save_a_copy)
-    monkeypatch.setattr(cli, "write_report", lambda folder: None)
+    monkeypatch.setattr(train_run, "write_report", lambda folder: None)
     assert cli.main([*options, "--out", str(one)]) == 0
     expected = json.loads((one / "metrics.json").read_text())
     assert expected["config"]["nproc_per_node"] == 1

@@ -13,6 +13,7 @@ from uad import checkpoint
 from uad.distributed import Processes
 from uad.losses import LOSSES, LossSettings, build_loss, tangent_share
 from uad.options import TrainingOptions
+from uad.progress import Progress
 from uad.training import Trainer, TrainingError, epoch_batches
 
 import lamp_kernels
@@ -34,7 +35,7 @@ class TinyNetwork(nn.Sequential):
         )
 
 
-def make_trainer(name="amplified-mse", options=OPTIONS, loss=None):
+def make_trainer(name="amplified-mse", options=OPTIONS, loss=None, progress=None):
     return Trainer(
         name,
         TinyNetwork(),
@@ -42,6 +43,8 @@ def make_trainer(name="amplified-mse", options=OPTIONS, loss=None):
         options,
         ALONE,
         lambda reconstruction, image: tangent_share(name, reconstruction, image, LossSettings()),
+        {"loss": name},
+        progress,
     )
 
 
@@ -323,10 +326,11 @@ class Untrained(nn.Module):
     [(0.5, None), (1.0, "within [0, 1]"), (2.0, "too small"), (0.01, "far too large for")],
 )
 def test_an_unusual_first_step_is_reported_in_one_line(value, told, capsys):
-    trainer = make_trainer("amplified-l1", replace(OPTIONS, epochs=2))
-    trainer.network = trainer.model = Untrained(value)
-    images = torch.full_like(IMAGES, 5 if value == 0.01 else 0) if told else IMAGES
-    trainer.fit(images, None)
+    with Progress(total=4) as progress:
+        trainer = make_trainer("amplified-l1", replace(OPTIONS, epochs=2), progress=progress)
+        trainer.network = trainer.model = Untrained(value)
+        images = torch.full_like(IMAGES, 5 if value == 0.01 else 0) if told else IMAGES
+        trainer.fit(images, None)
     lines = [line for line in capsys.readouterr().err.splitlines() if "first step" in line]
     assert len(lines) == (1 if told else 0)
     if told:

@@ -48,6 +48,14 @@ def non_negative_float(text: str) -> float:
     return value
 
 
+def fraction(text: str) -> float:
+    """Argument type: a number between 0 and 1, excluding both."""
+    value = positive_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"must be below 1, got {text!r}")
+    return value
+
+
 def add_threads_option(parser: argparse._ActionsContainer) -> None:
     """Add the option that `set_threads` reads."""
     parser.add_argument(
@@ -61,8 +69,16 @@ def set_threads(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
 
 
+def say(program: str, text: str) -> None:
+    """Print a line on stderr; under torchrun the first process prints it, for all of them."""
+    if process_rank() == 0:
+        print(f"{program}: {text}", file=sys.stderr)
+
+
 def complain(program: str, error: object) -> None:
     """Print an error as one line on stderr; under torchrun it names the process."""
+    if isinstance(error, OSError) and error.filename is not None:
+        error = f"{error.filename}: {error.strerror}"
     rank = process_rank()
     process = f" (process {rank})" if rank else ""
     print(f"{program}{process}: error: {error}", file=sys.stderr)

@@ -1,36 +1,32 @@
-"""The command line of the training program."""
+"""The command line of the training program.
+
+Imports none of the packages of the extra "train", so that --help works without them; what the
+program does is in train_run.py.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from uad import data as data_sets
-from uad.checkpoint import CheckpointError
 from uad.cli.arguments import (
     OptionError,
     add_threads_option,
     complain,
+    fraction,
     non_negative_float,
     positive_float,
     positive_int,
     seed,
-    set_threads,
 )
-from uad.data import AnomalyData, DataError
-from uad.distributed import process_count, processes
+from uad.distributed import process_count
 from uad.losses import LOSSES, LossSettings
-from uad.options import FITS, RunOptions, Scoring, TrainingOptions
-from uad.report import write_report
-from uad.results_table import results_table
-from uad.run import RunError, begin, metrics_to_resume, rehearse, train_losses
-from uad.training import AMP_TYPES, TrainingError
+from uad.options import DATA_SETS, DEFAULT_RATE, FITS, RunOptions, Scoring, TrainingOptions
 
 PROGRAM = "train.py"
 
@@ -75,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--data", choices=data_sets.NAMES, default="textures", help="data set (default: textures)"
+        "--data", choices=DATA_SETS, default="textures", help="data set (default: textures)"
     )
     group.add_argument(
         "--root",
@@ -188,7 +184,8 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
         type=positive_int,
         default=default.batch_size,
         help="images per step, over all processes together; an incomplete last batch of an epoch "
-        "is dropped (default: %(default)s)",
+        "is dropped, and a size that would waste many images that way is reduced "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--lr",
@@ -217,7 +214,7 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", help="cpu, cuda or cuda:<index> (default: cuda if available)")
     group.add_argument(
         "--amp",
-        choices=tuple(AMP_TYPES),
+        choices=("bfloat16", "float16"),
         help="autocast to this dtype, float16 with a gradient scaler (default: no autocast)",
     )
     group.add_argument(
@@ -257,6 +254,14 @@ def _add_scoring_options(group: argparse._ArgumentGroup) -> None:
         "like 0.01 a fraction of the image; so 1 is one pixel and 1.0 the whole image "
         f"(default: {default.topk})",
     )
+    group.add_argument(
+        "--false-positive-rate",
+        type=fraction,
+        default=DEFAULT_RATE,
+        metavar="RATE",
+        help="fraction of normal images that may be called anomalous; determines the threshold "
+        "(default: %(default)s)",
+    )
 
 
 def _add_run_folder_options(group: argparse._ArgumentGroup) -> None:
@@ -268,7 +273,8 @@ def _add_run_folder_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        help="resume the run in --out, which was started with the same options",
+        help="resume the run in --out with the options it was started with; options given must "
+        "be the same, except for a higher --epochs; starts a new run if --out holds none",
     )
 
 
@@ -290,9 +296,19 @@ def loss_list(text: str) -> list[str]:
     return names
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options with defaults filled in, checked as far as possible without reading any file."""
-    arguments = build_parser().parse_args(argv)
+def given_options(argv: Sequence[str] | None) -> dict[str, Any]:
+    """The options on the command line, by name, without the defaults of the others."""
+    parser = build_parser()
+    absent = object()
+    # argparse fills in a default only where the namespace has no value yet.
+    blank = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([])), absent))
+    parsed = vars(parser.parse_args(argv, blank))
+    return {name: value for name, value in parsed.items() if value is not absent}
+
+
+def complete(options: Mapping[str, Any]) -> argparse.Namespace:
+    """Options with the defaults of those that are missing, checked without reading any file."""
+    arguments = argparse.Namespace(**{**vars(build_parser().parse_args([])), **options})
     if arguments.loss is None and arguments.compare is None:
         arguments.loss = "amplified-ssim"
     if arguments.normal_class is not None and arguments.data != "fashion-mnist":
@@ -310,8 +326,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.device is None:
         arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
     check_device(arguments.device, arguments.nproc_per_node)
-    arguments.out = arguments.out or Path("runs") / arguments.data
+    arguments.out = out_folder(options)
     return arguments
+
+
+def out_folder(options: Mapping[str, Any]) -> Path:
+    """The run folder."""
+    out: Path | None = options.get("out")
+    return out or Path("runs") / options.get("data", "textures")
 
 
 def check_device(name: str, count: int) -> None:
@@ -336,8 +358,8 @@ def check_device(name: str, count: int) -> None:
         )
 
 
-def run_options(arguments: argparse.Namespace) -> RunOptions:
-    """The options of a run, grouped by subject."""
+def run_options(arguments: argparse.Namespace, batch_size: int) -> RunOptions:
+    """The options of a run, grouped by subject. batch_size: the effective one."""
     scoring = Scoring()
     return RunOptions(
         losses=tuple(arguments.compare or [arguments.loss]),
@@ -348,7 +370,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         ),
         training=TrainingOptions(
             epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
+            batch_size=batch_size,
             learning_rate=arguments.lr,
             seed=arguments.seed,
             amp=arguments.amp,
@@ -361,65 +383,20 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
             pooling=arguments.pooling,
             topk=scoring.topk if arguments.topk is None else arguments.topk,
         ),
+        false_positive_rate=arguments.false_positive_rate,
     )
-
-
-def load_data(config: dict[str, Any]) -> AnomalyData:
-    """The images; DataError where there are none, OptionError where they do not fill a batch."""
-    data = data_sets.load_from_config(config)
-    if len(data.train) < config["batch_size"]:
-        raise OptionError(
-            f"--batch-size must be at most the number of training images, {len(data.train)}, "
-            f"got {config['batch_size']}"
-        )
-    return data
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Train, evaluate and report. Expects the arguments that `parse` returns."""
-    # Where a run is stored, and whether it was resumed, does not affect its results.
-    config: dict[str, Any] = {
-        name: value for name, value in vars(arguments).items() if name not in ("out", "resume")
-    }
-    folder: Path = arguments.out
-    metrics = metrics_to_resume(folder, config, arguments.resume)
-    set_threads(arguments)
-    torch.backends.cudnn.deterministic = True  # a resumed run must end with the same numbers
-    data = load_data(config)
-    with processes(torch.device(arguments.device)) as team:
-        try:
-            options = run_options(arguments)
-            rehearse(data, options, team.device)
-        except ValueError as error:  # raised by lamp_kernels; names the argument and its value
-            raise OptionError(str(error)) from error
-        metrics = begin(folder, metrics, config, data, options, team)
-        if team.first and set(options.losses) <= set(metrics["arms"]):
-            print(
-                f"{PROGRAM}: the run in {folder}, started {metrics['environment']['date']}, is "
-                "already finished: nothing to train; choose another --out to train again",
-                file=sys.stderr,
-            )
-        train_losses(folder, metrics, data, options, team)
-        if team.first:
-            write_report(folder)
-            print(results_table(metrics))
-            print(f"\nreport: {folder / 'report.html'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
-    Exit code: 0 success, 1 training failed, 2 bad options or data, 130 interrupted.
+    Exit code: 0 success, 1 training failed, 2 bad options, files or data, 130 interrupted.
     """
     try:
-        run(parse(argv))
-    except (OptionError, RunError, DataError, CheckpointError) as error:
+        options = given_options(argv)
+    except OptionError as error:
         complain(PROGRAM, error)
         return 2
-    except TrainingError as error:
-        complain(PROGRAM, error)
-        return 1
-    except KeyboardInterrupt:
-        complain(PROGRAM, "stopped; repeat the command with --resume to continue this run")
-        return 130
-    return 0
+    from uad.cli.train_run import execute  # requires the extra "train"
+
+    return execute(PROGRAM, options)

@@ -1,0 +1,181 @@
+"""What the training program does: load the images, train, evaluate, report."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uad.checkpoint import CheckpointError
+from uad.cli.arguments import OptionError, complain, say, set_threads
+from uad.cli.stored_options import resumed_options
+from uad.cli.train import build_parser, complete, out_folder, run_options
+from uad.data import AnomalyData, DataError, load_from_config
+from uad.distributed import Processes, process_rank, processes
+from uad.lock import LockError, only_writer
+from uad.options import RunOptions
+from uad.report import write_report
+from uad.results_table import results_table
+from uad.run import RunError, begin, check_folder, normal_scores, rehearse, train_losses
+from uad.run_folder import METRICS, RunFolderError, load_metrics
+from uad.threshold import choose_threshold, normal_images
+from uad.training import TrainingError, effective_batch_size
+
+
+def execute(program: str, given: Mapping[str, Any]) -> int:
+    """Run the program with the options that were given; return the exit code."""
+    folder = out_folder(given)
+    try:
+        run(program, given, folder)
+    except TrainingError as error:
+        complain(program, error)
+        return 1
+    except (
+        *(OptionError, RunError, RunFolderError, LockError, DataError, CheckpointError),
+        OSError,
+    ) as error:
+        complain(program, error)
+        return 2
+    except KeyboardInterrupt:
+        say(program, f"stopped; {how_to_continue(program, folder)}")
+        return 130
+    return 0
+
+
+def how_to_continue(program: str, folder: Path) -> str:
+    """What to do after an interruption."""
+    if not (folder / METRICS).exists():
+        return "nothing was written; repeat the command to start again"
+    return f"to continue: python python/{program} --out {shlex.quote(str(folder))} --resume"
+
+
+def run(program: str, given: Mapping[str, Any], folder: Path) -> None:
+    """Train, evaluate and report."""
+    resume = given.get("resume", False)
+    check_folder(folder, resume)
+    with only_writer(folder) if process_rank() == 0 else nullcontext():
+        metrics = load_metrics(folder) if check_folder(folder, resume) else None
+        if resume and metrics is None:
+            say(program, f"{folder} holds no run yet: starting a new one")
+        arguments = choose_options(given, metrics, folder / METRICS)
+        set_threads(arguments)
+        torch.backends.cudnn.deterministic = True  # a resumed run must end with the same numbers
+        data = load_from_config(vars(arguments))
+        options = run_options(arguments, batch_size(arguments, metrics, len(data.train)))
+        with processes(torch.device(arguments.device)) as team:
+            try:
+                rehearse(data, options, team.device)
+            except ValueError as error:  # raised by lamp_kernels; names the argument and its value
+                source = "" if metrics is None else f"{folder / METRICS}: "
+                raise OptionError(f"{source}{error}") from error
+            if team.first:
+                announce(data, arguments, options, team)
+            metrics = begin(folder, metrics, config(arguments), data, options, team)
+            if set(options.losses) <= set(metrics["arms"]):
+                say(program, already_finished(folder, metrics))
+            train_losses(folder, metrics, data, options, team)
+            if team.first:
+                write_report(folder)
+                print_results(folder, metrics, options)
+
+
+def choose_options(
+    given: Mapping[str, Any], metrics: dict[str, Any] | None, path: Path
+) -> argparse.Namespace:
+    """All options: for a new run those given and the defaults, for a resumed one those stored."""
+    if metrics is None:
+        return complete(given)
+    return complete(
+        resumed_options(build_parser(), metrics["config"], given, path) | {"out": path.parent}
+    )
+
+
+def config(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that metrics.json stores.
+
+    Where a run is stored, and whether it was resumed, does not affect its results.
+    """
+    return {name: value for name, value in vars(arguments).items() if name not in ("out", "resume")}
+
+
+def batch_size(arguments: argparse.Namespace, metrics: dict[str, Any] | None, images: int) -> int:
+    """The effective batch size; OptionError if there are fewer images than processes."""
+    if metrics is not None and "effective_batch_size" not in metrics:
+        return int(arguments.batch_size)  # an older run, which used it as it was
+    size = effective_batch_size(images, arguments.batch_size, arguments.nproc_per_node)
+    if size == 0:
+        raise OptionError(
+            f"{arguments.nproc_per_node} processes require at least as many training images, got "
+            f"{images}"
+        )
+    return size
+
+
+def announce(
+    data: AnomalyData, arguments: argparse.Namespace, options: RunOptions, team: Processes
+) -> None:
+    """Print what was found, and where and on what the run takes place."""
+    device = str(team.device)
+    if team.device.type == "cuda":
+        device += f" ({torch.cuda.get_device_name(team.device)})"
+    threads = torch.get_num_threads()
+    parts = [data.found] if data.found else []
+    parts.append(f"{device}, {threads} thread{'s' if threads > 1 else ''}")
+    if team.count > 1:
+        parts[-1] += f", {team.count} processes"
+    print("; ".join([*parts, f"out {arguments.out}"]), file=sys.stderr)
+    for notice in data.notices:
+        print(notice, file=sys.stderr)
+    if options.training.batch_size != arguments.batch_size:
+        print(smaller_batches(len(data.train), arguments.batch_size, options), file=sys.stderr)
+
+
+def smaller_batches(images: int, asked: int, options: RunOptions) -> str:
+    """Why the batch size is smaller than the one asked for."""
+    dropped = images % asked
+    reason = (
+        f"would drop {dropped} of the {images} training images from every epoch"
+        if asked <= images
+        else f"is larger than the training set of {images} images"
+    )
+    return f"--batch-size {asked} {reason}: using {options.training.batch_size}"
+
+
+def already_finished(folder: Path, metrics: dict[str, Any]) -> str:
+    """What to say if there is nothing to train."""
+    return (
+        f"the run in {folder}, started {metrics['environment'].get('date')}, is already finished: "
+        "nothing to train; raise --epochs to train on, or choose another --out to train again"
+    )
+
+
+def print_results(folder: Path, metrics: dict[str, Any], options: RunOptions) -> None:
+    """Print the tables, the thresholds if there are only normal images, the report's place."""
+    print(results_table(metrics))
+    if not metrics["data"]["test_anomalous"]:
+        print(f"\n{thresholds(folder, metrics, options.false_positive_rate)}")
+    print(f"\nreport: {folder / 'report.html'}")
+
+
+def thresholds(folder: Path, metrics: dict[str, Any], rate: float) -> str:
+    """A line for each loss: the threshold that its scores of normal images give."""
+    lines = ["only normal test images, so nothing to measure detection with"]
+    for loss in metrics["arms"]:
+        chosen = choose_threshold(normal_scores(folder / loss), rate)
+        lines.append(
+            f"{loss}: threshold {chosen.value:.6g} from {chosen.count} normal images; of new "
+            f"normal images, {chosen.rate:.1%} will score above it (95% interval {chosen.low:.1%} "
+            f"to {chosen.high:.1%})"
+        )
+        if not chosen.met:
+            lines[-1] += (
+                f"; a false-positive rate of {rate:g} requires at least {normal_images(rate)} "
+                "normal images"
+            )
+    return "\n".join(lines)
