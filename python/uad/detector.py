@@ -158,11 +158,9 @@ def load_detector(path: Path | str) -> Detector:
     try:
         state = checkpoint.load(path, torch.device("cpu"))
     except CheckpointError as error:
-        reason = type(error.__cause__).__name__
-        raise DetectorError(
-            f"{path}: damaged, or not a checkpoint of train.py ({reason})"
-        ) from error
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
+        raise DetectorError(f"{path}: damaged, or not a checkpoint of train.py{cause}") from error
+    if not isinstance(state.get("model"), dict):
         raise DetectorError(f"{path}: not a checkpoint of train.py: it holds no network")
     entry = state.get("detector") or _entry_of_old_run(path)
     if entry.get("format") != FORMAT:

@@ -149,8 +149,8 @@ def cut(path):
         (lambda path: path.write_bytes(b""), "damaged, or not a checkpoint of train.py"),
         (lambda path: path.write_text("hello"), "damaged, or not a checkpoint of train.py"),
         (cut, "damaged, or not a checkpoint of train.py"),
-        (lambda path: torch.save([1], path), "not a checkpoint of train.py: it holds no network"),
-        (lambda path: torch.save({"model": 1}, path), "it holds no network"),
+        (lambda path: torch.save([1], path), "damaged, or not a checkpoint of train.py"),
+        (lambda path: torch.save({"model": 1}, path), "not a checkpoint of train.py: it holds no"),
         (
             lambda path: change(path, lambda state: state["detector"].update(format=2)),
             "its format is 2, and this version reads format 1",
