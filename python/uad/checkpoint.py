@@ -71,3 +71,11 @@ def unusable(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
         f"{path}: {reason}; delete it and use --resume to train this loss from the beginning"
     )
+
+
+def in_one_line(error: Exception) -> str:
+    """The message of an exception of PyTorch or Python, which may have several lines or a key."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(":")

@@ -117,7 +117,7 @@ def load_network(folder: Path, metrics: dict[str, Any], loss: str) -> ConvAutoen
         )
         network.load_state_dict(state["model"])
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = checkpoint.in_one_line(error)
         raise RunFolderError(f"{path}: does not fit the network in {METRICS}: {reason}") from error
     return network.eval()
 

@@ -187,8 +187,8 @@ class Trainer:
             self.check_origin(state)
             self.load_state_dict(state)
         except Exception as error:  # PyTorch has no exception of its own for a state that misfits
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise checkpoint.unusable(path, f"not a checkpoint of this run: {reason}") from error
+            reason = f"not a checkpoint of this run: {checkpoint.in_one_line(error)}"
+            raise checkpoint.unusable(path, reason) from error
 
     def check_origin(self, state: dict[str, Any]) -> None:
         """ValueError if `state` is from a training with other settings, or with more epochs."""

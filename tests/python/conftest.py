@@ -94,3 +94,19 @@ def trained_run(image_root: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         patch.setattr(train_run, "write_report", lambda folder: None)  # no test looks at it
         assert train.main([*arguments, "--out", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture
+def options(image_root: Path, tmp_path: Path) -> list[str]:
+    """A run of train.py that takes seconds. Options that follow override these."""
+    return [
+        *("--data", "folder", "--root", str(image_root), "--size", "32"),
+        *("--epochs", "2", "--batch-size", "8", "--width", "4", "--latent", "2"),
+        *("--device", "cpu", "--threads", "1", "--out", str(tmp_path / "run")),
+    ]
+
+
+@pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the report in tests about something else."""
+    monkeypatch.setattr("uad.cli.train_run.write_report", lambda folder: None)

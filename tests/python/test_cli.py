@@ -3,67 +3,19 @@
 from __future__ import annotations
 
 import ast
-import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from run_results import read_metrics, weights
 from uad import data
 from uad.cli import train as cli
-from uad.cli import train_run
 from uad.training import Trainer
 
 from lamp_kernels import backends
 
 PACKAGE = Path(data.__file__).parents[1]
-
-
-@pytest.fixture
-def options(image_root, tmp_path):
-    """A run that takes seconds. Options that follow override these."""
-    return [
-        *("--data", "folder", "--root", str(image_root), "--size", "32"),
-        *("--epochs", "2", "--batch-size", "8", "--width", "4", "--latent", "2"),
-        *("--device", "cpu", "--threads", "1", "--out", str(tmp_path / "run")),
-    ]
-
-
-@pytest.fixture
-def without_report(monkeypatch):
-    """Skip the report in tests about something else."""
-    monkeypatch.setattr(train_run, "write_report", lambda folder: None)
-
-
-def read_metrics(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
-
-
-def results(folder: Path) -> dict:
-    """metrics.json without the entries that differ between equal runs: timings and date."""
-    metrics = read_metrics(folder)
-    del metrics["environment"]["date"]
-    for arm in metrics["arms"].values():
-        del arm["seconds_per_step"], arm["loss_share"]
-    return metrics
-
-
-def weights(folder: Path, loss: str) -> dict[str, torch.Tensor]:
-    return torch.load(folder / loss / "checkpoint.pt", weights_only=True)["model"]
-
-
-def assert_same_run(folder: Path, other: Path) -> None:
-    assert results(folder) == results(other)
-    for loss in read_metrics(folder)["arms"]:
-        for key, value in weights(folder, loss).items():
-            assert torch.equal(value, weights(other, loss)[key]), (loss, key)
 
 
 # --- a whole run --------------------------------------------------------------------------------
@@ -171,10 +123,6 @@ def test_amp_and_scoring_options_reach_the_run(options, tmp_path):
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
         (["--epochs", "0"], "--epochs: must be a positive integer, got '0'"),
         (["--batch-size", "1.5"], "--batch-size: must be a positive integer, got '1.5'"),
-        (
-            ["--batch-size", "21"],
-            "--batch-size must be at most the number of training images, 20, got 21",
-        ),
         (["--lr", "0"], "--lr: must be positive, got '0'"),
         (["--lr", "nan"], "--lr: must be a finite number"),
         (["--grad-clip", "-1"], "--grad-clip: must be a finite number, 0 or more, got '-1'"),
@@ -265,144 +213,3 @@ def test_divergence_is_one_line(options, capsys, monkeypatch):
     monkeypatch.setattr(Trainer, "step", step)
     assert cli.main([*options, "--loss", "l1"]) == 1
     assert "error: loss l1 is nan in epoch 1" in capsys.readouterr().err
-
-
-# --- resuming -----------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("without_report")
-def test_a_run_is_neither_overwritten_nor_mixed(options, image_root, tmp_path, capsys):
-    options += ["--loss", "mse", "--epochs", "1"]
-    assert cli.main(options) == 0
-    before = read_metrics(tmp_path / "run")
-    capsys.readouterr()
-
-    assert cli.main(options) == 2
-    assert "already holds a run: choose another folder, or add --resume" in capsys.readouterr().err
-    for more, message in (
-        (["--epochs", "3"], "--epochs 1, not 3"),
-        (["--lr", "0.1"], "--lr 0.001, not 0.1"),
-        (["--grad-clip", "2"], "--grad-clip None, not 2.0"),
-    ):
-        assert cli.main([*options, "--resume", *more]) == 2
-        assert f"the run was started with {message}" in capsys.readouterr().err
-
-    root = tmp_path / "images"
-    shutil.copytree(image_root, root)
-    moved = tmp_path / "moved"
-    assert cli.main([*options, "--root", str(root), "--out", str(moved)]) == 0
-    Image.new("L", (32, 32)).save(root / "train" / "good" / "more.png")
-    assert cli.main([*options, "--root", str(root), "--out", str(moved), "--resume"]) == 2
-    assert "the data have changed since the run was started" in capsys.readouterr().err
-
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.tex").touch()
-    assert cli.main([*options, "--out", str(tmp_path / "other"), "--resume"]) == 2
-    assert "exists but holds no run" in capsys.readouterr().err
-
-    assert cli.main([*options, "--resume"]) == 0
-    printed = capsys.readouterr()
-    assert "already finished: nothing to train" in printed.err
-    assert "image AUROC" in printed.out
-    assert read_metrics(tmp_path / "run") == before
-
-
-@pytest.mark.usefixtures("without_report")
-def test_a_run_is_resumed_though_its_data_are_described_in_other_words(options, tmp_path, capsys):
-    options += ["--loss", "mse", "--epochs", "1"]
-    assert cli.main(options) == 0
-    path = tmp_path / "run" / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    metrics["data"] |= {"title": "older words", "note": "older words"}
-    path.write_text(json.dumps(metrics), encoding="utf-8")
-    assert cli.main([*options, "--resume"]) == 0
-    assert read_metrics(tmp_path / "run") == metrics
-    metrics["data"]["train"] += 1
-    path.write_text(json.dumps(metrics), encoding="utf-8")
-    capsys.readouterr()
-    assert cli.main([*options, "--resume"]) == 2
-    assert "the data have changed" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("without_report")
-@pytest.mark.parametrize("package", ["torch", "lamp_kernels"])
-def test_a_run_with_another_version_is_not_resumed(options, tmp_path, capsys, package):
-    options += ["--loss", "mse", "--epochs", "1"]
-    assert cli.main(options) == 0
-    path = tmp_path / "run" / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    metrics["environment"][package] = "0.0.1"
-    path.write_text(json.dumps(metrics), encoding="utf-8")
-    capsys.readouterr()
-    assert cli.main([*options, "--resume"]) == 2
-    assert f"started with {package} 0.0.1, but" in capsys.readouterr().err
-
-
-class Crash(BaseException):
-    """Like a kill, it is caught nowhere."""
-
-
-@pytest.mark.usefixtures("without_report")
-def test_a_crash_at_any_write_changes_no_number(options, tmp_path, monkeypatch):
-    options += ["--compare", "mse,amplified-ssim"]
-    assert cli.main(options) == 0
-
-    replace = os.replace
-    done = False
-    crashes = 0
-    while not done:
-        remaining = iter(range(crashes))
-
-        def replace_or_crash(source, target, remaining=remaining):
-            if next(remaining, None) is None:
-                raise Crash
-            replace(source, target)
-
-        folder = tmp_path / f"crash-{crashes}"
-        monkeypatch.setattr(os, "replace", replace_or_crash)
-        try:
-            cli.main([*options, "--out", str(folder)])
-            done = True
-        except Crash:
-            crashes += 1
-            monkeypatch.setattr(os, "replace", replace)
-            assert cli.main([*options, "--out", str(folder), "--resume"]) == 0
-        assert_same_run(tmp_path / "run", folder)
-    # metrics.json at the start; for each of the two losses two checkpoints and metrics.json
-    assert crashes >= 7
-
-
-@pytest.mark.usefixtures("without_report")
-def test_a_killed_run_resumes_with_the_same_numbers(options, tmp_path, program):
-    options += ["--compare", "amplified-mse,amplified-ssim", "--epochs", "40"]
-    begun = time.monotonic()
-    assert cli.main(options) == 0
-    duration = time.monotonic() - begun
-
-    killed = tmp_path / "killed"
-    options += ["--out", str(killed)]
-    process = subprocess.Popen(
-        [sys.executable, str(program), *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 60
-    while not (killed / "metrics.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    delay = random.uniform(0.0, 0.6 * duration)
-    print(f"killed {delay:.3f} s after the run began")
-    time.sleep(delay)
-    process.kill()
-    _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors.decode()
-
-    assert len(read_metrics(killed)["arms"]) < 2
-    assert cli.main([*options, "--resume"]) == 0
-    assert_same_run(tmp_path / "run", killed)
-
-
-def test_interruption_says_how_to_resume(options, capsys, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "step", interrupt)
-    assert cli.main(options) == 130
-    assert "--resume" in capsys.readouterr().err

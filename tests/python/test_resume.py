@@ -1,0 +1,313 @@
+"""Resuming a run of train.py: with the same options, with more epochs, after any kind of end."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from run_results import assert_same_run, read_metrics
+from uad.cli import train as cli
+from uad.lock import owner
+
+METRICS = "metrics.json"
+
+
+def change(folder: Path, edit) -> None:
+    """Edit metrics.json as a person would."""
+    metrics = read_metrics(folder)
+    edit(metrics)
+    (folder / METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("without_report")
+def test_a_run_is_neither_overwritten_nor_mixed(options, image_root, tmp_path, capsys):
+    options += ["--loss", "mse", "--epochs", "1"]
+    assert cli.main(options) == 0
+    before = read_metrics(tmp_path / "run")
+    capsys.readouterr()
+
+    assert cli.main(options) == 2
+    assert "already holds a run: choose another folder, or add --resume" in capsys.readouterr().err
+    for more, message in (
+        (["--lr", "0.1"], "with --lr 0.001, not 0.1"),
+        (["--grad-clip", "2"], "without --grad-clip, not with --grad-clip 2.0"),
+        (["--compile"], "without --compile, not with --compile"),
+        (["--loss", "l1"], "with --loss mse, not l1"),
+        (["--threads", "2"], "with --threads 1, not 2"),
+    ):
+        assert cli.main([*options, "--resume", *more]) == 2
+        assert (
+            capsys.readouterr().err == f"train.py: error: --resume: the run was started {message}\n"
+        )
+
+    root = tmp_path / "images"
+    shutil.copytree(image_root, root)
+    moved = tmp_path / "moved"
+    assert cli.main([*options, "--root", str(root), "--out", str(moved)]) == 0
+    Image.new("L", (32, 32)).save(root / "train" / "good" / "more.png")
+    assert cli.main([*options, "--root", str(root), "--out", str(moved), "--resume"]) == 2
+    assert "the data have changed since the run was started" in capsys.readouterr().err
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    assert cli.main([*options, "--out", str(tmp_path / "other"), "--resume"]) == 2
+    assert "exists but holds no run" in capsys.readouterr().err
+
+    assert cli.main([*options, "--resume"]) == 0
+    printed = capsys.readouterr()
+    assert "already finished: nothing to train" in printed.err
+    assert "image AUROC" in printed.out
+    assert read_metrics(tmp_path / "run") == before
+
+
+@pytest.mark.usefixtures("without_report")
+def test_a_run_is_resumed_though_its_data_are_described_in_other_words(options, tmp_path, capsys):
+    options += ["--loss", "mse", "--epochs", "1"]
+    assert cli.main(options) == 0
+    path = tmp_path / "run" / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["data"] |= {"title": "older words", "note": "older words"}
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    assert cli.main([*options, "--resume"]) == 0
+    assert read_metrics(tmp_path / "run") == metrics
+    metrics["data"]["train"] += 1
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main([*options, "--resume"]) == 2
+    assert "the data have changed" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_report")
+@pytest.mark.parametrize("package", ["torch", "lamp_kernels"])
+def test_a_run_with_another_version_is_not_resumed(options, tmp_path, capsys, package):
+    options += ["--loss", "mse", "--epochs", "1"]
+    assert cli.main(options) == 0
+    path = tmp_path / "run" / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["environment"][package] = "0.0.1"
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main([*options, "--resume"]) == 2
+    assert f"started with {package} 0.0.1, but" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_report")
+def test_resume_alone_uses_the_stored_options(options, tmp_path, capsys):
+    more = ["--compare", "mse,l1", "--topk", "3", "--size", "16", "--channels", "1"]
+    more += ["--smooth-sigma", "1e-5", "--grad-clip", "0.5", "--amp", "bfloat16"]
+    assert cli.main([*options, *more]) == 0
+    capsys.readouterr()
+    folder = tmp_path / "run"
+    before = read_metrics(folder)
+    assert cli.main(["--out", str(folder), "--resume"]) == 0
+    assert "already finished" in capsys.readouterr().err
+    assert read_metrics(folder) == before
+    del before["arms"]["l1"]
+    (folder / METRICS).write_text(json.dumps(before))
+    assert cli.main(["--out", str(folder), "--resume"]) == 0
+    assert list(read_metrics(folder)["arms"]) == ["mse", "l1"]
+
+
+@pytest.mark.usefixtures("without_report")
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_more_epochs_give_what_a_run_with_them_gives(options, tmp_path, capsys, unfinished):
+    options += ["--compare", "mse,amplified-ssim"]
+    whole, raised = tmp_path / "whole", tmp_path / "raised"
+    assert cli.main([*options, "--epochs", "5", "--out", str(whole)]) == 0
+    assert cli.main([*options, "--epochs", "2", "--out", str(raised)]) == 0
+    if unfinished:
+        change(raised, lambda metrics: metrics["arms"].pop("amplified-ssim"))
+    assert cli.main(["--out", str(raised), "--resume", "--epochs", "5"]) == 0
+    assert_same_run(raised, whole)
+    capsys.readouterr()
+    assert cli.main(["--out", str(raised), "--resume", "--epochs", "4"]) == 2
+    assert "with --epochs 5, which can only be raised, not lowered to 4" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_report")
+def test_resume_without_a_run_starts_one(options, tmp_path, capsys):
+    assert cli.main([*options, "--loss", "mse", "--resume"]) == 0
+    assert f"{tmp_path / 'run'} holds no run yet: starting a new one" in capsys.readouterr().err
+
+
+# --- files that are not as train.py left them ---------------------------------------------------
+
+
+@pytest.fixture
+def half_run(options, tmp_path, monkeypatch):
+    """A run that was stopped after the first epoch of its only loss."""
+    monkeypatch.setattr("uad.cli.train_run.write_report", lambda folder: None)
+    assert cli.main([*options, "--loss", "mse", "--epochs", "1"]) == 0
+    folder = tmp_path / "run"
+    change(folder, lambda metrics: (metrics["arms"].clear(), metrics["config"].update(epochs=2)))
+    return folder
+
+
+def error_of_resuming(folder: Path, capsys) -> str:
+    """The message after --resume, which must be one line and change no file."""
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert cli.main(["--out", str(folder), "--resume"]) == 2
+    *announced, error = capsys.readouterr().err.splitlines()
+    assert announced in ([], [f"cpu, 1 thread; out {folder}"])
+    assert error.startswith("train.py: error: ")
+    assert files == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return error
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not written by train.py, or damaged: Expecting value"),
+        ('{"config": {', "not written by train.py, or damaged: Expecting"),
+        ("[]", "not written by train.py, or damaged: the content must be an object"),
+        ("{}", "not written by train.py, or damaged: config is missing"),
+    ],
+)
+def test_damaged_metrics_are_named(half_run, capsys, content, message):
+    (half_run / METRICS).write_text(content)
+    assert f"{half_run / METRICS}: {message}" in error_of_resuming(half_run, capsys)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda m: m["config"].pop("width"), "config.width is missing"),
+        (lambda m: m.update(arms=[]), "arms has the wrong type"),
+        (lambda m: m["arms"].update(mse={}), "arms.mse.evaluation is missing"),
+        (lambda m: m["config"].update(epochs=True), "config.epochs has the wrong type"),
+        (lambda m: m["config"].update(epochs=-1), "config: argument --epochs: must be a positive"),
+        (lambda m: m["config"].update(loss="psnr"), "config: argument --loss: invalid choice"),
+        (lambda m: m["config"].update(lr="fast"), "config: argument --lr: must be a finite number"),
+        (lambda m: m["config"].update(speed=3), "config: unrecognized arguments: --speed=3"),
+        (lambda m: m["config"].update(eps=7.0), "eps must satisfy"),
+        (lambda m: m["config"].update(topk=5), "config and scoring contradict each other"),
+    ],
+)
+def test_edited_metrics_are_named(half_run, capsys, edit, message):
+    change(half_run, edit)
+    error = error_of_resuming(half_run, capsys)
+    assert str(half_run / METRICS) in error
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (torch.zeros(3), "not a checkpoint of train.py"),
+        ({"state_dict": {}}, "not a checkpoint of this run: 'epoch' is missing"),
+        ({"epoch": 1, "model": {"conv.weight": torch.zeros(2)}}, "Error(s) in loading state_dict"),
+        ({"detector": {"loss": "l1"}, "epoch": 1}, "it was trained with loss l1, not mse"),
+        ({"options": {"learning_rate": 1.0}}, "it was trained with learning_rate 1.0, not 0.001"),
+        ({"epoch": 7}, "it has 7 epochs, not 2 at most"),
+    ],
+)
+def test_a_foreign_checkpoint_is_named(half_run, capsys, state, message):
+    path = half_run / "mse" / "checkpoint.pt"
+    torch.save(state, path)
+    error = error_of_resuming(half_run, capsys)
+    assert f"{path}: " in error
+    assert message in error
+    assert "delete it and use --resume" in error
+    path.unlink()
+    assert cli.main(["--out", str(half_run), "--resume"]) == 0
+
+
+# --- any kind of end ----------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """Like a kill, it is caught nowhere."""
+
+
+@pytest.mark.usefixtures("without_report")
+@pytest.mark.parametrize("end", [Crash(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_failure_of_any_write_changes_no_number(options, tmp_path, monkeypatch, capsys, end):
+    options += ["--compare", "mse,amplified-ssim"]
+    assert cli.main(options) == 0
+
+    replace = os.replace
+    done = False
+    failures = 0
+    while not done:
+        remaining = iter(range(failures))
+
+        def replace_or_fail(source, target, remaining=remaining):
+            if next(remaining, None) is None:
+                raise end
+            replace(source, target)
+
+        folder = tmp_path / f"failure-{failures}"
+        monkeypatch.setattr(os, "replace", replace_or_fail)
+        capsys.readouterr()
+        try:
+            done = cli.main([*options, "--out", str(folder)]) == 0
+        except Crash:
+            assert end.__class__ is Crash
+        if not done:
+            failures += 1
+            if isinstance(end, OSError):
+                last = capsys.readouterr().err.splitlines()[-1]
+                assert last.startswith(f"train.py: error: {folder}")
+                assert last.endswith("cannot be written: No space left on device")
+            assert not list(tmp_path.rglob("*.tmp"))
+            monkeypatch.setattr(os, "replace", replace)
+            assert cli.main([*options, "--out", str(folder), "--resume"]) == 0
+        assert_same_run(tmp_path / "run", folder)
+    # The lock's owner, metrics.json at the start, and for each of the two losses three
+    # checkpoints, two files of the evaluation and metrics.json.
+    assert failures == 2 + 2 * 6
+
+
+@pytest.mark.usefixtures("without_report")
+def test_twelve_kills_change_no_number(options, tmp_path, monkeypatch):
+    options += ["--compare", "amplified-mse,amplified-ssim", "--epochs", "150"]
+    killed = tmp_path / "killed"
+    # A server that has imported everything forks each process, which then starts at once. Before
+    # Python 3.13 it knows only the path of the environment.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["uad.cli.train_run"])
+
+    def start(*more: str) -> multiprocessing.process.BaseProcess:
+        process = context.Process(target=cli.main, args=([*options, *more],))
+        process.start()
+        return process
+
+    def wait_for(process) -> None:
+        """Until the process has locked its folder."""
+        while str(process.pid) not in owner(killed):
+            assert process.is_alive()
+            time.sleep(0.001)
+
+    begun = time.monotonic()
+    assert cli.main(options) == 0
+    duration = time.monotonic() - begun
+
+    moments = random.Random(16)
+    for number in range(12):
+        process = start("--out", str(killed), "--resume")
+        wait_for(process)
+        time.sleep(moments.uniform(0, duration / 13))  # all twelve together end before the run
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, number
+    checkpoint = torch.load(killed / "amplified-mse" / "checkpoint.pt", weights_only=True)
+    print(f"{duration:.2f} s undisturbed; {checkpoint['epoch']} epochs after twelve kills")
+    assert checkpoint["epoch"] > 1
+    assert cli.main(["--out", str(killed), "--resume"]) == 0
+    assert_same_run(tmp_path / "run", killed)
