@@ -14,8 +14,9 @@ from uad.detector import Detector
 from uad.figures import MAP_COLORS, MAP_LIMIT
 from uad.html import document, html_table
 from uad.overlay import overlay_name
-from uad.score_table import ANOMALOUS, ERROR, OK, UNDECIDED, Row
+from uad.score_table import ANOMALOUS, ERROR, NORMAL, UNDECIDED, Row
 from uad.scoring import OVERLAYS, TABLE, Judge, describe_threshold
+from uad.wording import counted
 
 STYLE = Path(__file__).with_name("score_report.css")
 
@@ -25,7 +26,7 @@ MOST_PICTURES = 1000
 EAGER = 24
 """Pictures that load at once; the others load when the reader scrolls to them."""
 
-VERDICTS = {OK: "ok", ANOMALOUS: "anomalous", UNDECIDED: "no threshold"}
+DECISIONS = {NORMAL: "normal", ANOMALOUS: "anomalous", UNDECIDED: "no threshold"}
 
 
 @dataclass(frozen=True)
@@ -44,21 +45,16 @@ class Session:
     """How many images were left when the program was interrupted."""
 
 
-def count(number: int, noun: str) -> str:
-    """Like "1 image" or "2 images"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def tally(rows: Sequence[Row]) -> str:
-    """How many images are anomalous, ok, and errors."""
+    """How many images are anomalous, normal, and errors."""
     numbers = {decision: sum(row.decision == decision for row in rows) for decision in
-               (ANOMALOUS, OK, UNDECIDED, ERROR)}  # fmt: skip
-    parts = [f"{numbers[ANOMALOUS]:,} anomalous", f"{numbers[OK]:,} ok"]
+               (ANOMALOUS, NORMAL, UNDECIDED, ERROR)}  # fmt: skip
+    parts = [f"{numbers[ANOMALOUS]:,} anomalous", f"{numbers[NORMAL]:,} normal"]
     if numbers[UNDECIDED]:
         parts = [f"{numbers[UNDECIDED]:,} scored without a threshold"] + [
             part for part in parts if not part.startswith("0 ")
         ]
-    return f"{count(len(rows), 'image')}: {', '.join(parts)}, {count(numbers[ERROR], 'error')}"
+    return f"{counted(len(rows), 'image')}: {', '.join(parts)}, {counted(numbers[ERROR], 'error')}"
 
 
 def page(rows: Sequence[Row], judge: Judge, session: Session) -> str:
@@ -79,12 +75,12 @@ def page(rows: Sequence[Row], judge: Judge, session: Session) -> str:
 def _lead(rows: Sequence[Row], judge: Judge, session: Session) -> str:
     notices = session.notices
     if session.unfinished:
-        left = count(session.unfinished, "image")
+        left = counted(session.unfinished, "image")
         notices = (f"The program was interrupted; {left} had not been scored.", *notices)
     warnings = "".join(f"<p>{escape(notice)}</p>" for notice in notices)
     return (
         f'<p class="lead"><b>{escape(tally(rows))}.</b></p>\n'
-        + (f'<div class="warning" role="note">{warnings}</div>\n' if warnings else "")
+        + (f'<div class="verdict" role="note">{warnings}</div>\n' if warnings else "")
         + f"<p>{_threshold(judge, session)}</p>\n"
         + f'<p class="note">{escape(session.found)}. All scores are in '
         f'<a href="{TABLE}">{TABLE}</a>.</p>\n'
@@ -118,7 +114,7 @@ def _gallery(rows: Sequence[Row], judge: Judge) -> str:
     figures = "\n".join(_figure(row, number) for number, row in enumerate(rows[:MOST_PICTURES]))
     left = len(rows) - MOST_PICTURES
     rest = (
-        f"<p>The other {count(left, 'image')} with lower scores are in "
+        f"<p>The other {counted(left, 'image')} with lower scores are in "
         f'<a href="{TABLE}">{TABLE}</a>, and their pictures in {OVERLAYS}/.</p>\n'
         if left > 0
         else ""
@@ -134,7 +130,7 @@ def _figure(row: Row, number: int) -> str:
         f'<figure class="{kind}"><a href="{link}"><img src="{link}" loading="{loading}" '
         f'alt="Anomaly map over {escape(row.file)}"></a><figcaption>'
         f'<b class="file">{escape(row.file)}</b>'
-        f'<span><span class="verdict">{VERDICTS[row.decision]}</span> '
+        f'<span><span class="decision">{DECISIONS[row.decision]}</span> '
         f"{_score(row)}</span></figcaption></figure>"
     )
 
@@ -170,7 +166,7 @@ def _legend(judge: Judge) -> str:
         text = (
             "The more opaque and the brighter the color, the higher the anomaly map. The white "
             "contour encloses the pixels above the threshold. The score combines many pixels, so "
-            "an image that is ok may have a contour too. The scale depends only on the threshold: "
+            "a normal image may have a contour too. The scale depends only on the threshold: "
             "pictures from two folders compare if both were scored with the same one."
         )
         marks = (

@@ -21,7 +21,7 @@ from uad.data.images import image_files
 from uad.detector import Detector, NamedFile
 from uad.distributed import Processes
 from uad.overlay import overlay_name
-from uad.score_report import Session, count, describe_detector, page, tally
+from uad.score_report import Session, describe_detector, page, tally
 from uad.score_table import ERROR, Row, Table, TableError, latest, printable, read_table
 from uad.scoring import (
     OVERLAYS,
@@ -35,6 +35,7 @@ from uad.scoring import (
 )
 from uad.threshold import Threshold, choose_threshold
 from uad.watch import Arrivals
+from uad.wording import counted
 
 PROGRAM = "score.py"
 
@@ -113,7 +114,7 @@ class Run:
         self.found = found
         self.say(found)
         self.say(describe_detector(self.detector))
-        where = f"{self.team.device}, {count(torch.get_num_threads(), 'thread')}"
+        where = f"{self.team.device}, {counted(torch.get_num_threads(), 'thread')}"
         if self.team.count > 1:
             where += f", {self.team.count} processes"
         self.say(f"{where}; out {self.options.out}")
@@ -145,8 +146,8 @@ def score(run: Run) -> int:
     if team.first:
         check_out(options.out, options.overwrite)
     files, skipped = find_shared(run, options.places)
-    folders = count(len({path.parent for path, _ in files}), "folder")
-    run.introduce(f"{count(len(files), 'image')} in {folders}{_after(skipped)}")
+    folders = counted(len({path.parent for path, _ in files}), "folder")
+    run.introduce(f"{counted(len(files), 'image')} in {folders}{_after(skipped)}")
     normal = normal_files(run)
     with _progress(len(normal) + len(files), team) as bar:
         choose_limit(run, normal, bar.update)
@@ -174,7 +175,7 @@ def watch(run: Run) -> int:
     options = run.options
     run.rows = earlier_rows(options.out, options.overwrite)
     done = {row.file for row in run.rows}
-    before = f"; {count(len(done), 'image')} scored before" if done else ""
+    before = f"; {counted(len(done), 'image')} scored before" if done else ""
     run.introduce(f"watching {options.source}{before}")
     choose_limit(run, normal_files(run), None)
     prepare_out(options.out)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from uad.csv_text import csv_lines, unescaped
 from uad.detector import Result
+from uad.wording import float32_text
 
 COLUMNS = ("file", "score", "threshold", "decision", "reason")
-OK, ANOMALOUS, ERROR, UNDECIDED = "ok", "anomalous", "error", ""
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet may run a cell that begins with one of these as a formula."""
+NORMAL, ANOMALOUS, ERROR, UNDECIDED = "normal", "anomalous", "error", ""
 
 
 class TableError(Exception):
@@ -31,7 +31,7 @@ class Row:
     score: float | None
     threshold: float | None
     decision: str
-    """OK, ANOMALOUS or ERROR; UNDECIDED for a score without a threshold."""
+    """NORMAL, ANOMALOUS or ERROR; UNDECIDED for a score without a threshold."""
     reason: str = ""
     trained_on: bool = False
     """Whether it is a training image; not part of the table."""
@@ -44,21 +44,8 @@ class Row:
             return Row(result.name, None, threshold, ERROR, reason)
         decision = UNDECIDED
         if threshold is not None:
-            decision = ANOMALOUS if result.score > threshold else OK
+            decision = ANOMALOUS if result.score > threshold else NORMAL
         return Row(result.name, result.score, threshold, decision, trained_on=result.trained_on)
-
-
-def escape(text: str) -> str:
-    """The text as a cell that no spreadsheet runs: with an apostrophe before a formula.
-
-    Apostrophes before a formula count as a part of it, so that `unescape` restores every text.
-    """
-    return f"'{text}" if text.lstrip("'").startswith(FORMULA) else text
-
-
-def unescape(cell: str) -> str:
-    """The text that `escape` was given."""
-    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(FORMULA) else cell
 
 
 def printable(name: str) -> str:
@@ -78,20 +65,18 @@ class Table:
         """Open the table for appending, and begin it with the names of the columns if it is new."""
         new = not path.exists() or not path.stat().st_size
         self.file: IO[str] = path.open("a", encoding="utf-8", newline="")
-        self.writer = csv.writer(self.file, lineterminator="\n")
         if new:
-            self.writer.writerow(COLUMNS)
-            self.file.flush()
+            self._write([COLUMNS])
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add rows and flush."""
-        for row in rows:
-            self.writer.writerow(
-                [
-                    escape(row.file), _number(row.score), _number(row.threshold),
-                    row.decision, escape(row.reason),
-                ]
-            )  # fmt: skip
+        self._write(
+            (row.file, _number(row.score), _number(row.threshold), row.decision, row.reason)
+            for row in rows
+        )
+
+    def _write(self, rows: Iterable[Sequence[object]]) -> None:
+        self.file.write(csv_lines(rows))
         self.file.flush()
 
     def close(self) -> None:
@@ -125,15 +110,14 @@ def _parse(text: str) -> list[Row]:
     if tuple(next(reader, COLUMNS)) != COLUMNS:
         raise ValueError(f"the first line must be {','.join(COLUMNS)}")
     return [
-        Row(unescape(file), _value(score), _value(threshold), decision, unescape(reason))
+        Row(unescaped(file), _value(score), _value(threshold), decision, unescaped(reason))
         for file, score, threshold, decision, reason in reader
     ]
 
 
-def _number(value: float | None) -> str:
-    # Nine digits distinguish all float32 values, so that no score looks equal to the threshold
-    # that it exceeds.
-    return "" if value is None else f"{value:.9g}"
+def _number(value: float | None) -> float | None:
+    """The shortest number that is the same float32."""
+    return None if value is None else float(float32_text(value))
 
 
 def _value(cell: str) -> float | None:

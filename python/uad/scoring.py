@@ -17,6 +17,7 @@ from uad.figures import MAP_LIMIT
 from uad.overlay import overlay, overlay_name, resize_picture
 from uad.score_table import ERROR, Row
 from uad.threshold import Threshold, normal_images
+from uad.wording import asked_percent, percent
 
 TABLE, REPORT, OVERLAYS = "scores.csv", "report.html", "overlays"
 
@@ -88,11 +89,6 @@ def share(
         yield [row for part in parts for row in part]
 
 
-def percent(rate: float) -> str:
-    """Like 4.9%, 0.1% or 12%."""
-    return f"{100 * rate:.2g}%"
-
-
 def describe_threshold(limit: Threshold, source: str) -> str:
     """The threshold, where it comes from and what it promises, in one sentence."""
     return (
@@ -104,7 +100,7 @@ def describe_threshold(limit: Threshold, source: str) -> str:
 def describe_missed_rate(limit: Threshold) -> str:
     """What to say if there are too few normal images for the rate asked for."""
     return (
-        f"{limit.count} normal images are too few for a false-positive rate of "
-        f"{percent(limit.asked)}, which requires at least {normal_images(limit.asked)}; using "
+        f"a false-positive rate of {asked_percent(limit.asked)} requires at least "
+        f"{normal_images(limit.asked)} normal images, got {limit.count}: using "
         f"{percent(limit.rate)}, the lowest rate that they allow"
     )

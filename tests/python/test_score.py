@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from uad.cli import score
+from uad.csv_text import escaped, unescaped
 from uad.detector import load_detector
 from uad.overlay import overlay_name
 from uad.score_report import Session, page, tally
@@ -23,11 +24,9 @@ from uad.score_table import (
     Row,
     Table,
     TableError,
-    escape,
     latest,
     printable,
     read_table,
-    unescape,
 )
 from uad.scoring import TABLE, Judge
 from uad.watch import Arrivals
@@ -85,7 +84,7 @@ def test_defects_score_above_the_threshold_of_the_checkpoint(checkpoint, photos,
     ]
     for row in found:
         anomalous = float(row["score"]) > float(row["threshold"])
-        assert row["decision"] == ("anomalous" if anomalous else "ok")
+        assert row["decision"] == ("anomalous" if anomalous else "normal")
         assert anomalous == row["file"].endswith("bad.png")
         assert row["reason"] == ""
     lines = capsys.readouterr().out.splitlines()
@@ -94,7 +93,7 @@ def test_defects_score_above_the_threshold_of_the_checkpoint(checkpoint, photos,
     assert "gray images stretched to 32x32" in lines[1]
     assert re.fullmatch(rf"cpu, \d+ threads?; out {out}", lines[2])
     assert "from 4 normal images (test images of the training run)" in lines[3]
-    assert lines[-1] == f"6 images: 2 anomalous, 4 ok, 0 errors; report: {out}/report.html"
+    assert lines[-1] == f"6 images: 2 anomalous, 4 normal, 0 errors; report: {out}/report.html"
 
 
 def test_a_folder_of_normal_images_gives_the_threshold(checkpoint, image_root, photos, tmp_path):
@@ -105,19 +104,19 @@ def test_a_folder_of_normal_images_gives_the_threshold(checkpoint, image_root, p
     assert run(checkpoint, normal, "--out", other) == 0
     scores = sorted(float(row["score"]) for row in rows(other))
     assert {float(row["threshold"]) for row in rows(out)} == {scores[2]}  # ceil(5 * 0.5) = 3rd
-    assert "false-positive rate 40%, 95% interval 6.8% to 81%" in report(out)
+    assert "false-positive rate 40.0%, 95% interval 6.8% to 80.6%" in report(out)
 
 
 def test_too_few_normal_images_are_used_with_a_warning(checkpoint, photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(checkpoint, photos, "--out", out, "--false-positive-rate", "0.01") == 0
     warning = (
-        "4 normal images are too few for a false-positive rate of 1%, which requires at least 99; "
-        "using 20%, the lowest rate that they allow"
+        "a false-positive rate of 1% requires at least 99 normal images, got 4: using 20.0%, the "
+        "lowest rate that they allow"
     )
     assert f"score.py: WARNING: {warning}\n" in capsys.readouterr().err
     assert warning in report(out)
-    assert {row["decision"] for row in rows(out)} == {"ok", "anomalous"}
+    assert {row["decision"] for row in rows(out)} == {"normal", "anomalous"}
 
 
 def test_without_normal_scores_there_are_scores_and_no_decisions(
@@ -159,8 +158,8 @@ def test_a_broken_file_is_a_row_and_exit_status_1(checkpoint, photos, tmp_path, 
         "error",
     )
     assert broken["reason"].startswith("not a readable image")
-    assert [row["decision"] for row in others].count("ok") == 4
-    assert "7 images: 2 anomalous, 4 ok, 1 error" in capsys.readouterr().out
+    assert [row["decision"] for row in others].count("normal") == 4
+    assert "7 images: 2 anomalous, 4 normal, 1 error" in capsys.readouterr().out
     text = report(out)
     assert "Images that could not be scored (1)" in text
     assert text.index("0 broken.png") < text.index("bad.png")
@@ -208,18 +207,18 @@ def test_overlay_names_cannot_collide():
 
 @pytest.mark.parametrize("name", ["=1+1.png", "+a", "-a", "@a", "\ta", "\ra", "'=a", "''@a"])
 def test_a_cell_that_could_be_a_formula_is_escaped(name):
-    assert escape(name) == f"'{name}"
-    assert unescape(escape(name)) == name
+    assert escaped(name) == f"'{name}"
+    assert unescaped(escaped(name)) == name
 
 
 @pytest.mark.parametrize("name", ["a=b.png", "'a", "0.5", ""])
 def test_other_cells_stay_as_they_are(name):
-    assert escape(name) == unescape(name) == name
+    assert escaped(name) == unescaped(name) == name
 
 
 def test_a_table_holds_formulas_commas_and_quotes(tmp_path):
     written = [
-        Row("=cmd|'x'!A1.png", 1.5e-7, 0.25, "ok"),
+        Row("=cmd|'x'!A1.png", 1.5e-7, 0.25, "normal"),
         Row('a, "b".png', None, 0.25, "error", "-1 is no level"),
         Row("ü.png", 0.1 + 0.2, None, ""),
     ]
@@ -228,7 +227,7 @@ def test_a_table_holds_formulas_commas_and_quotes(tmp_path):
     table.close()
     text = (tmp_path / TABLE).read_text("utf-8").splitlines()
     assert text[0] == "file,score,threshold,decision,reason"
-    assert text[1] == "'=cmd|'x'!A1.png,1.5e-07,0.25,ok,"
+    assert text[1] == "'=cmd|'x'!A1.png,1.5e-07,0.25,normal,"
     assert text[2] == '"a, ""b"".png",,0.25,error,\'-1 is no level'
     found = read_table(tmp_path / TABLE)
     assert [row.file for row in found] == [row.file for row in written]
@@ -243,9 +242,9 @@ def test_control_characters_in_names_are_shown():
 
 
 def test_the_last_row_of_a_file_counts():
-    first, second = Row("a", None, 1.0, "error"), Row("a", 0.5, 1.0, "ok")
+    first, second = Row("a", None, 1.0, "error"), Row("a", 0.5, 1.0, "normal")
     assert latest([first, Row("b", 2.0, 1.0, "anomalous"), second])[0] == second
-    assert tally([second]) == "1 image: 0 anomalous, 1 ok, 0 errors"
+    assert tally([second]) == "1 image: 0 anomalous, 1 normal, 0 errors"
 
 
 # --- the folder for the results -----------------------------------------------------------------
@@ -317,15 +316,15 @@ def test_the_report_shows_the_most_anomalous_first(checkpoint, photos, tmp_path)
     assert run(checkpoint, photos, "--out", out) == 0
     text = report(out)
     figures = re.findall(r'<figure class="(\w+)"><a href="([^"]+)"><img src="([^"]+)"', text)
-    assert [kind for kind, _, _ in figures] == ["anomalous"] * 2 + ["ok"] * 4
+    assert [kind for kind, _, _ in figures] == ["anomalous"] * 2 + ["normal"] * 4
     for _, link, source in figures:
         assert link == source
         assert (out / link).is_file()
     names = re.findall(r'<b class="file">([^<]+)</b>', text)
     scores = {row["file"]: float(row["score"]) for row in rows(out)}
     assert [scores[name] for name in names] == sorted(scores.values(), reverse=True)
-    assert "6 images: 2 anomalous, 4 ok, 0 errors." in text
-    assert "expected false-positive rate 20%, 95% interval 0.63% to 60%" in text
+    assert "6 images: 2 anomalous, 4 normal, 0 errors." in text
+    assert "expected false-positive rate 20.0%, 95% interval 0.6% to 60.2%" in text
 
 
 def test_most_pictures_load_lazily_and_a_large_page_is_cut(checkpoint, photos, tmp_path):
@@ -456,11 +455,11 @@ def test_a_watched_folder_is_scored_until_stopped_and_continued(checkpoint, phot
         process.kill()
     assert process.returncode == 1, errors
     found = {row["file"]: row["decision"] for row in rows(out)}
-    assert found == {"good.png": "ok", "slow.png": "anomalous", "broken.png": "error"}
+    assert found == {"good.png": "normal", "slow.png": "anomalous", "broken.png": "error"}
     lines = printed.splitlines()
     assert lines[0] == f"watching {incoming}"
     assert sum(line.startswith("slow.png: 0.") for line in lines) == 1
-    assert lines[-1] == f"3 images: 1 anomalous, 1 ok, 1 error; report: {out}/report.html"
+    assert lines[-1] == f"3 images: 1 anomalous, 1 normal, 1 error; report: {out}/report.html"
     assert len(list((out / "overlays").iterdir())) == 2
 
     # A killed process may leave a part of a line.
@@ -512,7 +511,7 @@ def test_two_processes_write_the_same_table_as_one(checkpoint, photos, image_roo
     )
     assert done.returncode == 1, done.stderr
     assert done.stdout.count("7 images in 3 folders") == 1
-    assert done.stdout.count("7 images: 2 anomalous, 4 ok, 1 error") == 1
+    assert done.stdout.count("7 images: 2 anomalous, 4 normal, 1 error") == 1
     assert (two / TABLE).read_text() == (one / TABLE).read_text()
     assert sorted(os.listdir(two / "overlays")) == sorted(os.listdir(one / "overlays"))
     assert report(two) == report(one)
