@@ -18,9 +18,9 @@ LONG_SIDE, SHORTEST = 1024, 256
 """Limits of the long side in pixels. Smaller pictures are enlarged by a whole factor, so that the
 contour does not hide them."""
 
-OPACITY = 0.75
-"""Of the color at the upper end of the scale. Opacity is proportional to the map, so that normal
-regions look as in the original."""
+OPACITY = 0.5
+"""Of the color at the upper end of the scale, so that the defect stays visible. Opacity is
+proportional to the map, so that normal regions look as in the original."""
 
 CONTOUR_COLOR, EDGE_COLOR = (255, 255, 255), (0, 0, 0)
 """White with a black edge is visible on every picture and every color of the map."""

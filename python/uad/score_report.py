@@ -15,8 +15,8 @@ from uad.figures import MAP_COLORS, MAP_LIMIT
 from uad.html import document, html_table
 from uad.overlay import overlay_name
 from uad.score_table import ANOMALOUS, ERROR, NORMAL, UNDECIDED, Row
-from uad.scoring import OVERLAYS, TABLE, Judge, describe_threshold
-from uad.wording import counted
+from uad.scoring import OVERLAYS, TABLE, Judge
+from uad.wording import counted, percent
 
 STYLE = Path(__file__).with_name("score_report.css")
 
@@ -93,11 +93,14 @@ def _threshold(judge: Judge, session: Session) -> str:
             "There is no threshold, because the checkpoint holds no scores of normal images. To "
             "get decisions, pass a folder of normal images with <code>--normal</code>."
         )
-    described = escape(describe_threshold(judge.limit, session.normal))
+    limit = judge.limit
     return (
-        f"An image is anomalous if its score is above the threshold: {described}. The interval is "
-        "this wide because the rate of one threshold depends on which normal images it was chosen "
-        "from."
+        f"An image is called anomalous if its score exceeds the threshold, {limit.value:.4g}. It "
+        f"is set from the scores of {counted(limit.count, 'normal image')} "
+        f"({escape(session.normal)}). Expect {percent(limit.rate)} of new normal images, taken "
+        f"under the same conditions, to exceed it. Because {counted(limit.count, 'image')} "
+        f"set it, the actual rate may be anywhere from {percent(limit.low)} to "
+        f"{percent(limit.high)} (95% interval)."
     )
 
 
@@ -130,23 +133,26 @@ def _figure(row: Row, number: int) -> str:
         f'<figure class="{kind}"><a href="{link}"><img src="{link}" loading="{loading}" '
         f'alt="Anomaly map over {escape(row.file)}"></a><figcaption>'
         f'<b class="file">{escape(row.file)}</b>'
-        f'<span><span class="decision">{DECISIONS[row.decision]}</span> '
-        f"{_score(row)}</span></figcaption></figure>"
+        f'<span class="decision">{DECISIONS[row.decision]}</span>{_score(row)}'
+        "</figcaption></figure>"
     )
 
 
 def _score(row: Row) -> str:
-    """The score, also as a multiple of the threshold, with enough digits to tell them apart."""
+    """What follows the decision: the score, also as a multiple of the threshold.
+
+    With enough digits to tell a score from a threshold that it exceeds.
+    """
     score, threshold = row.score or 0.0, row.threshold
     if not threshold:
-        return f"{score:.4g}"
+        return f"<br>score {score:.4g}"
     digits = next(
         (many for many in range(4, 9) if f"{score:.{many}g}" != f"{threshold:.{many}g}"), 4
     )
     times = f"{score / threshold:.3g}"
     if times == "1":
         times = f"{score / threshold:.{digits}g}"
-    return f"{score:.{digits}g}, {times}&times;\u00a0threshold"
+    return f", {times}&times;\u00a0threshold<br>score {score:.{digits}g}"
 
 
 def _legend(judge: Judge) -> str:

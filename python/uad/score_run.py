@@ -40,7 +40,7 @@ from uad.wording import counted
 PROGRAM = "score.py"
 
 NAMED_AT_MOST = 5
-"""Files that a warning names."""
+"""Files that a warning or a list of errors names."""
 
 
 class ScoreError(Exception):
@@ -109,15 +109,26 @@ class Run:
                 f"({', '.join(names[:NAMED_AT_MOST])}{more})"
             )
 
+    def name_errors(self) -> None:
+        """Print a line for each image that could not be scored, or for the first few of many."""
+        if not self.team.first:
+            return
+        errors = [row for row in self.rows if row.decision == ERROR]
+        for row in errors[:NAMED_AT_MOST]:
+            print(f"{PROGRAM}: error: {row.file}: {row.reason}", file=sys.stderr)
+        left = len(errors) - NAMED_AT_MOST
+        if left > 0:
+            where = f"listed in {self.options.out / TABLE}"
+            print(f"{PROGRAM}: error: {counted(left, 'more image')}, {where}", file=sys.stderr)
+
     def introduce(self, found: str) -> None:
         """Print what was found and how it will be scored."""
         self.found = found
-        self.say(found)
-        self.say(describe_detector(self.detector))
         where = f"{self.team.device}, {counted(torch.get_num_threads(), 'thread')}"
         if self.team.count > 1:
             where += f", {self.team.count} processes"
-        self.say(f"{where}; out {self.options.out}")
+        self.say(f"{found}; {where}; out {self.options.out}")
+        self.say(describe_detector(self.detector))
 
     def write_report(self, judge: Judge, unfinished: int = 0) -> None:
         """Write report.html, with the number of images that are left after an interruption."""
@@ -167,6 +178,7 @@ def score(run: Run) -> int:
                 if team.first:
                     run.write_report(judge, unfinished=len(files) - len(run.rows))
                 raise
+    run.name_errors()
     return run.finish(judge)
 
 

@@ -88,11 +88,10 @@ def test_defects_score_above_the_threshold_of_the_checkpoint(checkpoint, photos,
         assert anomalous == row["file"].endswith("bad.png")
         assert row["reason"] == ""
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "6 images in 2 folders"
+    assert re.fullmatch(rf"6 images in 2 folders; cpu, \d+ threads?; out {out}", lines[0])
     assert "the loss mse" in lines[1]
     assert "gray images stretched to 32x32" in lines[1]
-    assert re.fullmatch(rf"cpu, \d+ threads?; out {out}", lines[2])
-    assert "from 4 normal images (test images of the training run)" in lines[3]
+    assert "from 4 normal images (test images of the training run)" in lines[2]
     assert lines[-1] == f"6 images: 2 anomalous, 4 normal, 0 errors; report: {out}/report.html"
 
 
@@ -104,7 +103,7 @@ def test_a_folder_of_normal_images_gives_the_threshold(checkpoint, image_root, p
     assert run(checkpoint, normal, "--out", other) == 0
     scores = sorted(float(row["score"]) for row in rows(other))
     assert {float(row["threshold"]) for row in rows(out)} == {scores[2]}  # ceil(5 * 0.5) = 3rd
-    assert "false-positive rate 40.0%, 95% interval 6.8% to 80.6%" in report(out)
+    assert "may be anywhere from 6.8% to 80.6% (95% interval)" in report(out)
 
 
 def test_too_few_normal_images_are_used_with_a_warning(checkpoint, photos, tmp_path, capsys):
@@ -159,10 +158,24 @@ def test_a_broken_file_is_a_row_and_exit_status_1(checkpoint, photos, tmp_path, 
     )
     assert broken["reason"].startswith("not a readable image")
     assert [row["decision"] for row in others].count("normal") == 4
-    assert "7 images: 2 anomalous, 4 normal, 1 error" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "7 images: 2 anomalous, 4 normal, 1 error" in printed.out
+    assert printed.err.startswith("score.py: error: line 1/0 broken.png: not a readable image: ")
+    assert printed.err.count("\n") == 1
     text = report(out)
     assert "Images that could not be scored (1)" in text
     assert text.index("0 broken.png") < text.index("bad.png")
+
+
+def test_the_first_of_many_broken_files_are_named(checkpoint, photos, tmp_path, capsys):
+    for index in range(7):
+        (photos / f"{index}.png").write_bytes(b"")
+    out = tmp_path / "out"
+    assert run(checkpoint, photos, "--out", out) == 1
+    lines = capsys.readouterr().err.splitlines()
+    for index, line in enumerate(lines[:5]):
+        assert line.startswith(f"score.py: error: {index}.png: ")
+    assert lines[5:] == [f"score.py: error: 2 more images, listed in {out}/scores.csv"]
 
 
 def test_a_broken_normal_image_is_left_out_of_the_threshold(
@@ -174,7 +187,7 @@ def test_a_broken_normal_image_is_left_out_of_the_threshold(
     out = tmp_path / "out"
     assert run(checkpoint, photos, "--normal", normal, "--out", out) == 0
     assert "--normal: broken.png is left out of the threshold" in capsys.readouterr().err
-    assert "from 4 normal images" in report(out)
+    assert "scores of 4 normal images" in report(out)
 
     for path in normal.iterdir():
         path.write_bytes(b"")
@@ -324,7 +337,8 @@ def test_the_report_shows_the_most_anomalous_first(checkpoint, photos, tmp_path)
     scores = {row["file"]: float(row["score"]) for row in rows(out)}
     assert [scores[name] for name in names] == sorted(scores.values(), reverse=True)
     assert "6 images: 2 anomalous, 4 normal, 0 errors." in text
-    assert "expected false-positive rate 20.0%, 95% interval 0.6% to 60.2%" in text
+    assert "Expect 20.0% of new normal images, taken under the same conditions," in text
+    assert "may be anywhere from 0.6% to 60.2% (95% interval)" in text
 
 
 def test_most_pictures_load_lazily_and_a_large_page_is_cut(checkpoint, photos, tmp_path):
@@ -340,7 +354,7 @@ def test_rounding_does_not_contradict_the_decision(checkpoint, tmp_path):
     judge = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
     row = Row("a.png", 0.1000004, 0.1, "anomalous")
     text = page([row], judge, Session("x", "1 image", "", ()))
-    assert "0.1000004, 1.000004&times;" in text
+    assert ", 1.000004&times;\u00a0threshold<br>score 0.1000004" in text
 
 
 def test_names_are_escaped_in_the_report(checkpoint, tmp_path):
@@ -457,7 +471,7 @@ def test_a_watched_folder_is_scored_until_stopped_and_continued(checkpoint, phot
     found = {row["file"]: row["decision"] for row in rows(out)}
     assert found == {"good.png": "normal", "slow.png": "anomalous", "broken.png": "error"}
     lines = printed.splitlines()
-    assert lines[0] == f"watching {incoming}"
+    assert lines[0].startswith(f"watching {incoming}; cpu, ")
     assert sum(line.startswith("slow.png: 0.") for line in lines) == 1
     assert lines[-1] == f"3 images: 1 anomalous, 1 normal, 1 error; report: {out}/report.html"
     assert len(list((out / "overlays").iterdir())) == 2
