@@ -96,9 +96,8 @@ def export(detector: Detector, kind: str, out: Path, run_folder: Path | None) ->
     """Write `out`, unless the exported network differs from the detector.
 
     kind: "onnx" or "torch". run_folder: where to look for images to check with.
-    ExportError if packages are missing, the export fails, or the outputs differ.
+    Requires that no package is missing. ExportError if the export fails, or the outputs differ.
     """
-    check_packages(kind)
     images, described = check_images(detector, run_folder)
     # In the same folder, so that the finished file can be moved to its name.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
@@ -106,25 +105,23 @@ def export(detector: Detector, kind: str, out: Path, run_folder: Path | None) ->
         with _quiet():
             try:
                 _write_onnx(detector, file) if kind == "onnx" else _write_torch(detector, file)
+                runtime, compute = _load_onnx(file) if kind == "onnx" else _load_torch(file)
+                check = compare(detector, images, described, runtime, compute)
+            except ExportError:
+                raise
             except Exception as error:  # the exporters raise exceptions of many kinds
                 reason = " ".join(str(error).split())[:300]
                 raise ExportError(
                     f"the export failed ({type(error).__name__}: {reason})"
                 ) from error
-            runtime, compute = _load_onnx(file) if kind == "onnx" else _load_torch(file)
-            check = compare(detector, images, described, runtime, compute)
         os.replace(file, out)
     return check
 
 
-def check_packages(kind: str) -> None:
-    """ExportError if a package is missing, with what to install."""
+def missing_packages(kind: str) -> list[str]:
+    """The packages to install for this format."""
     needed = ("onnx", "onnxscript") if kind == "onnx" else ()
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportError(
-            f"--format onnx requires {' and '.join(missing)}: pip install {' '.join(missing)}"
-        )
+    return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
 def check_images(detector: Detector, run_folder: Path | None) -> tuple[Tensor, str]:
@@ -189,7 +186,7 @@ def _write_torch(detector: Detector, file: Path) -> None:
             MapAndScore(detector).eval(),
             (_example(detector),),
             dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-        )
+        ).run_decompositions({})  # removes empty autocast blocks, which torch.export.load rejects
     torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata(detector))})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from uad.cli.arguments import OptionError, complain
 from uad.detector import DetectorError, find_checkpoint, load_detector
-from uad.exporting import SUFFIXES, ExportError, export, metadata
+from uad.exporting import SUFFIXES, ExportError, export, metadata, missing_packages
 from uad.run_folder import CHECKPOINT
 
 PROGRAM = "export.py"
@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Export the network and print what was checked."""
+    check_packages(arguments.format)
     check_out(arguments)
     checkpoint = checkpoint_of(arguments)
     detector = load_detector(checkpoint)
@@ -49,6 +50,15 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"greatest difference from PyTorch: {check.difference:.2g} of the greatest value")
     described = ", ".join(f"{key} {value}" for key, value in metadata(detector).items())
     print(f"{out}: {out.stat().st_size:,} bytes; {described}")
+
+
+def check_packages(kind: str) -> None:
+    """OptionError if a package is missing, with what to install."""
+    missing = missing_packages(kind)
+    if missing:
+        raise OptionError(
+            f"--format {kind} requires {' and '.join(missing)}: run pip install {' '.join(missing)}"
+        )
 
 
 def check_out(arguments: argparse.Namespace) -> None:
