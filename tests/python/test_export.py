@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,18 +38,11 @@ def exported(request, trained_run, tmp_path_factory):
     """The format, the exported file, and what the program printed."""
     needed(request.param)
     out = tmp_path_factory.mktemp("exported") / f"stripes{FORMATS[request.param]}"
-    program = Path(export.__file__).parents[2] / "export.py"
-    arguments = [trained_run, "--format", request.param, "--out", out]
-    done = subprocess.run(
-        [sys.executable, *map(str, [program, *arguments])],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as errors:
+        assert run(trained_run, "--format", request.param, "--out", out) == 0
+    assert errors.getvalue() == ""
     assert [path.name for path in out.parent.iterdir()] == [out.name]
-    return request.param, out, done.stdout
+    return request.param, out, printed.getvalue()
 
 
 @pytest.fixture
