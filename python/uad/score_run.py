@@ -1,16 +1,14 @@
-"""A run of the scoring program: all images once, or those that arrive in a folder."""
+"""A run of the scoring program: find the images, choose the threshold, score, report."""
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeVar, cast
 
 import torch
 from tqdm import tqdm
@@ -20,11 +18,10 @@ from uad.data.base import DataError
 from uad.data.images import image_files
 from uad.detector import Detector, NamedFile
 from uad.distributed import Processes
-from uad.overlay import overlay_name
+from uad.score_folder import PROGRAM, ScoreError, check_out, prepare_out
 from uad.score_report import Session, describe_detector, page, tally
-from uad.score_table import ERROR, Row, Table, TableError, latest, printable, read_table
+from uad.score_table import ERROR, Row, Table, latest, printable
 from uad.scoring import (
-    OVERLAYS,
     REPORT,
     TABLE,
     Judge,
@@ -34,17 +31,12 @@ from uad.scoring import (
     share,
 )
 from uad.threshold import Threshold, choose_threshold
-from uad.watch import Arrivals
 from uad.wording import counted
 
-PROGRAM = "score.py"
+Value = TypeVar("Value")
 
 NAMED_AT_MOST = 5
 """Files that a warning or a list of errors names."""
-
-
-class ScoreError(Exception):
-    """A folder for the results that cannot be used. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +146,7 @@ class Run:
 def score(run: Run) -> int:
     """Score all images in the places given; returns the exit code."""
     options, team = run.options, run.team
-    if team.first:
-        check_out(options.out, options.overwrite)
+    by_first(team, lambda: check_out(options.out, options.overwrite))
     files, skipped = find_shared(run, options.places)
     folders = counted(len({path.parent for path, _ in files}), "folder")
     run.introduce(f"{counted(len(files), 'image')} in {folders}{_after(skipped)}")
@@ -164,9 +155,7 @@ def score(run: Run) -> int:
         choose_limit(run, normal, bar.update)
         full = full_scale(run.limit, run.detector, files[: options.batch_size])
         judge = Judge(run.detector, run.limit, full, options.out)
-        if team.first:
-            prepare_out(options.out)
-        team.gather(None)  # the other processes write overlays into the same folder
+        by_first(team, lambda: prepare_out(options.out))  # the others write overlays into it
         with _table(run) as table:
             try:
                 for rows in share(files, judge.judge, options.batch_size, team):
@@ -182,42 +171,39 @@ def score(run: Run) -> int:
     return run.finish(judge)
 
 
-def watch(run: Run) -> int:
-    """Score the images in a folder as they arrive, until interrupted; returns the exit code."""
-    options = run.options
-    run.rows = earlier_rows(options.out, options.overwrite)
-    done = {row.file for row in run.rows}
-    before = f"; {counted(len(done), 'image')} scored before" if done else ""
-    run.introduce(f"watching {options.source}{before}")
-    choose_limit(run, normal_files(run), None)
-    prepare_out(options.out)
-    judge = Judge(run.detector, run.limit, full_scale(run.limit, run.detector, ()), options.out)
-    arrivals = Arrivals(lambda: _present(run), done)
-    scale_known = run.limit is not None
-    with _table(run) as table, _stop_on_sigterm():
+@contextmanager
+def _table(run: Run) -> Iterator[Table | None]:
+    """scores.csv, open for appending; None in the processes that do not write it."""
+    table = Table(run.options.out / TABLE) if run.team.first else None
+    try:
+        yield table
+    finally:
+        if table is not None:
+            table.close()
+
+
+def _progress(total: int, team: Processes) -> Any:
+    """The progress bar with the time left, only in the first process and on a terminal."""
+    return tqdm(total=total, desc="images", unit="image", disable=None if team.first else True)
+
+
+def by_first(team: Processes, action: Callable[[], Value]) -> Value:
+    """The value of `action`, which the first process computes for all.
+
+    If it fails, the other processes end without a word, because the first one reports the error.
+    """
+    value, error = None, None
+    if team.first:
         try:
-            while True:
-                for batch in _batches(arrivals.poll(), options.batch_size):
-                    if not scale_known:
-                        judge = replace(judge, full=full_scale(None, run.detector, batch))
-                        scale_known = True
-                    for row in judge.judge(batch):
-                        if table is not None:
-                            table.append([row])
-                        run.rows.append(row)
-                        run.say(describe_row(row))
-                        if row.decision == ERROR:
-                            arrivals.failed(row.file)
-                time.sleep(options.poll)
-        except KeyboardInterrupt:
-            return run.finish(judge)
-
-
-def describe_row(row: Row) -> str:
-    """One line about an image."""
-    if row.score is None:
-        return f"{row.file}: {row.decision}: {row.reason}"
-    return f"{row.file}: {row.score:.4g} {row.decision}".rstrip()
+            value = action()
+        except (ScoreError, DataError, OSError) as caught:
+            error = caught
+    value, failed = team.gather((value, error is not None))[0]
+    if error is not None:
+        raise error
+    if failed:
+        raise SystemExit(2)
+    return cast(Value, value)
 
 
 # --- images -------------------------------------------------------------------------------------
@@ -233,7 +219,7 @@ def find(run: Run, places: Sequence[Path]) -> tuple[list[NamedFile], str]:
 
 def find_shared(run: Run, places: Sequence[Path]) -> tuple[list[NamedFile], str]:
     """The same, found by the first process for all; DataError if there are no images."""
-    files, skipped = run.team.gather(find(run, places) if run.team.first else None)[0]
+    files, skipped = by_first(run.team, lambda: find(run, places))
     if not files:
         raise DataError(f"{', '.join(map(str, places))}: no images found{_after(skipped)}")
     return files, skipped
@@ -249,18 +235,6 @@ def unique_names(files: Iterable[NamedFile]) -> list[NamedFile]:
             for key, (path, name) in by_file.items()
         }
     return list(by_file.values())
-
-
-def _present(run: Run) -> list[NamedFile]:
-    """The images in the watched folder; none if it is empty, or away for now."""
-    try:
-        return find(run, run.options.places)[0]
-    except (DataError, OSError):
-        return []
-
-
-def _batches(files: Sequence[NamedFile], size: int) -> Iterator[Sequence[NamedFile]]:
-    return (files[start : start + size] for start in range(0, len(files), size))
 
 
 def _after(skipped: str) -> str:
@@ -324,78 +298,3 @@ def score_normal(
         "they score lower than new ones, so the threshold is too low",
     )
     return scores
-
-
-# --- results ------------------------------------------------------------------------------------
-
-
-def check_out(folder: Path, overwrite: bool) -> None:
-    """ScoreError unless results can go to this folder; removes earlier ones with --overwrite."""
-    if folder.exists() and not folder.is_dir():
-        raise ScoreError(f"--out must be a folder, got the file {folder}")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not overwrite:
-        raise ScoreError(
-            f"--out {folder} is not empty: choose another folder, or add --overwrite to replace "
-            f"the results of {PROGRAM} in it"
-        )
-    remove_results(folder)
-
-
-def remove_results(folder: Path) -> None:
-    """Remove what this program wrote to the folder, and nothing else."""
-    try:
-        rows = read_table(folder / TABLE)
-    except (OSError, TableError):
-        rows = []
-    for row in rows:
-        (folder / OVERLAYS / overlay_name(row.file)).unlink(missing_ok=True)
-    for name in (TABLE, REPORT):
-        (folder / name).unlink(missing_ok=True)
-
-
-def earlier_rows(folder: Path, overwrite: bool) -> list[Row]:
-    """The rows after which --watch continues; ScoreError if the folder holds something else."""
-    if overwrite or not (folder / TABLE).is_file():
-        check_out(folder, overwrite)
-        return []
-    try:
-        return read_table(folder / TABLE)
-    except TableError as error:
-        raise ScoreError(f"--out {folder}: {error}; add --overwrite to replace it") from error
-
-
-def prepare_out(folder: Path) -> None:
-    """Make the folders for the results."""
-    (folder / OVERLAYS).mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _table(run: Run) -> Iterator[Table | None]:
-    """scores.csv, open for appending; None in the processes that do not write it."""
-    table = Table(run.options.out / TABLE) if run.team.first else None
-    try:
-        yield table
-    finally:
-        if table is not None:
-            table.close()
-
-
-def _progress(total: int, team: Processes) -> Any:
-    """The progress bar with the time left, only in the first process and on a terminal."""
-    return tqdm(total=total, desc="images", unit="image", disable=None if team.first else True)
-
-
-@contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """Treat SIGTERM, with which a service manager stops a program, like Ctrl-C."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

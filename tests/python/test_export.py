@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import shutil
@@ -251,9 +252,9 @@ def test_one_of_several_losses_has_to_be_named(trained_run, tmp_path, capsys):
     ],
 )
 def test_missing_packages_are_named(absent, message, trained_run, tmp_path, capsys, monkeypatch):
-    find = exporting.importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        exporting.importlib.util, "find_spec", lambda name: None if name in absent else find(name)
+        importlib.util, "find_spec", lambda name: None if name in absent else find(name)
     )
     assert run(trained_run, "--format", "onnx", "--out", tmp_path / "a.onnx") == 2
     assert capsys.readouterr().err == f"export.py: error: --format onnx {message}\n"

@@ -19,6 +19,7 @@ from uad.csv_text import escaped, unescaped
 from uad.detector import load_detector
 from uad.overlay import overlay_name
 from uad.score_report import Session, page, tally
+from uad.score_run import by_first
 from uad.score_table import (
     COLUMNS,
     Row,
@@ -461,6 +462,7 @@ def test_a_watched_folder_is_scored_until_stopped_and_continued(checkpoint, phot
             time.sleep(0.2)
             file.write(content[100:])
         wait_for(lambda: len(scored(out)) >= 2, process)
+        wait_for((out / "report.html").is_file, process)  # already before the program is stopped
         (incoming / "broken.png").write_bytes(b"\x89PNG")
         wait_for(lambda: len(scored(out)) >= 3, process)
         process.send_signal(signal.SIGINT)
@@ -529,6 +531,28 @@ def test_two_processes_write_the_same_table_as_one(checkpoint, photos, image_roo
     assert (two / TABLE).read_text() == (one / TABLE).read_text()
     assert sorted(os.listdir(two / "overlays")) == sorted(os.listdir(one / "overlays"))
     assert report(two) == report(one)
+
+
+class Second:
+    """The second of two processes; the first one has sent `outcome`."""
+
+    first = False
+
+    def __init__(self, outcome):
+        self.outcome = outcome
+
+    def gather(self, value):
+        return [self.outcome, value]
+
+
+def test_only_the_first_process_reports_its_error():
+    def fail():
+        raise AssertionError("called in the second process")
+
+    assert by_first(Second(("files", False)), fail) == "files"
+    with pytest.raises(SystemExit) as caught:
+        by_first(Second((None, True)), fail)
+    assert caught.value.code == 2
 
 
 def test_columns_are_named_in_the_help():

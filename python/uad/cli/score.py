@@ -20,7 +20,9 @@ from uad.cli.train import check_device
 from uad.data import DataError
 from uad.detector import BATCH, DetectorError, load_detector
 from uad.distributed import process_count, processes
-from uad.score_run import PROGRAM, Run, ScoreError, ScoreOptions, score, watch
+from uad.score_folder import PROGRAM, ScoreError
+from uad.score_run import Run, ScoreOptions, score
+from uad.score_watch import watch
 from uad.scoring import OVERLAYS, REPORT, TABLE
 
 POLL = 1.0
