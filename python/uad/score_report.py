@@ -23,6 +23,9 @@ STYLE = Path(__file__).with_name("score_report.css")
 MOST_PICTURES = 1000
 """A page with more pictures than this is slow to open."""
 
+ERRORS_SHOWN = 10
+"""Of more errors than this, the others are folded away."""
+
 EAGER = 24
 """Pictures that load at once; the others load when the reader scrolls to them."""
 
@@ -76,8 +79,8 @@ def _lead(rows: Sequence[Row], judge: Judge, session: Session) -> str:
     notices = session.notices
     if session.unfinished:
         left = counted(session.unfinished, "image")
-        notices = (f"The program was interrupted; {left} had not been scored.", *notices)
-    warnings = "".join(f"<p>{escape(notice)}</p>" for notice in notices)
+        notices = (f"The program was interrupted; {left} had not been scored", *notices)
+    warnings = "".join(f"<p>{escape(_sentence(notice))}</p>" for notice in notices)
     return (
         f'<p class="lead"><b>{escape(tally(rows))}.</b></p>\n'
         + (f'<div class="verdict" role="note">{warnings}</div>\n' if warnings else "")
@@ -85,6 +88,10 @@ def _lead(rows: Sequence[Row], judge: Judge, session: Session) -> str:
         + f'<p class="note">{escape(session.found)}. All scores are in '
         f'<a href="{TABLE}">{TABLE}</a>.</p>\n'
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _threshold(judge: Judge, session: Session) -> str:
@@ -107,8 +114,13 @@ def _threshold(judge: Judge, session: Session) -> str:
 def _errors(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    table = html_table(["file", "reason"], [[row.file, row.reason] for row in rows])
-    return f'<div class="errors">{table}</div>\n'
+    heads, lines = ["file", "reason"], [[row.file, row.reason] for row in rows]
+    content = html_table(heads, lines[:ERRORS_SHOWN])
+    if lines[ERRORS_SHOWN:]:
+        rest = html_table(heads, lines[ERRORS_SHOWN:])
+        left = counted(len(lines) - ERRORS_SHOWN, "more image")
+        content += f"<details><summary>{left}</summary>\n{rest}</details>\n"
+    return f'<div class="errors">{content}</div>\n'
 
 
 def _gallery(rows: Sequence[Row], judge: Judge) -> str:
@@ -146,13 +158,18 @@ def _score(row: Row) -> str:
     score, threshold = row.score or 0.0, row.threshold
     if not threshold:
         return f"<br>score {score:.4g}"
-    digits = next(
-        (many for many in range(4, 9) if f"{score:.{many}g}" != f"{threshold:.{many}g}"), 4
+    return (
+        f", {_apart(score / threshold, 1.0, 3)}&times;\u00a0threshold"
+        f"<br>score {_apart(score, threshold, 4)}"
     )
-    times = f"{score / threshold:.3g}"
-    if times == "1":
-        times = f"{score / threshold:.{digits}g}"
-    return f", {times}&times;\u00a0threshold<br>score {score:.{digits}g}"
+
+
+def _apart(value: float, limit: float, digits: int) -> str:
+    """The value with `digits` digits, or as many as tell it from the limit."""
+    for many in range(digits, 10):
+        if f"{value:.{many}g}" != f"{limit:.{many}g}":
+            return f"{value:.{many}g}"
+    return f"{value:.{digits}g}"
 
 
 def _legend(judge: Judge) -> str:

@@ -264,8 +264,9 @@ def choose_limit(
         run.limit = run.detector.threshold(rate)
     if run.limit is None:
         run.warn(
-            "no threshold: the checkpoint holds no scores of normal images. Only scores and maps "
-            "are written; pass --normal FOLDER for decisions"
+            "no threshold: the checkpoint holds no scores of normal images, perhaps because its "
+            "training has not finished. Only scores and maps are written; for decisions, pass "
+            "--normal FOLDER"
         )
         return
     if not run.limit.met:

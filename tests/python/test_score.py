@@ -115,7 +115,7 @@ def test_too_few_normal_images_are_used_with_a_warning(checkpoint, photos, tmp_p
         "lowest rate that they allow"
     )
     assert f"score.py: WARNING: {warning}\n" in capsys.readouterr().err
-    assert warning in report(out)
+    assert f"<p>{warning[0].upper()}{warning[1:]}.</p>" in report(out)
     assert {row["decision"] for row in rows(out)} == {"normal", "anomalous"}
 
 
@@ -353,9 +353,24 @@ def test_most_pictures_load_lazily_and_a_large_page_is_cut(checkpoint, photos, t
 
 def test_rounding_does_not_contradict_the_decision(checkpoint, tmp_path):
     judge = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
+    session = Session("x", "1 image", "", ())
     row = Row("a.png", 0.1000004, 0.1, "anomalous")
-    text = page([row], judge, Session("x", "1 image", "", ()))
+    text = page([row], judge, session)
     assert ", 1.000004&times;\u00a0threshold<br>score 0.1000004" in text
+    text = page([Row("a.png", 0.07071, 0.07069, "anomalous")], judge, session)
+    assert ", 1.0003&times;\u00a0threshold<br>score 0.07071" in text
+    text = page([Row("a.png", 0.25, 0.25, "normal")], judge, session)
+    assert ", 1&times;\u00a0threshold<br>score 0.25<" in text
+
+
+def test_many_errors_are_folded_away(checkpoint, tmp_path):
+    judge = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
+    made = [Row(f"{index}.png", None, None, "error", "broken") for index in range(12)]
+    text = page(made, judge, Session("x", "12 images", "", ()))
+    assert "Images that could not be scored (12)" in text
+    assert text.index(">9.png<") < text.index("<summary>2 more images</summary>")
+    assert text.index("<summary>2 more images</summary>") < text.index(">10.png<")
+    assert "<summary>" not in page(made[:10], judge, Session("x", "10 images", "", ()))
 
 
 def test_names_are_escaped_in_the_report(checkpoint, tmp_path):
