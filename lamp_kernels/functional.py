@@ -303,7 +303,7 @@ def ssim(
     `lamp_kernels.reference`.
     """
     check_choice("reduction", reduction, ("mean", "image", "none"))
-    spec = SIMILARITY._replace(
+    spec = SIMILARITY.replace(
         data_range=data_range, window_size=window_size, sigma=sigma, k1=k1, k2=k2,
         padding=padding, reduction=reduction,
     ).checked()  # fmt: skip
@@ -350,7 +350,7 @@ def ms_ssim(
     assessment", Asilomar 2003. See `lamp_kernels.ms_ssim`.
     """
     check_choice("reduction", reduction, ("mean", "image"))
-    spec = SIMILARITY._replace(
+    spec = SIMILARITY.replace(
         data_range=data_range, window_size=window_size, sigma=sigma, k1=k1, k2=k2,
         padding=padding, reduction=reduction, scale_weights=check_scale_weights(scale_weights),
     ).checked()  # fmt: skip

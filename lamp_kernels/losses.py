@@ -104,7 +104,7 @@ def count_on_tangent(
     """Count over all terms the elements of weight > 0 with L > 1 - eps, and those of weight > 0."""
     on_tangent, elements = input.new_zeros((2,), dtype=torch.int64).unbind()
     for term in spec.terms:
-        single = spec.plain._replace(terms=(term._replace(coefficient=1.0),))
+        single = spec.plain.replace(terms=(term._replace(coefficient=1.0),))
         losses = loss_map(backend, single, input, target, None)
         counts = torch.ones_like(losses, dtype=torch.bool)
         if weight is not None:

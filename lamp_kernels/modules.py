@@ -20,6 +20,7 @@ from lamp_kernels.signatures import by_name, tensors_only
 from lamp_kernels.spec import (
     COEFFICIENTS,
     DEFAULTS,
+    FIELDS,
     METRICS,
     SCALE_WEIGHTS,
     Amplification,
@@ -88,7 +89,7 @@ class _AmplifiedLoss(_Loss):
 
     def _fields(self) -> dict[str, Any]:
         """The fields of the spec that differ from the defaults, or may."""
-        options = {k: getattr(self, k) for k in self._options if k in LossSpec._fields}
+        options = {k: getattr(self, k) for k in self._options if k in FIELDS}
         return {"terms": self._terms, **options}
 
     @tensors_only

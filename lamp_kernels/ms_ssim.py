@@ -121,7 +121,7 @@ def _scales(spec: LossSpec, x: Tensor, y: Tensor, mask: Tensor | None) -> Iterat
             x, y = _halved(x), _halved(y)
             mask = None if mask is None else _halved(mask)
         if coefficient > 0.0:
-            of_scale = spec._replace(
+            of_scale = spec.replace(
                 terms=(Term("ssim", coefficient),),
                 k1=spec.k1 if number == last else CONTRAST_ONLY_K1,
                 scale_weights=(),
@@ -171,7 +171,7 @@ def _plane_losses(
     backend: Backend, spec: LossSpec, x: Tensor, y: Tensor, mask: Tensor | None
 ) -> Tensor:
     """The mean of 1 - SSIM over each plane, (N, C). Planes are passed as images of one channel."""
-    plain = spec._replace(
+    plain = spec.replace(
         terms=(Term("ssim"),),
         dissimilarity="full",
         amplification="none",

@@ -5,10 +5,12 @@ them, down to the operators, reads it. A metric or an amplification is a name he
 in `lamp_kernels.reference`, csrc/formulas.h and lamp_kernels/backends/triton/formulas.py.
 """
 
+import dataclasses
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -78,11 +80,14 @@ class Term(NamedTuple):
     coefficient: float = 1.0
 
 
-class LossSpec(NamedTuple):
+@dataclass(frozen=True)
+class LossSpec:
     """Everything that defines a loss, except the tensors. Immutable and hashable.
 
     Pointwise metrics read only a part of it. A spec is valid if it comes from `checked`, its terms
     from `check_terms`, and its scale weights from `check_scale_weights`.
+
+    Not a named tuple: torch.compile of PyTorch 2.10 cannot trace the properties of one.
     """
 
     terms: tuple[Term, ...] = (Term("ssim"),)
@@ -102,6 +107,10 @@ class LossSpec(NamedTuple):
     reduction: Reduction = "mean"
     scale_weights: tuple[float, ...] = ()  # of MS-SSIM, fine to coarse; () for a single scale
 
+    def replace(self, **changes: Any) -> "LossSpec":
+        """The same spec with other values of some fields."""
+        return dataclasses.replace(self, **changes)
+
     def checked(self) -> "LossSpec":
         """The same spec in plain floats and ints, or an error that names the invalid option."""
         existing = MULTISCALE_REDUCTIONS if self.scale_weights else REDUCTIONS
@@ -115,7 +124,7 @@ class LossSpec(NamedTuple):
             )
         check_choice("dissimilarity", self.dissimilarity, DISSIMILARITIES)
         check_choice("amplification", self.amplification, AMPLIFICATIONS)
-        return self._replace(
+        return self.replace(
             data_range=check_data_range(self.data_range),
             window_size=check_window_size(self.window_size),
             sigma=check_positive("sigma", self.sigma),
@@ -170,7 +179,7 @@ class LossSpec(NamedTuple):
     @property
     def plain(self) -> "LossSpec":
         """The same loss without amplification."""
-        return self._replace(amplification="none")
+        return self.replace(amplification="none")
 
     def grids(self, shape: torch.Size) -> list[torch.Size]:
         """The shapes of the terms' loss maps for images of this shape, (N, ...)."""
@@ -195,6 +204,7 @@ class LossSpec(NamedTuple):
 
 
 DEFAULTS = LossSpec()
+FIELDS = tuple(field.name for field in dataclasses.fields(LossSpec))
 # SSIM itself and MS-SSIM itself, as scikit-image, pytorch-msssim and kornia define them.
 SIMILARITY = LossSpec(padding="valid", dissimilarity="full", amplification="none")
 

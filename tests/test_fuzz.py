@@ -15,7 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from layouts import LAYOUTS
 
 from lamp_kernels import backends, functional, reference
-from lamp_kernels.spec import METRICS, PADDINGS, REDUCTIONS, Level, LossSpec, Metric, Reduction
+from lamp_kernels.spec import (
+    FIELDS,
+    METRICS,
+    PADDINGS,
+    REDUCTIONS,
+    Level,
+    LossSpec,
+    Metric,
+    Reduction,
+)
 
 # Triton is left to tests/triton, because it compiles for seconds in nearly every case.
 KERNELS = [name for name in backends.available() if name not in ("triton", "reference")]
@@ -26,7 +35,7 @@ if not KERNELS:
 CASES = os.environ.get("LAMP_KERNELS_FUZZ_CASES")
 # The options that define the elementwise loss; level and reduction are drawn separately.
 OPTIONS = set(inspect.signature(functional.amplified_reconstruction_loss).parameters) & (
-    set(LossSpec._fields) - {"amplify_over", "reduction"}
+    set(FIELDS) - {"amplify_over", "reduction"}
 )
 # Each dtype's share of the cases; most training uses float32.
 SHARES = {torch.float32: 0.4, torch.float64: 0.2, torch.float16: 0.2, torch.bfloat16: 0.2}
@@ -202,7 +211,7 @@ def results(
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     """The loss and, for each image that requires grad, its gradient."""
     options: dict[str, Any] = {metric: case.coefficients.get(metric, 0.0) for metric in METRICS}
-    options |= {name: value for name, value in case.options._asdict().items() if name in OPTIONS}
+    options |= {name: value for name, value in vars(case.options).items() if name in OPTIONS}
     loss = functional.amplified_reconstruction_loss(
         pair[0],
         pair[1],

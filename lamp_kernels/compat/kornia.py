@@ -198,13 +198,13 @@ class MS_SSIMLoss(torch.nn.Module):
         """Compute the loss, see the class."""
         x, y = _same_batch(*_arguments.promoted(img1, img2, NAMES))
         size = 2 * int(2 * self.sigmas[-1]) + 1
-        spec = SIMILARITY._replace(data_range=self.data_range, k2=self.K[1], padding="zeros")
+        spec = SIMILARITY.replace(data_range=self.data_range, k2=self.K[1], padding="zeros")
         _arguments.check_images(x, y, NAMES, spec)
         total: Tensor | None = None
         for number, sigma in enumerate(self.sigmas):
             last = number == len(self.sigmas) - 1
             reach = 2 * math.ceil(min(NO_TAP_BEYOND * sigma, size)) + 1
-            spec = spec._replace(
+            spec = spec.replace(
                 window_size=min(size, reach),
                 sigma=sigma,
                 k1=self.K[0] if last else CONTRAST_ONLY_K1,

@@ -134,7 +134,7 @@ def ms_ssim(
     given: tuple[float, ...] = SCALE_WEIGHTS
     if weights is not None:
         given = check_scale_weights(_arguments.numbers(weights), "weights")
-    _check_sides(X, spec._replace(scale_weights=given))
+    _check_sides(X, spec.replace(scale_weights=given))
     value = functional.ms_ssim(
         X,
         Y,
@@ -263,7 +263,7 @@ def _spec_of(
     pair = _arguments.numbers(K)
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise ValueError(f"K must be two numbers (k1, k2), got {K!r}")
-    return SIMILARITY._replace(
+    return SIMILARITY.replace(
         data_range=_arguments.data_range(data_range, "data_range"),
         window_size=check_window_size(win_size, "win_size"),
         sigma=check_positive("win_sigma", win_sigma),

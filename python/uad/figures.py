@@ -149,7 +149,8 @@ def score_histograms(
             axes.set_title(arm, loc="left", fontweight="bold")
             axes.legend(
                 loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderpad=0.1,
-                borderaxespad=0.2, fontsize=9,
+                borderaxespad=0.2, fontsize=8, handlelength=1.1, handletextpad=0.4,
+                columnspacing=0.8,
             )  # fmt: skip
             axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
             axes.grid(visible=False, axis="x")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from threading import RLock
 from time import monotonic
 from types import TracebackType
 
@@ -10,6 +12,12 @@ from tqdm import tqdm
 
 LOG_SECONDS = 2.0
 """Minimum time between two lines of a log, so that short epochs do not fill it."""
+
+DEFAULT_SIZE = {"ncols": 80, "nrows": 24}
+"""Size of a terminal that does not tell its size, as in some containers."""
+
+# The default lock also works between processes, by a semaphore that a killed process leaves behind.
+tqdm.set_lock(RLock())
 
 
 class Progress:
@@ -33,9 +41,9 @@ class Progress:
         self.bar = tqdm(
             total=total,
             unit=unit,
-            dynamic_ncols=True,
             smoothing=0.1,  # some losses take longer than others
             disable=None if shown else True,  # None disables the bar without a terminal
+            **({"dynamic_ncols": True} if size_is_known() else DEFAULT_SIZE),
         )
 
     def __enter__(self) -> Progress:
@@ -77,6 +85,14 @@ class Progress:
         """Remove the bar; the lines that `write` printed stay."""
         self.bar.leave = False
         self.bar.close()
+
+
+def size_is_known() -> bool:
+    """False for a terminal that does not tell its size."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # not a terminal
+        return True
 
 
 def silent() -> Progress:

@@ -53,7 +53,8 @@ def threshold_text(run: Run) -> str:
     held_out = run.metrics["data"].get("held_out", 0)
     origin = counted(threshold.count, "normal test image")
     if held_out:
-        origin += f" ({held_out:,} of them held out from the training images)"
+        share = "all" if held_out == threshold.count else f"{held_out:,}"
+        origin += f" ({share} of them held out from the training images)"
     text = (
         "<p>An image is called anomalous if its score exceeds the threshold. The threshold is set "
         f"for a false-positive rate of {asked_percent(run.rate)} (--false-positive-rate) from the "
@@ -146,7 +147,12 @@ def mistakes(run: Run, arm: str) -> str:
             if wrong
             else "No normal image is a false alarm; these have the highest scores",
         )  # fmt: skip
-    return text
+    truth = "extreme_masks" in arrays and not run.good_only
+    return text + (
+        '<p class="note">Each with the picture, the reconstruction, and the anomaly map over the '
+        "picture. The colors of the map end at the threshold, and the dashed contour encloses what "
+        f"exceeds it.{' The solid outline is the ground truth.' if truth else ''}</p>\n"
+    )
 
 
 def _heading(total: int, noun: str, which: str) -> str:
@@ -157,14 +163,7 @@ def _heading(total: int, noun: str, which: str) -> str:
 
 def _group(run: Run, arm: str, places: list[int], heading: str) -> str:
     cards = "".join(card(run, arm, place) for place in places)
-    mask = "extreme_masks" in run.evaluations[arm]
-    truth = "The solid outline is the ground truth. " if mask and not run.good_only else ""
-    return (
-        f'<h3>{escape(heading)}</h3>\n<div class="cards">\n{cards}</div>\n'
-        '<p class="note">Each with the picture, the reconstruction, and the anomaly map over the '
-        "picture. The colors of the map end at the threshold, and the dashed contour encloses what "
-        f"exceeds it. {truth}</p>\n"
-    )
+    return f'<h3>{escape(heading)}</h3>\n<div class="cards">\n{cards}</div>\n'
 
 
 def card(run: Run, arm: str, place: int) -> str:

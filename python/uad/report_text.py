@@ -58,7 +58,8 @@ def _tested_on(data: Mapping[str, Any]) -> str:
         parts.append(f"{counted(data['test_anomalous'], 'anomalous image')} ({kinds})")
     text = f"It was tested on {listing(parts)}."
     if held_out:
-        text += f" {held_out:,} of the normal ones were held out from the training images."
+        share = "All" if held_out == data["test_normal"] else f"{held_out:,}"
+        text += f" {share} of the normal ones were held out from the training images."
     return text
 
 

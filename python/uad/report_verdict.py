@@ -25,10 +25,10 @@ ADVICE = "Train longer (--epochs), or change --lr or the loss."
 def verdict(run: Run) -> str:
     """The results in a sentence or two, then a list of what speaks against them."""
     warnings = [
-        weaker_arms(run),
         same_pictures(run),
         worse_than_mean(run),
         convergence(run),
+        weaker_arms(run),
         too_few_images(run),
         *map(escape, run.metrics["data"].get("notices") or ()),
     ]

@@ -23,13 +23,16 @@ from uad.lock import is_unused
 from uad.losses import build_loss, tangent_share
 from uad.model import ConvAutoencoder
 from uad.options import RunOptions
-from uad.outcome import describe_data, evaluate_loss
+from uad.outcome import describe_data, evaluate_baselines, evaluate_loss
 from uad.progress import Progress
 from uad.run_folder import CHECKPOINT, EVALUATION, METRICS
 from uad.training import Trainer
 
 PROSE = ("title", "note", "found", "notices")
 """Entries of `describe_data` that only people read; a new wording does not mean new data."""
+
+ADDED_LATER = {"held_out": 0}
+"""Entries of `describe_data` that runs of older versions lack, with the value that they had."""
 
 DETECTOR_FORMAT = 1
 """Version of the entry "detector" of checkpoints."""
@@ -107,7 +110,7 @@ def check_unchanged(
     options: RunOptions,
 ) -> None:  # fmt: skip
     """RunError if the run would not continue with the same numbers."""
-    if _without_prose(metrics["data"]) != _without_prose(summary):
+    if ADDED_LATER | _without_prose(metrics["data"]) != _without_prose(summary):
         raise RunError("--resume: the data have changed since the run was started")
     if metrics["scoring"] != asdict(options.scoring):
         raise RunError(f"{folder / METRICS}: config and scoring contradict each other: edited?")
@@ -139,7 +142,10 @@ def train_losses(
     folder: Path, metrics: dict[str, Any], data: AnomalyData, options: RunOptions,
     processes: Processes,
 ) -> None:  # fmt: skip
-    """Train and evaluate each loss that `metrics` does not contain yet, and add its results."""
+    """Train and evaluate each loss that `metrics` does not contain yet, and add its results.
+
+    The baselines, which need no training, are evaluated once, after the first loss.
+    """
     missing = [name for name in options.losses if name not in metrics["arms"]]
     steps = len(data.train) // options.training.batch_size * options.training.epochs
     with Progress(len(missing) * steps, shown=processes.first) as progress:
@@ -173,7 +179,12 @@ def train_losses(
                     "steps": steps,
                     "parameters": sum(p.numel() for p in trainer.network.parameters()),
                 }
+                if "baselines" not in metrics:
+                    metrics["baselines"] = evaluate_baselines(data, options)
                 write_metrics(folder, metrics)
+    if "baselines" not in metrics and processes.first:  # all losses are from an older version
+        metrics["baselines"] = evaluate_baselines(data, options)
+        write_metrics(folder, metrics)
 
 
 def describe_detector(loss: str, data: AnomalyData, options: RunOptions) -> dict[str, Any]:

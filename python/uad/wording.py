@@ -19,11 +19,11 @@ def rounded(value: float) -> float:
 
 
 def percent(value: float) -> str:
-    """Like 12.3%; 0 and 100% are exact, and nothing is rounded to them."""
+    """Like 12.3% or 0.08%; 0 and 100% are exact, and nothing is rounded to them."""
     if value in (0, 1):
         return f"{value:.0%}"
     if value < 0.001:
-        return "< 0.1%"
+        return f"{100 * value:.1g}%" if value > 1e-6 else "< 0.0001%"
     return "> 99.9%" if value > 0.999 else f"{value:.1%}"
 
 

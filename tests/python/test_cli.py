@@ -78,8 +78,12 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
     )
     for row, (loss, arm) in zip(rows, metrics["arms"].items(), strict=False):
         assert row.split()[:2] == [loss, f"{arm['evaluation']['image_auroc']:.4f}"]
-    assert ["kind", *losses] in [line.split() for line in lines]
-    assert any(line.split()[:1] == ["block"] and len(line.split()) == 4 for line in lines)
+    assert set(metrics["baselines"]) == {"mean image", "blurred copy"}
+    for name, evaluated in metrics["baselines"].items():
+        assert set(evaluated) == set(metrics["arms"]["mse"]["evaluation"])
+        assert any(line.startswith(f"baseline: {name} ") for line in lines)
+    assert ["kind", *losses, "mean", "image", "blurred", "copy"] in [line.split() for line in lines]
+    assert any(line.split()[:1] == ["block"] and len(line.split()) == 6 for line in lines)
     assert lines[-1] == f"report: {folder / 'report.html'}"
 
 

@@ -63,13 +63,9 @@ def test_two_processes_agree_with_one(options, program, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report: ") == 1  # one process prints
     logged = re.findall(r"^(.+): epoch (\d)/3, loss", done.stderr, flags=re.MULTILINE)
-    assert logged == [
-        (LOSSES[0], "1"),
-        (LOSSES[0], "2"),
-        (LOSSES[0], "3"),
-        (LOSSES[1], "2"),
-        (LOSSES[1], "3"),
-    ]
+    assert len(set(logged)) == len(logged)  # one process logs
+    assert {(LOSSES[0], "3"), (LOSSES[1], "3")} <= set(logged)
+    assert (LOSSES[1], "1") not in logged
 
     found = json.loads((two / "metrics.json").read_text())
     for loss in LOSSES:
@@ -90,7 +86,8 @@ def test_two_processes_agree_with_one(options, program, tmp_path, monkeypatch):
 def test_an_error_of_the_first_process_ends_the_others(options, program, tmp_path):
     # Only the first process writes; without an error the other one would wait for it.
     (tmp_path / "file").touch()
-    done = torchrun(program, *options, "--out", str(tmp_path / "file" / "run"))
+    folder = tmp_path / "file" / "run"
+    done = torchrun(program, *options, "--out", str(folder))
     assert done.returncode != 0
-    assert "train.py: error: --out" in done.stderr
+    assert f"train.py: error: {folder} cannot be written: Not a directory" in done.stderr
     assert "(process 1): error" not in done.stderr

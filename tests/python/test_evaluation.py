@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,17 +14,13 @@ from torch import nn
 from uad import evaluation
 from uad.data import AnomalyData, Preparation
 from uad.evaluation import (
-    EXAMPLES,
     PRO_LIMIT,
     anomaly_maps,
-    choose_examples,
     evaluate,
     image_scores,
     pixel_figures,
     psnr,
     region_weights,
-    save_evaluation,
-    save_examples,
 )
 from uad.options import Scoring
 
@@ -149,9 +146,11 @@ def test_each_kind_is_compared_with_the_normal_images():
         chosen = [index for index, each in enumerate(data.kinds) if each in ("good", kind)]
         part = make_data([data.kinds[index] for index in chosen], data.masks[chosen])
         alone = evaluate(maps[chosen], scores[chosen], NO_PSNR, part)
-        assert figures.pop("count") == 2
+        assert figures.pop("count") == figures["count_masks"] == 2
         assert figures == {key: alone[key] for key in figures}
-        assert set(figures) == {"image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro"}
+        assert set(figures) == {
+            "image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "count_masks",
+        }  # fmt: skip
 
 
 def test_the_result_is_json():
@@ -167,6 +166,37 @@ def test_without_masks_there_are_no_pixel_figures():
     for figures in (result, *result["per_kind"].values()):
         assert figures["image_auroc"] is not None
         assert figures["pixel_auroc"] is figures["pixel_ap"] is figures["aupro"] is None
+
+
+def test_images_whose_mask_is_unknown_do_not_count_as_normal_pixels():
+    maps, data = random_case()
+    known = torch.tensor([True, True, True, True, False, False])
+    partial = replace(data, annotated=known, masks=data.masks & known[:, None, None])
+    scores = maps.amax(dim=(1, 2))
+    found = evaluate(maps, scores, NO_PSNR, partial)
+    subset = replace(data, kinds=data.kinds[:4], masks=data.masks[:4])
+    expected = evaluate(maps[:4], scores[:4], NO_PSNR, subset)
+    everything = evaluate(maps, scores, NO_PSNR, data)
+    for name in ("pixel_auroc", "pixel_ap", "aupro"):
+        assert found[name] == expected[name] != everything[name]
+        for kind in ("dot", "block"):
+            assert found["per_kind"][kind][name] == expected["per_kind"][kind][name]
+    for name in ("image_auroc", "image_ap", "count_anomalous"):
+        assert found[name] == everything[name] != expected[name]
+    assert [each["count_masks"] for each in (found, expected, everything)] == [2, 2, 4]
+    assert found["per_kind"]["dot"]["count_masks"] == 1
+    assert found["per_kind"]["dot"]["count"] == 2
+
+
+def test_a_kind_without_any_mask_has_no_pixel_figures():
+    maps, data = random_case()
+    known = torch.tensor([kind != "dot" for kind in data.kinds])
+    partial = replace(data, annotated=known, masks=data.masks & known[:, None, None])
+    found = evaluate(maps, maps.amax(dim=(1, 2)), NO_PSNR, partial)["per_kind"]
+    assert [found[kind]["count_masks"] for kind in ("block", "dot")] == [2, 0]
+    assert found["dot"]["aupro"] is None
+    assert found["dot"]["image_auroc"] is not None
+    assert found["block"]["aupro"] is not None
 
 
 @pytest.mark.parametrize("kind", ["good", "dent"])
@@ -267,67 +297,7 @@ def test_psnr_is_computed_before_the_reconstruction_is_rounded(images):
     assert psnr(Shift(0.1), images[:0], batch_size=2, device="cpu").shape == (0,)
 
 
-# --- files --------------------------------------------------------------------------------------
-
-
-def test_examples_show_every_kind_and_every_part_of_the_test_set():
-    kinds = ["good"] * 180 + ["scratch"] * 60 + ["spot"] * 60 + ["dent"] * 60
-    chosen = choose_examples(kinds)
-    assert [kinds[index] for index in chosen] == [
-        kind for kind in ("good", "dent", "scratch", "spot") for _ in range(3)
-    ]
-    assert [index // 60 for index in chosen[:3]] == [0, 1, 2]
-    assert choose_examples(kinds) == chosen
-
-
-def test_categories_take_turns_in_the_examples():
-    # Three categories one after another, and two examples per kind.
-    kinds = 3 * (60 * ["good"] + [f"kind {number}" for number in range(5) for _ in range(20)])
-    categories = [index // 160 for index in choose_examples(kinds)]
-    assert all(categories.count(category) >= 3 for category in range(3))
-
-
-@pytest.mark.parametrize(
-    ("kinds", "count"),
-    [
-        (["good"], 1),
-        (["dent", "good", "dent"], 3),
-        ([f"kind {number}" for number in range(40)] + ["good"], EXAMPLES),
-        ([f"class {number % 9}" for number in range(900)] + ["good"] * 100, 10),
-        (["good"] * 50, EXAMPLES),
-        (["dent"] * 50, EXAMPLES),
-    ],
-)
-def test_number_of_examples(kinds, count):
-    chosen = choose_examples(kinds)
-    assert len(set(chosen)) == len(chosen) == count
-    if "good" in kinds:
-        assert kinds[chosen[0]] == "good"
-
-
-@pytest.mark.parametrize("with_masks", [True, False])
-def test_files_contain_what_the_report_needs(with_masks, tmp_path):
-    maps, data = random_case()
-    if not with_masks:
-        data = make_data(data.kinds)
-    scores = maps.amax(dim=(1, 2))
-    chosen = [0, 3, 5]
-    save_examples(tmp_path / "examples.npz", data, chosen)
-    save_evaluation(tmp_path / "evaluation.npz", data.test, maps, scores, data, chosen)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.npz", "examples.npz"]
-
-    with np.load(tmp_path / "examples.npz") as file:
-        assert file["kinds"].tolist() == ["good", "block", "block"]
-        assert file["indices"].tolist() == chosen
-        assert file["originals"].dtype == np.uint8
-        assert ("masks" in file) == with_masks
-        if with_masks:
-            np.testing.assert_array_equal(file["masks"], data.masks[chosen])
-    with np.load(tmp_path / "evaluation.npz") as file:
-        np.testing.assert_array_equal(file["scores"], scores)
-        np.testing.assert_array_equal(file["maps"], maps[chosen])
-        assert file["kinds"].tolist() == list(data.kinds)
-        assert file["reconstructions"].shape == (3, 1, 8, 8)
+# --- uncertainty --------------------------------------------------------------------------------
 
 
 def test_resampled_auroc():
@@ -338,10 +308,28 @@ def test_resampled_auroc():
     exact = evaluation.image_figures(anomalous, scores)["image_auroc"]
     assert exact is not None
     assert found.mean() == pytest.approx(exact, abs=0.005)
-    # The standard error of AUROC, Hanley and McNeil, 1982.
-    q1, q2 = exact / (2 - exact), 2 * exact**2 / (1 + exact)
-    variance = exact * (1 - exact) + 29 * (q1 - exact**2) + 59 * (q2 - exact**2)
-    assert found.std() == pytest.approx((variance / (30 * 60)) ** 0.5, rel=0.25)
+    half_width = evaluation.auroc_half_width(exact, anomalous=30, normal=60)
+    assert 1.96 * found.std() == pytest.approx(half_width, rel=0.25)
     assert (evaluation.auroc_resamples(anomalous, scores, resamples=2000) == found).all()
     perfect = evaluation.auroc_resamples(anomalous, anomalous.astype(np.float32))
     assert (perfect == 1.0).all()
+
+
+def test_half_width_of_an_auroc():
+    # With one image of each class, AUROC is 0 or 1, so its variance is that of a coin.
+    assert evaluation.auroc_half_width(0.8, 1, 1) == pytest.approx(1.96 * 0.4)
+    assert evaluation.auroc_half_width(0.95, 10, 10) == pytest.approx(0.103, abs=0.0005)
+    assert evaluation.auroc_half_width(1.0, 10, 10) == 0.0
+    more_bad, more_good = (
+        evaluation.auroc_half_width(0.9, *counts) for counts in ((90, 9), (9, 90))
+    )
+    assert more_good > more_bad  # anomalous images vary more, by the exponential model
+
+
+def test_half_width_of_an_auroc_by_simulation():
+    # Exponential scores are the model from which Hanley and McNeil derive their formula.
+    rng = np.random.default_rng(0)
+    normal, anomalous = rng.exponential(1, (4000, 20, 1)), rng.exponential(9, (4000, 1, 10))
+    aurocs = (anomalous > normal).mean(axis=(1, 2))
+    assert aurocs.mean() == pytest.approx(0.9, abs=0.005)
+    assert evaluation.auroc_half_width(0.9, 10, 20) == pytest.approx(1.96 * aurocs.std(), rel=0.05)

@@ -1,142 +1,28 @@
-"""The report of a run folder, made from crops of a real picture and blurring as the network."""
+"""The page of a run folder as a whole, made from crops of a real picture."""
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from skimage import data as pictures
-from torch.nn import functional
-from uad import evaluation, figures, html, report
-from uad.data import GOOD, AnomalyData, Preparation, to_unit
-from uad.options import Scoring
-
-KINDS = (GOOD, "hole", "stain")
-LOSSES = ("mse", "amplified-mse")
-
-
-def make_run(folder, losses=LOSSES, kinds=KINDS, masks=True, channels=1, tangent=0.01):
-    """A run folder like those of train.py, with crops of a brick wall and squares in them."""
-    rng = np.random.default_rng(0)
-    size, names = 32, [kind for kind in kinds for _ in range(6)]
-    images, truth = [], []
-    for name in names:
-        top, left = rng.integers(0, 512 - size, 2)
-        image = pictures.brick()[top : top + size, left : left + size].copy()
-        mask = np.zeros((size, size), dtype=bool)
-        if name != GOOD:
-            mask[8:18, 20:32] = True  # up to the border
-            image[mask] = image[mask] // 4
-        images.append(np.stack([image] * channels))
-        truth.append(mask)
-    test = torch.from_numpy(np.stack(images))
-    data = AnomalyData(
-        "textures", "Crops of a brick wall", "All defects are synthetic.", test[:6], test,
-        tuple(names), torch.from_numpy(np.stack(truth)) if masks else None,
-        Preparation(size, channels),
-    )  # fmt: skip
-
-    scoring = Scoring()
-    arms = {}
-    folder.mkdir()
-    examples = evaluation.choose_examples(data.kinds)
-    evaluation.save_examples(folder / "examples.npz", data, examples)
-    for number, loss in enumerate(losses, start=1):
-        original = to_unit(data.test)
-        blurred = functional.avg_pool2d(original, 2 * number + 1, 1, number)
-        maps = (blurred - original).square().mean(dim=1)
-        scores = evaluation.image_scores(maps, scoring)
-        (folder / loss).mkdir()
-        evaluation.save_evaluation(
-            folder / loss / "evaluation.npz", (blurred * 255).byte(), maps, scores, data, examples
-        )
-        arms[loss] = {
-            "evaluation": evaluation.evaluate(maps, scores, torch.tensor([20.0 + number]), data),
-            "history": {
-                "epoch": [1, 2, 3],
-                "loss": [0.1 * number, 0.05, 0.01],
-                "tangent_share": [tangent, tangent / 2, 0.0],
-            },
-            "seconds_per_step": 0.0123 * number,
-            "loss_share": 0.25 / number,
-            "steps": 12,
-            "parameters": 84721,
-        }
-    metrics = {
-        "config": {
-            "data": "textures", "root": "my pictures", "category": ["brick", "grass"], "loss": None,
-            "compare": list(losses), "amplify_over": "element", "epochs": 3, "compile": True,
-            "resume": False, "nproc_per_node": 1, "width": 4, "latent": 2, "seed": 0,
-        },
-        "environment": {"python": "3.11", "device": "cpu"},
-        "data": {
-            "name": data.name, "title": data.title, "note": data.note, "train": 1200,
-            "test_normal": names.count(GOOD), "test_anomalous": len(names) - names.count(GOOD),
-            "size": [channels, size, size], "kinds": {kind: names.count(kind) for kind in kinds},
-        },
-        "scoring": {"metric": "mse", "smooth_sigma": 2.0, "pooling": "topk", "topk": 0.01},
-        "arms": arms,
-    }  # fmt: skip
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    return folder
-
-
-def change_metrics(folder, change):
-    path = folder / "metrics.json"
-    metrics = json.loads(path.read_text())
-    change(metrics)
-    path.write_text(json.dumps(metrics))
-
-
-class Reader(HTMLParser):
-    """Collects the text and the tags of a page, and checks that each tag is closed."""
-
-    VOID = ("meta", "img", "br", "hr")
-
-    def __init__(self, page):
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, Any]]] = []
-        self.words: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self.open == []
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.words.append(data)
-
-    def files(self, subtype):
-        prefix = f"data:image/{subtype};base64,"
-        sources = [attrs["src"] for tag, attrs in self.tags if tag == "img"]
-        return [
-            base64.b64decode(source.removeprefix(prefix), validate=True)
-            for source in sources
-            if source.startswith(prefix)
-        ]
-
-
-def read_report(folder):
-    path = report.write_report(folder)
-    assert path == folder / "report.html"
-    return Reader(path.read_text(encoding="utf-8"))
+from run_files import (
+    KINDS,
+    LOSSES,
+    change_metrics,
+    change_scores,
+    make_data,
+    make_run,
+    plain,
+    read_report,
+)
+from uad import evaluation, figures, html, report, report_text
+from uad.data import GOOD
+from uad.report_run import read_run
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +43,11 @@ def test_the_report_says_what_was_run_and_with_which_results(page, folder):
     arms = json.loads((folder / "metrics.json").read_text())["arms"]
     for arm in arms.values():
         for name in ("image_auroc", "image_ap", "pixel_auroc", "aupro"):
-            assert f" {arm['evaluation'][name]:.3f} " in page.text
+            assert f" {arm['evaluation'][name]:.4f} " in page.text
         for kind in arm["evaluation"]["per_kind"].values():
-            assert f" {kind['image_auroc']:.3f} " in page.text
-    for cell in ("21.0 dB", "22.0 dB", "12.3 ms", "24.6 ms", "25.0%", "12.5%", "on tangent"):
+            assert f" {kind['image_auroc']:.4f} " in page.text
+        assert f" {arm['evaluation']['psnr_normal']:.1f} dB " in page.text
+    for cell in ("12.3 ms", "24.6 ms", "25.0%", "12.5%", "on tangent"):
         assert cell in page.text
 
 
@@ -189,18 +76,33 @@ def test_the_picture_grid_is_also_a_separate_file(page, folder):
     assert not list(folder.glob("*.tmp"))
 
 
-def test_the_same_run_gives_the_same_report(page, folder):
+def test_the_command_writes_the_same_report_again_and_prints_where_it_is(page, folder, capsys):
     before = (folder / "report.html").read_bytes()
-    report.write_report(folder)
+    (folder / "report.html").unlink()
+    assert report.main([str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
     assert (folder / "report.html").read_bytes() == before
 
 
 def test_the_lead_and_its_interval(page):
     assert re.search(
-        r"Image AUROC is highest with \S+ ?: 0\.\d{3}\. It leads \S+ by 0\.\d{3} "
-        r"\(-?\d\.\d{3} to -?\d\.\d{3}\)",
+        r"In image AUROC, \S+ leads \S+ by 0\.\d{4} \(-?\d\.\d{4} to -?\d\.\d{4}\)\.",
         page.text,
     )
+
+
+def compare(folder, scores, kinds):
+    """What the report says after the scores of both losses have been replaced."""
+    kinds = np.array(kinds)
+    for loss, values in scores.items():
+        change_scores(folder, loss, values, kinds)
+        auroc = evaluation.image_figures(kinds != GOOD, np.asarray(values))["image_auroc"]
+
+        def change(metrics, loss=loss, auroc=auroc):
+            metrics["arms"][loss]["evaluation"]["image_auroc"] = auroc
+
+        change_metrics(folder, change)
+    return plain(report_text.findings(read_run(folder)))
 
 
 @pytest.mark.parametrize(("shift", "clear"), [(0.0, False), (3.0, True)])
@@ -208,47 +110,126 @@ def test_a_lead_counts_where_its_interval_excludes_zero(tmp_path, shift, clear):
     folder = make_run(tmp_path / "run", losses=["mse", "l1"])
     rng = np.random.default_rng(0)
     kinds = np.array([GOOD] * 40 + ["hole"] * 40)
-    metrics = json.loads((folder / "metrics.json").read_text())
-    for loss, distance in (("mse", 0.5), ("l1", 0.5 + shift)):
-        path = folder / loss / "evaluation.npz"
-        arrays = dict(np.load(path))
-        scores = rng.normal(size=80) + distance * (kinds != GOOD)
-        np.savez(path, **arrays | {"scores": scores.astype(np.float32), "kinds": kinds})
-        auroc = evaluation.image_figures(kinds != GOOD, scores)["image_auroc"]
-        metrics["arms"][loss]["evaluation"]["image_auroc"] = auroc
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    text = report.findings(report.read_run(folder))
-    assert ("better than all of them" in text) == clear
+    scores = {
+        loss: rng.normal(size=80) + distance * (kinds != GOOD)
+        for loss, distance in (("mse", 0.5), ("l1", 0.5 + shift))
+    }
+    text = compare(folder, scores, kinds)
+    assert ("l1 is better than every other loss" in text) == clear
     assert ("do not show which loss is better" in text) != clear
-    assert not clear or "highest with <b>l1</b>" in text
+    assert not clear or "l1 leads mse by" in text
+
+
+def test_differences_too_small_to_print_are_called_equal(tmp_path):
+    folder = make_run(tmp_path / "run", losses=["mse", "l1"])
+    rng = np.random.default_rng(0)
+    kinds = [GOOD] * 200 + ["hole"] * 200
+    first = rng.permutation(400).astype(float)
+    order = np.argsort(first)
+    second = first.copy()
+    for low, high in pairwise(order):
+        if low < 200 <= high:  # one pair out of 40,000 changes places
+            second[low], second[high] = first[high], first[low]
+            break
+    text = compare(folder, {"mse": first, "l1": second}, kinds)
+    assert "mse equals l1 to four digits" in text
+    assert "leads" not in text
+    assert "-0.0000" not in text
+    assert "better than every" not in text
 
 
 def test_data_without_masks(tmp_path):
-    page = read_report(make_run(tmp_path / "run", masks=False, channels=3))
+    data = make_data(masks="none", channels=3)
+    page = read_report(make_run(tmp_path / "run", data=data))
     assert "image AUROC" in page.text
-    for absent in ("pixel AUROC", "AUPRO", "ground truth"):
+    for absent in ("pixel AUROC", "AUPRO", "ground truth", "Masks:", "no mask"):
         assert absent not in page.text
+
+
+def test_masks_for_some_images(page, tmp_path):
+    partial = read_report(make_run(tmp_path / "run", data=make_data(masks="some")))
+    assert "Masks: 6 of 12 anomalous images. Pixel AUROC and AUPRO leave out" in partial.text
+    assert "hole, no mask, score" in partial.text
+    assert re.search(r"AUPRO: each kind .* hole 3 \d", partial.text)
+    assert re.search(r"Image AUROC: each kind .*? hole 6 \d", partial.text)
+    assert "Masks:" not in page.text
 
 
 def test_a_single_loss(tmp_path):
     page = read_report(make_run(tmp_path / "run", losses=["mse"], tangent=0.0))
-    for absent in ("is highest", "one seed", "Only the training loss", "amplified loss"):
+    for absent in ("is highest", "one seed", "Only the training loss", "amplified loss", "leads"):
         assert absent not in page.text
     assert "No element was on the tangent of the amplification" in page.text
     assert len(page.files("svg+xml")) == 3
 
 
-@pytest.mark.parametrize("kind", [GOOD, "hole"])
-def test_test_images_of_a_single_class(kind, tmp_path):
-    page = read_report(make_run(tmp_path / "run", kinds=[kind]))
-    assert "image AUROC" not in page.text
+def test_anomalous_images_alone(tmp_path):
+    page = read_report(make_run(tmp_path / "run", data=make_data(kinds=["hole"])))
+    assert "neither an AUROC nor a threshold : all 6 test images are anomalous" in page.text
+    for absent in ("image AUROC", "Threshold and mistakes", "promise", "dashed line"):
+        assert absent not in page.text
     assert "ROC curves" not in str(page.tags)
     assert "12.3 ms" in page.text
+    assert (tmp_path / "run" / "mse" / "scores.csv").read_text().splitlines()[1].endswith(",,")
+
+
+def test_normal_images_alone(tmp_path):
+    data = make_data(kinds=[GOOD], each=30, held_out=20, masks="none")
+    page = read_report(make_run(tmp_path / "run", data=data))
+    assert "This run cannot tell how well defects are detected : all 30" in page.text
+    assert "tested on 30 other normal images. 20 of the normal ones were held out" in page.text
+    assert (
+        "scores of 30 normal test images (20 of them held out from the training images)"
+        in page.text
+    )
+    for absent in ("image AUROC ↑", "AUPRO", "average precision", "missed", "anomalous image "):
+        assert absent not in page.text
+    assert "ROC curves" not in str(page.tags)
+    for needed in ("test/<kind>/", "ground_truth/<kind>/<stem>_mask.png", "Hanley and McNeil"):
+        assert needed in page.text
+    for row in ("10 normal, 10 defective ± 0.103", "100 normal, 100 defective ± 0.031"):
+        assert row in page.text
+    assert "baseline: mean image" in page.text  # PSNR can be compared
+    table = page.text[page.text.index("training loss PSNR") : page.text.index("higher is better")]
+    assert table.count(" -") == 6  # two baselines without the three figures of a training
+
+
+def test_no_figure_is_printed_that_is_not_a_number(page, tmp_path):
+    good_only = read_report(make_run(tmp_path / "run", data=make_data(kinds=[GOOD])))
+    for text in (page.text, good_only.text):
+        assert not re.search(r"\b(nan|inf|None)\b", text)
+
+
+def test_a_run_of_an_older_version(tmp_path):
+    folder = make_run(tmp_path / "run")
+    for loss in LOSSES:
+        path = folder / loss / "evaluation.npz"
+        with np.load(path) as file:
+            kept = {name: file[name] for name in ("scores", "kinds", "reconstructions", "maps")}
+        np.savez(path, **kept)
+
+    def age(metrics):
+        del metrics["baselines"]
+        for name in ("found", "notices", "held_out"):
+            del metrics["data"][name]
+        for arm in metrics["arms"].values():
+            del arm["evaluation"]["count_masks"]
+            for kind in arm["evaluation"]["per_kind"].values():
+                del kind["count_masks"]
+
+    change_metrics(folder, age)
+    page = read_report(folder)
+    assert page.files("jpeg") == []
+    for absent in ("baseline", "scores.csv", "lowest scores"):
+        assert absent not in page.text
+    assert "hole 6 " in page.text
+    assert not (folder / "mse" / "scores.csv").exists()
 
 
 def test_names_are_not_markup(tmp_path):
     evil = '<img src=x onerror="alert(1)">&amp;'
-    folder = make_run(tmp_path / "run", losses=["<b>loss"], kinds=[GOOD, "<i>kind"])
+    data = make_data(kinds=[GOOD, "<i>kind"], notices=(evil,), subject=evil)
+    folder = make_run(tmp_path / "run", losses=["<b>loss"], data=data)
 
     def poison(metrics):
         metrics["data"]["title"] = metrics["data"]["note"] = evil
@@ -256,16 +237,23 @@ def test_names_are_not_markup(tmp_path):
 
     change_metrics(folder, poison)
     page = read_report(folder)
-    assert page.text.count(evil) >= 5  # title, heading, note, command line, settings
+    assert page.text.count(evil) >= 7  # also title, heading, note, command line, settings
     assert "<b>loss" in page.text
     assert "<i>kind" in page.text
     assert not any("onerror" in attributes for _, attributes in page.tags)
 
 
-def test_a_run_that_is_not_finished_says_so(tmp_path):
-    folder = make_run(tmp_path / "run")
-    change_metrics(folder, lambda metrics: metrics["config"]["compare"].append("l1"))
-    assert "Not finished yet: l1 ." in read_report(folder).text
+def test_a_run_that_is_not_finished_says_so(folder):
+    metrics = read_run(folder).metrics
+    assert "Not finished" not in report_text.summary(metrics)
+    metrics["config"]["compare"].append("l1")
+    assert "Not finished yet: <b>l1</b>." in report_text.summary(metrics)
+
+
+def test_the_verdict_comes_before_everything_else(page):
+    start = page.text.index("image AUROC")
+    for word in ("beat", "still falls", "too few"):
+        assert start < page.text.index(word) < page.text.index("What was run")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +276,7 @@ def test_a_run_that_is_not_finished_says_so(tmp_path):
     ],
 )
 def test_scoring_in_words(options, sentence):
-    assert report.scoring(options).endswith(sentence)
+    assert report_text.scoring(options).endswith(sentence)
 
 
 def test_the_command_repeats_the_run(page):
@@ -297,7 +285,7 @@ def test_the_command_repeats_the_run(page):
         "--compare mse,amplified-mse --amplify-over element --epochs 3 --compile "
         "--width 4 --latent 2 --seed 0 --out runs/again"
     ) in page.text
-    assert report.command({"loss": "l1", "nproc_per_node": 2}) == [
+    assert report_text.command({"loss": "l1", "nproc_per_node": 2}) == [
         ["torchrun", "--nproc-per-node=2"],
         ["python/train.py"],
         ["--loss", "l1"],
@@ -312,8 +300,8 @@ def test_figures_of_short_and_flat_runs():
     for figure in (
         figures.loss_curves(once),
         figures.tangent_curves(once),
-        figures.score_histograms({"mse": flat}, np.array([True, True, False, False])),
-        figures.score_histograms({"mse": flat}, np.ones(4, dtype=bool)),
+        figures.score_histograms({"mse": flat}, np.array([True, True, False, False]), {}),
+        figures.score_histograms({"mse": flat}, np.zeros(4, dtype=bool), {"mse": 0.25}),
         figures.roc_curves({"mse": flat}, np.array([True, True, False, False])),
     ):
         assert len(figures.encode(figure, "svg")) > 5000
@@ -367,8 +355,3 @@ def test_missing_and_damaged_files_are_named(tmp_path, capsys):
     change_metrics(folder, lambda metrics: metrics["arms"].clear())
     assert report.main([str(folder)]) == 2
     assert "no loss has finished training yet" in capsys.readouterr().err
-
-
-def test_the_command_prints_where_the_report_is(folder, capsys):
-    assert report.main([str(folder)]) == 0
-    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"

@@ -119,7 +119,7 @@ POINTWISE = METRICS[1:]
 
 def pointwise(interpret, d, metric, spec):
     """L and its slope, as the kernels compute them."""
-    (parameter,) = spec._replace(terms=(Term(metric),)).metric_parameters
+    (parameter,) = spec.replace(terms=(Term(metric),)).metric_parameters
     return interpret(
         interpreted.formula,
         "pointwise_loss",
