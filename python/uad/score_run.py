@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from tqdm import tqdm
@@ -18,6 +18,8 @@ from uad.data.base import DataError
 from uad.data.images import image_files
 from uad.detector import Detector, NamedFile
 from uad.distributed import Processes
+from uad.lock import LockError, only_writer
+from uad.progress import Progress
 from uad.score_folder import PROGRAM, ScoreError, check_out, prepare_out
 from uad.score_report import Session, describe_detector, page, tally
 from uad.score_table import ERROR, Row, Table, latest, printable
@@ -143,26 +145,39 @@ class Run:
         return int(any(row.decision == ERROR for row in rows))
 
 
+def start(run: Run, action: Callable[[Run], int]) -> int:
+    """Run `action` as the only writer of --out; returns the exit code."""
+    options = run.options
+
+    def lock() -> None:
+        check_out(options.out, options.overwrite, continues=options.watch)
+        stack.enter_context(only_writer(options.out))
+
+    with ExitStack() as stack:
+        by_first(run.team, lock)
+        return action(run)
+
+
 def score(run: Run) -> int:
     """Score all images in the places given; returns the exit code."""
     options, team = run.options, run.team
-    by_first(team, lambda: check_out(options.out, options.overwrite))
     files, skipped = find_shared(run, options.places)
     folders = counted(len({path.parent for path, _ in files}), "folder")
     run.introduce(f"{counted(len(files), 'image')} in {folders}{_after(skipped)}")
     normal = normal_files(run)
-    with _progress(len(normal) + len(files), team) as bar:
-        choose_limit(run, normal, bar.update)
+    with Progress(len(normal) + len(files), "image", shown=team.first) as progress:
+        choose_limit(run, normal, progress.advance)
         full = full_scale(run.limit, run.detector, files[: options.batch_size])
         judge = Judge(run.detector, run.limit, full, options.out)
-        by_first(team, lambda: prepare_out(options.out))  # the others write overlays into it
+        # All processes write overlays into the folder.
+        by_first(team, lambda: prepare_out(options.out, options.overwrite))
         with _table(run) as table:
             try:
                 for rows in share(files, judge.judge, options.batch_size, team):
                     if table is not None:
                         table.append(rows)
                     run.rows += rows
-                    bar.update(len(rows))
+                    progress.advance(len(rows))
             except KeyboardInterrupt:
                 if team.first:
                     run.write_report(judge, unfinished=len(files) - len(run.rows))
@@ -182,11 +197,6 @@ def _table(run: Run) -> Iterator[Table | None]:
             table.close()
 
 
-def _progress(total: int, team: Processes) -> Any:
-    """The progress bar with the time left, only in the first process and on a terminal."""
-    return tqdm(total=total, desc="images", unit="image", disable=None if team.first else True)
-
-
 def by_first(team: Processes, action: Callable[[], Value]) -> Value:
     """The value of `action`, which the first process computes for all.
 
@@ -196,7 +206,7 @@ def by_first(team: Processes, action: Callable[[], Value]) -> Value:
     if team.first:
         try:
             value = action()
-        except (ScoreError, DataError, OSError) as caught:
+        except (ScoreError, LockError, DataError, OSError) as caught:
             error = caught
     value, failed = team.gather((value, error is not None))[0]
     if error is not None:

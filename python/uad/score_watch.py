@@ -28,12 +28,12 @@ def watch(run: Run) -> int:
     Continues the table in --out. Runs in one process.
     """
     options = run.options
-    run.rows = earlier_rows(options.out, options.overwrite)
+    run.rows = [] if options.overwrite else earlier_rows(options.out)
     done = {row.file for row in run.rows}
     before = f"; {counted(len(done), 'image')} scored before" if done else ""
     run.introduce(f"watching {options.source}{before}")
     choose_limit(run, normal_files(run), None)
-    prepare_out(options.out)
+    prepare_out(options.out, options.overwrite)
     judge = Judge(run.detector, run.limit, full_scale(run.limit, run.detector, ()), options.out)
     scale_known = run.limit is not None
     arrivals, reports = Arrivals(lambda: _present(run), done), _Reports(run)

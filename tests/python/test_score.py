@@ -17,6 +17,8 @@ import torch
 from uad.cli import score
 from uad.csv_text import escaped, unescaped
 from uad.detector import load_detector
+from uad.distributed import Processes
+from uad.lock import only_writer
 from uad.overlay import overlay_name
 from uad.score_report import Session, page, tally
 from uad.score_run import by_first
@@ -278,6 +280,26 @@ def test_a_used_out_folder_is_refused_unless_told(checkpoint, photos, tmp_path, 
     assert len(rows(out)) == 3
     assert len(list((out / "overlays").iterdir())) == 3 + 1
     assert (out / "mine.txt").read_text() == (out / "overlays" / "mine.jpg").read_text() == "keep"
+
+
+def test_a_folder_in_use_is_refused(checkpoint, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    with only_writer(out):
+        for arguments in ([photos], ["--watch", photos], [photos, "--overwrite"]):
+            assert run(checkpoint, *arguments, "--out", out) == 2
+            printed = capsys.readouterr().err
+            assert printed.startswith(f"score.py: error: {out} is in use by process {os.getpid()}")
+            assert printed.count("\n") == 1
+    assert run(checkpoint, photos, "--out", out) == 0
+
+
+def test_nothing_is_removed_before_there_is_something_to_score(checkpoint, photos, tmp_path):
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
+    assert run(checkpoint, photos, "--out", out) == 0
+    assert run(checkpoint, empty, "--out", out, "--overwrite") == 2
+    assert len(rows(out)) == 6
+    assert (out / "report.html").is_file()
 
 
 def test_results_inside_the_scored_folder_are_not_scored(checkpoint, photos, tmp_path):
@@ -548,16 +570,15 @@ def test_two_processes_write_the_same_table_as_one(checkpoint, photos, image_roo
     assert report(two) == report(one)
 
 
-class Second:
+class Second(Processes):
     """The second of two processes; the first one has sent `outcome`."""
 
-    first = False
-
     def __init__(self, outcome):
-        self.outcome = outcome
+        super().__init__(rank=1, count=2, device=torch.device("cpu"))
+        self.__dict__["outcome"] = outcome  # a frozen dataclass
 
     def gather(self, value):
-        return [self.outcome, value]
+        return [self.__dict__["outcome"], value]
 
 
 def test_only_the_first_process_reports_its_error():

@@ -20,8 +20,9 @@ from uad.cli.train import check_device
 from uad.data import DataError
 from uad.detector import BATCH, DetectorError, load_detector
 from uad.distributed import process_count, processes
+from uad.lock import LockError
 from uad.score_folder import PROGRAM, ScoreError
-from uad.score_run import Run, ScoreOptions, score
+from uad.score_run import Run, ScoreOptions, score, start
 from uad.score_watch import watch
 from uad.scoring import OVERLAYS, REPORT, TABLE
 
@@ -145,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
     detector = load_detector(arguments.checkpoint)
     with processes(torch.device(arguments.device)) as team:
         state = Run(score_options(arguments), detector.to(team.device), team)
-        return watch(state) if state.options.watch else score(state)
+        return start(state, watch if state.options.watch else score)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -156,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         return run(build_parser().parse_intermixed_args(argv))
-    except (OptionError, ScoreError, DetectorError, DataError, OSError) as error:
+    except (OptionError, ScoreError, LockError, DetectorError, DataError, OSError) as error:
         complain(PROGRAM, error)
         return 2
     except torch.OutOfMemoryError:
