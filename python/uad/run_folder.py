@@ -74,6 +74,10 @@ def find_problem(metrics: Any) -> str:
             return problem
         parts.append((arm["evaluation"], EVALUATED, f"{place}.evaluation."))
         parts.append((arm["history"], HISTORY, f"{place}.history."))
+    baselines = metrics.get("baselines", {})  # runs of older versions have none
+    parts.append((metrics, {"baselines": dict} if "baselines" in metrics else {}, ""))
+    if isinstance(baselines, dict):
+        parts += [(each, EVALUATED, f"baselines.{name}.") for name, each in baselines.items()]
     return next(filter(None, (mismatch(*part) for part in parts)), "")
 
 

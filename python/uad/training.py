@@ -156,9 +156,8 @@ class Trainer:
         found = check_range(reconstruction.float(), images)
         share = self.tangent_share(reconstruction, images).item()
         if not found or share > NOTABLE_SHARE:
-            self.progress.write(
-                f"{self.name}: first step: {found}; {share:.3%} on the tangent of A"
-            )
+            tangent = f"; {share:.3%} on the tangent of A" if share else ""
+            self.progress.write(f"{self.name}: first step: {found}{tangent}")
 
     def fit(self, train: Tensor, path: Path | None) -> None:
         """Train from the checkpoint at `path`, or from the beginning if there is none.

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import ast
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from run_results import read_metrics, weights
 from uad import data
 from uad.cli import train as cli
-from uad.training import Trainer
+from uad.data import Preparation
+from uad.losses import LossSettings
+from uad.options import Scoring
+from uad.threshold import choose_threshold
+from uad.training import Trainer, effective_batch_size
 
 from lamp_kernels import backends
 
@@ -114,6 +120,77 @@ def test_amp_and_scoring_options_reach_the_run(options, tmp_path):
     assert list(metrics["arms"]) == ["ssim+mse"]
 
 
+@pytest.mark.usefixtures("without_report")
+@pytest.mark.parametrize(
+    ("asked", "used", "reason"),
+    [
+        ("8", 8, None),
+        ("32", 20, "is larger than the training set of 20 images"),
+        ("12", 10, "would drop 8 of the 20 training images from every epoch"),
+    ],
+)
+def test_a_batch_that_wastes_images_is_made_smaller(options, tmp_path, capsys, asked, used, reason):
+    assert cli.main([*options, "--loss", "mse", "--epochs", "1", "--batch-size", asked]) == 0
+    metrics = read_metrics(tmp_path / "run")
+    assert metrics["config"]["batch_size"] == int(asked)
+    assert metrics["effective_batch_size"] == used
+    assert metrics["arms"]["mse"]["steps"] == 20 // used
+    told = [line for line in capsys.readouterr().err.splitlines() if "--batch-size" in line]
+    assert told == ([f"--batch-size {asked} {reason}: using {used}"] if reason else [])
+
+
+@pytest.mark.parametrize(
+    ("images", "asked", "processes", "size"),
+    [
+        (100, 32, 1, 32),  # drops 4
+        (60, 32, 1, 30),  # would drop 28
+        (1, 32, 1, 1),
+        (21, 32, 2, 20),  # a multiple of 2
+        (5, 4, 2, 4),
+        (1, 4, 2, 0),
+    ],
+)
+def test_effective_batch_size(images, asked, processes, size):
+    assert effective_batch_size(images, asked, processes) == size
+
+
+def test_good_images_alone_give_a_threshold_and_a_checkpoint_to_score_with(
+    options, image_root, tmp_path, capsys
+):
+    root = tmp_path / "plant"
+    shutil.copytree(image_root / "train", root / "train")
+    rate = ("--false-positive-rate", "0.25")
+    assert cli.main([*options, "--root", str(root), "--loss", "mse", *rate]) == 0
+    printed = capsys.readouterr()
+    first, notice, *_ = printed.err.splitlines()
+    assert first.startswith("plant: 16 normal for training, 4 normal for testing; ")
+    assert first.endswith(f"; cpu, 1 thread; out {tmp_path / 'run'}")
+    assert "held out from training" in notice
+
+    detector = torch.load(tmp_path / "run" / "mse" / "checkpoint.pt", weights_only=True)["detector"]
+    fingerprints, scores = detector.pop("fingerprints"), detector.pop("normal_scores")
+    assert detector == {
+        "format": 1,
+        "loss": "mse",
+        "loss_settings": asdict(LossSettings()),
+        "data": "plant, 32x32 pixels",
+        "network": {"channels": 1, "width": 4, "latent": 2},
+        "preparation": Preparation(32, 1).to_dict(),
+        "scoring": asdict(Scoring()),
+        "false_positive_rate": 0.25,
+    }
+    assert len(set(fingerprints)) == 16
+    with np.load(tmp_path / "run" / "mse" / "evaluation.npz") as evaluated:
+        assert scores == evaluated["scores"].tolist()
+    chosen = choose_threshold(scores, 0.25)
+    assert chosen.met
+    assert f"mse: threshold {chosen.value:.6g} from 4 normal images" in printed.out
+    assert "false-positive rate of" not in printed.out  # no complaint about too few images
+
+    assert cli.main([*options, "--root", str(root), "--loss", "mse", "--out", str(root / "r")]) == 0
+    assert "a false-positive rate of 0.05 requires at least 19 normal" in capsys.readouterr().out
+
+
 # --- errors -------------------------------------------------------------------------------------
 
 
@@ -130,6 +207,7 @@ def test_amp_and_scoring_options_reach_the_run(options, tmp_path):
         (["--lr", "0"], "--lr: must be positive, got '0'"),
         (["--lr", "nan"], "--lr: must be a finite number"),
         (["--grad-clip", "-1"], "--grad-clip: must be a finite number, 0 or more, got '-1'"),
+        (["--false-positive-rate", "1"], "--false-positive-rate: must be below 1, got '1'"),
         (["--seed", "-1"], "--seed: must be an integer from 0"),
         (["--eps", "0"], "eps must satisfy 1e-06 <= eps < 1, got 0.0"),
         (["--eps", "1.5"], "eps must satisfy 1e-06 <= eps < 1, got 1.5"),

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -181,6 +182,14 @@ def test_resume_without_a_run_starts_one(options, tmp_path, capsys):
     assert f"{tmp_path / 'run'} holds no run yet: starting a new one" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [[], ["--epochs", "3"]])
+def test_resume_alone_without_a_run_is_an_error(tmp_path, capsys, more):
+    folder = tmp_path / "typo"
+    assert cli.main(["--out", str(folder), "--resume", *more]) == 2
+    assert f"error: --resume: {folder} holds no run" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 # --- files that are not as train.py left them ---------------------------------------------------
 
 
@@ -227,6 +236,8 @@ def test_damaged_metrics_are_named(half_run, capsys, content, message):
         (lambda m: m["config"].pop("width"), "config.width is missing"),
         (lambda m: m.update(arms=[]), "arms has the wrong type"),
         (lambda m: m["arms"].update(mse={}), "arms.mse.evaluation is missing"),
+        (lambda m: m.update(baselines=None), "baselines has the wrong type"),
+        (lambda m: m["baselines"].update(mine={}), "baselines.mine.per_kind is missing"),
         (lambda m: m["config"].update(epochs=True), "config.epochs has the wrong type"),
         (lambda m: m["config"].update(epochs=-1), "config: argument --epochs: must be a positive"),
         (lambda m: m["config"].update(loss="psnr"), "config: argument --loss: invalid choice"),
@@ -309,6 +320,39 @@ def test_a_failure_of_any_write_changes_no_number(options, tmp_path, monkeypatch
     # The lock's owner, metrics.json at the start, and for each of the two losses three
     # checkpoints, two files of the evaluation and metrics.json.
     assert failures == 2 + 2 * 6
+
+
+@pytest.mark.usefixtures("without_report")
+def test_ctrl_c_ends_cleanly_and_says_how_to_continue(options, program, tmp_path):
+    folder = tmp_path / "stopped"
+    options += ["--loss", "mse", "--epochs", "100000", "--out", str(folder)]
+    command = [sys.executable, str(program), *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not (folder / "mse" / "checkpoint.pt").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert printed == ""
+    assert errors.splitlines()[-1] == (
+        f"train.py: stopped; to continue: python python/train.py --out {folder} --resume"
+    )
+    assert "Traceback" not in errors
+    assert not (folder / ".owner.json").exists()
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_ctrl_c_before_anything_is_written_says_so(options, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("uad.cli.train_run.rehearse", interrupt)
+    assert cli.main(options) == 130
+    assert "stopped; nothing was written; repeat the command" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def train_slowly(arguments: list[str]) -> None:

@@ -335,4 +335,15 @@ def test_an_unusual_first_step_is_reported_in_one_line(value, told, capsys):
     assert len(lines) == (1 if told else 0)
     if told:
         assert told in lines[0]
-        assert "on the tangent of A" in lines[0]
+        assert ("on the tangent of A" in lines[0]) == (value != 0.01)
+
+
+@pytest.mark.parametrize(("value", "told"), [(0.0, False), (1.0, True)])
+def test_the_tangent_is_mentioned_only_if_something_is_on_it(value, told, capsys):
+    with Progress(total=2) as progress:
+        trainer = make_trainer("amplified-l1", replace(OPTIONS, epochs=1), progress=progress)
+        trainer.network = trainer.model = Untrained(value)
+        trainer.fit(torch.zeros_like(IMAGES), None)
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("amplified-l1: epoch 1/1, loss ")
+    assert ("on the tangent of A" in line) == told

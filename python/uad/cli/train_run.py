@@ -14,7 +14,7 @@ import torch
 
 from uad.checkpoint import CheckpointError
 from uad.cli.arguments import OptionError, complain, say, set_threads
-from uad.cli.stored_options import resumed_options
+from uad.cli.stored_options import EPOCHS, resumed_options
 from uad.cli.train import build_parser, complete, out_folder, run_options
 from uad.data import AnomalyData, DataError, load_from_config
 from uad.distributed import Processes, process_rank, processes
@@ -62,6 +62,11 @@ def run(program: str, given: Mapping[str, Any], folder: Path) -> None:
     with only_writer(folder) if process_rank() == 0 else nullcontext():
         metrics = load_metrics(folder) if check_folder(folder, resume) else None
         if resume and metrics is None:
+            if given.keys() <= {"resume", "out", EPOCHS}:  # perhaps a typing error in --out
+                raise OptionError(
+                    f"--resume: {folder} holds no run; to start one, leave out --resume, or add "
+                    "the options of the run"
+                )
             say(program, f"{folder} holds no run yet: starting a new one")
         arguments = choose_options(given, metrics, folder / METRICS)
         set_threads(arguments)
