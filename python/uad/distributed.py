@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -49,6 +50,13 @@ class Processes:
             dist.all_reduce(value)
             value /= self.count
         return value
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes in the order of their ranks, in every process."""
+        values: list[Any] = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value)
+        return values
 
 
 def process_count() -> int:

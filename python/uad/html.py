@@ -10,11 +10,11 @@ from pathlib import Path
 STYLE = Path(__file__).with_name("report.css")
 
 
-def document(title: str, lead: str, sections: Mapping[str, str]) -> str:
+def document(title: str, lead: str, sections: Mapping[str, str], style: str = "") -> str:
     """A whole page.
 
     title: plain text. lead: HTML. sections: HTML content by heading, which is HTML too; a section
-    without content is left out.
+    without content is left out. style: CSS to add to that of all pages.
     """
     body = "\n".join(
         f"<section>\n<h2>{name}</h2>\n{content}</section>"
@@ -28,7 +28,7 @@ def document(title: str, lead: str, sections: Mapping[str, str]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>
-{STYLE.read_text(encoding="utf-8")}</style>
+{STYLE.read_text(encoding="utf-8")}{style}</style>
 </head>
 <body>
 <h1>{escape(title)}</h1>

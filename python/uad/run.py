@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import lamp_kernels
-from uad import evaluation
+from uad import detector, evaluation
 from uad.checkpoint import atomic_write
 from uad.data import GOOD, AnomalyData, to_unit
 from uad.distributed import Processes
@@ -33,9 +33,6 @@ PROSE = ("title", "note", "found", "notices")
 
 ADDED_LATER = {"held_out": 0}
 """Entries of `describe_data` that runs of older versions lack, with the value that they had."""
-
-DETECTOR_FORMAT = 1
-"""Version of the entry "detector" of checkpoints."""
 
 
 class RunError(Exception):
@@ -194,7 +191,7 @@ def describe_detector(loss: str, data: AnomalyData, options: RunOptions) -> dict
     has been evaluated.
     """
     return {
-        "format": DETECTOR_FORMAT,
+        "format": detector.FORMAT,
         "loss": loss,
         "loss_settings": asdict(options.loss),
         "data": data.title,

@@ -1,93 +1,106 @@
-"""Score image files with a trained network: scores, a threshold, heat maps."""
+"""Score image files with a threshold: decisions and overlays, alone or shared among processes."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
-from uad.data.fit import to_square
-from uad.data.images import read_image, to_tensor
-from uad.evaluation import anomaly_maps, image_scores
-from uad.figures import MAP_COLORS
-from uad.model import ConvAutoencoder
-from uad.options import Scoring
-from uad.run_folder import CHECKPOINT, RunFolderError, load_network, read_metrics
+from uad.data.base import DataError
+from uad.data.fit import restore
+from uad.data.images import display
+from uad.detector import Detector, NamedFile, Result
+from uad.distributed import Processes
+from uad.figures import MAP_LIMIT
+from uad.overlay import overlay, overlay_name, resize_picture
+from uad.score_table import ERROR, Row
+from uad.threshold import Threshold, normal_images
+from uad.wording import asked_percent, percent
 
-BATCH = 32
+TABLE, REPORT, OVERLAYS = "scores.csv", "report.html", "overlays"
 
-
-@dataclass(frozen=True)
-class Scorer:
-    """A trained network, and how its run scores images."""
-
-    network: ConvAutoencoder
-    scoring: Scoring
-    size: int
-    channels: int
-
-    @staticmethod
-    def of(checkpoint: Path) -> Scorer:
-        """Load <run folder>/<loss>/checkpoint.pt; RunFolderError if it is not part of a run."""
-        _check_path(checkpoint)
-        loss_folder = checkpoint.resolve().parent
-        metrics = read_metrics(loss_folder.parent)
-        channels, size, _ = metrics["data"]["size"]
-        network = load_network(loss_folder.parent, metrics, loss_folder.name)
-        return Scorer(network, Scoring(**metrics["scoring"]), size, channels)
-
-    def score(self, paths: Sequence[Path]) -> tuple[NDArray[np.float32], Tensor]:
-        """Scores (N,) and maps (N, size, size) of image files.
-
-        Keeps all images in memory, (4 + 2 channels) size^2 bytes each, 0.7 MB for color images of
-        size 256, because the brightness of every heat map depends on the maps of all images.
-        """
-        images = torch.stack(
-            [
-                to_tensor(to_square(read_image(path), self.size, "stretch"), self.channels)
-                for path in paths
-            ]
-        )
-        _, maps = anomaly_maps(self.network, images, self.scoring, batch_size=BATCH, device="cpu")
-        return image_scores(maps, self.scoring).numpy(), maps
+FULL_SCALE = 2.0
+"""The color scale of overlays ends at this multiple of the threshold."""
 
 
-def _check_path(path: Path) -> None:
-    """RunFolderError unless this is a file with the name of a checkpoint; it says what to pass."""
-    if path.is_dir():
-        inside = path / CHECKPOINT
-        wanted = inside if inside.is_file() else path / "<loss>" / CHECKPOINT
-        raise RunFolderError(f"{path}: is a folder; pass {wanted}")
-    if not path.is_file():
-        raise RunFolderError(f"{path}: no such file")
-    if path.name != CHECKPOINT:
-        raise RunFolderError(f"{path}: not a checkpoint; pass <run folder>/<loss>/{CHECKPOINT}")
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Decides about images and draws their overlays."""
+
+    detector: Detector
+    limit: Threshold | None
+    """None for scores without decisions."""
+    full: float
+    """The map value at the upper end of the color scale."""
+    folder: Path
+
+    @property
+    def threshold(self) -> float | None:
+        """The score above which an image is anomalous."""
+        return None if self.limit is None else self.limit.value
+
+    def judge(self, files: Sequence[NamedFile]) -> list[Row]:
+        """Score a batch of images and write their overlays."""
+        return [self._judge(result) for result in self.detector.score_batch(files)]
+
+    def _judge(self, result: Result) -> Row:
+        if result.map is None:
+            return Row.of(result, self.threshold)
+        preparation = self.detector.preparation
+        try:
+            picture = resize_picture(display(result.path, preparation))
+        except (DataError, OSError) as error:  # deleted or replaced since it was scored
+            reason = str(error).removeprefix(f"{result.path}: ")
+            return Row(result.name, None, self.threshold, ERROR, reason)
+        values = restore(result.map, preparation, picture.size)
+        drawn = overlay(picture, values, self.full, self.threshold)
+        drawn.save(self.folder / OVERLAYS / overlay_name(result.name), quality=90, subsampling=0)
+        return Row.of(result, self.threshold)
 
 
-def table(paths: Sequence[Path], scores: NDArray[np.float32], limit: float | None) -> str:
-    """The text of scores.csv: one line per image, the most anomalous first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "score"] + ([] if limit is None else ["threshold", "anomalous"]))
-    for index in np.argsort(-scores, kind="stable"):
-        row = [paths[index].name, f"{scores[index]:.6g}"]
-        if limit is not None:
-            row += [f"{limit:.6g}", "yes" if scores[index] > limit else "no"]
-        writer.writerow(row)
-    return text.getvalue()
+def full_scale(limit: Threshold | None, detector: Detector, files: Sequence[NamedFile]) -> float:
+    """Where the color scale ends: at twice the threshold, or else at a percentile of some maps.
+
+    files: the images whose maps count without a threshold.
+    """
+    if limit is not None:
+        return FULL_SCALE * limit.value or 1.0
+    maps = [result.map.numpy() for result in detector.score_batch(files) if result.map is not None]
+    # Any positive number suits maps that are zero, and images that cannot be scored.
+    return float(np.percentile(maps, MAP_LIMIT)) or 1.0 if maps else 1.0
 
 
-def heat_map(values: Tensor, brightest: float, size: tuple[int, int]) -> Image.Image:
-    """The map as a picture of `size` (width, height); values from `brightest` up look the same."""
-    colors = matplotlib.colormaps[MAP_COLORS](values.numpy() / brightest, bytes=True)
-    picture: Image.Image = Image.fromarray(colors[..., :3])
-    return picture.resize(size, Image.Resampling.BILINEAR)
+def share(
+    files: Sequence[NamedFile],
+    work: Callable[[Sequence[NamedFile]], list[Row]],
+    batch_size: int,
+    team: Processes,
+) -> Iterator[list[Row]]:
+    """The rows of all files in order, some at a time, the same in every process.
+
+    In each round every process works on one batch. The batches are the same for any number of
+    processes, so the scores are too.
+    """
+    for start in range(0, len(files), batch_size * team.count):
+        mine = start + batch_size * team.rank
+        parts = team.gather(work(files[mine : mine + batch_size]))
+        yield [row for part in parts for row in part]
+
+
+def describe_threshold(limit: Threshold, source: str) -> str:
+    """The threshold, where it comes from and what it promises, in one sentence."""
+    return (
+        f"{limit.value:.4g}, from {limit.count} normal images ({source}); expected false-positive "
+        f"rate {percent(limit.rate)}, 95% interval {percent(limit.low)} to {percent(limit.high)}"
+    )
+
+
+def describe_missed_rate(limit: Threshold) -> str:
+    """What to say if there are too few normal images for the rate asked for."""
+    return (
+        f"a false-positive rate of {asked_percent(limit.asked)} requires at least "
+        f"{normal_images(limit.asked)} normal images, got {limit.count}: using "
+        f"{percent(limit.rate)}, the lowest rate that they allow"
+    )

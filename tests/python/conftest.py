@@ -79,6 +79,23 @@ def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def trained_run(image_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with one loss, mse, trained on `image_root`. Tests must not change it."""
+    from uad.cli import train, train_run
+
+    folder = tmp_path_factory.mktemp("runs") / "stripes"
+    arguments = [
+        *("--data", "folder", "--root", str(image_root), "--size", "32", "--lr", "0.01"),
+        *("--epochs", "20", "--batch-size", "10", "--width", "4", "--latent", "2"),
+        *("--false-positive-rate", "0.2", "--loss", "mse", "--device", "cpu"),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_run, "write_report", lambda folder: None)  # no test looks at it
+        assert train.main([*arguments, "--out", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture
 def options(image_root: Path, tmp_path: Path) -> list[str]:
     """A run of train.py that takes seconds. Options that follow override these."""

@@ -1,116 +1,598 @@
-"""score.py on a folder of images: threshold, table, heat maps, errors."""
+"""score.py: threshold, table, overlays, report, warnings, and what it refuses."""
 
 from __future__ import annotations
 
 import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from uad.cli import score, train
-from uad.data.images import read_image
+import torch
+from uad.cli import score
+from uad.csv_text import escaped, unescaped
+from uad.detector import load_detector
+from uad.distributed import Processes
+from uad.lock import only_writer
+from uad.overlay import overlay_name
+from uad.score_report import Session, page, tally
+from uad.score_run import by_first
+from uad.score_table import (
+    COLUMNS,
+    Row,
+    Table,
+    TableError,
+    latest,
+    printable,
+    read_table,
+)
+from uad.scoring import TABLE, Judge
+from uad.watch import Arrivals
+
+PROGRAM = Path(score.__file__).parents[2] / "score.py"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(image_root, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "stripes"
-    arguments = [
-        *("--data", "folder", "--root", str(image_root), "--size", "32", "--lr", "0.01"),
-        *("--epochs", "20", "--batch-size", "10", "--width", "4", "--latent", "2"),
-        *("--loss", "mse", "--device", "cpu", "--out", str(folder)),
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "write_report", lambda folder: None)  # no test looks at the figures
-        assert train.main(arguments) == 0
-    return folder / "mse" / "checkpoint.pt"
+def checkpoint(trained_run):
+    return trained_run / "mse" / "checkpoint.pt"
+
+
+@pytest.fixture
+def photos(image_root, tmp_path):
+    """Six images in two subfolders, two of them defective."""
+    folder = tmp_path / "photos"
+    for line in ("line 1", "line 2"):
+        (folder / line).mkdir(parents=True)
+        for index in range(2):
+            shutil.copy(image_root / "test/good" / f"0{index}.png", folder / line)
+        shutil.copy(image_root / "test/block" / "00.png", folder / line / "bad.png")
+    return folder
+
+
+def edit_checkpoint(checkpoint, path, **entries):
+    """A copy of the checkpoint with other entries in its description."""
+    state = torch.load(checkpoint, weights_only=True)
+    state["detector"] |= entries
+    torch.save(state, path)
+    return path
+
+
+def run(*arguments):
+    return score.main([str(argument) for argument in arguments])
 
 
 def rows(folder):
-    with (folder / "scores.csv").open(newline="") as file:
+    with (folder / TABLE).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_defects_score_above_the_threshold(checkpoint, image_root, tmp_path, capsys):
-    code = score.main(
-        [
-            *(str(checkpoint), str(image_root / "test" / "block"), "--out", str(tmp_path)),
-            *("--normal", str(image_root / "test" / "good"), "--false-positive-rate", "0.2"),
-        ]
+def report(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+# --- decisions ----------------------------------------------------------------------------------
+
+
+def test_defects_score_above_the_threshold_of_the_checkpoint(checkpoint, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(checkpoint, photos, "--out", out) == 0
+    found = rows(out)
+    assert [row["file"] for row in found] == [
+        *(f"line {line}/{name}" for line in (1, 2) for name in ("00.png", "01.png", "bad.png"))
+    ]
+    for row in found:
+        anomalous = float(row["score"]) > float(row["threshold"])
+        assert row["decision"] == ("anomalous" if anomalous else "normal")
+        assert anomalous == row["file"].endswith("bad.png")
+        assert row["reason"] == ""
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"6 images in 2 folders; cpu, \d+ threads?; out {out}", lines[0])
+    assert "the loss mse" in lines[1]
+    assert "gray images stretched to 32x32" in lines[1]
+    assert "from 4 normal images (test images of the training run)" in lines[2]
+    assert lines[-1] == f"6 images: 2 anomalous, 4 normal, 0 errors; report: {out}/report.html"
+
+
+def test_a_folder_of_normal_images_gives_the_threshold(checkpoint, image_root, photos, tmp_path):
+    normal = image_root / "test" / "dot"
+    out, other = tmp_path / "out", tmp_path / "other"
+    arguments = [photos, "--normal", normal, "--false-positive-rate", "0.5", "--out", out]
+    assert run(checkpoint, *arguments) == 0
+    assert run(checkpoint, normal, "--out", other) == 0
+    scores = sorted(float(row["score"]) for row in rows(other))
+    assert {float(row["threshold"]) for row in rows(out)} == {scores[2]}  # ceil(5 * 0.5) = 3rd
+    assert "may be anywhere from 6.8% to 80.6% (95% interval)" in report(out)
+
+
+def test_too_few_normal_images_are_used_with_a_warning(checkpoint, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(checkpoint, photos, "--out", out, "--false-positive-rate", "0.01") == 0
+    warning = (
+        "a false-positive rate of 1% requires at least 99 normal images, got 4: using 20.0%, the "
+        "lowest rate that they allow"
     )
-    assert code == 0
-    found = rows(tmp_path)
-    assert [row["anomalous"] for row in found] == ["yes"] * 4
-    scores = [float(row["score"]) for row in found]
-    assert scores == sorted(scores, reverse=True)
-    assert min(scores) > float(found[0]["threshold"]) > 0
-    assert "4 images, 4 anomalous" in capsys.readouterr().out
+    assert f"score.py: WARNING: {warning}\n" in capsys.readouterr().err
+    assert f"<p>{warning[0].upper()}{warning[1:]}.</p>" in report(out)
+    assert {row["decision"] for row in rows(out)} == {"normal", "anomalous"}
 
 
-def test_a_heat_map_is_brightest_at_the_defect(checkpoint, image_root, tmp_path):
-    images = image_root / "test" / "block"
-    assert score.main([str(checkpoint), str(images), "--out", str(tmp_path)]) == 0
-    assert "anomalous" not in rows(tmp_path)[0]
-    for path in images.iterdir():
-        heat = np.asarray(read_image(tmp_path / "maps" / f"{path.name}.png").convert("L"), float)
-        truth = image_root / "ground_truth" / "block" / f"{path.stem}_mask.png"
-        mask = np.asarray(read_image(truth))
-        assert heat.shape == mask.shape
-        assert heat[mask > 0].mean() > 2 * heat[mask == 0].mean()
+def test_without_normal_scores_there_are_scores_and_no_decisions(
+    checkpoint, photos, tmp_path, capsys
+):
+    unfinished = edit_checkpoint(checkpoint, tmp_path / "unfinished.pt", normal_scores=[])
+    out = tmp_path / "out"
+    assert run(unfinished, photos, "--out", out) == 0
+    assert {(row["threshold"], row["decision"]) for row in rows(out)} == {("", "")}
+    assert all(float(row["score"]) > 0 for row in rows(out))
+    printed = capsys.readouterr()
+    assert "WARNING: no threshold: the checkpoint holds no scores of normal images" in printed.err
+    assert printed.out.splitlines()[-1].startswith("6 images: 6 scored without a threshold, 0 err")
+    assert "the value that 0.5% of the pixels of the first batch exceed" in report(out)
 
 
-def test_heat_maps_have_the_size_of_the_image(checkpoint, tmp_path):
-    Image.new("RGB", (40, 70), (90, 20, 20)).save(tmp_path / "tall.png")
-    assert score.main([str(checkpoint), str(tmp_path), "--out", str(tmp_path / "out")]) == 0
-    assert read_image(tmp_path / "out" / "maps" / "tall.png.png").size == (40, 70)
+def test_training_images_are_a_warning(checkpoint, image_root, photos, tmp_path, capsys):
+    out, train = tmp_path / "out", image_root / "train" / "good"
+    shutil.copy(train / "00.png", photos)
+    assert run(checkpoint, photos, "--normal", train, "--out", out) == 0
+    printed = capsys.readouterr().err
+    assert "20 of 20 normal images behind the threshold are training images" in printed
+    assert "00.png, 01.png, 02.png, 03.png, 04.png and 15 more" in printed
+    assert "1 of 7 scored images are training images" in printed
+    assert "1 of 7 scored images are training images" in report(out)
+
+
+# --- broken files -------------------------------------------------------------------------------
+
+
+def test_a_broken_file_is_a_row_and_exit_status_1(checkpoint, photos, tmp_path, capsys):
+    (photos / "line 1" / "0 broken.png").write_bytes(b"\x89PNG")
+    (photos / "notes.txt").write_text("not an image")
+    out = tmp_path / "out"
+    assert run(checkpoint, photos, "--out", out) == 1
+    broken, *others = rows(out)
+    assert (broken["file"], broken["score"], broken["decision"]) == (
+        *("line 1/0 broken.png", ""),
+        "error",
+    )
+    assert broken["reason"].startswith("not a readable image")
+    assert [row["decision"] for row in others].count("normal") == 4
+    printed = capsys.readouterr()
+    assert "7 images: 2 anomalous, 4 normal, 1 error" in printed.out
+    assert printed.err.startswith("score.py: error: line 1/0 broken.png: not a readable image: ")
+    assert printed.err.count("\n") == 1
+    text = report(out)
+    assert "Images that could not be scored (1)" in text
+    assert text.index("0 broken.png") < text.index("bad.png")
+
+
+def test_the_first_of_many_broken_files_are_named(checkpoint, photos, tmp_path, capsys):
+    for index in range(7):
+        (photos / f"{index}.png").write_bytes(b"")
+    out = tmp_path / "out"
+    assert run(checkpoint, photos, "--out", out) == 1
+    lines = capsys.readouterr().err.splitlines()
+    for index, line in enumerate(lines[:5]):
+        assert line.startswith(f"score.py: error: {index}.png: ")
+    assert lines[5:] == [f"score.py: error: 2 more images, listed in {out}/scores.csv"]
+
+
+def test_a_broken_normal_image_is_left_out_of_the_threshold(
+    checkpoint, image_root, photos, tmp_path, capsys
+):
+    normal = tmp_path / "normal"
+    shutil.copytree(image_root / "test" / "good", normal)
+    (normal / "broken.png").write_bytes(b"")
+    out = tmp_path / "out"
+    assert run(checkpoint, photos, "--normal", normal, "--out", out) == 0
+    assert "--normal: broken.png is left out of the threshold" in capsys.readouterr().err
+    assert "scores of 4 normal images" in report(out)
+
+    for path in normal.iterdir():
+        path.write_bytes(b"")
+    assert run(checkpoint, photos, "--normal", normal, "--out", tmp_path / "two") == 2
+    assert "none of the images can be scored" in capsys.readouterr().err
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def test_equal_names_from_two_places_are_told_apart(checkpoint, photos, tmp_path):
+    out = tmp_path / "out"
+    one, two = photos / "line 1", photos / "line 2"
+    assert run(checkpoint, one, two, one / "bad.png", "--out", out) == 0
+    names = [row["file"] for row in rows(out)]
+    assert len(set(names)) == len(names) == 6
+    assert len(list((out / "overlays").iterdir())) == 6
+    for name in names:
+        assert (out / "overlays" / overlay_name(name)).is_file()
+
+
+def test_overlay_names_cannot_collide():
+    names = ["a.png", "a.jpg", "A.png", "a/b.png", "a_b.png", "a/b.png/c.png", "ü.png", "ö.png"]
+    found = [overlay_name(name).lower() for name in names]
+    assert len(set(found)) == len(names)
+    assert all(re.fullmatch(r"[\w.-]+\.jpg", name, flags=re.ASCII) for name in found)
+    assert overlay_name("dent/003.png").startswith("dent_003-")
+    assert len(overlay_name("x" * 250 + ".png")) < 120
+
+
+@pytest.mark.parametrize("name", ["=1+1.png", "+a", "-a", "@a", "\ta", "\ra", "'=a", "''@a"])
+def test_a_cell_that_could_be_a_formula_is_escaped(name):
+    assert escaped(name) == f"'{name}"
+    assert unescaped(escaped(name)) == name
+
+
+@pytest.mark.parametrize("name", ["a=b.png", "'a", "0.5", ""])
+def test_other_cells_stay_as_they_are(name):
+    assert escaped(name) == unescaped(name) == name
+
+
+def test_a_table_holds_formulas_commas_and_quotes(tmp_path):
+    written = [
+        Row("=cmd|'x'!A1.png", 1.5e-7, 0.25, "normal"),
+        Row('a, "b".png', None, 0.25, "error", "-1 is no level"),
+        Row("ü.png", 0.1 + 0.2, None, ""),
+    ]
+    table = Table(tmp_path / TABLE)
+    table.append(written)
+    table.close()
+    text = (tmp_path / TABLE).read_text("utf-8").splitlines()
+    assert text[0] == "file,score,threshold,decision,reason"
+    assert text[1] == "'=cmd|'x'!A1.png,1.5e-07,0.25,normal,"
+    assert text[2] == '"a, ""b"".png",,0.25,error,\'-1 is no level'
+    found = read_table(tmp_path / TABLE)
+    assert [row.file for row in found] == [row.file for row in written]
+    assert [row.reason for row in found] == ["", "-1 is no level", ""]
+    assert found[2].score == pytest.approx(0.3)
+
+
+def test_control_characters_in_names_are_shown():
+    assert printable("a\nb\x1b[1m.png") == r"a\nb\x1b[1m.png"
+    assert printable(os.fsdecode(b"caf\xe9.png")) == r"caf\udce9.png"
+    assert printable("straße 1.png") == "straße 1.png"
+
+
+def test_the_last_row_of_a_file_counts():
+    first, second = Row("a", None, 1.0, "error"), Row("a", 0.5, 1.0, "normal")
+    assert latest([first, Row("b", 2.0, 1.0, "anomalous"), second])[0] == second
+    assert tally([second]) == "1 image: 0 anomalous, 1 normal, 0 errors"
+
+
+# --- the folder for the results -----------------------------------------------------------------
+
+
+def test_a_used_out_folder_is_refused_unless_told(checkpoint, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    assert run(checkpoint, photos, "--out", out) == 2
+    assert "is not empty: choose another folder, or add --overwrite" in capsys.readouterr().err
+    assert os.listdir(out) == ["mine.txt"]
+
+    assert run(checkpoint, photos, "--out", out, "--overwrite") == 0
+    (out / "overlays" / "mine.jpg").write_text("keep")
+    assert run(checkpoint, photos / "line 1", "--out", out, "--overwrite") == 0
+    assert len(rows(out)) == 3
+    assert len(list((out / "overlays").iterdir())) == 3 + 1
+    assert (out / "mine.txt").read_text() == (out / "overlays" / "mine.jpg").read_text() == "keep"
+
+
+def test_a_folder_in_use_is_refused(checkpoint, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    with only_writer(out):
+        for arguments in ([photos], ["--watch", photos], [photos, "--overwrite"]):
+            assert run(checkpoint, *arguments, "--out", out) == 2
+            printed = capsys.readouterr().err
+            assert printed.startswith(f"score.py: error: {out} is in use by process {os.getpid()}")
+            assert printed.count("\n") == 1
+    assert run(checkpoint, photos, "--out", out) == 0
+
+
+def test_nothing_is_removed_before_there_is_something_to_score(checkpoint, photos, tmp_path):
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
+    assert run(checkpoint, photos, "--out", out) == 0
+    assert run(checkpoint, empty, "--out", out, "--overwrite") == 2
+    assert len(rows(out)) == 6
+    assert (out / "report.html").is_file()
+
+
+def test_results_inside_the_scored_folder_are_not_scored(checkpoint, photos, tmp_path):
+    out = photos / "out"
+    for _ in range(2):
+        assert run(checkpoint, photos, "--out", out, "--overwrite") == 0
+        assert len(rows(out)) == 6
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("arguments", "message"),
     [
-        ({"checkpoint": "missing.pt"}, "missing.pt: no such file"),
-        ({"images": "nowhere"}, "nowhere: no such file or folder"),
-        ({"extra": ["--false-positive-rate", "0.1"]}, "requires --normal"),
-        ({"extra": ["--normal", "{good}"]}, "at least 19 normal images, got 4"),
-        ({"extra": ["--normal", "{good}", "--false-positive-rate", "1"]}, "must be below 1"),
+        (["missing.pt", "{good}"], "missing.pt: no such file"),
+        (["{checkpoint}", "nowhere"], "nowhere: no such file or folder"),
+        (["{checkpoint}"], "nothing to score: pass images or folders, or --watch FOLDER"),
+        (["{checkpoint}", "{good}", "--watch", "{good}"], "pass no other images or folders"),
+        (["{checkpoint}", "--watch", "nowhere"], "--watch nowhere: no such folder"),
+        (["{checkpoint}", "{good}", "--poll", "2"], "--poll requires --watch"),
+        (
+            ["{checkpoint}", "{good}", "--false-positive-rate", "1"],
+            "--false-positive-rate must be between 0 and 1, got 1",
+        ),
+        (["{checkpoint}", "{good}", "--normal", "nowhere"], "nowhere: no such file or folder"),
+        (["{checkpoint}", "{good}", "--device", "tpu"], "--device must be cpu, cuda"),
+        (["{metrics}", "{good}"], "metrics.json: damaged, or not a checkpoint of train.py"),
     ],
 )
 def test_bad_arguments_are_errors_before_any_file(
-    checkpoint, image_root, tmp_path, capsys, change, message
+    checkpoint, image_root, tmp_path, capsys, arguments, message
 ):
-    good = str(image_root / "test" / "good")
-    extra = [text.format(good=good) for text in change.get("extra", [])]
-    arguments = [change.get("checkpoint", str(checkpoint)), change.get("images", good)]
-    assert score.main([*arguments, "--out", str(tmp_path / "out"), *extra]) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    names = {
+        "checkpoint": checkpoint,
+        "good": image_root / "test" / "good",
+        "metrics": checkpoint.parents[1] / "metrics.json",
+    }
+    out = tmp_path / "out"
+    assert run(*(text.format(**names) for text in arguments), "--out", out) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("score.py: error: ")
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert not out.exists()
 
 
-def test_a_path_that_is_no_checkpoint_is_named_with_what_to_pass(
-    checkpoint, image_root, tmp_path, capsys
-):
-    loss_folder = checkpoint.parent
-    run_folder = loss_folder.parent
-    for path, message in [
-        (run_folder, f"{run_folder}: is a folder; pass {run_folder}/<loss>/checkpoint.pt"),
-        (loss_folder, f"{loss_folder}: is a folder; pass {checkpoint}"),
-        (
-            run_folder / "metrics.json",
-            f"{run_folder}/metrics.json: not a checkpoint; pass <run folder>/<loss>/checkpoint.pt",
-        ),
-    ]:
-        assert score.main([str(path), str(image_root), "--out", str(tmp_path / "out")]) == 2
-        assert capsys.readouterr().err == f"score.py: error: {message}\n"
+# --- report -------------------------------------------------------------------------------------
 
 
-def test_help_says_how_many_normal_images_the_default_rate_requires():
+def test_the_report_shows_the_most_anomalous_first(checkpoint, photos, tmp_path):
+    out = tmp_path / "out"
+    assert run(checkpoint, photos, "--out", out) == 0
+    text = report(out)
+    figures = re.findall(r'<figure class="(\w+)"><a href="([^"]+)"><img src="([^"]+)"', text)
+    assert [kind for kind, _, _ in figures] == ["anomalous"] * 2 + ["normal"] * 4
+    for _, link, source in figures:
+        assert link == source
+        assert (out / link).is_file()
+    names = re.findall(r'<b class="file">([^<]+)</b>', text)
+    scores = {row["file"]: float(row["score"]) for row in rows(out)}
+    assert [scores[name] for name in names] == sorted(scores.values(), reverse=True)
+    assert "6 images: 2 anomalous, 4 normal, 0 errors." in text
+    assert "Expect 20.0% of new normal images, taken under the same conditions," in text
+    assert "may be anywhere from 0.6% to 60.2% (95% interval)" in text
+
+
+def test_most_pictures_load_lazily_and_a_large_page_is_cut(checkpoint, photos, tmp_path):
+    detector = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
+    many = [Row(f"{index}.png", 1.0 / index, None, "") for index in range(1, 1101)]
+    text = page(many, detector, Session("x", "1,100 images", "", ()))
+    assert text.count("<img") == 1000
+    assert text.count('loading="eager"') <= 200
+    assert "The other 100 images with lower scores are in" in text
+
+
+def test_rounding_does_not_contradict_the_decision(checkpoint, tmp_path):
+    judge = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
+    session = Session("x", "1 image", "", ())
+    row = Row("a.png", 0.1000004, 0.1, "anomalous")
+    text = page([row], judge, session)
+    assert ", 1.000004&times;\u00a0threshold<br>score 0.1000004" in text
+    text = page([Row("a.png", 0.07071, 0.07069, "anomalous")], judge, session)
+    assert ", 1.0003&times;\u00a0threshold<br>score 0.07071" in text
+    text = page([Row("a.png", 0.25, 0.25, "normal")], judge, session)
+    assert ", 1&times;\u00a0threshold<br>score 0.25<" in text
+
+
+def test_many_errors_are_folded_away(checkpoint, tmp_path):
+    judge = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
+    made = [Row(f"{index}.png", None, None, "error", "broken") for index in range(12)]
+    text = page(made, judge, Session("x", "12 images", "", ()))
+    assert "Images that could not be scored (12)" in text
+    assert text.index(">9.png<") < text.index("<summary>2 more images</summary>")
+    assert text.index("<summary>2 more images</summary>") < text.index(">10.png<")
+    assert "<summary>" not in page(made[:10], judge, Session("x", "10 images", "", ()))
+
+
+def test_names_are_escaped_in_the_report(checkpoint, tmp_path):
+    judge = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
+    made = [
+        Row('<x-1>".png', 1.0, None, ""),
+        Row("<x-2>", None, None, "error", "<x-3>"),
+    ]
+    text = page(made, judge, Session("<x-4>", "<x-5>", "", ("<x-6>",)))
+    assert "<x-" not in text
+    for number in range(1, 7):
+        assert f"&lt;x-{number}&gt;" in text
+    assert "&lt;x-1&gt;&quot;.png" in text
+
+
+# --- interruption -------------------------------------------------------------------------------
+
+
+def test_what_was_scored_before_ctrl_c_is_kept(checkpoint, photos, tmp_path, capsys, monkeypatch):
+    judge, calls = Judge.judge, []
+
+    def interrupted(self, files):
+        calls.append(files)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return judge(self, files)
+
+    monkeypatch.setattr(Judge, "judge", interrupted)
+    out = tmp_path / "out"
+    assert run(checkpoint, photos, "--out", out, "--batch-size", "2") == 130
+    assert len(rows(out)) == 4
+    assert "The program was interrupted; 2 images had not been scored." in report(out)
+    assert "score.py: error: stopped; what was scored so far is in --out" in capsys.readouterr().err
+
+
+# --- watching -----------------------------------------------------------------------------------
+
+
+def test_a_file_is_complete_when_two_polls_agree(tmp_path):
+    path = tmp_path / "a.png"
+    arrivals = Arrivals(lambda: [(each, each.name) for each in sorted(tmp_path.iterdir())], ["old"])
+    (tmp_path / "old").write_bytes(b"done before")
+    path.write_bytes(b"1")
+    assert arrivals.poll() == []
+    path.write_bytes(b"12")
+    assert arrivals.poll() == []  # has grown
+    os.utime(path, (1, 1))
+    assert arrivals.poll() == []  # has been touched
+    assert arrivals.poll() == [(path, "a.png")]
+    path.write_bytes(b"123")
+    assert arrivals.poll() == arrivals.poll() == []  # each name once
+
+
+def test_a_file_that_failed_is_tried_again_when_it_changes(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"1")
+    arrivals = Arrivals(lambda: [(path, "a.png")])
+    assert arrivals.poll() == []
+    assert arrivals.poll() == [(path, "a.png")]
+    arrivals.failed("a.png")
+    assert arrivals.poll() == arrivals.poll() == []
+    path.write_bytes(b"12")
+    assert arrivals.poll() == []
+    assert arrivals.poll() == [(path, "a.png")]
+
+
+def start(*arguments):
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def wait_for(condition, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
+
+
+def scored(folder):
+    """The names in the table so far."""
+    path = folder / TABLE
+    return [row["file"] for row in rows(folder)] if path.is_file() else []
+
+
+def test_a_watched_folder_is_scored_until_stopped_and_continued(checkpoint, photos, tmp_path):
+    incoming, out = tmp_path / "incoming", tmp_path / "out"
+    incoming.mkdir()
+    content = (photos / "line 1" / "bad.png").read_bytes()
+    arguments = [checkpoint, "--watch", incoming, "--out", out, "--poll", "0.3"]
+    process = start(*arguments)
+    try:
+        wait_for((out / TABLE).is_file, process)
+        with (incoming / "slow.png").open("wb") as file:
+            file.write(content[:100])
+            file.flush()
+            shutil.copy(photos / "line 1" / "00.png", incoming / "good.png")
+            time.sleep(0.2)
+            file.write(content[100:])
+        wait_for(lambda: len(scored(out)) >= 2, process)
+        wait_for((out / "report.html").is_file, process)  # already before the program is stopped
+        (incoming / "broken.png").write_bytes(b"\x89PNG")
+        wait_for(lambda: len(scored(out)) >= 3, process)
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1, errors
+    found = {row["file"]: row["decision"] for row in rows(out)}
+    assert found == {"good.png": "normal", "slow.png": "anomalous", "broken.png": "error"}
+    lines = printed.splitlines()
+    assert lines[0].startswith(f"watching {incoming}; cpu, ")
+    assert sum(line.startswith("slow.png: 0.") for line in lines) == 1
+    assert lines[-1] == f"3 images: 1 anomalous, 1 normal, 1 error; report: {out}/report.html"
+    assert len(list((out / "overlays").iterdir())) == 2
+
+    # A killed process may leave a part of a line.
+    with (out / TABLE).open("a") as file:
+        file.write("half.png,0.0")
+    (incoming / "broken.png").unlink()
+    process = start(*arguments)
+    try:
+        shutil.copy(photos / "line 2" / "01.png", incoming / "new.png")
+        wait_for(lambda: "new.png" in scored(out), process)
+        process.send_signal(signal.SIGTERM)
+        printed, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1, errors  # the broken file of the first time still counts
+    assert "3 images scored before" in printed
+    assert scored(out) == [*found, "new.png"]
+    for name in ("slow.png", "new.png"):
+        assert name in report(out)
+
+
+def test_watching_does_not_continue_what_is_no_table(checkpoint, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / TABLE).write_text("my,own,table\n")
+    assert run(checkpoint, "--watch", photos, "--out", out) == 2
+    assert "scores.csv: not a table of score.py" in capsys.readouterr().err
+    assert (out / TABLE).read_text() == "my,own,table\n"
+    with pytest.raises(TableError, match="the first line must be"):
+        read_table(out / TABLE)
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+def test_two_processes_write_the_same_table_as_one(checkpoint, photos, image_root, tmp_path):
+    (photos / "broken.png").write_bytes(b"")
+    one, two = tmp_path / "one", tmp_path / "two"
+    options = ["--normal", image_root / "test/good", "--batch-size", "2", "--threads", "1"]
+    assert run(checkpoint, photos, *options, "--out", one) == 1
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", PROGRAM]
+    arguments = [*command, checkpoint, photos, *options, "--out", two]
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count("7 images in 3 folders") == 1
+    assert done.stdout.count("7 images: 2 anomalous, 4 normal, 1 error") == 1
+    assert (two / TABLE).read_text() == (one / TABLE).read_text()
+    assert sorted(os.listdir(two / "overlays")) == sorted(os.listdir(one / "overlays"))
+    assert report(two) == report(one)
+
+
+class Second(Processes):
+    """The second of two processes; the first one has sent `outcome`."""
+
+    def __init__(self, outcome):
+        super().__init__(rank=1, count=2, device=torch.device("cpu"))
+        self.__dict__["outcome"] = outcome  # a frozen dataclass
+
+    def gather(self, value):
+        return [self.__dict__["outcome"], value]
+
+
+def test_only_the_first_process_reports_its_error():
+    def fail():
+        raise AssertionError("called in the second process")
+
+    assert by_first(Second(("files", False)), fail) == "files"
+    with pytest.raises(SystemExit) as caught:
+        by_first(Second((None, True)), fail)
+    assert caught.value.code == 2
+
+
+def test_columns_are_named_in_the_help():
     text = " ".join(score.build_parser().format_help().split())
-    assert "(default: 0.05, which requires at least 19 normal images)" in text
-
-
-def test_a_checkpoint_outside_a_run_folder_is_an_error(checkpoint, image_root, tmp_path, capsys):
-    stray = tmp_path / "x" / "checkpoint.pt"
-    stray.parent.mkdir()
-    stray.write_bytes(checkpoint.read_bytes())
-    arguments = [str(stray), str(image_root / "test" / "good"), "--out", str(tmp_path / "out")]
-    assert score.main(arguments) == 2
-    assert "metrics.json: cannot be read" in capsys.readouterr().err
+    assert "--watch FOLDER" in text
+    assert "exit status: 0 all images were scored, 1 some could not be" in text
+    assert COLUMNS == ("file", "score", "threshold", "decision", "reason")

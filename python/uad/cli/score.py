@@ -6,121 +6,163 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+import torch
 
-from uad.checkpoint import CheckpointError, atomic_write
 from uad.cli.arguments import (
     OptionError,
     add_threads_option,
     complain,
     positive_float,
+    positive_int,
     set_threads,
 )
+from uad.cli.train import check_device
 from uad.data import DataError
-from uad.data.images import image_files, read_image
-from uad.figures import MAP_LIMIT
-from uad.run_folder import RunFolderError
-from uad.scoring import Scorer, heat_map, table
-from uad.threshold import DEFAULT_RATE, choose_threshold, normal_images
+from uad.detector import BATCH, DetectorError, load_detector
+from uad.distributed import process_count, processes
+from uad.lock import LockError
+from uad.score_folder import PROGRAM, ScoreError
+from uad.score_run import Run, ScoreOptions, score, start
+from uad.score_watch import watch
+from uad.scoring import OVERLAYS, REPORT, TABLE
 
-PROGRAM = "score.py"
-TABLE, MAPS = "scores.csv", "maps"
+POLL = 1.0
+
+DESCRIPTION = f"""
+Score images with a network trained by train.py. Writes {TABLE}, {REPORT} and, in {OVERLAYS}/, a
+picture of each anomaly map over its image.
+"""
+
+EXAMPLES = f"""
+examples:
+  python python/{PROGRAM} runs/bottle/mse/checkpoint.pt photos --out scores
+  python python/{PROGRAM} checkpoint.pt photos --normal good --false-positive-rate 0.01 --out scores
+  python python/{PROGRAM} checkpoint.pt --watch incoming --out scores
+  torchrun --nproc-per-node=2 python/{PROGRAM} checkpoint.pt photos --out scores
+
+exit status: 0 all images were scored, 1 some could not be, 2 bad options or files, 130 interrupted
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All options with their help texts."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Compute anomaly scores and heat maps for a folder of images.",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("checkpoint", type=Path, help="<run folder>/<loss>/checkpoint.pt")
-    parser.add_argument("images", type=Path, help="folder of images to score")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint.pt, which may have been moved")
+    parser.add_argument(
+        "places",
+        type=Path,
+        nargs="*",
+        metavar="PLACE",
+        help="an image, or a folder of images, which may contain subfolders",
+    )
+    parser.add_argument(
+        "--watch",
+        type=Path,
+        metavar="FOLDER",
+        help="instead of PLACE: score the images that are in this folder and those that arrive, "
+        "until stopped with Ctrl-C; with the same --out, a restart continues",
+    )
+    parser.add_argument(
+        "--poll",
+        type=positive_float,
+        metavar="SECONDS",
+        help="time between two looks at the folder; an image is scored once it is unchanged "
+        f"between two looks (default: {POLL:g}; requires --watch)",
+    )
     parser.add_argument(
         "--normal",
         type=Path,
-        help="folder of normal images, not used in training, from which to compute a threshold",
+        metavar="FOLDER",
+        help="normal images, not used in training, from which to choose the threshold (default: "
+        "the normal test images of the training run)",
     )
     parser.add_argument(
         "--false-positive-rate",
-        type=positive_float,
-        help="fraction of normal images that may be called anomalous; requires --normal "
-        f"(default: {DEFAULT_RATE}, which requires at least {normal_images(DEFAULT_RATE)} normal "
-        "images)",
+        type=float,
+        metavar="RATE",
+        help="fraction of normal images that may be called anomalous (default: as in training)",
     )
-    parser.add_argument("--out", type=Path, required=True, help=f"folder for {TABLE} and {MAPS}/")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help=f"replace the results of {PROGRAM} in --out; other files stay",
+    )
+    parser.add_argument("--device", help="cpu, cuda or cuda:<index> (default: cuda if available)")
+    parser.add_argument(
+        "--batch-size",
+        type=positive_int,
+        default=BATCH,
+        help="images in memory at a time, in each process (default: %(default)s)",
+    )
     add_threads_option(parser)
     return parser
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Score the images, write the table and the heat maps, print a summary."""
-    rate = false_positive_rate(arguments)
-    set_threads(arguments)
-    scorer = Scorer.of(arguments.checkpoint)
-    paths = [path for path, _ in image_files([arguments.images]).files]
-    limit = None if arguments.normal is None else normal_limit(scorer, arguments.normal, rate)
-    scores, maps = scorer.score(paths)
-    folder: Path = arguments.out
-    brightest = write_heat_maps(folder / MAPS, paths, maps)
-    with atomic_write(folder / TABLE) as file:
-        file.write(table(paths, scores, limit).encode())
-    print(f"{folder / TABLE}: {len(paths)} images{summary(scores, limit, rate)}")
-    print(f"{folder / MAPS}: heat maps, from black at 0 to full brightness at {brightest:.3g}")
+def check(arguments: argparse.Namespace) -> None:
+    """Fill in defaults; OptionError for options that are invalid or do not go together."""
+    if arguments.watch is None and not arguments.places:
+        raise OptionError("nothing to score: pass images or folders, or --watch FOLDER")
+    if arguments.watch is not None and arguments.places:
+        raise OptionError("--watch scores one folder: pass no other images or folders")
+    if arguments.watch is None and arguments.poll is not None:
+        raise OptionError("--poll requires --watch")
+    if arguments.watch is not None and not arguments.watch.is_dir():
+        raise OptionError(f"--watch {arguments.watch}: no such folder")
+    if arguments.watch is not None and process_count() > 1:
+        raise OptionError("--watch runs in one process: start it without torchrun")
+    rate = arguments.false_positive_rate
+    if rate is not None and not 0 < rate < 1:
+        raise OptionError(f"--false-positive-rate must be between 0 and 1, got {rate:g}")
+    if arguments.device is None:
+        arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(arguments.device, process_count())
 
 
-def false_positive_rate(arguments: argparse.Namespace) -> float:
-    """The false-positive rate asked for, or the default; OptionError if it cannot be met."""
-    rate: float | None = arguments.false_positive_rate
-    if rate is None:
-        return DEFAULT_RATE
-    if rate >= 1:
-        raise OptionError(f"--false-positive-rate must be below 1, got {rate:g}")
-    if arguments.normal is None:
-        raise OptionError("--false-positive-rate requires --normal, the images for the threshold")
-    return rate
-
-
-def normal_limit(scorer: Scorer, folder: Path, rate: float) -> float:
-    """The threshold that the normal images in `folder` give; OptionError if there are too few."""
-    scores, _ = scorer.score([path for path, _ in image_files([folder]).files])
-    chosen = choose_threshold(scores, rate)
-    if not chosen.met:
-        raise OptionError(
-            f"--normal {folder}: a false-positive rate of {rate:g} requires at least "
-            f"{normal_images(rate)} normal images, got {chosen.count}"
-        )
-    return chosen.value
-
-
-def write_heat_maps(folder: Path, paths: Sequence[Path], maps: Tensor) -> float:
-    """Write a picture for each map (N, S, S), and return the map value shown brightest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    brightest = float(np.percentile(maps.numpy(), MAP_LIMIT)) or 1.0
-    for path, each in zip(paths, maps, strict=True):
-        # Keep the whole file name: a folder may hold both a.png and a.jpg.
-        with atomic_write(folder / f"{path.name}.png") as file:
-            heat_map(each, brightest, read_image(path).size).save(file, "png")
-    return brightest
-
-
-def summary(scores: NDArray[np.float32], limit: float | None, rate: float) -> str:
-    """How many images lie above the threshold; empty without one."""
-    if limit is None:
-        return ""
-    return (
-        f", {int((scores > limit).sum())} anomalous: above {limit:.6g}, the threshold for a "
-        f"false-positive rate of {rate:g}"
+def score_options(arguments: argparse.Namespace) -> ScoreOptions:
+    """What to score, and where the results go."""
+    return ScoreOptions(
+        places=tuple(arguments.places) if arguments.watch is None else (arguments.watch,),
+        out=arguments.out,
+        watch=arguments.watch is not None,
+        poll=POLL if arguments.poll is None else arguments.poll,
+        normal=arguments.normal,
+        rate=arguments.false_positive_rate,
+        overwrite=arguments.overwrite,
+        batch_size=arguments.batch_size,
     )
 
 
+def run(arguments: argparse.Namespace) -> int:
+    """Score the images and write the results; returns the exit code."""
+    check(arguments)
+    set_threads(arguments)
+    detector = load_detector(arguments.checkpoint)
+    with processes(torch.device(arguments.device)) as team:
+        state = Run(score_options(arguments), detector.to(team.device), team)
+        return start(state, watch if state.options.watch else score)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program. Exit code: 0 success, 2 bad options, files or images."""
+    """Run the program.
+
+    Exit code: 0 success, 1 some images could not be scored, 2 bad options, files or images, 130
+    interrupted.
+    """
     try:
-        run(build_parser().parse_args(argv))
-    except (OptionError, RunFolderError, CheckpointError, DataError, OSError) as error:
+        return run(build_parser().parse_intermixed_args(argv))
+    except (OptionError, ScoreError, LockError, DetectorError, DataError, OSError) as error:
         complain(PROGRAM, error)
         return 2
-    return 0
+    except torch.OutOfMemoryError:
+        complain(PROGRAM, "out of GPU memory: try a smaller --batch-size")
+        return 2
+    except KeyboardInterrupt:
+        complain(PROGRAM, "stopped; what was scored so far is in --out")
+        return 130

@@ -1,0 +1,219 @@
+"""report.html of scored images: the decisions, the most anomalous image first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+import matplotlib
+
+from uad.detector import Detector
+from uad.figures import MAP_COLORS, MAP_LIMIT
+from uad.html import document, html_table
+from uad.overlay import overlay_name
+from uad.score_table import ANOMALOUS, ERROR, NORMAL, UNDECIDED, Row
+from uad.scoring import OVERLAYS, TABLE, Judge
+from uad.wording import counted, percent
+
+STYLE = Path(__file__).with_name("score_report.css")
+
+MOST_PICTURES = 1000
+"""A page with more pictures than this is slow to open."""
+
+ERRORS_SHOWN = 10
+"""Of more errors than this, the others are folded away."""
+
+EAGER = 24
+"""Pictures that load at once; the others load when the reader scrolls to them."""
+
+DECISIONS = {NORMAL: "normal", ANOMALOUS: "anomalous", UNDECIDED: "no threshold"}
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the report says besides the rows."""
+
+    source: str
+    """The folders and files that were scored."""
+    found: str
+    """How many images were found, and what was skipped."""
+    normal: str
+    """Where the normal images behind the threshold come from."""
+    notices: tuple[str, ...]
+    """Warnings."""
+    unfinished: int = 0
+    """How many images were left when the program was interrupted."""
+
+
+def tally(rows: Sequence[Row]) -> str:
+    """How many images are anomalous, normal, and errors."""
+    numbers = {decision: sum(row.decision == decision for row in rows) for decision in
+               (ANOMALOUS, NORMAL, UNDECIDED, ERROR)}  # fmt: skip
+    parts = [f"{numbers[ANOMALOUS]:,} anomalous", f"{numbers[NORMAL]:,} normal"]
+    if numbers[UNDECIDED]:
+        parts = [f"{numbers[UNDECIDED]:,} scored without a threshold"] + [
+            part for part in parts if not part.startswith("0 ")
+        ]
+    return f"{counted(len(rows), 'image')}: {', '.join(parts)}, {counted(numbers[ERROR], 'error')}"
+
+
+def page(rows: Sequence[Row], judge: Judge, session: Session) -> str:
+    """The whole document. rows: one for each image."""
+    errors = [row for row in rows if row.decision == ERROR]
+    scored = sorted(
+        (row for row in rows if row.score is not None), key=lambda row: -(row.score or 0.0)
+    )
+    sections = {
+        f"Images that could not be scored ({len(errors):,})": _errors(errors),
+        f"Scored images ({len(scored):,}), most anomalous first": _gallery(scored, judge),
+        "Network": _network(judge.detector),
+    }
+    title = f"Anomaly scores: {session.source}"
+    return document(title, _lead(rows, judge, session), sections, STYLE.read_text("utf-8"))
+
+
+def _lead(rows: Sequence[Row], judge: Judge, session: Session) -> str:
+    notices = session.notices
+    if session.unfinished:
+        left = counted(session.unfinished, "image")
+        notices = (f"The program was interrupted; {left} had not been scored", *notices)
+    warnings = "".join(f"<p>{escape(_sentence(notice))}</p>" for notice in notices)
+    return (
+        f'<p class="lead"><b>{escape(tally(rows))}.</b></p>\n'
+        + (f'<div class="verdict" role="note">{warnings}</div>\n' if warnings else "")
+        + f"<p>{_threshold(judge, session)}</p>\n"
+        + f'<p class="note">{escape(session.found)}. All scores are in '
+        f'<a href="{TABLE}">{TABLE}</a>.</p>\n'
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _threshold(judge: Judge, session: Session) -> str:
+    if judge.limit is None:
+        return (
+            "There is no threshold, because the checkpoint holds no scores of normal images. To "
+            "get decisions, pass a folder of normal images with <code>--normal</code>."
+        )
+    limit = judge.limit
+    return (
+        f"An image is called anomalous if its score exceeds the threshold, {limit.value:.4g}. It "
+        f"is set from the scores of {counted(limit.count, 'normal image')} "
+        f"({escape(session.normal)}). Expect {percent(limit.rate)} of new normal images, taken "
+        f"under the same conditions, to exceed it. Because {counted(limit.count, 'image')} "
+        f"set it, the actual rate may be anywhere from {percent(limit.low)} to "
+        f"{percent(limit.high)} (95% interval)."
+    )
+
+
+def _errors(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    heads, lines = ["file", "reason"], [[row.file, row.reason] for row in rows]
+    content = html_table(heads, lines[:ERRORS_SHOWN])
+    if lines[ERRORS_SHOWN:]:
+        rest = html_table(heads, lines[ERRORS_SHOWN:])
+        left = counted(len(lines) - ERRORS_SHOWN, "more image")
+        content += f"<details><summary>{left}</summary>\n{rest}</details>\n"
+    return f'<div class="errors">{content}</div>\n'
+
+
+def _gallery(rows: Sequence[Row], judge: Judge) -> str:
+    if not rows:
+        return ""
+    figures = "\n".join(_figure(row, number) for number, row in enumerate(rows[:MOST_PICTURES]))
+    left = len(rows) - MOST_PICTURES
+    rest = (
+        f"<p>The other {counted(left, 'image')} with lower scores are in "
+        f'<a href="{TABLE}">{TABLE}</a>, and their pictures in {OVERLAYS}/.</p>\n'
+        if left > 0
+        else ""
+    )
+    return f'{_legend(judge)}<div class="gallery">\n{figures}\n</div>\n{rest}'
+
+
+def _figure(row: Row, number: int) -> str:
+    link = f"{OVERLAYS}/{quote(overlay_name(row.file))}"
+    loading = "eager" if number < EAGER else "lazy"
+    kind = row.decision or "undecided"
+    return (
+        f'<figure class="{kind}"><a href="{link}"><img src="{link}" loading="{loading}" '
+        f'alt="Anomaly map over {escape(row.file)}"></a><figcaption>'
+        f'<b class="file">{escape(row.file)}</b>'
+        f'<span class="decision">{DECISIONS[row.decision]}</span>{_score(row)}'
+        "</figcaption></figure>"
+    )
+
+
+def _score(row: Row) -> str:
+    """What follows the decision: the score, also as a multiple of the threshold.
+
+    With enough digits to tell a score from a threshold that it exceeds.
+    """
+    score, threshold = row.score or 0.0, row.threshold
+    if not threshold:
+        return f"<br>score {score:.4g}"
+    return (
+        f", {_apart(score / threshold, 1.0, 3)}&times;\u00a0threshold"
+        f"<br>score {_apart(score, threshold, 4)}"
+    )
+
+
+def _apart(value: float, limit: float, digits: int) -> str:
+    """The value with `digits` digits, or as many as tell it from the limit."""
+    for many in range(digits, 10):
+        if f"{value:.{many}g}" != f"{limit:.{many}g}":
+            return f"{value:.{many}g}"
+    return f"{value:.{digits}g}"
+
+
+def _legend(judge: Judge) -> str:
+    """How to read the pictures, with the color scale."""
+    stops = ", ".join(
+        matplotlib.colors.to_hex(matplotlib.colormaps[MAP_COLORS](step / 8)) for step in range(9)
+    )
+    bar = f'<i class="bar" style="background:linear-gradient(to right, {stops})"></i>'
+    if judge.limit is None:
+        text = (
+            "The more opaque and the brighter the color, the higher the anomaly map. The scale "
+            f"ends at {judge.full:.3g}, the value that {100 - MAP_LIMIT:g}% of the pixels of the "
+            "first batch exceed, so colors from different folders do not compare."
+        )
+        marks = f"<span>0</span><span>{judge.full:.3g}</span>"
+    else:
+        text = (
+            "The more opaque and the brighter the color, the higher the anomaly map. The white "
+            "contour encloses the pixels above the threshold. The score combines many pixels, so "
+            "a normal image may have a contour too. The scale depends only on the threshold: "
+            "pictures from two folders compare if both were scored with the same one."
+        )
+        marks = (
+            f"<span>0</span><span>threshold {judge.limit.value:.3g}</span>"
+            f"<span>{judge.full:.3g}</span>"
+        )
+    return (
+        f'<p class="note">{text}</p>\n<div class="scale">{bar}<div class="marks">{marks}</div>'
+        "</div>\n"
+    )
+
+
+def _network(detector: Detector) -> str:
+    return f"<p>{escape(describe_detector(detector))}.</p>\n"
+
+
+def describe_detector(detector: Detector) -> str:
+    """The network and how images are prepared for it, in one line."""
+    preparation = detector.preparation
+    fitted = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}[preparation.fit]
+    white = "" if preparation.full_scale is None else f", white at {preparation.full_scale:g}"
+    parameters = sum(each.numel() for each in detector.network.parameters())
+    return (
+        f"network trained with the loss {detector.loss} on {detector.data}; {parameters:,} "
+        f"parameters; {'gray' if preparation.channels == 1 else 'color'} images {fitted} to "
+        f"{preparation.size}x{preparation.size}{white}"
+    )
