@@ -73,7 +73,12 @@ def threshold_text(run: Run) -> str:
     names = ", ".join(f"<code>{escape(arm)}/{SCORES}</code>" for arm in run.arms)
     if all("files" in arrays for arrays in run.evaluations.values()):
         text += f"<p>Every test image with its score and decision: {names}.</p>\n"
-    return text
+    best = escape(next(iter(run.leaders or run.arms)))
+    return text + (
+        "<p>Apply the threshold to new images with <code>python python/score.py "
+        f"RUN/{best}/checkpoint.pt IMAGES --out SCORES</code>, where RUN is the folder of this "
+        "report.</p>\n"
+    )
 
 
 def threshold_table(run: Run) -> str:

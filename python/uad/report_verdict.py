@@ -30,7 +30,7 @@ def verdict(run: Run) -> str:
         convergence(run),
         weaker_arms(run),
         too_few_images(run),
-        *map(escape, run.metrics["data"].get("notices") or ()),
+        *(f"Data: {escape(text)}." for text in run.metrics["data"].get("notices") or ()),
     ]
     items = "".join(f"<li>{warning}</li>\n" for warning in warnings if warning)
     return (

@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 import zlib
 
+import factory
 import numpy as np
 import pytest
 import torch
 from data_checks import gray, write_image
 from PIL import Image
+from uad import data
 from uad.data import DataError, Preparation
 from uad.data.fit import mask_to_square, restore, to_square
 from uad.data.images import (
@@ -20,6 +22,7 @@ from uad.data.images import (
     read_image,
     read_picture,
 )
+from uad.options import FITS
 
 # --- levels -------------------------------------------------------------------------------------
 
@@ -208,3 +211,13 @@ def test_a_place_without_images_or_that_does_not_exist(tmp_path):
         image_files([tmp_path])
     with pytest.raises(DataError, match="nowhere: no such"):
         image_files([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("bits", [8, 12, 32])
+@pytest.mark.parametrize("fit", FITS)
+def test_what_is_scored_is_prepared_as_in_training(fit, bits, tmp_path):
+    root = factory.make(tmp_path / "rings", train=2, good=1, defects=1, side=50, bits=bits,
+                        suffix="tif" if bits == 32 else "png")  # fmt: skip
+    loaded = data.load("folder", root=root, size=32, fit=fit)
+    for name, image in zip(loaded.files, loaded.test, strict=True):
+        assert torch.equal(prepare(root / "test" / name, loaded.preparation), image), name

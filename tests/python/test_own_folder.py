@@ -1,4 +1,4 @@
-"""From a factory's folder to a decision: train, score and export together, on folders as they are."""
+"""From a factory's folder to a decision: train, score and export together."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(rings, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "rings"
-    assert run_train(rings, out) == 0
+    assert run_train(rings, out, "--false-positive-rate", "0.3") == 0
     return out
 
 
@@ -59,7 +59,7 @@ def photos(rings, tmp_path):
 
 def test_training_says_what_it_found(rings, tmp_path, capsys):
     assert run_train(rings, tmp_path / "run", "--epochs", "1") == 0
-    first = capsys.readouterr().out.splitlines()[0]
+    first = capsys.readouterr().err.splitlines()[0]
     for part in (
         "rings: 33 normal for training, 8 normal and 12 defective (dent 6, scratch 6) for testing, "
         "11 with masks",
@@ -103,11 +103,10 @@ def test_score_repeats_the_decisions_of_the_report(run, photos, tmp_path, capsys
     assert {row["decision"] for row in scored.values()} == {"normal", "anomalous"}
 
 
-def test_the_exported_file_repeats_them_too(run, rings, tmp_path):
-    out = tmp_path / "rings.pt2"
-    assert export.main([str(run), "--format", "torch", "--out", str(out)]) == 0
+def test_the_exported_file_repeats_them_too(run, rings):
+    assert export.main([str(run), "--format", "torch"]) == 0
     preparation = load_detector(run / "mse" / "checkpoint.pt").preparation
-    network = torch.export.load(out).module()
+    network = torch.export.load(run / "mse" / "network.pt2").module()
     for name, row in read_table(run / "mse" / "scores.csv").items():
         image = prepare(rings / "test" / name, preparation)[None] / 255
         with torch.no_grad():
@@ -123,7 +122,7 @@ def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(tmp_path, capsys):
         factory.make(root, train=12, good=4, defects=3, bits=bits)
         # Bits from the levels alone: the brightest pixel of all is below white.
         assert run_train(root, out, "--fit", "pad") == 0
-        found[bits] = capsys.readouterr().out.splitlines()[0]
+        found[bits] = capsys.readouterr().err.splitlines()[0]
         scores[bits] = read_table(out / "mse" / "scores.csv")
     assert "12-bit" in found[12]
     for name, row in scores[8].items():
@@ -142,8 +141,7 @@ def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(tmp_path, capsys):
 def test_good_images_alone_give_a_threshold(tmp_path, capsys):
     root = factory.make(tmp_path / "rings", train=30, good=0, defects=0)
     assert run_train(root, tmp_path / "run") == 0
-    shown = capsys.readouterr().out
-    assert "24 normal for training" in shown.splitlines()[0]
+    assert "24 normal for training" in capsys.readouterr().err.splitlines()[0]
     report = unescape((tmp_path / "run/report.html").read_text(encoding="utf-8"))
     assert "This run cannot tell how well defects are detected" in report
     assert "What is needed to measure detection" in report

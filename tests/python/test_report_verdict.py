@@ -213,7 +213,9 @@ def test_too_few_normal_images_for_the_rate(single):
 def test_notices_of_the_data_are_repeated(single):
     assert "<li>" in verdict(single)
     single.metrics["data"]["notices"] = ["3 training images are test images, too: <a.png>"]
-    assert "<li>3 training images are test images, too: &lt;a.png&gt;</li>" in verdict(single)
+    assert "<li>Data: 3 training images are test images, too: &lt;a.png&gt;.</li>" in verdict(
+        single
+    )
 
 
 def test_nothing_is_listed_if_nothing_is_wrong(tmp_path):

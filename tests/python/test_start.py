@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from uad.cli.start import EXTRAS
+from uad.cli.start import EXTRAS, INSTALL
 
 PROGRAMS = sorted((Path(__file__).resolve().parents[2] / "python").glob("*.py"))
 
@@ -46,7 +46,7 @@ def test_help_works_without_the_extras_and_says_how_to_install_them(program):
     assert done.stdout.startswith(f"usage: {program.name} ")
     *_, missing, install = done.stdout.splitlines()
     assert missing == f"Not installed: {', '.join(EXTRAS.values())}"
-    assert install.startswith('Run pip install "lamp_kernels[train]"')
+    assert install == f"Run {INSTALL}"
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
@@ -54,5 +54,5 @@ def test_without_a_package_a_program_ends_in_one_line(program):
     done = run_without("numpy", program)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith(f"{program.name}: error: numpy is not installed: run pip install")
+    assert done.stderr.startswith(f"{program.name}: error: numpy is not installed: run make")
     assert done.stderr.count("\n") == 1

@@ -32,7 +32,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="onnx requires the packages onnx and onnxscript, and is checked with onnxruntime if "
         "that is installed; torch writes a .pt2 for torch.export.load, which needs PyTorch alone",
     )
-    parser.add_argument("--out", type=Path, required=True, help="the file, .onnx or .pt2")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the file, .onnx or .pt2 (default: network.* beside the checkpoint)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     return parser
 
@@ -40,10 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> None:
     """Export the network and print what was checked."""
     check_packages(arguments.format)
-    check_out(arguments)
     checkpoint = checkpoint_of(arguments)
+    out: Path = arguments.out or checkpoint.with_name(f"network{SUFFIXES[arguments.format]}")
+    check_out(out, arguments.format, arguments.overwrite)
     detector = load_detector(checkpoint)
-    out: Path = arguments.out
     check = export(detector, arguments.format, out, checkpoint.resolve().parent.parent)
     print(f"{checkpoint}: loss {detector.loss}, trained on {detector.data}")
     print(f"checked with {check.runtime} on {check.images}")
@@ -61,14 +65,14 @@ def check_packages(kind: str) -> None:
         )
 
 
-def check_out(arguments: argparse.Namespace) -> None:
+def check_out(out: Path, kind: str, overwrite: bool) -> None:
     """OptionError unless the file can be written."""
-    out, suffix = arguments.out, SUFFIXES[arguments.format]
+    suffix = SUFFIXES[kind]
     if out.suffix != suffix:
-        raise OptionError(f"--out must end in {suffix} for --format {arguments.format}, got {out}")
+        raise OptionError(f"--out must end in {suffix} for --format {kind}, got {out}")
     if not out.parent.is_dir():
         raise OptionError(f"--out {out}: no such folder: {out.parent}")
-    if out.exists() and not arguments.overwrite:
+    if out.exists() and not overwrite:
         raise OptionError(f"--out {out} exists: choose another name, or add --overwrite")
 
 

@@ -30,7 +30,7 @@ EXTRAS = {
 REQUIRED = {"torch": "torch", "lamp_kernels": "lamp_kernels"}
 """The same for the packages without which there is not even help."""
 
-INSTALL = 'pip install "lamp_kernels[train]", or in a checkout make setup'
+INSTALL = "make setup, or pip install --no-build-isolation '.[train]', in the clone"
 
 
 def start(name: str) -> int:

@@ -12,7 +12,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -288,22 +288,24 @@ def prepare(path: Path, preparation: Preparation) -> Tensor:
     DataError if the file cannot be read, or its pixels are not of the kind that the network was
     trained on.
     """
-    image = _suitable(path, preparation)
-    square = to_square(image, preparation.size, preparation.fit)
-    return to_tensor(square, preparation.channels)
+    picture = _suitable(path, preparation)
+    # Resized before it is rounded to 8 bits, as in training.
+    square = replace(picture, image=to_square(picture.image, preparation.size, preparation.fit))
+    return to_tensor(square.eight_bit(preparation.full_scale), preparation.channels)
 
 
 def display(path: Path, preparation: Preparation) -> Image.Image:
     """The whole picture for people, in mode "RGB"; DataError as in `prepare`."""
-    return _suitable(path, preparation).convert("RGB")
+    return _suitable(path, preparation).eight_bit(preparation.full_scale).convert("RGB")
 
 
-def _suitable(path: Path, preparation: Preparation) -> Image.Image:
+def _suitable(path: Path, preparation: Preparation) -> Picture:
     scale = preparation.full_scale
     picture = read_picture(path, 16 if scale == 2**16 - 1 else None)
     trained = "8-bit" if scale is None else depth_name(scale)
     if picture.deep and scale is None:
-        raise DataError(f"{path}: a 16-bit file, but the network was trained on 8-bit images")
+        kind = "floating-point" if picture.floating else "16-bit"
+        raise DataError(f"{path}: a {kind} file, but the network was trained on 8-bit images")
     if not picture.deep and not preparation.eight_bit:
         raise DataError(f"{path}: an 8-bit file, but the network was trained on {trained} images")
     if picture.deep and scale is not None and picture.peak > scale:
@@ -311,7 +313,7 @@ def _suitable(path: Path, preparation: Preparation) -> Image.Image:
             f"{path}: levels up to {picture.peak:g}, but the network was trained on {trained} "
             f"images, whose white is {scale:g}"
         )
-    return picture.eight_bit(scale)
+    return picture
 
 
 def depth_name(full_scale: float) -> str:
