@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-STYLE = Path(__file__).with_name("report.css")
+STYLE = Path(__file__).with_name("html.css")
 
 
 def document(title: str, lead: str, sections: Mapping[str, str], style: str = "") -> str:
@@ -42,7 +42,7 @@ def picture(content: bytes, subtype: str, alternative: str, caption: str, style:
     """A picture with its caption.
 
     subtype: "png", "jpeg" or "svg+xml". alternative: plain text for readers who do not see the
-    picture. caption: HTML. style: a class of report.css, such as "large".
+    picture. caption: HTML. style: a class of html.css, such as "large".
     """
     encoded = base64.b64encode(content).decode()
     return (

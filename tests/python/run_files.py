@@ -16,13 +16,13 @@ import torch
 from skimage import data as pictures
 from torch import nn
 from torch.nn import functional
-from uad import report
 from uad.data import GOOD, AnomalyData, Preparation
 from uad.evaluation import image_figures
 from uad.evaluation_files import choose_examples, save_evaluation, save_examples
 from uad.losses import LossSettings
 from uad.options import RunOptions, Scoring, TrainingOptions
 from uad.outcome import describe_data, evaluate_baselines, evaluate_network
+from uad.report.page import write_report
 
 KINDS = (GOOD, "hole", "stain")
 LOSSES = ("mse", "amplified-mse")
@@ -186,7 +186,7 @@ class Reader(HTMLParser):
 
 
 def read_report(folder):
-    path = report.write_report(folder)
+    path = write_report(folder)
     assert path == folder / "report.html"
     return Reader(path.read_text(encoding="utf-8"))
 

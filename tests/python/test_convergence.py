@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from uad.convergence import epochs_used, trend
+from uad.report.convergence import epochs_used, trend
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.97, 1.0, 1.03])

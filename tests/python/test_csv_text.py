@@ -8,7 +8,7 @@ import io
 import numpy as np
 import pytest
 from uad.csv_text import csv_text
-from uad.scores_csv import scores_csv
+from uad.report.scores_csv import scores_csv
 from uad.threshold import choose_threshold
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from uad.overlay import CONTOUR_COLOR, EDGE_COLOR, display_size, overlay, resize_picture
+from uad.scoring.overlay import CONTOUR_COLOR, EDGE_COLOR, display_size, overlay, resize_picture
 
 GRAY = Image.new("RGB", (60, 40), (90, 90, 90))
 

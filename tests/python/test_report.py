@@ -20,9 +20,11 @@ from run_files import (
     plain,
     read_report,
 )
-from uad import evaluation, figures, html, report, report_text
+from uad import evaluation, figures, html
 from uad.data import GOOD
-from uad.report_run import read_run
+from uad.report import text as texts
+from uad.report.__main__ import main
+from uad.report.run import read_run
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_the_picture_grid_is_also_a_separate_file(page, folder):
 def test_the_command_writes_the_same_report_again_and_prints_where_it_is(page, folder, capsys):
     before = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
-    assert report.main([str(folder)]) == 0
+    assert main([str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
     assert (folder / "report.html").read_bytes() == before
 
@@ -102,7 +104,7 @@ def compare(folder, scores, kinds):
             metrics["arms"][loss]["evaluation"]["image_auroc"] = auroc
 
         change_metrics(folder, change)
-    return plain(report_text.findings(read_run(folder)))
+    return plain(texts.findings(read_run(folder)))
 
 
 @pytest.mark.parametrize(("shift", "clear"), [(0.0, False), (3.0, True)])
@@ -245,9 +247,9 @@ def test_names_are_not_markup(tmp_path):
 
 def test_a_run_that_is_not_finished_says_so(folder):
     metrics = read_run(folder).metrics
-    assert "Not finished" not in report_text.summary(metrics)
+    assert "Not finished" not in texts.summary(metrics)
     metrics["config"]["compare"].append("l1")
-    assert "Not finished yet: <b>l1</b>." in report_text.summary(metrics)
+    assert "Not finished yet: <b>l1</b>." in texts.summary(metrics)
 
 
 def test_the_verdict_comes_before_everything_else(page):
@@ -276,7 +278,7 @@ def test_the_verdict_comes_before_everything_else(page):
     ],
 )
 def test_scoring_in_words(options, sentence):
-    assert report_text.scoring(options).endswith(sentence)
+    assert texts.scoring(options).endswith(sentence)
 
 
 def test_the_command_repeats_the_run(page):
@@ -285,7 +287,7 @@ def test_the_command_repeats_the_run(page):
         "--compare mse,amplified-mse --amplify-over element --epochs 3 --compile "
         "--width 4 --latent 2 --seed 0 --out runs/again"
     ) in page.text
-    assert report_text.command({"loss": "l1", "nproc_per_node": 2}) == [
+    assert texts.command({"loss": "l1", "nproc_per_node": 2}) == [
         ["torchrun", "--nproc-per-node=2"],
         ["python/train.py"],
         ["--loss", "l1"],
@@ -341,17 +343,17 @@ def test_each_loss_has_a_color_of_its_own():
 
 
 def test_missing_and_damaged_files_are_named(tmp_path, capsys):
-    assert report.main([str(tmp_path / "none")]) == 2
+    assert main([str(tmp_path / "none")]) == 2
     assert "metrics.json: cannot be read" in capsys.readouterr().err
-    assert report.main([]) == 2
+    assert main([]) == 2
     assert "usage" in capsys.readouterr().err
 
     folder = make_run(tmp_path / "run")
     (folder / "mse" / "evaluation.npz").write_bytes(b"PK\x03\x04")
-    assert report.main([str(folder)]) == 2
+    assert main([str(folder)]) == 2
     assert "evaluation.npz: cannot be read" in capsys.readouterr().err
     (folder / "mse" / "evaluation.npz").unlink()
-    assert report.main([str(folder)]) == 2
+    assert main([str(folder)]) == 2
     change_metrics(folder, lambda metrics: metrics["arms"].clear())
-    assert report.main([str(folder)]) == 2
+    assert main([str(folder)]) == 2
     assert "no loss has finished training yet" in capsys.readouterr().err

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from run_files import Reader, make_data, make_run, plain
-from uad import report
 from uad.data import GOOD
 from uad.figures import encode
-from uad.overlay_figure import overlay_figure
-from uad.report_decision import confusion_table, decision, mistakes
-from uad.report_run import read_run
-from uad.report_text import summary
+from uad.report.decision import confusion_table, decision, mistakes
+from uad.report.overlay_figure import overlay_figure
+from uad.report.page import write_scores
+from uad.report.run import read_run
+from uad.report.text import summary
 
 # Of 20 images each. A rate of 10% allows one normal image above the threshold, which is then 19.
 SCORES = [
@@ -167,7 +167,7 @@ def test_scores_of_an_older_version_have_no_names_and_no_pictures(run):
 
 def test_the_csv_file_agrees_with_the_table(run, data, tmp_path):
     (tmp_path / "mse").mkdir()
-    report.write_scores(run, tmp_path)
+    write_scores(run, tmp_path)
     text = (tmp_path / "mse" / "scores.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert {row["file"]: float(row["score"]) for row in rows} == dict(

@@ -6,8 +6,8 @@ import pytest
 from run_files import Constant, Pooling, make_data, make_run, plain
 from torch import nn
 from uad.data import GOOD
-from uad.report_run import read_run
-from uad.report_verdict import verdict
+from uad.report.run import read_run
+from uad.report.verdict import verdict
 
 FLAT = 12 * (0.1,)  # a training that has converged
 

@@ -19,10 +19,12 @@ from uad.csv_text import escaped, unescaped
 from uad.detector import load_detector
 from uad.distributed import Processes
 from uad.lock import only_writer
-from uad.overlay import overlay_name
-from uad.score_report import Session, page, tally
-from uad.score_run import by_first
-from uad.score_table import (
+from uad.scoring.arrivals import Arrivals
+from uad.scoring.judge import TABLE, Judge
+from uad.scoring.overlay import overlay_name
+from uad.scoring.page import Session, page, tally
+from uad.scoring.run import by_first
+from uad.scoring.table import (
     COLUMNS,
     Row,
     Table,
@@ -31,8 +33,6 @@ from uad.score_table import (
     printable,
     read_table,
 )
-from uad.scoring import TABLE, Judge
-from uad.watch import Arrivals
 
 PROGRAM = Path(score.__file__).parents[2] / "score.py"
 

@@ -37,7 +37,7 @@ from uad.landscape.work import (
 from uad.losses import LossSettings
 from uad.model import ConvAutoencoder
 from uad.progress import Progress
-from uad.report import write_report
+from uad.report.page import write_report
 from uad.run_folder import RunFolderError, load_images, load_network, read_metrics
 
 PROGRAM = "landscape.py"

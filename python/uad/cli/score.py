@@ -21,10 +21,10 @@ from uad.data import DataError
 from uad.detector import BATCH, DetectorError, load_detector
 from uad.distributed import process_count, processes
 from uad.lock import LockError
-from uad.score_folder import PROGRAM, ScoreError
-from uad.score_run import Run, ScoreOptions, score, start
-from uad.score_watch import watch
-from uad.scoring import OVERLAYS, REPORT, TABLE
+from uad.scoring.folder import PROGRAM, ScoreError
+from uad.scoring.judge import OVERLAYS, REPORT, TABLE
+from uad.scoring.run import Run, ScoreOptions, score, start
+from uad.scoring.watching import watch
 
 POLL = 1.0
 

@@ -20,7 +20,7 @@ from uad.data import AnomalyData, DataError, load_from_config
 from uad.distributed import Processes, process_rank, processes
 from uad.lock import LockError, only_writer
 from uad.options import RunOptions
-from uad.report import write_report
+from uad.report.page import write_report
 from uad.results_table import results_table
 from uad.run import RunError, begin, check_folder, normal_scores, rehearse, train_losses
 from uad.run_folder import METRICS, RunFolderError, load_metrics

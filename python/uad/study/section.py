@@ -21,7 +21,7 @@ class Picture:
     caption: str
     """Only the HTML page has captions."""
     style: str = ""
-    """A class of report.css."""
+    """A class of html.css."""
 
     def markdown(self) -> str:
         """A link to the file."""

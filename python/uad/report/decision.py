@@ -12,9 +12,9 @@ from uad.evaluation import defect_kinds
 from uad.evaluation_files import EXTREMES
 from uad.figures import encode
 from uad.html import html_table, picture
-from uad.overlay_figure import overlay_figure
-from uad.report_run import Run
-from uad.scores_csv import SCORES
+from uad.report.overlay_figure import overlay_figure
+from uad.report.run import Run
+from uad.report.scores_csv import SCORES
 from uad.threshold import normal_images
 from uad.wording import asked_percent, bold, counted, float32_text, percent
 

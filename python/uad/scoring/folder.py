@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from uad.lock import is_unused
-from uad.overlay import overlay_name
-from uad.score_table import Row, TableError, read_table
-from uad.scoring import OVERLAYS, REPORT, TABLE
+from uad.scoring.judge import OVERLAYS, REPORT, TABLE
+from uad.scoring.overlay import overlay_name
+from uad.scoring.table import Row, TableError, read_table
 
 PROGRAM = "score.py"
 

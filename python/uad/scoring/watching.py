@@ -11,11 +11,11 @@ from typing import NoReturn
 
 from uad.data.base import DataError
 from uad.detector import NamedFile
-from uad.score_folder import earlier_rows, prepare_out
-from uad.score_run import Run, choose_limit, find, normal_files
-from uad.score_table import ERROR, Row, Table
-from uad.scoring import TABLE, Judge, full_scale
-from uad.watch import Arrivals
+from uad.scoring.arrivals import Arrivals
+from uad.scoring.folder import earlier_rows, prepare_out
+from uad.scoring.judge import TABLE, Judge, full_scale
+from uad.scoring.run import Run, choose_limit, find, normal_files
+from uad.scoring.table import ERROR, Row, Table
 from uad.wording import counted
 
 REPORT_SECONDS = 10.0

@@ -14,8 +14,8 @@ from uad.data.images import display
 from uad.detector import Detector, NamedFile, Result
 from uad.distributed import Processes
 from uad.figures import MAP_LIMIT
-from uad.overlay import overlay, overlay_name, resize_picture
-from uad.score_table import ERROR, Row
+from uad.scoring.overlay import overlay, overlay_name, resize_picture
+from uad.scoring.table import ERROR, Row
 from uad.threshold import Threshold, normal_images
 from uad.wording import asked_percent, percent
 

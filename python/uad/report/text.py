@@ -11,8 +11,8 @@ import numpy as np
 
 from uad.data import GOOD
 from uad.evaluation import auroc_resamples
-from uad.report_run import Run
-from uad.report_tables import definitions
+from uad.report.run import Run
+from uad.report.tables import definitions
 from uad.wording import bold, counted, four_digits, listing, rounded
 
 

@@ -13,12 +13,12 @@ import matplotlib
 from uad.detector import Detector
 from uad.figures import MAP_COLORS, MAP_LIMIT
 from uad.html import document, html_table
-from uad.overlay import overlay_name
-from uad.score_table import ANOMALOUS, ERROR, NORMAL, UNDECIDED, Row
-from uad.scoring import OVERLAYS, TABLE, Judge
+from uad.scoring.judge import OVERLAYS, TABLE, Judge
+from uad.scoring.overlay import overlay_name
+from uad.scoring.table import ANOMALOUS, ERROR, NORMAL, UNDECIDED, Row
 from uad.wording import counted, percent
 
-STYLE = Path(__file__).with_name("score_report.css")
+STYLE = Path(__file__).with_name("page.css")
 
 MOST_PICTURES = 1000
 """A page with more pictures than this is slow to open."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uad.evaluation import auroc_half_width
 from uad.html import html_table
-from uad.report_run import Run
+from uad.report.run import Run
 
 EXAMPLE_AUROC = 0.95
 COUNTS = (10, 20, 50, 100)

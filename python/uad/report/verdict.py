@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uad.baselines import MEAN_IMAGE
-from uad.convergence import ENOUGH_EPOCHS, NOTABLE_SLOPE, epochs_used, trend
 from uad.data import GOOD
 from uad.evaluation import auroc_half_width
-from uad.report_run import Run, image_aurocs
+from uad.report.convergence import ENOUGH_EPOCHS, NOTABLE_SLOPE, epochs_used, trend
+from uad.report.run import Run, image_aurocs
 from uad.threshold import normal_images
 from uad.wording import asked_percent, bold, counted, four_digits, listing, percent
 

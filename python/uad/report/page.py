@@ -1,26 +1,23 @@
 """report.html of a run: a self-contained page, made from the files in the run folder.
 
-`python -m uad.report RUN`, run in the folder `python/`, rewrites it.
+`python -m uad.report RUN`, run in the folder `python/`, writes it again.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from uad import figures
 from uad.checkpoint import atomic_write
 from uad.html import document
-from uad.report_decision import decision
-from uad.report_figures import landscape, pictures, score_figures, training_figures
-from uad.report_good_only import needed
-from uad.report_run import Run, read_run
-from uad.report_tables import kind_table, result_table
-from uad.report_text import findings, masks_note, settings, summary
-from uad.report_verdict import verdict
-from uad.run_folder import RunFolderError
-from uad.scores_csv import SCORES, scores_csv
+from uad.report.decision import decision
+from uad.report.good_only import needed
+from uad.report.pictures import landscape, pictures, score_figures, training_figures
+from uad.report.run import Run, read_run
+from uad.report.scores_csv import SCORES, scores_csv
+from uad.report.tables import kind_table, result_table
+from uad.report.text import findings, masks_note, settings, summary
+from uad.report.verdict import verdict
 
 
 def write_report(run_folder: Path) -> Path:
@@ -72,20 +69,3 @@ def page(run: Run, grid: bytes, folder: Path) -> str:
         "How to reproduce this run": settings(run.metrics),
     }
     return document(title, verdict(run), sections)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Write the report of the run folder given as the only argument."""
-    if len(arguments) != 1:
-        print("usage: python -m uad.report RUN", file=sys.stderr)
-        return 2
-    try:
-        print(write_report(Path(arguments[0])))
-    except RunFolderError as error:
-        print(f"uad.report: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

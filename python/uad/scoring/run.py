@@ -20,10 +20,8 @@ from uad.detector import Detector, NamedFile
 from uad.distributed import Processes
 from uad.lock import LockError, only_writer
 from uad.progress import Progress
-from uad.score_folder import PROGRAM, ScoreError, check_out, prepare_out
-from uad.score_report import Session, describe_detector, page, tally
-from uad.score_table import ERROR, Row, Table, latest, printable
-from uad.scoring import (
+from uad.scoring.folder import PROGRAM, ScoreError, check_out, prepare_out
+from uad.scoring.judge import (
     REPORT,
     TABLE,
     Judge,
@@ -32,6 +30,8 @@ from uad.scoring import (
     full_scale,
     share,
 )
+from uad.scoring.page import Session, describe_detector, page, tally
+from uad.scoring.table import ERROR, Row, Table, latest, printable
 from uad.threshold import Threshold, choose_threshold
 from uad.wording import counted
 

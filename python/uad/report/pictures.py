@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from uad import figures
 from uad.html import html_table, picture
 from uad.landscape import table as landscapes
-from uad.report_run import Run
+from uad.report.run import Run
 
 
 def pictures(run: Run, grid: bytes) -> str:

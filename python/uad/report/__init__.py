@@ -1,0 +1,1 @@
+"""report.html of a run, section by section. `page` puts it together."""
