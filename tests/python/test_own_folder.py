@@ -152,8 +152,9 @@ def test_good_images_alone_give_a_threshold(tmp_path, capsys):
     options = [str(checkpoint), str(parts / "test"), "--out", str(out), "--device", "cpu"]
     assert score.main(options) == 0
     rows = read_table(out / "scores.csv")
-    threshold = load_detector(checkpoint).threshold().value
+    threshold = load_detector(checkpoint).threshold()
+    assert threshold is not None
     assert len(rows) == 4
     for row in rows.values():
-        anomalous = float(row["score"]) > threshold
+        anomalous = float(row["score"]) > threshold.value
         assert row["decision"] == ("anomalous" if anomalous else "normal")

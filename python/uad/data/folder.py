@@ -10,10 +10,9 @@ With train/good alone, a share of its images is held out and takes the place of 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,18 +24,14 @@ from tqdm import tqdm
 from uad.data.base import GOOD, AnomalyData, BadFilesError, DataError, Preparation, Problem
 from uad.data.fit import mask_to_square, placement, to_square
 from uad.data.images import (
-    SUFFIXES,
     Picture,
-    Skipped,
-    depth_name,
     full_scale_of,
-    images_in,
-    is_hidden,
     read_image,
     read_picture,
-    sizes_in_words,
     to_tensor,
 )
+from uad.data.listing import Entry, Listed, category_folders, list_category
+from uad.data.words import form, note, notices
 
 NAME = "folder"
 DEFAULT_SIZE = 256
@@ -48,31 +43,6 @@ ADVICE = "\nmend or remove them, or pass --skip-bad to leave them out"
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
-
-
-@dataclass
-class Entry:
-    """An image file of the data set."""
-
-    path: Path
-    name: str
-    """Unique in the data set, such as "dent/003.png"."""
-    kind: str
-    mask: Path | None = None
-    picture: Picture | None = None
-    """The image in its square, once it has been read."""
-    size: tuple[int, int] = (0, 0)
-    """Width and height of the file's image."""
-
-
-@dataclass
-class Listed:
-    """The files of a data set, before any is opened."""
-
-    train: list[Entry] = field(default_factory=list)
-    test: list[Entry] = field(default_factory=list)
-    skipped: Skipped = field(default_factory=Skipped)
-    notices: list[str] = field(default_factory=list)
 
 
 def load(
@@ -117,12 +87,12 @@ def load(
     )
     tensors = torch.stack([to_tensor(each.eight_bit(scale), channels) for each in pictures])
     annotation = _annotation(listed.test, masks, size)
-    listed.notices += _notices(pictures, preparation, bit_depth, outside)
+    listed.notices += notices(pictures, preparation, bit_depth, outside)
     subject = ", ".join(folder.resolve().name for folder in folders)
     return AnomalyData(
         name=NAME,
         title=f"{subject}, {size}x{size} pixels",
-        note=_note(annotation),
+        note=note(annotation),
         train=tensors[: len(listed.train)],
         test=tensors[len(listed.train) :],
         kinds=tuple(entry.kind for entry in listed.test),
@@ -131,107 +101,10 @@ def load(
         files=tuple(entry.name for entry in listed.test),
         annotated=None if annotation is None else annotation[1],
         subject=subject,
-        form=_form(entries, pictures, preparation, str(listed.skipped)),
+        form=form(entries, pictures, preparation, str(listed.skipped)),
         notices=tuple(listed.notices),
         held_out=held_out,
     )
-
-
-# --- listing ------------------------------------------------------------------------------------
-
-
-def category_folders(root: Path, category: Sequence[str] | None) -> list[Path]:
-    """The folders of the categories; the root itself without `category`."""
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    names = [path.name for path in _subfolders(root) if (path / "train").is_dir()]
-    if category is None:
-        if not (root / "train").is_dir():
-            raise DataError(f"{root}: does not contain train/good{_advice(root, names)}")
-        return [root]
-    for unknown in (name for name in category if name not in names):
-        choices = f"choose from {', '.join(names)}" if names else "no folder contains train/good"
-        raise DataError(f"{root / unknown}: no such category; {choices}")
-    return [root / name for name in dict.fromkeys(category)]
-
-
-def _advice(root: Path, categories: Sequence[str]) -> str:
-    if categories:
-        return f"; choose a category: {', '.join(categories)}"
-    if images_in(root, Skipped()):
-        return f"; move images of good parts to {root / 'train' / GOOD}"
-    return ""
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    """The visible folders in a folder, in alphabetical order."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
-
-
-def list_category(folder: Path, prefix: str, listed: Listed) -> None:
-    """Add the files of a category. prefix: what the names of its images begin with."""
-    train, test = folder / "train", folder / "test"
-    for path in _images(train / GOOD, listed.skipped):
-        listed.train.append(Entry(path, f"{prefix}train/{GOOD}/{path.name}", GOOD))
-    for other in _subfolders(train):
-        if other.name != GOOD:
-            listed.notices.append(f"{other} is not used: training uses {train / GOOD} only")
-    masks = _Masks(folder / "ground_truth")
-    hidden = [path for path in test.iterdir() if is_hidden(path.name)] if test.is_dir() else []
-    listed.skipped.hidden_folders += sum(path.is_dir() for path in hidden)
-    for kind in sorted(_subfolders(test), key=lambda path: (path.name != GOOD, path.name)):
-        if kind.name == GOOD and not images_in(kind, Skipped()):
-            continue  # as if there were no test/good
-        for path in _images(kind, listed.skipped):
-            mask = None if kind.name == GOOD else masks.take(kind.name, path)
-            name = f"{prefix}{kind.name}/{path.name}"
-            listed.test.append(Entry(path, name, kind.name, mask))
-    listed.notices += masks.notices()
-
-
-def _images(folder: Path, skipped: Skipped) -> list[Path]:
-    found = images_in(folder, skipped)
-    if not found:
-        raise DataError(f"{folder}: contains no images ({', '.join(SUFFIXES)})")
-    return found
-
-
-class _Masks:
-    """The mask files of a category, found by the names of their images."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.files = {
-            kind.name: {path.name: path for path in images_in(kind, Skipped())}
-            for kind in _subfolders(folder)
-            if kind.name != GOOD
-        }
-        self.used: set[Path] = set()
-
-    def take(self, kind: str, image: Path) -> Path | None:
-        """The mask of an image: <stem>_mask, or <stem>, with the suffix of any image format."""
-        of_kind = self.files.get(kind, {})
-        for stem in (f"{image.stem}_mask", image.stem):
-            for name in of_kind:
-                if Path(name).stem == stem:
-                    self.used.add(of_kind[name])  # two images that differ in suffix share a mask
-                    return of_kind[name]
-        return None
-
-    def notices(self) -> list[str]:
-        """A line if masks belong to no image, which is often a misspelt name."""
-        rest = [
-            path
-            for files in self.files.values()
-            for path in files.values()
-            if path not in self.used
-        ]
-        if not rest:
-            return []
-        more = f" and {len(rest) - 1} more" if len(rest) > 1 else ""
-        return [f"{rest[0]}{more}: the mask of no test image"]
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -394,62 +267,3 @@ def _annotation(
     blank = torch.zeros(size, size, dtype=torch.bool)
     known = [entry.kind == GOOD or entry.name in masks for entry in entries]
     return torch.stack([masks.get(entry.name, blank) for entry in entries]), torch.tensor(known)
-
-
-# --- in words -----------------------------------------------------------------------------------
-
-
-def _note(annotation: tuple[Tensor, Tensor] | None) -> str:
-    note = "Images from the user's folder; training used its normal images only. "
-    if annotation is None:
-        return note + "It has no ground-truth masks."
-    if annotation[1].all():
-        return note + "Its masks are the ground truth."
-    return note + "Its masks are the ground truth of those images that have one."
-
-
-def _form(
-    entries: Sequence[Entry], pictures: Sequence[Picture], preparation: Preparation, skipped: str
-) -> str:
-    """What was skipped, and what the images are like."""
-    color = "gray" if preparation.channels == 1 else "color"
-    depths = ["8-bit"] if preparation.eight_bit else []
-    if preparation.full_scale is not None:
-        depths.append(depth_name(preparation.full_scale))
-    suffixes = Counter(entry.path.suffix.lower() for entry in entries)
-    sizes = {entry.size for entry in entries}
-    square = f"{preparation.size}x{preparation.size}"
-    verb = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}[preparation.fit]
-    fitted = "" if sizes == {(preparation.size,) * 2} else f", {verb} to {square}"
-    formats = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common())
-    form = f"{formats}; {' and '.join(depths)} {color}, {sizes_in_words(sizes)}{fitted}"
-    return f"{skipped}; {form}" if skipped else form
-
-
-def _notices(
-    pictures: Sequence[Picture], preparation: Preparation, bit_depth: int | None, outside: int
-) -> list[str]:
-    notices = []
-    deep = [picture for picture in pictures if picture.deep]
-    scale = preparation.full_scale
-    if deep and scale is not None and bit_depth is None:
-        peak = max(picture.peak for picture in deep)
-        name = "floating-point pixels" if deep[0].floating else "16-bit files"
-        notices.append(
-            f"{name} with levels up to {peak:g}: {scale:g} is taken as white"
-            + (f" ({depth_name(scale)}); --bit-depth sets it" if scale != 1 else "")
-        )
-    if deep and preparation.eight_bit:
-        notices.append(
-            f"{len(deep)} of {len(pictures)} images have 16-bit or floating-point pixels, the "
-            "others 8 bits; make sure that equal brightness means the same in both"
-        )
-    frames = sum(picture.frames > 1 for picture in pictures)
-    if frames:
-        notices.append(f"{frames} files have several frames; only the first of each is used")
-    if outside:
-        notices.append(
-            f"the defects of {outside} images lie wholly outside the cropped square; use another "
-            "--fit"
-        )
-    return notices
