@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 
+MARGIN = 1e-5
+"""Relative distance of a threshold from the score that it admits. The same image scores differently
+by some 1e-6 in another batch, on another device, or in an exported file."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -45,6 +49,9 @@ def choose_threshold(normal_scores: Sequence[float] | NDArray[Any], rate: float)
     the n images. For one particular choice, the false-positive rate has the distribution
     Beta(n + 1 - k, k). If n is too small for the rate, k is n: the maximum of the scores.
 
+    The threshold lies above that score by `MARGIN`, but at most halfway to the next higher score.
+    It is a float32 number, as scores are, so a table with the digits of float32 decides the same.
+
     ValueError without scores, for a score that is not finite, or for a rate not between 0 and 1.
     """
     # Imported here because help texts use this module, and --help works without the extras.
@@ -57,12 +64,16 @@ def choose_threshold(normal_scores: Sequence[float] | NDArray[Any], rate: float)
     if not len(scores) or not np.isfinite(scores).all():
         raise ValueError("a threshold requires at least one normal image, with a finite score")
     count = len(scores)
-    place = min(count, math.ceil((count + 1) * (1 - rate) - 1e-9))  # 10 * 0.9 may be above 9
+    place = min(count, math.ceil((count + 1) * (1 - rate) - 1e-9))  # 1000 * (1 - 0.059) > 941
     spread = stats.beta(count + 1 - place, place)
     low, high = spread.interval(CONFIDENCE)
-    return Threshold(
-        float(scores[place - 1]), 1 - place / (count + 1), float(low), float(high), count, rate
-    )
+    admitted, higher = scores[place - 1], scores[scores > scores[place - 1]]
+    value = np.float32(admitted + MARGIN * abs(admitted))
+    if len(higher):
+        value = min(value, np.float32((admitted + higher[0]) / 2))
+        if not admitted <= value < higher[0]:  # rounded to one of two neighboring numbers
+            value = np.float32(admitted)
+    return Threshold(float(value), 1 - place / (count + 1), float(low), float(high), count, rate)
 
 
 def normal_images(rate: float) -> int:

@@ -88,10 +88,12 @@ def test_broken_files_are_listed_and_then_left_out(tmp_path, capsys):
     assert (data["train"], data["test_normal"], data["test_anomalous"]) == (10, 3, 6)
 
 
-def test_score_repeats_the_decisions_of_the_report(run, photos, tmp_path, capsys):
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_score_repeats_the_decisions_of_the_report(run, photos, batch_size, tmp_path, capsys):
     out = tmp_path / "scores"
-    checkpoint = run / "mse" / "checkpoint.pt"
-    assert score.main([str(checkpoint), str(photos), "--out", str(out), "--device", "cpu"]) == 1
+    options = [str(run / "mse" / "checkpoint.pt"), str(photos), "--out", str(out)]
+    options += ["--device", "cpu", "--batch-size", str(batch_size)]
+    assert score.main(options) == 1
     assert "cut.png" in capsys.readouterr().err
     scored, reported = read_table(out / "scores.csv"), read_table(run / "mse" / "scores.csv")
     assert scored.pop("dent/cut.png")["decision"] == "error"
