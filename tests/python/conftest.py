@@ -21,7 +21,7 @@ PYTHON_FOLDER = Path(__file__).resolve().parents[2] / "python"
 sys.path.insert(0, str(PYTHON_FOLDER))
 
 # The training program imports all of these.
-NEEDED = ("matplotlib", "numpy", "PIL", "scipy", "skimage", "sklearn", "tqdm")
+NEEDED = ("filelock", "matplotlib", "numpy", "PIL", "scipy", "skimage", "sklearn", "tqdm")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 

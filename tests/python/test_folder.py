@@ -303,6 +303,61 @@ def test_normal_test_images_need_no_hold_out(tmp_path):
     assert data.found.startswith(f"{tmp_path.name}: 3 normal for training, 2 normal for testing;")
 
 
+def test_every_category_has_normal_test_images(tmp_path):
+    write_category(tmp_path / "nut")
+    for index in range(5):
+        write_image(tmp_path / f"bolt/train/good/{index}.png", gray(9 * index))
+    data = load("folder", root=tmp_path, category=["nut", "bolt"], size=16)
+    assert data.held_out == 1
+    assert any(name.startswith("bolt/train/good/") for name in data.files)
+    assert "no normal images in bolt/test/good: 1 of the 5 in bolt/train/good" in data.notices[0]
+
+
+def test_a_needless_hold_out_is_said(tmp_path):
+    write_category(tmp_path)
+    data = load("folder", root=tmp_path, size=16, hold_out=0.5)
+    assert data.held_out == 0
+    assert data.notices == ("--hold-out has no effect: there are normal test images in test/good",)
+
+
+@pytest.mark.parametrize("name", ["ok", "Good", "NORMAL"])
+def test_a_folder_that_sounds_normal_is_questioned(tmp_path, name):
+    write_category(tmp_path)
+    write_image(tmp_path / "test" / name / "0.png", gray(1))
+    data = load("folder", root=tmp_path, size=16)
+    assert name in data.kinds
+    (notice,) = data.notices
+    assert f"{name} is taken for a kind of defect; normal images belong in" in notice
+
+
+def test_images_directly_in_test_are_counted(tmp_path):
+    write_category(tmp_path)
+    write_image(tmp_path / "test/0.png", gray(1))
+    (notice,) = load("folder", root=tmp_path, size=16).notices
+    assert notice.startswith("1 images directly in ")
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        ("train", "pass the folder above it, {root}"),
+        ("train/good", "pass the folder above it, {root}"),
+        ("test/good", "move images of good parts"),
+    ],
+)
+def test_a_folder_inside_the_layout_names_the_right_one(tmp_path, inside, message):
+    root = write_category(tmp_path / "nut")
+    with pytest.raises(DataError) as caught:
+        load("folder", root=root / inside)
+    assert message.format(root=root) in str(caught.value)
+
+
+def test_names_of_folders_are_lower_case(tmp_path):
+    write_image(tmp_path / "Train/good/0.png", gray(1))
+    with pytest.raises(DataError, match=r"does not contain train/good; rename .*Train to train"):
+        load("folder", root=tmp_path)
+
+
 def test_one_training_image_cannot_be_held_out(tmp_path):
     write_image(tmp_path / "train/good/000.png", gray(1))
     with pytest.raises(DataError, match="contains one image"):
@@ -370,8 +425,21 @@ def test_the_bit_depth_may_be_given(tmp_path):
     assert data.preparation.full_scale == 4095
     assert data.train[:, 0, 0, 0].tolist() == [0, 12, 25]
     assert data.notices == ()
-    with pytest.raises(BadFilesError, match="levels up to 400 exceed 255, the maximum of 8 bits"):
+    with pytest.raises(DataError, match=r"--bit-depth 8 is too small for 3 of 5 files, .* 400 ex"):
         load("folder", root=tmp_path, size=16, bit_depth=8)
+
+
+def test_a_few_files_beyond_the_bit_depth_are_listed(tmp_path):
+    write_deep(tmp_path, 100)
+    write_image(tmp_path / "test/dent/9.png", np.full((20, 24), 5000, np.uint16))
+    with pytest.raises(BadFilesError, match=r"9.png: levels up to 5000 exceed 4095, .* 12 bits"):
+        load("folder", root=tmp_path, size=16, bit_depth=12)
+
+
+def test_a_bit_depth_of_8_bit_files_has_no_effect(tmp_path):
+    write_category(tmp_path)
+    data = load("folder", root=tmp_path, size=16, bit_depth=12)
+    assert data.notices == ("--bit-depth 12 has no effect: all files have 8 bits per pixel",)
 
 
 def test_floating_point_images(tmp_path):

@@ -15,6 +15,7 @@ from uad import data
 from uad.data import DataError, Preparation
 from uad.data.fit import mask_to_square, restore, to_square
 from uad.data.images import (
+    _gray_if_gray,
     display,
     full_scale_of,
     image_files,
@@ -32,7 +33,7 @@ from uad.options import FITS
     [
         (0, False, 255), (255, False, 255), (256, False, 1023), (4095, False, 4095),
         (4096, False, 16383), (65520, False, 65535), (0.3, True, 1), (1.0, True, 1),
-        (1.5, True, 255), (4000.0, True, 4095),
+        (1.5, True, 3), (200.5, True, 255), (4000.0, True, 4095),
     ],
 )  # fmt: skip
 def test_full_scale(maximum, floating, scale):
@@ -221,3 +222,36 @@ def test_what_is_scored_is_prepared_as_in_training(fit, bits, tmp_path):
     loaded = data.load("folder", root=root, size=32, fit=fit)
     for name, image in zip(loaded.files, loaded.test, strict=True):
         assert torch.equal(prepare(root / "test" / name, loaded.preparation), image), name
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_white_of_a_pgm_file_is_what_its_header_says(tmp_path, plain):
+    levels = np.array([[0, 1, 2047], [2048, 4094, 4095]])
+    if plain:
+        content = f"P2 3 2 4095 {' '.join(map(str, levels.ravel()))}\n".encode()
+    else:
+        content = b"P5 3 2 4095\n" + levels.astype(">u2").tobytes()
+    (tmp_path / "a.pgm").write_bytes(content)
+    picture = read_picture(tmp_path / "a.pgm")
+    assert np.array_equal(np.asarray(picture.image), levels)
+    assert full_scale_of(picture.peak, picture.floating) == 4095
+
+
+def test_a_network_trained_on_16_bit_color_scores_such_files(tmp_path):
+    root = tmp_path / "parts"
+    for name in ("train/good/0", "train/good/1", "test/good/0"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        levels = np.random.default_rng(len(name)).integers(0, 65535, (20, 24, 3))
+        write_deep_color(root / f"{name}.png", levels)
+    loaded = data.load("folder", root=root, size=16, bit_depth=16)
+    assert loaded.preparation.full_scale == 65535
+    scored = prepare(root / "test/good/0.png", loaded.preparation)
+    assert torch.equal(scored, loaded.test[0])
+
+
+def test_a_large_gray_photo_is_recognized_by_all_its_pixels():
+    gray_photo = np.random.default_rng(0).integers(0, 255, (300, 400, 1), dtype=np.uint8)
+    photo = np.repeat(gray_photo, 3, axis=2)
+    assert _gray_if_gray(Image.fromarray(photo)).mode == "L"
+    photo[123, 321] = (10, 13, 10)
+    assert _gray_if_gray(Image.fromarray(photo)).mode == "RGB"

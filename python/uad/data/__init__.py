@@ -125,7 +125,7 @@ def load(
             fit=fit,
             bit_depth=bit_depth,
             skip_bad=skip_bad,
-            hold_out=folder.HOLD_OUT if hold_out is None else hold_out,
+            hold_out=hold_out,
             seed=seed,
         )
     )

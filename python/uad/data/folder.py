@@ -54,7 +54,7 @@ def load(
     fit: str = "stretch",
     bit_depth: int | None = None,
     skip_bad: bool = False,
-    hold_out: float = HOLD_OUT,
+    hold_out: float | None = None,
     seed: int = 0,
 ) -> AnomalyData:
     """Load the data set; see `uad.data.load`.
@@ -149,7 +149,8 @@ def full_scale(
     """
     deep = [entry for entry in entries if entry.picture and entry.picture.deep]
     if not deep:
-        return None
+        upper = any(entry.picture.deep_color for entry in entries if entry.picture)
+        return float(2**16 - 1) if upper else None  # known from --bit-depth 16
     floating = {_read(entry).floating for entry in deep}
     if len(floating) > 1:
         names = [next(e for e in deep if _read(e).floating is each).path for each in (True, False)]
@@ -159,11 +160,17 @@ def full_scale(
     if bit_depth is None:
         return full_scale_of(max(_read(entry).peak for entry in deep), floating == {True})
     scale = 2.0**bit_depth - 1
-    for entry in deep:
-        peak = _read(entry).peak
-        if peak > scale:
-            reason = f"levels up to {peak:g} exceed {scale:g}, the maximum of {bit_depth} bits"
-            problems.append(Problem(entry.path, reason))
+    beyond = [entry for entry in deep if _read(entry).peak > scale]
+    reasons = [
+        f"levels up to {_read(entry).peak:g} exceed {scale:g}, the maximum of {bit_depth} bits"
+        for entry in beyond
+    ]
+    if len(beyond) > len(deep) / 2:  # then the option is wrong, and not the files
+        raise DataError(
+            f"--bit-depth {bit_depth} is too small for {len(beyond)} of {len(deep)} files, such as "
+            f"{beyond[0].path}: {reasons[0]}"
+        )
+    problems += [Problem(entry.path, text) for entry, text in zip(beyond, reasons, strict=True)]
     return scale
 
 
@@ -226,36 +233,54 @@ def _drop(listed: Listed, problems: Sequence[Problem], skip_bad: bool) -> None:
     if not skip_bad:
         raise BadFilesError(problems, ADVICE if len(problems) > 1 else "")
     bad = {problem.path for problem in problems}
+    masks = {entry.mask for entry in listed.test}
     for entry in listed.test:
         if entry.mask in bad:
             entry.mask = None
     listed.train = [entry for entry in listed.train if entry.path not in bad]
     listed.test = [entry for entry in listed.test if entry.path not in bad]
-    listed.notices += [f"left out {problem}" for problem in problems]
+    for problem in problems:
+        what = "the mask " if problem.path in masks else ""
+        listed.notices.append(f"left out {what}{problem}")
     if not listed.train:
         raise BadFilesError(problems, "\nno training image is left")
 
 
-def _hold_out(listed: Listed, share: float, seed: int) -> int:
-    """Move a share of the training images to the test images if none of those is normal."""
-    if any(entry.kind == GOOD for entry in listed.test):
-        return 0
-    count = len(listed.train)
-    if count < 2:
-        raise DataError(
-            f"{listed.train[0].path.parent}: contains one image, but without test/{GOOD} one has "
-            "to be held out: add images"
+def _hold_out(listed: Listed, share: float | None, seed: int) -> int:
+    """Move a share of the training images to the test images where none of those is normal.
+
+    Returns the number of images that were moved. Each category is looked at by itself.
+    """
+    tested = {entry.category for entry in listed.test if entry.kind == GOOD}
+    missing = [
+        name for name in dict.fromkeys(e.category for e in listed.train) if name not in tested
+    ]
+    if not missing and share is not None:
+        listed.notices.append(
+            f"--hold-out has no effect: there are normal test images in test/{GOOD}"
         )
-    number = min(count - 1, max(1, round(share * count)))
-    chosen = set(np.random.default_rng(seed).permutation(count)[:number].tolist())
-    held_out = [entry for index, entry in enumerate(listed.train) if index in chosen]
-    listed.train = [entry for index, entry in enumerate(listed.train) if index not in chosen]
+    rng = np.random.default_rng(seed)
+    held_out = []
+    for category in missing:
+        mine = [entry for entry in listed.train if entry.category == category]
+        count = len(mine)
+        if count < 2:
+            raise DataError(
+                f"{mine[0].path.parent}: contains one image, but without test/{GOOD} one has to be "
+                "held out: add images"
+            )
+        number = min(count - 1, max(1, round((HOLD_OUT if share is None else share) * count)))
+        chosen = set(rng.permutation(count)[:number].tolist())
+        held_out += [entry for index, entry in enumerate(mine) if index in chosen]
+        of = f"{mine[0].path.parents[2].name}/" if len(tested) + len(missing) > 1 else ""
+        listed.notices.append(
+            f"no normal images in {of}test/{GOOD}: {number} of the {count} in {of}train/{GOOD} are "
+            "held out from training and take their place (--hold-out)"
+        )
+    names = {entry.name for entry in held_out}
+    listed.train = [entry for entry in listed.train if entry.name not in names]
     listed.test = held_out + listed.test
-    listed.notices.append(
-        f"no normal images in test/{GOOD}: {number} of the {count} in train/{GOOD} are held out "
-        "from training and take their place (--hold-out)"
-    )
-    return number
+    return len(held_out)
 
 
 def _annotation(

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from uad.data.base import DataError, Preparation
@@ -28,7 +28,11 @@ SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pgm", ".ppm",
 )  # fmt: skip
 
-BIT_DEPTHS = (8, 10, 12, 14, 16)
+Image.MAX_IMAGE_PIXELS = 2**29
+"""Line-scan cameras exceed Pillow's default, which guards web services: it warns from 89 million
+pixels on, and refuses twice as many."""
+
+CAMERA_DEPTHS = (8, 10, 12, 14, 16)
 """Bits per pixel of cameras; without `bit_depth`, the least of them that holds the data's maximum
 gives the full scale."""
 
@@ -170,6 +174,8 @@ class Picture:
     """Whether the file has floating-point pixels."""
     frames: int
     """Number of frames in the file, of which this is the first."""
+    deep_color: bool = False
+    """Whether only the upper 8 of 16 bits were read; `image` then has 8 bits."""
 
     @property
     def deep(self) -> bool:
@@ -202,11 +208,11 @@ def to_eight_bit(image: Image.Image, full_scale: float) -> Image.Image:
 def full_scale_of(maximum: float, floating: bool) -> float:
     """The full scale of files whose highest level is `maximum`, at most 65535.
 
-    1 for floating-point files within [0, 1], otherwise 2^b - 1 for the least of `BIT_DEPTHS`.
+    2^b - 1 for the least b that admits the maximum: of `CAMERA_DEPTHS` for integers, from 1 on for
+    floating-point files, so that no more than half of the range is left unused.
     """
-    if floating and maximum <= 1:
-        return 1.0
-    return float(next(2**bits - 1 for bits in BIT_DEPTHS if maximum <= 2**bits - 1))
+    depths = range(1, 17) if floating else CAMERA_DEPTHS
+    return float(next(2**bits - 1 for bits in depths if maximum <= 2**bits - 1))
 
 
 def read_picture(path: Path, bit_depth: int | None = None) -> Picture:
@@ -217,7 +223,8 @@ def read_picture(path: Path, bit_depth: int | None = None) -> Picture:
     """
     try:
         with Image.open(path) as file:
-            if _deep_color(file) and bit_depth != 16:
+            deep_color, white = _deep_color(file), _header_white(file)
+            if deep_color and bit_depth != 16:
                 raise DataError(
                     f"{path}: 16-bit color, of which only the upper 8 bits can be read; save it "
                     "with 8 bits per channel, or pass --bit-depth 16 if its levels fill 16 bits"
@@ -227,11 +234,14 @@ def read_picture(path: Path, bit_depth: int | None = None) -> Picture:
             frames = getattr(file, "n_frames", 1)
             if upright.mode == "F" or upright.mode.startswith("I"):
                 levels = np.asarray(upright).astype(np.float32)
+                if white is not None:
+                    levels = np.rint(levels * (white / (2**16 - 1)))
                 _check_levels(path, levels)
                 floating = upright.mode == "F"
                 return Picture(path, Image.fromarray(levels), float(levels.max()), floating, frames)
             mode = "L" if upright.mode in ("1", "L", "LA") else "RGB"
-            return Picture(path, _gray_if_gray(upright.convert(mode)), 255.0, False, frames)
+            image = _gray_if_gray(upright.convert(mode))
+            return Picture(path, image, 255.0, False, frames, deep_color)
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not a readable image: the content has no known format") from error
     except UNREADABLE as error:
@@ -247,6 +257,14 @@ def _deep_color(file: Image.Image) -> bool:
     return False
 
 
+def _header_white(file: Image.Image) -> int | None:
+    """The level that a PGM file calls white, if it has more than 8 bits; Pillow makes it 65535."""
+    for tile in getattr(file, "tile", ()):
+        if tile[0] in ("ppm", "ppm_plain") and file.mode == "I":
+            return int(tile[3][1])
+    return None
+
+
 def _gray_if_gray(image: Image.Image) -> Image.Image:
     """The picture in mode "L" if all its pixels are gray, as in many JPEG and WebP files.
 
@@ -259,7 +277,12 @@ def _gray_if_gray(image: Image.Image) -> Image.Image:
 
 def _is_gray(image: Image.Image) -> bool:
     """Whether the channels are equal, but for the rounding of lossy formats."""
-    return bool(np.ptp(np.asarray(image), axis=-1).max() <= GRAY_TOLERANCE)
+    red, green, blue = image.split()
+    differences = (
+        ImageChops.difference(*pair).getextrema()[1]
+        for pair in ((red, green), (green, blue), (blue, red))
+    )
+    return all(difference <= GRAY_TOLERANCE for difference in differences)
 
 
 def _check_levels(path: Path, levels: NDArray[np.float32]) -> None:

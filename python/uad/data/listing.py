@@ -9,6 +9,9 @@ from pathlib import Path
 from uad.data.base import GOOD, DataError
 from uad.data.images import SUFFIXES, Picture, Skipped, images_in, is_hidden
 
+NORMAL_NAMES = ("fine", "io", "normal", "ok", "okay", "pass", "passed")
+"""Names, besides `GOOD`, that people give to folders of normal images, in lower case."""
+
 
 @dataclass
 class Entry:
@@ -18,6 +21,8 @@ class Entry:
     name: str
     """Unique in the data set, such as "dent/003.png"."""
     kind: str
+    category: str = ""
+    """Name of its category's folder."""
     mask: Path | None = None
     picture: Picture | None = None
     """The image in its square, once it has been read."""
@@ -41,8 +46,8 @@ def category_folders(root: Path, category: Sequence[str] | None) -> list[Path]:
         raise DataError(f"{root}: no such folder")
     names = [path.name for path in _subfolders(root) if (path / "train").is_dir()]
     if category is None:
-        if not (root / "train").is_dir():
-            raise DataError(f"{root}: does not contain train/good{_advice(root, names)}")
+        if not _has(root, "train"):
+            raise DataError(f"{root}: does not contain train/{GOOD}{_advice(root, names)}")
         return [root]
     for unknown in (name for name in category if name not in names):
         choices = f"choose from {', '.join(names)}" if names else "no folder contains train/good"
@@ -53,9 +58,21 @@ def category_folders(root: Path, category: Sequence[str] | None) -> list[Path]:
 def _advice(root: Path, categories: Sequence[str]) -> str:
     if categories:
         return f"; choose a category: {', '.join(categories)}"
+    upright = root.resolve()
+    for above in (upright.parent, upright.parent.parent):
+        if above / "train" in (upright, *upright.parents) and _has(above / "train", GOOD):
+            return f"; pass the folder above it, {above}"
+    for path in _subfolders(root):
+        if path.name.lower() == "train":
+            return f"; rename {path} to train"
     if images_in(root, Skipped()):
         return f"; move images of good parts to {root / 'train' / GOOD}"
     return ""
+
+
+def _has(folder: Path, name: str) -> bool:
+    """Whether a folder has a subfolder of exactly this name, even on disks that ignore case."""
+    return any(path.name == name for path in _subfolders(folder))
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -68,21 +85,34 @@ def _subfolders(folder: Path) -> list[Path]:
 def list_category(folder: Path, prefix: str, listed: Listed) -> None:
     """Add the files of a category. prefix: what the names of its images begin with."""
     train, test = folder / "train", folder / "test"
+    if not _has(train, GOOD):
+        others = ", ".join(path.name for path in _subfolders(train))
+        hint = f"; {train} contains {others}" if others else ""
+        raise DataError(f"{train / GOOD}: no such folder{hint}")
     for path in _images(train / GOOD, listed.skipped):
-        listed.train.append(Entry(path, f"{prefix}train/{GOOD}/{path.name}", GOOD))
+        listed.train.append(Entry(path, f"{prefix}train/{GOOD}/{path.name}", GOOD, folder.name))
     for other in _subfolders(train):
         if other.name != GOOD:
             listed.notices.append(f"{other} is not used: training uses {train / GOOD} only")
+    if test.is_dir() and (loose := images_in(test, Skipped())):
+        listed.notices.append(
+            f"{len(loose)} images directly in {test} are not used: move them to {test / GOOD}, or "
+            "to a folder named after their defect"
+        )
     masks = _Masks(folder / "ground_truth")
     hidden = [path for path in test.iterdir() if is_hidden(path.name)] if test.is_dir() else []
     listed.skipped.hidden_folders += sum(path.is_dir() for path in hidden)
     for kind in sorted(_subfolders(test), key=lambda path: (path.name != GOOD, path.name)):
         if kind.name == GOOD and not images_in(kind, Skipped()):
             continue  # as if there were no test/good
+        if kind.name != GOOD and kind.name.lower() in (GOOD, *NORMAL_NAMES):
+            listed.notices.append(
+                f"{kind} is taken for a kind of defect; normal images belong in {test / GOOD}"
+            )
         for path in _images(kind, listed.skipped):
             mask = None if kind.name == GOOD else masks.take(kind.name, path)
             name = f"{prefix}{kind.name}/{path.name}"
-            listed.test.append(Entry(path, name, kind.name, mask))
+            listed.test.append(Entry(path, name, kind.name, folder.name, mask))
     listed.notices += masks.notices()
 
 
@@ -99,7 +129,7 @@ class _Masks:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files = {
-            kind.name: {path.name: path for path in images_in(kind, Skipped())}
+            kind.name: {path.stem: path for path in reversed(images_in(kind, Skipped()))}
             for kind in _subfolders(folder)
             if kind.name != GOOD
         }
@@ -108,12 +138,10 @@ class _Masks:
     def take(self, kind: str, image: Path) -> Path | None:
         """The mask of an image: <stem>_mask, or <stem>, with the suffix of any image format."""
         of_kind = self.files.get(kind, {})
-        for stem in (f"{image.stem}_mask", image.stem):
-            for name in of_kind:
-                if Path(name).stem == stem:
-                    self.used.add(of_kind[name])  # two images that differ in suffix share a mask
-                    return of_kind[name]
-        return None
+        mask = of_kind.get(f"{image.stem}_mask") or of_kind.get(image.stem)
+        if mask is not None:
+            self.used.add(mask)  # two images that differ in suffix share a mask
+        return mask
 
     def notices(self) -> list[str]:
         """A line if masks belong to no image, which is often a misspelt name."""

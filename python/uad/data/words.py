@@ -54,6 +54,8 @@ def notices(
             f"{name} with levels up to {peak:g}: {scale:g} is taken as white"
             + (f" ({depth_name(scale)}); --bit-depth sets it" if scale != 1 else "")
         )
+    if bit_depth is not None and not deep and scale is None:
+        texts.append(f"--bit-depth {bit_depth} has no effect: all files have 8 bits per pixel")
     if deep and preparation.eight_bit:
         texts.append(
             f"{len(deep)} of {len(pictures)} images have 16-bit or floating-point pixels, the "
