@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import sys
+from typing import Any
 
 import torch
 
 from uad.distributed import process_rank
+
+
+class OptionParser(argparse.ArgumentParser):
+    """A parser without abbreviations that suggests the nearest option for a misspelt one."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **named})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As in argparse, but a misspelt option is reported before any that is missing."""
+        args = sys.argv[1:] if args is None else list(args)
+        if self._subparsers is None:  # those parse their options themselves
+            for word in args:
+                name = word.partition("=")[0]
+                if name.startswith("--") and name != "--" and name not in self.options:
+                    self.error(f"no such option: {name}{self.suggestion(name)}")
+        return super().parse_known_args(args, namespace)
+
+    @property
+    def options(self) -> list[str]:
+        """All options, with their dashes."""
+        return list(self._option_string_actions)
+
+    def suggestion(self, name: str) -> str:
+        """A question about the option that was perhaps meant."""
+        near = difflib.get_close_matches(name, self.options, n=1)
+        return f"; did you mean {near[0]}?" if near else ""
 
 
 class OptionError(Exception):

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -278,11 +279,11 @@ def _gray_if_gray(image: Image.Image) -> Image.Image:
 def _is_gray(image: Image.Image) -> bool:
     """Whether the channels are equal, but for the rounding of lossy formats."""
     red, green, blue = image.split()
-    differences = (
-        ImageChops.difference(*pair).getextrema()[1]
-        for pair in ((red, green), (green, blue), (blue, red))
-    )
-    return all(difference <= GRAY_TOLERANCE for difference in differences)
+    for pair in ((red, green), (green, blue), (blue, red)):
+        _, highest = cast("tuple[int, int]", ImageChops.difference(*pair).getextrema())
+        if highest > GRAY_TOLERANCE:
+            return False
+    return True
 
 
 def _check_levels(path: Path, levels: NDArray[np.float32]) -> None:
