@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from factory import make
 from uad.cli import study as cli
+from uad.data import DataError
 from uad.study.grid import NOTE, GridError, read_grid
+from uad.study.images import categories
 from uad.study.results import read_results
 from uad.study.spec import FIELDS, REQUIRED
 
@@ -71,6 +73,14 @@ def test_a_category_that_the_folder_lacks_is_an_error_with_the_closest_one(tmp_p
     message = "block 1: normal_class 'rings' is not a category .* did you mean 'ring'"
     with pytest.raises(GridError, match=message):
         read_grid(grid, CATEGORIES)
+
+
+def test_folders_that_are_hidden_from_training_are_not_categories_of_a_study(tmp_path):
+    for name in ("ring", "bracket", "__MACOSX", ".trash"):
+        (tmp_path / name / "train" / "good").mkdir(parents=True)
+    assert categories(tmp_path) == CATEGORIES
+    with pytest.raises(DataError, match="no such folder"):
+        categories(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -156,9 +154,7 @@ def train(spec: RunSpec, data: AnomalyData) -> Trainer:
         Processes(0, 1, CPU),
         partial(tangent_share, spec.metric, settings=settings),
     )
-    # With many runs in parallel, a line per epoch of each would bury the study's progress.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        trainer.fit(data.train, None)
+    trainer.fit(data.train, None)
     return trainer
 
 

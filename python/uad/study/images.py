@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uad.data import DataError, folder
+from uad.data.listing import category_names
 from uad.study.experiment import check_images, load_for
 from uad.study.spec import RunSpec
 
@@ -19,8 +20,10 @@ def categories(root: Path | None) -> list[str] | None:
     """
     if root is None:
         return None
+    if not root.is_dir():
+        raise DataError(f"--root {root}: no such folder")
     try:
-        found = [path.name for path in root.iterdir() if (path / "train").is_dir()]
+        found = category_names(root)
     except OSError as error:
         raise DataError(f"--root {root}: cannot be read: {error.strerror or error}") from error
     if not found and (root / "train").is_dir():
@@ -28,7 +31,7 @@ def categories(root: Path | None) -> list[str] | None:
             f"--root {root}: is a category itself; name the folder that contains it, and the "
             f"category {root.resolve().name!r} as normal_class"
         )
-    return sorted(name for name in found if not name.startswith("."))
+    return found
 
 
 def examine(specs: Sequence[RunSpec], root: Path | None) -> None:
