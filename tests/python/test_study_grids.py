@@ -66,6 +66,37 @@ def test_the_example_for_a_folder_runs_and_can_be_published(tmp_path, capsys):
     assert "nan" not in re.findall(r"\w+", page.lower())
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (11, "11 would drop 9 of the 20 training images from every epoch: using 10"),
+        (32, "32 is larger than the training set of 20 images: using 20"),
+    ],
+)
+def test_a_batch_size_that_would_waste_images_is_reduced_and_reported(
+    asked, said, tmp_path, capsys
+):
+    root, grid, results = tmp_path / "parts", tmp_path / "grid.json", tmp_path / "study.jsonl"
+    make(root / "ring", train=20, good=2, defects=1, side=40)
+    small = TINY | {"dataset": "folder", "normal_class": "ring", "loss": ["mse", "amplified-mse"]}
+    grid.write_text(json.dumps({"blocks": [small | {"batch_size": [asked, 16]}]}))
+    assert cli.main(["run", str(grid), "--root", str(root), "--results", str(results)]) == 0
+    assert capsys.readouterr().err.count(f"ring: batch_size {said}\n") == 1
+    used = int(said.split()[-1])
+    lines = read_results(results)
+    assert [(line["batch_size"], line.get("effective_batch_size")) for line in lines] == [
+        (asked, used), (asked, used), (16, None), (16, None),
+    ]  # fmt: skip
+    grid.write_text(json.dumps({"blocks": [small | {"batch_size": used}]}))
+    assert cli.main(["run", str(grid), "--root", str(root), "--results", str(results)]) == 0
+    same = read_results(results)[4:]
+    assert [line["error_normal"] for line in same] == [line["error_normal"] for line in lines[:2]]
+    assert cli.main(["publish", str(results)]) == 0
+    page = (tmp_path / "conclusions.md").read_text()
+    assert f"batch size {asked} (reduced to {used} where more than 25% of the" in page
+    assert page.count("reduced to") == 1
+
+
 def test_a_category_that_the_folder_lacks_is_an_error_with_the_closest_one(tmp_path):
     grid = tmp_path / "grid.json"
     block = {"dataset": "folder", "normal_class": "rings", "loss": "mse", "seed": 0}

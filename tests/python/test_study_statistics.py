@@ -56,6 +56,14 @@ def test_pairs_differ_only_in_the_loss():
     assert make_pairs(plain, amplified, primary("fashion-mnist")) == [Pair(0, 1, 0.6, 0.9)]
 
 
+def test_a_run_with_reduced_batches_is_no_partner_of_one_without():
+    reduced = result("mse") | {"effective_batch_size": 10}
+    amplified = result("amplified-mse")
+    assert make_pairs([reduced], [amplified], primary("fashion-mnist")) == []
+    amplified["effective_batch_size"] = 10
+    assert len(make_pairs([reduced], [amplified], primary("fashion-mnist"))) == 1
+
+
 def test_the_mean_weights_classes_equally_however_many_seeds_they_have():
     pairs = [Pair(0, seed, 0.0, 1.0) for seed in range(8)] + [Pair(1, 0, 0.0, 0.0)]
     assert compare(pairs).mean == 0.5

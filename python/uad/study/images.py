@@ -11,6 +11,7 @@ from uad.data import DataError, folder
 from uad.data.listing import category_names
 from uad.study.experiment import check_images, load_for
 from uad.study.spec import RunSpec
+from uad.training import effective_batch_size, smaller_batches
 
 
 def categories(root: Path | None) -> list[str] | None:
@@ -37,8 +38,8 @@ def categories(root: Path | None) -> list[str] | None:
 def examine(specs: Sequence[RunSpec], root: Path | None) -> None:
     """Load all images of these runs once, so that an error comes before any training.
 
-    Prints what was found. The classes of the other data sets come from the same files, so one of
-    them stands for all.
+    Prints what was found, and which batch sizes are too large for it. The classes of the other data
+    sets come from the same files, so one of them stands for all.
     """
     groups: dict[tuple[Any, ...], list[RunSpec]] = {}
     for spec in specs:
@@ -47,7 +48,18 @@ def examine(specs: Sequence[RunSpec], root: Path | None) -> None:
         groups.setdefault(images, []).append(spec)
     for group in groups.values():
         data = load_for(group[0], root)
-        for line in filter(None, (data.found, *data.notices)):
+        batch_sizes = dict.fromkeys(spec.batch_size for spec in group)
+        smaller = (_smaller_batches(group[0], asked, len(data.train)) for asked in batch_sizes)
+        for line in filter(None, (data.found, *data.notices, *smaller)):
             print(line, file=sys.stderr)
         for spec in group:
             check_images(spec, data)
+
+
+def _smaller_batches(spec: RunSpec, asked: int, images: int) -> str:
+    """A line if these images require smaller batches, otherwise ""."""
+    used = effective_batch_size(images, asked)
+    if used == asked:
+        return ""
+    name = spec.normal_class if spec.dataset == folder.NAME else spec.dataset
+    return f"{name}: batch_size {smaller_batches(images, asked, used)}"

@@ -36,6 +36,7 @@ from uad.study.tables import (
     stuck_table,
 )
 from uad.table import Table
+from uad.training import MAX_DROPPED
 
 PAGE = "conclusions.md"
 CAN_COPY = (
@@ -180,11 +181,19 @@ def tables(group: Sequence[Comparison]) -> list[Table]:
     ]
 
 
-def describe(setting: Setting) -> str:
+def describe(setting: Setting, group: Sequence[Comparison]) -> str:
     """How the runs in a setting were made."""
+    runs = [run for each in group for run in (*each.runs_before, *each.runs_after)]
+    used = sorted({run["effective_batch_size"] for run in runs if "effective_batch_size" in run})
+    reduced = (
+        f" (reduced to {' or '.join(map(str, used))} where more than {MAX_DROPPED:.0%} of the "
+        "training images would be left out of every epoch)"
+        if used
+        else ""
+    )
     return (
         f"Network of width {setting.width} with {setting.latent} channels in its code, "
-        f"{setting.epochs} epochs, batch size {setting.batch_size}."
+        f"{setting.epochs} epochs, batch size {setting.batch_size}{reduced}."
     )
 
 
@@ -220,7 +229,7 @@ def setting_section(setting: Setting, group: Sequence[Comparison], stem: str) ->
             "Each dot is a pair of runs. Below, the mean over the classes"
             + (" with its interval." if any_bounded([main]) else "."),
         )
-    introduction = f"{describe(setting)} {IN_WORDS}"
+    introduction = f"{describe(setting, group)} {IN_WORDS}"
     return Section(str(setting), introduction, sentences(group), dots, tables(group))
 
 
