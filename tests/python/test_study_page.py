@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from study_lines import result
 from uad.cli import study as cli
-from uad.study.questions import comparisons, contrasts, primary
+from uad.study.measures import primary
+from uad.study.questions import comparisons, contrasts
 from uad.study.results import ResultsFile
 from uad.study.stuck import SAME_TASK, mark_stuck
 from uad.study.tables import difference_table, stuck_table

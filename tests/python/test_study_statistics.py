@@ -13,9 +13,11 @@ from study_lines import SCORE, result
 from uad.bootstrap import bootstrap_interval
 from uad.cli import study as cli
 from uad.landscape import table as landscape
+from uad.study.measures import primary
 from uad.study.page import sentences
-from uad.study.questions import Arm, comparisons, primary
+from uad.study.questions import comparisons
 from uad.study.results import ResultsFile
+from uad.study.setting import Arm
 from uad.study.statistics import Pair, compare, make_pairs
 from uad.study.tables import difference_table, error_table, score_table, stuck_table
 

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from uad.bootstrap import LEAST_FREEDOM, LEAST_SIZE
 from uad.data import folder, textures
-from uad.study.questions import Comparison, Setting, primary
+from uad.study.measures import primary
+from uad.study.questions import Comparison
+from uad.study.setting import Setting
 from uad.study.statistics import MANY_CLASSES, Difference, Result, by_class
 
 SAME = (

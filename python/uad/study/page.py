@@ -13,17 +13,12 @@ from uad.html import document
 from uad.landscape import table as landscape
 from uad.study import figures
 from uad.study.advice import missing_for_comparison
+from uad.study.measures import primary
 from uad.study.method import made_of, method, plural
-from uad.study.questions import (
-    Comparison,
-    Contrast,
-    Setting,
-    comparisons,
-    contrasts,
-    primary,
-)
+from uad.study.questions import Comparison, Contrast, comparisons, contrasts
 from uad.study.results import ResultsError, merge_results
 from uad.study.section import Picture, Section
+from uad.study.setting import Setting
 from uad.study.shard import common_stem
 from uad.study.statistics import Difference
 from uad.study.tables import (

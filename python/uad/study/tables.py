@@ -9,16 +9,9 @@ import numpy as np
 
 from uad.study.arms import METRICS
 from uad.study.experiment import SCORES
+from uad.study.measures import FIGURES, by_score, log_contrast, log_error, primary
 from uad.study.method import plural
-from uad.study.questions import (
-    FIGURES,
-    Comparison,
-    Contrast,
-    by_score,
-    log_contrast,
-    log_error,
-    primary,
-)
+from uad.study.questions import Comparison, Contrast
 from uad.study.statistics import Difference, Measure, Pair, by_class
 from uad.study.stuck import FACTOR, is_stuck, stuck_share
 from uad.table import Table
