@@ -41,6 +41,13 @@ def test_every_grid_file_is_valid_and_listed_in_the_documentation(path):
     assert f"| `{path.name}` |" in (GRIDS / "README.md").read_text()
 
 
+def test_the_duration_of_make_study_is_the_same_everywhere():
+    repository = GRIDS.parents[1]
+    for name in ("README.md", "Makefile", "python/grids/README.md", "python/grids/small.json"):
+        text = " ".join((repository / name).read_text().split())
+        assert "half a minute" in text, name
+
+
 def test_the_example_for_a_folder_runs_and_can_be_published(tmp_path, capsys):
     root = tmp_path / "parts"
     for seed, category in enumerate(CATEGORIES):

@@ -14,9 +14,9 @@ from uad.bootstrap import bootstrap_interval
 from uad.cli import study as cli
 from uad.landscape import table as landscape
 from uad.study.measures import primary
-from uad.study.page import sentences
 from uad.study.questions import comparisons
 from uad.study.results import ResultsFile
+from uad.study.sentences import sentences
 from uad.study.setting import Arm
 from uad.study.statistics import Pair, compare, make_pairs
 from uad.study.tables import difference_table, error_table, score_table, stuck_table
@@ -159,7 +159,7 @@ def test_stuck_runs_are_counted_and_left_out(results):
     assert table.rows[0] == ["MSE", "10 of 30", "33%", "33% to 33%"]
     assert "Without stuck runs: +0.0" in sentences(group)[0]
     errors = {row[0]: row[1] for row in error_table(group[:1]).rows}
-    assert errors["squared error on normal images"].startswith("+0.0%")  # not -95% in a third
+    assert errors["squared error on normal images"].startswith("0.0%")  # not -95% in a third
 
 
 def test_stuck_runs_are_not_mentioned_if_there_are_none(results):
@@ -186,7 +186,7 @@ def test_tables_contain_the_differences(results):
         [f"image AUROC, score: {SCORE}", f"{found.mean:+.4f} ({row['95% interval']})"]
     ]
     errors = {row[0]: row[1] for row in error_table(group[:1]).rows}
-    assert errors["squared error on normal images"].startswith("+0.0%")
+    assert errors["squared error on normal images"].startswith("0.0%")
     # In these lines the errors are proportional to the AUROC, which grows by 0.01 from about 0.75.
     assert re.match(r"\+1\.[234]%", errors["absolute error on anomalous images"])
     assert "| amplified MSE against MSE | 30 |" in table.markdown()
