@@ -149,9 +149,9 @@ def _no_difference(found: Sequence[Finding]) -> str:
         return "the runs are identical with and without it."
     which = f"in all {len(found)} comparisons" if len(found) > 1 else "in the only comparison"
     return (
-        f"{which} of an amplified with its plain loss, chance may explain the difference in image "
-        f"AUROC ({_range(found)}). Stay with the plain loss, or add seeds to the grid to narrow "
-        "the intervals."
+        f"{which} of an amplified loss with the plain one, chance may explain the difference in "
+        f"image AUROC ({_range(found)}). Stay with the plain loss, or add seeds to the grid to "
+        "narrow the intervals."
     )
 
 

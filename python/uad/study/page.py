@@ -129,7 +129,6 @@ def differences_picture(groups: dict[Setting, list[Comparison]], stem: str) -> P
         "Mean differences by comparison",
         "The mean difference in image AUROC of every comparison"
         + (", with its 95% interval." if any_bounded(groups.values()) else "."),
-        "large",
     )
 
 
@@ -153,7 +152,6 @@ def setting_section(setting: Setting, group: Sequence[Comparison], stem: str) ->
             f"Differences by class: {setting}",
             "Each dot is a pair of runs. Below, the mean over the classes"
             + (" with its interval." if any_bounded([main]) else "."),
-            "large",
         )
     introduction = f"{describe(setting, group)} {IN_WORDS}"
     return Section(str(setting), introduction, sentences(group), dots, tables(group))
