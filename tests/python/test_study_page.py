@@ -266,6 +266,15 @@ def test_the_answer_counts_what_it_does_not_list_and_explains_the_figure(tmp_pat
     assert "not which parts happened to be photographed for the test" in page
 
 
+def test_the_answer_names_the_options_of_amplification_if_no_run_has_the_defaults(tmp_path):
+    lines = [
+        line | {"amplify_over": "image" if line["loss"].startswith("amplified") else "element"}
+        for line in gains(0.02, 0)
+    ]
+    page = publish(tmp_path / "study.jsonl", lines)
+    assert "Yes, with this loss:\n\n- MSE (per image): better, +0.020" in page
+
+
 def test_a_gain_that_comes_from_stuck_runs_says_so(tmp_path):
     lines = gains(0.02, 0)
     trapped = [

@@ -13,7 +13,7 @@ from uad.data import fashion_mnist, folder
 from uad.study.measures import primary
 from uad.study.method import plural
 from uad.study.questions import Comparison
-from uad.study.setting import NAMES, Setting
+from uad.study.setting import Setting
 from uad.study.statistics import Difference, by_class
 from uad.study.tables import limits, signed
 
@@ -67,7 +67,7 @@ class Finding:
         return "few"
 
     def __str__(self) -> str:
-        found, name = self.difference, NAMES[self.comparison.metric]
+        found, name = self.difference, str(self.comparison.after).removeprefix("amplified ")
         rest = self.comparison.without_stuck(primary(self.comparison.setting.dataset))
         without = "; without runs that learned nothing, {} ({})"
         stuck = without.format(signed(rest.mean), limits(rest)) if rest else ""
