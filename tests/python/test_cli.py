@@ -13,11 +13,13 @@ import torch
 from run_results import read_metrics, weights
 from uad import data
 from uad.cli import train as cli
+from uad.cli import train_run
 from uad.data import Preparation
 from uad.losses import LossSettings
 from uad.options import Scoring
 from uad.threshold import choose_threshold
 from uad.training import Trainer, effective_batch_size
+from uad.wording import percent
 
 from lamp_kernels import backends
 
@@ -78,7 +80,8 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
     captured = capsys.readouterr()
     assert "mse: epoch 2/2, loss " in captured.err
     lines = captured.out.splitlines()
-    header, *rows = (line for line in lines if line)
+    found, header, *rows = (line for line in lines if line)
+    assert "20 normal for training" in found
     assert " ".join(header.split()) == (
         "loss image AUROC pixel AUROC AUPRO AP PSNR normal s/step loss time / step time"
     )
@@ -162,7 +165,8 @@ def test_good_images_alone_give_a_threshold_and_a_checkpoint_to_score_with(
     rate = ("--false-positive-rate", "0.25")
     assert cli.main([*options, "--root", str(root), "--loss", "mse", *rate]) == 0
     printed = capsys.readouterr()
-    first, notice, *_ = printed.err.splitlines()
+    first = printed.out.splitlines()[0]
+    notice = printed.err.splitlines()[0]
     assert first.startswith("plant: 16 normal for training, 4 normal for testing; ")
     assert first.endswith(f"; cpu, 1 thread; out {tmp_path / 'run'}")
     assert "held out from training" in notice
@@ -185,10 +189,19 @@ def test_good_images_alone_give_a_threshold_and_a_checkpoint_to_score_with(
     chosen = choose_threshold(scores, 0.25)
     assert chosen.met
     assert f"mse: threshold {chosen.value:.6g} from 4 normal images" in printed.out
+    assert f"{percent(chosen.rate)} will score above it" in printed.out
     assert "false-positive rate of" not in printed.out  # no complaint about too few images
 
     assert cli.main([*options, "--root", str(root), "--loss", "mse", "--out", str(root / "r")]) == 0
     assert "a false-positive rate of 0.05 requires at least 19 normal" in capsys.readouterr().out
+
+
+def test_a_low_rate_is_not_rounded_to_zero(tmp_path):
+    (tmp_path / "mse").mkdir()
+    scores = np.linspace(0, 1, 2499, dtype=np.float32)
+    np.savez(tmp_path / "mse" / "evaluation.npz", scores=scores, kinds=np.array(["good"] * 2499))
+    text = train_run.thresholds(tmp_path, {"arms": {"mse": {}}}, 0.0004)
+    assert "0.04% will score above it (95% interval 0.001% to 0.1%)" in text
 
 
 # --- errors -------------------------------------------------------------------------------------

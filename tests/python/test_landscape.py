@@ -329,9 +329,9 @@ def test_moved_images_are_found_with_root(run_folder, image_root, tmp_path, caps
     assert "if they have moved, name the folder with --root" in said
     options = ["--directions", "2", "--points", "3", "--plane-points", "3", "--loss", "mse"]
     assert cli.main([str(copy), "--root", str(image_root), *options]) == 0
-    said = capsys.readouterr().err
-    assert "20 normal for training" in said
-    assert "20 of 20 training images, 32x32 (--images)" in said
+    printed = capsys.readouterr()
+    assert "20 normal for training" in printed.out.splitlines()[0]
+    assert "20 of 20 training images, 32x32 (--images)" in printed.err
 
 
 def test_other_images_than_those_of_the_run_are_an_error(run_folder, image_root, tmp_path, capsys):

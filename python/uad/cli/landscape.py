@@ -192,7 +192,9 @@ def run(arguments: argparse.Namespace) -> None:
         for name in arguments.loss or metrics["arms"]
     }
     data = run_images(arguments.run, metrics, arguments.root)
-    print(data.found, *data.notices, sep="\n", file=sys.stderr)
+    print(data.found, flush=True)
+    for notice in data.notices:
+        print(notice, file=sys.stderr)
     train = data.train
     options = with_count(options, arguments, train)
     images = to_unit(train[: options.images])

@@ -26,6 +26,7 @@ from uad.run import RunError, begin, check_folder, normal_scores, rehearse, trai
 from uad.run_folder import METRICS, RunFolderError, load_metrics
 from uad.threshold import choose_threshold, normal_images
 from uad.training import TrainingError, effective_batch_size
+from uad.wording import percent
 
 
 def execute(program: str, given: Mapping[str, Any]) -> int:
@@ -134,7 +135,7 @@ def announce(
     parts.append(f"{device}, {threads} thread{'s' if threads > 1 else ''}")
     if team.count > 1:
         parts[-1] += f", {team.count} processes"
-    print("; ".join([*parts, f"out {arguments.out}"]), file=sys.stderr)
+    print("; ".join([*parts, f"out {arguments.out}"]), flush=True)
     for notice in data.notices:
         print(notice, file=sys.stderr)
     if options.training.batch_size != arguments.batch_size:
@@ -175,8 +176,8 @@ def thresholds(folder: Path, metrics: dict[str, Any], rate: float) -> str:
         chosen = choose_threshold(normal_scores(folder / loss), rate)
         lines.append(
             f"{loss}: threshold {chosen.value:.6g} from {chosen.count} normal images; of new "
-            f"normal images, {chosen.rate:.1%} will score above it (95% interval {chosen.low:.1%} "
-            f"to {chosen.high:.1%})"
+            f"normal images, {percent(chosen.rate)} will score above it (95% interval "
+            f"{percent(chosen.low)} to {percent(chosen.high)})"
         )
         if not chosen.met:
             lines[-1] += (

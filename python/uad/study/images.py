@@ -44,7 +44,8 @@ def examine(specs: Sequence[RunSpec], root: Path | None) -> None:
         groups.setdefault(images, []).append(spec)
     for group in groups.values():
         data = load_for(group[0], root)
-        for line in filter(None, (data.found, *data.notices)):
-            print(line, file=sys.stderr)
+        print(data.found, flush=True)
+        for notice in data.notices:
+            print(notice, file=sys.stderr)
         for spec in group:
             check_images(spec, data)
