@@ -274,8 +274,8 @@ def _add_run_folder_options(group: argparse._ArgumentGroup) -> None:
         "--resume",
         action="store_true",
         help="resume the run in --out with the options it was started with; options given must "
-        "be the same, except for a higher --epochs; starts a new run with the options given if "
-        "--out holds none",
+        "be the same, except for a higher --epochs, and a --root to which the same images have "
+        "moved; starts a new run with the options given if --out holds none",
     )
 
 

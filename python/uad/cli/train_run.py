@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ from uad.run_folder import METRICS, RunFolderError, load_metrics
 from uad.threshold import choose_threshold, normal_images
 from uad.training import TrainingError, effective_batch_size
 from uad.wording import percent
+
+LEFT_OUT = ("out", "resume")
+"""Options that metrics.json does not store."""
 
 
 def execute(program: str, given: Mapping[str, Any]) -> int:
@@ -72,7 +76,7 @@ def run(program: str, given: Mapping[str, Any], folder: Path) -> None:
         arguments = choose_options(given, metrics, folder / METRICS)
         set_threads(arguments)
         torch.backends.cudnn.deterministic = True  # a resumed run must end with the same numbers
-        data = load_from_config(vars(arguments))
+        data = load_images(arguments, resumed=metrics is not None)
         options = run_options(arguments, batch_size(arguments, metrics, len(data.train)))
         with processes(torch.device(arguments.device)) as team:
             try:
@@ -105,9 +109,24 @@ def choose_options(
 def config(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options that metrics.json stores.
 
-    Where a run is stored, and whether it was resumed, does not affect its results.
+    Where a run is stored, and whether it was resumed, does not affect its results. The root is
+    absolute, so that a run can be resumed from any working directory.
     """
-    return {name: value for name, value in vars(arguments).items() if name not in ("out", "resume")}
+    stored = {name: value for name, value in vars(arguments).items() if name not in LEFT_OUT}
+    if arguments.root is not None:
+        stored["root"] = os.path.abspath(arguments.root)
+    return stored
+
+
+def load_images(arguments: argparse.Namespace, resumed: bool) -> AnomalyData:
+    """The images; DataError, for a resumed run with what to do if they have moved."""
+    root = arguments.root
+    try:
+        return load_from_config(vars(arguments))
+    except DataError as error:
+        if not resumed or root is None or Path(root).is_dir():
+            raise
+        raise DataError(f"{error}; if the images have moved, name their folder with --root") from error
 
 
 def batch_size(arguments: argparse.Namespace, metrics: dict[str, Any] | None, images: int) -> int:
