@@ -301,6 +301,23 @@ def test_folder_that_cannot_be_made_is_an_error(options, tmp_path, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_too_little_memory_is_one_line(options, tmp_path, capsys, monkeypatch, resumed):
+    def step(trainer, images):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Trainer, "step", step)
+    if resumed:
+        assert cli.main([*options, "--loss", "l1"]) == 1
+        capsys.readouterr()
+    assert cli.main([*options, "--loss", "l1", *(["--resume"] if resumed else [])]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error == (
+        "train.py: error: out of memory: try a smaller --batch-size or --size, with another "
+        f"--out, because the run in {tmp_path / 'run'} keeps its options"
+    )
+
+
 def test_divergence_is_one_line(options, capsys, monkeypatch):
     def step(trainer, images):
         return images, torch.tensor(float("nan"))

@@ -69,6 +69,16 @@ def set_threads(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch or NumPy could not allocate memory.
+
+    For memory of the CPU, PyTorch raises a plain RuntimeError.
+    """
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
 def say(program: str, text: str) -> None:
     """Print a line on stderr; under torchrun the first process prints it, for all of them."""
     if process_rank() == 0:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from uad.checkpoint import CheckpointError
-from uad.cli.arguments import OptionError, complain, say, set_threads
+from uad.cli.arguments import OptionError, complain, is_out_of_memory, say, set_threads
 from uad.cli.stored_options import EPOCHS, resumed_options
 from uad.cli.train import build_parser, complete, out_folder, run_options
 from uad.data import AnomalyData, DataError, load_from_config
@@ -47,10 +47,23 @@ def execute(program: str, given: Mapping[str, Any]) -> int:
     ) as error:
         complain(program, error)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        complain(program, f"out of memory: {how_to_need_less(folder)}")
+        return 1
     except KeyboardInterrupt:
         say(program, f"stopped; {how_to_continue(program, folder)}")
         return 130
     return 0
+
+
+def how_to_need_less(folder: Path) -> str:
+    """What to do if the memory is not enough. These options of a run cannot be changed later."""
+    smaller = "try a smaller --batch-size or --size"
+    if (folder / METRICS).exists():
+        smaller += f", with another --out, because the run in {folder} keeps its options"
+    return smaller
 
 
 def how_to_continue(program: str, folder: Path) -> str:
@@ -126,7 +139,9 @@ def load_images(arguments: argparse.Namespace, resumed: bool) -> AnomalyData:
     except DataError as error:
         if not resumed or root is None or Path(root).is_dir():
             raise
-        raise DataError(f"{error}; if the images have moved, name their folder with --root") from error
+        raise DataError(
+            f"{error}; if the images have moved, name their folder with --root"
+        ) from error
 
 
 def batch_size(arguments: argparse.Namespace, metrics: dict[str, Any] | None, images: int) -> int:
