@@ -208,7 +208,7 @@ def test_moved_images_are_found_with_root(rings, rings_run, tmp_path, capsys, mo
     capsys.readouterr()
     assert train_on(rings_run) == 2
     error = capsys.readouterr().err
-    assert f"{rings}: no such folder; if the images have moved, name their folder with" in error
+    assert f"{rings}: no such folder; if they have moved, name the folder with --root" in error
 
     monkeypatch.chdir(tmp_path)
     assert train_on(rings_run, "--root", "./moved/") == 0
@@ -375,14 +375,21 @@ def test_damaged_metrics_are_named(half_run, capsys, content, message):
     ("edit", "message"),
     [
         (lambda m: m["config"].pop("width"), "config.width is missing"),
-        (lambda m: m.update(arms=[]), "arms has the wrong type"),
+        (lambda m: m.update(arms=[]), "arms must be an object, got []"),
         (lambda m: m["arms"].update(mse={}), "arms.mse.evaluation is missing"),
-        (lambda m: m.update(baselines=None), "baselines has the wrong type"),
-        (lambda m: m["baselines"].update(mine={}), "baselines.mine.per_kind is missing"),
-        (lambda m: m["config"].update(epochs=True), "config.epochs has the wrong type"),
-        (lambda m: m["config"].update(epochs=-1), "config: argument --epochs: must be a positive"),
-        (lambda m: m["config"].update(loss="psnr"), "config: argument --loss: invalid choice"),
-        (lambda m: m["config"].update(lr="fast"), "config: argument --lr: must be a finite number"),
+        (lambda m: m.update(baselines=None), "baselines must be an object, got null"),
+        (lambda m: m["baselines"].update(mine={}), "baselines.mine.image_auroc is missing"),
+        (
+            lambda m: m["config"].update(epochs=True),
+            "config.epochs must be a positive integer, got",
+        ),
+        (lambda m: m["config"].update(epochs=-1), "config.epochs must be a positive integer, got"),
+        (lambda m: m["config"].update(seed=2**32), "config: argument --seed: must be an integer"),
+        (
+            lambda m: m["config"].update(loss="psnr"),
+            "config.loss must be one of mse, amplified-mse",
+        ),
+        (lambda m: m["config"].update(lr="fast"), 'config.lr must be a positive number, got "fast'),
         (lambda m: m["config"].update(speed=3), "config: unrecognized arguments: --speed=3"),
         (lambda m: m["config"].update(eps=7.0), "eps must satisfy"),
         (lambda m: m["config"].update(topk=5), "config and scoring contradict each other"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from uad.cli.arguments import (
 from uad.data import AnomalyData, DataError, to_unit
 from uad.figures import encode
 from uad.landscape.figures import landscape_figure
-from uad.landscape.measure import Landscape, Options, measure, work
+from uad.landscape.measure import Landscape, Options, counterparts, measure, work
 from uad.landscape.table import LINES, PICTURE, read_tables
 from uad.landscape.work import (
     CURVATURE_PIXELS,
@@ -36,11 +36,11 @@ from uad.landscape.work import (
     default_count,
 )
 from uad.lock import LockError, only_writer
-from uad.losses import LossSettings
+from uad.losses import LossSettings, build_loss
 from uad.model import ConvAutoencoder
 from uad.progress import Progress
 from uad.report.page import write_report
-from uad.run_folder import RunFolderError, load_images, load_network, read_metrics
+from uad.run_folder import METRICS, RunFolderError, load_images, load_network, read_metrics
 from uad.same_data import known_detector, training_changes
 
 PROGRAM = "landscape.py"
@@ -180,6 +180,16 @@ def place_of_results(arguments: argparse.Namespace) -> Path:
     return folder
 
 
+def check_losses(folder: Path, names: Iterable[str], settings: LossSettings, image: Tensor) -> None:
+    """RunFolderError if the losses of the run cannot be computed with its settings."""
+    try:
+        for name in names:
+            for each in counterparts(name):
+                build_loss(each, settings)(image, image)
+    except ValueError as error:  # raised by lamp_kernels; names the argument and its value
+        raise RunFolderError(f"{folder / METRICS}: {error}") from error
+
+
 def measure_all(
     networks: Mapping[str, ConvAutoencoder], images: Tensor, settings: LossSettings,
     options: Options,
@@ -219,6 +229,7 @@ def run_locked(arguments: argparse.Namespace, options: Options) -> None:
     options = with_count(options, arguments, train)
     images = to_unit(train[: options.images])
     settings = LossSettings(**{field.name: config[field.name] for field in fields(LossSettings)})
+    check_losses(arguments.run, networks, settings, images[:1])
     landscapes = measure_all(networks, images, settings, options)
     lines = [line for each in landscapes.values() for line in results(each, metrics, options)]
     folder = place_of_results(arguments)

@@ -114,9 +114,11 @@ def choose_options(
     """All options: for a new run those given and the defaults, for a resumed one those stored."""
     if metrics is None:
         return complete(given)
-    return complete(
-        resumed_options(build_parser(), metrics["config"], given, path) | {"out": path.parent}
-    )
+    options = resumed_options(build_parser(), metrics["config"], given, path)
+    try:
+        return complete(options | {"out": path.parent})
+    except OptionError as error:
+        raise RunFolderError(f"{path}: config: {error}") from error
 
 
 def config(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -140,7 +142,8 @@ def load_images(arguments: argparse.Namespace, resumed: bool) -> AnomalyData:
         if not resumed or root is None or Path(root).is_dir():
             raise
         raise DataError(
-            f"{error}; if the images have moved, name their folder with --root"
+            f"{arguments.out}: the images of this run cannot be loaded: {error}; if they have "
+            "moved, name the folder with --root"
         ) from error
 
 
