@@ -16,7 +16,7 @@ import torch
 from skimage import data as pictures
 from torch import nn
 from torch.nn import functional
-from uad.cli.train import build_parser
+from uad.cli.train_options import build_parser
 from uad.data import GOOD, AnomalyData, Preparation
 from uad.evaluation import image_figures
 from uad.evaluation_files import choose_examples, save_evaluation, save_examples

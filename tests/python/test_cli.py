@@ -12,13 +12,15 @@ import pytest
 import torch
 from run_results import read_metrics, weights
 from uad import data
+from uad.batches import effective_batch_size
 from uad.cli import train as cli
 from uad.cli import train_run
+from uad.cli.train_options import build_parser
 from uad.data import Preparation
 from uad.losses import LossSettings
 from uad.options import Scoring
 from uad.threshold import choose_threshold
-from uad.training import Trainer, effective_batch_size
+from uad.training import Trainer
 from uad.wording import percent
 
 from lamp_kernels import backends
@@ -97,7 +99,7 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
 
 
 def test_help_warns_of_the_local_batch():
-    text = " ".join(cli.build_parser().format_help().split())
+    text = " ".join(build_parser().format_help().split())
     assert "the mean over the batch (under torchrun, over the local batch of each process)" in text
 
 

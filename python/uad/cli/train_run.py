@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 
+from uad.batches import effective_batch_size
 from uad.checkpoint import CheckpointError
 from uad.cli.arguments import OptionError, complain, is_out_of_memory, say, set_threads
 from uad.cli.stored_options import EPOCHS, resumed_options
-from uad.cli.train import build_parser, complete, out_folder, run_options
+from uad.cli.train import complete, out_folder, run_options
+from uad.cli.train_options import build_parser
 from uad.data import AnomalyData, DataError, load_from_config
 from uad.distributed import Processes, process_rank, processes
 from uad.lock import LockError, only_writer
@@ -26,7 +28,7 @@ from uad.results_table import results_table
 from uad.run import RunError, begin, check_folder, normal_scores, rehearse, train_losses
 from uad.run_folder import METRICS, RunFolderError, load_metrics
 from uad.threshold import choose_threshold, normal_images
-from uad.training import TrainingError, effective_batch_size
+from uad.training import TrainingError
 from uad.wording import percent
 
 LEFT_OUT = ("out", "resume")
