@@ -70,13 +70,14 @@ def set_threads(arguments: argparse.Namespace) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch or NumPy could not allocate memory.
+    """Whether PyTorch, CUDA or NumPy could not allocate memory.
 
-    For memory of the CPU, PyTorch raises a plain RuntimeError.
+    For memory of the CPU, and where CUDA itself fails, PyTorch raises a more general error.
     """
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    signs = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def say(program: str, text: str) -> None:

@@ -115,7 +115,8 @@ def run_options(arguments: argparse.Namespace, batch_size: int) -> RunOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
-    Exit code: 0 success, 1 training failed, 2 bad options, files or data, 130 interrupted.
+    Exit code: 0 success, 1 training failed or memory ran out, 2 bad options, files or data, 130
+    interrupted.
     """
     try:
         options = given_options(argv)
