@@ -15,6 +15,7 @@ from uad.data import GOOD, AnomalyData
 from uad.evaluation_files import choose_examples, save_evaluation, save_examples
 from uad.options import RunOptions
 from uad.run_folder import EVALUATION, EXAMPLES
+from uad.same_data import digests
 from uad.training import Trainer, TrainingError
 
 
@@ -62,7 +63,10 @@ def evaluate_network(
 
 
 def describe_data(data: AnomalyData) -> dict[str, Any]:
-    """Number, size and kinds of the images, and what people should know, for metrics.json."""
+    """What the images are and what people should know of them, for metrics.json.
+
+    The digests tell a resumed run whether they are still the same.
+    """
     kinds = Counter(data.kinds)
     return {
         "name": data.name,
@@ -76,4 +80,6 @@ def describe_data(data: AnomalyData) -> dict[str, Any]:
         "held_out": data.held_out,
         "size": list(data.train.shape[1:]),
         "kinds": dict(sorted(kinds.items())),
+        "preparation": data.preparation.to_dict(),
+        **digests(data),
     }

@@ -26,13 +26,8 @@ from uad.options import RunOptions
 from uad.outcome import describe_data, evaluate_baselines, evaluate_loss
 from uad.progress import Progress
 from uad.run_folder import CHECKPOINT, EVALUATION, METRICS
+from uad.same_data import data_changes
 from uad.training import Trainer
-
-PROSE = ("title", "note", "found", "notices")
-"""Entries of `describe_data` that only people read; a new wording does not mean new data."""
-
-ADDED_LATER = {"held_out": 0}
-"""Entries of `describe_data` that runs of older versions lack, with the value that they had."""
 
 
 class RunError(Exception):
@@ -71,31 +66,32 @@ def begin(
     """The metrics of a new or resumed run, without the arms still to be trained.
 
     metrics: the content of metrics.json of the run to resume, None for a new run. config may ask
-    for more epochs than it; then no loss is finished, and all continue from their checkpoints.
-    RunError if the images or the versions of torch or lamp_kernels differ from those of the run to
-    resume.
+    for more epochs than it; then no loss is finished, and all continue from their checkpoints. It
+    may also name another root, to which the images have moved. RunError if the images or the
+    versions of torch or lamp_kernels differ from those of the run to resume.
     """
-    summary, environment = describe_data(data), describe_environment(processes)
+    environment = describe_environment(processes)
     if metrics is None:
         metrics = {
             "config": config,
             "environment": environment,
-            "data": summary,
+            "data": describe_data(data),
             "scoring": asdict(options.scoring),
             "effective_batch_size": options.training.batch_size,
             "arms": {},
         }
     else:
-        check_unchanged(folder, metrics, summary, environment, options)
-        epochs = config["epochs"]
+        check_unchanged(folder, metrics, data, environment, options)
+        epochs, root = config["epochs"], config["root"]
         finished = {
             name: arm
             for name, arm in metrics["arms"].items()
             if len(arm["history"]["epoch"]) >= epochs
         }
-        if metrics["config"]["epochs"] == epochs and finished == metrics["arms"]:
+        before = (metrics["config"]["epochs"], metrics["config"]["root"], metrics["arms"])
+        if before == (epochs, root, finished):
             return metrics
-        metrics["config"]["epochs"] = epochs
+        metrics["config"] |= {"epochs": epochs, "root": root}
         metrics["arms"] = finished
     if processes.first:
         write_metrics(folder, metrics)
@@ -103,12 +99,12 @@ def begin(
 
 
 def check_unchanged(
-    folder: Path, metrics: dict[str, Any], summary: dict[str, Any], environment: dict[str, Any],
+    folder: Path, metrics: dict[str, Any], data: AnomalyData, environment: dict[str, Any],
     options: RunOptions,
 ) -> None:  # fmt: skip
     """RunError if the run would not continue with the same numbers."""
-    if ADDED_LATER | _without_prose(metrics["data"]) != _without_prose(summary):
-        raise RunError("--resume: the data have changed since the run was started")
+    if changes := data_changes(folder, metrics["data"], describe_data(data), data):
+        raise RunError(f"--resume: the data have changed since the run was started: {changes}")
     if metrics["scoring"] != asdict(options.scoring):
         raise RunError(f"{folder / METRICS}: config and scoring contradict each other: edited?")
     for package in ("torch", "lamp_kernels"):  # another version computes other numbers
@@ -213,10 +209,6 @@ def normal_scores(folder: Path) -> list[float]:
     with np.load(folder / EVALUATION) as evaluated:
         scores: list[float] = evaluated["scores"][evaluated["kinds"] == GOOD].tolist()
     return scores
-
-
-def _without_prose(summary: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in summary.items() if name not in PROSE}
 
 
 def describe_environment(processes: Processes) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 
 from uad import checkpoint
 from uad.data import AnomalyData, load_from_config
+from uad.metrics_check import find_problem
 from uad.model import ConvAutoencoder
 
 METRICS = "metrics.json"
@@ -17,29 +18,6 @@ EXAMPLES = "examples.npz"
 CHECKPOINT = "checkpoint.pt"
 EVALUATION = "evaluation.npz"
 """The last two are in a subfolder for each loss."""
-
-NUMBER = (int, float)
-
-ENTRIES: dict[str, dict[str, Any]] = {
-    "config": {"data": str, "seed": int, "width": int, "latent": int, "epochs": int},
-    "environment": {},
-    "data": {"name": str, "train": int, "size": list, "kinds": dict},
-    "scoring": {"metric": str, "smooth_sigma": NUMBER, "pooling": str, "topk": NUMBER},
-    "arms": {},
-}
-"""What metrics.json must contain, with the types."""
-
-ARM: dict[str, Any] = {
-    "evaluation": dict,
-    "history": dict,
-    "seconds_per_step": NUMBER,
-    "loss_share": NUMBER,
-    "parameters": int,
-}
-"""The same for each entry of "arms"."""
-
-EVALUATED: dict[str, Any] = {"per_kind": dict, "count_normal": int, "count_anomalous": int}
-HISTORY: dict[str, Any] = {"epoch": list, "loss": list, "tangent_share": list}
 
 
 class RunFolderError(Exception):
@@ -59,38 +37,6 @@ def load_metrics(folder: Path) -> dict[str, Any]:
     if problem:
         raise RunFolderError(f"{path}: not written by train.py, or damaged: {problem}")
     return dict(metrics)
-
-
-def find_problem(metrics: Any) -> str:
-    """What is missing from the content of metrics.json, or has the wrong type; "" if nothing."""
-    problem = mismatch(metrics, dict.fromkeys(ENTRIES, dict), "")
-    if problem:
-        return problem
-    parts = [(metrics[name], types, f"{name}.") for name, types in ENTRIES.items()]
-    for loss, arm in metrics["arms"].items():
-        place = f"arms.{loss}"
-        problem = mismatch(arm, ARM, f"{place}.")
-        if problem:
-            return problem
-        parts.append((arm["evaluation"], EVALUATED, f"{place}.evaluation."))
-        parts.append((arm["history"], HISTORY, f"{place}.history."))
-    baselines = metrics.get("baselines", {})  # runs of older versions have none
-    parts.append((metrics, {"baselines": dict} if "baselines" in metrics else {}, ""))
-    if isinstance(baselines, dict):
-        parts += [(each, EVALUATED, f"baselines.{name}.") for name, each in baselines.items()]
-    return next(filter(None, (mismatch(*part) for part in parts)), "")
-
-
-def mismatch(found: Any, types: dict[str, Any], place: str) -> str:
-    """The first key of `types` that `found` lacks, or that has another type there; "" if none."""
-    if not isinstance(found, dict):
-        return f"{place.rstrip('.') or 'the content'} must be an object"
-    for name, kind in types.items():
-        if name not in found:
-            return f"{place}{name} is missing"
-        if not isinstance(found[name], kind) or isinstance(found[name], bool):
-            return f"{place}{name} has the wrong type"
-    return ""
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

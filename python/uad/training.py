@@ -10,12 +10,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lamp_kernels import check_range
 from uad import checkpoint
+from uad.batches import epoch_batches
 from uad.data import to_unit
 from uad.distributed import Processes
 from uad.options import TrainingOptions
@@ -32,10 +32,6 @@ MOMENTUM = 0.9
 """Momentum of SGD, which without it hardly moves a network as deep as this one."""
 
 AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-MAX_DROPPED = 0.25
-"""Fraction of the training images that may drop out of every epoch with the last batch."""
-
 
 SETTINGS = (
     *("batch_size", "learning_rate", "optimizer", "seed", "amp", "grad_clip"),
@@ -254,40 +250,6 @@ def build_optimizer(network: nn.Module, options: TrainingOptions) -> torch.optim
     if options.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     return torch.optim.SGD(network.parameters(), lr=options.learning_rate, momentum=MOMENTUM)
-
-
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """Indices of the images in each complete batch; they depend on the seed and epoch only.
-
-    Images left over at the end are skipped; the next epoch has a different order.
-    """
-    order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
-    return list(torch.split(order[: count - count % batch_size], batch_size))
-
-
-def effective_batch_size(images: int, asked: int, processes: int = 1) -> int:
-    """The batch size asked for, or a smaller one if that would waste too many images.
-
-    An incomplete last batch is dropped from every epoch. If more than `MAX_DROPPED` of the images
-    would drop out, they are spread evenly over as many batches as the size asked for requires,
-    counting the incomplete one. The result is a multiple of the number of processes, 0 if there
-    are fewer images than processes.
-    """
-    if asked <= images and images % asked <= MAX_DROPPED * images:
-        return asked
-    batches = math.ceil(images / asked)
-    return images // batches // processes * processes
-
-
-def smaller_batches(images: int, asked: int, used: int) -> str:
-    """Why the effective batch size `used` is smaller than the one asked for."""
-    dropped = images % asked
-    reason = (
-        f"would drop {dropped} of the {images} training images from every epoch"
-        if asked <= images
-        else f"is larger than the training set of {images} images"
-    )
-    return f"{asked} {reason}: using {used}"
 
 
 class StepClock:

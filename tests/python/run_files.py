@@ -16,6 +16,7 @@ import torch
 from skimage import data as pictures
 from torch import nn
 from torch.nn import functional
+from uad.cli.train_options import build_parser
 from uad.data import GOOD, AnomalyData, Preparation
 from uad.evaluation import image_figures
 from uad.evaluation_files import choose_examples, save_evaluation, save_examples
@@ -115,13 +116,18 @@ def make_run(
             "steps": 12,
             "parameters": 84721,
         }
+    defaults = vars(build_parser().parse_args([]))
+    del defaults["out"], defaults["resume"]
     metrics = {
         "config": {
-            "data": "textures", "root": "my pictures", "category": ["brick", "grass"], "loss": None,
-            "compare": list(losses), "amplify_over": "element", "epochs": 3, "compile": True,
-            "resume": False, "nproc_per_node": 1, "width": 4, "latent": 2, "seed": 0, **config,
+            **defaults, "root": "my pictures", "category": ["brick", "grass"],
+            "compare": list(losses), "epochs": 3, "compile": True, "width": 4, "latent": 2,
+            "device": "cpu", "nproc_per_node": 1, **config,
         },
-        "environment": {"python": "3.11", "device": "cpu"},
+        "environment": {
+            "python": "3.11", "device": "cpu", "torch": "2.9", "lamp_kernels": "1.0",
+            "date": "2026-01-01",
+        },
         "data": describe_data(data) | {"train": 1200},
         "scoring": asdict(OPTIONS.scoring),
         "arms": arms,

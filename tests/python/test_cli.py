@@ -12,12 +12,16 @@ import pytest
 import torch
 from run_results import read_metrics, weights
 from uad import data
+from uad.batches import effective_batch_size
 from uad.cli import train as cli
+from uad.cli import train_run
+from uad.cli.train_options import build_parser
 from uad.data import Preparation
 from uad.losses import LossSettings
 from uad.options import Scoring
 from uad.threshold import choose_threshold
-from uad.training import Trainer, effective_batch_size
+from uad.training import Trainer
+from uad.wording import percent
 
 from lamp_kernels import backends
 
@@ -78,7 +82,8 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
     captured = capsys.readouterr()
     assert "mse: epoch 2/2, loss " in captured.err
     lines = captured.out.splitlines()
-    header, *rows = (line for line in lines if line)
+    found, header, *rows = (line for line in lines if line)
+    assert "20 normal for training" in found
     assert " ".join(header.split()) == (
         "loss image AUROC pixel AUROC AUPRO AP PSNR normal s/step loss time / step time"
     )
@@ -94,7 +99,7 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
 
 
 def test_help_warns_of_the_local_batch():
-    text = " ".join(cli.build_parser().format_help().split())
+    text = " ".join(build_parser().format_help().split())
     assert "the mean over the batch (under torchrun, over the local batch of each process)" in text
 
 
@@ -162,7 +167,8 @@ def test_good_images_alone_give_a_threshold_and_a_checkpoint_to_score_with(
     rate = ("--false-positive-rate", "0.25")
     assert cli.main([*options, "--root", str(root), "--loss", "mse", *rate]) == 0
     printed = capsys.readouterr()
-    first, notice, *_ = printed.err.splitlines()
+    first = printed.out.splitlines()[0]
+    notice = printed.err.splitlines()[0]
     assert first.startswith("plant: 16 normal for training, 4 normal for testing; ")
     assert first.endswith(f"; cpu, 1 thread; out {tmp_path / 'run'}")
     assert "held out from training" in notice
@@ -185,10 +191,19 @@ def test_good_images_alone_give_a_threshold_and_a_checkpoint_to_score_with(
     chosen = choose_threshold(scores, 0.25)
     assert chosen.met
     assert f"mse: threshold {chosen.value:.6g} from 4 normal images" in printed.out
+    assert f"{percent(chosen.rate)} will score above it" in printed.out
     assert "false-positive rate of" not in printed.out  # no complaint about too few images
 
     assert cli.main([*options, "--root", str(root), "--loss", "mse", "--out", str(root / "r")]) == 0
     assert "a false-positive rate of 0.05 requires at least 19 normal" in capsys.readouterr().out
+
+
+def test_a_low_rate_is_not_rounded_to_zero(tmp_path):
+    (tmp_path / "mse").mkdir()
+    scores = np.linspace(0, 1, 2499, dtype=np.float32)
+    np.savez(tmp_path / "mse" / "evaluation.npz", scores=scores, kinds=np.array(["good"] * 2499))
+    text = train_run.thresholds(tmp_path, {"arms": {"mse": {}}}, 0.0004)
+    assert "0.04% will score above it (95% interval 0.001% to 0.1%)" in text
 
 
 # --- errors -------------------------------------------------------------------------------------
@@ -286,6 +301,23 @@ def test_folder_that_cannot_be_made_is_an_error(options, tmp_path, capsys):
     assert "--out must be a folder" in capsys.readouterr().err
     assert cli.main([*options, "--out", str(tmp_path / "file" / "run")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_too_little_memory_is_one_line(options, tmp_path, capsys, monkeypatch, resumed):
+    def step(trainer, images):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Trainer, "step", step)
+    if resumed:
+        assert cli.main([*options, "--loss", "l1"]) == 1
+        capsys.readouterr()
+    assert cli.main([*options, "--loss", "l1", *(["--resume"] if resumed else [])]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error == (
+        "train.py: error: out of memory: try a smaller --batch-size or --size, with another "
+        f"--out, because the run in {tmp_path / 'run'} keeps its options"
+    )
 
 
 def test_divergence_is_one_line(options, capsys, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import factory
 import numpy as np
 import pytest
 import torch
@@ -502,3 +503,12 @@ def test_a_defect_outside_the_crop_is_noticed(tmp_path):
     write_image(root / "ground_truth/hole/000_mask.png", mask)
     (notice,) = load("folder", root=root, size=16, fit="crop").notices
     assert "the defects of 1 images lie wholly outside" in notice
+
+
+@pytest.mark.parametrize(("rank", "shown"), [("0", True), ("1", False)])
+def test_only_the_first_process_shows_a_bar(tmp_path, monkeypatch, capsys, rank, shown):
+    root = factory.make(tmp_path / "rings", train=3, good=1, defects=1)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("RANK", rank)
+    load("folder", root=root, size=16)
+    assert ("reading" in capsys.readouterr().err) == shown

@@ -31,8 +31,10 @@ from uad.landscape.table import (
     steepness_rows,
 )
 from uad.landscape.work import MOST_IMAGES, PIXELS, default_count
+from uad.lock import only_writer
 from uad.losses import LossSettings, build_loss
 from uad.model import ConvAutoencoder
+from uad.report.__main__ import main as report_again
 
 
 def generator(seed=0):
@@ -329,17 +331,74 @@ def test_moved_images_are_found_with_root(run_folder, image_root, tmp_path, caps
     assert "if they have moved, name the folder with --root" in said
     options = ["--directions", "2", "--points", "3", "--plane-points", "3", "--loss", "mse"]
     assert cli.main([str(copy), "--root", str(image_root), *options]) == 0
-    said = capsys.readouterr().err
-    assert "20 normal for training" in said
-    assert "20 of 20 training images, 32x32 (--images)" in said
+    printed = capsys.readouterr()
+    assert "20 normal for training" in printed.out.splitlines()[0]
+    assert "20 of 20 training images, 32x32 (--images)" in printed.err
 
 
 def test_other_images_than_those_of_the_run_are_an_error(run_folder, image_root, tmp_path, capsys):
     other = shutil.copytree(image_root, tmp_path / "other")
-    (other / "train/good/00.png").unlink()
+    shutil.copy(other / "train/good/01.png", other / "train/good/00.png")
     assert cli.main([str(run_folder), "--root", str(other)]) == 2
+    start = f"the run was trained on other images than those of {other}: "
     said = capsys.readouterr().err
-    assert f"was trained on 20 images, but {other} now has 19" in said
+    assert f"{start}1 of 20 training images are gone or changed, 1 of 20 are new" in said
+
+    older = shutil.copytree(run_folder, tmp_path / "older")
+    for path in older.glob("*/checkpoint.pt"):
+        state = torch.load(path, weights_only=True)
+        del state["detector"]
+        torch.save(state, path)
+    (other / "train/good/00.png").unlink()
+    assert cli.main([str(older), "--root", str(other)]) == 2
+    assert f"{start}20 training images then, 19 now" in capsys.readouterr().err
+
+
+def test_only_one_program_writes_into_a_run_folder(run_folder, capsys):
+    before = (run_folder / "report.html").read_bytes()
+    with only_writer(run_folder):
+        assert cli.main([str(run_folder)]) == 2
+        assert f"error: {run_folder} is in use by process {os.getpid()}" in capsys.readouterr().err
+        assert report_again([str(run_folder)]) == 2
+        assert f"error: {run_folder} is in use by process {os.getpid()}" in capsys.readouterr().err
+    assert (run_folder / "report.html").read_bytes() == before
+
+
+def test_without_a_run_no_folder_is_created(tmp_path):
+    for main in (cli.main, report_again):
+        assert main([str(tmp_path / "typo")]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_is_one_line(run_folder, monkeypatch, capsys, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(cli, "measure_all", fail)
+    assert cli.main([str(run_folder)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == (
+        "landscape.py: error: out of memory: try fewer --images and --curvature-images"
+    )
+
+
+def test_any_other_error_of_pytorch_is_not_called_one_of_memory(run_folder, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(cli, "measure_all", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.main([str(run_folder)])
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(run_folder, tmp_path, capsys):
@@ -347,7 +406,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(run_folder, tmp_path, capsy
     options = ["--directions", "2", "--points", "3", "--plane-points", "3", "--loss", "mse"]
     assert cli.main([str(run_folder), "--out", str(tmp_path / "file"), *options]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"landscape.py: error: {tmp_path / 'file'}: ")
+    assert said == f"landscape.py: error: {tmp_path / 'file'} cannot be written: File exists"
 
 
 PROGRAM = Path(__file__).resolve().parents[2] / "python" / "landscape.py"
@@ -357,7 +416,10 @@ def test_an_interrupt_ends_the_program_in_one_line(run_folder, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(PROGRAM), str(run_folder), "--points", "99999"]
     with subprocess.Popen(
-        [*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True, env=environment
+        [*command, "--out", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     ) as program:
         assert program.stderr is not None
         before = []

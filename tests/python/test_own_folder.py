@@ -59,7 +59,7 @@ def photos(rings, tmp_path):
 
 def test_training_says_what_it_found(rings, tmp_path, capsys):
     assert run_train(rings, tmp_path / "run", "--epochs", "1") == 0
-    first = capsys.readouterr().err.splitlines()[0]
+    first = capsys.readouterr().out.splitlines()[0]
     for part in (
         "rings: 33 normal for training, 8 normal and 12 defective (dent 6, scratch 6) for testing, "
         "11 with masks",
@@ -124,7 +124,7 @@ def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(tmp_path, capsys):
         factory.make(root, train=12, good=4, defects=3, bits=bits)
         # Bits from the levels alone: the brightest pixel of all is below white.
         assert run_train(root, out, "--fit", "pad") == 0
-        found[bits] = capsys.readouterr().err.splitlines()[0]
+        found[bits] = capsys.readouterr().out.splitlines()[0]
         scores[bits] = read_table(out / "mse" / "scores.csv")
     assert "12-bit" in found[12]
     for name, row in scores[8].items():
@@ -143,7 +143,7 @@ def test_a_12_bit_camera_is_as_good_as_an_8_bit_one(tmp_path, capsys):
 def test_good_images_alone_give_a_threshold(tmp_path, capsys):
     root = factory.make(tmp_path / "rings", train=30, good=0, defects=0)
     assert run_train(root, tmp_path / "run") == 0
-    assert "24 normal for training" in capsys.readouterr().err.splitlines()[0]
+    assert "24 normal for training" in capsys.readouterr().out.splitlines()[0]
     report = unescape((tmp_path / "run/report.html").read_text(encoding="utf-8"))
     assert "This run cannot tell how well defects are detected" in report
     assert "What is needed to measure detection" in report

@@ -284,9 +284,10 @@ def test_scoring_in_words(options, sentence):
 def test_the_command_repeats_the_run(page):
     assert (
         "python python/train.py --data textures --root 'my pictures' --category brick grass "
-        "--compare mse,amplified-mse --amplify-over element --epochs 3 --compile "
-        "--width 4 --latent 2 --seed 0 --out runs/again"
+        "--fit stretch --compare mse,amplified-mse --amplify-over element --eps 0.01 "
     ) in page.text
+    assert "--compile --score-metric mse" in page.text
+    assert "--false-positive-rate 0.05 --out runs/again" in page.text
     assert texts.command({"loss": "l1", "nproc_per_node": 2}) == [
         ["torchrun", "--nproc-per-node=2"],
         ["python/train.py"],

@@ -187,6 +187,17 @@ def test_a_loss_that_rises(double):
     assert "still falls" not in text
 
 
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [(0.9905, None), (0.9895, "still falls"), (1.0095, None), (1.0105, "rises at the end")],
+)
+def test_a_change_of_the_loss_counts_from_1_percent_per_epoch(double, factor, words):
+    text = text_of(set_losses(double, falling(factor, 40), 40 * [0.1]))
+    assert [each for each in ("still falls", "rises at the end") if each in text] == (
+        [words] if words else []
+    )
+
+
 @pytest.mark.parametrize(("epochs", "few"), [(2, True), (11, True), (12, False)])
 def test_too_few_epochs_to_tell(single, epochs, few):
     text = text_of(set_losses(single, epochs * [0.1]))

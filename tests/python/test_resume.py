@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import factory
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -95,6 +97,143 @@ def test_a_run_is_resumed_though_its_data_are_described_in_other_words(options, 
     assert "the data have changed" in capsys.readouterr().err
 
 
+# --- the same images ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rings(tmp_path):
+    """A folder of 12-bit images, each of them different."""
+    return factory.make(tmp_path / "rings", train=12, good=4, defects=2, side=32, bits=12)
+
+
+@pytest.fixture
+def rings_run(rings, options, tmp_path, monkeypatch):
+    """A run on that folder with one loss, finished after two epochs."""
+    monkeypatch.setattr("uad.cli.train_run.write_report", lambda folder: None)
+    assert cli.main([*options, "--root", str(rings), "--batch-size", "4", "--loss", "mse"]) == 0
+    return tmp_path / "run"
+
+
+def train_on(folder: Path, *more: str) -> int:
+    return cli.main(["--out", str(folder), "--resume", "--epochs", "4", *more])
+
+
+def swap_all(root: Path) -> None:
+    """Replace every image by another one of the same name."""
+    shutil.rmtree(root)
+    factory.make(root, train=12, good=4, defects=2, side=32, bits=12, seed=1)
+
+
+def exchange(one: Path, other: Path) -> None:
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def brighten(path: Path) -> None:
+    """Raise one pixel of a 12-bit image above 12 bits."""
+    levels = np.array(Image.open(path)).astype(np.uint16)
+    levels[3, 3] = 60000
+    Image.fromarray(levels).save(path)
+
+
+CHANGES = {
+    "other images": (
+        swap_all,
+        "12 of 12 training images are gone or changed, 12 of 12 are new",
+    ),
+    "one other image": (
+        lambda root: shutil.copy(root / "test/good/000.png", root / "train/good/003.png"),
+        "1 of 12 training images are gone or changed, 1 of 12 are new",
+    ),
+    "another order": (
+        lambda root: exchange(root / "train/good/003.png", root / "train/good/004.png"),
+        "the training images are in another order (renamed?)",
+    ),
+    "another test image": (
+        lambda root: shutil.copy(root / "train/good/003.png", root / "test/good/001.png"),
+        "the test images or their masks differ",
+    ),
+    "another mask": (
+        lambda root: exchange(
+            root / "ground_truth/dent/000_mask.png", root / "ground_truth/dent/001_mask.png"
+        ),
+        "the test images or their masks differ",
+    ),
+    "another kind": (
+        lambda root: (root / "test/dent").rename(root / "test/hole"),
+        "kinds.dent was 2, now 0, kinds.hole was 0, now 2, the test images or their masks differ",
+    ),
+    "another white": (
+        lambda root: brighten(root / "test/good/001.png"),
+        "preparation.full_scale was 4095.0, now 65535.0, 12 of 12 training images are gone or "
+        "changed, 12 of 12 are new",
+    ),
+}
+
+
+@pytest.mark.parametrize("change_images", CHANGES)
+def test_a_run_is_not_resumed_on_other_images(rings, rings_run, capsys, change_images):
+    edit, message = CHANGES[change_images]
+    before = read_metrics(rings_run)
+    edit(rings)
+    capsys.readouterr()
+    assert train_on(rings_run) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    start = "train.py: error: --resume: the data have changed since the run was started: "
+    assert error == f"{start}{message}"
+    assert read_metrics(rings_run) == before
+
+
+def test_a_run_without_digests_is_compared_by_its_checkpoint(rings, rings_run, capsys):
+    def forget(metrics):
+        for name in ("preparation", "train_digest", "test_digest"):
+            del metrics["data"][name]
+
+    change(rings_run, forget)
+    brighten(rings / "test/good/001.png")
+    assert train_on(rings_run) == 2
+    assert "full_scale was 4095.0, now 65535.0, 12 of 12 training" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_is_compared_by_its_digests(rings, rings_run, capsys):
+    shutil.rmtree(rings_run / "mse")
+    swap_all(rings)
+    assert train_on(rings_run) == 2
+    assert ": the training images differ, the test images or their" in capsys.readouterr().err
+
+
+def test_moved_images_are_found_with_root(rings, rings_run, tmp_path, capsys, monkeypatch):
+    moved = rings.rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert train_on(rings_run) == 2
+    error = capsys.readouterr().err
+    assert f"{rings}: no such folder; if they have moved, name the folder with --root" in error
+
+    monkeypatch.chdir(tmp_path)
+    assert train_on(rings_run, "--root", "./moved/") == 0
+    metrics = read_metrics(rings_run)
+    assert metrics["arms"]["mse"]["history"]["epoch"] == [1, 2, 3, 4]
+    assert metrics["config"]["root"] == str(moved)
+    monkeypatch.chdir("/")
+    assert train_on(rings_run) == 0  # finished; found from any working directory
+
+    swap_all(moved)
+    assert train_on(rings_run, "--root", str(moved)) == 2
+    assert "12 of 12 training images are gone" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_report")
+def test_a_relative_root_is_found_from_another_working_directory(
+    rings, options, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    relative = ["--root", "rings", "--batch-size", "4", "--loss", "mse"]
+    assert cli.main([*options, *relative]) == 0
+    monkeypatch.chdir("/")
+    assert train_on(tmp_path / "run") == 0
+
+
 @pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize("package", ["torch", "lamp_kernels"])
 def test_a_run_with_another_version_is_not_resumed(options, tmp_path, capsys, package):
@@ -135,7 +274,7 @@ def as_an_older_version_left_it(folder: Path, *, unfinished: bool) -> None:
     metrics = read_metrics(folder)
     for name in NEWER:
         del metrics["config"][name]
-    for name in ("found", "notices", "held_out"):
+    for name in ("found", "notices", "held_out", "preparation", "train_digest", "test_digest"):
         del metrics["data"][name]
     del metrics["baselines"], metrics["effective_batch_size"]
     if unfinished:
@@ -208,9 +347,11 @@ def error_of_resuming(folder: Path, capsys) -> str:
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     capsys.readouterr()
     assert cli.main(["--out", str(folder), "--resume"]) == 2
-    *announced, error = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr()
+    announced = printed.out.splitlines()
     assert len(announced) <= 1
     assert all(line.endswith(f"; cpu, 1 thread; out {folder}") for line in announced)
+    (error,) = printed.err.splitlines()
     assert error.startswith("train.py: error: ")
     assert files == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     return error
@@ -234,14 +375,21 @@ def test_damaged_metrics_are_named(half_run, capsys, content, message):
     ("edit", "message"),
     [
         (lambda m: m["config"].pop("width"), "config.width is missing"),
-        (lambda m: m.update(arms=[]), "arms has the wrong type"),
+        (lambda m: m.update(arms=[]), "arms must be an object, got []"),
         (lambda m: m["arms"].update(mse={}), "arms.mse.evaluation is missing"),
-        (lambda m: m.update(baselines=None), "baselines has the wrong type"),
-        (lambda m: m["baselines"].update(mine={}), "baselines.mine.per_kind is missing"),
-        (lambda m: m["config"].update(epochs=True), "config.epochs has the wrong type"),
-        (lambda m: m["config"].update(epochs=-1), "config: argument --epochs: must be a positive"),
-        (lambda m: m["config"].update(loss="psnr"), "config: argument --loss: invalid choice"),
-        (lambda m: m["config"].update(lr="fast"), "config: argument --lr: must be a finite number"),
+        (lambda m: m.update(baselines=None), "baselines must be an object, got null"),
+        (lambda m: m["baselines"].update(mine={}), "baselines.mine.image_auroc is missing"),
+        (
+            lambda m: m["config"].update(epochs=True),
+            "config.epochs must be a positive integer, got",
+        ),
+        (lambda m: m["config"].update(epochs=-1), "config.epochs must be a positive integer, got"),
+        (lambda m: m["config"].update(seed=2**32), "config: argument --seed: must be an integer"),
+        (
+            lambda m: m["config"].update(loss="psnr"),
+            "config.loss must be one of mse, amplified-mse",
+        ),
+        (lambda m: m["config"].update(lr="fast"), 'config.lr must be a positive number, got "fast'),
         (lambda m: m["config"].update(speed=3), "config: unrecognized arguments: --speed=3"),
         (lambda m: m["config"].update(eps=7.0), "eps must satisfy"),
         (lambda m: m["config"].update(topk=5), "config and scoring contradict each other"),
@@ -336,7 +484,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_continue(options, program, tmp_path
         process.send_signal(signal.SIGINT)
         printed, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert printed == ""
+    assert printed.splitlines()[1:] == []  # only what was found
     assert errors.splitlines()[-1] == (
         f"train.py: stopped; to continue: python python/train.py --out {folder} --resume"
     )

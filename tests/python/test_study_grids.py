@@ -60,7 +60,7 @@ def test_the_example_for_a_folder_runs_and_can_be_published(tmp_path, capsys):
     grid.write_text(json.dumps({"blocks": [small]}))
     results = tmp_path / "study.jsonl"
     assert cli.main(["run", str(grid), "--root", str(root), "--results", str(results)]) == 0
-    found = capsys.readouterr().err
+    found = capsys.readouterr().out
     assert "bracket: 8 normal for training, 2 normal and 4 defective" in found
     assert "12-bit" in found
     lines = read_results(results)

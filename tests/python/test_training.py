@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 from uad import checkpoint
+from uad.batches import epoch_batches
 from uad.distributed import Processes
 from uad.losses import LOSSES, LossSettings, build_loss, tangent_share
 from uad.options import TrainingOptions
 from uad.progress import Progress
-from uad.training import Trainer, TrainingError, epoch_batches
+from uad.training import Trainer, TrainingError
 
 import lamp_kernels
 

@@ -98,6 +98,17 @@ def set_threads(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch, CUDA or NumPy could not allocate memory.
+
+    For memory of the CPU, and where CUDA itself fails, PyTorch raises a more general error.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    signs = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
 def say(program: str, text: str) -> None:
     """Print a line on stderr; under torchrun the first process prints it, for all of them."""
     if process_rank() == 0:

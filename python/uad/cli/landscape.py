@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from uad.cli.arguments import (
     OptionError,
     add_threads_option,
     complain,
+    is_out_of_memory,
     positive_float,
     positive_int,
     seed,
@@ -25,7 +26,7 @@ from uad.cli.arguments import (
 from uad.data import AnomalyData, DataError, to_unit
 from uad.figures import encode
 from uad.landscape.figures import landscape_figure
-from uad.landscape.measure import Landscape, Options, measure, work
+from uad.landscape.measure import Landscape, Options, counterparts, measure, work
 from uad.landscape.table import LINES, PICTURE, read_tables
 from uad.landscape.work import (
     CURVATURE_PIXELS,
@@ -34,11 +35,13 @@ from uad.landscape.work import (
     PIXELS,
     default_count,
 )
-from uad.losses import LossSettings
+from uad.lock import LockError, only_writer
+from uad.losses import LossSettings, build_loss
 from uad.model import ConvAutoencoder
 from uad.progress import Progress
 from uad.report.page import write_report
-from uad.run_folder import RunFolderError, load_images, load_network, read_metrics
+from uad.run_folder import METRICS, RunFolderError, load_images, load_network, read_metrics
+from uad.same_data import known_detector, training_changes
 
 PROGRAM = "landscape.py"
 
@@ -159,12 +162,32 @@ def run_images(folder: Path, metrics: dict[str, Any], root: Path | None) -> Anom
             "the folder with --root"
         ) from error
     trained_on, found = metrics["data"]["train"], len(data.train)
-    if found != trained_on:
+    changes = training_changes(known_detector(folder).get("fingerprints") or (), data)
+    if not changes and found != trained_on:  # all that is known of a run of an older version
+        changes = f"{trained_on} training images then, {found} now"
+    if changes:
+        place = config["root"] or data.title
         raise DataError(
-            f"{folder}: the run was trained on {trained_on} images, but {config['root']} now has "
-            f"{found}; name the folder with the original images with --root"
+            f"{folder}: the run was trained on other images than those of {place}: {changes}; name "
+            "the folder with the original images with --root"
         )
     return data
+
+
+def place_of_results(arguments: argparse.Namespace) -> Path:
+    """The folder for picture and figures."""
+    folder: Path = arguments.out or arguments.run
+    return folder
+
+
+def check_losses(folder: Path, names: Iterable[str], settings: LossSettings, image: Tensor) -> None:
+    """RunFolderError if the losses of the run cannot be computed with its settings."""
+    try:
+        for name in names:
+            for each in counterparts(name):
+                build_loss(each, settings)(image, image)
+    except ValueError as error:  # raised by lamp_kernels; names the argument and its value
+        raise RunFolderError(f"{folder / METRICS}: {error}") from error
 
 
 def measure_all(
@@ -182,9 +205,16 @@ def measure_all(
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure the networks, write picture and figures, print the tables."""
+    """Measure the networks and write the results, as the only writer of their folder."""
     options = measure_options(arguments)
     set_threads(arguments)
+    read_metrics(arguments.run)  # before the lock, which would create a folder that is missing
+    with only_writer(place_of_results(arguments)):
+        run_locked(arguments, options)
+
+
+def run_locked(arguments: argparse.Namespace, options: Options) -> None:
+    """Measure the networks, write picture and figures, print the tables."""
     metrics = read_metrics(arguments.run)
     config = metrics["config"]
     networks = {
@@ -192,14 +222,17 @@ def run(arguments: argparse.Namespace) -> None:
         for name in arguments.loss or metrics["arms"]
     }
     data = run_images(arguments.run, metrics, arguments.root)
-    print(data.found, *data.notices, sep="\n", file=sys.stderr)
+    print(data.found, flush=True)
+    for notice in data.notices:
+        print(notice, file=sys.stderr)
     train = data.train
     options = with_count(options, arguments, train)
     images = to_unit(train[: options.images])
     settings = LossSettings(**{field.name: config[field.name] for field in fields(LossSettings)})
+    check_losses(arguments.run, networks, settings, images[:1])
     landscapes = measure_all(networks, images, settings, options)
     lines = [line for each in landscapes.values() for line in results(each, metrics, options)]
-    folder = arguments.out or arguments.run
+    folder = place_of_results(arguments)
     picture = encode(landscape_figure(landscapes), "png")
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
     write(folder, {PICTURE: picture, LINES: text.encode()})
@@ -211,7 +244,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write the files into the folder, each of them whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         with atomic_write(folder / name) as file:
             file.write(content)
@@ -240,12 +272,20 @@ def results(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program. Exit code: 0 success, 2 bad options, files or data, 130 interrupted."""
+    """Run the program.
+
+    Exit code: 0 success, 1 out of memory, 2 bad options, files or data, 130 interrupted.
+    """
     try:
         run(build_parser().parse_args(argv))
-    except (OptionError, RunFolderError, CheckpointError, DataError, OSError) as error:
+    except (OptionError, RunFolderError, CheckpointError, DataError, LockError, OSError) as error:
         complain(PROGRAM, error)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        complain(PROGRAM, "out of memory: try fewer --images and --curvature-images")
+        return 1
     except KeyboardInterrupt:
         print(f"{PROGRAM}: stopped; nothing was written", file=sys.stderr)
         return 130

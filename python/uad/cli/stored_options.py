@@ -11,8 +11,8 @@ from uad.cli.arguments import OptionError
 from uad.distributed import process_count
 from uad.run_folder import RunFolderError
 
-EPOCHS = "epochs"
-"""The only option that a resumed run may change."""
+EPOCHS, ROOT = "epochs", "root"
+"""The only options that a resumed run may change: images may have moved, if they are the same."""
 
 
 def resumed_options(
@@ -21,10 +21,10 @@ def resumed_options(
     given: Mapping[str, Any],
     path: Path,
 ) -> dict[str, Any]:
-    """The stored options, with the number of epochs that was given, if any.
+    """The stored options, with the number of epochs and the root that were given, if any.
 
     stored: "config" of the metrics.json at `path`. RunFolderError if one of them is invalid,
-    OptionError if a given one differs, except for more epochs.
+    OptionError if a given one differs, except for more epochs and for the root.
     """
     options = read_back(parser, stored, path)
     count = stored.get("nproc_per_node", 1)
@@ -33,7 +33,8 @@ def resumed_options(
             f"--resume: the run was started with --nproc-per-node {count}, not {process_count()}"
         )
     for name, value in given.items():
-        if name == EPOCHS and value > options[name]:
+        raised = name == EPOCHS and value > options[name]
+        if raised or name == ROOT:
             options[name] = value
         elif name in options and value != options[name]:
             raise OptionError(f"--resume: the run was started {difference(name, options, value)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -12,10 +13,12 @@ from typing import Any
 
 import torch
 
+from uad.batches import effective_batch_size, smaller_batches
 from uad.checkpoint import CheckpointError
-from uad.cli.arguments import OptionError, complain, say, set_threads
+from uad.cli.arguments import OptionError, complain, is_out_of_memory, say, set_threads
 from uad.cli.stored_options import EPOCHS, resumed_options
-from uad.cli.train import build_parser, complete, out_folder, run_options
+from uad.cli.train import complete, out_folder, run_options
+from uad.cli.train_options import build_parser
 from uad.data import AnomalyData, DataError, load_from_config
 from uad.distributed import Processes, process_rank, processes
 from uad.lock import LockError, only_writer
@@ -25,7 +28,11 @@ from uad.results_table import results_table
 from uad.run import RunError, begin, check_folder, normal_scores, rehearse, train_losses
 from uad.run_folder import METRICS, RunFolderError, load_metrics
 from uad.threshold import choose_threshold, normal_images
-from uad.training import TrainingError, effective_batch_size, smaller_batches
+from uad.training import TrainingError
+from uad.wording import percent
+
+LEFT_OUT = ("out", "resume")
+"""Options that metrics.json does not store."""
 
 
 def execute(program: str, given: Mapping[str, Any]) -> int:
@@ -42,10 +49,23 @@ def execute(program: str, given: Mapping[str, Any]) -> int:
     ) as error:
         complain(program, error)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        complain(program, f"out of memory: {how_to_need_less(folder)}")
+        return 1
     except KeyboardInterrupt:
         say(program, f"stopped; {how_to_continue(program, folder)}")
         return 130
     return 0
+
+
+def how_to_need_less(folder: Path) -> str:
+    """What to do if the memory is not enough. These options of a run cannot be changed later."""
+    smaller = "try a smaller --batch-size or --size"
+    if (folder / METRICS).exists():
+        smaller += f", with another --out, because the run in {folder} keeps its options"
+    return smaller
 
 
 def how_to_continue(program: str, folder: Path) -> str:
@@ -71,7 +91,7 @@ def run(program: str, given: Mapping[str, Any], folder: Path) -> None:
         arguments = choose_options(given, metrics, folder / METRICS)
         set_threads(arguments)
         torch.backends.cudnn.deterministic = True  # a resumed run must end with the same numbers
-        data = load_from_config(vars(arguments))
+        data = load_images(arguments, resumed=metrics is not None)
         options = run_options(arguments, batch_size(arguments, metrics, len(data.train)))
         with processes(torch.device(arguments.device)) as team:
             try:
@@ -96,17 +116,37 @@ def choose_options(
     """All options: for a new run those given and the defaults, for a resumed one those stored."""
     if metrics is None:
         return complete(given)
-    return complete(
-        resumed_options(build_parser(), metrics["config"], given, path) | {"out": path.parent}
-    )
+    options = resumed_options(build_parser(), metrics["config"], given, path)
+    try:
+        return complete(options | {"out": path.parent})
+    except OptionError as error:
+        raise RunFolderError(f"{path}: config: {error}") from error
 
 
 def config(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options that metrics.json stores.
 
-    Where a run is stored, and whether it was resumed, does not affect its results.
+    Where a run is stored, and whether it was resumed, does not affect its results. The root is
+    absolute, so that a run can be resumed from any working directory.
     """
-    return {name: value for name, value in vars(arguments).items() if name not in ("out", "resume")}
+    stored = {name: value for name, value in vars(arguments).items() if name not in LEFT_OUT}
+    if arguments.root is not None:
+        stored["root"] = os.path.abspath(arguments.root)
+    return stored
+
+
+def load_images(arguments: argparse.Namespace, resumed: bool) -> AnomalyData:
+    """The images; DataError, for a resumed run with what to do if they have moved."""
+    root = arguments.root
+    try:
+        return load_from_config(vars(arguments))
+    except DataError as error:
+        if not resumed or root is None or Path(root).is_dir():
+            raise
+        raise DataError(
+            f"{arguments.out}: the images of this run cannot be loaded: {error}; if they have "
+            "moved, name the folder with --root"
+        ) from error
 
 
 def batch_size(arguments: argparse.Namespace, metrics: dict[str, Any] | None, images: int) -> int:
@@ -134,7 +174,7 @@ def announce(
     parts.append(f"{device}, {threads} thread{'s' if threads > 1 else ''}")
     if team.count > 1:
         parts[-1] += f", {team.count} processes"
-    print("; ".join([*parts, f"out {arguments.out}"]), file=sys.stderr)
+    print("; ".join([*parts, f"out {arguments.out}"]), flush=True)
     for notice in data.notices:
         print(notice, file=sys.stderr)
     asked, used = arguments.batch_size, options.training.batch_size
@@ -165,8 +205,8 @@ def thresholds(folder: Path, metrics: dict[str, Any], rate: float) -> str:
         chosen = choose_threshold(normal_scores(folder / loss), rate)
         lines.append(
             f"{loss}: threshold {chosen.value:.6g} from {chosen.count} normal images; of new "
-            f"normal images, {chosen.rate:.1%} will score above it (95% interval {chosen.low:.1%} "
-            f"to {chosen.high:.1%})"
+            f"normal images, {percent(chosen.rate)} will score above it (95% interval "
+            f"{percent(chosen.low)} to {percent(chosen.high)})"
         )
         if not chosen.met:
             lines[-1] += (

@@ -32,6 +32,7 @@ from uad.data.images import (
 )
 from uad.data.listing import Entry, Listed, category_folders, list_category
 from uad.data.words import form, note, notices
+from uad.distributed import process_rank
 
 NAME = "folder"
 DEFAULT_SIZE = 256
@@ -116,7 +117,8 @@ def _in_parallel(
     """function(item) for all items, in threads: decoding releases Python's lock."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(function, items)
-        return list(tqdm(results, desc=what, total=len(items), leave=False, disable=None))
+        hidden = True if process_rank() else None  # None hides the bar without a terminal
+        return list(tqdm(results, desc=what, total=len(items), leave=False, disable=hidden))
 
 
 def read_all(entries: Sequence[Entry], size: int, fit: str, bit_depth: int | None) -> list[Problem]:

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uad.bootstrap import bootstrap_interval
+from uad.checkpoint import in_one_line
 from uad.landscape.curvature import CURVATURE_STEP
 from uad.landscape.measure import counterparts
+from uad.run_folder import RunFolderError
 from uad.table import Table
 
 PICTURE, LINES = "landscape.png", "landscape.jsonl"
@@ -60,11 +62,25 @@ INTERVAL_NOTE = (
 
 
 def read_tables(folder: Path) -> list[Table]:
-    """The tables of what landscape.py wrote into the folder; empty if it wrote nothing."""
+    """The tables of what landscape.py wrote into the folder; empty if it wrote nothing.
+
+    RunFolderError if the file is damaged.
+    """
     path = folder / LINES
     if not path.exists() or not (folder / PICTURE).exists():
         return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        return _tables([json.loads(line) for line in path.read_text("utf-8").splitlines()])
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = in_one_line(error)
+        raise RunFolderError(
+            f"{path}: not written by landscape.py, or damaged: {reason}"
+        ) from error
+
+
+def _tables(lines: Sequence[Line]) -> list[Table]:
     rows = ratio_rows(lines)
     bounded = any("(" in cell for row in rows for cell in row[1:])
     tables = [

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from uad.lock import LockError, only_writer
 from uad.report.page import write_report
-from uad.run_folder import RunFolderError
+from uad.run_folder import RunFolderError, read_metrics
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -15,9 +16,12 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m uad.report RUN", file=sys.stderr)
         return 2
+    folder = Path(arguments[0])
     try:
-        print(write_report(Path(arguments[0])))
-    except RunFolderError as error:
+        read_metrics(folder)  # before the lock, which would create a folder that is missing
+        with only_writer(folder):
+            print(write_report(folder))
+    except (RunFolderError, LockError, OSError) as error:
         print(f"uad.report: error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ from uad.threshold import DEFAULT_RATE, Threshold, choose_threshold
 from uad.wording import rounded
 
 Arrays = dict[str, NDArray[Any]]
+
+EXAMPLE_ARRAYS = ("kinds", "originals")
+EVALUATION_ARRAYS = ("kinds", "scores", "reconstructions", "maps")
+"""What the files of a run have had since the first version."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +111,21 @@ def read_run(folder: Path) -> Run:
     metrics = read_metrics(folder)
     return Run(
         metrics,
-        _read_arrays(folder / EXAMPLES),
-        {arm: _read_arrays(folder / arm / EVALUATION) for arm in metrics["arms"]},
+        _read_arrays(folder / EXAMPLES, EXAMPLE_ARRAYS),
+        {
+            arm: _read_arrays(folder / arm / EVALUATION, EVALUATION_ARRAYS)
+            for arm in metrics["arms"]
+        },
     )
 
 
-def _read_arrays(path: Path) -> Arrays:
+def _read_arrays(path: Path, needed: Sequence[str]) -> Arrays:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, BadZipFile, zlib.error) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            arrays = dict(found)
+    except (OSError, ValueError, TypeError, BadZipFile, zlib.error) as error:
         raise RunFolderError(f"{path}: cannot be read: {error}") from error
+    for name in needed:
+        if name not in arrays:
+            raise RunFolderError(f"{path}: not written by train.py: it has no array {name}")
+    return arrays

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import lamp_kernels
 from uad import data as data_sets
+from uad.batches import effective_batch_size
 from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, textures
 from uad.distributed import Processes
 from uad.evaluation import (
@@ -31,7 +32,7 @@ from uad.model import ConvAutoencoder
 from uad.options import Scoring, TrainingOptions
 from uad.study.arms import METRICS, build_arm
 from uad.study.spec import FIELDS, RunSpec
-from uad.training import Trainer, TrainingError, effective_batch_size
+from uad.training import Trainer, TrainingError
 
 DEFECT_SCORES = {
     "mse top 1 %": Scoring("mse"),

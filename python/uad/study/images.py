@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from uad.batches import effective_batch_size, smaller_batches
 from uad.data import DataError, folder
 from uad.data.listing import category_names
 from uad.study.experiment import check_images, load_for
 from uad.study.spec import RunSpec
-from uad.training import effective_batch_size, smaller_batches
 
 
 def categories(root: Path | None) -> list[str] | None:
@@ -48,9 +48,10 @@ def examine(specs: Sequence[RunSpec], root: Path | None) -> None:
         groups.setdefault(images, []).append(spec)
     for group in groups.values():
         data = load_for(group[0], root)
+        print(data.found, flush=True)
         batch_sizes = dict.fromkeys(spec.batch_size for spec in group)
         smaller = (_smaller_batches(group[0], asked, len(data.train)) for asked in batch_sizes)
-        for line in filter(None, (data.found, *data.notices, *smaller)):
+        for line in filter(None, (*data.notices, *smaller)):
             print(line, file=sys.stderr)
         for spec in group:
             check_images(spec, data)
