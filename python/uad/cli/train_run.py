@@ -12,19 +12,21 @@ from typing import Any
 
 import torch
 
+from uad import threshold_words
 from uad.checkpoint import CheckpointError
 from uad.cli.arguments import OptionError, complain, say, set_threads
 from uad.cli.stored_options import EPOCHS, resumed_options
 from uad.cli.train import build_parser, complete, out_folder, run_options
 from uad.data import AnomalyData, DataError, load_from_config
 from uad.distributed import Processes, process_rank, processes
+from uad.evaluation_files import normal_scores
 from uad.lock import LockError, only_writer
 from uad.options import RunOptions
 from uad.report.page import write_report
 from uad.results_table import results_table
-from uad.run import RunError, begin, check_folder, normal_scores, rehearse, train_losses
-from uad.run_folder import METRICS, RunFolderError, load_metrics
-from uad.threshold import choose_threshold, normal_images
+from uad.run import RunError, begin, check_folder, rehearse, train_losses
+from uad.run_folder import EVALUATION, METRICS, RunFolderError, load_metrics
+from uad.threshold import choose_threshold
 from uad.training import TrainingError, effective_batch_size
 
 
@@ -172,15 +174,8 @@ def thresholds(folder: Path, metrics: dict[str, Any], rate: float) -> str:
     """A line for each loss: the threshold that its scores of normal images give."""
     lines = ["only normal test images, so nothing to measure detection with"]
     for loss in metrics["arms"]:
-        chosen = choose_threshold(normal_scores(folder / loss), rate)
-        lines.append(
-            f"{loss}: threshold {chosen.value:.6g} from {chosen.count} normal images; of new "
-            f"normal images, {chosen.rate:.1%} will score above it (95% interval {chosen.low:.1%} "
-            f"to {chosen.high:.1%})"
-        )
+        chosen = choose_threshold(normal_scores(folder / loss / EVALUATION), rate)
+        lines.append(f"{loss}: threshold {threshold_words.one_line(chosen)}")
         if not chosen.met:
-            lines[-1] += (
-                f"; a false-positive rate of {rate:g} requires at least {normal_images(rate)} "
-                "normal images"
-            )
+            lines.append(f"{loss}: {threshold_words.too_few_images(chosen)}")
     return "\n".join(lines)
