@@ -48,6 +48,6 @@ def too_few_images(limit: Threshold) -> str:
     are = "is" if limit.count == 1 else "are"
     return (
         f"{counted(limit.count, 'normal image')} {are} too few for a false-positive rate of "
-        f"{asked_percent(limit.asked)}, which requires at least {normal_images(limit.asked):,}: the "
-        f"threshold is their highest score, and the rate to expect is {percent(limit.rate)}"
+        f"{asked_percent(limit.asked)}, which requires at least {normal_images(limit.asked):,}: "
+        f"the threshold is their highest score, and the rate to expect is {percent(limit.rate)}"
     )

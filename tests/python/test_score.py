@@ -500,9 +500,11 @@ def test_what_was_scored_before_ctrl_c_is_kept(checkpoint, photos, tmp_path, cap
 def test_a_file_is_complete_when_two_polls_agree(tmp_path):
     path = tmp_path / "a.png"
     (tmp_path / "old").write_bytes(b"done before")
+    stamp = stamp_of(tmp_path / "old")
+    assert stamp is not None
     arrivals = Arrivals(
         lambda: [(each, each.name) for each in sorted(tmp_path.iterdir())],
-        {"old": stamp_of(tmp_path / "old")},
+        {"old": stamp},
     )
     path.write_bytes(b"1")
     assert arrivals.poll() == []
