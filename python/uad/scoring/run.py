@@ -135,12 +135,12 @@ class Run:
 
     def finish(self, judge: Judge) -> int:
         """Write the report, print the last line, return the exit code."""
+        rows = latest(self.rows)
         self.warn_about_training_images(
-            self.rows, "scored images", "how they score says nothing about new images"
+            rows, "scored images", "how they score says nothing about new images"
         )
         if self.team.first:
             self.write_report(judge)
-        rows = latest(self.rows)
         self.say(f"{tally(rows)}; report: {self.options.out / REPORT}")
         # One process speaks for all: torchrun prints a traceback for each that returns 1.
         return int(self.team.first and any(row.decision == ERROR for row in rows))
