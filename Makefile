@@ -81,7 +81,7 @@ build-cuda: $(READY) ## build the CUDA kernels in place for CUDA_TARGETS="7.5;9.
 train: $(LIBRARY) ## train four losses on textures and write runs/textures/report.html; resumes a stopped run
 	$(BIN)/python python/train.py $(TRAIN_FLAGS) --out $(RUN) --resume
 
-study: $(LIBRARY) ## run a two-minute study of which loss finds more anomalies; writes to runs/study
+study: $(LIBRARY) ## run a small study of which loss finds more anomalies, in half a minute; writes to runs/study
 	OMP_NUM_THREADS=1 $(BIN)/python python/study.py run python/grids/small.json --results runs/study/study.jsonl $(STUDY_FLAGS)
 	$(BIN)/python python/study.py publish runs/study/study.jsonl
 

@@ -118,7 +118,8 @@ def score_histograms(
 ) -> Figure:
     """Scores of normal and anomalous images, one panel per arm, all with the same bins.
 
-    thresholds: of each arm, drawn as a line; may be empty.
+    thresholds: of each arm, drawn as a line; may be empty. The nearest edge between two bins moves
+    there, so no bar has images of both sides.
     """
     everything = np.concatenate(list(scores.values()))
     low, high = float(everything.min()), float(everything.max())
@@ -130,12 +131,13 @@ def score_histograms(
         figure = Figure(figsize=(5.0, 1.1 * len(scores) + 0.6), layout="constrained")
         panels = figure.subplots(len(scores), sharex=True, sharey=True, squeeze=False).flatten()
         for axes, (arm, values) in zip(panels, scores.items(), strict=True):
+            edges = _with_edge(bins, thresholds.get(arm))
             for name, chosen, shade in (
                 ("normal", ~anomalous, NORMAL_COLOR),
                 ("anomalous", anomalous, arm_color(arm)),
             ):
                 if chosen.any():
-                    style = {"bins": bins, "weights": np.full(chosen.sum(), 1 / chosen.sum())}
+                    style = {"bins": edges, "weights": np.full(chosen.sum(), 1 / chosen.sum())}
                     axes.hist(values[chosen], color=shade, alpha=0.45, label=name, **style)
                     axes.hist(values[chosen], color=shade, histtype="step", **style)
             if arm in thresholds:
@@ -156,6 +158,14 @@ def score_histograms(
         panels[-1].set_xlabel("anomaly score" + (" (logarithmic)" if spread else ""))
         figure.supylabel("fraction of images", fontsize=10)
     return figure
+
+
+def _with_edge(bins: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
+    """The edges of the bins with the nearest inner one at the threshold, if that is among them."""
+    edges = bins.copy()
+    if threshold is not None and bins[0] < threshold < bins[-1]:
+        edges[1 + np.abs(bins[1:-1] - threshold).argmin()] = threshold
+    return edges
 
 
 def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:

@@ -1,4 +1,4 @@
-"""Only one process at a time may write to a folder."""
+"""Only one process at a time may write to a folder, or to a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCK, OWNER = ".lock", ".owner.json"
 
 
 class LockError(Exception):
-    """A folder that another process writes to. The message names that process."""
+    """A folder or file that another process writes to. The message names that process."""
 
 
 @contextmanager
@@ -30,18 +30,9 @@ def only_writer(folder: Path) -> Iterator[None]:
     releases the lock of a process that dies, so no lock is ever stale. LockError if another
     process holds the lock, OSError if the folder cannot be created or written.
     """
-    lock = FileLock(folder / LOCK)
+    lock = _acquire(folder, folder / LOCK, folder / OWNER)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise LockError(f"{folder} is in use by {owner(folder)}") from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise WriteError(f"{folder} cannot be written: {reason}") from error
-    try:
-        with atomic_write(folder / OWNER) as file:
-            file.write(json.dumps(this_process()).encode())
+        _introduce(folder / OWNER)
         yield
     finally:
         (folder / OWNER).unlink(missing_ok=True)
@@ -52,6 +43,46 @@ def only_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def only_writer_of(path: Path) -> Iterator[None]:
+    """Make this process the only writer of the file `path` within the block.
+
+    For processes that write different files in the same folder, which is created. The file itself
+    is not opened, and nothing is left next to it. LockError if another process holds the lock,
+    WriteError if the folder cannot be created or written.
+    """
+    file, owner_file = (path.with_name(f".{path.name}{end}") for end in (LOCK, OWNER))
+    lock = _acquire(path, file, owner_file)
+    try:
+        _introduce(owner_file)
+        yield
+    finally:
+        owner_file.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows does not remove an open file
+            file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _acquire(what: Path, file: Path, owner_file: Path) -> FileLock:
+    """Lock `what` by locking `file`; if another process did, `owner_file` says which one."""
+    lock = FileLock(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise LockError(f"{what} is in use by {_owner(owner_file)}") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise WriteError(f"{what} cannot be written: {reason}") from error
+    return lock
+
+
+def _introduce(owner_file: Path) -> None:
+    """Write down that this process holds the lock."""
+    with atomic_write(owner_file) as file:
+        file.write(json.dumps(this_process()).encode())
+
+
 def this_process() -> dict[str, str | int]:
     """What a second process is told about this one."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -59,11 +90,15 @@ def this_process() -> dict[str, str | int]:
 
 
 def owner(folder: Path) -> str:
-    """The process that holds the lock, in words."""
+    """The process that holds the lock of a folder, in words."""
+    return _owner(folder / OWNER)
+
+
+def _owner(owner_file: Path) -> str:
     try:
-        found = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        found = json.loads(owner_file.read_text(encoding="utf-8"))
         return f"process {found['process']} on {found['host']}, started {found['started']}"
-    except (OSError, ValueError, TypeError, KeyError):  # it has only just locked the folder
+    except (OSError, ValueError, TypeError, KeyError):  # it has only just got the lock
         return "another process"
 
 

@@ -279,6 +279,17 @@ def effective_batch_size(images: int, asked: int, processes: int = 1) -> int:
     return images // batches // processes * processes
 
 
+def smaller_batches(images: int, asked: int, used: int) -> str:
+    """Why the effective batch size `used` is smaller than the one asked for."""
+    dropped = images % asked
+    reason = (
+        f"would drop {dropped} of the {images} training images from every epoch"
+        if asked <= images
+        else f"is larger than the training set of {images} images"
+    )
+    return f"{asked} {reason}: using {used}"
+
+
 class StepClock:
     """Measures the durations between ticks without synchronizing the device at each tick."""
 

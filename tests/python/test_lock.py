@@ -11,7 +11,7 @@ import sys
 import pytest
 from uad.checkpoint import WriteError
 from uad.cli import train as cli
-from uad.lock import LockError, only_writer
+from uad.lock import LockError, only_writer, only_writer_of
 
 HOLD = """
 import sys, time
@@ -70,6 +70,30 @@ def test_an_unused_folder_is_removed_again(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir() if path.name != ".lock"] == [
         "result"
     ]
+
+
+HOLD_FILE = HOLD.replace("only_writer", "only_writer_of")
+
+
+def test_a_second_writer_of_a_file_is_told_about_the_first(tmp_path):
+    path = tmp_path / "run" / "study.jsonl"
+    command = [sys.executable, "-c", HOLD_FILE, str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        holder = f"study.jsonl is in use by process {process.pid} on {socket.gethostname()}, "
+        with pytest.raises(LockError, match=holder), only_writer_of(path):
+            raise AssertionError("locked")
+        with only_writer_of(path.with_name("other.jsonl")):  # in the same folder
+            pass
+        process.kill()
+        process.wait()
+    with only_writer_of(path):
+        assert f'"process": {os.getpid()}' in (
+            path.with_name(".study.jsonl.owner.json").read_text()
+        )
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

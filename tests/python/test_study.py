@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -129,6 +131,12 @@ def test_arms_start_from_the_same_weights(monkeypatch):
 # --- one run ------------------------------------------------------------------------------------
 
 
+def test_a_run_prints_nothing(capfd):
+    """With many runs in parallel, a line per epoch of each would bury the study's progress."""
+    experiment.run(SMALL, None)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_run_can_be_repeated_and_losses_differ():
     first = experiment.run(SMALL, None)
     assert without_time(experiment.run(SMALL, None)) == without_time(first)
@@ -250,11 +258,26 @@ def test_processes_end_with_a_killed_study():
 
 
 def test_two_studies_do_not_write_to_the_same_file(tmp_path):
+    path = tmp_path / "results" / "study.jsonl"
+    first = f"process {os.getpid()} on {socket.gethostname()}, started 20"
     with (
-        ResultsFile(tmp_path / "study.jsonl"),
-        pytest.raises(ResultsError, match="another study is writing to it"),
+        ResultsFile(path),
+        ResultsFile(path.with_name("study.1-of-2.jsonl")),
+        pytest.raises(ResultsError, match=re.escape(f"{path} is in use by {first}")),
     ):
-        ResultsFile(tmp_path / "study.jsonl")
+        ResultsFile(path)
+    with ResultsFile(path):
+        pass
+    assert sorted(each.name for each in path.parent.iterdir()) == [
+        "study.1-of-2.jsonl", "study.jsonl",
+    ]  # fmt: skip
+
+
+def test_a_results_file_needs_nothing_that_windows_lacks():
+    """Python for Windows has no fcntl."""
+    program = "import sys; sys.modules['fcntl'] = None; import uad.study.results"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 def test_a_damaged_line_is_an_error_that_names_it(tmp_path, capsys):

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from factory import make
 from uad.cli import study as cli
+from uad.data import DataError
 from uad.study.grid import NOTE, GridError, read_grid
+from uad.study.images import categories
 from uad.study.results import read_results
 from uad.study.spec import FIELDS, REQUIRED
 
@@ -39,6 +41,13 @@ def test_every_grid_file_is_valid_and_listed_in_the_documentation(path):
     assert f"| `{path.name}` |" in (GRIDS / "README.md").read_text()
 
 
+def test_the_duration_of_make_study_is_the_same_everywhere():
+    repository = GRIDS.parents[1]
+    for name in ("README.md", "Makefile", "python/grids/README.md", "python/grids/small.json"):
+        text = " ".join((repository / name).read_text().split())
+        assert "half a minute" in text, name
+
+
 def test_the_example_for_a_folder_runs_and_can_be_published(tmp_path, capsys):
     root = tmp_path / "parts"
     for seed, category in enumerate(CATEGORIES):
@@ -64,6 +73,37 @@ def test_the_example_for_a_folder_runs_and_can_be_published(tmp_path, capsys):
     assert "nan" not in re.findall(r"\w+", page.lower())
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (11, "11 would drop 9 of the 20 training images from every epoch: using 10"),
+        (32, "32 is larger than the training set of 20 images: using 20"),
+    ],
+)
+def test_a_batch_size_that_would_waste_images_is_reduced_and_reported(
+    asked, said, tmp_path, capsys
+):
+    root, grid, results = tmp_path / "parts", tmp_path / "grid.json", tmp_path / "study.jsonl"
+    make(root / "ring", train=20, good=2, defects=1, side=40)
+    small = TINY | {"dataset": "folder", "normal_class": "ring", "loss": ["mse", "amplified-mse"]}
+    grid.write_text(json.dumps({"blocks": [small | {"batch_size": [asked, 16]}]}))
+    assert cli.main(["run", str(grid), "--root", str(root), "--results", str(results)]) == 0
+    assert capsys.readouterr().err.count(f"ring: batch_size {said}\n") == 1
+    used = int(said.split()[-1])
+    lines = read_results(results)
+    assert [(line["batch_size"], line.get("effective_batch_size")) for line in lines] == [
+        (asked, used), (asked, used), (16, None), (16, None),
+    ]  # fmt: skip
+    grid.write_text(json.dumps({"blocks": [small | {"batch_size": used}]}))
+    assert cli.main(["run", str(grid), "--root", str(root), "--results", str(results)]) == 0
+    same = read_results(results)[4:]
+    assert [line["error_normal"] for line in same] == [line["error_normal"] for line in lines[:2]]
+    assert cli.main(["publish", str(results)]) == 0
+    page = (tmp_path / "conclusions.md").read_text()
+    assert f"batch size {asked} (reduced to {used} where more than 25% of the" in page
+    assert page.count("reduced to") == 1
+
+
 def test_a_category_that_the_folder_lacks_is_an_error_with_the_closest_one(tmp_path):
     grid = tmp_path / "grid.json"
     block = {"dataset": "folder", "normal_class": "rings", "loss": "mse", "seed": 0}
@@ -71,6 +111,14 @@ def test_a_category_that_the_folder_lacks_is_an_error_with_the_closest_one(tmp_p
     message = "block 1: normal_class 'rings' is not a category .* did you mean 'ring'"
     with pytest.raises(GridError, match=message):
         read_grid(grid, CATEGORIES)
+
+
+def test_folders_that_are_hidden_from_training_are_not_categories_of_a_study(tmp_path):
+    for name in ("ring", "bracket", "__MACOSX", ".trash"):
+        (tmp_path / name / "train" / "good").mkdir(parents=True)
+    assert categories(tmp_path) == CATEGORIES
+    with pytest.raises(DataError, match="no such folder"):
+        categories(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

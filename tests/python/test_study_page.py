@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from study_lines import result
 from uad.cli import study as cli
-from uad.study.questions import comparisons, contrasts, primary
+from uad.study.measures import primary
+from uad.study.questions import comparisons, contrasts
 from uad.study.results import ResultsFile
 from uad.study.stuck import SAME_TASK, mark_stuck
 from uad.study.tables import difference_table, stuck_table
@@ -126,10 +127,10 @@ def test_runs_that_agree_to_the_last_digit_are_called_identical(tmp_path):
     page = publish(tmp_path / "study.jsonl", lines)
     same = "identical runs, since no element reached the tangent"
     assert f"- amplified MSE (eps 0.001) against amplified MSE: {same} (8 pairs)." in page
-    assert f"| +0.0000 | {same} |" in page
+    assert f"| 0.0000 | {same} |" in page
     assert same in (tmp_path / "study.html").read_text()
     # Runs with the same AUROC need not be identical.
-    assert "- amplified MSE (eps 0.1) against amplified MSE: no difference shown, +0.0000" in page
+    assert "- amplified MSE (eps 0.1) against amplified MSE: no difference shown, 0.0000" in page
     assert page.count(same) == 2
 
 
@@ -198,6 +199,96 @@ def test_the_limits_of_the_control_are_stated_where_it_is_compared(tmp_path):
     assert limits in " ".join(publish(tmp_path / "with/study.jsonl", lines).split())
 
 
+@pytest.mark.parametrize("loss", ["mse", "amplified-mse"])
+def test_a_difference_that_rounds_to_zero_has_no_sign(loss, tmp_path):
+    tiny = 1e-9
+    lines = [
+        result(each, normal_class, seed, 0.8 + (each == loss) * tiny * (normal_class + seed))
+        for each in ("mse", "amplified-mse")
+        for normal_class in range(7)
+        for seed in range(3)
+    ]
+    page = publish(tmp_path / "study.jsonl", lines)
+    for text in (page, (tmp_path / "study.html").read_text()):
+        assert "0.0000 (0.0000 to 0.0000" in text
+        assert "0.0% (0.0% to 0.0%)" in text
+        assert not re.search(r"[+-]0\.0*(?![0-9])", re.sub(r"data:[^\"]*", "", text))
+
+
+# --- the answer ----------------------------------------------------------------------------------
+
+
+def gains(mse, ssim, seeds=5, category=("bracket", "ring")):
+    """Lines of two categories; amplification changes image AUROC by these means."""
+    noise = np.random.default_rng(0).normal(0, 0.001, (2, 2, seeds))
+    return [
+        result(f"{prefix}{metric}", seed=seed)
+        | {"dataset": "folder", "normal_class": name}
+        | {"image_auroc": {"mse top 1 %": 0.8 + bool(prefix) * (gain + noise[i, j, seed])}}
+        for prefix in ("", "amplified-")
+        for i, (metric, gain) in enumerate((("mse", mse), ("ssim", ssim)))
+        for j, name in enumerate(category)
+        for seed in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (gains(0, 0), "bracket and ring? These runs give no reason to: in all 2 comparisons"),
+        (gains(0.02, 0), "bracket and ring? Yes, with this loss: - MSE: better, +0.020"),
+        (gains(0.02, 0.03), "bracket and ring? Yes, with these losses: - MSE: better, +0.020"),
+        (gains(0, -0.02), "bracket and ring? No: - SSIM: worse, -0.020"),
+        (gains(0.02, -0.02), "bracket and ring? It depends: - MSE: better, +0.020"),
+        (gains(0.02, 0.02, seeds=2), "bracket and ring? Not known yet: with so few runs, chance"),
+        ([result("mse"), result("amplified-mse")], "for these images? These runs give no reason"),
+        ([result("mse"), result("scaled-mse")], "These runs cannot tell whether amplification"),
+    ],
+)
+def test_the_pages_begin_with_whether_to_switch_amplification_on(lines, said, tmp_path):
+    page = publish(tmp_path / "study.jsonl", lines)
+    first = " ".join(page.partition("study:begin -->")[2].split())
+    assert first.removeprefix("Should you switch amplification on for ").startswith(
+        said.removeprefix("for ")
+    )
+    body = (tmp_path / "study.html").read_text().partition("</h1>")[2]
+    text = " ".join(re.sub(r"<[^>]+>", " ", body.replace("<li>", "- ")).split())
+    assert text.removeprefix("Should you switch amplification on for ").startswith(
+        said.removeprefix("for ")
+    )
+
+
+def test_the_answer_counts_what_it_does_not_list_and_explains_the_figure(tmp_path):
+    page = " ".join(publish(tmp_path / "study.jsonl", gains(0.02, 0)).split())
+    assert "In 1 other comparison, no difference is shown. Before you rely on a gain, " in page
+    assert "probability that a defective image scores higher than a good one" in page
+    assert "these networks reach 0.80 to 0.82." in page
+    assert "not which parts happened to be photographed for the test" in page
+
+
+def test_the_answer_names_the_options_of_amplification_if_no_run_has_the_defaults(tmp_path):
+    lines = [
+        line | {"amplify_over": "image" if line["loss"].startswith("amplified") else "element"}
+        for line in gains(0.02, 0)
+    ]
+    page = publish(tmp_path / "study.jsonl", lines)
+    assert "Yes, with this loss:\n\n- MSE (per image): better, +0.020" in page
+
+
+def test_a_gain_that_comes_from_stuck_runs_says_so(tmp_path):
+    lines = gains(0.02, 0)
+    trapped = [
+        stuck(line) | {"image_auroc": {"mse top 1 %": 0.5}}
+        if line["loss"] == "mse" and line["seed"] == 0
+        else line
+        for line in lines
+    ]
+    (group,) = comparisons(trapped).values()
+    assert stuck_table(group) is not None
+    page = " ".join(publish(tmp_path / "study.jsonl", trapped).split())
+    assert re.search(r"MSE: better, \+0\.08.*; without runs that learned nothing, \+0\.02", page)
+
+
 # --- small studies -------------------------------------------------------------------------------
 
 
@@ -224,6 +315,7 @@ def test_one_seed_of_two_losses_has_no_intervals_and_no_nan(tmp_path, change, sh
     assert ("identical runs" in page) == ("| remark |" in page) == (shift == 0)
     assert "pixel" not in page
     assert "These pairs are too few for 95% intervals" in " ".join(page.split())
+    assert page.count("too few") == 1
     assert "Each comparison has a single pair of runs." in " ".join(page.split())
 
 

@@ -13,9 +13,11 @@ from study_lines import SCORE, result
 from uad.bootstrap import bootstrap_interval
 from uad.cli import study as cli
 from uad.landscape import table as landscape
-from uad.study.page import sentences
-from uad.study.questions import Arm, comparisons, primary
+from uad.study.measures import primary
+from uad.study.questions import comparisons
 from uad.study.results import ResultsFile
+from uad.study.sentences import sentences
+from uad.study.setting import Arm
 from uad.study.statistics import Pair, compare, make_pairs
 from uad.study.tables import difference_table, error_table, score_table, stuck_table
 
@@ -54,6 +56,14 @@ def test_pairs_differ_only_in_the_loss():
     plain = [result("mse", 0, 0, 0.5), result("mse", 0, 1, 0.6), result("mse", 0, 0, 0.7, width=8)]
     amplified = [result("amplified-mse", 0, 1, 0.9, eps=1e-3), result("amplified-mse", 1, 0, 0.1)]
     assert make_pairs(plain, amplified, primary("fashion-mnist")) == [Pair(0, 1, 0.6, 0.9)]
+
+
+def test_a_run_with_reduced_batches_is_no_partner_of_one_without():
+    reduced = result("mse") | {"effective_batch_size": 10}
+    amplified = result("amplified-mse")
+    assert make_pairs([reduced], [amplified], primary("fashion-mnist")) == []
+    amplified["effective_batch_size"] = 10
+    assert len(make_pairs([reduced], [amplified], primary("fashion-mnist"))) == 1
 
 
 def test_the_mean_weights_classes_equally_however_many_seeds_they_have():
@@ -149,7 +159,7 @@ def test_stuck_runs_are_counted_and_left_out(results):
     assert table.rows[0] == ["MSE", "10 of 30", "33%", "33% to 33%"]
     assert "Without stuck runs: +0.0" in sentences(group)[0]
     errors = {row[0]: row[1] for row in error_table(group[:1]).rows}
-    assert errors["squared error on normal images"].startswith("+0.0%")  # not -95% in a third
+    assert errors["squared error on normal images"].startswith("0.0%")  # not -95% in a third
 
 
 def test_stuck_runs_are_not_mentioned_if_there_are_none(results):
@@ -176,7 +186,7 @@ def test_tables_contain_the_differences(results):
         [f"image AUROC, score: {SCORE}", f"{found.mean:+.4f} ({row['95% interval']})"]
     ]
     errors = {row[0]: row[1] for row in error_table(group[:1]).rows}
-    assert errors["squared error on normal images"].startswith("+0.0%")
+    assert errors["squared error on normal images"].startswith("0.0%")
     # In these lines the errors are proportional to the AUROC, which grows by 0.01 from about 0.75.
     assert re.match(r"\+1\.[234]%", errors["absolute error on anomalous images"])
     assert "| amplified MSE against MSE | 30 |" in table.markdown()

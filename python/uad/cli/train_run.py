@@ -27,7 +27,7 @@ from uad.results_table import results_table
 from uad.run import RunError, begin, check_folder, rehearse, train_losses
 from uad.run_folder import EVALUATION, METRICS, RunFolderError, load_metrics
 from uad.threshold import choose_threshold
-from uad.training import TrainingError, effective_batch_size
+from uad.training import TrainingError, effective_batch_size, smaller_batches
 
 
 def execute(program: str, given: Mapping[str, Any]) -> int:
@@ -139,19 +139,9 @@ def announce(
     print("; ".join([*parts, f"out {arguments.out}"]), file=sys.stderr)
     for notice in data.notices:
         print(notice, file=sys.stderr)
-    if options.training.batch_size != arguments.batch_size:
-        print(smaller_batches(len(data.train), arguments.batch_size, options), file=sys.stderr)
-
-
-def smaller_batches(images: int, asked: int, options: RunOptions) -> str:
-    """Why the batch size is smaller than the one asked for."""
-    dropped = images % asked
-    reason = (
-        f"would drop {dropped} of the {images} training images from every epoch"
-        if asked <= images
-        else f"is larger than the training set of {images} images"
-    )
-    return f"--batch-size {asked} {reason}: using {options.training.batch_size}"
+    asked, used = arguments.batch_size, options.training.batch_size
+    if used != asked:
+        print(f"--batch-size {smaller_batches(len(data.train), asked, used)}", file=sys.stderr)
 
 
 def already_finished(folder: Path, metrics: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ def category_folders(root: Path, category: Sequence[str] | None) -> list[Path]:
     """The folders of the categories; the root itself without `category`."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    names = [path.name for path in _subfolders(root) if (path / "train").is_dir()]
+    names = category_names(root)
     if category is None:
         if not _has(root, "train"):
             raise DataError(f"{root}: does not contain train/{GOOD}{_advice(root, names)}")
@@ -53,6 +53,11 @@ def category_folders(root: Path, category: Sequence[str] | None) -> list[Path]:
         choices = f"choose from {', '.join(names)}" if names else "no folder contains train/good"
         raise DataError(f"{root / unknown}: no such category; {choices}")
     return [root / name for name in dict.fromkeys(category)]
+
+
+def category_names(root: Path) -> list[str]:
+    """The names of the categories in a folder, in alphabetical order."""
+    return [path.name for path in _subfolders(root) if (path / "train").is_dir()]
 
 
 def _advice(root: Path, categories: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from uad.study.questions import primary
+from uad.study.measures import primary
 from uad.study.statistics import Result
 
 

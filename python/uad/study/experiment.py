@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -33,7 +31,7 @@ from uad.model import ConvAutoencoder
 from uad.options import Scoring, TrainingOptions
 from uad.study.arms import METRICS, build_arm
 from uad.study.spec import FIELDS, RunSpec
-from uad.training import Trainer, TrainingError
+from uad.training import Trainer, TrainingError, effective_batch_size
 
 DEFECT_SCORES = {
     "mse top 1 %": Scoring("mse"),
@@ -68,13 +66,17 @@ def run(spec: RunSpec, root: Path | None) -> dict[str, Any]:
     """Make a run; return its line of the results file: options, figures, environment.
 
     root: folder with the files of Fashion-MNIST or of the categories. The entry "tangent_share" is
-    for the last batch of the last epoch. A training that diverges is a result too: its line has
+    for the last batch of the last epoch, and "effective_batch_size" is there if it is not the size
+    that the grid asked for. A training that diverges is a result too: its line has
     "failed" with the reason instead of figures. DataError if the images cannot be used.
     """
     start = time.perf_counter()
     data = load_for(spec, root)
     check_images(spec, data)
     result: dict[str, Any] = asdict(spec)
+    batch_size = effective_batch_size(len(data.train), spec.batch_size)
+    if batch_size != spec.batch_size:
+        result["effective_batch_size"] = batch_size
     try:
         trainer = train(spec, data)
         result["training_loss"] = trainer.history["loss"][-1]
@@ -118,13 +120,8 @@ def load_data(
 
 
 def check_images(spec: RunSpec, data: AnomalyData) -> None:
-    """DataError if these images are too few to train on, or show nothing about the network."""
+    """DataError if these images show nothing about the network."""
     name = f"{spec.dataset}, {spec.normal_class}"
-    if len(data.train) < spec.batch_size:
-        raise DataError(
-            f"{name}: batch_size must be at most the number of training images, "
-            f"{len(data.train)}, got {spec.batch_size}"
-        )
     kinds = set(data.kinds)
     if kinds == {GOOD}:
         raise DataError(
@@ -148,7 +145,7 @@ def train(spec: RunSpec, data: AnomalyData) -> Trainer:
         build_arm(spec.loss, settings),
         TrainingOptions(
             epochs=spec.epochs,
-            batch_size=spec.batch_size,
+            batch_size=effective_batch_size(len(data.train), spec.batch_size),
             learning_rate=spec.learning_rate,
             seed=spec.seed,
             optimizer=spec.optimizer,
@@ -156,9 +153,7 @@ def train(spec: RunSpec, data: AnomalyData) -> Trainer:
         Processes(0, 1, CPU),
         partial(tangent_share, spec.metric, settings=settings),
     )
-    # With many runs in parallel, a line per epoch of each would bury the study's progress.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        trainer.fit(data.train, None)
+    trainer.fit(data.train, None)
     return trainer
 
 

@@ -13,7 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from uad.data import fashion_mnist
 from uad.figures import APPEARANCE, arm_color
-from uad.study.questions import Comparison, Setting, primary
+from uad.study.measures import primary
+from uad.study.questions import Comparison
+from uad.study.setting import Setting
 from uad.study.statistics import Difference
 
 ZERO: dict[str, Any] = {"color": "#888888", "linewidth": 1.0, "zorder": 0}

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from uad.bootstrap import LEAST_FREEDOM, LEAST_SIZE
 from uad.data import folder, textures
-from uad.study.questions import Comparison, Setting, primary
+from uad.study.measures import primary, primary_score
+from uad.study.questions import Comparison
+from uad.study.setting import Setting
 from uad.study.statistics import MANY_CLASSES, Difference, Result, by_class
 
 SAME = (
@@ -16,10 +18,18 @@ SAME = (
     "batches in the same order, same number of steps. Every network is judged by the same scores, "
     "whatever its training loss."
 )
+PRIMARY = {
+    "mse mean": 'the mean of its squared errors ("mse mean")',
+    "mse top 1 %": 'the mean of the largest 1% of its smoothed squared errors ("mse top 1%")',
+}
 BOOTSTRAP = "The 95% interval is a percentile bootstrap, widened like Student's t for few values."
 NEEDED = (
     f"at least {LEAST_SIZE} seeds per class (with one class, {LEAST_FREEDOM + 1}), or, from "
     f"{MANY_CLASSES} classes on, at least {LEAST_FREEDOM + 1} classes"
+)
+OF_TRAINING = (
+    "The intervals cover chance in training, but not which parts happened to be photographed for "
+    "the test."
 )
 CONTROL = (
     'The control, "scaled", is the plain loss times the mean slope of the amplified one. All '
@@ -36,15 +46,25 @@ def method(groups: Mapping[Setting, Sequence[Comparison]]) -> str:
         for each in compared
         if (found := each.difference(primary(each.setting.dataset))) is not None
     ]
+    datasets = {setting.dataset for setting in groups}
     arms = {arm.loss for each in compared for arm in (each.before, each.after)}
+    bounded = any(each.bounded for each in differences)
     sentences = [
         SAME,
-        _classes({setting.dataset for setting in groups}),
+        _primary(datasets),
+        _classes(datasets),
         _average(differences),
         *_intervals(differences),
+        OF_TRAINING if folder.NAME in datasets and bounded else "",
         CONTROL if any(loss.startswith("scaled-") for loss in arms) else "",
     ]
     return textwrap.fill(" ".join(filter(None, sentences)), 100) + "\n"
+
+
+def _primary(datasets: Iterable[str]) -> str:
+    """What the primary score of an image is."""
+    scores = dict.fromkeys(map(primary_score, sorted(datasets)))
+    return f"The primary score of an image is {' or '.join(PRIMARY[each] for each in scores)}."
 
 
 def _classes(datasets: Iterable[str]) -> str:
@@ -86,7 +106,9 @@ def _intervals(differences: Sequence[Difference]) -> list[str]:
             f"With fewer, it {within}, and then it applies to these classes only.",
         ]
     if len(bounded) < len(differences):
-        said.append(f"An interval requires {NEEDED}.")
+        said.append(
+            f"An interval requires {NEEDED}. A difference without one may be due to chance."
+        )
     chance = "One in twenty such intervals misses 0 even if the losses do not differ"
     if len(bounded) > 1:
         chance += f", so one of these {len(bounded)} that is close to 0 proves nothing"

@@ -13,26 +13,20 @@ from uad.html import document
 from uad.landscape import table as landscape
 from uad.study import figures
 from uad.study.advice import missing_for_comparison
-from uad.study.method import made_of, method, plural
-from uad.study.questions import (
-    Comparison,
-    Contrast,
-    Setting,
-    comparisons,
-    contrasts,
-    primary,
-)
+from uad.study.answer import Answer, answer
+from uad.study.measures import primary
+from uad.study.method import made_of, method
+from uad.study.questions import Comparison, Contrast, comparisons, contrasts
 from uad.study.results import ResultsError, merge_results
 from uad.study.section import Picture, Section
+from uad.study.sentences import contrast_sentence, describe, sentences
+from uad.study.setting import Setting
 from uad.study.shard import common_stem
-from uad.study.statistics import Difference
 from uad.study.tables import (
     contrast_table,
     difference_table,
     error_table,
-    interval,
     score_table,
-    signed,
     stuck_table,
 )
 from uad.table import Table
@@ -66,7 +60,7 @@ def publish(paths: Sequence[Path], out: Path | None = None) -> list[Path]:
     pictures = [overview, *(section.picture for section in found if section.picture)]
     found += [contrast_section(*each) for each in by_setting(contrasts(groups)).items()]
     found += landscape_section(folder)
-    lead = Lead(made_of(results), method(groups), overview)
+    lead = Lead(answer(groups), made_of(results), method(groups), overview)
     files = {picture.name: picture.content for picture in pictures}
     files[f"{stem}.html"] = page(lead, found).encode()
     files[PAGE] = fill(folder / PAGE, markdown(names, lead, found)).encode()
@@ -91,6 +85,7 @@ def write(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
 class Lead:
     """What a page begins with."""
 
+    answer: Answer
     summary: str
     method: str
     overview: Picture
@@ -104,60 +99,6 @@ def fill(path: Path, block: str) -> str:
     if not begin or not end:
         raise ResultsError(f"{path}: lacks the marks {BEGIN} and {END}, between which to write")
     return f"{head}{BEGIN}\n{block}{END}{tail}"
-
-
-def sentence(comparison: Comparison, found: Difference) -> str:
-    """A comparison in words, with its interval if it has one."""
-    count, of = found.classes_higher
-    names = f"{comparison.after} against {comparison.before}"
-    if comparison.identical:
-        return f"{names}: {comparison.identical} ({plural(len(found.pairs), 'pair')})."
-    where = f"{plural(len(found.pairs), 'pair')}, higher in {count} of {classes(of)}"
-    if not found.bounded:
-        return f"{names}: {signed(found.mean)}, too few pairs for an interval ({where})."
-    verdicts = {
-        "higher": "better",
-        "lower": "worse",
-        "open": "no difference shown",
-    }
-    return f"{names}: {verdicts[found.verdict]}, {signed(found.mean)} ({interval(found)}; {where})."
-
-
-def sentences(group: Sequence[Comparison]) -> list[str]:
-    """All comparisons in a setting in words."""
-    said = []
-    for comparison in group:
-        measure = primary(comparison.setting.dataset)
-        found, rest = comparison.difference(measure), comparison.without_stuck(measure)
-        if found:
-            said.append(sentence(comparison, found))
-        if rest:
-            said[-1] += f" Without stuck runs: {signed(rest.mean)} ({interval(rest)})."
-    return said
-
-
-def contrast_sentence(contrast: Contrast) -> str:
-    """How much more amplification changes with the wide code, in words."""
-    measure = primary(contrast.wide.setting.dataset)
-    found, rest = contrast.difference(measure), contrast.without_stuck(measure)
-    if found is None:
-        raise ValueError(f"{contrast}: has no pairs")
-    verdicts = {"higher": "does more, ", "lower": "does less, ", "open": "no difference shown, "}
-    verdict = verdicts[found.verdict] if found.bounded else ""
-    said = f"{contrast}: {verdict}{_with_interval(found)}."
-    return said + (f" Without stuck runs: {_with_interval(rest)}." if rest else "")
-
-
-def _with_interval(found: Difference) -> str:
-    pairs = plural(len(found.pairs), "pair")
-    if not found.bounded:
-        return f"{signed(found.mean)}, too few pairs for an interval ({pairs})"
-    return f"{signed(found.mean)} ({interval(found)}; {pairs})"
-
-
-def classes(count: int) -> str:
-    """The number of classes in words."""
-    return "1 class" if count == 1 else f"{count} classes"
 
 
 def by_setting(contrasts: Sequence[Contrast]) -> dict[str, list[Contrast]]:
@@ -178,14 +119,6 @@ def tables(group: Sequence[Comparison]) -> list[Table]:
         *([stuck] if stuck else []),
         *([score_table(main), error_table(main)] if main else []),
     ]
-
-
-def describe(setting: Setting) -> str:
-    """How the runs in a setting were made."""
-    return (
-        f"Network of width {setting.width} with {setting.latent} channels in its code, "
-        f"{setting.epochs} epochs, batch size {setting.batch_size}."
-    )
 
 
 def differences_picture(groups: dict[Setting, list[Comparison]], stem: str) -> Picture:
@@ -220,7 +153,7 @@ def setting_section(setting: Setting, group: Sequence[Comparison], stem: str) ->
             "Each dot is a pair of runs. Below, the mean over the classes"
             + (" with its interval." if any_bounded([main]) else "."),
         )
-    introduction = f"{describe(setting)} {IN_WORDS}"
+    introduction = f"{describe(setting, group)} {IN_WORDS}"
     return Section(str(setting), introduction, sentences(group), dots, tables(group))
 
 
@@ -253,16 +186,20 @@ def landscape_section(folder: Path) -> list[Section]:
 
 def markdown(names: str, lead: Lead, sections: Sequence[Section]) -> str:
     """The block of conclusions.md. names: file names of the results."""
-    origin = f"*The rest of this page is generated by `study.py publish` from `{names}`.*"
-    found = (section.markdown() for section in sections)
-    return "\n".join([f"{origin} {lead.summary}\n", lead.method, lead.overview.markdown(), *found])
+    origin = (
+        "*This answer and the rest of the page are generated by `study.py publish` from "
+        f"`{names}`.*"
+    )
+    answer, overview = lead.answer.markdown(), lead.overview.markdown()
+    parts = [answer, f"{origin} {lead.summary}\n", overview, lead.method]
+    return "\n".join([*parts, *(section.markdown() for section in sections)])
 
 
 def page(lead: Lead, sections: Sequence[Section]) -> str:
     """The self-contained web page."""
     return document(
         "What amplification changes",
-        f'<p class="lead">{escape(lead.summary)}</p>\n<p>{escape(lead.method)}</p>\n'
-        f"{lead.overview.html()}",
+        f"{lead.answer.html()}{lead.overview.html()}"
+        f"<p>{escape(lead.summary)}</p>\n<p>{escape(lead.method)}</p>\n",
         {escape(section.heading): section.html() for section in sections},
     )

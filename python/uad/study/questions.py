@@ -1,125 +1,17 @@
-"""The questions to a results file: which runs are compared, and by which figure."""
+"""The questions to a results file: which runs are compared."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
-from uad.data import fashion_mnist, folder, textures
-from uad.losses import DEFAULTS
 from uad.study.arms import METRICS
 from uad.study.experiment import SCORES
+from uad.study.measures import FIGURES, by_score, primary
 from uad.study.results import spec_of
-from uad.study.spec import RunSpec
+from uad.study.setting import Arm, Setting, with_distinct_names
 from uad.study.statistics import Difference, Measure, Pair, Result, compare, make_pairs
 from uad.study.stuck import mark_stuck
-
-FIGURES = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "aupro": "AUPRO",
-}
-NAMES = {"mse": "MSE", "l1": "L1", "ssim": "SSIM"}
-DATA_TITLES = {
-    fashion_mnist.NAME: "Fashion-MNIST", textures.NAME: "Textures", folder.NAME: "Own images",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The options that all runs of a comparison share."""
-
-    dataset: str
-    optimizer: str
-    learning_rate: float
-    latent: int
-    width: int
-    epochs: int
-    batch_size: int
-    size: int | None
-    fit: str
-    bit_depth: int | None
-    named_fields: tuple[str, ...] = field(default=(), compare=False)
-    """The keys of FIELD_TITLES in which settings with the same data and optimizer differ."""
-
-    @staticmethod
-    def of(spec: RunSpec) -> Setting:
-        """The setting of a run."""
-        names = [each.name for each in fields(Setting) if each.compare]
-        return Setting(**{name: getattr(spec, name) for name in names})
-
-    def __str__(self) -> str:
-        data = DATA_TITLES[self.dataset]
-        optimizer = {"adam": "Adam", "sgd": "SGD"}[self.optimizer]
-        also = [f"{FIELD_TITLES[name]} {self._value(name)}" for name in self.named_fields]
-        return ", ".join((data, self.code, optimizer, *also))
-
-    @property
-    def code(self) -> str:
-        """The size of the network's code in words."""
-        return f"{self.latent}-channel code"
-
-    @property
-    def slug(self) -> str:
-        """The setting as part of a file name."""
-        also = [f"{name.replace('_', '-')}-{self._value(name)}" for name in self.named_fields]
-        return "-".join((self.dataset, self.optimizer, str(self.latent), *also))
-
-    def _value(self, name: str) -> str:
-        value = getattr(self, name)
-        return "default" if value is None else str(value)
-
-
-FIELD_TITLES = {
-    "learning_rate": "learning rate", "width": "width", "epochs": "epochs",
-    "batch_size": "batch size", "size": "image size", "fit": "fit", "bit_depth": "bit depth",
-}  # fmt: skip
-"""Fields that the name of a setting contains only if another setting has a different value."""
-
-
-def with_distinct_names(settings: Collection[Setting]) -> list[Setting]:
-    """The settings, each with a name of its own."""
-
-    def differing(setting: Setting) -> tuple[str, ...]:
-        alike = [
-            other
-            for other in settings
-            if (other.dataset, other.optimizer) == (setting.dataset, setting.optimizer)
-        ]
-        return tuple(
-            name for name in FIELD_TITLES if len({getattr(each, name) for each in alike}) > 1
-        )
-
-    return [replace(setting, named_fields=differing(setting)) for setting in settings]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """Runs with the same loss and, if it is amplified or scaled, the same amplify_over and eps."""
-
-    loss: str
-    amplify_over: str = DEFAULTS.amplify_over
-    eps: float = DEFAULTS.eps
-
-    @staticmethod
-    def of(spec: RunSpec) -> Arm:
-        """The arm to which a run belongs."""
-        if spec.arm == "plain":
-            return Arm(spec.loss)
-        return Arm(spec.loss, spec.amplify_over, spec.eps)
-
-    def __str__(self) -> str:
-        *prefix, metric = self.loss.split("-")
-        text = " ".join((*prefix, NAMES[metric]))
-        options = []
-        if self.amplify_over != DEFAULTS.amplify_over:
-            options.append(f"per {self.amplify_over}")
-        if self.eps != DEFAULTS.eps:
-            options.append(f"eps {self.eps:g}")
-        return f"{text} ({', '.join(options)})" if options else text
 
 
 @dataclass(frozen=True)
@@ -275,36 +167,3 @@ def _questions(arms: dict[Arm, list[Result]]) -> Iterator[tuple[Arm, Arm]]:
             if variant.loss == amplified.loss and variant != amplified:
                 candidates += [(plain, variant), (amplified, variant)]
         yield from (pair for pair in candidates if set(pair) <= arms.keys())
-
-
-def by_score(figure: str, score: str) -> Measure:
-    """The measure of a figure of merit under one of the scores."""
-    return lambda result: result.get(figure, {}).get(score)
-
-
-def primary(dataset: str) -> Measure:
-    """The measure that counts most: image AUROC under the primary score."""
-    return by_score("image_auroc", next(iter(SCORES[dataset])))
-
-
-def log_error(side: str, metric: str) -> Measure:
-    """Logarithm of a mean error, so that differences are relative changes.
-
-    side: "normal" or "anomalous".
-    """
-    return lambda result: _log(result[f"error_{side}"][metric])
-
-
-def log_contrast(metric: str) -> Measure:
-    """Logarithm of the ratio of the errors, anomalous over normal images."""
-
-    def measure(result: Result) -> float | None:
-        anomalous, normal = (log_error(side, metric)(result) for side in ("anomalous", "normal"))
-        return None if anomalous is None or normal is None else anomalous - normal
-
-    return measure
-
-
-def _log(value: float) -> float | None:
-    """The logarithm; None for 0, an error of reconstructions that are exact."""
-    return math.log(value) if value > 0 else None

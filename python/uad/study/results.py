@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from uad.checkpoint import WriteError
+from uad.lock import LockError, only_writer_of
 from uad.study.spec import FIELDS, REQUIRED, RunSpec
 
 NEEDED = ("seconds", "torch")
@@ -99,25 +100,18 @@ class ResultsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Without a buffer, so that closing the file on a full disk has nothing left to write.
-            self.file = path.open("ab", buffering=0)
+            with contextlib.ExitStack() as opened:
+                opened.enter_context(only_writer_of(path))
+                # Without a buffer, so that closing it on a full disk has nothing left to write.
+                self.file = opened.enter_context(path.open("ab", buffering=0))
+                self.results = read_results(path)
+                # An incomplete last line, left by a killed study, would corrupt the next one.
+                self.file.truncate(path.read_bytes().rfind(b"\n") + 1)
+                self.opened = opened.pop_all()
+        except (LockError, WriteError) as error:
+            raise ResultsError(str(error)) from error
         except OSError as error:
             raise self._unwritable(error) from error
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.results = read_results(path)
-            # An incomplete last line, left by a killed study, would corrupt the next one.
-            self.file.truncate(path.read_bytes().rfind(b"\n") + 1)
-        except BlockingIOError as error:
-            self.file.close()
-            raise ResultsError(f"{path}: another study is writing to it") from error
-        except OSError as error:
-            self.file.close()
-            raise self._unwritable(error) from error
-        except ResultsError:
-            self.file.close()
-            raise
 
     def append(self, result: dict[str, Any]) -> None:
         """Append a line and wait until it is on disk; on a full disk, none of it stays."""
@@ -145,4 +139,4 @@ class ResultsFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.file.close()  # also releases the lock
+        self.opened.close()

@@ -79,10 +79,10 @@ class Difference:
 
 def make_pairs(before: Sequence[Result], after: Sequence[Result], measure: Measure) -> list[Pair]:
     """Pair each run of `after` with its partner in `before`; leave out runs without a partner."""
-    partners = {tuple(result[name] for name in PAIRED_BY): result for result in before}
+    partners = {_paired_by(result): result for result in before}
     pairs = []
     for result in after:
-        partner = partners.get(tuple(result[name] for name in PAIRED_BY))
+        partner = partners.get(_paired_by(result))
         if partner is None:
             continue
         one, other = measure(partner), measure(result)
@@ -90,6 +90,13 @@ def make_pairs(before: Sequence[Result], after: Sequence[Result], measure: Measu
             stuck = partner.get("stuck", False) or result.get("stuck", False)
             pairs.append(Pair(result["normal_class"], result["seed"], one, other, stuck))
     return sorted(pairs, key=lambda pair: (str(pair.normal_class), pair.seed))
+
+
+def _paired_by(result: Result) -> tuple[Any, ...]:
+    """Equal for runs that form a pair. A line has an effective batch size only if it was reduced,
+    which earlier versions did not do.
+    """
+    return (*(result[name] for name in PAIRED_BY), result.get("effective_batch_size"))
 
 
 def by_class(pairs: Sequence[Pair], figure: str = "difference") -> list[NDArray[np.float64]]:

@@ -9,16 +9,9 @@ import numpy as np
 
 from uad.study.arms import METRICS
 from uad.study.experiment import SCORES
+from uad.study.measures import FIGURES, by_score, log_contrast, log_error, primary, primary_score
 from uad.study.method import plural
-from uad.study.questions import (
-    FIGURES,
-    Comparison,
-    Contrast,
-    by_score,
-    log_contrast,
-    log_error,
-    primary,
-)
+from uad.study.questions import Comparison, Contrast
 from uad.study.statistics import Difference, Measure, Pair, by_class
 from uad.study.stuck import FACTOR, is_stuck, stuck_share
 from uad.table import Table
@@ -34,7 +27,7 @@ ERRORS = {"mse": "squared error", "l1": "absolute error", "ssim": "SSIM dissimil
 def difference_table(comparisons: Sequence[Comparison]) -> Table:
     """One row per comparison, by the primary figure. comparisons: of one setting."""
     dataset = comparisons[0].setting.dataset
-    score = next(iter(SCORES[dataset]))
+    score = primary_score(dataset)
     rows = []
     for comparison in comparisons:
         found = comparison.difference(primary(dataset))
@@ -151,7 +144,7 @@ def contrast_table(contrasts: Sequence[Contrast]) -> Table:
     contrasts: of one data set.
     """
     dataset = contrasts[0].wide.setting.dataset
-    score = next(iter(SCORES[dataset]))
+    score = primary_score(dataset)
     measures = {
         f"{label}, score: {score_title(score)}": by_score(figure, score)
         for figure, label in FIGURES.items()
@@ -208,12 +201,12 @@ def score_title(score: str) -> str:
 
 def signed(value: float) -> str:
     """Like +0.0123."""
-    return f"{value:+.4f}"
+    return _unsigned_zero(f"{value:+.4f}")
 
 
 def percent(logarithm: float) -> str:
     """+1.2% for the logarithm of 1.012."""
-    return f"{100 * math.expm1(logarithm):+.1f}%"
+    return _unsigned_zero(f"{100 * math.expm1(logarithm):+.1f}%")
 
 
 def share(value: float) -> str:
@@ -223,7 +216,12 @@ def share(value: float) -> str:
 
 def signed_share(value: float) -> str:
     """-20% for -0.2."""
-    return f"{100 * value:+.0f}%"
+    return _unsigned_zero(f"{100 * value:+.0f}%")
+
+
+def _unsigned_zero(text: str) -> str:
+    """The number without its sign if it is 0 to the digits shown: -0.0000 would be a riddle."""
+    return text if any(digit in text for digit in "123456789") else text.lstrip("+-")
 
 
 def interval(found: Difference, form: Callable[[float], str] = signed) -> str:
@@ -231,6 +229,11 @@ def interval(found: Difference, form: Callable[[float], str] = signed) -> str:
     if not found.bounded:
         return TOO_FEW
     return f"{form(found.low)} to {form(found.high)}"
+
+
+def limits(found: Difference) -> str:
+    """The limits of the interval, or the number of pairs if they are too few for one."""
+    return interval(found) if found.bounded else plural(len(found.pairs), "pair")
 
 
 def spread(pairs: Sequence[Pair], side: str) -> str:
