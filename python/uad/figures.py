@@ -162,7 +162,7 @@ def score_histograms(
 
 def _with_edge(bins: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
     """The edges of the bins with the nearest inner one at the threshold, if that is among them."""
-    edges = bins.copy()
+    edges: NDArray[np.float64] = bins.copy()
     if threshold is not None and bins[0] < threshold < bins[-1]:
         edges[1 + np.abs(bins[1:-1] - threshold).argmin()] = threshold
     return edges
