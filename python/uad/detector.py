@@ -7,6 +7,7 @@ for result in detector.score(sorted(Path("photos").glob("*.png"))):
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,18 +16,20 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from uad import checkpoint
 from uad.checkpoint import CheckpointError
-from uad.data.base import GOOD, DataError, Preparation, fingerprint, to_unit
+from uad.data.base import DataError, Preparation, fingerprint, to_unit
 from uad.data.images import prepare
+from uad.detector_entry import check_description, check_weights
 from uad.evaluation import anomaly_map, image_scores
+from uad.evaluation_files import normal_scores
 from uad.model import ConvAutoencoder
 from uad.options import Scoring
 from uad.run_folder import CHECKPOINT, EVALUATION, RunFolderError, read_metrics
+from uad.threads import in_threads
 from uad.threshold import DEFAULT_RATE, Threshold, choose_threshold
 
 FORMAT = 1
@@ -75,6 +78,8 @@ class Detector:
     """The rate chosen when the network was trained."""
     fingerprints: frozenset[str] = field(repr=False)
     """`uad.data.fingerprint` of each training image."""
+    sha256: str
+    """Of the checkpoint file."""
 
     @property
     def device(self) -> torch.device:
@@ -112,19 +117,27 @@ class Detector:
 
     def score_batch(self, files: Sequence[NamedFile]) -> list[Result]:
         """The results of a few files, all in memory at once."""
-        images: list[Tensor] = []
-        results: list[Result | None] = []
-        for path, name in files:
-            try:
-                images.append(prepare(path, self.preparation))
-                results.append(None)
-            except (DataError, OSError) as error:
-                reason = str(error).removeprefix(f"{path}: ")
-                results.append(Result(path, name, error=reason))
-        scored = self._score_images(images) if images else iter(())
+        return self.results(files, in_threads(self._read, files))
+
+    def _read(self, file: NamedFile) -> Tensor | str:
+        path, _ = file
+        try:
+            return prepare(path, self.preparation)
+        except (DataError, OSError) as error:
+            return reason(error, path)
+
+    def results(self, files: Sequence[NamedFile], images: Sequence[Tensor | str]) -> list[Result]:
+        """The results of files that have been read.
+
+        images: for each file the prepared image, uint8 (C, S, S), or why there is none.
+        """
+        usable = [image for image in images if isinstance(image, Tensor)]
+        scored = self._score_images(usable) if usable else iter(())
         return [
-            Result(*file, **next(scored)) if result is None else result
-            for file, result in zip(files, results, strict=True)
+            Result(path, name, error=image)
+            if isinstance(image, str)
+            else Result(path, name, **next(scored))
+            for (path, name), image in zip(files, images, strict=True)
         ]
 
     def _score_images(self, images: list[Tensor]) -> Iterator[dict[str, Any]]:
@@ -144,6 +157,13 @@ class Detector:
             original = to_unit(images.to(self.device))
             return anomaly_map(self.network(original), original, self.scoring).cpu()
 
+    def rehearse(self) -> None:
+        """Do everything once, so that settings that do not go together raise before any image."""
+        preparation = self.preparation
+        shape = (1, preparation.channels, preparation.size, preparation.size)
+        image_scores(self.maps(torch.zeros(shape, dtype=torch.uint8)), self.scoring)
+        self.threshold()
+
 
 def load_detector(path: Path | str) -> Detector:
     """The detector in a checkpoint of train.py, on the CPU.
@@ -162,30 +182,35 @@ def load_detector(path: Path | str) -> Detector:
         raise DetectorError(f"{path}: damaged, or not a checkpoint of train.py{cause}") from error
     if not isinstance(state.get("model"), dict):
         raise DetectorError(f"{path}: not a checkpoint of train.py: it holds no network")
-    entry = state.get("detector") or _entry_of_old_run(path)
-    if entry.get("format") != FORMAT:
+    entry = state["detector"] if "detector" in state else _entry_of_old_run(path)
+    if isinstance(entry, dict) and entry.get("format") != FORMAT:
         raise DetectorError(
             f"{path}: written by another version of train.py: its format is "
             f"{entry.get('format')}, and this version reads format {FORMAT}"
         )
     try:
+        check_description(entry)
+        check_weights(entry["network"], state["model"])
         network = ConvAutoencoder(**entry["network"])
         network.load_state_dict(state["model"])
-        return Detector(
+        detector = Detector(
             network=network.eval(),
             preparation=Preparation(**entry["preparation"]),
             scoring=Scoring(**entry["scoring"]),
-            loss=str(entry["loss"]),
-            data=str(entry["data"]),
+            loss=entry["loss"],
+            data=entry["data"],
             normal_scores=tuple(map(float, entry["normal_scores"])),
-            false_positive_rate=float(entry["false_positive_rate"]),
+            false_positive_rate=entry["false_positive_rate"],
             fingerprints=frozenset(entry["fingerprints"]),
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        detector.rehearse()
+    except Exception as error:  # an edited file can hold anything; see also checkpoint.load
+        text = " ".join(str(error).split())
         raise DetectorError(
-            f"{path}: damaged, or not a checkpoint of train.py ({type(error).__name__}: {reason})"
+            f"{path}: damaged, or not a checkpoint of train.py ({type(error).__name__}: {text})"
         ) from error
+    return detector
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -242,8 +267,11 @@ def _entry_of_old_run(path: Path) -> dict[str, Any]:
 def _normal_scores(path: Path) -> list[float]:
     """Scores of the normal test images in evaluation.npz; none if the file cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            scores: list[float] = arrays["scores"][arrays["kinds"] == GOOD].tolist()
-            return scores
+        return normal_scores(path)
     except (OSError, KeyError, ValueError, BadZipFile):
         return []
+
+
+def reason(error: Exception, path: Path) -> str:
+    """The message of an error without the path, which stands beside it."""
+    return str(error).removeprefix(f"{path}: ")

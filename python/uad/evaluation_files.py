@@ -91,6 +91,13 @@ def save_evaluation(
         np.savez_compressed(file, **arrays)
 
 
+def normal_scores(path: Path) -> list[float]:
+    """The scores of the normal test images in evaluation.npz."""
+    with np.load(path, allow_pickle=False) as arrays:
+        scores: list[float] = arrays["scores"][arrays["kinds"] == GOOD].tolist()
+    return scores
+
+
 def _pictures(data: AnomalyData, chosen: list[int]) -> dict[str, Any]:
     """The chosen test images, their positions in the test set, and their masks."""
     arrays: dict[str, Any] = {"originals": data.test[chosen].numpy(), "indices": np.array(chosen)}

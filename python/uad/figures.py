@@ -65,14 +65,11 @@ def arm_color(arm: str) -> str:
 
 
 def encode(figure: Figure, kind: str) -> bytes:
-    """The content of a file of `kind`, "svg", "png" or "jpeg", that shows the figure."""
+    """The content of a file of `kind`, "svg" or "png", that shows the figure."""
     buffer = io.BytesIO()
-    options: dict[str, Any] = {
-        "svg": {"metadata": {"Date": None}},
-        "jpeg": {"pil_kwargs": {"quality": 90, "subsampling": 0}},  # thin colored lines stay sharp
-    }
+    options: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {}
     with rc_context(APPEARANCE):
-        figure.savefig(buffer, format=kind, **options.get(kind, {}))
+        figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
 
 
@@ -165,7 +162,7 @@ def score_histograms(
 
 def _with_edge(bins: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
     """The edges of the bins with the nearest inner one at the threshold, if that is among them."""
-    edges = bins.copy()
+    edges: NDArray[np.float64] = bins.copy()
     if threshold is not None and bins[0] < threshold < bins[-1]:
         edges[1 + np.abs(bins[1:-1] - threshold).argmin()] = threshold
     return edges
@@ -222,7 +219,7 @@ def example_grid(examples: Arrays, evaluations: Mapping[str, Arrays]) -> Figure:
             show(0, row, **shown(originals[row]))
             if masks is not None and known[row]:
                 show(1, row, **shown(originals[row]))
-                draw_outline(axes, masks[row], 0.5, (1, row * aspect, side, side * aspect))
+                draw_outline(axes, masks[row], (1, row * aspect, side, side * aspect))
             elif masks is not None:
                 axes.text(1 + side / 2, (row + side / 2) * aspect, "no mask", ha="center")
             for arm, start in starts.items():
@@ -284,20 +281,16 @@ def shown(image: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def draw_outline(
-    axes: Axes, field: NDArray[Any], level: float, place: tuple[float, float, float, float],
-    **style: Any,
-) -> None:  # fmt: skip
-    """Draw where a field (H, W) exceeds `level`, over the picture at left, top, width, height.
-
-    A mask exceeds 0.5 where it is True. style: arguments of `Axes.contour`.
-    """
-    if not (field > level).any():
+    axes: Axes, mask: NDArray[np.bool_], place: tuple[float, float, float, float]
+) -> None:
+    """Outline where a mask (H, W) is True, over the picture at left, top, width, height."""
+    if not mask.any():
         return
     left, top, width, height = place
     # The frame makes the outline close at the picture's border.
-    framed = np.pad(field.astype(float), 1, constant_values=0.0 if level > 0 else level - 1)
+    framed = np.pad(mask.astype(float), 1)
     rows, columns = (np.arange(side) - 0.5 for side in framed.shape)
     axes.contour(
-        left + columns * width / field.shape[1], top + rows * height / field.shape[0], framed,
-        levels=[level], linewidths=1.2, **({"colors": TRUTH_COLOR} | style),
+        left + columns * width / mask.shape[1], top + rows * height / mask.shape[0], framed,
+        levels=[0.5], linewidths=1.2, colors=TRUTH_COLOR,
     )  # fmt: skip

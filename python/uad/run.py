@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import lamp_kernels
 from uad import detector, evaluation
 from uad.checkpoint import atomic_write
-from uad.data import GOOD, AnomalyData, to_unit
+from uad.data import AnomalyData, to_unit
 from uad.distributed import Processes
+from uad.evaluation_files import normal_scores
 from uad.lock import is_unused
 from uad.losses import build_loss, tangent_share
 from uad.model import ConvAutoencoder
@@ -160,7 +160,7 @@ def train_losses(
             trainer.fit(data.train, path)
             if processes.first:
                 evaluated = evaluate_loss(path.parent, trainer, data, options)
-                trainer.description["normal_scores"] = normal_scores(path.parent)
+                trainer.description["normal_scores"] = normal_scores(path.parent / EVALUATION)
                 trainer.save(path)
             loss_share = trainer.measure_loss_share(data.train)  # the last use of the network
             if processes.first:
@@ -202,13 +202,6 @@ def describe_detector(loss: str, data: AnomalyData, options: RunOptions) -> dict
         "normal_scores": [],
         "fingerprints": list(data.fingerprints),
     }
-
-
-def normal_scores(folder: Path) -> list[float]:
-    """The scores of the normal test images, from the evaluation of a loss in its folder."""
-    with np.load(folder / EVALUATION) as evaluated:
-        scores: list[float] = evaluated["scores"][evaluated["kinds"] == GOOD].tolist()
-    return scores
 
 
 def describe_environment(processes: Processes) -> dict[str, Any]:

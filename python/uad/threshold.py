@@ -19,6 +19,14 @@ MARGIN = 1e-5
 by some 1e-6 in another batch, on another device, or in an exported file."""
 
 
+NORMAL, ANOMALOUS = "normal", "anomalous"
+
+
+def decision(score: float, threshold: float) -> str:
+    """ANOMALOUS if the score exceeds the threshold, NORMAL otherwise."""
+    return ANOMALOUS if score > threshold else NORMAL
+
+
 @dataclass(frozen=True)
 class Threshold:
     """A threshold and what it promises."""

@@ -47,6 +47,11 @@ def listing(items: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))
 
 
+def sentence(text: str) -> str:
+    """A clause as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def bold(text: str) -> str:
     """Plain text as bold HTML."""
     return f"<b>{escape(text)}</b>"

@@ -21,7 +21,7 @@ from uad.losses import LossSettings
 from uad.options import Scoring
 from uad.threshold import choose_threshold
 from uad.training import Trainer
-from uad.wording import percent
+from uad.wording import float32_text
 
 from lamp_kernels import backends
 
@@ -190,12 +190,14 @@ def test_good_images_alone_give_a_threshold_and_a_checkpoint_to_score_with(
         assert scores == evaluated["scores"].tolist()
     chosen = choose_threshold(scores, 0.25)
     assert chosen.met
-    assert f"mse: threshold {chosen.value:.6g} from 4 normal images" in printed.out
-    assert f"{percent(chosen.rate)} will score above it" in printed.out
-    assert "false-positive rate of" not in printed.out  # no complaint about too few images
+    assert f"mse: threshold {float32_text(chosen.value)}, from 4 normal images" in printed.out
+    assert "too few" not in printed.out
 
     assert cli.main([*options, "--root", str(root), "--loss", "mse", "--out", str(root / "r")]) == 0
-    assert "a false-positive rate of 0.05 requires at least 19 normal" in capsys.readouterr().out
+    assert (
+        "too few for a false-positive rate of 5%, which requires at least 19"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_low_rate_is_not_rounded_to_zero(tmp_path):
@@ -203,7 +205,7 @@ def test_a_low_rate_is_not_rounded_to_zero(tmp_path):
     scores = np.linspace(0, 1, 2499, dtype=np.float32)
     np.savez(tmp_path / "mse" / "evaluation.npz", scores=scores, kinds=np.array(["good"] * 2499))
     text = train_run.thresholds(tmp_path, {"arms": {"mse": {}}}, 0.0004)
-    assert "0.04% will score above it (95% interval 0.001% to 0.1%)" in text
+    assert "expected false-positive rate 0.04%, 95% interval 0.001% to 0.1%" in text
 
 
 # --- errors -------------------------------------------------------------------------------------

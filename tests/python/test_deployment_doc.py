@@ -65,7 +65,7 @@ def command(place, monkeypatch, program):
 def test_the_score_command_runs(place, monkeypatch):
     assert command(place, monkeypatch, score) == 1
     found = {path.name for path in (place / "scores").glob("[!.]*")}
-    assert found == {"scores.csv", "report.html", "overlays"}
+    assert found == {"scores.csv", "report.html", "overlays", "score-state.json"}
 
 
 def test_the_python_program_prints_every_decision(place, monkeypatch, capsys):

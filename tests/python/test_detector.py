@@ -159,7 +159,10 @@ def cut(path):
             lambda path: change(path, lambda state: state["detector"].update(format=2)),
             "its format is 2, and this version reads format 1",
         ),
-        (lambda path: change(path, lambda state: state["detector"].pop("scoring")), "KeyError"),
+        (
+            lambda path: change(path, lambda state: state["detector"].pop("scoring")),
+            "scoring must be",
+        ),
         (
             lambda path: change(path, lambda state: state["detector"]["network"].update(width=8)),
             "size mismatch",
@@ -174,6 +177,72 @@ def test_an_unusable_file_is_one_line_that_names_it(checkpoint, spoil, message):
     assert text.startswith(f"{checkpoint}: ")
     assert message in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("", [1], "detector must be an object, got [1]"),
+        ("", {}, "its format is None"),
+        ("", None, "detector must be an object, got None"),
+        ("loss", 1, "loss must be text, got 1"),
+        ("data", None, "data must be text, got None"),
+        ("network", [1], "network must be an object, got [1]"),
+        ("network.width", "4", "network width must be a positive integer, got '4'"),
+        ("network.width", 10**30, "damaged, or not a checkpoint"),
+        ("network.width", 10**6, "size mismatch"),
+        ("network.depth", 3, "network must have channels, width and latent"),
+        ("network.channels", 2, "network channels must be 1 or 3, got 2"),
+        ("preparation", "x", "preparation must be an object, got 'x'"),
+        ("preparation.fit", "foo", "preparation fit must be one of stretch, pad, crop, got 'foo'"),
+        ("preparation.fit", ["pad"], "preparation fit must be one of stretch, pad, crop"),
+        ("preparation.size", 32.0, "preparation size must be an integer from 16 to"),
+        ("preparation.size", 10**9, "preparation size must be an integer from 16 to"),
+        ("preparation.channels", 3, "preparation channels must be 1, got 3"),
+        ("preparation.full_scale", float("nan"), "preparation full_scale must be above 0"),
+        ("preparation.full_scale", 0, "preparation full_scale must be above 0"),
+        ("preparation.eight_bit", False, "preparation eight_bit must be true without"),
+        ("preparation.unknown", 1, "TypeError"),
+        ("scoring", None, "scoring must be an object, got None"),
+        ("scoring.pooling", "foo", "scoring pooling must be one of mean, max, topk, got 'foo'"),
+        ("scoring.metric", 1, "scoring metric must be one of ssim, mse, l1, got 1"),
+        ("scoring.smooth_sigma", -1.0, "scoring smooth_sigma must be 0 or more, got -1.0"),
+        ("scoring.smooth_sigma", 1e9, "ValueError"),
+        ("scoring.topk", 0, "scoring topk must be a positive integer or a fraction, got 0"),
+        ("scoring.topk", 10**6, "ValueError"),
+        ("false_positive_rate", 1.5, "false_positive_rate must be between 0 and 1, got 1.5"),
+        ("false_positive_rate", "x", "false_positive_rate must be between 0 and 1, got 'x'"),
+        ("normal_scores", 1, "normal_scores must be a list, got 1"),
+        ("normal_scores", [float("nan")], "normal_scores must be finite numbers, got nan"),
+        ("normal_scores", [1e300], "normal_scores must be finite numbers, got 1e+300"),
+        ("normal_scores", ["a"], "normal_scores must be finite numbers, got 'a'"),
+        ("fingerprints", [["a"]], "fingerprints must be texts, got ['a']"),
+    ],
+)
+def test_an_edited_description_is_one_line_that_names_the_file(checkpoint, place, value, message):
+    def edit(state):
+        *above, last = ["detector", *filter(None, place.split("."))]
+        for name in above:
+            state = state[name]
+        state[last] = value
+
+    change(checkpoint, edit)
+    with pytest.raises(DetectorError) as caught:
+        load_detector(checkpoint)
+    text = str(caught.value)
+    assert text.startswith(f"{checkpoint}: ")
+    assert message in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("weight", [1, "x", torch.zeros(3, dtype=torch.int64)])
+def test_weights_of_another_kind_are_one_line(checkpoint, weight):
+    change(checkpoint, lambda state: state["model"].update({"encoder.0.bias": weight}))
+    with pytest.raises(DetectorError, match=r"encoder.0.bias must be floating-point"):
+        load_detector(checkpoint)
+    change(checkpoint, lambda state: state["model"].pop("encoder.0.bias"))
+    with pytest.raises(DetectorError, match="model must be"):
+        load_detector(checkpoint)
 
 
 def test_a_folder_without_or_with_several_checkpoints_says_what_to_pass(trained_run, tmp_path):

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from uad.scoring.overlay import CONTOUR_COLOR, EDGE_COLOR, display_size, overlay, resize_picture
+from uad.overlay import (
+    CONTOUR_COLOR,
+    EDGE_COLOR,
+    TRUTH,
+    display_size,
+    full_scale,
+    overlay,
+    resize_picture,
+)
+from uad.overlay_legend import legend
+from uad.report.panels import panels
 
 GRAY = Image.new("RGB", (60, 40), (90, 90, 90))
 
@@ -94,3 +104,45 @@ def test_small_pictures_are_enlarged_with_sharp_pixels():
     found = np.asarray(resize_picture(Image.fromarray(levels)))
     assert found.shape == (128, 256, 3)
     assert set(found.ravel()) == {0, 255}
+
+
+def test_a_known_mask_is_outlined_beside_the_contour_of_the_same_region():
+    values = blob()
+    truth = values > 0.5
+    picture = np.asarray(overlay(GRAY, values, 1.0, 0.5, truth))
+    outline = (picture == TRUTH).all(axis=-1)
+    assert outline.any()
+    assert not outline[truth].any()
+    np.testing.assert_array_equal(picture[truth], drawn(values, 0.5)[truth])
+    assert not (drawn(values, 0.5) == TRUTH).all(axis=-1).any()
+
+
+def test_run_and_score_reports_draw_the_same_map_the_same_way():
+    values = np.kron(blob(), np.ones((8, 8), np.float32))  # no size needs to change
+    gray = np.full((1, *values.shape), 90, np.uint8)
+    expected = overlay(
+        Image.fromarray(gray[0]).convert("RGB"), values, full_scale(0.5), 0.5, values > 0.7
+    )
+    found = np.asarray(panels(gray, gray // 2, values, values > 0.7, 0.5))
+    width = values.shape[1]
+    np.testing.assert_array_equal(found[:, -width:], np.asarray(expected))
+    np.testing.assert_array_equal(found[:, :width], 90)
+    assert found.shape == (values.shape[0], 3 * width + 2 * (width // 32), 3)
+
+
+def test_small_and_large_images_fill_panels_of_similar_size():
+    for side, panel in ((32, 256), (400, 400), (2000, 512)):
+        image = np.zeros((3, side, side), np.uint8)
+        field = np.zeros((side, side), np.float32)
+        assert panels(image, image, field, None, 0.0).height == panel
+
+
+def test_the_scale_ends_at_twice_the_threshold():
+    assert full_scale(0.25) == 0.5
+    assert full_scale(0.0) > 0
+    text = legend(0.25, full_scale(0.25), truth=True)
+    assert "<span>threshold 0.25</span><span>0.5</span>" in text
+    assert "white contour" in text
+    assert "cyan outline is the ground truth" in text
+    assert "cyan" not in legend(0.25, 0.5)
+    assert "contour" not in legend(None, 0.5)

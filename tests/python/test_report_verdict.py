@@ -212,8 +212,8 @@ def test_too_few_epochs_to_tell(single, epochs, few):
 
 def test_too_few_normal_images_for_the_rate(single):
     assert (
-        "6 normal test images are too few for a false-positive rate of 5%, which requires at least "
-        "19: the threshold, their highest score, promises only 14.3%."
+        "6 normal images are too few for a false-positive rate of 5%, which requires at least 19: "
+        "the threshold is their highest score, and the rate to expect is 14.3%."
     ) in text_of(single)
     single.metrics["config"]["false_positive_rate"] = 1 / 7
     assert "too few" not in text_of(single)
@@ -241,8 +241,8 @@ def test_normal_images_alone_cannot_show_how_well_defects_are_detected(tmp_path)
     text = text_of(read_run(make_run(tmp_path / "run", ["mse"], data, history=FLAT)))
     assert text.startswith(
         "This run cannot tell how well defects are detected: all 20 test images are normal. It "
-        "does provide a threshold: expect 4.8% of new normal images to exceed it (95% interval "
-        "0.1% to 16.8%)."
+        "does provide a threshold: expect 4.8% of new normal images, taken under the same "
+        "conditions, to exceed it (95% interval 0.1% to 16.8%)."
     )
     assert "AUROC" not in text
 

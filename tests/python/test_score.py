@@ -12,18 +12,23 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from uad import threshold_words
 from uad.cli import score
 from uad.csv_text import escaped, unescaped
 from uad.detector import load_detector
 from uad.distributed import Processes
 from uad.lock import only_writer
+from uad.overlay import full_scale, overlay_name
 from uad.scoring.arrivals import Arrivals
 from uad.scoring.judge import TABLE, Judge
-from uad.scoring.overlay import overlay_name
 from uad.scoring.page import Session, page, tally
-from uad.scoring.run import by_first
+from uad.scoring.run import Run, ScoreOptions, by_first, find
+from uad.scoring.stamp import Stamp, stamp_of
+from uad.scoring.state import STATE, read_state
 from uad.scoring.table import (
     COLUMNS,
     Row,
@@ -33,7 +38,8 @@ from uad.scoring.table import (
     printable,
     read_table,
 )
-from uad.threshold import MARGIN
+from uad.scoring.watching import describe_row, finished
+from uad.threshold import MARGIN, Threshold
 
 PROGRAM = Path(score.__file__).parents[2] / "score.py"
 
@@ -115,8 +121,8 @@ def test_too_few_normal_images_are_used_with_a_warning(checkpoint, photos, tmp_p
     out = tmp_path / "out"
     assert run(checkpoint, photos, "--out", out, "--false-positive-rate", "0.01") == 0
     warning = (
-        "a false-positive rate of 1% requires at least 99 normal images, got 4: using 20.0%, the "
-        "lowest rate that they allow"
+        "4 normal images are too few for a false-positive rate of 1%, which requires at least 99: "
+        "the threshold is their highest score, and the rate to expect is 20.0%"
     )
     assert f"score.py: WARNING: {warning}\n" in capsys.readouterr().err
     assert f"<p>{warning[0].upper()}{warning[1:]}.</p>" in report(out)
@@ -214,6 +220,36 @@ def test_equal_names_from_two_places_are_told_apart(checkpoint, photos, tmp_path
         assert (out / "overlays" / overlay_name(name)).is_file()
 
 
+def test_links_are_followed_and_each_link_is_an_image(checkpoint, photos, image_root, tmp_path):
+    """Data sets of DVC and git-annex consist of links."""
+    store, data = tmp_path / "store", tmp_path / "data"
+    (store / "line 3").mkdir(parents=True)
+    shutil.copy(photos / "line 1" / "bad.png", store / "bad.png")
+    shutil.copy(photos / "line 1" / "00.png", store / "line 3")
+    data.mkdir()
+    for name in ("a.png", "b.png"):
+        (data / name).symlink_to(store / "bad.png")
+    (data / "c.png").symlink_to(store / "missing.png")
+    (data / "line 3").symlink_to(store / "line 3")
+    (data / "line 3 again").symlink_to(store / "line 3")
+    (store / "line 3" / "around").symlink_to(data)  # a loop
+    out = tmp_path / "out"
+    assert run(checkpoint, data, "--out", out) == 1
+    assert [(row["file"], row["decision"]) for row in rows(out)] == [
+        ("a.png", "anomalous"),
+        ("b.png", "anomalous"),
+        ("c.png", "error"),
+        ("line 3/00.png", "normal"),
+        ("line 3 again/00.png", "normal"),
+    ]
+
+
+def test_a_place_given_twice_counts_once(checkpoint, photos, tmp_path):
+    out = tmp_path / "out"
+    assert run(checkpoint, photos, photos, photos / "line 1" / "bad.png", "--out", out) == 0
+    assert len(rows(out)) == 6
+
+
 def test_overlay_names_cannot_collide():
     names = ["a.png", "a.jpg", "A.png", "a/b.png", "a_b.png", "a/b.png/c.png", "ü.png", "ö.png"]
     found = [overlay_name(name).lower() for name in names]
@@ -238,25 +274,28 @@ def test_a_table_holds_formulas_commas_and_quotes(tmp_path):
     written = [
         Row("=cmd|'x'!A1.png", 1.5e-7, 0.25, "normal"),
         Row('a, "b".png', None, 0.25, "error", "-1 is no level"),
-        Row("ü.png", 0.1 + 0.2, None, ""),
+        Row("ü.png", 0.1 + 0.2, None, "", stamp=Stamp(12, 1772286310123456789)),
     ]
     table = Table(tmp_path / TABLE)
     table.append(written)
     table.close()
     text = (tmp_path / TABLE).read_text("utf-8").splitlines()
-    assert text[0] == "file,score,threshold,decision,reason"
-    assert text[1] == "'=cmd|'x'!A1.png,1.5e-07,0.25,normal,"
-    assert text[2] == '"a, ""b"".png",,0.25,error,\'-1 is no level'
+    assert text[0] == "file,score,threshold,decision,reason,size,modified"
+    assert text[1] == "'=cmd|'x'!A1.png,1.5e-07,0.25,normal,,,"
+    assert text[2] == '"a, ""b"".png",,0.25,error,\'-1 is no level,,'
+    assert text[3] == "ü.png,0.3,,,,12,2026-02-28T13:45:10.123456789"
     found = read_table(tmp_path / TABLE)
     assert [row.file for row in found] == [row.file for row in written]
     assert [row.reason for row in found] == ["", "-1 is no level", ""]
     assert found[2].score == pytest.approx(0.3)
+    assert [row.stamp for row in found] == [row.stamp for row in written]
 
 
 def test_control_characters_in_names_are_shown():
     assert printable("a\nb\x1b[1m.png") == r"a\nb\x1b[1m.png"
     assert printable(os.fsdecode(b"caf\xe9.png")) == r"caf\udce9.png"
     assert printable("straße 1.png") == "straße 1.png"
+    assert printable("a\x01.png") != printable(r"a\x01.png")  # two files, two rows
 
 
 def test_the_last_row_of_a_file_counts():
@@ -387,6 +426,19 @@ def test_rounding_does_not_contradict_the_decision(checkpoint, tmp_path):
     assert ", 1&times;\u00a0threshold<br>score 0.25<" in text
 
 
+def test_scores_and_thresholds_have_the_digits_that_decide(checkpoint, tmp_path):
+    high = float(np.float32(0.12348))
+    limit = Threshold(float(np.float32(0.123479)), 0.1, 0.0, 0.3, 9, 0.1)
+    judge = Judge(load_detector(checkpoint), limit, full_scale(limit.value), tmp_path)
+    row = Row("a.png", high, limit.value, "anomalous")
+    text = page([row], judge, Session("x", "1 image", "", ()))
+    assert "exceeds the threshold, 0.123479. " in text
+    assert "<span>threshold 0.123479</span>" in text
+    assert "score 0.12348<" in text
+    assert describe_row(row) == "a.png: 0.12348 anomalous"
+    assert threshold_words.one_line(limit).startswith("0.123479, from 9 normal images")
+
+
 def test_many_errors_are_folded_away(checkpoint, tmp_path):
     judge = Judge(load_detector(checkpoint), None, 1.0, tmp_path)
     made = [Row(f"{index}.png", None, None, "error", "broken") for index in range(12)]
@@ -408,6 +460,18 @@ def test_names_are_escaped_in_the_report(checkpoint, tmp_path):
     for number in range(1, 7):
         assert f"&lt;x-{number}&gt;" in text
     assert "&lt;x-1&gt;&quot;.png" in text
+
+
+def test_each_file_is_read_once(checkpoint, photos, tmp_path, monkeypatch):
+    read, open_image = [], Image.open
+
+    def counting(path):
+        read.append(path)
+        return open_image(path)
+
+    monkeypatch.setattr(Image, "open", counting)
+    assert run(checkpoint, photos, "--out", tmp_path / "out", "--threads", "2") == 0
+    assert sorted(read) == sorted(photos.rglob("*.png"))
 
 
 # --- interruption -------------------------------------------------------------------------------
@@ -435,8 +499,13 @@ def test_what_was_scored_before_ctrl_c_is_kept(checkpoint, photos, tmp_path, cap
 
 def test_a_file_is_complete_when_two_polls_agree(tmp_path):
     path = tmp_path / "a.png"
-    arrivals = Arrivals(lambda: [(each, each.name) for each in sorted(tmp_path.iterdir())], ["old"])
     (tmp_path / "old").write_bytes(b"done before")
+    stamp = stamp_of(tmp_path / "old")
+    assert stamp is not None
+    arrivals = Arrivals(
+        lambda: [(each, each.name) for each in sorted(tmp_path.iterdir())],
+        {"old": stamp},
+    )
     path.write_bytes(b"1")
     assert arrivals.poll() == []
     path.write_bytes(b"12")
@@ -444,21 +513,35 @@ def test_a_file_is_complete_when_two_polls_agree(tmp_path):
     os.utime(path, (1, 1))
     assert arrivals.poll() == []  # has been touched
     assert arrivals.poll() == [(path, "a.png")]
-    path.write_bytes(b"123")
-    assert arrivals.poll() == arrivals.poll() == []  # each name once
+    assert arrivals.poll() == arrivals.poll() == []  # each content once
 
 
-def test_a_file_that_failed_is_tried_again_when_it_changes(tmp_path):
+def test_another_file_of_the_same_name_is_a_new_file(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"1")
     arrivals = Arrivals(lambda: [(path, "a.png")])
-    assert arrivals.poll() == []
-    assert arrivals.poll() == [(path, "a.png")]
-    arrivals.failed("a.png")
-    assert arrivals.poll() == arrivals.poll() == []
+    assert [arrivals.poll(), arrivals.poll(), arrivals.poll()] == [[], [(path, "a.png")], []]
+    other = tmp_path / "other"
+    other.write_bytes(b"2")  # of the same size
+    os.utime(other, ns=(0, 10**18))
+    other.replace(path)
+    assert [arrivals.poll(), arrivals.poll(), arrivals.poll()] == [[], [(path, "a.png")], []]
     path.write_bytes(b"12")
-    assert arrivals.poll() == []
-    assert arrivals.poll() == [(path, "a.png")]
+    os.utime(path, ns=(0, 10**18))  # larger, at the same time
+    assert [arrivals.poll(), arrivals.poll()] == [[], [(path, "a.png")]]
+
+
+def test_after_a_restart_errors_are_tried_again_and_changes_are_noticed():
+    one, two = Stamp(1, 1), Stamp(2, 2)
+    rows = [
+        Row("good.png", 0.5, 1.0, "normal", stamp=one),
+        Row("cut.png", None, 1.0, "error", "cut", stamp=one),
+        Row("mended.png", None, 1.0, "error", "cut", stamp=one),
+        Row("mended.png", 0.5, 1.0, "normal", stamp=two),
+        Row("spoiled.png", 0.5, 1.0, "normal", stamp=one),
+        Row("spoiled.png", None, 1.0, "error", "gone"),
+    ]
+    assert finished(rows) == {"good.png": one, "mended.png": two}
 
 
 def start(*arguments):
@@ -520,31 +603,138 @@ def test_a_watched_folder_is_scored_until_stopped_and_continued(checkpoint, phot
     # A killed process may leave a part of a line.
     with (out / TABLE).open("a") as file:
         file.write("half.png,0.0")
-    (incoming / "broken.png").unlink()
+    # While the program was stopped, one file was completed, and another part got a used name.
+    (incoming / "broken.png").write_bytes(content)
+    shutil.copy(photos / "line 1" / "bad.png", incoming / "good.png")
     process = start(*arguments)
     try:
+        wait_for(lambda: len(scored(out)) >= 5, process)
+        shutil.copy(photos / "line 2" / "01.png", incoming / "slow.png")  # while it runs
+        wait_for(lambda: scored(out).count("slow.png") == 2, process)
         shutil.copy(photos / "line 2" / "01.png", incoming / "new.png")
         wait_for(lambda: "new.png" in scored(out), process)
         process.send_signal(signal.SIGTERM)
         printed, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 1, errors  # the broken file of the first time still counts
+    assert process.returncode == 0, errors  # the broken file is complete by now
     assert "3 images scored before" in printed
-    assert scored(out) == [*found, "new.png"]
-    for name in ("slow.png", "new.png"):
-        assert name in report(out)
+    assert sorted(scored(out)) == sorted([*found, *found, "new.png"])
+    latest_rows = {row["file"]: row["decision"] for row in rows(out)}
+    assert latest_rows == {
+        "good.png": "anomalous", "slow.png": "normal", "broken.png": "anomalous",
+        "new.png": "normal",
+    }  # fmt: skip
+    assert printed.splitlines()[-1].startswith("4 images: 2 anomalous, 2 normal, 0 errors")
+    shown = re.findall(r'<b class="file">([^<]+)</b><span class="decision">(\w+)', report(out))
+    assert dict(shown) == latest_rows
+    assert len(shown) == 4
 
 
-def test_watching_does_not_continue_what_is_no_table(checkpoint, photos, tmp_path, capsys):
+def test_files_of_others_are_neither_replaced_nor_continued(checkpoint, photos, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
+    for name in (TABLE, "report.html", STATE):
+        (out / name).write_text("my,own,table\n")
+        for options in (["--watch", photos], [photos], [photos, "--overwrite"]):
+            assert run(checkpoint, *options, "--out", out) == 2
+            printed = capsys.readouterr().err
+            assert f"{out}: {name} was not written by score.py and is not replaced" in printed
+            assert printed.count("\n") == 1
+        assert (out / name).read_text() == "my,own,table\n"
+        (out / name).unlink()
+    assert run(checkpoint, photos, "--out", out) == 0
     (out / TABLE).write_text("my,own,table\n")
-    assert run(checkpoint, "--watch", photos, "--out", out) == 2
-    assert "scores.csv: not a table of score.py" in capsys.readouterr().err
+    for options in (["--watch", photos], [photos, "--overwrite"]):
+        assert run(checkpoint, *options, "--out", out) == 2
+        assert "scores.csv: not a table of score.py" in capsys.readouterr().err
     assert (out / TABLE).read_text() == "my,own,table\n"
+    assert (out / "report.html").is_file()
     with pytest.raises(TableError, match="the first line must be"):
         read_table(out / TABLE)
+
+
+def test_folders_of_training_runs_are_refused(checkpoint, trained_run, photos, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(trained_run, copy)
+    (copy / "report.html").write_text("of the run")
+    before = sorted(copy.rglob("*"))
+    for out, name in ((copy, "metrics.json"), (copy / "mse", "checkpoint.pt")):
+        for options in ([photos], [photos, "--overwrite"], ["--watch", photos]):
+            assert run(checkpoint, *options, "--out", out) == 2
+            assert f"--out {out} belongs to train.py: it holds {name}" in capsys.readouterr().err
+    assert sorted(copy.rglob("*")) == before
+    assert run(checkpoint, photos, "--out", copy / "scores") == 0
+
+
+def stop_at_once(monkeypatch):
+    def stop(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Arrivals, "poll", stop)
+
+
+def test_watching_goes_on_only_with_the_same_checkpoint_and_threshold(
+    checkpoint, photos, tmp_path, capsys, monkeypatch
+):
+    stop_at_once(monkeypatch)
+    out = tmp_path / "out"
+    assert run(checkpoint, photos, "--out", out) == 0
+    before = (out / TABLE).read_bytes(), (out / STATE).read_bytes()
+    assert run(checkpoint, "--watch", photos, "--out", out) == 0
+    other = edit_checkpoint(checkpoint, tmp_path / "other.pt", data="other images")
+    unknown = edit_checkpoint(checkpoint, tmp_path / "unknown.pt", normal_scores=[])
+    capsys.readouterr()
+    for arguments, reason in (
+        ([other], "holds results made with another checkpoint: choose another folder"),
+        ([unknown], "holds results made with another checkpoint: choose another folder"),
+        (
+            [checkpoint, "--false-positive-rate", "0.5"],
+            r"with threshold 0\.\d+, not with threshold",
+        ),
+    ):
+        assert run(*arguments, "--watch", photos, "--out", out) == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if "WARNING" not in line]
+        assert len(errors) == 1
+        assert errors[0].startswith("score.py: error: ")
+        assert re.search(reason, errors[0])
+        assert ((out / TABLE).read_bytes(), (out / STATE).read_bytes()) == before
+    assert run(other, "--watch", photos, "--out", out, "--overwrite") == 0
+    assert read_table(out / TABLE) == []
+
+
+def test_without_a_threshold_the_color_scale_stays_after_a_restart(
+    checkpoint, photos, tmp_path, monkeypatch
+):
+    unfinished = edit_checkpoint(checkpoint, tmp_path / "unfinished.pt", normal_scores=[])
+    out = tmp_path / "out"
+    assert run(unfinished, photos, "--out", out) == 0
+    before = read_state(out)
+    assert before is not None
+    assert before.full_scale
+    stop_at_once(monkeypatch)
+    assert run(unfinished, "--watch", photos, "--out", out) == 0
+    assert read_state(out) == before
+    assert f"The scale ends at {before.full_scale:.3g}" in report(out)
+
+
+def test_polling_does_not_resolve_every_file(checkpoint, tmp_path, monkeypatch):
+    incoming = tmp_path / "incoming"
+    (incoming / "sub").mkdir(parents=True)
+    for index in range(50):
+        (incoming / "sub" / f"{index}.png").write_bytes(b"1")
+    options = ScoreOptions((incoming,), tmp_path / "out", watch=True)
+    state = Run(options, load_detector(checkpoint), Processes(0, 1, torch.device("cpu")))
+    resolved, resolve = [], Path.resolve
+
+    def counting(self):
+        resolved.append(self)
+        return resolve(self)
+
+    monkeypatch.setattr(Path, "resolve", counting)
+    files, _ = find(state, options.places)
+    assert len(files) == 50
+    assert len(resolved) <= 3
 
 
 # --- processes ----------------------------------------------------------------------------------
@@ -565,6 +755,9 @@ def test_two_processes_write_the_same_table_as_one(checkpoint, photos, image_roo
         timeout=120,
     )
     assert done.returncode == 1, done.stderr
+    assert done.stderr.count("score.py: error: broken.png: ") == 1
+    assert "rank      : 0 (local_rank: 0)" in done.stderr
+    assert "rank      : 1" not in done.stderr  # only the first process exits with 1
     assert done.stdout.count("7 images in 3 folders") == 1
     assert done.stdout.count("7 images: 2 anomalous, 4 normal, 1 error") == 1
     assert (two / TABLE).read_text() == (one / TABLE).read_text()
@@ -597,4 +790,4 @@ def test_columns_are_named_in_the_help():
     text = " ".join(score.build_parser().format_help().split())
     assert "--watch FOLDER" in text
     assert "exit status: 0 all images were scored, 1 some could not be" in text
-    assert COLUMNS == ("file", "score", "threshold", "decision", "reason")
+    assert COLUMNS == ("file", "score", "threshold", "decision", "reason", "size", "modified")

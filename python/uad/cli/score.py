@@ -66,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="instead of PLACE: score the images that are in this folder and those that arrive, "
-        "until stopped with Ctrl-C; with the same --out, a restart continues",
+        "until stopped with Ctrl-C; a file that changes is scored again; with the same --out, "
+        "checkpoint and threshold, a restart continues",
     )
     parser.add_argument(
         "--poll",

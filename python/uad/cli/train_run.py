@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from uad import threshold_words
 from uad.batches import effective_batch_size, smaller_batches
 from uad.checkpoint import CheckpointError
 from uad.cli.arguments import OptionError, complain, is_out_of_memory, say, set_threads
@@ -21,15 +22,15 @@ from uad.cli.train import complete, out_folder, run_options
 from uad.cli.train_options import build_parser
 from uad.data import AnomalyData, DataError, load_from_config
 from uad.distributed import Processes, process_rank, processes
+from uad.evaluation_files import normal_scores
 from uad.lock import LockError, only_writer
 from uad.options import RunOptions
 from uad.report.page import write_report
 from uad.results_table import results_table
-from uad.run import RunError, begin, check_folder, normal_scores, rehearse, train_losses
-from uad.run_folder import METRICS, RunFolderError, load_metrics
-from uad.threshold import choose_threshold, normal_images
+from uad.run import RunError, begin, check_folder, rehearse, train_losses
+from uad.run_folder import EVALUATION, METRICS, RunFolderError, load_metrics
+from uad.threshold import choose_threshold
 from uad.training import TrainingError
-from uad.wording import percent
 
 LEFT_OUT = ("out", "resume")
 """Options that metrics.json does not store."""
@@ -202,15 +203,8 @@ def thresholds(folder: Path, metrics: dict[str, Any], rate: float) -> str:
     """A line for each loss: the threshold that its scores of normal images give."""
     lines = ["only normal test images, so nothing to measure detection with"]
     for loss in metrics["arms"]:
-        chosen = choose_threshold(normal_scores(folder / loss), rate)
-        lines.append(
-            f"{loss}: threshold {chosen.value:.6g} from {chosen.count} normal images; of new "
-            f"normal images, {percent(chosen.rate)} will score above it (95% interval "
-            f"{percent(chosen.low)} to {percent(chosen.high)})"
-        )
+        chosen = choose_threshold(normal_scores(folder / loss / EVALUATION), rate)
+        lines.append(f"{loss}: threshold {threshold_words.one_line(chosen)}")
         if not chosen.met:
-            lines[-1] += (
-                f"; a false-positive rate of {rate:g} requires at least {normal_images(rate)} "
-                "normal images"
-            )
+            lines.append(f"{loss}: {threshold_words.too_few_images(chosen)}")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -140,23 +140,47 @@ def image_files(places: Sequence[Path]) -> Listing:
         if place.is_file():
             files.append((place, place.name if len(places) == 1 else place.as_posix()))
             continue
-        for root, folders, _ in os.walk(place, onerror=_cannot_read):
-            skipped.hidden_folders += sum(map(is_hidden, folders))
-            folders[:] = sorted(name for name in folders if not is_hidden(name))
-            here = Skipped()
-            for path in images_in(Path(root), here):
-                name = path.relative_to(place) if len(places) == 1 else path
-                files.append((path, name.as_posix()))
-            skipped.suffixes += here.suffixes
-            skipped.hidden_files += here.hidden_files
+        prefix = "" if len(places) == 1 else (place / "_").as_posix()[:-1]
+        files += _images_below(place, prefix, skipped)
     if not files:
         where = ", ".join(map(str, places))
         raise DataError(f"{where}: contains no images ({', '.join(SUFFIXES)})")
     return Listing(tuple(files), str(skipped))
 
 
-def _cannot_read(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+def _images_below(place: Path, prefix: str, skipped: Skipped) -> Iterator[tuple[Path, str]]:
+    """The images in a folder and its subfolders, with the names that follow `prefix`.
+
+    Follows links, except to a folder that contains the link. Quick enough to be repeated every
+    second with many files: asks the system about folders and links only.
+    """
+    left: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(place), prefix, frozenset())]
+    while left:
+        folder, start, above = left.pop()
+        try:
+            status = os.stat(folder)
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            continue
+        subfolders = []
+        for entry in entries:
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.is_dir():
+                if is_hidden(entry.name):
+                    skipped.hidden_folders += 1
+                else:
+                    subfolders.append((entry.path, f"{start}{entry.name}/", above | {identity}))
+            elif is_hidden(entry.name):
+                skipped.hidden_files += 1
+            elif suffix in SUFFIXES:
+                yield Path(entry.path), f"{start}{entry.name}"
+            else:
+                skipped.suffixes[suffix] += 1
+        left += reversed(subfolders)
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -360,3 +384,14 @@ def sizes_in_words(sizes: Iterable[tuple[int, int]]) -> str:
         return ""
     names = [f"{width}x{height}" for width, height in (ordered[0], ordered[-1])]
     return names[0] if names[0] == names[1] else " to ".join(names)
+
+
+def prepare_and_display(path: Path, preparation: Preparation) -> tuple[Tensor, Image.Image]:
+    """The input of `prepare` and the picture of `display`, from reading the file once.
+
+    The picture has 8 bits, mode "L" or "RGB".
+    """
+    picture = _suitable(path, preparation)
+    square = replace(picture, image=to_square(picture.image, preparation.size, preparation.fit))
+    scale = preparation.full_scale
+    return to_tensor(square.eight_bit(scale), preparation.channels), picture.eight_bit(scale)

@@ -7,16 +7,19 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from uad import threshold_words
 from uad.data import GOOD
 from uad.evaluation import defect_kinds
 from uad.evaluation_files import EXTREMES
-from uad.figures import encode
 from uad.html import html_table, picture
-from uad.report.overlay_figure import overlay_figure
+from uad.overlay import full_scale
+from uad.overlay_legend import legend
+from uad.report.panels import jpeg, panels
 from uad.report.run import Run
 from uad.report.scores_csv import SCORES
-from uad.threshold import normal_images
-from uad.wording import asked_percent, bold, counted, float32_text, percent
+from uad.threshold import ANOMALOUS
+from uad.threshold import decision as decide
+from uad.wording import asked_percent, bold, counted, float32_text, percent, sentence
 
 
 def decision(run: Run) -> str:
@@ -58,18 +61,12 @@ def threshold_text(run: Run) -> str:
     text = (
         "<p>An image is called anomalous if its score exceeds the threshold. The threshold is set "
         f"for a false-positive rate of {asked_percent(run.rate)} (--false-positive-rate) from the "
-        f"scores of {origin}. Expect {percent(threshold.rate)} of new normal images, taken under "
-        f"the same conditions, to exceed it. Because only {counted(threshold.count, 'image')} set "
-        f"it, the actual rate may be anywhere from {percent(threshold.low)} to "
-        f"{percent(threshold.high)} (95% interval); more normal test images narrow this "
+        f"scores of {origin}. {sentence(threshold_words.expected_rate(threshold))} "
+        f"{sentence(threshold_words.uncertainty(threshold))} More normal test images narrow this "
         "range.</p>\n"
     )
     if not threshold.met:
-        text += (
-            f"<p>A rate of {asked_percent(run.rate)} requires <b>at least "
-            f"{counted(normal_images(run.rate), 'normal test image')}</b>. Until then, the "
-            "threshold is the highest of their scores.</p>\n"
-        )
+        text += f"<p><b>{sentence(threshold_words.too_few_images(threshold))}</b></p>\n"
     names = ", ".join(f"<code>{escape(arm)}/{SCORES}</code>" for arm in run.arms)
     if all("files" in arrays for arrays in run.evaluations.values()):
         text += f"<p>Every test image with its score and decision: {names}.</p>\n"
@@ -153,10 +150,10 @@ def mistakes(run: Run, arm: str) -> str:
             else "No normal image is a false alarm; these have the highest scores",
         )  # fmt: skip
     truth = "extreme_masks" in arrays and not run.good_only
+    threshold = run.thresholds[arm].value
     return text + (
         '<p class="note">Each with the picture, the reconstruction, and the anomaly map over the '
-        "picture. The colors of the map end at the threshold, and the dashed contour encloses what "
-        f"exceeds it.{' The solid outline is the ground truth.' if truth else ''}</p>\n"
+        f"picture.</p>\n{legend(threshold, full_scale(threshold), truth)}"
     )
 
 
@@ -176,7 +173,7 @@ def card(run: Run, arm: str, place: int) -> str:
     arrays, threshold = run.evaluations[arm], run.thresholds[arm].value
     index = int(arrays["extreme_indices"][place])
     known = "extreme_masks" in arrays and bool(arrays["extreme_annotated"][place])
-    figure = overlay_figure(
+    drawn = panels(
         arrays["extreme_originals"][place],
         arrays["extreme_reconstructions"][place],
         arrays["extreme_maps"][place],
@@ -185,10 +182,10 @@ def card(run: Run, arm: str, place: int) -> str:
     )
     name = str(arrays["files"][index]) if "files" in arrays else f"test image {index}"
     kind, score = str(run.kinds[index]), arrays["scores"][index]
-    sign = ">" if score > threshold else "\u2264"
+    sign = ">" if decide(score, threshold) == ANOMALOUS else "\u2264"
     missing = "" if known or kind == GOOD or "extreme_masks" not in arrays else ", no mask"
     caption = (
         f"<b>{escape(name)}</b><br>{escape(kind)}{missing}, score {float32_text(score)} {sign} "
         f"{float32_text(threshold)}"
     )
-    return picture(encode(figure, "jpeg"), "jpeg", f"{name} with its overlay", caption, "card")
+    return picture(jpeg(drawn), "jpeg", f"{name} with its overlay", caption, "card")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uad.csv_text import csv_text
-from uad.threshold import Threshold
+from uad.threshold import Threshold, decision
 from uad.wording import float32_text
 
 SCORES = "scores.csv"
@@ -33,7 +33,7 @@ def scores_csv(
         start = [files[index], kinds[index], float(float32_text(score))]
         if threshold is None:
             return [*start, "", ""]
-        decision = "anomalous" if score > threshold.value else "normal"
-        return [*start, float(float32_text(threshold.value)), decision]
+        limit = threshold.value
+        return [*start, float(float32_text(limit)), decision(score, limit)]
 
     return csv_text(HEADS, map(row, np.argsort(-scores, kind="stable").tolist()))

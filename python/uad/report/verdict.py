@@ -7,13 +7,13 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from uad import threshold_words
 from uad.baselines import MEAN_IMAGE
 from uad.data import GOOD
 from uad.evaluation import auroc_half_width
 from uad.report.convergence import ENOUGH_EPOCHS, NOTABLE_SLOPE, epochs_used, trend
 from uad.report.run import Run, image_aurocs
-from uad.threshold import normal_images
-from uad.wording import asked_percent, bold, counted, four_digits, listing, percent
+from uad.wording import asked_percent, bold, counted, four_digits, listing, percent, sentence
 
 SAME_PICTURE = 0.01
 """Variance between the reconstructions of different normal images, as a fraction of the variance
@@ -47,9 +47,8 @@ def lead(run: Run) -> str:
         return (
             f"<b>This run cannot tell how well defects are detected</b>: all "
             f"{counted(threshold.count, 'test image')} are normal. It does provide a threshold: "
-            f"expect {percent(threshold.rate)} of new normal images to exceed it (95% interval "
-            f"{percent(threshold.low)} to {percent(threshold.high)}). A section below lists the "
-            "images needed to measure detection."
+            f"{threshold_words.expected_rate(threshold)} ({threshold_words.interval(threshold)}). "
+            "A section below lists the images needed to measure detection."
         )
     if not run.aurocs:
         return (
@@ -222,10 +221,4 @@ def convergence(run: Run) -> str:
 def too_few_images(run: Run) -> str:
     """A false-positive rate that the normal test images cannot promise."""
     unmet = [threshold for threshold in run.thresholds.values() if not threshold.met]
-    if not unmet:
-        return ""
-    return (
-        f"{counted(unmet[0].count, 'normal test image')} are too few for a false-positive rate of "
-        f"{asked_percent(run.rate)}, which requires at least {normal_images(run.rate):,}: the "
-        f"threshold, their highest score, promises only {percent(unmet[0].rate)}."
-    )
+    return sentence(threshold_words.too_few_images(unmet[0])) if unmet else ""

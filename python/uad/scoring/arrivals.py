@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 
 from uad.detector import NamedFile
-
-Stamp = tuple[int, int]
-"""Size and modification time of a file."""
+from uad.scoring.stamp import Stamp, stamp_of
 
 
 class Arrivals:
-    """Finds new files by polling.
+    """Finds new and changed files by polling.
 
     A file counts as complete if its size and modification time are the same as in the previous
-    poll. Each name is reported once; after `failed`, again when the file has changed.
+    poll. Each content is reported once: a file that is written again, or replaced by another of
+    the same name, is a new file. Cameras reuse names, and a writer may have paused.
     """
 
-    def __init__(self, find: Callable[[], Iterable[NamedFile]], done: Iterable[str] = ()) -> None:
-        """find: lists all files. done: names not to report."""
+    def __init__(
+        self, find: Callable[[], Iterable[NamedFile]], done: Mapping[str, Stamp] | None = None
+    ) -> None:
+        """find: lists all files. done: what not to report, by name."""
         self.find = find
-        self.done: dict[str, Stamp | None] = dict.fromkeys(done)
+        self.done = dict(done or {})
         self.before: dict[str, Stamp] = {}
 
     def poll(self) -> list[NamedFile]:
@@ -29,27 +29,13 @@ class Arrivals:
         now: dict[str, Stamp] = {}
         ready = []
         for path, name in self.find():
-            if name in self.done and self.done[name] is None:
+            stamp = stamp_of(path)
+            if stamp is None or self.done.get(name) == stamp:
                 continue
-            stamp = _stamp(path)
-            if stamp is None:
-                continue
-            now[name] = stamp
-            if self.before.get(name) == stamp and self.done.get(name) != stamp:
+            if self.before.get(name) == stamp:
                 ready.append((path, name))
+                self.done[name] = stamp
+            else:
+                now[name] = stamp
         self.before = now
-        self.done |= dict.fromkeys((name for _, name in ready), None)
         return ready
-
-    def failed(self, name: str) -> None:
-        """Report this file again if it changes: its writer may have paused."""
-        self.done[name] = self.before[name]
-
-
-def _stamp(path: Path) -> Stamp | None:
-    """None for a file that has been removed."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from uad.lock import is_unused
+from uad.overlay import overlay_name
+from uad.run_folder import CHECKPOINT, METRICS
 from uad.scoring.judge import OVERLAYS, REPORT, TABLE
-from uad.scoring.overlay import overlay_name
+from uad.scoring.state import STATE, State, read_state
 from uad.scoring.table import Row, TableError, read_table
 
 PROGRAM = "score.py"
@@ -23,9 +25,24 @@ def check_out(folder: Path, overwrite: bool, continues: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ScoreError(f"--out must be a folder, got the file {folder}")
-    if overwrite or not folder.is_dir() or is_unused(folder):
+    if not folder.is_dir() or is_unused(folder):
         return
-    if not (continues and (folder / TABLE).is_file()):
+    for name in (METRICS, CHECKPOINT):
+        if (folder / name).exists():
+            raise ScoreError(
+                f"--out {folder} belongs to train.py: it holds {name}; choose another folder"
+            )
+    own = read_state(folder) is not None
+    # Without the state, files with these names are somebody else's, and would be lost.
+    for name in (STATE, TABLE, REPORT):
+        if (folder / name).exists() and not own:
+            raise ScoreError(
+                f"--out {folder}: {name} was not written by {PROGRAM} and is not replaced: choose "
+                "another folder"
+            )
+    if overwrite:
+        earlier_rows(folder)
+    elif not (continues and own):
         raise ScoreError(
             f"--out {folder} is not empty: choose another folder, or add --overwrite to replace "
             f"the results of {PROGRAM} in it"
@@ -39,23 +56,34 @@ def earlier_rows(folder: Path) -> list[Row]:
     try:
         return read_table(folder / TABLE)
     except TableError as error:
-        raise ScoreError(f"--out {folder}: {error}; add --overwrite to replace it") from error
+        raise ScoreError(f"--out {folder}: {error}; choose another folder") from error
 
 
-def prepare_out(folder: Path, overwrite: bool) -> None:
+def check_same(folder: Path, now: State) -> State:
+    """The state to continue with; ScoreError if the results there were made in another way."""
+    before = read_state(folder) or now
+    difference = before.contradiction(now)
+    if difference:
+        raise ScoreError(
+            f"--out {folder} holds results made with {difference}: choose another folder, or add "
+            "--overwrite to replace them"
+        )
+    return before
+
+
+def prepare_out(folder: Path, overwrite: bool, state: State) -> None:
     """Make the folders for the results; remove those of an earlier run with `overwrite`."""
     if overwrite:
         remove_results(folder)
     (folder / OVERLAYS).mkdir(parents=True, exist_ok=True)
+    state.write(folder)
 
 
 def remove_results(folder: Path) -> None:
     """Remove what this program wrote to the folder, and nothing else."""
-    try:
-        rows = read_table(folder / TABLE)
-    except (OSError, TableError):
-        rows = []
-    for row in rows:
+    if read_state(folder) is None:
+        return
+    for row in earlier_rows(folder):
         (folder / OVERLAYS / overlay_name(row.file)).unlink(missing_ok=True)
-    for name in (TABLE, REPORT):
+    for name in (TABLE, REPORT, STATE):
         (folder / name).unlink(missing_ok=True)

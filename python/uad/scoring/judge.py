@@ -7,22 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from torch import Tensor
 
 from uad.data.base import DataError
 from uad.data.fit import restore
-from uad.data.images import display
-from uad.detector import Detector, NamedFile, Result
+from uad.data.images import prepare_and_display
+from uad.detector import Detector, NamedFile, Result, reason
 from uad.distributed import Processes
 from uad.figures import MAP_LIMIT
-from uad.scoring.overlay import overlay, overlay_name, resize_picture
-from uad.scoring.table import ERROR, Row
-from uad.threshold import Threshold, normal_images
-from uad.wording import asked_percent, percent
+from uad.overlay import full_scale, overlay, overlay_name, resize_picture
+from uad.scoring.stamp import Stamp, stamp_of
+from uad.scoring.table import Row
+from uad.threads import in_threads
+from uad.threshold import Threshold
 
 TABLE, REPORT, OVERLAYS = "scores.csv", "report.html", "overlays"
 
-FULL_SCALE = 2.0
-"""The color scale of overlays ends at this multiple of the threshold."""
+
+@dataclass(frozen=True)
+class Reading:
+    """What is needed of an image file, which is read once."""
+
+    stamp: Stamp | None
+    image: Tensor | str
+    """The prepared image, or why there is none."""
+    picture: Image.Image | None
+    """To draw the overlay on, in the overlay's size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,30 +54,33 @@ class Judge:
 
     def judge(self, files: Sequence[NamedFile]) -> list[Row]:
         """Score a batch of images and write their overlays."""
-        return [self._judge(result) for result in self.detector.score_batch(files)]
+        readings = in_threads(self._read, files)
+        results = self.detector.results(files, [reading.image for reading in readings])
+        return in_threads(self._row, list(zip(results, readings, strict=True)))
 
-    def _judge(self, result: Result) -> Row:
-        if result.map is None:
-            return Row.of(result, self.threshold)
-        preparation = self.detector.preparation
+    def _read(self, file: NamedFile) -> Reading:
+        path, _ = file
+        stamp = stamp_of(path)  # before the content, so that a later change is noticed
         try:
-            picture = resize_picture(display(result.path, preparation))
-        except (DataError, OSError) as error:  # deleted or replaced since it was scored
-            reason = str(error).removeprefix(f"{result.path}: ")
-            return Row(result.name, None, self.threshold, ERROR, reason)
-        values = restore(result.map, preparation, picture.size)
-        drawn = overlay(picture, values, self.full, self.threshold)
-        drawn.save(self.folder / OVERLAYS / overlay_name(result.name), quality=90, subsampling=0)
-        return Row.of(result, self.threshold)
+            image, picture = prepare_and_display(path, self.detector.preparation)
+        except (DataError, OSError) as error:
+            return Reading(stamp, reason(error, path), None)
+        return Reading(stamp, image, resize_picture(picture).convert("RGB"))
+
+    def _row(self, scored: tuple[Result, Reading]) -> Row:
+        result, reading = scored
+        if result.map is not None and reading.picture is not None:
+            values = restore(result.map, self.detector.preparation, reading.picture.size)
+            drawn = overlay(reading.picture, values, self.full, self.threshold)
+            path = self.folder / OVERLAYS / overlay_name(result.name)
+            drawn.save(path, quality=90, subsampling=0)
+        return Row.of(result, self.threshold, reading.stamp)
 
 
-def full_scale(limit: Threshold | None, detector: Detector, files: Sequence[NamedFile]) -> float:
-    """Where the color scale ends: at twice the threshold, or else at a percentile of some maps.
-
-    files: the images whose maps count without a threshold.
-    """
+def color_scale(limit: Threshold | None, detector: Detector, files: Sequence[NamedFile]) -> float:
+    """Where the color scale ends; without a threshold, at a percentile of the maps of `files`."""
     if limit is not None:
-        return FULL_SCALE * limit.value or 1.0
+        return full_scale(limit.value)
     maps = [result.map.numpy() for result in detector.score_batch(files) if result.map is not None]
     # Any positive number suits maps that are zero, and images that cannot be scored.
     return float(np.percentile(maps, MAP_LIMIT)) or 1.0 if maps else 1.0
@@ -87,20 +101,3 @@ def share(
         mine = start + batch_size * team.rank
         parts = team.gather(work(files[mine : mine + batch_size]))
         yield [row for part in parts for row in part]
-
-
-def describe_threshold(limit: Threshold, source: str) -> str:
-    """The threshold, where it comes from and what it promises, in one sentence."""
-    return (
-        f"{limit.value:.4g}, from {limit.count} normal images ({source}); expected false-positive "
-        f"rate {percent(limit.rate)}, 95% interval {percent(limit.low)} to {percent(limit.high)}"
-    )
-
-
-def describe_missed_rate(limit: Threshold) -> str:
-    """What to say if there are too few normal images for the rate asked for."""
-    return (
-        f"a false-positive rate of {asked_percent(limit.asked)} requires at least "
-        f"{normal_images(limit.asked)} normal images, got {limit.count}: using "
-        f"{percent(limit.rate)}, the lowest rate that they allow"
-    )

@@ -8,15 +8,15 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-import matplotlib
-
+from uad import threshold_words
 from uad.detector import Detector
-from uad.figures import MAP_COLORS, MAP_LIMIT
 from uad.html import document, html_table
+from uad.overlay import overlay_name
+from uad.overlay_legend import legend
 from uad.scoring.judge import OVERLAYS, TABLE, Judge
-from uad.scoring.overlay import overlay_name
-from uad.scoring.table import ANOMALOUS, ERROR, NORMAL, UNDECIDED, Row
-from uad.wording import counted, percent
+from uad.scoring.table import ERROR, UNDECIDED, Row
+from uad.threshold import ANOMALOUS, NORMAL
+from uad.wording import counted, float32_text, sentence
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -80,7 +80,7 @@ def _lead(rows: Sequence[Row], judge: Judge, session: Session) -> str:
     if session.unfinished:
         left = counted(session.unfinished, "image")
         notices = (f"The program was interrupted; {left} had not been scored", *notices)
-    warnings = "".join(f"<p>{escape(_sentence(notice))}</p>" for notice in notices)
+    warnings = "".join(f"<p>{escape(sentence(notice))}</p>" for notice in notices)
     return (
         f'<p class="lead"><b>{escape(tally(rows))}.</b></p>\n'
         + (f'<div class="verdict" role="note">{warnings}</div>\n' if warnings else "")
@@ -88,10 +88,6 @@ def _lead(rows: Sequence[Row], judge: Judge, session: Session) -> str:
         + f'<p class="note">{escape(session.found)}. All scores are in '
         f'<a href="{TABLE}">{TABLE}</a>.</p>\n'
     )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _threshold(judge: Judge, session: Session) -> str:
@@ -102,12 +98,11 @@ def _threshold(judge: Judge, session: Session) -> str:
         )
     limit = judge.limit
     return (
-        f"An image is called anomalous if its score exceeds the threshold, {limit.value:.4g}. It "
-        f"is set from the scores of {counted(limit.count, 'normal image')} "
-        f"({escape(session.normal)}). Expect {percent(limit.rate)} of new normal images, taken "
-        f"under the same conditions, to exceed it. Because {counted(limit.count, 'image')} "
-        f"set it, the actual rate may be anywhere from {percent(limit.low)} to "
-        f"{percent(limit.high)} (95% interval)."
+        "An image is called anomalous if its score exceeds the threshold, "
+        f"{threshold_words.value(limit)}. It is set from the scores of "
+        f"{counted(limit.count, 'normal image')} ({escape(session.normal)}). "
+        f"{sentence(threshold_words.expected_rate(limit))} "
+        f"{sentence(threshold_words.uncertainty(limit))}"
     )
 
 
@@ -134,7 +129,7 @@ def _gallery(rows: Sequence[Row], judge: Judge) -> str:
         if left > 0
         else ""
     )
-    return f'{_legend(judge)}<div class="gallery">\n{figures}\n</div>\n{rest}'
+    return f'{legend(judge.threshold, judge.full)}<div class="gallery">\n{figures}\n</div>\n{rest}'
 
 
 def _figure(row: Row, number: int) -> str:
@@ -151,55 +146,17 @@ def _figure(row: Row, number: int) -> str:
 
 
 def _score(row: Row) -> str:
-    """What follows the decision: the score, also as a multiple of the threshold.
-
-    With enough digits to tell a score from a threshold that it exceeds.
-    """
+    """What follows the decision: the score, also as a multiple of the threshold."""
     score, threshold = row.score or 0.0, row.threshold
-    if not threshold:
-        return f"<br>score {score:.4g}"
-    return (
-        f", {_apart(score / threshold, 1.0, 3)}&times;\u00a0threshold"
-        f"<br>score {_apart(score, threshold, 4)}"
-    )
+    text = f"<br>score {float32_text(score)}"
+    return f", {_multiple(score, threshold)}&times;\u00a0threshold{text}" if threshold else text
 
 
-def _apart(value: float, limit: float, digits: int) -> str:
-    """The value with `digits` digits, or as many as tell it from the limit."""
-    for many in range(digits, 10):
-        if f"{value:.{many}g}" != f"{limit:.{many}g}":
-            return f"{value:.{many}g}"
-    return f"{value:.{digits}g}"
-
-
-def _legend(judge: Judge) -> str:
-    """How to read the pictures, with the color scale."""
-    stops = ", ".join(
-        matplotlib.colors.to_hex(matplotlib.colormaps[MAP_COLORS](step / 8)) for step in range(9)
-    )
-    bar = f'<i class="bar" style="background:linear-gradient(to right, {stops})"></i>'
-    if judge.limit is None:
-        text = (
-            "The more opaque and the brighter the color, the higher the anomaly map. The scale "
-            f"ends at {judge.full:.3g}, the value that {100 - MAP_LIMIT:g}% of the pixels of the "
-            "first batch exceed, so colors from different folders do not compare."
-        )
-        marks = f"<span>0</span><span>{judge.full:.3g}</span>"
-    else:
-        text = (
-            "The more opaque and the brighter the color, the higher the anomaly map. The white "
-            "contour encloses the pixels above the threshold. The score combines many pixels, so "
-            "a normal image may have a contour too. The scale depends only on the threshold: "
-            "pictures from two folders compare if both were scored with the same one."
-        )
-        marks = (
-            f"<span>0</span><span>threshold {judge.limit.value:.3g}</span>"
-            f"<span>{judge.full:.3g}</span>"
-        )
-    return (
-        f'<p class="note">{text}</p>\n<div class="scale">{bar}<div class="marks">{marks}</div>'
-        "</div>\n"
-    )
+def _multiple(score: float, threshold: float) -> str:
+    """score / threshold with as many digits as tell it from 1, but at least three."""
+    ratio = score / threshold
+    texts = [f"{ratio:.{digits}g}" for digits in range(3, 10)]
+    return next((text for text in texts if text != "1"), texts[0])
 
 
 def _network(detector: Detector) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 import torch
 from tqdm import tqdm
 
+from uad import threshold_words
 from uad.checkpoint import atomic_write
 from uad.data.base import DataError
 from uad.data.images import image_files
@@ -25,12 +26,11 @@ from uad.scoring.judge import (
     REPORT,
     TABLE,
     Judge,
-    describe_missed_rate,
-    describe_threshold,
-    full_scale,
+    color_scale,
     share,
 )
 from uad.scoring.page import Session, describe_detector, page, tally
+from uad.scoring.state import State
 from uad.scoring.table import ERROR, Row, Table, latest, printable
 from uad.threshold import Threshold, choose_threshold
 from uad.wording import counted
@@ -135,14 +135,15 @@ class Run:
 
     def finish(self, judge: Judge) -> int:
         """Write the report, print the last line, return the exit code."""
+        rows = latest(self.rows)
         self.warn_about_training_images(
-            self.rows, "scored images", "how they score says nothing about new images"
+            rows, "scored images", "how they score says nothing about new images"
         )
         if self.team.first:
             self.write_report(judge)
-        rows = latest(self.rows)
         self.say(f"{tally(rows)}; report: {self.options.out / REPORT}")
-        return int(any(row.decision == ERROR for row in rows))
+        # One process speaks for all: torchrun prints a traceback for each that returns 1.
+        return int(self.team.first and any(row.decision == ERROR for row in rows))
 
 
 def start(run: Run, action: Callable[[Run], int]) -> int:
@@ -167,10 +168,11 @@ def score(run: Run) -> int:
     normal = normal_files(run)
     with Progress(len(normal) + len(files), "image", shown=team.first) as progress:
         choose_limit(run, normal, progress.advance)
-        full = full_scale(run.limit, run.detector, files[: options.batch_size])
+        full = color_scale(run.limit, run.detector, files[: options.batch_size])
         judge = Judge(run.detector, run.limit, full, options.out)
         # All processes write overlays into the folder.
-        by_first(team, lambda: prepare_out(options.out, options.overwrite))
+        state = State(run.detector.sha256, judge.threshold, full)
+        by_first(team, lambda: prepare_out(options.out, options.overwrite, state))
         with _table(run) as table:
             try:
                 for rows in share(files, judge.judge, options.batch_size, team):
@@ -223,7 +225,15 @@ def find(run: Run, places: Sequence[Path]) -> tuple[list[NamedFile], str]:
     """The images in `places` without those in --out, with unique names; what was skipped."""
     listing = image_files(places)
     own = run.options.out.resolve()
-    files = [each for each in listing.files if own not in each[0].resolve().parents]
+    inside: dict[str, bool] = {}  # by folder, because resolving every file takes long
+    files = []
+    for path, name in listing.files:
+        folder = os.path.dirname(path)
+        if folder not in inside:
+            resolved = Path(folder).resolve()
+            inside[folder] = own in (resolved, *resolved.parents)
+        if not inside[folder]:
+            files.append((path, name))
     return unique_names(files), listing.skipped
 
 
@@ -236,15 +246,15 @@ def find_shared(run: Run, places: Sequence[Path]) -> tuple[list[NamedFile], str]
 
 
 def unique_names(files: Iterable[NamedFile]) -> list[NamedFile]:
-    """Each file once, with a name that no other file has: its path where names are equal."""
-    by_file = {path.resolve(): (path, printable(name)) for path, name in files}
-    for longer in (Path.as_posix, lambda path: path.resolve().as_posix()):
-        times = Counter(name for _, name in by_file.values())
-        by_file = {
-            key: (path, printable(longer(path)) if times[name] > 1 else name)
-            for key, (path, name) in by_file.items()
-        }
-    return list(by_file.values())
+    """Each path once, even if it is in two of the places, with a name that can be printed.
+
+    Two links to one file are two images: a data set of DVC or git-annex consists of links.
+    """
+    here = os.getcwd()
+    by_path: dict[str, NamedFile] = {}
+    for path, name in files:
+        by_path.setdefault(os.path.join(here, path), (path, printable(name)))
+    return list(by_path.values())
 
 
 def _after(skipped: str) -> str:
@@ -280,8 +290,8 @@ def choose_limit(
         )
         return
     if not run.limit.met:
-        run.warn(describe_missed_rate(run.limit))
-    run.say(f"threshold {describe_threshold(run.limit, run.options.normal_source)}")
+        run.warn(threshold_words.too_few_images(run.limit))
+    run.say(f"threshold {threshold_words.one_line(run.limit, run.options.normal_source)}")
 
 
 def score_normal(

@@ -11,12 +11,15 @@ from typing import NoReturn
 
 from uad.data.base import DataError
 from uad.detector import NamedFile
+from uad.overlay import full_scale
 from uad.scoring.arrivals import Arrivals
-from uad.scoring.folder import earlier_rows, prepare_out
-from uad.scoring.judge import TABLE, Judge, full_scale
+from uad.scoring.folder import check_same, earlier_rows, prepare_out
+from uad.scoring.judge import TABLE, Judge, color_scale
 from uad.scoring.run import Run, choose_limit, find, normal_files
-from uad.scoring.table import ERROR, Row, Table
-from uad.wording import counted
+from uad.scoring.stamp import Stamp
+from uad.scoring.state import State
+from uad.scoring.table import ERROR, Row, Table, latest
+from uad.wording import counted, float32_text
 
 REPORT_SECONDS = 10.0
 """Minimum time between two reports while images arrive."""
@@ -29,37 +32,48 @@ def watch(run: Run) -> int:
     """
     options = run.options
     run.rows = [] if options.overwrite else earlier_rows(options.out)
-    done = {row.file for row in run.rows}
-    before = f"; {counted(len(done), 'image')} scored before" if done else ""
+    names = {row.file for row in run.rows}
+    before = f"; {counted(len(names), 'image')} scored before" if names else ""
     run.introduce(f"watching {options.source}{before}")
     choose_limit(run, normal_files(run), None)
-    prepare_out(options.out, options.overwrite)
-    judge = Judge(run.detector, run.limit, full_scale(run.limit, run.detector, ()), options.out)
-    scale_known = run.limit is not None
-    arrivals, reports = Arrivals(lambda: _present(run), done), _Reports(run)
+    limit = None if run.limit is None else run.limit.value
+    state = State(run.detector.sha256, limit, None if limit is None else full_scale(limit))
+    if not options.overwrite:
+        state = check_same(options.out, state)
+    prepare_out(options.out, options.overwrite, state)
+    judge = Judge(run.detector, run.limit, state.full_scale or 1.0, options.out)
+    arrivals, reports = Arrivals(lambda: _present(run), finished(run.rows)), _Reports(run)
     with closing(Table(options.out / TABLE)) as table, _stop_on_sigterm():
         try:
             for batch in _arriving(arrivals, options.batch_size, options.poll):
-                if batch and not scale_known:
-                    judge = replace(judge, full=full_scale(None, run.detector, batch))
-                    scale_known = True
+                if batch and state.full_scale is None:
+                    judge = replace(judge, full=color_scale(None, run.detector, batch))
+                    state = replace(state, full_scale=judge.full)
+                    state.write(options.out)
                 for row in judge.judge(batch):
                     table.append([row])
                     run.rows.append(row)
                     run.say(describe_row(row))
-                    if row.decision == ERROR:
-                        arrivals.failed(row.file)
                 reports.update(judge)
         except KeyboardInterrupt:
             return run.finish(judge)
     raise AssertionError("only an interruption ends the loop")
 
 
+def finished(rows: Sequence[Row]) -> dict[str, Stamp]:
+    """What need not be scored again after a restart; a file that had an error is tried again."""
+    return {
+        row.file: row.stamp
+        for row in latest(rows)
+        if row.decision != ERROR and row.stamp is not None
+    }
+
+
 def describe_row(row: Row) -> str:
     """One line about an image."""
     if row.score is None:
         return f"{row.file}: {row.decision}: {row.reason}"
-    return f"{row.file}: {row.score:.4g} {row.decision}".rstrip()
+    return f"{row.file}: {float32_text(row.score)} {row.decision}".rstrip()
 
 
 def _arriving(arrivals: Arrivals, size: int, poll: float) -> Iterator[Sequence[NamedFile]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from uad.batches import MAX_DROPPED
 from uad.study.measures import primary
 from uad.study.method import plural
 from uad.study.questions import Comparison, Contrast
 from uad.study.setting import Setting
 from uad.study.statistics import Difference
 from uad.study.tables import interval, limits, signed
-from uad.training import MAX_DROPPED
 
 
 def sentence(comparison: Comparison, found: Difference) -> str:
