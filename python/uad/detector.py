@@ -178,6 +178,10 @@ def load_detector(path: Path | str) -> Detector:
     try:
         state = checkpoint.load(path, torch.device("cpu"))
     except CheckpointError as error:
+        if path.suffix in (".onnx", ".pt2"):
+            raise DetectorError(
+                f"{path}: an exported network; pass the {CHECKPOINT} that it was made from"
+            ) from error
         cause = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
         raise DetectorError(f"{path}: damaged, or not a checkpoint of train.py{cause}") from error
     if not isinstance(state.get("model"), dict):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, optimize
 from sklearn import metrics
 from torch import Tensor, nn
 
@@ -201,6 +201,26 @@ def auroc_half_width(auroc: float, anomalous: int, normal: int) -> float:
         auroc * (1 - auroc) + (anomalous - 1) * (one - auroc**2) + (normal - 1) * (other - auroc**2)
     ) / (anomalous * normal)
     return 1.96 * math.sqrt(max(variance, 0.0))  # rounding may leave -1e-19 for an AUROC of 1
+
+
+def auroc_interval(auroc: float, anomalous: int, normal: int) -> tuple[float, float]:
+    """The 95% interval of an AUROC, given the number of images of each class.
+
+    The values that the standard error of Hanley and McNeil, taken at the value itself, does not
+    exclude. So it stays within 0 and 1, and also an AUROC of 1 has an interval.
+    """
+
+    def excess(value: float) -> float:
+        return auroc - value - auroc_half_width(value, anomalous, normal)
+
+    def shortfall(value: float) -> float:
+        return value - auroc - auroc_half_width(value, anomalous, normal)
+
+    # At 0, 1 and the AUROC itself, the conditions hold by rounding only.
+    tiny = 1e-9
+    low = optimize.brentq(excess, 0, auroc - tiny) if auroc > tiny else 0.0
+    high = optimize.brentq(shortfall, auroc + tiny, 1) if auroc < 1 - tiny else 1.0
+    return float(low), float(high)
 
 
 def region_weights(masks: NDArray[np.bool_]) -> NDArray[np.float64]:

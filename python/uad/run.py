@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import sys
 from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
@@ -19,6 +20,8 @@ from uad.checkpoint import atomic_write
 from uad.data import AnomalyData, to_unit
 from uad.distributed import Processes
 from uad.evaluation_files import normal_scores
+from uad.exporting import SUFFIXES
+from uad.landscape.table import LINES, PICTURE
 from uad.lock import is_unused
 from uad.losses import build_loss, tangent_share
 from uad.model import ConvAutoencoder
@@ -91,11 +94,28 @@ def begin(
         before = (metrics["config"]["epochs"], metrics["config"]["root"], metrics["arms"])
         if before == (epochs, root, finished):
             return metrics
+        if processes.first:
+            for name in metrics["arms"].keys() - finished.keys():
+                set_aside(folder, name, metrics["config"]["epochs"])
         metrics["config"] |= {"epochs": epochs, "root": root}
         metrics["arms"] = finished
     if processes.first:
         write_metrics(folder, metrics)
     return metrics
+
+
+def set_aside(folder: Path, loss: str, epochs: int) -> None:
+    """Rename the landscape of networks that are trained on, and name what was exported from them.
+
+    epochs: how long they had been trained.
+    """
+    for path in (folder / PICTURE, folder / LINES):
+        if path.exists():
+            path.rename(path.with_stem(f"{path.stem}-{epochs}-epochs"))
+    for suffix in SUFFIXES.values():
+        path = folder / loss / f"network{suffix}"
+        if path.exists():
+            print(f"{path} holds the network of {epochs} epochs: export it again", file=sys.stderr)
 
 
 def check_unchanged(

@@ -80,6 +80,8 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
     assert "</html>" in (folder / "report.html").read_text()
 
     captured = capsys.readouterr()
+    best = max(arm["evaluation"]["image_auroc"] for arm in metrics["arms"].values())
+    assert f"{best:.4f} (95% interval " in " ".join(captured.out.split())
     assert "mse: epoch 2/2, loss " in captured.err
     lines = captured.out.splitlines()
     found, header, *rows = (line for line in lines if line)
@@ -218,7 +220,7 @@ def test_a_low_rate_is_not_rounded_to_zero(tmp_path):
         (["--compare", "mse,psnr"], "--compare: unknown loss 'psnr': choose from mse"),
         (["--compare", "mse,mse"], "--compare: 'mse,mse' names a loss twice"),
         (["--compare", "mse", "--loss", "l1"], "--loss: not allowed with argument --compare"),
-        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        (["--epoch", "3"], "no such option: --epoch; did you mean --epochs?"),
         (["--epochs", "0"], "--epochs: must be a positive integer, got '0'"),
         (["--batch-size", "1.5"], "--batch-size: must be a positive integer, got '1.5'"),
         (["--lr", "0"], "--lr: must be positive, got '0'"),

@@ -13,6 +13,7 @@ import factory
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from uad.cli import landscape, train
 from uad.data import DataError
 from uad.metrics_check import find_problem
@@ -91,7 +92,7 @@ def without_slow_parts(monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"a picture"))
     # These two show arrays, and nothing that is in metrics.json.
     monkeypatch.setattr("uad.figures.example_grid", lambda *_: Figure())
-    monkeypatch.setattr("uad.report.decision.overlay_figure", lambda *_: Figure())
+    monkeypatch.setattr("uad.report.decision.panels", lambda *_: Image.new("RGB", (8, 8)))
     monkeypatch.setattr(landscape, "measure_all", stop)
 
 

@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from uad.cli import export, score
 from uad.detector import load_detector
 from uad.exporting import metadata
@@ -90,13 +92,15 @@ def test_the_exported_file_decides_alone(place, monkeypatch, source, file, absen
             pytest.importorskip(
                 name, reason=f"{name} is not installed; requirements-dev.txt has it"
             )
-    assert len([line for line in source.splitlines() if line and "import " not in line]) <= 10
+    assert len([line for line in source.splitlines() if line and "import " not in line]) <= 12
     if not (place / file).exists():
         assert command(place, monkeypatch, export) == 2
     program = place / f"score_{Path(file).suffix[1:]}.py"
     program.write_text(source)
     detector = load_detector(place / "runs" / "bottle")
     defects_only = "torch" not in absent  # each start of PyTorch takes seconds
+    deep = place / "deep.png"
+    Image.fromarray(np.full((32, 32), 4000, np.uint16)).save(deep)
     for path in photos(place)[-1:] if defects_only else (photos(place)[0], photos(place)[-1]):
         done = subprocess.run(
             [sys.executable, "-c", WITHOUT.format(absent=absent), program, file, path],
@@ -110,6 +114,13 @@ def test_the_exported_file_decides_alone(place, monkeypatch, source, file, absen
         (expected,) = detector.score([path])
         assert float(printed) == pytest.approx(expected.score, rel=1e-4)
         assert decision == ("normal" if path == photos(place)[0] else "anomalous")
+    if not defects_only:
+        refused = subprocess.run(
+            [sys.executable, program, file, deep],
+            cwd=place, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("only for 8-bit gray or RGB images")
 
 
 def test_the_page_names_what_the_file_holds(place):

@@ -333,3 +333,26 @@ def test_half_width_of_an_auroc_by_simulation():
     aurocs = (anomalous > normal).mean(axis=(1, 2))
     assert aurocs.mean() == pytest.approx(0.9, abs=0.005)
     assert evaluation.auroc_half_width(0.9, 10, 20) == pytest.approx(1.96 * aurocs.std(), rel=0.05)
+
+
+@pytest.mark.parametrize("auroc", [0.6, 0.95, 1.0])
+def test_the_interval_of_an_auroc_covers_it(auroc):
+    # Exponential scores of means 1 and m: the AUROC is m / (1 + m).
+    low, high = evaluation.auroc_interval(auroc, 12, 20)
+    assert 0 < low < auroc <= high <= 1
+    rng = np.random.default_rng(1)
+    true = 0.9
+    normal, anomalous = rng.exponential(1, (2000, 20, 1)), rng.exponential(9, (2000, 1, 12))
+    found = (anomalous > normal).mean(axis=(1, 2))
+    inside = [
+        lower <= true <= upper
+        for lower, upper in (evaluation.auroc_interval(float(value), 12, 20) for value in found)
+    ]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
+
+
+def test_the_interval_of_an_auroc_mirrors():
+    low, high = evaluation.auroc_interval(0.0, 10, 10)
+    assert low == 0.0
+    assert 0.1 < high < 0.4
+    assert evaluation.auroc_interval(1.0, 10, 10)[1] == 1.0

@@ -215,7 +215,10 @@ def test_random_images_are_used_where_the_run_is_not(detector, trained_run, tmp_
         (["{run}", "--format", "torch", "--out", "no/a.pt2"], "no such folder: no"),
         (["{run}", "--format", "torch", "--out", "used.pt2"], "choose another name, or add --over"),
         (["none", "--format", "torch", "--out", "a.pt2"], "none: no such file"),
-        (["used.pt2", "--format", "torch", "--out", "a.pt2"], "not a checkpoint of train.py"),
+        (
+            ["used.pt2", "--format", "torch", "--out", "a.pt2"],
+            "an exported network; pass the check",
+        ),
         (["{run}", "--loss", "l1", "--format", "torch", "--out", "a.pt2"], "l1/checkpoint.pt: no"),
         (
             ["{run}/mse/checkpoint.pt", "--loss", "mse", "--format", "torch", "--out", "a.pt2"],

@@ -134,7 +134,7 @@ def test_a_network_that_beats_one_baseline_only(single):
 
 def test_a_lead_over_a_baseline_too_small_to_print_is_none(single):
     text = text_of(set_aurocs(single, [0.90004], 0.90001, 0.6))
-    assert "It does not beat the mean image (0.9000)" in text
+    assert "It is no better than the mean image (0.9000)" in text
 
 
 def test_a_clear_lead_over_the_baselines_and_an_unclear_one(single):

@@ -185,6 +185,19 @@ def test_a_run_is_not_resumed_on_other_images(rings, rings_run, capsys, change_i
     assert read_metrics(rings_run) == before
 
 
+def test_what_shows_the_network_before_is_set_aside(rings_run, capsys):
+    exported = rings_run / "mse" / "network.onnx"
+    for path in (rings_run / "landscape.png", rings_run / "landscape.jsonl", exported):
+        path.write_text("before")
+    assert train_on(rings_run) == 0
+    assert f"{exported} holds the network of 2 epochs: export it again" in capsys.readouterr().err
+    assert exported.read_text() == "before"
+    for name in ("landscape.png", "landscape.jsonl"):
+        assert not (rings_run / name).exists()
+    assert (rings_run / "landscape-2-epochs.png").read_text() == "before"
+    assert (rings_run / "landscape-2-epochs.jsonl").read_text() == "before"
+
+
 def test_a_run_without_digests_is_compared_by_its_checkpoint(rings, rings_run, capsys):
     def forget(metrics):
         for name in ("preparation", "train_digest", "test_digest"):
@@ -390,7 +403,7 @@ def test_damaged_metrics_are_named(half_run, capsys, content, message):
             "config.loss must be one of mse, amplified-mse",
         ),
         (lambda m: m["config"].update(lr="fast"), 'config.lr must be a positive number, got "fast'),
-        (lambda m: m["config"].update(speed=3), "config: unrecognized arguments: --speed=3"),
+        (lambda m: m["config"].update(speed=3), "config: no such option: --speed"),
         (lambda m: m["config"].update(eps=7.0), "eps must satisfy"),
         (lambda m: m["config"].update(topk=5), "config and scoring contradict each other"),
     ],

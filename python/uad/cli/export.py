@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from uad.cli.arguments import OptionError, complain
+from uad.cli.arguments import OptionError, OptionParser, complain, say
 from uad.detector import DetectorError, find_checkpoint, load_detector
 from uad.exporting import SUFFIXES, ExportError, export, metadata, missing_packages
 from uad.run_folder import CHECKPOINT
@@ -16,12 +16,11 @@ PROGRAM = "export.py"
 
 def build_parser() -> argparse.ArgumentParser:
     """All options with their help texts."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog=PROGRAM,
         description="Export a network trained by train.py, with its anomaly map and score, to one "
         "file. Its input is images, float32 (N, C, S, S) in [0, 1]; its outputs are map (N, S, S) "
         "and score (N,). The file is checked against PyTorch before it is written.",
-        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help=f"run folder, or {CHECKPOINT}")
     parser.add_argument("--loss", help="which network of a run folder (default: the only one)")
@@ -52,7 +51,11 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{checkpoint}: loss {detector.loss}, trained on {detector.data}")
     print(f"checked with {check.runtime} on {check.images}")
     print(f"greatest difference from PyTorch: {check.difference:.2g} of the greatest value")
-    described = ", ".join(f"{key} {value}" for key, value in metadata(detector).items())
+    described = ", ".join(
+        f"{key} {value}" for key, value in metadata(detector).items() if value is not None
+    )
+    if detector.threshold() is None:
+        say(PROGRAM, "WARNING: the file has no threshold, because training has not finished")
     print(f"{out}: {out.stat().st_size:,} bytes; {described}")
 
 

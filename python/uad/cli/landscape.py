@@ -15,6 +15,7 @@ from torch import Tensor
 from uad.checkpoint import CheckpointError, atomic_write
 from uad.cli.arguments import (
     OptionError,
+    OptionParser,
     add_threads_option,
     complain,
     is_out_of_memory,
@@ -49,10 +50,9 @@ PROGRAM = "landscape.py"
 def build_parser() -> argparse.ArgumentParser:
     """All options with their defaults and help texts."""
     options = Options()
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog=PROGRAM,
         description="Plot and measure the loss around trained weights.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "run", type=Path, help="run folder of train.py; its report gets a section on the landscape"

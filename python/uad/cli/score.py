@@ -10,6 +10,7 @@ import torch
 
 from uad.cli.arguments import (
     OptionError,
+    OptionParser,
     add_threads_option,
     complain,
     positive_float,
@@ -46,12 +47,11 @@ exit status: 0 all images were scored, 1 some could not be, 2 bad options or fil
 
 def build_parser() -> argparse.ArgumentParser:
     """All options with their help texts."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog=PROGRAM,
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("checkpoint", type=Path, help="checkpoint.pt, which may have been moved")
     parser.add_argument(

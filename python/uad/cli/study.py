@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -98,6 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     examine(runs_missing(specs, read_results(path)), arguments.root)
     made = run_study(specs, path, processes=arguments.processes, root=arguments.root)
     print(f"{path}: {made} of {len(specs)} runs made now, {len(specs) - made} already there")
+    print(f"for the pages and tables: python python/{PROGRAM} publish {shlex.quote(str(path))}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

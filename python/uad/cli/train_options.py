@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from uad.cli.arguments import (
     OptionError,
+    OptionParser,
     add_threads_option,
     fraction,
     non_negative_float,
@@ -37,8 +38,8 @@ examples:
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises its errors."""
+class Parser(OptionParser):
+    """A parser that raises its errors."""
 
     def error(self, message: str) -> NoReturn:
         """Raise OptionError instead of printing the usage and exiting."""
@@ -52,7 +53,6 @@ def build_parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     _add_data_options(parser.add_argument_group("data"))
     _add_loss_options(parser.add_argument_group("loss"))

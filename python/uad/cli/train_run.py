@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Mapping
 from contextlib import nullcontext
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ from uad.evaluation_files import normal_scores
 from uad.lock import LockError, only_writer
 from uad.options import RunOptions
 from uad.report.page import write_report
+from uad.report.run import read_run
+from uad.report.verdict import lead
 from uad.results_table import results_table
 from uad.run import RunError, begin, check_folder, rehearse, train_losses
 from uad.run_folder import EVALUATION, METRICS, RunFolderError, load_metrics
@@ -34,6 +39,9 @@ from uad.training import TrainingError
 
 LEFT_OUT = ("out", "resume")
 """Options that metrics.json does not store."""
+
+WIDTH = 100
+"""Of prose on the terminal, in characters."""
 
 
 def execute(program: str, given: Mapping[str, Any]) -> int:
@@ -194,9 +202,16 @@ def already_finished(folder: Path, metrics: dict[str, Any]) -> str:
 def print_results(folder: Path, metrics: dict[str, Any], options: RunOptions) -> None:
     """Print the tables, the thresholds if there are only normal images, the report's place."""
     print(results_table(metrics))
+    print("\n" + plain_lead(folder))
     if not metrics["data"]["test_anomalous"]:
         print(f"\n{thresholds(folder, metrics, options.false_positive_rate)}")
     print(f"\nreport: {folder / 'report.html'}")
+
+
+def plain_lead(folder: Path) -> str:
+    """The first sentences of the report, for the terminal."""
+    words = unescape(re.sub(r"<[^>]*>", "", lead(read_run(folder))))
+    return "\n".join(textwrap.wrap(words, WIDTH))
 
 
 def thresholds(folder: Path, metrics: dict[str, Any], rate: float) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from uad import threshold_words
 from uad.baselines import MEAN_IMAGE
 from uad.data import GOOD
-from uad.evaluation import auroc_half_width
+from uad.evaluation import auroc_interval
 from uad.report.convergence import ENOUGH_EPOCHS, NOTABLE_SLOPE, epochs_used, trend
 from uad.report.run import Run, image_aurocs
 from uad.wording import asked_percent, bold, counted, four_digits, listing, percent, sentence
@@ -68,16 +68,19 @@ def _best(run: Run) -> str:
         text = f"{names} has the highest image AUROC, {four_digits(auroc)}"
     else:
         text = f"{names} have the same highest image AUROC to four digits, {four_digits(auroc)}"
-    margin = _half_width(run, auroc)
-    if margin:
-        low, high = max(0.0, auroc - margin), min(1.0, auroc + margin)
-        text += f" (95% interval {four_digits(low)} to {four_digits(high)})"
-    return text + f".{' That is no better than guessing.' if auroc - margin <= 0.5 else ''}"
+    low, high = _interval(run, auroc)
+    text += f" (95% interval {four_digits(low)} to {four_digits(high)})"
+    return text + f".{' That is no better than guessing.' if low <= 0.5 else ''}"
+
+
+def _interval(run: Run, auroc: float) -> tuple[float, float]:
+    anomalous = int(run.anomalous.sum())
+    return auroc_interval(auroc, anomalous, len(run.anomalous) - anomalous)
 
 
 def _half_width(run: Run, auroc: float) -> float:
-    anomalous = int(run.anomalous.sum())
-    return auroc_half_width(auroc, anomalous, len(run.anomalous) - anomalous)
+    low, high = _interval(run, auroc)
+    return (high - low) / 2
 
 
 def _against_baselines(run: Run) -> str:
@@ -87,7 +90,16 @@ def _against_baselines(run: Run) -> str:
     shown = {name: f"{name} ({four_digits(value)})" for name, value in aurocs.items()}
     ahead = [name for name, value in aurocs.items() if auroc > value]
     behind = [shown[name] for name in aurocs if name not in ahead]
+    equal = [shown[name] for name, value in aurocs.items() if value == auroc]
     pronoun = "It" if len(run.leaders) == 1 else "They"
+    if behind and behind == equal:
+        verb = "is" if pronoun == "It" else "are"
+        need = "requires" if len(equal) == 1 else "require"
+        text = f"{pronoun} {verb} <b>no better than</b> the {' or the '.join(equal)}, which {need} "
+        text += "no network at all. "
+        if auroc == 1:
+            text += "These test images cannot tell them apart: test with defects that are harder. "
+        return text
     if behind:
         verb = "does" if pronoun == "It" else "do"
         return (

@@ -240,6 +240,11 @@ def find(run: Run, places: Sequence[Path]) -> tuple[list[NamedFile], str]:
 def find_shared(run: Run, places: Sequence[Path]) -> tuple[list[NamedFile], str]:
     """The same, found by the first process for all; DataError if there are no images."""
     files, skipped = by_first(run.team, lambda: find(run, places))
+    own = run.options.out.resolve()
+    if not files and any(own in (place.resolve(), *place.resolve().parents) for place in places):
+        raise DataError(
+            f"--out {run.options.out} holds the images themselves: choose another folder"
+        )
     if not files:
         raise DataError(f"{', '.join(map(str, places))}: no images found{_after(skipped)}")
     return files, skipped
