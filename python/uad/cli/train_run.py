@@ -216,7 +216,7 @@ def plain_lead(folder: Path) -> str:
 
 def thresholds(folder: Path, metrics: dict[str, Any], rate: float) -> str:
     """A line for each loss: the threshold that its scores of normal images give."""
-    lines = ["only normal test images, so nothing to measure detection with"]
+    lines = []
     for loss in metrics["arms"]:
         chosen = choose_threshold(normal_scores(folder / loss / EVALUATION), rate)
         lines.append(f"{loss}: threshold {threshold_words.one_line(chosen)}")

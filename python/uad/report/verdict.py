@@ -48,7 +48,7 @@ def lead(run: Run) -> str:
             f"<b>This run cannot tell how well defects are detected</b>: all "
             f"{counted(threshold.count, 'test image')} are normal. It does provide a threshold: "
             f"{threshold_words.expected_rate(threshold)} ({threshold_words.interval(threshold)}). "
-            "A section below lists the images needed to measure detection."
+            "The report lists the images needed to measure detection."
         )
     if not run.aurocs:
         return (
