@@ -404,6 +404,7 @@ def test_damaged_metrics_are_named(half_run, capsys, content, message):
         ),
         (lambda m: m["config"].update(lr="fast"), 'config.lr must be a positive number, got "fast'),
         (lambda m: m["config"].update(speed=3), "config: no such option: --speed"),
+        (lambda m: m["config"].update(help=True), "config: no such option: --help"),
         (lambda m: m["config"].update(eps=7.0), "eps must satisfy"),
         (lambda m: m["config"].update(topk=5), "config and scoring contradict each other"),
     ],

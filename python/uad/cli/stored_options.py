@@ -45,6 +45,8 @@ def read_back(
     parser: argparse.ArgumentParser, stored: Mapping[str, Any], path: Path
 ) -> dict[str, Any]:
     """The stored options as the parser reads them, with defaults for options that are newer."""
+    if "help" in stored:  # would print the help and end the program
+        raise RunFolderError(f"{path}: config: no such option: --help")
     words = [word for name, value in stored.items() for word in command_line(name, value)]
     try:
         options = vars(parser.parse_args(words))
