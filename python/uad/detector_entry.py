@@ -12,9 +12,7 @@ from torch import Tensor
 
 from uad.data.base import Preparation
 from uad.model import ConvAutoencoder
-from uad.options import FITS, Scoring
-
-METRICS, POOLINGS = ("ssim", "mse", "l1"), ("mean", "max", "topk")
+from uad.options import FITS, POOLINGS, SCORE_METRICS, Scoring
 
 LARGEST_SIZE = 2**14
 """Side of an image in pixels. Far beyond what a network can be trained on."""
@@ -88,7 +86,7 @@ def _check_preparation(given: Any, channels: int) -> None:
 def _check_scoring(given: Any) -> None:
     _require(isinstance(given, dict), "scoring", "an object", given)
     scoring = Scoring(**given)
-    _choice("scoring metric", scoring.metric, METRICS)
+    _choice("scoring metric", scoring.metric, SCORE_METRICS)
     _choice("scoring pooling", scoring.pooling, POOLINGS)
     sigma, topk = scoring.smooth_sigma, scoring.topk
     _require(_number(sigma) and sigma >= 0, "scoring smooth_sigma", "0 or more", sigma)

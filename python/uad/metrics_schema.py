@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uad.losses import LOSSES
-from uad.options import DATA_SETS, FITS
+from uad.options import DATA_SETS, FITS, POOLINGS, SCORE_METRICS
 
 MAX = sys.float_info.max
 
@@ -106,9 +106,9 @@ DATA = {
 }  # fmt: skip
 
 SCORING = {
-    "metric": one_of("ssim", "mse", "l1"),
+    "metric": one_of(*SCORE_METRICS),
     "smooth_sigma": NOT_NEGATIVE,
-    "pooling": one_of("mean", "max", "topk"),
+    "pooling": one_of(*POOLINGS),
     "topk": POSITIVE,
 }
 

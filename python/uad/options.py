@@ -15,6 +15,11 @@ DATA_SETS = ("textures", "fashion-mnist", "folder")
 FITS = ("stretch", "pad", "crop")
 """How an image that is not square becomes square."""
 
+BIT_DEPTHS = range(8, 17)
+"""Bits per pixel that 16-bit files may use."""
+
+SCORE_METRICS, POOLINGS = ("mse", "l1", "ssim"), ("max", "mean", "topk")
+
 DEFAULT_RATE = 0.05
 """Default false-positive rate of a threshold."""
 

@@ -92,7 +92,7 @@ def test_the_exported_file_decides_alone(place, monkeypatch, source, file, absen
             pytest.importorskip(
                 name, reason=f"{name} is not installed; requirements-dev.txt has it"
             )
-    assert len([line for line in source.splitlines() if line and "import " not in line]) <= 12
+    assert len([line for line in source.splitlines() if line and "import " not in line]) <= 10
     if not (place / file).exists():
         assert command(place, monkeypatch, export) == 2
     program = place / f"score_{Path(file).suffix[1:]}.py"

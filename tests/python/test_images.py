@@ -16,10 +16,10 @@ from uad.data import DataError, Preparation
 from uad.data.fit import mask_to_square, restore, to_square
 from uad.data.images import (
     _gray_if_gray,
-    display,
     full_scale_of,
     image_files,
     prepare,
+    prepare_and_display,
     read_image,
     read_picture,
 )
@@ -185,10 +185,10 @@ def test_preparation_survives_a_dictionary():
 
 def test_display_is_the_whole_picture(tmp_path):
     write_image(tmp_path / "12.png", np.full((20, 60), 4095, np.uint16))
-    shown = display(tmp_path / "12.png", Preparation(16, 1, "crop", 4095.0, False))
-    assert shown.mode == "RGB"
+    _, shown = prepare_and_display(tmp_path / "12.png", Preparation(16, 1, "crop", 4095.0, False))
+    assert shown.mode == "L"
     assert shown.size == (60, 20)
-    assert shown.getpixel((0, 0)) == (255, 255, 255)
+    assert shown.getpixel((0, 0)) == 255
 
 
 # --- listing ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import factory
 import numpy as np
@@ -525,8 +526,8 @@ def train_slowly(arguments: list[str]) -> None:
         time.sleep(0.01)
         return step(trainer, images)
 
-    Trainer.step = slow_step  # type: ignore[method-assign]
-    cli.main(arguments)
+    with mock.patch.object(Trainer, "step", slow_step):
+        cli.main(arguments)
 
 
 def write_count(folder: Path) -> Iterator[int]:

@@ -20,7 +20,15 @@ from uad.cli.arguments import (
     seed,
 )
 from uad.losses import LOSSES, LossSettings
-from uad.options import DATA_SETS, DEFAULT_RATE, FITS, Scoring, TrainingOptions
+from uad.options import (
+    DATA_SETS,
+    DEFAULT_RATE,
+    FITS,
+    POOLINGS,
+    SCORE_METRICS,
+    Scoring,
+    TrainingOptions,
+)
 
 PROGRAM = "train.py"
 
@@ -222,7 +230,7 @@ def _add_scoring_options(group: argparse._ArgumentGroup) -> None:
     default = Scoring()
     group.add_argument(
         "--score-metric",
-        choices=("mse", "l1", "ssim"),
+        choices=SCORE_METRICS,
         default=default.metric,
         help="difference between image and reconstruction (default: %(default)s)",
     )
@@ -235,7 +243,7 @@ def _add_scoring_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--pooling",
-        choices=("max", "mean", "topk"),
+        choices=POOLINGS,
         default=default.pooling,
         help="how the map is reduced to the image's score (default: %(default)s)",
     )

@@ -21,7 +21,7 @@ from uad.data.base import (
     fingerprint,
     to_unit,
 )
-from uad.options import FITS
+from uad.options import BIT_DEPTHS, FITS
 
 __all__ = [
     "GOOD",
@@ -88,7 +88,7 @@ def load(
         raise DataError(f"seed must be 0 or more, got {seed}")
     if fit not in FITS:
         raise DataError(f"fit must be one of {', '.join(FITS)}; got {fit!r}")
-    if bit_depth is not None and not 8 <= bit_depth <= 16:
+    if bit_depth is not None and bit_depth not in BIT_DEPTHS:
         raise DataError(f"bit_depth must be from 8 to 16, got {bit_depth}")
     if hold_out is not None and not 0 < hold_out < 1:
         raise DataError(f"hold_out must be between 0 and 1, got {hold_out}")

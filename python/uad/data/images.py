@@ -336,15 +336,22 @@ def prepare(path: Path, preparation: Preparation) -> Tensor:
     DataError if the file cannot be read, or its pixels are not of the kind that the network was
     trained on.
     """
+    return _input(_suitable(path, preparation), preparation)
+
+
+def prepare_and_display(path: Path, preparation: Preparation) -> tuple[Tensor, Image.Image]:
+    """What `prepare` returns, and the whole picture for people, from reading the file once.
+
+    The picture has 8 bits, mode "L" or "RGB". DataError as in `prepare`.
+    """
     picture = _suitable(path, preparation)
+    return _input(picture, preparation), picture.eight_bit(preparation.full_scale)
+
+
+def _input(picture: Picture, preparation: Preparation) -> Tensor:
     # Resized before it is rounded to 8 bits, as in training.
     square = replace(picture, image=to_square(picture.image, preparation.size, preparation.fit))
     return to_tensor(square.eight_bit(preparation.full_scale), preparation.channels)
-
-
-def display(path: Path, preparation: Preparation) -> Image.Image:
-    """The whole picture for people, in mode "RGB"; DataError as in `prepare`."""
-    return _suitable(path, preparation).eight_bit(preparation.full_scale).convert("RGB")
 
 
 def _suitable(path: Path, preparation: Preparation) -> Picture:
@@ -384,14 +391,3 @@ def sizes_in_words(sizes: Iterable[tuple[int, int]]) -> str:
         return ""
     names = [f"{width}x{height}" for width, height in (ordered[0], ordered[-1])]
     return names[0] if names[0] == names[1] else " to ".join(names)
-
-
-def prepare_and_display(path: Path, preparation: Preparation) -> tuple[Tensor, Image.Image]:
-    """The input of `prepare` and the picture of `display`, from reading the file once.
-
-    The picture has 8 bits, mode "L" or "RGB".
-    """
-    picture = _suitable(path, preparation)
-    square = replace(picture, image=to_square(picture.image, preparation.size, preparation.fit))
-    scale = preparation.full_scale
-    return to_tensor(square.eight_bit(scale), preparation.channels), picture.eight_bit(scale)

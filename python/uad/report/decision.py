@@ -128,27 +128,24 @@ def mistakes(run: Run, arm: str) -> str:
     above = run.detected(arm)
     places = arrays["extreme_indices"]
     marks = [(place, bool(run.anomalous[index])) for place, index in enumerate(places)]
-    misses = [place for place, anomalous in marks if anomalous]
-    alarms = [place for place, anomalous in marks if not anomalous]
     text = ""
-    if misses:
-        wrong = [place for place in misses if not above[places[place]]]
-        total = int((~above & run.anomalous).sum())
-        text += _group(
-            run, arm, wrong or misses,
-            _heading(total, "missed image", "the lowest scores of all anomalous images")
-            if wrong
-            else "No anomalous image is missed; these have the lowest scores",
-        )  # fmt: skip
-    if alarms:
-        wrong = [place for place in alarms if above[places[place]]]
-        total = int((above & ~run.anomalous).sum())
-        text += _group(
-            run, arm, wrong or alarms,
-            _heading(total, "false alarm", "the highest scores of all normal images")
-            if wrong
-            else "No normal image is a false alarm; these have the highest scores",
-        )  # fmt: skip
+    for anomalous, noun, which, none in (
+        (
+            True, "missed image", "the lowest scores of all anomalous images",
+            "No anomalous image is missed; these have the lowest scores",
+        ),
+        (
+            False, "false alarm", "the highest scores of all normal images",
+            "No normal image is a false alarm; these have the highest scores",
+        ),
+    ):  # fmt: skip
+        shown = [place for place, marked in marks if marked == anomalous]
+        wrong = [place for place in shown if above[places[place]] != anomalous]
+        total = int((above != run.anomalous)[run.anomalous == anomalous].sum())
+        if shown:
+            text += _group(
+                run, arm, wrong or shown, _heading(total, noun, which) if wrong else none
+            )
     truth = "extreme_masks" in arrays and not run.good_only
     threshold = run.thresholds[arm].value
     return text + (

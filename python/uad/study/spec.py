@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from uad.data import fashion_mnist, folder, textures
 from uad.losses import DEFAULTS
-from uad.options import FITS
+from uad.options import BIT_DEPTHS, FITS
 from uad.study.arms import ARMS
 
 CLASSES: dict[str, tuple[int | str, ...] | None] = {
@@ -19,8 +19,6 @@ CLASSES: dict[str, tuple[int | str, ...] | None] = {
     folder.NAME: None,
 }
 """The data sets of a study with their normal classes; those of a folder are its categories."""
-
-BIT_DEPTHS = range(8, 17)
 
 
 @dataclass(frozen=True)
