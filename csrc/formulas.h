@@ -6,8 +6,9 @@
 // in another namespace, so that every copy is compiled for its own instruction set.
 //
 // Requires params.h, <cmath>, <utility>; LAMP_INLINE (how to declare a function), LAMP_INLINE_LAMBDA
-// (an attribute of lambdas) and LAMP_UNROLL (the pragma that unrolls the next loop); bits<V>::type (the integer type of V's size), as_bits, as_value
-// and to_value; quotient(a, b), which is a/b; and at_least_zero(v), which keeps NaN.
+// (an attribute of lambdas) and LAMP_UNROLL (the pragma that unrolls the next loop); bits<V>::type
+// (the integer type of V's size), as_bits, as_value and to_value; quotient(a, b), which is a/b; and
+// at_least_zero(v), which keeps NaN.
 
 // ---- Amplification ------------------------------------------------------------------------------
 
