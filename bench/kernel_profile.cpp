@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cpu/launch.h"
-#include "taps.h"
+#include "gaussian_taps.h"
 
 int main(int, char** arguments) {
   using namespace lamp_kernels;

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "cuda/launch.h"
-#include "taps.h"
+#include "gaussian_taps.h"
 
 using namespace lamp_kernels;
 using namespace lamp_kernels::cuda;

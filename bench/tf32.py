@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lamp_kernels import reference
+from lamp_kernels import windows
 from lamp_kernels.spec import LossSpec
 
 Window = Callable[[Tensor, Tensor], Tensor]
@@ -50,7 +50,7 @@ def band(size: int, taps: list[float], dtype: torch.dtype) -> Tensor:
 def dissimilarity(x: Tensor, y: Tensor, along_x: Window) -> Tensor:
     """1 - SSIM where a window fits, centered at plane means; along y in the images' dtype."""
     options = LossSpec()
-    taps = reference.gaussian(options.window_size, options.sigma)
+    taps = windows.gaussian(options.window_size, options.sigma)
     moments = []
     for plane in (x - y, x + y):
         center = plane.mean()

@@ -27,7 +27,6 @@
 #include <vector>
 
 #include "params.h"
-#include "taps.h"
 
 namespace lamp_kernels {
 
@@ -41,8 +40,7 @@ using torch::stable::Tensor;
   FIELD(std::string, "str", metrics)                       \
   FIELD(std::vector<double>, "float[]", metric_parameters) \
   FIELD(double, "float", data_range)                       \
-  FIELD(int64_t, "int", window_size)                       \
-  FIELD(double, "float", sigma)                            \
+  FIELD(std::vector<double>, "float[]", taps)              \
   FIELD(double, "float", k1)                               \
   FIELD(double, "float", k2)                               \
   FIELD(std::string, "str", padding)                       \
@@ -69,14 +67,18 @@ struct Spec {
 // coefficient, divided by the number of values in the term's grid, per image or over the whole
 // batch, if mean_over = "image" or "batch", and not divided if mean_over = "nothing". Shared
 // factors need no tensor to fill, and no graph bakes in a constant that depends on the size. A sum
-// over the batch requires shared factors.
+// over the batch requires that all images have the same factors.
+//
+// mask: broadcasts to the images; the weight includes it. data_ranges: (N,), or None for that of the
+// spec.
 constexpr char kImageLossesSchema[] =
-    "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor? factors, "
-    "float[] coefficients, str mean_over, str sums, bool input_gradient, "
+    "image_losses(Tensor input, Tensor target, Tensor? weight, Tensor? mask, Tensor? data_ranges, "
+    "Tensor? factors, float[] coefficients, str mean_over, str sums, bool input_gradient, "
     "bool target_gradient" LAMP_SPEC_SCHEMA ") -> (Tensor, Tensor, Tensor)";
 // Returns the sum over the terms of coefficients * A(L), at each position of the loss's grid.
 constexpr char kLossMapSchema[] =
-    "loss_map(Tensor input, Tensor target, Tensor coefficients" LAMP_SPEC_SCHEMA ") -> Tensor";
+    "loss_map(Tensor input, Tensor target, Tensor? mask, Tensor? data_ranges, "
+    "Tensor coefficients" LAMP_SPEC_SCHEMA ") -> Tensor";
 
 // The schemas that a library was compiled with. Kernels receive their arguments by position, so
 // kernels from another build could misread them.
@@ -183,18 +185,16 @@ inline Params params_of(const Tensor& input, const Tensor& target, const Spec& s
   parse_amplification(spec, p);
   p.scale = 1.0 / spec.data_range;
   if (p.ssim()) {
-    STD_TORCH_CHECK(spec.window_size % 2 == 1 && spec.window_size >= 3 &&
-                        spec.window_size <= 2 * kMaxRadius + 1,
-                    "window_size must be odd and from 3 to ", 2 * kMaxRadius + 1, ", got ",
-                    spec.window_size);
-    p.radius = int(spec.window_size / 2);
+    p.radius = int(spec.taps.size()) - 1;
+    STD_TORCH_CHECK(p.radius >= 1 && p.radius <= kMaxRadius, "taps must have from 2 to ",
+                    kMaxRadius + 1, " elements, got ", spec.taps.size());
     p.border = Border(index_of(spec.padding, kBorderNames, "padding"));
-    const int64_t least = p.border == Border::valid     ? spec.window_size
+    const int64_t least = p.border == Border::valid     ? 2 * p.radius + 1
                           : p.border == Border::reflect ? p.radius + 1
                                                         : 1;
     STD_TORCH_CHECK(p.height >= least && p.width >= least, "height and width must be at least ",
-                    least, " for this window_size and padding, got ", p.height, " and ", p.width);
-    gaussian_taps(p.radius, spec.sigma, p.taps);
+                    least, " for these taps and this padding, got ", p.height, " and ", p.width);
+    std::copy(spec.taps.begin(), spec.taps.end(), p.taps);
     p.c1 = spec.k1 * spec.k1;
     p.c2 = spec.k2 * spec.k2;
     p.ssim_scale = spec.ssim_scale;
@@ -202,6 +202,47 @@ inline Params params_of(const Tensor& input, const Tensor& target, const Spec& s
   p.input = const_view_of(input);
   p.target = const_view_of(target);
   return p;
+}
+
+template <class Device, class... Tensors>
+void check_devices(const Tensor& input, const Tensors&... others) {
+  STD_TORCH_CHECK(Device::has(input) && (Device::has(others) && ...) &&
+                      ((others.get_device_index() == input.get_device_index()) && ...),
+                  "all tensors must be on the same device");
+}
+
+// A mask broadcasts to the image.
+inline ConstTensorView mask_of(const Tensor& mask, const Params& p, ScalarType dtype) {
+  STD_TORCH_CHECK(mask.dim() == 4 && mask.scalar_type() == dtype,
+                  "mask must be 4-D and have the compute type as its dtype");
+  ConstTensorView s = const_view_of(mask);
+  const int64_t image[] = {p.batch, p.channels, p.height, p.width};
+  int64_t* stride[] = {&s.batch, &s.channel, &s.row, &s.column};
+  for (int dim = 0; dim < 4; ++dim) {
+    const int64_t size = mask.size(dim);
+    STD_TORCH_CHECK(size == 1 || size == image[dim],
+                    "mask must broadcast to the images, got size ", size, " in dimension ", dim);
+    if (size == 1) *stride[dim] = 0;
+  }
+  return s;
+}
+
+// Sets what is optional beside the images: the mask, and the ranges of the images.
+template <class Device>
+void set_optional(Params& p, const Tensor& input, const std::optional<Tensor>& mask,
+                  const std::optional<Tensor>& data_ranges, ScalarType dtype) {
+  if (mask) {
+    check_devices<Device>(input, *mask);
+    p.mask = mask_of(*mask, p, dtype);
+  }
+  if (data_ranges) {
+    check_devices<Device>(input, *data_ranges);
+    STD_TORCH_CHECK(data_ranges->dim() == 1 && data_ranges->size(0) == p.batch &&
+                        data_ranges->scalar_type() == dtype,
+                    "data_ranges must have shape (N,) and the compute type as its dtype");
+    p.data_ranges = data_ranges->const_data_ptr();
+    p.data_range_stride = data_ranges->stride(0);
+  }
 }
 
 // A weight broadcasts to the image, or to the smaller grid of SSIM with "valid" padding.
@@ -251,7 +292,7 @@ inline void share_factors(Params& p, const std::vector<double>& coefficients,
 
 // Pointwise losses of dense images do not depend on where rows end: treat each image as one row.
 inline void join_rows(Params& p, const Tensor& input, const Tensor& target) {
-  if (p.ssim() || p.weight.data) return;
+  if (p.ssim() || p.weight.data || p.mask.data) return;
   const bool rows = input.is_contiguous() && target.is_contiguous();
   if (!rows && !(is_channels_last(input) && is_channels_last(target))) return;
   const int64_t size = p.channels * p.height * p.width;
@@ -262,16 +303,10 @@ inline void join_rows(Params& p, const Tensor& input, const Tensor& target) {
     s->batch = size, s->column = 1;
 }
 
-template <class Device, class... Tensors>
-void check_devices(const Tensor& input, const Tensors&... others) {
-  STD_TORCH_CHECK(Device::has(input) && (Device::has(others) && ...) &&
-                      ((others.get_device_index() == input.get_device_index()) && ...),
-                  "all tensors must be on the same device");
-}
-
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> image_losses(
     const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
+    const std::optional<Tensor>& mask, const std::optional<Tensor>& data_ranges,
     const std::optional<Tensor>& factors, std::vector<double> coefficients, std::string mean_over,
     std::string sums, bool input_gradient, bool target_gradient LAMP_SPEC(LAMP_PARAMETER)) {
   Params p = params_of(input, target, Spec{LAMP_SPEC(LAMP_ARGUMENT)});
@@ -281,6 +316,7 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
     check_devices<Device>(input, *weight);
     p.weight = weight_of(*weight, p, dtype);
   }
+  set_optional<Device>(p, input, mask, data_ranges, dtype);
   std::optional<Tensor> dense;  // keeps the memory alive until the kernels are launched
   if (factors) {
     check_devices<Device>(input, *factors);
@@ -296,8 +332,6 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
     share_factors(p, coefficients, mean_over);
   }
   const Sums over = Sums(index_of(sums, kSumsNames, "sums"));
-  STD_TORCH_CHECK(over != Sums::batch || !factors,
-                  "sums=batch requires coefficients instead of factors");
 
   const std::array<int64_t, 4> sizes{p.batch, p.channels, p.height, p.width};
   auto gradient_of = [&](const Tensor& image, bool wanted) {
@@ -319,11 +353,13 @@ std::tuple<Tensor, Tensor, Tensor> image_losses(
 }
 
 template <class Device>
-Tensor loss_map(const Tensor& input, const Tensor& target,
+Tensor loss_map(const Tensor& input, const Tensor& target, const std::optional<Tensor>& mask,
+                const std::optional<Tensor>& data_ranges,
                 const Tensor& coefficients LAMP_SPEC(LAMP_PARAMETER)) {
   Params p = params_of(input, target, Spec{LAMP_SPEC(LAMP_ARGUMENT)});
   const ScalarType dtype = computed_in(input, target);
   check_devices<Device>(input, target, coefficients);
+  set_optional<Device>(p, input, mask, data_ranges, dtype);
   STD_TORCH_CHECK(coefficients.scalar_type() == dtype && coefficients.dim() == 1 &&
                       coefficients.size(0) == p.terms.count(),
                   "coefficients must have shape (T,) and the compute type as their dtype");

@@ -11,12 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lamp_kernels import losses, reference
+from lamp_kernels import filters, losses, reference
 from lamp_kernels.checks import check_choice, check_not_negative, shown
 from lamp_kernels.signatures import by_name
 from lamp_kernels.spec import DEFAULTS, METRICS, LossSpec, Metric, Term
-from lamp_kernels.tensors import compute_dtype, in_torchscript
-from lamp_kernels.validation import check_channels_first, check_float_tensor
+from lamp_kernels.tensors import Images, compute_dtype, in_dtype, in_torchscript, with_dims_of
+from lamp_kernels.validation import check_channels_first, check_float_tensor, split_range
+from lamp_kernels.windows import Window
 
 ChannelReduction = Literal["mean", "max"]
 Pooling = Literal["mean", "max", "topk"]
@@ -28,11 +29,13 @@ DEFAULT_K = 0.01  # 1 % of the pixels
 def anomaly_map(
     input: Tensor,
     target: Tensor,
+    mask: Tensor | None = None,
     *,
     metric: Metric = "ssim",
     channel_reduction: ChannelReduction = "mean",
     smooth_sigma: float = 0.0,
-    data_range: float = DEFAULTS.data_range,
+    data_range: float | Tensor = DEFAULTS.data_range,
+    window: Window = DEFAULTS.window,
     window_size: int = DEFAULTS.window_size,
     sigma: float = DEFAULTS.sigma,
     k1: float = DEFAULTS.k1,
@@ -44,15 +47,18 @@ def anomaly_map(
 
     Args:
         input, target: images (N, C, H, W), reconstruction and original, in [0, data_range].
+        mask: as in `AmplifiedSSIMLoss`; the map is 0 where it is 0, and smoothing does not spread
+            that 0.
         metric: a term of `AmplifiedReconstructionLoss`, whose L is the error, not amplified:
             (1 - SSIM)/2 for "ssim", ((x - y)/R)^2 for "mse", |x - y|/R for "l1"; "charbonnier" as
             in `AmplifiedCharbonnierLoss`.
         channel_reduction: "mean" or "max" over the channels.
         smooth_sigma: standard deviation in pixels of a Gaussian that smooths the map, cut off
             at 4 sigma, borders reflected; 0 for no smoothing.
-        data_range: R, the distance between the smallest and the largest possible value.
-        window_size, sigma, k1, k2: options of SSIM, as in `AmplifiedSSIMLoss`; the other metrics
-            have no window and ignore them. The padding is always "reflect", so that the map has
+        data_range: R, the distance between the smallest and the largest possible value; one
+            number, or a tensor (N,).
+        window, window_size, sigma, k1, k2: options of SSIM, as in `AmplifiedSSIMLoss`; the other
+            metrics have no window and ignore them. The padding is always "reflect", so that the map has
             the size of the image.
         charbonnier_epsilon: option of "charbonnier", which the other metrics ignore.
         backend: see `lamp_kernels.backends.resolve`.
@@ -69,19 +75,29 @@ def anomaly_map(
     """
     check_choice("metric", metric, METRICS)
     check_choice("channel_reduction", channel_reduction, ("mean", "max"))
+    common, ranges = split_range(data_range)
     spec = LossSpec(
-        (Term(metric),), data_range, window_size, sigma, k1, k2,
+        (Term(metric),), common, window_size, sigma, k1, k2, window=window,
         charbonnier_epsilon=charbonnier_epsilon, amplification="none", reduction="none",
     ).checked()  # fmt: skip
     # `losses.loss` checks SSIM's images too, but the smoothing reads their height and width before.
     if check_float_tensor("input", input).dim() != 4 or metric != "ssim":
         check_channels_first(input, of_pixels=metric != "ssim")
     spread = _check_smoothing(smooth_sigma, input)
-    errors = losses.loss(spec, input, target, None, backend)
+    errors = losses.loss(spec, Images(input, target, None, mask, ranges), backend)
     per_pixel = errors.mean(dim=1) if channel_reduction == "mean" else errors.amax(dim=1)
     if spread == 0.0:
         return per_pixel
-    return reference.smooth(per_pixel.unsqueeze(1), spread).squeeze(1)
+    smooth = filters.smooth(per_pixel.unsqueeze(1), spread).squeeze(1)
+    return smooth if mask is None else _normalized(smooth, mask, errors, spread)
+
+
+def _normalized(smooth: Tensor, mask: Tensor, errors: Tensor, spread: float) -> Tensor:
+    """A smoothed map divided by the smoothed mask, 0 where masked: no masked pixel's 0 leaks."""
+    visible = in_dtype(with_dims_of(mask, errors), errors.dtype).amax(dim=1)
+    visible = visible.expand(smooth.shape)
+    share = filters.smooth(visible.unsqueeze(1), spread).squeeze(1)
+    return torch.where(visible > 0, smooth / share.masked_fill(share == 0, 1.0), 0.0)
 
 
 @by_name
@@ -130,10 +146,10 @@ def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
     """Return the standard deviation as a float, 0 for none, if the image is large enough."""
     spread = check_not_negative("smooth_sigma", smooth_sigma)
     side = min(input.shape[-2:])
-    if spread >= side or (spread > 0.0 and reference.smoothing_radius(spread) >= side):
+    if spread >= side or (spread > 0.0 and filters.smoothing_radius(spread) >= side):
         raise ValueError(
             f"smooth_sigma={smooth_sigma} requires sides longer than "
-            f"{reference.SMOOTHING_REACH:g} * smooth_sigma pixels, got {tuple(input.shape[-2:])}"
+            f"{filters.SMOOTHING_REACH:g} * smooth_sigma pixels, got {tuple(input.shape[-2:])}"
         )
     return spread
 

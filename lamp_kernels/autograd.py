@@ -145,9 +145,11 @@ def _refuse(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
 
 
 def _keep_losses(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    input, target, weight, factors, coefficients, mean_over, sums, _, _, *spec = inputs
+    input, target, weight, mask, data_range, factors, coefficients, mean_over, sums, _, _, *spec = (
+        inputs
+    )
     _, *gradients = output
-    ctx.save_for_backward(input, target, weight, factors)
+    ctx.save_for_backward(input, target, weight, mask, data_range, factors)
     ctx.gradients = gradients
     ctx.shared, ctx.sums, ctx.spec = (coefficients, mean_over), sums, spec
     ctx.constants = len(inputs) - 2  # the inputs without a gradient
@@ -161,7 +163,7 @@ def _backward_of_losses(
     nothing = (None,) * ctx.constants
     if upstream is None:
         return (None, None, *nothing)
-    input, target, weight, factors = ctx.saved_tensors
+    input, target, weight, mask, data_range, factors = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
     factor: Tensor | None = upstream
     shared, sums = ctx.shared, ctx.sums
@@ -180,8 +182,9 @@ def _backward_of_losses(
     ):
         images = input.detach(), target.detach()
         _, *gradients = call(
-            operators.image_losses, *images, weight, factors, *shared, sums, *needed, *ctx.spec
-        )
+            operators.image_losses, *images, weight, mask, data_range, factors, *shared, sums,
+            *needed, *ctx.spec,
+        )  # fmt: skip
     results = _results(operators, gradients, factor, input, target, upstream, needed)
     return (*results, *nothing)
 
@@ -240,18 +243,20 @@ def _is_one(upstream: Tensor) -> bool:
 
 
 def _keep_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, target, coefficients, *ctx.spec = inputs
-    ctx.save_for_backward(input, target, coefficients)
+    input, target, mask, data_range, coefficients, *ctx.spec = inputs
+    ctx.save_for_backward(input, target, mask, data_range, coefficients)
 
 
 def _backward_of_map(operators: Operators, ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
-    input, target, coefficients = ctx.saved_tensors
+    input, target, mask, data_range, coefficients = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
     _, *gradients = call(
         operators.image_losses,
         input.detach(),
         target.detach(),
         upstream.detach(),
+        mask,
+        data_range,
         coefficients.expand(input.shape[0], -1),
         (),
         "nothing",
@@ -260,4 +265,4 @@ def _backward_of_map(operators: Operators, ctx: Any, upstream: Tensor) -> tuple[
         *ctx.spec,
     )
     results = _results(operators, gradients, None, input, target, upstream, needed)
-    return (*results, None, *(None,) * len(ctx.spec))
+    return (*results, None, None, None, *(None,) * len(ctx.spec))

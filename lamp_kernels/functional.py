@@ -1,8 +1,9 @@
 """The losses, and what networks are evaluated with, as functions.
 
 Each function turns its options into a checked `LossSpec`; `lamp_kernels.losses` does the rest.
-Images are (N, C, H, W) for SSIM and any (N, ...) for pointwise losses, with values in
-[0, data_range].
+Images are (N, C, H, W) for SSIM, (N, C, D, H, W) with spatial_dims=3, and any (N, ...) for
+pointwise losses, with values in [0, data_range]. `data_range` is one number, or a tensor (N,) with one range
+per image, without a gradient; `mask` is that of `AmplifiedSSIMLoss`.
 
 Every function raises a TypeError or ValueError that names the argument and its value before any
 work is done: for tensors that differ in shape, device or (outside autocast) dtype, images too small
@@ -35,7 +36,9 @@ from lamp_kernels.spec import (
     check_scale_weights,
     check_terms,
 )
-from lamp_kernels.validation import check_float_tensor
+from lamp_kernels.tensors import Images
+from lamp_kernels.validation import check_float_tensor, split_range
+from lamp_kernels.windows import Window
 
 __all__ = [
     "amplified_charbonnier_loss",
@@ -100,13 +103,16 @@ def amplified_ssim_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    mask: Tensor | None = None,
     *,
-    data_range: float = DEFAULTS.data_range,
+    data_range: float | Tensor = DEFAULTS.data_range,
+    window: Window = DEFAULTS.window,
     window_size: int = DEFAULTS.window_size,
     sigma: float = DEFAULTS.sigma,
     k1: float = DEFAULTS.k1,
     k2: float = DEFAULTS.k2,
     padding: Padding = DEFAULTS.padding,
+    spatial_dims: Literal[2, 3] = DEFAULTS.spatial_dims,
     dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
@@ -117,12 +123,14 @@ def amplified_ssim_loss(
     backend: str | None = None,
 ) -> Tensor:
     """Amplified SSIM loss. See `AmplifiedSSIMLoss` for formula, options, shapes and errors."""
+    common, ranges = split_range(data_range)
     spec = LossSpec(
-        SSIM, data_range, window_size, sigma, k1, k2, padding, dissimilarity,
+        SSIM, common, window_size, sigma, k1, k2, padding, dissimilarity,
+        window=window, spatial_dims=spatial_dims,
         amplification=amplification, eps=eps, gamma=gamma, delta=delta, amplify_over=amplify_over,
         reduction=reduction,
     ).checked()  # fmt: skip
-    return losses.loss(spec, input, target, weight, backend)
+    return losses.loss(spec, Images(input, target, weight, mask, ranges), backend)
 
 
 @by_name
@@ -130,8 +138,9 @@ def amplified_mse_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    mask: Tensor | None = None,
     *,
-    data_range: float = DEFAULTS.data_range,
+    data_range: float | Tensor = DEFAULTS.data_range,
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
@@ -141,11 +150,12 @@ def amplified_mse_loss(
     backend: str | None = None,
 ) -> Tensor:
     """Amplified squared error. See `AmplifiedMSELoss` for formula, options, shapes and errors."""
+    common, ranges = split_range(data_range)
     spec = LossSpec(
-        MSE, data_range, amplification=amplification, eps=eps, gamma=gamma, delta=delta,
+        MSE, common, amplification=amplification, eps=eps, gamma=gamma, delta=delta,
         amplify_over=amplify_over, reduction=reduction,
     ).checked()  # fmt: skip
-    return losses.loss(spec, input, target, weight, backend)
+    return losses.loss(spec, Images(input, target, weight, mask, ranges), backend)
 
 
 @by_name
@@ -153,8 +163,9 @@ def amplified_l1_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    mask: Tensor | None = None,
     *,
-    data_range: float = DEFAULTS.data_range,
+    data_range: float | Tensor = DEFAULTS.data_range,
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
@@ -164,11 +175,12 @@ def amplified_l1_loss(
     backend: str | None = None,
 ) -> Tensor:
     """Amplified absolute error. See `AmplifiedL1Loss` for formula, options, shapes and errors."""
+    common, ranges = split_range(data_range)
     spec = LossSpec(
-        L1, data_range, amplification=amplification, eps=eps, gamma=gamma, delta=delta,
+        L1, common, amplification=amplification, eps=eps, gamma=gamma, delta=delta,
         amplify_over=amplify_over, reduction=reduction,
     ).checked()  # fmt: skip
-    return losses.loss(spec, input, target, weight, backend)
+    return losses.loss(spec, Images(input, target, weight, mask, ranges), backend)
 
 
 @by_name
@@ -176,9 +188,10 @@ def amplified_charbonnier_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    mask: Tensor | None = None,
     *,
     charbonnier_epsilon: float = DEFAULTS.charbonnier_epsilon,
-    data_range: float = DEFAULTS.data_range,
+    data_range: float | Tensor = DEFAULTS.data_range,
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
@@ -188,12 +201,13 @@ def amplified_charbonnier_loss(
     backend: str | None = None,
 ) -> Tensor:
     """Amplified Charbonnier loss. See `AmplifiedCharbonnierLoss` for formula, options, errors."""
+    common, ranges = split_range(data_range)
     spec = LossSpec(
-        CHARBONNIER, data_range, charbonnier_epsilon=charbonnier_epsilon,
+        CHARBONNIER, common, charbonnier_epsilon=charbonnier_epsilon,
         amplification=amplification, eps=eps, gamma=gamma, delta=delta, amplify_over=amplify_over,
         reduction=reduction,
     ).checked()  # fmt: skip
-    return losses.loss(spec, input, target, weight, backend)
+    return losses.loss(spec, Images(input, target, weight, mask, ranges), backend)
 
 
 @by_name
@@ -201,17 +215,20 @@ def amplified_reconstruction_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    mask: Tensor | None = None,
     *,
     ssim: float = COEFFICIENTS["ssim"],
     mse: float = COEFFICIENTS["mse"],
     l1: float = COEFFICIENTS["l1"],
     charbonnier: float = COEFFICIENTS["charbonnier"],
-    data_range: float = DEFAULTS.data_range,
+    data_range: float | Tensor = DEFAULTS.data_range,
+    window: Window = DEFAULTS.window,
     window_size: int = DEFAULTS.window_size,
     sigma: float = DEFAULTS.sigma,
     k1: float = DEFAULTS.k1,
     k2: float = DEFAULTS.k2,
     padding: Padding = DEFAULTS.padding,
+    spatial_dims: Literal[2, 3] = DEFAULTS.spatial_dims,
     dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
     charbonnier_epsilon: float = DEFAULTS.charbonnier_epsilon,
     amplification: Amplification = DEFAULTS.amplification,
@@ -223,13 +240,15 @@ def amplified_reconstruction_loss(
     backend: str | None = None,
 ) -> Tensor:
     """Weighted sum of amplified terms. See `AmplifiedReconstructionLoss` for all else."""
+    common, ranges = split_range(data_range)
     spec = LossSpec(
-        check_terms({"ssim": ssim, "mse": mse, "l1": l1, "charbonnier": charbonnier}), data_range,
+        check_terms({"ssim": ssim, "mse": mse, "l1": l1, "charbonnier": charbonnier}), common,
         window_size, sigma, k1, k2, padding, dissimilarity,
+        window=window, spatial_dims=spatial_dims,
         charbonnier_epsilon=charbonnier_epsilon, amplification=amplification, eps=eps,
         gamma=gamma, delta=delta, amplify_over=amplify_over, reduction=reduction,
     ).checked()  # fmt: skip
-    return losses.loss(spec, input, target, weight, backend)
+    return losses.loss(spec, Images(input, target, weight, mask, ranges), backend)
 
 
 @by_name
@@ -237,8 +256,10 @@ def amplified_ms_ssim_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    mask: Tensor | None = None,
     *,
-    data_range: float = DEFAULTS.data_range,
+    data_range: float | Tensor = DEFAULTS.data_range,
+    window: Window = DEFAULTS.window,
     window_size: int = DEFAULTS.window_size,
     sigma: float = DEFAULTS.sigma,
     k1: float = DEFAULTS.k1,
@@ -255,25 +276,29 @@ def amplified_ms_ssim_loss(
     backend: str | None = None,
 ) -> Tensor:
     """Amplified MS-SSIM loss. See `AmplifiedMSSSIMLoss` for formula, options, shapes and errors."""
+    common, ranges = split_range(data_range)
     spec = LossSpec(
-        SSIM, data_range, window_size, sigma, k1, k2, padding, dissimilarity,
+        SSIM, common, window_size, sigma, k1, k2, padding, dissimilarity, window=window,
         amplification=amplification, eps=eps, gamma=gamma, delta=delta, amplify_over=amplify_over,
         reduction=reduction, scale_weights=check_scale_weights(scale_weights),
     ).checked()  # fmt: skip
-    return multiscale.loss(spec, input, target, weight, backend)
+    return multiscale.loss(spec, Images(input, target, weight, mask, ranges), backend)
 
 
 @by_name
 def ssim(
     input: Tensor,
     target: Tensor,
+    mask: Tensor | None = None,
     *,
-    data_range: float = DEFAULTS.data_range,
+    data_range: float | Tensor = DEFAULTS.data_range,
+    window: Window = DEFAULTS.window,
     window_size: int = DEFAULTS.window_size,
     sigma: float = DEFAULTS.sigma,
     k1: float = DEFAULTS.k1,
     k2: float = DEFAULTS.k2,
     padding: Padding = SIMILARITY.padding,
+    spatial_dims: Literal[2, 3] = DEFAULTS.spatial_dims,
     reduction: Literal["mean", "image", "none"] = "mean",
     backend: str | None = None,
 ) -> Tensor:
@@ -283,10 +308,15 @@ def ssim(
     pytorch-msssim and of kornia's `padding="valid"`.
 
     Args:
-        input, target: images (N, C, H, W) with values in [0, data_range].
-        data_range: R, the distance between the smallest and the largest possible value.
-        window_size: side of the Gaussian window in pixels, odd, 1 to 31.
-        sigma: its standard deviation in pixels.
+        input, target: images (N, C, H, W) with values in [0, data_range], or volumes
+            (N, C, D, H, W) with spatial_dims=3.
+        mask: as in `AmplifiedSSIMLoss`; the mean is over what is not masked, and the map is 1 where
+            the mask is 0.
+        data_range: R, the distance between the smallest and the largest possible value; one
+            number, or a tensor (N,).
+        window: "gaussian", "uniform", or the taps along one axis.
+        window_size: side of the window in pixels, odd, 1 to 31.
+        sigma: standard deviation of the Gaussian window in pixels.
         k1, k2: the constants in C1 = (k1 R)^2 and C2 = (k2 R)^2.
         padding: "valid", "reflect" or "zeros", as in `AmplifiedSSIMLoss`.
         reduction: "mean" over everything, "image" for (N,), "none" for the map (N, C, H', W').
@@ -303,19 +333,22 @@ def ssim(
     `lamp_kernels.reference`.
     """
     check_choice("reduction", reduction, ("mean", "image", "none"))
+    common, ranges = split_range(data_range)
     spec = SIMILARITY.replace(
-        data_range=data_range, window_size=window_size, sigma=sigma, k1=k1, k2=k2,
-        padding=padding, reduction=reduction,
+        data_range=common, window=window, spatial_dims=spatial_dims,
+        window_size=window_size, sigma=sigma, k1=k1, k2=k2, padding=padding, reduction=reduction,
     ).checked()  # fmt: skip
-    return 1.0 - losses.loss(spec, input, target, None, backend)
+    return 1.0 - losses.loss(spec, Images(input, target, None, mask, ranges), backend)
 
 
 @by_name
 def ms_ssim(
     input: Tensor,
     target: Tensor,
+    mask: Tensor | None = None,
     *,
-    data_range: float = DEFAULTS.data_range,
+    data_range: float | Tensor = DEFAULTS.data_range,
+    window: Window = DEFAULTS.window,
     window_size: int = DEFAULTS.window_size,
     sigma: float = DEFAULTS.sigma,
     k1: float = DEFAULTS.k1,
@@ -334,7 +367,7 @@ def ms_ssim(
     Args:
         input, target: images (N, C, H, W) with values in [0, data_range]. "valid"
             with the default window and scales requires sides of at least 161 pixels, "reflect" 81.
-        data_range, window_size, sigma, k1, k2, padding: as in `ssim`.
+        mask, data_range, window, window_size, sigma, k1, k2, padding: as in `ssim`.
         scale_weights: the exponents, >= 0, dimensionless, fine to coarse, one per scale.
         reduction: "mean" over everything, or "image" for (N,).
         backend: see `lamp_kernels.backends.resolve`.
@@ -350,8 +383,9 @@ def ms_ssim(
     assessment", Asilomar 2003. See `lamp_kernels.ms_ssim`.
     """
     check_choice("reduction", reduction, ("mean", "image"))
+    common, ranges = split_range(data_range)
     spec = SIMILARITY.replace(
-        data_range=data_range, window_size=window_size, sigma=sigma, k1=k1, k2=k2,
+        data_range=common, window=window, window_size=window_size, sigma=sigma, k1=k1, k2=k2,
         padding=padding, reduction=reduction, scale_weights=check_scale_weights(scale_weights),
     ).checked()  # fmt: skip
-    return 1.0 - multiscale.loss(spec, input, target, None, backend)
+    return 1.0 - multiscale.loss(spec, Images(input, target, None, mask, ranges), backend)

@@ -1,6 +1,7 @@
 """From a spec and tensors to a backend and back: the path of every public function."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,62 +9,75 @@ from torch import Tensor
 from lamp_kernels import backends, reduction, reference, weights
 from lamp_kernels.backends import Backend
 from lamp_kernels.spec import LossSpec
-from lamp_kernels.tensors import compute_dtype, in_dtype, with_dims_of
+from lamp_kernels.tensors import Images, compute_dtype, in_dtype, with_dims_of
 from lamp_kernels.validation import (
     check_channels_first,
+    check_data_ranges,
     check_image_shape,
     check_pair,
     check_weight,
 )
 
 
-def loss(
-    spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None, backend: str | None
-) -> Tensor:
+class Prepared(NamedTuple):
+    """A checked call: who computes it, what, and of which tensors."""
+
+    backend: Backend
+    spec: LossSpec
+    images: Images
+
+
+def loss(spec: LossSpec, images: Images, backend: str | None) -> Tensor:
     """Compute the loss of a checked spec: a scalar, (N,) or the map, in float32 or float64."""
-    chosen = prepare(spec, input, target, weight, backend)
-    if spec.reduction == "none":
-        return loss_map(chosen, spec, input, target, weight)
-    return reduced_loss(chosen, spec, input, target, weight)
+    call = prepare(spec, images, backend)
+    return loss_map(*call) if spec.reduction == "none" else reduced_loss(*call)
 
 
-def prepare(
-    spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None, backend: str | None
-) -> Backend:
-    """Check the tensors against the spec and choose the backend that computes the loss."""
+def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
+    """Check the tensors against the spec and choose the backend that computes the loss.
+
+    In the result weight and mask have the images' dimensions, and the weight includes the mask. The
+    data range is (N,).
+    """
+    input, target, weight, mask, data_range = images
     check_pair(input, target)
     if spec.has_ssim:
-        check_channels_first(input, warns=False)
+        check_channels_first(input, warns=False, spatial_dims=spec.spatial_dims)
     check_weight(weight, input)
+    check_weight(mask, input, "mask")
+    dtype = compute_dtype(input.dtype, target.dtype)
+    if weight is not None:
+        images = images._replace(weight=with_dims_of(weight, input))
+    if mask is not None:
+        spec = spec.replace(masked=True)
+        images = _with_mask(images, in_dtype(with_dims_of(mask, input), dtype))
+    if data_range is not None:
+        check_data_ranges(data_range, input)
+        spec = spec.replace(range_per_image=True)
+        images = images._replace(data_range=data_range.to(dtype).expand(input.shape[0]))
     chosen = backends.choose(backend, spec, input)
     if spec.has_ssim:
         check_image_shape(input, spec)
-    return chosen
+    return Prepared(chosen, spec, images)
 
 
-def reduced_loss(
-    backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
-) -> Tensor:
-    """Compute the loss of checked tensors: a scalar, or (N,) for reduction="image"."""
+def reduced_loss(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
+    """Compute the loss of a prepared call: a scalar, or (N,) for reduction="image"."""
+    input = images.input
+    weight = images.weight
     if weight is None:
-        scaled_sums = backend.image_losses(
-            spec,
-            input,
-            target,
-            None,
-            reduction.shared_factors(spec),
-            reduction.sums(spec, shared=True),
-        )
+        shared = reduction.shared_factors(spec)
+        scaled_sums = backend.image_losses(spec, images, shared, reduction.sums(spec))
         return reduction.finish(spec, scaled_sums, max(input.shape[0], 1))
-    dtype = compute_dtype(input.dtype, target.dtype)
+    dtype = compute_dtype(input.dtype, images.target.dtype)
     grids = spec.grids(input.shape)
-    mask, weight_sums, scale = weights.scaled(
-        with_dims_of(weight, input),
+    weight, weight_sums, scale = weights.scaled(
+        weight,
         dtype,
         reduction.mean_over(spec),
-        lambda mask: [_weight_sums(mask, input.shape, grid) for grid in grids],
+        lambda weight: [_weight_sums(weight, input.shape, grid) for grid in grids],
         # The last grid is the largest: only SSIM's, the first, may be smaller than the others.
-        lambda mask: reference.on_grid(mask, input.shape, grids[-1]),
+        lambda weight: reference.on_grid(weight, input.shape, grids[-1]),
     )
     factors = [
         reduction.term_factor(
@@ -76,48 +90,49 @@ def reduced_loss(
         nonempty_images = torch.stack([(each > 0).sum(0).clamp(min=1) for each in weight_sums])
     scaled_sums = backend.image_losses(
         spec,
-        input,
-        target,
-        mask,
+        images._replace(weight=weight),
         _columns(factors, input, dtype),
-        reduction.sums(spec, shared=False),
+        reduction.sums(spec),
     )
     result = reduction.finish(spec, scaled_sums, nonempty_images)
     is_mean = reduction.mean_over(spec) != "nothing"  # from a mean the scale cancels out
     return result if scale is None or is_mean else result * scale.reshape(())
 
 
-def loss_map(
-    backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
-) -> Tensor:
-    """Compute the map m A(L) of checked tensors, for several terms m times their weighted sum."""
-    values = backend.loss_map(spec, input, target)
-    if weight is None:
+def loss_map(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
+    """Compute the map m A(L) of a prepared call, for several terms m times their weighted sum."""
+    values = backend.loss_map(spec, images)
+    if images.weight is None:
         return values
-    mask = in_dtype(with_dims_of(weight, input), values.dtype)
-    return values * reference.on_grid(mask, input.shape, values.shape)
+    weight = in_dtype(images.weight, values.dtype)
+    return values * reference.on_grid(weight, images.input.shape, values.shape)
 
 
-def count_on_tangent(
-    backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _with_mask(images: Images, mask: Tensor) -> Images:
+    """The images with this mask, and a weight that includes it and is 0 where it is."""
+    weight = images.weight
+    weight = mask if weight is None else (weight * mask).masked_fill(mask == 0, 0)
+    return images._replace(weight=weight, mask=mask)
+
+
+def count_on_tangent(backend: Backend, spec: LossSpec, images: Images) -> tuple[Tensor, Tensor]:
     """Count over all terms the elements of weight > 0 with L > 1 - eps, and those of weight > 0."""
-    on_tangent, elements = input.new_zeros((2,), dtype=torch.int64).unbind()
+    shape, weight = images.input.shape, images.weight
+    on_tangent, elements = images.input.new_zeros((2,), dtype=torch.int64).unbind()
     for term in spec.terms:
         single = spec.plain.replace(terms=(term._replace(coefficient=1.0),))
-        losses = loss_map(backend, single, input, target, None)
+        losses = backend.loss_map(single, images)
         counts = torch.ones_like(losses, dtype=torch.bool)
         if weight is not None:
-            mask = with_dims_of(weight, input) > 0
-            counts = counts & reference.on_grid(mask, input.shape, losses.shape)
+            counts = counts & reference.on_grid(weight > 0, shape, losses.shape)
         on_tangent = on_tangent + ((losses > 1.0 - spec.eps) & counts).sum()
         elements = elements + counts.sum()
     return on_tangent, elements
 
 
-def _weight_sums(mask: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
+def _weight_sums(weight: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:
     """The sum of the weight over each image's loss grid, (N,)."""
-    seen = reference.on_grid(mask, shape, grid)
+    seen = reference.on_grid(weight, shape, grid)
     repeats = math.prod(grid[1:]) // max(math.prod(seen.shape[1:]), 1)
     return (reference.sum_images(seen) * repeats).expand(grid[0])
 

@@ -7,7 +7,7 @@ window size in other packages.
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ from lamp_kernels.spec import (
     check_scale_weights,
     check_terms,
 )
+from lamp_kernels.tensors import Images
+from lamp_kernels.windows import Window
 
 __all__ = [
     "AmplifiedCharbonnierLoss",
@@ -93,11 +95,26 @@ class _AmplifiedLoss(_Loss):
         return {"terms": self._terms, **options}
 
     @tensors_only
-    def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        return self._loss(self._spec or self._checked_spec(), input, target, weight, self.backend)
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        data_range: Tensor | None = None,
+    ) -> Tensor:
+        images = Images(input, target, weight, mask, data_range)
+        return self._loss(self._spec or self._checked_spec(), images, self.backend)
 
     @torch.no_grad()
-    def tangent_share(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def tangent_share(
+        self,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        data_range: Tensor | None = None,
+    ) -> Tensor:
         """The share of elements with L > 1 - eps, a scalar tensor.
 
         There the amplification "log" is a straight line of slope 1/eps. Several percent suggest
@@ -108,8 +125,8 @@ class _AmplifiedLoss(_Loss):
         with the device.
         """
         spec = self._spec or self._checked_spec()
-        backend = losses.prepare(spec, input, target, weight, self.backend)
-        found, counted = self._count_on_tangent(backend, spec, input, target, weight)
+        images = Images(input, target, weight, mask, data_range)
+        found, counted = self._count_on_tangent(*losses.prepare(spec, images, self.backend))
         return found / counted.clamp(min=1)
 
     def extra_repr(self) -> str:
@@ -127,13 +144,17 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
         data_range: R, the distance between the smallest and the largest possible value. SSIM
             expects images in [0, R]. Rescale others (normalized inputs, no sigmoid) first; see
             README.md, and `check_range`.
-        window_size: side of the Gaussian window in pixels, odd, 1 to 31.
-        sigma: standard deviation of the window in pixels, positive.
+        window: "gaussian"; "uniform"; or the taps along one axis, an odd number of them, symmetric
+            and at least 0, which are divided by their sum.
+        window_size: side of the window in pixels, odd, 1 to 31; leave it out if `window` is taps.
+        sigma: standard deviation of the Gaussian window in pixels, positive.
         k1, k2: positive, dimensionless constants; C1 = (k1 R)^2 and C2 = (k2 R)^2.
         padding: the border. "reflect" mirrors the image without repeating the edge pixel, so the
             map has the size of the image (sides > window_size // 2). "valid" uses only windows
             that fit (sides >= window_size); a corner pixel then weighs a millionth of an inner
             one. "zeros" treats everything outside as black.
+        spatial_dims: 2 for images (N, C, H, W), 3 for volumes (N, C, D, H, W) with a window in
+            three dimensions.
         dissimilarity: "half" for a = 1/2, L in [0, 1]; "full" for a = 1, L in [0, 2].
         amplification: "log"; "power" for A(L) = (L + delta)^gamma - delta^gamma; or "none" for
             A(L) = L, the plain SSIM loss.
@@ -149,7 +170,7 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
         backend: None for the automatic choice, or "native", "triton", "reference"; see
             `lamp_kernels.backends.resolve`.
 
-    Call: ``loss(input, target, weight=None)``
+    Call: ``loss(input, target, weight=None, mask=None, data_range=None)``
         input: the reconstruction, (N, C, H, W), float16, bfloat16, float32 or float64.
         target: the original, of the same shape, device and dtype; under autocast the floating
             dtypes may differ.
@@ -161,6 +182,11 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
             window counts. A weight of 0 does not hide NaN. An all-zero weight and an empty batch
             give 0. The map is multiplied by the weight as it is, and has gradients for weights up
             to 1e30.
+        mask: m in [0, 1] or bool (not checked), of the shapes of a weight. Where it is 0, pixels
+            are not looked at: they are in no window, their loss does not count, and they may hold
+            NaN. Windows are normalized convolutions, G*(m v)/G*m; with "zeros" they are cut at the
+            edge of the image. The loss at a pixel counts m times.
+        data_range: (N,), one range per image, in place of the option; without a gradient.
 
     Returns: a scalar, (N,) or the map, dimensionless, float32 (float64 for float64 images).
 
@@ -173,7 +199,7 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
     Warns:
         UserWarning: the images are almost certainly (N, H, W, C), so H would be taken as channels.
 
-    ``loss.tangent_share(input, target, weight=None)`` is the share of elements with L > 1 - eps.
+    ``loss.tangent_share``, called like the loss, is the share of elements with L > 1 - eps.
 
     Source: SSIM by Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004. Amplification by LAMP
     (arXiv 2308.14595), of which we know the abstract: amplifying the reconstruction loss, whatever
@@ -194,11 +220,13 @@ class AmplifiedSSIMLoss(_AmplifiedLoss):
         self,
         *,
         data_range: float = DEFAULTS.data_range,
+        window: Window = DEFAULTS.window,
         window_size: int = DEFAULTS.window_size,
         sigma: float = DEFAULTS.sigma,
         k1: float = DEFAULTS.k1,
         k2: float = DEFAULTS.k2,
         padding: Padding = DEFAULTS.padding,
+        spatial_dims: Literal[2, 3] = DEFAULTS.spatial_dims,
         dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
         amplification: Amplification = DEFAULTS.amplification,
         amplify_over: Level = DEFAULTS.amplify_over,
@@ -220,8 +248,8 @@ class AmplifiedMSELoss(_AmplifiedLoss):
         data_range, amplification, amplify_over, eps, gamma, delta, reduction, backend: as in
             `AmplifiedSSIMLoss`.
 
-    Call: ``loss(input, target, weight=None)`` as in `AmplifiedSSIMLoss`, with images of any
-    shape (N, ...).
+    Call: ``loss(input, target, weight=None, mask=None, data_range=None)`` as in
+    `AmplifiedSSIMLoss`, with images of any shape (N, ...).
 
     Returns, Raises, Source: as in `AmplifiedSSIMLoss`.
 
@@ -335,11 +363,13 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
         l1: float = COEFFICIENTS["l1"],
         charbonnier: float = COEFFICIENTS["charbonnier"],
         data_range: float = DEFAULTS.data_range,
+        window: Window = DEFAULTS.window,
         window_size: int = DEFAULTS.window_size,
         sigma: float = DEFAULTS.sigma,
         k1: float = DEFAULTS.k1,
         k2: float = DEFAULTS.k2,
         padding: Padding = DEFAULTS.padding,
+        spatial_dims: Literal[2, 3] = DEFAULTS.spatial_dims,
         dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
         charbonnier_epsilon: float = DEFAULTS.charbonnier_epsilon,
         amplification: Amplification = DEFAULTS.amplification,
@@ -377,9 +407,11 @@ class AmplifiedMSSSIMLoss(_AmplifiedLoss):
         others: as in `AmplifiedSSIMLoss`. With the default window and scales, "reflect" requires
             sides of at least 81 pixels, "valid" 161; "zeros" has no minimum.
 
-    Call: ``loss(input, target, weight=None)`` as in `AmplifiedSSIMLoss`. The weight is halved along
-        with the images. Where no element is amplified, it acts within each channel of an image,
-        and its sum over that channel determines how much the channel counts.
+    Call: ``loss(input, target, weight=None, mask=None, data_range=None)`` as in
+        `AmplifiedSSIMLoss`. Weight and mask are halved along with the images, and with a mask a
+        pixel is halved to the mean of what is not masked. Where no element is amplified, the
+        weight acts within each channel of an image, and its sum over that channel determines how
+        much the channel counts.
 
     Returns: a scalar or (N,), dimensionless, float32 (float64 for float64 images).
 
@@ -410,6 +442,7 @@ class AmplifiedMSSSIMLoss(_AmplifiedLoss):
         self,
         *,
         data_range: float = DEFAULTS.data_range,
+        window: Window = DEFAULTS.window,
         window_size: int = DEFAULTS.window_size,
         sigma: float = DEFAULTS.sigma,
         k1: float = DEFAULTS.k1,

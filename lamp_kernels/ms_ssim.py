@@ -33,7 +33,6 @@ Asilomar 2003; the averaging at odd sides is that of pytorch-msssim.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,7 +40,7 @@ from torch import Tensor
 from lamp_kernels import losses, reduction, reference, weights
 from lamp_kernels.backends import Backend
 from lamp_kernels.spec import LossSpec, Term
-from lamp_kernels.tensors import being_traced, compute_dtype, with_dims_of
+from lamp_kernels.tensors import Images, being_traced, compute_dtype, in_dtype
 
 # For a huge C1 = k1^2, 1 - p is 1, so the contrast-structure term is SSIM with a large k1. Here
 # p = mu_d^2/(M + k1^2) is at most 1e-18, below the rounding error of float64, and k1^2 and k1^4 are
@@ -49,50 +48,38 @@ from lamp_kernels.tensors import being_traced, compute_dtype, with_dims_of
 CONTRAST_ONLY_K1 = 1e9
 
 
-def loss(
-    spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None, backend: str | None
-) -> Tensor:
+def loss(spec: LossSpec, images: Images, backend: str | None) -> Tensor:
     """Compute the loss: a scalar, or (N,) for reduction="image", in float32 or float64."""
-    chosen = losses.prepare(spec, input, target, weight, backend)
-    dtype = compute_dtype(input.dtype, target.dtype)
-    x, y = input.to(dtype), target.to(dtype)
-    mask = None
-    if weight is not None:
-        mask, _, _ = weights.scaled(
-            with_dims_of(weight, x),
-            dtype,
+    call = losses.prepare(spec, images, backend)
+    spec, images = call.spec, _at_image_size(call.images)
+    if images.weight is not None:
+        weight, _, _ = weights.scaled(
+            images.weight,
+            images.input.dtype,
             reduction.mean_over(spec),
-            lambda mask: [reference.sum_images(mask)],
-            lambda mask: mask,
+            lambda weight: [reference.sum_images(weight)],
+            lambda weight: weight,
         )
-        mask = _expanded_to_image(mask, x)
+        images = images._replace(weight=weight)
     if spec.amplification == "none" or spec.amplify_over != "element":
-        plane_losses = _plain_losses(chosen, spec, x, y, mask)
-        return _over_images(spec, plane_losses, mask)
+        return _over_images(spec, _plain_losses(call.backend, spec, images), images.weight)
     total: Tensor | float = 0.0
-    for scale in _scales(spec, x, y, mask):
-        total = total + losses.reduced_loss(
-            chosen, scale.spec, scale.input, scale.target, scale.weight
-        )
+    for of_scale, scaled in _scales(spec, images):
+        total = total + losses.reduced_loss(call.backend, of_scale, scaled)
     assert isinstance(total, Tensor)  # one of scale_weights is positive
     return total
 
 
-def count_on_tangent(
-    backend: Backend, spec: LossSpec, input: Tensor, target: Tensor, weight: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def count_on_tangent(backend: Backend, spec: LossSpec, images: Images) -> tuple[Tensor, Tensor]:
     """As `losses.count_on_tangent`, over the positions of all scales."""
-    dtype = compute_dtype(input.dtype, target.dtype)
-    x, y = input.to(dtype), target.to(dtype)
-    mask = None
-    if weight is not None:
-        mask = _expanded_to_image((with_dims_of(weight, x) > 0).to(dtype), x)
-    on_tangent, elements = x.new_zeros((2,), dtype=torch.int64).unbind()
-    for scale in _scales(spec, x, y, mask):
-        counts = losses.count_on_tangent(
-            backend, scale.spec, scale.input, scale.target, scale.weight
-        )
-        on_tangent, elements = on_tangent + counts[0], elements + counts[1]
+    images = _at_image_size(images)
+    if images.weight is not None:
+        counts = (images.weight > 0).to(images.input.dtype)
+        images = images._replace(weight=counts)
+    on_tangent, elements = images.input.new_zeros((2,), dtype=torch.int64).unbind()
+    for of_scale, scaled in _scales(spec, images):
+        found, counted = losses.count_on_tangent(backend, of_scale, scaled)
+        on_tangent, elements = on_tangent + found, elements + counted
     return on_tangent, elements
 
 
@@ -100,38 +87,57 @@ def similarity_of_planes(
     spec: LossSpec, input: Tensor, target: Tensor, backend: str | None
 ) -> Tensor:
     """The mean SSIM of each channel of each image, (N, C), before any average over channels."""
-    chosen = losses.prepare(spec, input, target, None, backend)
-    return 1.0 - _plane_losses(chosen, spec, input, target, None)
+    call = losses.prepare(spec, Images(input, target), backend)
+    return 1.0 - _plane_losses(call.backend, call.spec, call.images)
 
 
-class _Scale(NamedTuple):
-    """The arguments of one scale. The coefficient of its spec's term is the scale's w_j."""
+def _at_image_size(images: Images) -> Images:
+    """Images in the compute type, with a weight and a mask of the images' sides.
 
-    spec: LossSpec
-    input: Tensor
-    target: Tensor
-    weight: Tensor | None
+    What is halved must have the height and width of the images, but not their channels.
+    """
+    dtype = compute_dtype(images.input.dtype, images.target.dtype)
+    x, y = images.input.to(dtype), images.target.to(dtype)
+    weight, mask = images.weight, images.mask
+    if weight is not None:
+        weight = in_dtype(weight, dtype).expand(*weight.shape[:2], *x.shape[2:])
+    if mask is not None:
+        mask = mask.expand(*mask.shape[:2], *x.shape[2:])
+    return Images(x, y, weight, mask, images.data_range)
 
 
-def _scales(spec: LossSpec, x: Tensor, y: Tensor, mask: Tensor | None) -> Iterator[_Scale]:
-    """The scales from fine to coarse, except those of weight 0."""
+def _scales(spec: LossSpec, images: Images) -> Iterator[tuple[LossSpec, Images]]:
+    """The scales from fine to coarse, except those of weight 0.
+
+    The coefficient of the term of a scale's spec is the scale's w_j.
+    """
     last = len(spec.scale_weights) - 1
     for number, coefficient in enumerate(spec.scale_weights):
         if number > 0:
-            x, y = _halved(x), _halved(y)
-            mask = None if mask is None else _halved(mask)
+            images = _halved_images(images)
         if coefficient > 0.0:
             of_scale = spec.replace(
                 terms=(Term("ssim", coefficient),),
                 k1=spec.k1 if number == last else CONTRAST_ONLY_K1,
                 scale_weights=(),
             )
-            yield _Scale(of_scale, x, y, mask)
+            yield of_scale, images
 
 
-def _expanded_to_image(weight: Tensor, like: Tensor) -> Tensor:
-    """The weight expanded to the height and width of the image, so that it can be halved."""
-    return weight.expand(*weight.shape[:2], *like.shape[2:])
+def _halved_images(images: Images) -> Images:
+    """The next scale. With a mask m a pixel is the mean of m v over four, divided by that of m."""
+    x, y, weight, mask, data_range = images
+    if weight is not None:
+        weight = _halved(weight)
+    if mask is None:
+        return Images(_halved(x), _halved(y), weight, None, data_range)
+    covered, inside = _halved(mask), _halved(torch.ones_like(mask))
+    share = covered / inside
+    x, y = (
+        _halved(torch.where(mask == 0, 0.0, v) * mask) / share.masked_fill(share == 0, 1.0)
+        for v in (x, y)
+    )
+    return Images(x, y, weight, share, data_range)
 
 
 def _halved(planes: Tensor) -> Tensor:
@@ -147,29 +153,25 @@ def _halved(planes: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool2d(planes, kernel_size=2, padding=padding)
 
 
-def _plain_losses(
-    backend: Backend, spec: LossSpec, x: Tensor, y: Tensor, mask: Tensor | None
-) -> Tensor:
+def _plain_losses(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
     """1 - MS-SSIM of each plane, (N, C): 1 - exp(sum_j w_j log(1 - D_j)), accurate if small.
 
     Where 1 - D_j <= 0, its logarithm is kept out of the graph rather than multiplied by 0, since
     infinity times 0 is NaN.
     """
-    shape = x.shape[:2]
-    logarithm = x.new_zeros(shape)
-    nothing_alike = torch.zeros(shape, dtype=torch.bool, device=x.device)
-    for scale in _scales(spec, x, y, mask):
-        plane_loss = _plane_losses(backend, scale.spec, scale.input, scale.target, scale.weight)
+    shape = images.input.shape[:2]
+    logarithm = images.input.new_zeros(shape)
+    nothing_alike = torch.zeros(shape, dtype=torch.bool, device=logarithm.device)
+    for of_scale, scaled in _scales(spec, images):
+        plane_loss = _plane_losses(backend, of_scale, scaled)
         negative = plane_loss >= 1.0
         nothing_alike = nothing_alike | negative
         similarity = torch.log1p(-plane_loss.masked_fill(negative, 0.0))
-        logarithm = logarithm + scale.spec.terms[0].coefficient * similarity
+        logarithm = logarithm + of_scale.terms[0].coefficient * similarity
     return -torch.expm1(logarithm).masked_fill(nothing_alike, -1.0)
 
 
-def _plane_losses(
-    backend: Backend, spec: LossSpec, x: Tensor, y: Tensor, mask: Tensor | None
-) -> Tensor:
+def _plane_losses(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
     """The mean of 1 - SSIM over each plane, (N, C). Planes are passed as images of one channel."""
     plain = spec.replace(
         terms=(Term("ssim"),),
@@ -178,10 +180,19 @@ def _plane_losses(
         amplify_over="element",
         reduction="image",
     )
-    planes = (x.shape[0] * x.shape[1], 1, *x.shape[2:])
-    weight = None if mask is None else mask.expand(x.shape).reshape(planes)
-    found = losses.reduced_loss(backend, plain, x.reshape(planes), y.reshape(planes), weight)
-    return found.view(x.shape[:2])
+    batch, channels, *sides = images.input.shape
+    planes = (batch * channels, 1, *sides)
+    x, y, weight, mask, data_range = images
+
+    def of_planes(plane: Tensor | None) -> Tensor | None:
+        return None if plane is None else plane.expand(x.shape).reshape(planes)
+
+    if data_range is not None:
+        data_range = data_range.repeat_interleave(channels)
+    each = Images(
+        x.reshape(planes), y.reshape(planes), of_planes(weight), of_planes(mask), data_range
+    )
+    return losses.reduced_loss(backend, plain, each).view(batch, channels)
 
 
 def _over_images(spec: LossSpec, plane_losses: Tensor, mask: Tensor | None) -> Tensor:

@@ -3,15 +3,17 @@
 The kernels (C++, Triton) compute; this file only describes tensors. Each backend with kernels has
 two operators, with the same schemas:
 
-    image_losses(input, target, weight, factors, coefficients, mean_over, sums,
-                 input_gradient, target_gradient, <spec>)
+    image_losses(input, target, weight, mask, data_ranges, factors, coefficients, mean_over,
+                 sums, input_gradient, target_gradient, <spec>)
         -> losses, gradient of input, gradient of target
-    loss_map(input, target, coefficients, <spec>) -> map
+    loss_map(input, target, mask, data_ranges, coefficients, <spec>) -> map
 
 <spec> stands for the fields of `FlatSpec`. `image_losses` returns factors * S, summed as far as
 `sums` says, and the gradients of the sum of that (see `lamp_kernels.reduction`). `factors` are
 (N, T), or None if all images share them: then `coefficients` and `mean_over` are those of a
-`SharedFactors`, and `sums` may be "batch". `lamp_kernels.autograd` defines the derivatives, and
+`SharedFactors`. `sums` may be "batch" if all rows of `factors` are alike. `mask` broadcasts to the
+images, and `data_ranges` is (N,), or None: then the spec's `data_range` is that of all images.
+`lamp_kernels.autograd` defines the derivatives, and
 `lamp_kernels.transforms` supports the transforms of torch.func. Autocast needs no rule: the kernels
 accept mixed floating dtypes, compute in float32 or float64, and return that.
 """
@@ -36,8 +38,7 @@ class FlatSpec(NamedTuple):
     metrics: str  # "ssim+mse"
     metric_parameters: tuple[float, ...]
     data_range: float
-    window_size: int
-    sigma: float
+    taps: tuple[float, ...]  # by their distance from the center; () without SSIM
     k1: float
     k2: float
     padding: str
@@ -70,7 +71,8 @@ class FlatSpec(NamedTuple):
         """See `LossSpec.grids`."""
         terms = tuple(Term(metric) for metric in self.metrics.split("+"))  # type: ignore[arg-type]
         padding: Any = self.padding
-        return LossSpec(terms, window_size=self.window_size, padding=padding).grids(shape)
+        size = max(2 * len(self.taps) - 1, 1)
+        return LossSpec(terms, window_size=size, padding=padding).grids(shape)
 
 
 _flattened: dict[LossSpec, FlatSpec] = {}  # flattening costs the host more than looking up
@@ -79,11 +81,15 @@ MAX_FLATTENED = 256
 _KINDS = {str: "str", float: "float", int: "int", tuple[float, ...]: "float[]"}
 _SPEC = ", ".join(f"{_KINDS[kind]} {name}" for name, kind in FlatSpec.__annotations__.items())
 IMAGE_LOSSES_SCHEMA = (
-    "(Tensor input, Tensor target, Tensor? weight, Tensor? factors, float[] coefficients, "
+    "(Tensor input, Tensor target, Tensor? weight, Tensor? mask, Tensor? data_ranges, "
+    "Tensor? factors, float[] coefficients, "
     "str mean_over, str sums, bool input_gradient, bool target_gradient, "
     f"{_SPEC}) -> (Tensor, Tensor, Tensor)"
 )
-LOSS_MAP_SCHEMA = f"(Tensor input, Tensor target, Tensor coefficients, {_SPEC}) -> Tensor"
+LOSS_MAP_SCHEMA = (
+    "(Tensor input, Tensor target, Tensor? mask, Tensor? data_ranges, Tensor coefficients, "
+    f"{_SPEC}) -> Tensor"
+)
 BLOCK_DOUBLE_BACKWARD_SCHEMA = (
     "(Tensor factor, Tensor input, Tensor target, Tensor upstream) -> Tensor"
 )
@@ -169,6 +175,8 @@ def _fake_losses(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
+    mask: Tensor | None,
+    data_ranges: Tensor | None,
     factors: Tensor | None,
     coefficients: Sequence[float],
     mean_over: str,
@@ -177,7 +185,7 @@ def _fake_losses(
     target_gradient: bool,
     *spec: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _check_one_device(input, target, weight, factors)
+    _check_one_device(input, target, weight, mask, data_ranges, factors)
     dtype = compute_dtype(input.dtype, target.dtype)
     sizes = {
         "terms": (input.shape[0], FlatSpec(*spec).terms),
@@ -194,8 +202,15 @@ def _fake_losses(
     return losses, grad_input, grad_target
 
 
-def _fake_map(input: Tensor, target: Tensor, coefficients: Tensor, *spec: Any) -> Tensor:
-    _check_one_device(input, target, coefficients)
+def _fake_map(
+    input: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    data_ranges: Tensor | None,
+    coefficients: Tensor,
+    *spec: Any,
+) -> Tensor:
+    _check_one_device(input, target, mask, data_ranges, coefficients)
     sizes = FlatSpec(*spec).grids(input.shape)[0]
     return empty_in_format_of(input, sizes, compute_dtype(input.dtype, target.dtype))
 

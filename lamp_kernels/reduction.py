@@ -15,7 +15,7 @@ Every entry is `finish(factors * S)`. The factors are known before any pixel is 
 can compute the gradient of sum(factors * S) in the pass that computes S. The backward pass needs
 nothing else as long as `finish` has the same slope for all terms of an image. With several terms
 at image or batch level the slopes differ, and the kernel returns S term by term (see `sums`).
-Without a weight all images share their factors, which then are plain numbers, and the kernel may
+Without a weight the factors are plain numbers. Where all images share their factors, the kernel may
 sum over the whole batch.
 
 If a sum of weights is 0, S is divided by 1 instead. S is 0 then, unless the data contain NaN or
@@ -90,11 +90,11 @@ def mean_over(spec: LossSpec) -> MeanOver:
     return "batch" if spec.amplify_over == "batch" or spec.reduction == "mean" else "nothing"
 
 
-def sums(spec: LossSpec, shared: bool) -> Sums:
-    """How far the kernel may sum what `finish` needs. shared: all images share their factors."""
+def sums(spec: LossSpec) -> Sums:
+    """How far the kernel may sum what `finish` needs: over the batch if images share factors."""
     if spec.amplify_over != "element":
         return "terms" if len(spec.terms) > 1 else "images"
-    return "batch" if shared and spec.reduction != "image" else "images"
+    return "images" if spec.reduction == "image" else "batch"
 
 
 def nonzero(weights: Tensor) -> Tensor:

@@ -16,13 +16,19 @@ Source of SSIM: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
-from lamp_kernels.spec import LossSpec, Metric, Padding
-from lamp_kernels.tensors import being_traced, compute_dtype, has_autocast, in_torchscript
+from lamp_kernels import filters
+from lamp_kernels.spec import LossSpec, Metric
+from lamp_kernels.tensors import (
+    Images,
+    being_traced,
+    compute_dtype,
+    with_dims_of,
+    without_autocast,
+)
 
 SUMMED_AT_ONCE = 4096  # elements; PyTorch computes sums of up to 32,768 on one thread
 
@@ -68,9 +74,11 @@ def amplify_power(loss: Tensor, gamma: float, delta: float) -> Tensor:
 # ---- Pointwise losses --------------------------------------------------------------------------
 
 
-def pointwise_loss(metric: Metric, input: Tensor, target: Tensor, spec: LossSpec) -> Tensor:
-    """L of a metric without a window, element by element, from d = (x - y)/R."""
-    difference = _in_units_of(spec.data_range, input - target)
+def pointwise_loss(metric: Metric, images: Images, spec: LossSpec) -> Tensor:
+    """L of a metric without a window, element by element, from d = (x - y)/R; 0 where masked."""
+    difference = _in_units_of(_range_of(images, spec), images.input - images.target)
+    if images.mask is not None:
+        difference = torch.where(images.mask == 0, 0.0, difference)
     if metric == "mse":
         return squared_error(difference)
     if metric == "l1":
@@ -106,31 +114,55 @@ def charbonnier(difference: Tensor, epsilon: float) -> Tensor:
     return torch.where(huge, norm * difference.abs(), loss)
 
 
-def _in_units_of(data_range: float, value: Tensor) -> Tensor:
-    return value if data_range == 1.0 else value / data_range
+def _range_of(images: Images, spec: LossSpec) -> Tensor | float:
+    """R, one number or (N, 1, ...)."""
+    if images.data_range is None:
+        return spec.data_range
+    return with_dims_of(images.data_range.to(images.input.dtype), images.input)
+
+
+def _in_units_of(data_range: Tensor | float, value: Tensor) -> Tensor:
+    one = not isinstance(data_range, Tensor) and data_range == 1.0
+    return value if one else value / data_range
 
 
 # ---- SSIM --------------------------------------------------------------------------------------
 
 
-def ssim_dissimilarity(
-    input: Tensor, target: Tensor, spec: LossSpec, weight: Tensor | None = None
-) -> Tensor:
-    """T = 1 - SSIM at each window position: (N, C, H, W) -> (N, C, H', W'), T >= 0.
+def ssim_dissimilarity(images: Images, spec: LossSpec) -> Tensor:
+    """T = 1 - SSIM at each window position, T >= 0: (N, C, H, W) -> (N, C, H', W').
 
-    weight: 0 where the loss does not count, broadcasting to the images; it improves accuracy only.
+    With a mask m, G* is a normalized convolution, G*(m v) / G*m: pixels of m = 0 are in no window.
+    At their own positions T is finite and means nothing.
+
+    Volumes (N, C, D, H, W) have a third axis. A weight improves accuracy only: pixels of weight 0
+    do not influence the shifts.
     """
-    d = _in_units_of(spec.data_range, input - target)
-    s = _in_units_of(spec.data_range, input + target)
-    (mu_d, mu_s), (var_d, var_s) = _window_moments(d, s, spec, weight)
+    input, target, weight, mask, _ = images
+    d = _in_units_of(_range_of(images, spec), input - target)
+    s = _in_units_of(_range_of(images, spec), input + target)
+    seen = weight if mask is None else mask
+    if mask is not None:
+        d, s = _without_hidden(d, mask), _without_hidden(s, mask)
+    (mu_d, mu_s), (var_d, var_s) = _window_moments(d, s, spec, seen, mask)
     mu_d2, mu_s2 = mu_d.square(), mu_s.square()
     p = mu_d2 / (torch.lerp(mu_d2, mu_s2, 0.5) + spec.k1**2)
     q = var_d / (torch.lerp(var_d, var_s, 0.5) + spec.k2**2)
     return _at_least_zero(torch.addcmul(p, q, 1.0 - p))
 
 
+def _without_hidden(values: Tensor, mask: Tensor) -> Tensor:
+    """The values with the mean of each plane's unmasked ones wherever the mask is 0."""
+    hidden = (mask == 0).expand(values.shape)
+    with torch.no_grad():
+        spatial = list(range(2, values.dim()))
+        visible = (~hidden).sum(spatial, keepdim=True).clamp(min=1)
+        mean = values.masked_fill(hidden, 0.0).sum(spatial, keepdim=True) / visible
+    return torch.where(hidden, mean.nan_to_num(0.0, 0.0, 0.0), values)
+
+
 def _window_moments(
-    d: Tensor, s: Tensor, spec: LossSpec, weight: Tensor | None
+    d: Tensor, s: Tensor, spec: LossSpec, weight: Tensor | None, mask: Tensor | None
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Windowed means of d and s, and their variances.
 
@@ -140,22 +172,48 @@ def _window_moments(
     """
     if spec.window_size == 1:
         return (d, s), (torch.zeros_like(d), torch.zeros_like(s))
-    taps = gaussian(spec.window_size, spec.sigma)
+    taps = list(spec.window_taps)
     radius = len(taps) // 2
     # 0 where not finite, so that a NaN reaches only the windows that see it.
     shifts = [
         shift.nan_to_num(0.0, 0.0, 0.0)
         for shift in (_shift_of_difference(d, weight), *_shifts_of_sum(s))
     ]
-    d, s = (_pad(v, radius, spec.padding) for v in (d, s))
+    d, s = (filters.pad(v, radius, spec.padding) for v in (d, s))
     centered = torch.cat([v - shift for v, shift in zip((d, s, s), shifts, strict=True)], dim=1)
     planes = torch.cat([centered, centered.square()], dim=1)
-    mean, square = _window_mean(planes, taps).chunk(2, dim=1)
+    if mask is not None:
+        planes, inverse = _masked(planes, mask, spec)
+    means = filters.window_mean(planes, taps)
+    if mask is not None:
+        means = means * inverse.repeat(1, 6 if inverse.shape[1] > 1 else 1, *[1] * (d.dim() - 2))
+    mean, square = means.chunk(2, dim=1)
     mean_d, mean_low, mean_high = mean.chunk(3, dim=1)
     var_d, var_low, var_high = _at_least_zero(square - mean.square()).chunk(3, dim=1)
     low = mean_low.detach().abs() < mean_high.detach().abs()
     mu_s = torch.where(low, mean_low + shifts[1], mean_high + shifts[2])
     return (mean_d + shifts[0], mu_s), (var_d, torch.where(low, var_low, var_high))
+
+
+def _masked(planes: Tensor, mask: Tensor, spec: LossSpec) -> tuple[Tensor, Tensor]:
+    """Six padded planes per channel times the mask, and 1/(G*m) at the window positions.
+
+    Outside of the image the mask is 0 with padding="zeros", so that windows are cut at the edge.
+    Where nothing in a window is masked, G*m is 1 exactly, and not 1 but for the taps' rounding;
+    where its center is masked, the loss does not count, and the factor is 1.
+    """
+    lost = planes.dim() - 2
+    grown = 2 * (spec.window_size // 2) if spec.padding != "valid" else 0
+    sides = [side - grown for side in planes.shape[2:]]
+    mask = mask.to(planes.dtype).expand(*mask.shape[:2], *sides)
+    padded = filters.pad(mask, spec.window_size // 2, spec.padding)
+    taps = list(spec.window_taps)
+    covered = filters.window_mean(torch.cat([padded, 1.0 - padded], dim=1), taps)
+    covered, masked_share = covered.chunk(2, dim=1)
+    center = on_grid(mask, mask.shape, torch.Size((*mask.shape[:2], *covered.shape[2:])))
+    inverse = torch.where((masked_share == 0) | (center == 0), 1.0, covered).reciprocal()
+    channels = padded.shape[1]
+    return planes * padded.repeat(1, 6 if channels > 1 else 1, *[1] * lost), inverse
 
 
 EQUAL = 1e-6  # in units of data_range; smaller differences all count the same for a shift
@@ -183,16 +241,19 @@ def _shift_of_difference(d: Tensor, weight: Tensor | None) -> Tensor:
 @torch.no_grad()
 def _shifts_of_sum(s: Tensor) -> tuple[Tensor, Tensor]:
     """A dark and a bright shift for each plane, (N, C, 1, 1): its two tones, if it has two."""
+    spatial = tuple(range(2, s.dim()))
     mean = _mean_of_plane(s)
     deviation = (_mean_of_plane(s.square()) - mean.square()).clamp(min=0.0).sqrt()
-    low = torch.maximum(mean - deviation, s.amin((-2, -1), keepdim=True))
-    high = torch.minimum(mean + deviation, s.amax((-2, -1), keepdim=True))
+    low = torch.maximum(mean - deviation, s.amin(spatial, keepdim=True))
+    high = torch.minimum(mean + deviation, s.amax(spatial, keepdim=True))
     return low, high
 
 
 def _mean_of_plane(planes: Tensor) -> Tensor:
     """(N, C, 1, 1); row by row, because PyTorch does not split rows among threads."""
-    return planes.mean(-1, keepdim=True).mean(-2, keepdim=True)
+    for dim in range(planes.dim() - 1, 1, -1):
+        planes = planes.mean(dim, keepdim=True)
+    return planes
 
 
 def _at_least_zero(value: Tensor) -> Tensor:
@@ -204,116 +265,21 @@ def _at_least_zero(value: Tensor) -> Tensor:
     return value - value.detach().clamp(max=0.0)
 
 
-def _pad(planes: Tensor, radius: int, padding: Padding) -> Tensor:
-    """The planes with the border that the window needs, `radius` pixels on each side."""
-    if padding == "valid":
-        return planes
-    if padding == "zeros":
-        return torch.nn.functional.pad(planes, (radius,) * 4)
-    # Flips, because the backward pass of pad(mode="reflect") adds in random order on CUDA.
-    for dim in (-2, -1):
-        size = planes.shape[dim]
-        before = planes.narrow(dim, 1, radius).flip(dim)
-        after = planes.narrow(dim, size - 1 - radius, radius).flip(dim)
-        planes = torch.cat([before, planes, after], dim=dim)
-    return planes
-
-
-def _window_mean(planes: Tensor, taps: list[float]) -> Tensor:
-    """G* of each plane: one separable convolution with one group per plane, where the window fits.
-
-    PyTorch's depthwise convolutions in float32 use neither TF32 nor bfloat16, whatever the
-    precision settings. On the CPU, channels_last is several times faster. On CUDA, contiguous
-    planes keep the convolution out of cuDNN, and so out of TF32.
-    """
-    if in_torchscript():
-        return _window_mean_of_single_planes(planes, taps)
-    count, size = planes.shape[1], len(taps)
-    if _channels_last(planes):  # not by memory_format, of which torch.vmap has none
-        planes = planes.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    else:
-        planes = planes.contiguous()
-    along_x = planes.new_tensor(taps).expand(count, 1, 1, size)
-    along_y = along_x.transpose(-2, -1)
-    rows = torch.nn.functional.conv2d(planes, along_x, groups=count)
-    return torch.nn.functional.conv2d(rows, along_y, groups=count).contiguous()
-
-
-def _channels_last(planes: Tensor) -> bool:
-    """Whether to convolve these planes in channels_last format.
-
-    Not in a graph with dynamic sizes: Inductor, as of PyTorch 2.13, cannot order such strides.
-    """
-    if planes.device.type != "cpu":
-        return False
-    if not being_traced():
-        return True
-    from torch.fx.experimental.symbolic_shapes import has_static_value  # imports SymPy
-
-    return all(has_static_value(size) for size in planes.shape[1:])
-
-
-def _window_mean_of_single_planes(planes: Tensor, taps: list[float]) -> Tensor:
-    """The same for the TorchScript ONNX exporter, which must know the shape of the windows.
-
-    There the number of planes is part of the graph and therefore not known.
-    """
-    along_x = torch.tensor(taps, dtype=planes.dtype, device=planes.device).view(1, 1, 1, -1)
-    single = planes.flatten(0, 1).unsqueeze(1)
-    rows = torch.nn.functional.conv2d(single, along_x)
-    means = torch.nn.functional.conv2d(rows, along_x.transpose(-2, -1))
-    return means.view(*planes.shape[:2], *means.shape[-2:])
-
-
-def gaussian(size: int, sigma: float) -> list[float]:
-    """The taps exp(-k^2 / (2 sigma^2)), k = -(size//2) .. size//2, normalized to a sum of 1."""
-    # k/sigma before the square: sigma^2 alone may underflow to zero.
-    scaled = [(k - size // 2) / sigma for k in range(size)]
-    taps = [math.exp(-0.5 * z * z) for z in scaled]
-    return [tap / math.fsum(taps) for tap in taps]
-
-
-# ---- Smoothing of anomaly maps -----------------------------------------------------------------
-
-
-SMOOTHING_REACH = 4.0  # standard deviations, where the Gaussian is cut off
-
-
-def smoothing_radius(sigma: float) -> int:
-    """The number of pixels on each side that `smooth` sees."""
-    return math.ceil(SMOOTHING_REACH * sigma)
-
-
-def smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Maps (N, P, H, W) smoothed by a normalized Gaussian of `sigma` pixels, borders reflected."""
-    return blur(maps, 2 * smoothing_radius(sigma) + 1, sigma, "reflect")
-
-
-def blur(maps: Tensor, size: int, sigma: float, padding: Padding) -> Tensor:
-    """Maps (N, P, H, W) smoothed by a normalized Gaussian window of `size` x `size` pixels."""
-    with without_autocast(maps.device.type):
-        return _window_mean(_pad(maps, size // 2, padding), gaussian(size, sigma))
-
-
 # ---- Losses and their sums ---------------------------------------------------------------------
 
 
-def elementwise_loss(
-    metric: Metric, input: Tensor, target: Tensor, spec: LossSpec, weight: Tensor | None = None
-) -> Tensor:
-    """A(L) of one metric on its own grid, in float32 or float64.
-
-    weight: as in `ssim_dissimilarity`; nothing is multiplied by it.
-    """
+def elementwise_loss(metric: Metric, images: Images, spec: LossSpec) -> Tensor:
+    """A(L) of one metric on its own grid, in float32 or float64; not multiplied by the weight."""
+    input, target = images.input, images.target
     with without_autocast(input.device.type):
         dtype = compute_dtype(input.dtype, target.dtype)
-        x, y = input.to(dtype), target.to(dtype)
+        images = images._replace(input=input.to(dtype), target=target.to(dtype))
         if metric == "ssim":
-            loss = ssim_dissimilarity(x, y, spec, weight)
+            loss = ssim_dissimilarity(images, spec)
             if spec.ssim_scale != 1.0:
                 loss = loss * spec.ssim_scale
         else:
-            loss = pointwise_loss(metric, x, y, spec)
+            loss = pointwise_loss(metric, images, spec)
         return amplify(loss, spec)
 
 
@@ -346,10 +312,3 @@ def sum_images(values: Tensor) -> Tensor:
     pieces, remainder = torch.split(values, [whole * SUMMED_AT_ONCE, rest], dim=1)
     partial = pieces.reshape(values.shape[0], whole, SUMMED_AT_ONCE).sum(dim=2)
     return partial.sum(dim=1) + remainder.sum(dim=1)
-
-
-def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """A context in which autocast does not cast operations on this kind of device."""
-    if has_autocast(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()

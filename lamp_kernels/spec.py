@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from lamp_kernels import windows
 from lamp_kernels.checks import check_choice, check_positive, check_real, check_within, shown
+from lamp_kernels.windows import Window
 
 Metric = Literal["ssim", "mse", "l1", "charbonnier"]
 Padding = Literal["reflect", "valid", "zeros"]
@@ -106,6 +108,12 @@ class LossSpec:
     amplify_over: Level = "element"
     reduction: Reduction = "mean"
     scale_weights: tuple[float, ...] = ()  # of MS-SSIM, fine to coarse; () for a single scale
+    window: Window = "gaussian"
+    spatial_dims: Literal[2, 3] = 2  # images (N, C, H, W) or volumes (N, C, D, H, W)
+    # Whether a call has a mask, and whether it has one data_range per image: a spec with the
+    # tensors' part in it is all that a backend has to know to say whether it supports a call.
+    masked: bool = False
+    range_per_image: bool = False
 
     def replace(self, **changes: Any) -> "LossSpec":
         """The same spec with other values of some fields."""
@@ -124,9 +132,21 @@ class LossSpec:
             )
         check_choice("dissimilarity", self.dissimilarity, DISSIMILARITIES)
         check_choice("amplification", self.amplification, AMPLIFICATIONS)
+        if isinstance(self.spatial_dims, bool) or self.spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims must be 2 or 3, got {self.spatial_dims!r}")
+        window = windows.check_window(self.window, MAX_WINDOW_SIZE)
+        window_size = check_window_size(self.window_size)
+        if not isinstance(window, str):
+            if window_size not in (DEFAULTS.window_size, len(window)):
+                raise ValueError(
+                    f"window_size must be left out, or the number of taps of window, {len(window)};"
+                    f" got {window_size}"
+                )
+            window_size = len(window)
         return self.replace(
             data_range=check_data_range(self.data_range),
-            window_size=check_window_size(self.window_size),
+            window=window,
+            window_size=window_size,
             sigma=check_positive("sigma", self.sigma),
             k1=check_within("k1", self.k1, STABILIZERS),
             k2=check_within("k2", self.k2, STABILIZERS),
@@ -152,6 +172,20 @@ class LossSpec:
     def has_ssim(self) -> bool:
         """Whether a term has a window."""
         return self.terms[0].metric == "ssim"
+
+    @property
+    def taps(self) -> tuple[float, ...]:
+        """The window's taps along one axis, by their distance from the center; () without SSIM."""
+        return self.window_taps[self.window_size // 2 :] if self.has_ssim else ()
+
+    @property
+    def window_taps(self) -> tuple[float, ...]:
+        """The window's taps along one axis, all of them; their sum is 1."""
+        if self.window == "gaussian":
+            return tuple(windows.gaussian(self.window_size, self.sigma))
+        if self.window == "uniform":
+            return tuple(windows.uniform(self.window_size))
+        return tuple(self.window)
 
     @property
     def ssim_scale(self) -> float:
@@ -187,10 +221,11 @@ class LossSpec:
         if not self.has_ssim:
             return whole
         lost = self.window_size - 1 if self.padding == "valid" else 0
-        return [torch.Size((*shape[:-2], shape[-2] - lost, shape[-1] - lost)), *whole]
+        spatial = [side - lost for side in shape[2:]]
+        return [torch.Size((*shape[:2], *spatial)), *whole]
 
     def smallest_side(self) -> int:
-        """The smallest height or width, in pixels, that the window and its border rule admit."""
+        """The smallest side of an image, in pixels, that the window and its border rule admit."""
         if self.padding == "valid":
             side = self.window_size
         elif self.padding == "reflect":
@@ -227,10 +262,9 @@ def check_data_range(value: object, name: str = "data_range") -> float:
     """`value` as a float if it is a valid range, else an error that says what to do."""
     if not isinstance(value, Real) and hasattr(value, "shape"):
         raise TypeError(
-            f"{name} must be one real number, got {shown(value)}. For one range r per image, (N,), "
-            "divide the images by it, input / r.view(-1, *[1] * (input.dim() - 1)) and target "
-            f"likewise, and pass {name}=1.0; for a tensor with one number pass .item(), which "
-            "synchronizes with its device"
+            f"{name} must be one real number, got {shown(value)}. For one range per image pass a "
+            f"tensor (N,) in the call, loss(input, target, {name}=ranges); for a tensor with one "
+            "number pass .item(), which synchronizes with its device"
         )
     return check_within(name, value, DATA_RANGES)
 

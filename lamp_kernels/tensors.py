@@ -1,11 +1,23 @@
 """Tensor helpers for every module: compute types, small tensors, and whether a graph is traced."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Images(NamedTuple):
+    """The tensors of one call. A `LossSpec` says what is computed of them."""
+
+    input: Tensor  # the reconstruction, (N, ...)
+    target: Tensor
+    weight: Tensor | None = None  # m >= 0, broadcasting to the images
+    mask: Tensor | None = None  # in [0, 1], broadcasting to the images; 0: not to be looked at
+    data_range: Tensor | None = None  # (N,), in place of the spec's
 
 
 def compute_dtype(*dtypes: torch.dtype) -> torch.dtype:
@@ -49,6 +61,16 @@ def being_traced() -> bool:
     return torch.compiler.is_compiling() or in_torchscript()
 
 
+def readable(tensor: Tensor) -> bool:
+    """Whether its values can be read without synchronizing or breaking a graph."""
+    return (
+        type(tensor) is Tensor
+        and tensor.device.type == "cpu"
+        and not being_traced()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
 def in_torchscript() -> bool:
     """Whether TorchScript is tracing, as it does for the older ONNX exporter."""
     return bool(torch.jit.is_tracing())
@@ -69,3 +91,10 @@ def has_autocast(device_type: str) -> bool:
 # Dynamo in PyTorch 2.10 and 2.11 cannot trace is_autocast_available, so it treats the result as a
 # constant. torch.compiler.assume_constant_result sets the same attribute, but imports the compiler.
 has_autocast._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """A context in which autocast does not cast operations on this kind of device."""
+    if has_autocast(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()

@@ -79,6 +79,8 @@ def _rule_of_losses(operator: Any) -> Callable[..., Any]:
         input: Tensor,
         target: Tensor,
         weight: Tensor | None,
+        mask: Tensor | None,
+        data_range: Tensor | None,
         factors: Tensor | None,
         coefficients: Sequence[float],
         mean_over: str,
@@ -92,8 +94,12 @@ def _rule_of_losses(operator: Any) -> Callable[..., Any]:
         input, target = _fold(input, in_dims[0], count), _fold(target, in_dims[1], count)
         if weight is not None:
             weight = _fold_weight(weight, in_dims[2], count, images)
+        if mask is not None:
+            mask = _fold_weight(mask, in_dims[3], count, images)
+        if data_range is not None:
+            data_range = _fold(data_range, in_dims[4], count)
         if factors is not None:
-            factors = _fold(factors, in_dims[3], count)
+            factors = _fold(factors, in_dims[5], count)
         elif mean_over == "batch":
             coefficients = [each / max(images, 1) for each in coefficients]
             mean_over = "image"
@@ -105,6 +111,8 @@ def _rule_of_losses(operator: Any) -> Callable[..., Any]:
             input,
             target,
             weight,
+            mask,
+            data_range,
             factors,
             coefficients,
             mean_over,
@@ -132,14 +140,20 @@ def _rule_of_map(operator: Any) -> Callable[..., Any]:
         in_dims: Sequence[Any],
         input: Tensor,
         target: Tensor,
+        mask: Tensor | None,
+        data_range: Tensor | None,
         coefficients: Tensor,
         *spec: Any,
     ) -> tuple[Tensor, Dim]:
-        if in_dims[2] is not None:  # `KernelBackend.loss_map` passes the spec's coefficients
+        if in_dims[4] is not None:  # `KernelBackend.loss_map` passes the spec's coefficients
             raise RuntimeError("coefficients of loss_map must not be batched by vmap")
         count, images = info.batch_size, _images(input, in_dims[0])
         input, target = _fold(input, in_dims[0], count), _fold(target, in_dims[1], count)
-        losses = operator(input, target, coefficients, *spec)
+        if mask is not None:
+            mask = _fold_weight(mask, in_dims[2], count, images)
+        if data_range is not None:
+            data_range = _fold(data_range, in_dims[3], count)
+        losses = operator(input, target, mask, data_range, coefficients, *spec)
         return losses.unflatten(0, (count, images)), 0
 
     return rule

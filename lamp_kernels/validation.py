@@ -13,8 +13,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from lamp_kernels.spec import LossSpec
-from lamp_kernels.tensors import FLOAT_DTYPES, has_autocast
+from lamp_kernels.spec import DATA_RANGES, LossSpec
+from lamp_kernels.tensors import FLOAT_DTYPES, has_autocast, readable
 
 
 def check_float_tensor(name: str, value: object) -> Tensor:
@@ -64,37 +64,47 @@ def check_pair(input: Tensor, target: Tensor, names: tuple[str, str] = ("input",
 def check_image_shape(
     input: Tensor, spec: LossSpec, name: str = "input", *, warns: bool = True
 ) -> None:
-    """Raise unless `input` is (N, C, H, W) and large enough for the window and its padding."""
-    check_channels_first(input, name, warns=False)
+    """Raise unless `input` is images, or volumes, large enough for the window and its padding."""
+    check_channels_first(input, name, warns=False, spatial_dims=spec.spatial_dims)
     least = spec.smallest_side()
-    height, width = input.shape[2], input.shape[3]
-    if height < least or width < least:
+    *depth, height, width = input.shape[2:]
+    if height < least or width < least or (depth and depth[0] < least):
         scales = len(spec.scale_weights)
         many = f"{scales} scales of " if scales > 1 else ""
         raise ValueError(
             f"{name} must have sides of at least {least} pixels for {many}window_size="
-            f"{spec.window_size} with padding={spec.padding!r}, got height {height} and width "
+            f"{spec.window_size} with padding={spec.padding!r}, got "
+            f"{f'depth {depth[0]}, ' if depth else ''}height {height} and width "
             f"{width}{channels_last_hint(input.shape, name)}"
         )
-    if warns:
+    if warns and not depth:
         _warn_about_channels_last(input, name)
 
 
 def check_channels_first(
-    input: Tensor, name: str = "input", *, warns: bool = True, of_pixels: bool = False
+    input: Tensor,
+    name: str = "input",
+    *,
+    warns: bool = True,
+    of_pixels: bool = False,
+    spatial_dims: int = 2,
 ) -> None:
     """Raise unless `input` is (N, C, H, W) with C > 0; warn if it is most likely (N, H, W, C).
 
+    With three spatial dimensions it must be (N, C, D, H, W), and there is no warning.
+
     of_pixels: the metric has no window, so signals (N, C, L, 1) are legitimate and do not warn.
     """
-    if input.dim() != 4:
+    if input.dim() != 2 + spatial_dims:
+        layout, hint = "(N, C, D, H, W) with spatial_dims=3", ""
+        if spatial_dims == 2:
+            layout, hint = "(N, C, H, W)", layout_hint(input.shape, name)
         raise ValueError(
-            f"{name} must be (N, C, H, W), got {input.dim()} dimensions, {tuple(input.shape)}"
-            f"{layout_hint(input.shape, name)}"  # Dynamo cannot add strings
+            f"{name} must be {layout}, got {input.dim()} dimensions, {tuple(input.shape)}{hint}"
         )
     if input.shape[1] == 0:
         raise ValueError(f"{name} must have at least one channel, got {tuple(input.shape)}")
-    if warns and not (of_pixels and input.shape[3] == 1):
+    if warns and spatial_dims == 2 and not (of_pixels and input.shape[3] == 1):
         _warn_about_channels_last(input, name)
 
 
@@ -150,19 +160,22 @@ def layout_hint(shape: torch.Size, name: str) -> str:
         slices = f"{name}.movedim(-1, 1).flatten(1, 2)" if last else f"{name}.flatten(1, 2)"
         layout, frames = ("(N, D, H, W, C)", "") if last else ("(N, C, D, H, W)", ".flatten(0, 1)")
         videos = f", for videos (N, T, C, H, W) the frames, {name}{frames}" if frames else ""
-        return f"; there is no 3-D window: for volumes {layout} pass the slices, {slices}{videos}"
+        volumes = "" if last else ", or spatial_dims=3 for a window in three dimensions"
+        return f"; for volumes {layout} pass the slices, {slices}{volumes}{videos}"
     return ""
 
 
 def channels_last_hint(shape: torch.Size, name: str) -> str:
     """How to turn images into (N, C, H, W) if they are most likely (N, H, W, C); else ""."""
-    if shape[3] <= MOST_CHANNELS and min(shape[1], shape[2]) >= SHORTEST_SIDE:
+    if len(shape) == 4 and shape[3] <= MOST_CHANNELS and min(shape[1], shape[2]) >= SHORTEST_SIDE:
         return f"; for images (N, H, W, C) pass {name}.permute(0, 3, 1, 2)"
     return ""
 
 
-def check_weight(weight: Tensor | None, input: Tensor) -> None:
+def check_weight(weight: Tensor | None, input: Tensor, name: str = "weight") -> None:
     """Raise unless `weight` is None or a tensor that broadcasts to `input` without a gradient.
+
+    name: what the errors call it; the rules for a mask are the same.
 
     One rule for every loss: a weight has as many dimensions as the images, each of their size or
     of size 1; or it is (N,), one number per image; or it is a single number. The meaning of any
@@ -173,27 +186,65 @@ def check_weight(weight: Tensor | None, input: Tensor) -> None:
     if not isinstance(weight, Tensor):
         hint = "; pass options by name" if isinstance(weight, Real | str) else ""
         if hasattr(weight, "__array__") and not isinstance(weight, Real):
-            hint = "; use torch.as_tensor(weight)"
-        raise TypeError(f"weight must be a torch.Tensor or None, got {type(weight).__name__}{hint}")
-    _check_dense("weight", weight)
+            hint = f"; use torch.as_tensor({name})"
+        raise TypeError(f"{name} must be a torch.Tensor or None, got {type(weight).__name__}{hint}")
+    _check_dense(name, weight)
     if weight.dtype.is_complex:
-        raise TypeError(f"weight must be real, got {weight.dtype}")
+        raise TypeError(f"{name} must be real, got {weight.dtype}")
     if weight.requires_grad:
         raise ValueError(
-            "weight must not require grad, because the loss computes no gradient for it: pass "
-            "weight.detach()"
+            f"{name} must not require grad, because the loss computes no gradient for it: pass "
+            f"{name}.detach()"
         )
     if weight.device != input.device:
         raise ValueError(
-            f"weight must be on the same device as input, got {weight.device} and {input.device}"
+            f"{name} must be on the same device as input, got {weight.device} and {input.device}"
         )
     if not _broadcasts(weight.shape, input.shape):
         raise ValueError(
-            f"weight of shape {tuple(weight.shape)} does not broadcast to input of shape "
+            f"{name} of shape {tuple(weight.shape)} does not broadcast to input of shape "
             f"{tuple(input.shape)}: it must have as many dimensions as input, each of the same "
             "size or of size 1, or be (N,), one number per image"
-            + "".join(f"; {view}" for view in _views(weight.shape, input.shape))
+            + "".join(f"; {view}" for view in _views(weight.shape, input.shape, name))
         )
+
+
+def split_range(data_range: float | Tensor) -> tuple[float, Tensor | None]:
+    """The part of a `data_range` that belongs into a `LossSpec`, and the part that is a tensor."""
+    return (1.0, data_range) if isinstance(data_range, Tensor) else (data_range, None)
+
+
+def check_data_ranges(ranges: Tensor, input: Tensor) -> None:
+    """Raise unless `ranges` are one positive number per image, (N,), or one number.
+
+    Values are read only where that does not synchronize.
+    """
+    name = "data_range"
+    _check_dense(name, ranges)
+    if ranges.dtype.is_complex or ranges.dtype == torch.bool:
+        raise TypeError(f"{name} must be real, got {ranges.dtype}")
+    if ranges.requires_grad:
+        raise ValueError(
+            f"{name} must not require grad, because the loss computes no gradient for it: pass "
+            f"{name}.detach()"
+        )
+    if ranges.device != input.device:
+        raise ValueError(
+            f"{name} must be on the same device as input, got {ranges.device} and {input.device}"
+        )
+    if ranges.dim() > 1 or ranges.numel() not in (1, input.shape[0]):
+        raise ValueError(
+            f"{name} must be one number, or (N,), one number per image; got shape "
+            f"{tuple(ranges.shape)} for N = {input.shape[0]}"
+        )
+    if readable(ranges) and ranges.numel():
+        low, high = (bound.item() for bound in torch.aminmax(ranges.detach()))
+        least, greatest = DATA_RANGES
+        if not least <= low <= high <= greatest:
+            raise ValueError(
+                f"{name} must be between {least:g} and {greatest:g}, got values from {low:g} to "
+                f"{high:g}"
+            )
 
 
 def _broadcasts(shape: torch.Size, images: torch.Size) -> bool:
@@ -204,11 +255,11 @@ def _broadcasts(shape: torch.Size, images: torch.Size) -> bool:
     return one_number or (len(shape) == 1 and shape[0] == images[0])
 
 
-def _views(shape: torch.Size, images: torch.Size) -> Iterator[str]:
+def _views(shape: torch.Size, images: torch.Size, name: str) -> Iterator[str]:
     """The possible meanings of a weight that does not broadcast, and the view to pass for each."""
     if len(shape) == len(images) == 4:
         if _broadcasts(torch.Size((shape[0], shape[3], *shape[1:3])), images):
-            yield "for (N, H, W, C) pass weight.permute(0, 3, 1, 2)"
+            yield f"for (N, H, W, C) pass {name}.permute(0, 3, 1, 2)"
         return
     sizes = "NCHW" if len(images) == 4 else ("N", *map(str, images[1:]))
     shown = set()
@@ -225,7 +276,7 @@ def _views(shape: torch.Size, images: torch.Size) -> Iterator[str]:
             while index[-1] == ":":
                 index.pop()
             meant = (sizes[dim] if dim in dims else "1" for dim in range(len(images)))
-            yield f"for ({', '.join(meant)}) pass weight[{', '.join(index)}]"
+            yield f"for ({', '.join(meant)}) pass {name}[{', '.join(index)}]"
 
 
 def _check_dense(name: str, tensor: Tensor) -> None:

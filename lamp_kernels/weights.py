@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels.reduction import MeanOver
-from lamp_kernels.tensors import being_traced, in_dtype, not_expanded
+from lamp_kernels.tensors import in_dtype, not_expanded, readable
 
 # Weights between these are safe in every kernel, and so are sums of as many as fit in memory.
 LEAST, GREATEST = 2.0**-64, 2.0**64
@@ -40,7 +40,7 @@ def scaled(
     mask = in_dtype(weight, dtype)
     if weight.dtype not in WIDE_DTYPES or weight.numel() == 0:
         return mask, sums_of(mask), None
-    if _readable(mask):
+    if readable(mask):
         sums = sums_of(mask)
         # 1e-60 in float64 is 0 in float32.
         zero_is_zero = weight.dtype == dtype or weight.dtype != torch.float64
@@ -62,16 +62,6 @@ def _scale(weight: Tensor, over: MeanOver) -> Tensor:
     )  # NaN and infinity must not reach s, and with it all
     least_normal = torch.finfo(weight.dtype).tiny  # instead of 0, by which one cannot divide
     return peak.clamp(min=least_normal) / peak.clamp(LEAST, GREATEST)
-
-
-def _readable(tensor: Tensor) -> bool:
-    """Whether its values can be read without synchronizing or breaking a graph."""
-    return (
-        type(tensor) is Tensor
-        and tensor.device.type == "cpu"
-        and not being_traced()
-        and not torch._C._are_functorch_transforms_active()
-    )
 
 
 def _ordinary(sums: Tensor, zero_is_zero: bool) -> bool:

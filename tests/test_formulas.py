@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lamp_kernels import reference
+from lamp_kernels import reference, windows
 from lamp_kernels.spec import AMPLIFICATIONS, METRIC_PARAMETERS, METRICS, PADDINGS, LossSpec, Term
 
 np = pytest.importorskip("numpy", reason="numpy is not installed")
@@ -247,7 +247,7 @@ def test_pointwise_keeps_nan(call, dtype, metric):
 
 
 OPTIONS = LossSpec(window_size=3, sigma=1.5, padding="valid")
-TAPS = np.outer(reference.gaussian(3, 1.5), reference.gaussian(3, 1.5))
+TAPS = np.outer(windows.gaussian(3, 1.5), windows.gaussian(3, 1.5))
 # Noise between the images, their brightness, and an offset between them.
 WINDOWS = {
     "alike": (1e-3, 0.5, 0.0),

@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(const __grid_constant_
   if (!a.per_term && threadIdx.x == 0) static_cast<T*>(a.scaled_sums)[image] = all;
 }
 
-// One block for all images, which share their factors. Rounds to T once, at the end.
+// One block for all images, which have the same factors. Rounds to T once, at the end.
 template <class T>
 __global__ void __launch_bounds__(kMostBatchThreads)
     batch_sum_kernel(const __grid_constant__ SumArguments a) {
@@ -51,7 +51,8 @@ __global__ void __launch_bounds__(kMostBatchThreads)
     double of_term = 0;
 #pragma unroll 4
     for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x) of_term += a.partial[i * a.terms + k];
-    sum += double(T(a.shared_factors[k])) * of_term;
+    const T factor = a.factors ? static_cast<const T*>(a.factors)[k] : T(a.shared_factors[k]);
+    sum += double(factor) * of_term;
   }
   sum = sum_of_block(sum, reinterpret_cast<double*>(shared));
   if (threadIdx.x == 0) *static_cast<T*>(a.scaled_sums) = T(sum);

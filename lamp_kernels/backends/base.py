@@ -8,7 +8,7 @@ from torch import Tensor
 from lamp_kernels import autograd, ops, transforms
 from lamp_kernels.reduction import Factors
 from lamp_kernels.spec import LossSpec, Sums
-from lamp_kernels.tensors import compute_dtype, numbers_beside
+from lamp_kernels.tensors import Images, compute_dtype, numbers_beside
 
 WINDOW_SIZES = range(3, 16, 2)  # the window sizes that the kernels are compiled for
 
@@ -43,9 +43,7 @@ class Backend(Protocol):
     def image_losses(
         self,
         spec: LossSpec,
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
+        images: Images,
         factors: Factors,
         sums: Sums,
     ) -> Tensor:
@@ -54,14 +52,18 @@ class Backend(Protocol):
         S is the sum over each image of m A(L) at element level, and of m L if a mean is amplified
         (`LossSpec.of_elements`).
 
-        weight: m in the compute type, with as many dimensions as the images, broadcasting to them.
-        factors: a tensor (N, T), or shared by all images; shared if `sums` is "batch".
+        images: the weight m and the mask have the compute type and broadcast to the images, with
+            as many dimensions. If there is a mask, m includes it.
+        factors: a tensor (N, T), all of whose rows are alike if `sums` is "batch", or shared.
 
         Returns (N, T), (N,) or (), float32 or float64, differentiable.
         """
 
-    def loss_map(self, spec: LossSpec, input: Tensor, target: Tensor) -> Tensor:
-        """Compute the sum over the terms of coefficient * A(L) on their common grid, unweighted."""
+    def loss_map(self, spec: LossSpec, images: Images) -> Tensor:
+        """Compute the sum over the terms of coefficient * A(L) on their common grid, unweighted.
+
+        Where the mask is 0, the value is finite and means nothing.
+        """
 
 
 class KernelBackend:
@@ -78,19 +80,20 @@ class KernelBackend:
     def image_losses(
         self,
         spec: LossSpec,
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
+        images: Images,
         factors: Factors,
         sums: Sums,
     ) -> Tensor:
         """See `Backend.image_losses`."""
+        input, target, weight, mask, data_range = images
         store = torch.is_grad_enabled() and sums != "terms"
         losses: Tensor = ops.call(
             self.operators.image_losses,
             _as_images(input),
             _as_images(target),
             None if weight is None else _weight_as_images(weight, input.shape),
+            None if mask is None else _weight_as_images(mask, input.shape),
+            data_range,
             *((factors, (), "nothing") if isinstance(factors, Tensor) else (None, *factors)),
             sums,
             store and input.requires_grad,
@@ -99,13 +102,16 @@ class KernelBackend:
         )[0]
         return losses
 
-    def loss_map(self, spec: LossSpec, input: Tensor, target: Tensor) -> Tensor:
+    def loss_map(self, spec: LossSpec, images: Images) -> Tensor:
         """See `Backend.loss_map`."""
+        input, target, _, mask, data_range = images
         dtype = compute_dtype(input.dtype, target.dtype)
         losses: Tensor = ops.call(
             self.operators.loss_map,
             _as_images(input),
             _as_images(target),
+            None if mask is None else _weight_as_images(mask, input.shape),
+            data_range,
             numbers_beside(input, spec.coefficients, dtype),
             *ops.FlatSpec.of(spec),
         )
@@ -114,6 +120,8 @@ class KernelBackend:
 
 def unsupported_window(spec: LossSpec) -> str | None:
     """Why the kernels cannot compute the window of this spec, or None."""
+    if spec.has_ssim and spec.spatial_dims != 2:
+        return "it supports windows in two dimensions, got spatial_dims=3"
     if spec.has_ssim and spec.window_size not in WINDOW_SIZES:
         least, greatest = WINDOW_SIZES[0], WINDOW_SIZES[-1]
         return (

@@ -6,6 +6,7 @@ from torch import Tensor
 from lamp_kernels import reference
 from lamp_kernels.reduction import Factors
 from lamp_kernels.spec import LossSpec, Sums
+from lamp_kernels.tensors import Images, without_autocast
 
 
 class ReferenceBackend:
@@ -36,24 +37,23 @@ class ReferenceBackend:
     def image_losses(
         self,
         spec: LossSpec,
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
+        images: Images,
         factors: Factors,
         sums: Sums,
     ) -> Tensor:
         """See `Backend.image_losses`."""
-        with reference.without_autocast(input.device.type):
+        weight, shape = images.weight, images.input.shape
+        with without_autocast(images.input.device.type):
             scaled_sums = []
             for term, metric in enumerate(spec.metrics):
-                loss = reference.elementwise_loss(metric, input, target, spec.of_elements, weight)
+                loss = reference.elementwise_loss(metric, images, spec.of_elements)
                 factor = (
                     factors[:, term]
                     if isinstance(factors, Tensor)
                     else factors.of(term, loss.shape)
                 )
                 if weight is not None:
-                    loss = loss * reference.on_grid(weight, input.shape, loss.shape)
+                    loss = loss * reference.on_grid(weight, shape, loss.shape)
                 scaled_sums.append(factor * reference.sum_images(loss))
             if sums == "terms":
                 return torch.stack(scaled_sums, dim=1)
@@ -62,11 +62,11 @@ class ReferenceBackend:
                 total = total + scaled_sum
             return total.sum() if sums == "batch" else total
 
-    def loss_map(self, spec: LossSpec, input: Tensor, target: Tensor) -> Tensor:
+    def loss_map(self, spec: LossSpec, images: Images) -> Tensor:
         """See `Backend.loss_map`."""
         total: Tensor | None = None
         for metric, coefficient in spec.terms:
-            loss = reference.elementwise_loss(metric, input, target, spec)
+            loss = reference.elementwise_loss(metric, images, spec)
             if coefficient != 1.0:
                 loss = loss * coefficient
             total = loss if total is None else total + loss

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamp_kernels import functional, reference
+from lamp_kernels import filters, functional, reference
 from lamp_kernels.checks import (
     check_choice,
     check_not_negative,
@@ -45,6 +45,7 @@ from lamp_kernels.spec import (
     Reduction,
     check_window_size,
 )
+from lamp_kernels.tensors import Images
 
 __all__ = ["MS_SSIMLoss", "SSIMLoss", "ssim_loss"]
 
@@ -209,11 +210,11 @@ class MS_SSIMLoss(torch.nn.Module):
                 sigma=sigma,
                 k1=self.K[0] if last else CONTRAST_ONLY_K1,
             )
-            term = reference.elementwise_loss("ssim", x, y, spec)
+            term = reference.elementwise_loss("ssim", Images(x, y), spec)
             total = term if total is None else total + term - total * term
         assert total is not None  # there is a scale
-        l1 = reference.elementwise_loss("l1", x, y, spec)
-        blurred = reference.blur(l1, size, self.sigmas[-1], "zeros")
+        l1 = reference.elementwise_loss("l1", Images(x, y), spec)
+        blurred = filters.blur(l1, size, self.sigmas[-1], "zeros")
         mixed = self.alpha * total.mean(1) + (1.0 - self.alpha) * blurred.mean(1)
         loss = self.compensation * mixed
         if self.reduction != "none":

@@ -55,6 +55,10 @@ class TritonBackend(KernelBackend):
 
     def unsupported_reason(self, spec: LossSpec, input: Tensor) -> str | None:
         """See `Backend.unsupported_reason`."""
+        if spec.masked:
+            return "it does not support a mask"
+        if spec.range_per_image:
+            return "it does not support one data_range per image"
         return _unsupported_device(input.device) or unsupported_window(spec)
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:

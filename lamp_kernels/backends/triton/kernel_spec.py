@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from lamp_kernels import reference
 from lamp_kernels.backends.base import WINDOW_SIZES
 from lamp_kernels.backends.triton import borders, formulas
 from lamp_kernels.ops import FlatSpec
@@ -62,11 +61,12 @@ def kernel_spec(spec: FlatSpec) -> KernelSpec:
             f"got {spec.amplification!r} and {spec.amplification_parameters}"
         )
     has_ssim = metrics & 1 == 1
-    if has_ssim and spec.window_size not in WINDOW_SIZES:
-        raise RuntimeError(f"expected an odd window size from 3 to {WINDOW_SIZES[-1]}")
-    radius = spec.window_size // 2 if has_ssim else 0
-    taps = reference.gaussian(spec.window_size, spec.sigma)[radius:] if has_ssim else [1.0]
-    least = LossSpec(window_size=spec.window_size, padding=padding).smallest_side()
+    taps = spec.taps if has_ssim else (1.0,)
+    window_size = 2 * len(taps) - 1
+    if has_ssim and window_size not in WINDOW_SIZES:
+        raise RuntimeError(f"expected taps for an odd window size from 3 to {WINDOW_SIZES[-1]}")
+    radius = len(taps) - 1
+    least = LossSpec(window_size=window_size, padding=padding).smallest_side()
     return KernelSpec(
         metrics=metrics,
         metric_parameters=spec.metric_parameters,

@@ -49,6 +49,8 @@ def image_losses(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
+    mask: Tensor | None,
+    data_range: Tensor | None,
     factors: Tensor | None,
     coefficients: Sequence[float],
     mean_over: str,
@@ -59,6 +61,7 @@ def image_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator of that name; see lamp_kernels/ops.py."""
     call = Call.of(input, target, fields)
+    check(mask is None and data_range is None, "expected no mask and no data_range")
     if factors is None:
         factors_ = shared_factors(call, input, coefficients, mean_over)
     else:
@@ -66,7 +69,6 @@ def image_losses(
             not coefficients and mean_over == "nothing",
             "expected factors or coefficients, not both",
         )
-        check(sums != "batch", "a sum over the batch takes no factors")
         factors_ = own_factors(call, factors, input)
     weight, weight_offset = expanded_weight(weight, input, call)
     grad_input, grad_target = (
@@ -88,8 +90,16 @@ def image_losses(
     return losses, grad_input, grad_target
 
 
-def loss_map(input: Tensor, target: Tensor, coefficients: Tensor, *fields: Any) -> Tensor:
+def loss_map(
+    input: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    data_range: Tensor | None,
+    coefficients: Tensor,
+    *fields: Any,
+) -> Tensor:
     """The operator of that name; see lamp_kernels/ops.py."""
+    check(mask is None and data_range is None, "expected no mask and no data_range")
     call = Call.of(input, target, fields)
     factors = coefficients_of(call, coefficients, input)
     check(call.spec.margin == 0 or call.spec.terms == 1, "the terms' maps differ in size")
