@@ -58,8 +58,8 @@ def anomaly_map(
         data_range: R, the distance between the smallest and the largest possible value; one
             number, or a tensor (N,).
         window, window_size, sigma, k1, k2: options of SSIM, as in `AmplifiedSSIMLoss`; the other
-            metrics have no window and ignore them. The padding is always "reflect", so that the map has
-            the size of the image.
+            metrics have no window and ignore them. The padding is always "reflect", so that the map
+            has the size of the image.
         charbonnier_epsilon: option of "charbonnier", which the other metrics ignore.
         backend: see `lamp_kernels.backends.resolve`.
 

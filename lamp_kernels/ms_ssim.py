@@ -51,16 +51,17 @@ CONTRAST_ONLY_K1 = 1e9
 def loss(spec: LossSpec, images: Images, backend: str | None) -> Tensor:
     """Compute the loss: a scalar, or (N,) for reduction="image", in float32 or float64."""
     call = losses.prepare(spec, images, backend)
-    spec, images = call.spec, _at_image_size(call.images)
+    spec, images = call.spec, call.images
     if images.weight is not None:
         weight, _, _ = weights.scaled(
             images.weight,
-            images.input.dtype,
+            compute_dtype(images.input.dtype, images.target.dtype),
             reduction.mean_over(spec),
             lambda weight: [reference.sum_images(weight)],
             lambda weight: weight,
         )
         images = images._replace(weight=weight)
+    images = _at_image_size(images)
     if spec.amplification == "none" or spec.amplify_over != "element":
         return _over_images(spec, _plain_losses(call.backend, spec, images), images.weight)
     total: Tensor | float = 0.0
@@ -72,10 +73,9 @@ def loss(spec: LossSpec, images: Images, backend: str | None) -> Tensor:
 
 def count_on_tangent(backend: Backend, spec: LossSpec, images: Images) -> tuple[Tensor, Tensor]:
     """As `losses.count_on_tangent`, over the positions of all scales."""
-    images = _at_image_size(images)
     if images.weight is not None:
-        counts = (images.weight > 0).to(images.input.dtype)
-        images = images._replace(weight=counts)
+        images = images._replace(weight=images.weight > 0)
+    images = _at_image_size(images)
     on_tangent, elements = images.input.new_zeros((2,), dtype=torch.int64).unbind()
     for of_scale, scaled in _scales(spec, images):
         found, counted = losses.count_on_tangent(backend, of_scale, scaled)

@@ -13,6 +13,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from lamp_kernels.checks import shown
 from lamp_kernels.spec import DATA_RANGES, LossSpec
 from lamp_kernels.tensors import FLOAT_DTYPES, has_autocast, readable
 
@@ -220,6 +221,11 @@ def check_data_ranges(ranges: Tensor, input: Tensor) -> None:
     Values are read only where that does not synchronize.
     """
     name = "data_range"
+    if not isinstance(ranges, Tensor):
+        raise TypeError(
+            f"{name} must be a torch.Tensor in a call, one number per image, got {shown(ranges)}; "
+            f"pass a number to the constructor, {name}={ranges!r}"
+        )
     _check_dense(name, ranges)
     if ranges.dtype.is_complex or ranges.dtype == torch.bool:
         raise TypeError(f"{name} must be real, got {ranges.dtype}")
@@ -262,15 +268,15 @@ def _views(shape: torch.Size, images: torch.Size, name: str) -> Iterator[str]:
             yield f"for (N, H, W, C) pass {name}.permute(0, 3, 1, 2)"
         return
     sizes = "NCHW" if len(images) == 4 else ("N", *map(str, images[1:]))
-    shown = set()
+    seen = set()
     for dims in combinations(range(len(images)), len(shape)):
         if all(size in (1, images[dim]) for size, dim in zip(shape, dims, strict=True)):
             view = [1] * len(images)
             for size, dim in zip(shape, dims, strict=True):
                 view[dim] = size
-            if tuple(view) in shown:  # differs only in which dimension of size 1 is new
+            if tuple(view) in seen:  # differs only in which dimension of size 1 is new
                 continue
-            shown.add(tuple(view))
+            seen.add(tuple(view))
             index = [":" if dim in dims else "None" for dim in range(max(dims) + 1)]
             index += ["None"] * (len(images) - len(index))
             while index[-1] == ":":

@@ -9,5 +9,4 @@ BAD_FACTORS: dict[str, dict[str, Any]] = {
     "one coefficient too many": {"factors": None, "coefficients": [1.0, 2.0]},
     "unknown mean": {"factors": None, "coefficients": [1.0], "mean_over": "channel"},
     "unknown sums": {"sums": "channels"},
-    "factors with sums over the batch": {"sums": "batch"},
 }

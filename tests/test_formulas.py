@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lamp_kernels import reference, windows
+from lamp_kernels import reference
+from lamp_kernels import windows as lamp_windows
 from lamp_kernels.spec import AMPLIFICATIONS, METRIC_PARAMETERS, METRICS, PADDINGS, LossSpec, Term
+from lamp_kernels.tensors import Images
 
 np = pytest.importorskip("numpy", reason="numpy is not installed")
 
@@ -212,7 +214,7 @@ def test_pointwise(call, dtype, metric):
     loss, slope = pointwise(call, d, metric)
 
     leaf = torch.from_numpy(d).requires_grad_()
-    expected = reference.pointwise_loss(metric, leaf, torch.zeros_like(leaf), LossSpec())
+    expected = reference.pointwise_loss(metric, Images(leaf, torch.zeros_like(leaf)), LossSpec())
     (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
     # A metric with a parameter adds and rounds; the others are exact.
     digits = 4 * np.finfo(dtype).eps if metric in METRIC_PARAMETERS else 0.0
@@ -247,7 +249,7 @@ def test_pointwise_keeps_nan(call, dtype, metric):
 
 
 OPTIONS = LossSpec(window_size=3, sigma=1.5, padding="valid")
-TAPS = np.outer(windows.gaussian(3, 1.5), windows.gaussian(3, 1.5))
+TAPS = np.outer(lamp_windows.gaussian(3, 1.5), lamp_windows.gaussian(3, 1.5))
 # Noise between the images, their brightness, and an offset between them.
 WINDOWS = {
     "alike": (1e-3, 0.5, 0.0),
@@ -276,7 +278,7 @@ def test_ssim(call, dtype, kind, shifts, a):
     """Loss and gradient of one window from its moments, as a kernel uses the formulas."""
     x, y = windows(kind)
     leaves = [torch.from_numpy(image).requires_grad_() for image in (x, y)]
-    expected = a * reference.ssim_dissimilarity(leaves[0], leaves[1], OPTIONS)
+    expected = a * reference.ssim_dissimilarity(Images(leaves[0], leaves[1]), OPTIONS)
     gradients = [g.numpy() for g in torch.autograd.grad(expected.sum(), leaves)]
 
     d, s = x - y, x + y

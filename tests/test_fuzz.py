@@ -25,6 +25,7 @@ from lamp_kernels.spec import (
     Metric,
     Reduction,
 )
+from lamp_kernels.tensors import Images
 
 # Triton is left to tests/triton, because it compiles for seconds in nearly every case.
 KERNELS = [name for name in backends.available() if name not in ("triton", "reference")]
@@ -234,7 +235,7 @@ def results(
 def greatest_loss(case: Case, input: torch.Tensor, target: torch.Tensor) -> float:
     """The greatest L of any element, capped where A continues as its tangent."""
     losses = [
-        reference.elementwise_loss(metric, input, target, case.options.plain)
+        reference.elementwise_loss(metric, Images(input, target), case.options.plain)
         for metric in case.coefficients
     ]
     greatest = max((loss.max().item() for loss in losses if loss.numel()), default=0.0)

@@ -21,7 +21,7 @@ from lamp_kernels import (
     functional,
     ops,
 )
-from lamp_kernels.spec import METRICS
+from lamp_kernels.spec import METRICS, LossSpec
 from lamp_kernels.tensors import compute_dtype
 
 MISSING = backends.BACKENDS["native"].unavailable_reason()
@@ -42,8 +42,7 @@ def options(metrics=("ssim",), **others):
     values = {
         "metric_parameters": tuple(METRIC_PARAMETERS.get(metric, 0.0) for metric in metrics),
         "data_range": 1.0,
-        "window_size": 5,
-        "sigma": 1.5,
+        "taps": LossSpec(window_size=5).taps,
         "k1": 0.01,
         "k2": 0.03,
         "padding": "reflect",
@@ -66,7 +65,7 @@ def losses_of(x, y, weight=None, metrics=("ssim",), sums="images", mean_over=Non
     """The arguments of `image_losses`, requesting gradients of the tensors that require grad."""
     wanted = (False, False) if sums == "terms" else (x.requires_grad, y.requires_grad)
     factors = factors_of(x, y, metrics, mean_over)
-    return (x, y, weight, *factors, sums, *wanted, *options(metrics, **others))
+    return (x, y, weight, None, None, *factors, sums, *wanted, *options(metrics, **others))
 
 
 # What the operator sums over, and which kinds of factors that allows.
@@ -79,7 +78,7 @@ SUMS = [
 def map_of(x, y, metrics=("ssim",), **others):
     """The arguments of `loss_map`."""
     coefficients = torch.rand(len(metrics), dtype=compute_dtype(x.dtype, y.dtype))
-    return (x, y, coefficients, *options(metrics, **others))
+    return (x, y, None, None, coefficients, *options(metrics, **others))
 
 
 # ---- Layouts ------------------------------------------------------------------------------------
@@ -192,7 +191,7 @@ def test_fake_kernels_agree_in_shape_strides_and_dtype(shape, layout):
                 x, y, metrics=metrics, sums=sums, mean_over=mean_over, padding="zeros"
             )
             calls += [
-                (IMAGE_LOSSES, (*arguments[:7], *wanted, *arguments[9:]))
+                (IMAGE_LOSSES, (*arguments[:9], *wanted, *arguments[11:]))
                 for wanted in itertools.product((False, True), repeat=2)
             ]
         if min(shape[2:]) >= 5:
@@ -252,11 +251,16 @@ BAD_LOSSES = {
     "weight of no row": {"weight": torch.rand(2, 1, 0, 10)},
     "weight of two dimensions": {"weight": torch.rand(9, 10)},
     "weight of another dtype": {"weight": torch.rand(2, 1, 9, 10, dtype=torch.float64)},
-    "window 1": {"window_size": 1},
-    "window 4": {"window_size": 4},
-    "window 17": {"window_size": 17},
-    "window -5": {"window_size": -5},
-    "window of 3 in 32 bits": {"window_size": 2**33 + 3},
+    "window 1": {"taps": (1.0,)},
+    "window 17": {"taps": (0.1,) * 9},
+    "no window": {"taps": ()},
+    "mask of another width": {"mask": torch.rand(2, 1, 9, 9)},
+    "mask of two dimensions": {"mask": torch.rand(9, 10)},
+    "mask of another dtype": {"mask": torch.rand(2, 1, 9, 10, dtype=torch.float64)},
+    "mask without data": {"mask": torch.rand(2, 1, 9, 10, device="meta")},
+    "ranges of another batch": {"data_ranges": torch.rand(1)},
+    "ranges of two dimensions": {"data_ranges": torch.rand(2, 1)},
+    "ranges of another dtype": {"data_ranges": torch.rand(2, dtype=torch.float64)},
     "padding same": {"padding": "same"},
     "too small to reflect": {"x": torch.rand(2, 3, 2, 10), "y": torch.rand(2, 3, 2, 10)},
     "too small for the window": {
@@ -282,13 +286,15 @@ def test_a_bad_call_of_image_losses_raises(change):
         "x": torch.rand(2, 3, 9, 10),
         "y": torch.rand(2, 3, 9, 10),
         "weight": None,
+        "mask": None,
+        "data_ranges": None,
         "factors": torch.rand(2, 1),
         "coefficients": (),
         "mean_over": "nothing",
         "sums": "images",
         **change,
     }
-    first = ("x", "y", "weight", "factors", "coefficients", "mean_over")
+    first = ("x", "y", "weight", "mask", "data_ranges", "factors", "coefficients", "mean_over")
     given = [arguments.pop(name) for name in first]
     sums = arguments.pop("sums")
     # NotImplementedError, of layouts without a kernel, is a RuntimeError too
@@ -303,14 +309,14 @@ def test_a_bad_call_of_image_losses_raises(change):
         (torch.rand(1, 1), {}),
         (torch.rand(1, dtype=torch.float64), {}),
         (torch.rand(2), {"metrics": ("ssim", "mse"), "padding": "valid"}),
-        (torch.rand(1), {"window_size": 21}),
+        (torch.rand(1), {"taps": (0.1,) * 10}),
         (torch.rand(1, device="meta"), {}),
     ],
 )
 def test_a_bad_call_of_loss_map_raises(coefficients, others):
     x, y = images((2, 3, 9, 10))
     with pytest.raises(RuntimeError):
-        LOSS_MAP(x, y, coefficients, *options(**others))
+        LOSS_MAP(x, y, None, None, coefficients, *options(**others))
 
 
 def test_backward_computes_gradients_that_were_not_requested_in_the_forward_pass():
@@ -318,7 +324,7 @@ def test_backward_computes_gradients_that_were_not_requested_in_the_forward_pass
     for factors, sums in (((torch.rand(2, 1), (), "nothing"), "images"), (SHARED, "batch")):
         results = []
         for wanted in ((True, True), (False, False), (True, False), (False, True)):
-            losses, *_ = IMAGE_LOSSES(x, y, None, *factors, sums, *wanted, *options())
+            losses, *_ = IMAGE_LOSSES(x, y, None, None, None, *factors, sums, *wanted, *options())
             results.append(torch.autograd.grad((2.0 * losses).sum(), (x, y)))
         for result in results[1:]:
             torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-7)
@@ -345,7 +351,7 @@ def test_shared_factors_equal_the_same_factors_for_every_image(mean_over, dtype,
         for factors in ((own, (), "nothing"), (None, coefficients, mean_over)):
             wanted = (False, False) if sums == "terms" else (True, True)
             losses, *_ = IMAGE_LOSSES(
-                x, y, None, *factors, sums, *wanted, *options(METRICS, padding=padding)
+                x, y, None, None, None, *factors, sums, *wanted, *options(METRICS, padding=padding)
             )
             upstream = torch.arange(1.0, 1.0 + losses.numel(), dtype=dtype).view(losses.shape)
             results.append((losses, *torch.autograd.grad(losses, (x, y), upstream)))
@@ -361,13 +367,19 @@ def test_the_sum_over_a_batch_is_rounded_only_once(batch, metrics):
     with torch.no_grad():
         x.copy_(y + (x - y) * torch.logspace(-4, 0, max(batch, 1))[:batch].view(-1, 1, 1, 1))
     factors = (None, [1.0] * len(metrics), "nothing")
-    total, gradient, _ = IMAGE_LOSSES(x, y, None, *factors, "batch", True, False, *options(metrics))
-    terms, *_ = IMAGE_LOSSES(x, y, None, *factors, "terms", False, False, *options(metrics))
+    total, gradient, _ = IMAGE_LOSSES(
+        x, y, None, None, None, *factors, "batch", True, False, *options(metrics)
+    )
+    terms, *_ = IMAGE_LOSSES(
+        x, y, None, None, None, *factors, "terms", False, False, *options(metrics)
+    )
     expected = terms.double().sum()
     assert total.shape == ()
     # Each of the terms was rounded to float32 itself.
     assert abs(total.item() - expected.item()) <= 2**-24 * 2 * terms.double().abs().sum()
-    _, of_images, _ = IMAGE_LOSSES(x, y, None, *factors, "images", True, False, *options(metrics))
+    _, of_images, _ = IMAGE_LOSSES(
+        x, y, None, None, None, *factors, "images", True, False, *options(metrics)
+    )
     assert torch.equal(gradient, of_images)
 
 

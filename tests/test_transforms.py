@@ -441,7 +441,9 @@ def test_factors_of_the_operator(sums):
 
     def losses(x, y, factors):
         operator = torch.ops.lamp_kernels.image_losses
-        return operator(x, y, None, factors, (), "nothing", sums, False, False, *spec)[0]
+        return operator(x, y, None, None, None, factors, (), "nothing", sums, False, False, *spec)[
+            0
+        ]
 
     tensors = (*batches(torch.float32), torch.rand(MAPPED, IMAGES, 2))
     torch.testing.assert_close(vmap(losses)(*tensors), looped(losses, (0, 0, 0), *tensors))
@@ -449,7 +451,8 @@ def test_factors_of_the_operator(sums):
     found = vmap(losses, (0, 0, None))(tensors[0], tensors[1], one)
     torch.testing.assert_close(found, looped(losses, (0, 0, None), *tensors[:2], one))
     mapped = vmap(
-        lambda x, y, c: torch.ops.lamp_kernels.loss_map(x, y, c, *spec), in_dims=(0, 0, 0)
+        lambda x, y, c: torch.ops.lamp_kernels.loss_map(x, y, None, None, c, *spec),
+        in_dims=(0, 0, 0),
     )
     with pytest.raises(RuntimeError, match="coefficients of loss_map must not be batched by vmap"):
         mapped(tensors[0], tensors[1], tensors[2][:, 0])

@@ -172,7 +172,7 @@ def test_max_val_as_a_tensor():
     for max_val in (torch.tensor(0.9), torch.tensor([0.9]), array):
         torch.testing.assert_close(ours.ssim_loss(x, y, 7, max_val), expected)
         torch.testing.assert_close(ours.SSIMLoss(7, max_val)(x, y), expected)
-    with pytest.raises(TypeError, match=r"max_val .*shape \(2,\).*divide"):
+    with pytest.raises(TypeError, match=r"max_val .*shape \(2,\)"):
         ours.ssim_loss(x, y, 7, torch.ones(2))
 
 

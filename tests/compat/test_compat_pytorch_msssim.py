@@ -260,7 +260,7 @@ def test_options_as_tensors_arrays_or_lists(convert):
 @pytest.mark.parametrize("name", ["ssim", "ms_ssim"])
 def test_a_data_range_per_image_is_rejected(name):
     x, y = images(2, 1, 161, 161)
-    with pytest.raises(TypeError, match=r"data_range .*shape \(2,\).*divide"):
+    with pytest.raises(TypeError, match=r"data_range .*shape \(2,\)"):
         getattr(ours, name)(x, y, torch.ones(2))
 
 

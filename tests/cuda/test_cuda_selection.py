@@ -59,11 +59,14 @@ def test_the_operator_rejects_tensors_on_two_devices(kernels, moved):
     if kernels != "native":
         pytest.skip("tests the native operator")
     x, y = pair(SHAPE)
-    arguments = [x, y, torch.ones(2, 1, 33, 47, device="cuda"), torch.ones(2, 1, device="cuda")]
+    weight, factors = torch.ones(2, 1, 33, 47, device="cuda"), torch.ones(2, 1, device="cuda")
+    arguments = [x, y, weight, factors]
     spec = ops.FlatSpec.of(LossSpec((Term("ssim"),)))
 
     def call():
-        torch.ops.lamp_kernels.image_losses(*arguments, (), "nothing", "images", True, True, *spec)
+        *first, last = arguments
+        given = (*first, None, None, last, (), "nothing", "images", True, True)
+        torch.ops.lamp_kernels.image_losses(*given, *spec)
 
     call()
     arguments[moved] = arguments[moved].cpu()

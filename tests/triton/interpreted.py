@@ -334,10 +334,11 @@ def opcheck(
     operators = torch.ops.lamp_kernels_triton
     torch.library.opcheck(
         operators.image_losses.default,
-        (x, y, weight, *factors, sums, *wanted, *_flat_spec(metrics)),
+        (x, y, weight, None, None, *factors, sums, *wanted, *_flat_spec(metrics)),
     )
     torch.library.opcheck(
-        operators.loss_map.default, (x, y, torch.rand(1, dtype=own.dtype), *_flat_spec(("mse",)))
+        operators.loss_map.default,
+        (x, y, None, None, torch.rand(1, dtype=own.dtype), *_flat_spec(("mse",))),
     )
     for factor in (own[:, 0], own[0, 0]):
         torch.library.opcheck(operators.scale_.default, (weight, factor))
@@ -349,6 +350,8 @@ def error_of(change: dict[str, Any]) -> str | None:
         "x": torch.rand(2, 3, 9, 10),
         "y": torch.rand(2, 3, 9, 10),
         "weight": None,
+        "mask": None,
+        "data_ranges": None,
         "factors": torch.rand(2, 1),
         "coefficients": (),
         "mean_over": "nothing",
@@ -379,11 +382,13 @@ def sums_agree(shape: tuple[int, ...], metrics: tuple[Metric, ...], dtype: torch
     gradients = []
     for sums in ("terms", "images", "batch"):
         shared = (None, coefficients, "batch")
-        found[sums], *of_images = operator(x, y, None, *shared, sums, True, True, *spec)
+        found[sums], *of_images = operator(x, y, None, None, None, *shared, sums, True, True, *spec)
         gradients.append(of_images)
     count = max(x.numel(), 1)
     own = torch.tensor([c / count for c in coefficients], dtype=dtype).repeat(shape[0], 1)
-    same, *of_images = operator(x, y, None, own, (), "nothing", "terms", True, True, *spec)
+    same, *of_images = operator(
+        x, y, None, None, None, own, (), "nothing", "terms", True, True, *spec
+    )
     gradients.append(of_images)
     assert torch.equal(same, found["terms"])
     assert all(
@@ -406,7 +411,7 @@ def factors_in_memory(shape: tuple[int, ...], metrics: tuple[Metric, ...]) -> bo
     from lamp_kernels.backends.triton import call
 
     x, y = torch.rand(2, *shape).unbind(0)
-    given = (x, y, None, None, [0.5, 3.0, 2.0][: len(metrics)], "batch")
+    given = (x, y, None, None, None, None, [0.5, 3.0, 2.0][: len(metrics)], "batch")
     same = []
     for sums in ("terms", "images", "batch"):
         rest = (sums, True, True, *_flat_spec(metrics))

@@ -63,13 +63,15 @@ def call(case: dict[str, Any]) -> None:
     if case.get("scale"):
         launch.scale_(x, torch.rand(x.shape[0], dtype=dtype))
     elif case.get("map"):
-        launch.loss_map(x, y, torch.rand(len(terms), dtype=compute_dtype), *flat)
+        launch.loss_map(x, y, None, None, torch.rand(len(terms), dtype=compute_dtype), *flat)
     elif case.get("own"):
         own = torch.rand(x.shape[0], len(terms), dtype=compute_dtype)
-        launch.image_losses(x, y, weight, own, (), "nothing", "images", *case["gradients"], *flat)
+        launch.image_losses(
+            x, y, weight, None, None, own, (), "nothing", "images", *case["gradients"], *flat
+        )
     else:
         shared = (None, [0.5] * len(terms), "batch")
-        launch.image_losses(x, y, weight, *shared, "batch", *case["gradients"], *flat)
+        launch.image_losses(x, y, weight, None, None, *shared, "batch", *case["gradients"], *flat)
 
 
 COMPILES = json.loads(sys.argv[1])

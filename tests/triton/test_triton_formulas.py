@@ -11,6 +11,7 @@ import torch
 
 from lamp_kernels import reference
 from lamp_kernels.spec import AMPLIFICATIONS, METRIC_PARAMETERS, METRICS, LossSpec, Term
+from lamp_kernels.tensors import Images
 
 pytestmark = pytest.mark.cpu_only("interpreted on the CPU")
 
@@ -140,7 +141,7 @@ def test_pointwise(interpret, dtype, metric, epsilon):
     spec = LossSpec(charbonnier_epsilon=epsilon)
     loss, slope = pointwise(interpret, d, metric, spec)
     leaf = d.double().requires_grad_()
-    expected = reference.pointwise_loss(metric, leaf, torch.zeros_like(leaf), spec)
+    expected = reference.pointwise_loss(metric, Images(leaf, torch.zeros_like(leaf)), spec)
     (expected_slope,) = torch.autograd.grad(expected.sum(), leaf)
     # In float32, squares may underflow, and overflow to infinity.
     wanted = expected.detach().to(dtype)
