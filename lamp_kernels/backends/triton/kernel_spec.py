@@ -7,8 +7,9 @@ from typing import NamedTuple
 from lamp_kernels.backends.base import WINDOW_SIZES
 from lamp_kernels.backends.triton import borders, formulas
 from lamp_kernels.ops import FlatSpec
-from lamp_kernels.spec import AMPLIFICATIONS, METRICS, PADDINGS, LossSpec
+from lamp_kernels.spec import AMPLIFICATIONS, METRICS, PADDINGS, SEPARATE, LossSpec
 
+COMBINED = tuple(metric for metric in METRICS if metric not in SEPARATE)
 MAX_RADIUS = WINDOW_SIZES[-1] // 2  # the kernels take as many taps
 BORDERS = {
     "reflect": borders.REFLECT.value,
@@ -45,9 +46,9 @@ class KernelSpec(NamedTuple):
 @lru_cache(maxsize=256)
 def kernel_spec(spec: FlatSpec) -> KernelSpec:
     """What the kernels take for this spec, or a RuntimeError if they cannot compute it."""
-    names = [metric for metric in METRICS if metric in spec.metrics.split("+")]
+    names = [metric for metric in COMBINED if metric in spec.metrics.split("+")]
     if not names or "+".join(names) != spec.metrics:
-        raise RuntimeError(f"expected metrics among {'+'.join(METRICS)}, got {spec.metrics!r}")
+        raise RuntimeError(f"expected metrics among {'+'.join(COMBINED)}, got {spec.metrics!r}")
     metrics = sum(1 << METRICS.index(metric) for metric in names)
     if len(spec.metric_parameters) != len(names):
         raise RuntimeError("expected a parameter for each metric")
