@@ -155,6 +155,8 @@ class LossSpec:
         check_choice("amplification", self.amplification, AMPLIFICATIONS)
         if isinstance(self.spatial_dims, bool) or self.spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, got {self.spatial_dims!r}")
+        if self.spatial_dims != 2 and self.has_gms:
+            raise ValueError("spatial_dims must be 2 for GMS, which has no 3-D operator; got 3")
         window = windows.check_window(self.window, MAX_WINDOW_SIZE)
         window_size = check_window_size(self.window_size)
         if not isinstance(window, str):
