@@ -36,9 +36,7 @@ struct Terms {
 
   void set(Metric m, bool has = true) { bits = (bits & ~(1u << int(m))) | uint32_t(has) << int(m); }
   LAMP_HOST_DEVICE constexpr bool has(Metric m) const { return bits >> int(m) & 1; }
-  LAMP_HOST_DEVICE constexpr bool pointwise() const {
-    return (bits & ((1u << kMetrics) - 1)) >> 1;
-  }
+  LAMP_HOST_DEVICE constexpr bool pointwise() const { return (bits & ((1u << kMetrics) - 1)) >> 1; }
   LAMP_HOST_DEVICE constexpr int position(Metric m) const {
     int below = 0;
     for (int i = 0; i < int(m); ++i) below += int(has(Metric(i)));

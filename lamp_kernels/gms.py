@@ -3,10 +3,10 @@
 **GMS.** L = (a - b)^2/(a^2 + b^2 + c) at each position of each channel, with a and b the magnitudes
 of the images' gradients under the 3 x 3 Prewitt operator: `reference.gms_dissimilarity`.
 
-**MSGMS** is the mean over the scales. Scale 1 is the images themselves; each further scale averages
-the previous one over 2 x 2 pixels. Along an odd side the last pixels are averaged without a partner:
-pairing them with a 0 outside, as MS-SSIM does, would draw the same edge into both images, beside
-which a defect would hardly count.
+**MSGMS** is the mean over the scales. Scale 1 is the images themselves; each further scale
+averages the previous one over 2 x 2 pixels. Along an odd side the last pixels are averaged without
+a partner: pairing them with a 0 outside, as MS-SSIM does, would draw the same edge into both
+images, beside which a defect would hardly count.
 
 | level   | loss                                                       |
 |---------|------------------------------------------------------------|
@@ -14,10 +14,10 @@ which a defect would hardly count.
 | image   | A(mean over the scales of the mean of L), for each image   |
 | batch   | A(mean over the scales of the mean of L), over the batch   |
 
-**Masks.** A position counts where all pixels that its operator sees are unmasked, times the smallest
-of their m: a mask becomes a weight. With padding="zeros" a position whose operator reaches beyond
-the image then does not count. A halved pixel is the mean of m v over the four, divided by that of m.
-Masked pixels may hold NaN.
+**Masks.** A position counts where all pixels that its operator sees are unmasked, times the
+smallest of their m: a mask becomes a weight. With padding="zeros" a position whose operator reaches
+beyond the image then does not count. A halved pixel is the mean of m v over the four, divided by
+that of m. Masked pixels may hold NaN.
 
 Sources: Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation", IEEE TIP 23(2), 2014;
 MSGMS: Zavrtanik, Kristan, Skocaj, "Reconstruction by inpainting for visual anomaly detection"

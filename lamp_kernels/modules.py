@@ -122,15 +122,15 @@ class _AmplifiedLoss(_Loss):
         There the amplification "log" is a straight line of slope 1/eps. Several percent suggest
         that the images do not lie within `data_range`, or that the network is far from them: the
         loss then cannot tell wrong from completely wrong. Elements of weight 0 do not count;
-        elements of every term do, for MS-SSIM and MSGMS every position of every scale. The share does not
-        depend on what is amplified, nor how. Computes the losses once more, without synchronizing
-        with the device.
+        elements of every term do, for MS-SSIM and MSGMS every position of every scale. The share
+        does not depend on what is amplified, nor how. Computes the losses once more, without
+        synchronizing with the device.
         """
         spec = self._spec or self._checked_spec()
         images = Images(input, target, weight, mask, data_range)
         calls = [losses.prepare(part, images, self.backend) for part in spec.separated()]
         counts = [torch.stack(self._count_on_tangent(*call)) for call in calls]
-        found, counted = torch.stack(counts).sum(0)
+        found, counted = torch.stack(counts).sum(0).unbind()
         return found / counted.clamp(min=1)
 
     def extra_repr(self) -> str:

@@ -271,10 +271,10 @@ def _at_least_zero(value: Tensor) -> Tensor:
 def gms_dissimilarity(images: Images, spec: LossSpec) -> Tensor:
     """1 - GMS, gradient magnitude similarity: (N, C, H, W) -> (N, C, H', W'), from 0 to 1.
 
-    L = (a - b)^2/(a^2 + b^2 + c), a = |grad x|, b = |grad y|, in units of R. Equal to the textbook's
-    1 - (2 a b + c)/(a^2 + b^2 + c), but never a difference of nearly equal numbers: a - b is
-    (a^2 - b^2)/(a + b), and a^2 - b^2 = grad d . (grad x + grad y) with d = x - y. Where a or b is
-    0, the gradient has no direction, and its derivative counts as 0.
+    L = (a - b)^2/(a^2 + b^2 + c), a = |grad x|, b = |grad y|, in units of R. That equals the
+    textbook's 1 - (2 a b + c)/(a^2 + b^2 + c), but is never a difference of nearly equal numbers:
+    a - b is (a^2 - b^2)/(a + b), and a^2 - b^2 = grad d . (grad x + grad y) with d = x - y. Where a
+    or b is 0, the gradient has no direction, and its derivative counts as 0.
     Source: Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation", IEEE TIP 23(2), 2014.
     """
     x, y = images.input, images.target

@@ -27,8 +27,8 @@ Reduction = Literal["mean", "sum", "image", "none"]
 # What a kernel sums the losses over: nothing, (N, T); the terms, (N,); everything, ().
 Sums = Literal["terms", "images", "batch"]
 
-# The terms of a loss, in the order of every list of terms. SSIM comes first, then the pointwise ones,
-# then gradient magnitude similarity. Each with its coefficient in `AmplifiedReconstructionLoss`.
+# The terms of a loss, in the order of every list of terms: SSIM, the pointwise ones, then gradient
+# magnitude similarity. Each with its coefficient in `AmplifiedReconstructionLoss`.
 COEFFICIENTS: dict[Metric, float] = {
     "ssim": 1.0,
     "mse": 1.0,
@@ -42,6 +42,7 @@ METRICS: tuple[Metric, ...] = tuple(COEFFICIENTS)
 KERNEL_METRICS: tuple[Metric, ...] = METRICS[: METRICS.index("msgms")]
 # A call of a backend combines SSIM and the pointwise terms; each of these takes a call of its own.
 SEPARATE: tuple[Metric, ...] = ("gms", "msgms")
+COMBINED: tuple[Metric, ...] = METRICS[: METRICS.index("gms")]
 # The option that a metric's formula reads, if there is one.
 METRIC_PARAMETERS: dict[Metric, str] = {
     "charbonnier": "charbonnier_epsilon",
@@ -148,8 +149,8 @@ class LossSpec:
         smaller_map = self.padding == "valid" and self.has_window
         if self.reduction == "none" and smaller_map and len(self.terms) > 1:
             raise ValueError(
-                "reduction='none' with padding='valid' requires a single term: the maps of SSIM and "
-                "GMS are smaller than those of the pointwise losses, and differ in size"
+                "reduction='none' with padding='valid' requires a single term: the maps of SSIM "
+                "and of GMS are smaller than those of the pointwise losses"
             )
         check_choice("dissimilarity", self.dissimilarity, DISSIMILARITIES)
         check_choice("amplification", self.amplification, AMPLIFICATIONS)

@@ -18,9 +18,9 @@ template <class T, int gradients>
 class GmsTile {
   using V = Vector<T>;
   static constexpr int N = kLanes<T>;
-  static constexpr int kRing = 3;                  // the rows that one position sees
-  static constexpr int kPlanes = 2 * gradients;    // of the adjoint: along x and y, for each image
-  static constexpr int kBlack = kRing;             // the ring slot of rows outside, for "zeros"
+  static constexpr int kRing = 3;                // the rows that one position sees
+  static constexpr int kPlanes = 2 * gradients;  // of the adjoint: along x and y, for each image
+  static constexpr int kBlack = kRing;           // the ring slot of rows outside, for "zeros"
   // Positions extend one column beyond the strip on each side, and pixels another one. Each row is
   // one vector longer, because its last vector may run past the end.
   static constexpr int kPositions = int(Tiling::kWidest) + 2 + N;
@@ -148,8 +148,7 @@ class GmsTile {
           store(w.adjoint[k][slot] + j, within<T>(planes[k], j, low, high));
       }
     }
-    if (gradients == 0 && p.map.data)
-      c.write(p.map, row, left + own, own_end - own, w.map + own);
+    if (gradients == 0 && p.map.data) c.write(p.map, row, left + own, own_end - own, w.map + own);
     return sum_of_lanes<T>(total);
   }
 
@@ -166,7 +165,7 @@ class GmsTile {
     const T down = mirrored && row == last_row - 1 ? T(2) : T(1);
     const int above = slot_of(row - 1), at = slot_of(row), below = slot_of(row + 1);
     const T *ax = w.adjoint[plane][above], *x = w.adjoint[plane][at];
-    const T *bx = w.adjoint[plane][below];
+    const T* bx = w.adjoint[plane][below];
     const T *ay = w.adjoint[plane + 1][above], *by = w.adjoint[plane + 1][below];
     auto along_x = [&](int j) { return load(x + j) + up * load(ax + j) + down * load(bx + j); };
     for (int j = 0; j < c.columns; j += N) {
