@@ -104,10 +104,11 @@ struct Plane {
         const int64_t k = at[i][j] = y_at < 0 || x_at < 0 ? -1 : y_at * p.width + x_at;
         for (int axis = 0; axis < 2 && k >= 0; ++axis) {
           const int tap = axis ? kPrewitt[j][i] : kPrewitt[i][j];
-          if (tap) gx[axis] += tap * Long(x[k]) * p.scale / 3;
-          if (tap) gy[axis] += tap * Long(y[k]) * p.scale / 3;
+          if (tap) gx[axis] += tap * Long(x[k]);
+          if (tap) gy[axis] += tap * Long(y[k]);
         }
       }
+    for (int axis = 0; axis < 2; ++axis) gx[axis] *= p.scale / 3, gy[axis] *= p.scale / 3;
     const Long a = std::hypot(gx[0], gx[1]), b = std::hypot(gy[0], gy[1]);
     const Long c = p.metric_parameters[int(Metric::gms)];
     const Long above = 2 * a * b + c, below = a * a + b * b + c;
