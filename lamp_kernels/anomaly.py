@@ -143,12 +143,13 @@ def _map_over_scales(
     size = images.input.shape[2:]
     of_scale = spec.replace(terms=(Term("gms"),), reduction="none")
     maps, weights = [], []
-    for scaled in gms.scales(spec, call.images):
+    for number, scaled in enumerate(gms.scales(spec, call.images)):
         errors = losses.loss_map(call.backend, of_scale, scaled)
-        maps.append(_enlarged(_over_channels(errors, channel_reduction), size))
+        of_pixels = _over_channels(errors, channel_reduction)
+        maps.append(_enlarged(of_pixels, size) if number else of_pixels)
         if scaled.weight is not None:
-            seen = scaled.weight.amax(dim=1).expand(errors.shape[0], *errors.shape[2:])
-            weights.append(_enlarged(seen, size))
+            seen = scaled.weight.amax(dim=1).expand(of_pixels.shape)
+            weights.append(_enlarged(seen, size) if number else seen)
     total = torch.stack(maps).sum(0)
     if not weights:
         return total / len(maps), None
@@ -158,8 +159,6 @@ def _map_over_scales(
 
 def _enlarged(maps: Tensor, size: torch.Size) -> Tensor:
     """Maps (N, h, w) interpolated bilinearly to (N, H, W), about the centers of the pixels."""
-    if maps.shape[1:] == size:
-        return maps
     larger = torch.nn.functional.interpolate(maps.unsqueeze(1), size=size, mode="bilinear")
     return larger.squeeze(1)
 

@@ -87,9 +87,13 @@ def _halved_images(images: Images) -> Images:
 
 def halved(planes: Tensor) -> Tensor:
     """Means of 2 x 2 pixels; along an odd side the last mean is that of the pixels there are."""
-    for dim in (-2, -1):
-        odd = planes.shape[dim] % 2
-        if being_traced() or odd:  # in a graph for any size, without a condition
-            last = planes.narrow(dim, planes.shape[dim] - odd, odd)
-            planes = torch.cat([planes, last], dim=dim)
-    return torch.nn.functional.avg_pool2d(planes, kernel_size=2)
+    height, width = (side % 2 for side in planes.shape[-2:])
+    if not being_traced() and height == width == 0:  # a graph for any size has no condition
+        return torch.nn.functional.avg_pool2d(planes, kernel_size=2)
+    means, shares = (
+        torch.nn.functional.avg_pool2d(
+            torch.nn.functional.pad(each, (0, width, 0, height)), kernel_size=2
+        )
+        for each in (planes, planes.new_ones((1, 1, *planes.shape[-2:])))
+    )
+    return means / shares
