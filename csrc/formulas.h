@@ -261,6 +261,28 @@ LAMP_INLINE PointwiseSum<V> pointwise_terms(V d, V weight, const LossFormula<S>&
                          std::make_integer_sequence<int, kMetrics - 1>());
 }
 
+// ---- GMS ----------------------------------------------------------------------------------------
+
+template <class V>
+struct Gms {
+  V loss;
+  V by_x, by_y;  // dL/d(grad x) = by_x grad x, and the same of y
+};
+
+// (a - b)^2/(a^2 + b^2 + c), a = |grad x|, b = |grad y|. a - b is (a^2 - b^2)/(a + b), where the
+// caller forms a^2 - b^2 without subtracting nearly equal numbers. Where a or b is 0, the gradient
+// has no direction, and its derivative counts as 0.
+template <class S, class V>
+LAMP_INLINE Gms<V> gms(V a2, V b2, V a2_minus_b2, S c) {
+  const V zero = V{}, one = zero + S(1);
+  const V a = square_root<S>(a2), b = square_root<S>(b2), sum = a + b;
+  const V apart = quotient(a2_minus_b2, sum == zero ? one : sum);
+  const V inverse = quotient(one, a2 + b2 + c), twice = inverse + inverse;
+  const V loss = apart * apart * inverse;
+  return {loss, twice * ((a == zero ? zero : quotient(apart, a)) - loss),
+          -(twice * ((b == zero ? zero : quotient(apart, b)) + loss))};
+}
+
 // ---- SSIM ---------------------------------------------------------------------------------------
 
 template <class S>

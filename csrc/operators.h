@@ -168,6 +168,16 @@ inline void parse_amplification(const Spec& spec, Params& p) {
             p.amplify_parameters);
 }
 
+// Sets the border, and checks that the image is large enough for it and for the window.
+inline void parse_border(const Spec& spec, Params& p) {
+  p.border = Border(index_of(spec.padding, kBorderNames, "padding"));
+  const int64_t least = p.border == Border::valid     ? 2 * p.radius + 1
+                        : p.border == Border::reflect ? p.radius + 1
+                                                      : 1;
+  STD_TORCH_CHECK(p.height >= least && p.width >= least, "height and width must be at least ",
+                  least, " for this window and padding, got ", p.height, " and ", p.width);
+}
+
 inline Params params_of(const Tensor& input, const Tensor& target, const Spec& spec) {
   STD_TORCH_CHECK(input.dim() == 4 && target.dim() == 4,
                   "input and target must be 4-D (N, C, H, W), got ", input.dim(), "-D and ",
@@ -184,16 +194,17 @@ inline Params params_of(const Tensor& input, const Tensor& target, const Spec& s
   parse_terms(spec, p);
   parse_amplification(spec, p);
   p.scale = 1.0 / spec.data_range;
+  STD_TORCH_CHECK(!p.gms() || p.terms.count() == 1, "gms must be the only term, got ",
+                  spec.metrics);
+  if (p.gms()) {
+    p.radius = kGmsRadius;
+    parse_border(spec, p);
+  }
   if (p.ssim()) {
     p.radius = int(spec.taps.size()) - 1;
     STD_TORCH_CHECK(p.radius >= 1 && p.radius <= kMaxRadius, "taps must have from 2 to ",
                     kMaxRadius + 1, " elements, got ", spec.taps.size());
-    p.border = Border(index_of(spec.padding, kBorderNames, "padding"));
-    const int64_t least = p.border == Border::valid     ? 2 * p.radius + 1
-                          : p.border == Border::reflect ? p.radius + 1
-                                                        : 1;
-    STD_TORCH_CHECK(p.height >= least && p.width >= least, "height and width must be at least ",
-                    least, " for these taps and this padding, got ", p.height, " and ", p.width);
+    parse_border(spec, p);
     std::copy(spec.taps.begin(), spec.taps.end(), p.taps);
     p.c1 = spec.k1 * spec.k1;
     p.c2 = spec.k2 * spec.k2;
@@ -245,13 +256,13 @@ void set_optional(Params& p, const Tensor& input, const std::optional<Tensor>& m
   }
 }
 
-// A weight broadcasts to the image, or to the smaller grid of SSIM with "valid" padding.
+// A weight broadcasts to the image, or to the smaller grid of a window with "valid" padding.
 inline ConstTensorView weight_of(const Tensor& weight, const Params& p, ScalarType dtype) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.scalar_type() == dtype,
                   "weight must be 4-D and have the compute type as its dtype");
   ConstTensorView s = const_view_of(weight);
   const int64_t image[] = {p.batch, p.channels, p.height, p.width};
-  const int64_t origin = p.ssim() ? p.first_row() : 0;
+  const int64_t origin = p.windowed() ? p.first_row() : 0;
   int64_t* stride[] = {&s.batch, &s.channel, &s.row, &s.column};
   int64_t offset = 0;
   for (int dim = 0; dim < 4; ++dim) {
@@ -283,7 +294,7 @@ inline void share_factors(Params& p, const std::vector<double>& coefficients,
                   "mean_over must be nothing, image or batch, got ", mean_over);
   const double images = mean_over == "batch" ? double(std::max<int64_t>(p.batch, 1)) : 1.0;
   for (int k = 0; k < terms; ++k) {
-    const int64_t lost = p.ssim() && k == 0 ? 2 * p.first_row() : 0;
+    const int64_t lost = p.windowed() && k == 0 ? 2 * p.first_row() : 0;
     const int64_t values = p.channels * (p.height - lost) * (p.width - lost);
     const double count = double(std::max<int64_t>(values, 1)) * images;
     p.shared_factors[k] = mean_over == "nothing" ? coefficients[k] : coefficients[k] / count;
@@ -292,7 +303,7 @@ inline void share_factors(Params& p, const std::vector<double>& coefficients,
 
 // Pointwise losses of dense images do not depend on where rows end: treat each image as one row.
 inline void join_rows(Params& p, const Tensor& input, const Tensor& target) {
-  if (p.ssim() || p.weight.data || p.mask.data) return;
+  if (p.windowed() || p.weight.data || p.mask.data) return;
   const bool rows = input.is_contiguous() && target.is_contiguous();
   if (!rows && !(is_channels_last(input) && is_channels_last(target))) return;
   const int64_t size = p.channels * p.height * p.width;
@@ -363,7 +374,7 @@ Tensor loss_map(const Tensor& input, const Tensor& target, const std::optional<T
   STD_TORCH_CHECK(coefficients.scalar_type() == dtype && coefficients.dim() == 1 &&
                       coefficients.size(0) == p.terms.count(),
                   "coefficients must have shape (T,) and the compute type as their dtype");
-  const int64_t origin = p.ssim() ? p.first_row() : 0;
+  const int64_t origin = p.windowed() ? p.first_row() : 0;
   STD_TORCH_CHECK(
       origin == 0 || p.terms.count() == 1,
       "padding=valid must have only one term for a map: the terms' maps differ in size");

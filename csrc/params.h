@@ -14,11 +14,13 @@ namespace lamp_kernels {
 
 constexpr int kMaxRadius = 7;  // windows 3 to 15
 
-// The terms of a loss, in the order of METRICS in lamp_kernels/spec.py. SSIM, the only one with a
-// window, comes first; the others are pointwise. Their formulas are in formulas.h.
-enum class Metric : int { ssim, mse, l1, charbonnier };
-constexpr const char* kMetricNames[] = {"ssim", "mse", "l1", "charbonnier"};
-constexpr int kMetrics = sizeof(kMetricNames) / sizeof(kMetricNames[0]);
+// The terms of a loss, in the order of KERNEL_METRICS in lamp_kernels/spec.py. SSIM and GMS have a
+// window, the others are pointwise. Their formulas are in formulas.h.
+enum class Metric : int { ssim, mse, l1, charbonnier, gms };
+constexpr const char* kMetricNames[] = {"ssim", "mse", "l1", "charbonnier", "gms"};
+constexpr int kAllMetrics = sizeof(kMetricNames) / sizeof(kMetricNames[0]);
+constexpr int kMetrics = int(Metric::gms);  // that one call may combine; GMS is computed alone
+constexpr int kGmsRadius = 1;               // the Prewitt operator sees 3 x 3 pixels
 
 // A(L), with the names of AMPLIFICATIONS in lamp_kernels/spec.py. The first two have their own GPU
 // kernels, which do not branch on the amplification.
@@ -34,13 +36,13 @@ struct Terms {
 
   void set(Metric m, bool has = true) { bits = (bits & ~(1u << int(m))) | uint32_t(has) << int(m); }
   LAMP_HOST_DEVICE constexpr bool has(Metric m) const { return bits >> int(m) & 1; }
-  LAMP_HOST_DEVICE constexpr bool pointwise() const { return bits >> 1; }
+  LAMP_HOST_DEVICE constexpr bool pointwise() const { return (bits & ((1u << kMetrics) - 1)) >> 1; }
   LAMP_HOST_DEVICE constexpr int position(Metric m) const {
     int below = 0;
     for (int i = 0; i < int(m); ++i) below += int(has(Metric(i)));
     return below;
   }
-  LAMP_HOST_DEVICE constexpr int count() const { return position(Metric(kMetrics)); }
+  LAMP_HOST_DEVICE constexpr int count() const { return position(Metric(kAllMetrics)); }
 };
 
 enum class Dtype : int { float32, float64, float16, bfloat16 };
@@ -70,14 +72,16 @@ struct Params {
   int64_t batch, channels, height, width;
 
   Terms terms;
-  double metric_parameters[kMetrics];  // by metric; 0 if its formula has none
+  double metric_parameters[kAllMetrics];  // by metric; 0 if its formula has none
   Amplify amplify;
   double amplify_parameters[kMaxAmplifyParameters];
   double scale;  // 1 / data_range
 
-  // SSIM
+  // SSIM and GMS
   int radius;  // the window is 2 radius + 1 wide
   Border border;
+
+  // SSIM
   double taps[kMaxRadius + 1];  // of the window, by the distance from its center; their sum is 1
   double c1, c2;                // k1^2 and k2^2: images are in units of data_range
   double ssim_scale;            // a in L = a (1 - SSIM)
@@ -99,7 +103,9 @@ struct Params {
   TensorView map;                              // factors[0, t] times A(L), summed over the terms
 
   LAMP_HOST_DEVICE bool ssim() const { return terms.has(Metric::ssim); }
-  // Of SSIM's grid.
+  LAMP_HOST_DEVICE bool gms() const { return terms.has(Metric::gms); }
+  LAMP_HOST_DEVICE bool windowed() const { return ssim() || gms(); }
+  // Of the grid of SSIM or GMS.
   LAMP_HOST_DEVICE int64_t first_row() const { return border == Border::valid ? radius : 0; }
   LAMP_HOST_DEVICE int64_t end_row() const { return height - first_row(); }
   LAMP_HOST_DEVICE int64_t end_column() const { return width - first_row(); }

@@ -5,13 +5,15 @@ higher, so amplification belongs in training.
 """
 
 import math
+import operator
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lamp_kernels import filters, losses, reference
+from lamp_kernels import filters, gms, losses, reference
 from lamp_kernels.checks import check_choice, check_not_negative, shown
 from lamp_kernels.signatures import by_name
 from lamp_kernels.spec import DEFAULTS, METRICS, LossSpec, Metric, Term
@@ -34,6 +36,7 @@ def anomaly_map(
     metric: Metric = "ssim",
     channel_reduction: ChannelReduction = "mean",
     smooth_sigma: float = 0.0,
+    mean_filter: int = 0,
     data_range: float | Tensor = DEFAULTS.data_range,
     window: Window = DEFAULTS.window,
     window_size: int = DEFAULTS.window_size,
@@ -41,6 +44,8 @@ def anomaly_map(
     k1: float = DEFAULTS.k1,
     k2: float = DEFAULTS.k2,
     charbonnier_epsilon: float = DEFAULTS.charbonnier_epsilon,
+    gms_constant: float = DEFAULTS.gms_constant,
+    gms_scales: int = DEFAULTS.gms_scales,
     backend: str | None = None,
 ) -> Tensor:
     """Per-pixel reconstruction error: the higher, the more anomalous.
@@ -51,16 +56,20 @@ def anomaly_map(
             that 0.
         metric: a term of `AmplifiedReconstructionLoss`, whose L is the error, not amplified:
             (1 - SSIM)/2 for "ssim", ((x - y)/R)^2 for "mse", |x - y|/R for "l1"; "charbonnier" as
-            in `AmplifiedCharbonnierLoss`.
+            in `AmplifiedCharbonnierLoss`; "gms" as in `AmplifiedGMSLoss`; for "msgms" the mean of
+            the scales' maps of "gms", each enlarged to the image bilinearly.
         channel_reduction: "mean" or "max" over the channels.
         smooth_sigma: standard deviation in pixels of a Gaussian that smooths the map, cut off
             at 4 sigma, borders reflected; 0 for no smoothing.
+        mean_filter: side in pixels, odd, of a mean filter over the map, before `smooth_sigma`; 0
+            for none. Outside the image the map counts as 0. RIAD uses 21 with "msgms".
         data_range: R, the distance between the smallest and the largest possible value; one
             number, or a tensor (N,).
         window, window_size, sigma, k1, k2: options of SSIM, as in `AmplifiedSSIMLoss`; the other
-            metrics have no window and ignore them. The padding is always "reflect", so that the map
-            has the size of the image.
+            metrics ignore them. The padding is always "reflect", so that the map has the size of
+            the image.
         charbonnier_epsilon: option of "charbonnier", which the other metrics ignore.
+        gms_constant, gms_scales: options of "gms" and "msgms", which the others ignore.
         backend: see `lamp_kernels.backends.resolve`.
 
     Returns:
@@ -71,33 +80,87 @@ def anomaly_map(
         TypeError, ValueError: an image or an option is invalid, as for the losses, or the image is
             too small for the smoothing.
 
-    Source of SSIM: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004.
+    Source of SSIM: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004. Of the map of MSGMS and
+    the mean filter: Zavrtanik, Kristan, Skocaj (RIAD), Pattern Recognition 112, 2021, with borders
+    and interpolation as in public implementations.
     """
     check_choice("metric", metric, METRICS)
     check_choice("channel_reduction", channel_reduction, ("mean", "max"))
     common, ranges = split_range(data_range)
     spec = LossSpec(
         (Term(metric),), common, window_size, sigma, k1, k2, window=window,
-        charbonnier_epsilon=charbonnier_epsilon, amplification="none", reduction="none",
+        charbonnier_epsilon=charbonnier_epsilon, gms_constant=gms_constant, gms_scales=gms_scales,
+        amplification="none", reduction="mean" if metric == "msgms" else "none",
     ).checked()  # fmt: skip
     # `losses.loss` checks SSIM's images too, but the smoothing reads their height and width before.
-    if check_float_tensor("input", input).dim() != 4 or metric != "ssim":
-        check_channels_first(input, of_pixels=metric != "ssim")
+    windowed = metric in ("ssim", "gms", "msgms")
+    if check_float_tensor("input", input).dim() != 4 or not windowed:
+        check_channels_first(input, of_pixels=not windowed)
     spread = _check_smoothing(smooth_sigma, input)
-    errors = losses.loss(spec, Images(input, target, None, mask, ranges), backend)
-    per_pixel = errors.mean(dim=1) if channel_reduction == "mean" else errors.amax(dim=1)
-    if spread == 0.0:
-        return per_pixel
-    smooth = filters.smooth(per_pixel.unsqueeze(1), spread).squeeze(1)
-    return smooth if mask is None else _normalized(smooth, mask, errors, spread)
+    side = _check_mean_filter(mean_filter)
+    images = Images(input, target, None, mask, ranges)
+    if metric == "msgms":
+        per_pixel, seen = _map_over_scales(spec, images, backend, channel_reduction)
+    else:
+        errors = losses.loss(spec, images, backend)
+        per_pixel = _over_channels(errors, channel_reduction)
+        seen = None if mask is None else _seen(spec, mask, errors)
+    for filtered in _filters(spread, side):
+        per_pixel = filtered(per_pixel.unsqueeze(1)).squeeze(1)
+        if seen is not None:  # divided by the filtered mask: no masked pixel's 0 leaks
+            share = filtered(seen.unsqueeze(1)).squeeze(1)
+            per_pixel = torch.where(seen > 0, per_pixel / share.masked_fill(share == 0, 1.0), 0.0)
+    return per_pixel
 
 
-def _normalized(smooth: Tensor, mask: Tensor, errors: Tensor, spread: float) -> Tensor:
-    """A smoothed map divided by the smoothed mask, 0 where masked: no masked pixel's 0 leaks."""
-    visible = in_dtype(with_dims_of(mask, errors), errors.dtype).amax(dim=1)
-    visible = visible.expand(smooth.shape)
-    share = filters.smooth(visible.unsqueeze(1), spread).squeeze(1)
-    return torch.where(visible > 0, smooth / share.masked_fill(share == 0, 1.0), 0.0)
+def _over_channels(errors: Tensor, channel_reduction: ChannelReduction) -> Tensor:
+    return errors.mean(dim=1) if channel_reduction == "mean" else errors.amax(dim=1)
+
+
+def _seen(spec: LossSpec, mask: Tensor, errors: Tensor) -> Tensor:
+    """Where the map counts, (N, H, W): the largest m of the channels."""
+    mask = in_dtype(with_dims_of(mask, errors), errors.dtype)
+    if spec.has_gms:
+        mask = gms.smallest_seen(mask.expand(*mask.shape[:2], *errors.shape[2:]), spec)
+    return mask.amax(dim=1).expand(errors.shape[0], *errors.shape[2:])
+
+
+def _filters(spread: float, side: int) -> Iterator[Callable[[Tensor], Tensor]]:
+    if side > 1:
+        yield lambda maps: filters.mean_filter(maps, side)
+    if spread > 0.0:
+        yield lambda maps: filters.smooth(maps, spread)
+
+
+def _map_over_scales(
+    spec: LossSpec, images: Images, backend: str | None, channel_reduction: ChannelReduction
+) -> tuple[Tensor, Tensor | None]:
+    """The map of MSGMS, and where it counts: anywhere (None), or (N, H, W).
+
+    With a mask the scales are weighted, at each pixel, by how much each of them sees there.
+    """
+    call = losses.prepare(spec, images, backend)
+    size = images.input.shape[2:]
+    of_scale = spec.replace(terms=(Term("gms"),), reduction="none")
+    maps, weights = [], []
+    for number, scaled in enumerate(gms.scales(spec, call.images)):
+        errors = losses.loss_map(call.backend, of_scale, scaled)
+        of_pixels = _over_channels(errors, channel_reduction)
+        maps.append(_enlarged(of_pixels, size) if number else of_pixels)
+        if scaled.weight is not None:
+            seen = scaled.weight.amax(dim=1).expand(of_pixels.shape)
+            weights.append(_enlarged(seen, size) if number else seen)
+    total = torch.stack(maps).sum(0)
+    if not weights:
+        return total / len(maps), None
+    weight = torch.stack(weights).sum(0)
+    return total / weight.masked_fill(weight == 0, 1.0), (weight > 0).to(total.dtype)
+
+
+def _enlarged(maps: Tensor, size: torch.Size) -> Tensor:
+    """Maps (N, h, w) interpolated bilinearly to (N, H, W), about the centers of the pixels."""
+    larger = torch.nn.functional.interpolate(maps.unsqueeze(1), size=size, mode="bilinear")
+    return larger.squeeze(1)
 
 
 @by_name
@@ -152,6 +215,17 @@ def _check_smoothing(smooth_sigma: float, input: Tensor) -> float:
             f"{filters.SMOOTHING_REACH:g} * smooth_sigma pixels, got {tuple(input.shape[-2:])}"
         )
     return spread
+
+
+def _check_mean_filter(mean_filter: int) -> int:
+    """Return the side as an int, if it is odd, or 0."""
+    wanted = "0 or an odd integer of at least 1"
+    if isinstance(mean_filter, bool) or not isinstance(mean_filter, Integral):
+        raise TypeError(f"mean_filter must be {wanted}, got {shown(mean_filter)}")
+    side = operator.index(mean_filter)
+    if side < 0 or (side % 2 == 0 and side > 0):
+        raise ValueError(f"mean_filter must be {wanted}, got {side}")
+    return side
 
 
 def _check_k(k: int | float, pixels: int) -> Any:

@@ -28,6 +28,12 @@ def blur(maps: Tensor, size: int, sigma: float, padding: Padding) -> Tensor:
         return window_mean(pad(maps, size // 2, padding), windows.gaussian(size, sigma))
 
 
+def mean_filter(maps: Tensor, side: int) -> Tensor:
+    """Maps (N, P, H, W) averaged over `side` x `side` pixels, 0 outside."""
+    with without_autocast(maps.device.type):
+        return window_mean(pad(maps, side // 2, "zeros"), windows.uniform(side))
+
+
 def pad(planes: Tensor, radius: int, padding: Padding) -> Tensor:
     """The planes (N, P, ...) with the border that the window needs, `radius` on each side."""
     if padding == "valid":

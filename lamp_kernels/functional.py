@@ -1,7 +1,7 @@
 """The losses, and what networks are evaluated with, as functions.
 
 Each function turns its options into a checked `LossSpec`; `lamp_kernels.losses` does the rest.
-Images are (N, C, H, W) for SSIM, (N, C, D, H, W) with spatial_dims=3, and any (N, ...) for
+Images are (N, C, H, W) for SSIM and GMS, (N, C, D, H, W) with spatial_dims=3, and any (N, ...) for
 pointwise losses, with values in [0, data_range]. `data_range` is one number, or a tensor (N,) with
 one range per image, without a gradient; `mask` is that of `AmplifiedSSIMLoss`.
 
@@ -42,20 +42,25 @@ from lamp_kernels.windows import Window
 
 __all__ = [
     "amplified_charbonnier_loss",
+    "amplified_gms_loss",
     "amplified_l1_loss",
     "amplified_ms_ssim_loss",
     "amplified_mse_loss",
+    "amplified_msgms_loss",
     "amplified_reconstruction_loss",
     "amplified_ssim_loss",
     "amplify",
     "anomaly_map",
     "anomaly_score",
+    "gms",
     "ms_ssim",
+    "msgms",
     "ssim",
 ]
 
 SSIM, MSE, L1 = (Term("ssim"),), (Term("mse"),), (Term("l1"),)
 CHARBONNIER = (Term("charbonnier"),)
+GMS, MSGMS = (Term("gms"),), (Term("msgms"),)
 
 
 def amplify(
@@ -221,6 +226,8 @@ def amplified_reconstruction_loss(
     mse: float = COEFFICIENTS["mse"],
     l1: float = COEFFICIENTS["l1"],
     charbonnier: float = COEFFICIENTS["charbonnier"],
+    gms: float = COEFFICIENTS["gms"],
+    msgms: float = COEFFICIENTS["msgms"],
     data_range: float | Tensor = DEFAULTS.data_range,
     window: Window = DEFAULTS.window,
     window_size: int = DEFAULTS.window_size,
@@ -231,6 +238,8 @@ def amplified_reconstruction_loss(
     spatial_dims: Literal[2, 3] = DEFAULTS.spatial_dims,
     dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
     charbonnier_epsilon: float = DEFAULTS.charbonnier_epsilon,
+    gms_constant: float = DEFAULTS.gms_constant,
+    gms_scales: int = DEFAULTS.gms_scales,
     amplification: Amplification = DEFAULTS.amplification,
     amplify_over: Level = DEFAULTS.amplify_over,
     eps: float = DEFAULTS.eps,
@@ -242,9 +251,14 @@ def amplified_reconstruction_loss(
     """Weighted sum of amplified terms. See `AmplifiedReconstructionLoss` for all else."""
     common, ranges = split_range(data_range)
     spec = LossSpec(
-        check_terms({"ssim": ssim, "mse": mse, "l1": l1, "charbonnier": charbonnier}), common,
-        window_size, sigma, k1, k2, padding, dissimilarity,
-        window=window, spatial_dims=spatial_dims,
+        check_terms(
+            {
+                "ssim": ssim, "mse": mse, "l1": l1, "charbonnier": charbonnier, "gms": gms,
+                "msgms": msgms,
+            }
+        ),
+        common, window_size, sigma, k1, k2, padding, dissimilarity,
+        window=window, spatial_dims=spatial_dims, gms_constant=gms_constant, gms_scales=gms_scales,
         charbonnier_epsilon=charbonnier_epsilon, amplification=amplification, eps=eps,
         gamma=gamma, delta=delta, amplify_over=amplify_over, reduction=reduction,
     ).checked()  # fmt: skip
@@ -283,6 +297,63 @@ def amplified_ms_ssim_loss(
         reduction=reduction, scale_weights=check_scale_weights(scale_weights),
     ).checked()  # fmt: skip
     return multiscale.loss(spec, Images(input, target, weight, mask, ranges), backend)
+
+
+@by_name
+def amplified_gms_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    gms_constant: float = DEFAULTS.gms_constant,
+    data_range: float | Tensor = DEFAULTS.data_range,
+    padding: Padding = DEFAULTS.padding,
+    amplification: Amplification = DEFAULTS.amplification,
+    amplify_over: Level = DEFAULTS.amplify_over,
+    eps: float = DEFAULTS.eps,
+    gamma: float = DEFAULTS.gamma,
+    delta: float = DEFAULTS.delta,
+    reduction: Reduction = DEFAULTS.reduction,
+    backend: str | None = None,
+) -> Tensor:
+    """Amplified GMS loss. See `AmplifiedGMSLoss` for formula, options, shapes and errors."""
+    common, ranges = split_range(data_range)
+    spec = LossSpec(
+        GMS, common, padding=padding, gms_constant=gms_constant,
+        amplification=amplification, eps=eps, gamma=gamma, delta=delta, amplify_over=amplify_over,
+        reduction=reduction,
+    ).checked()  # fmt: skip
+    return losses.loss(spec, Images(input, target, weight, mask, ranges), backend)
+
+
+@by_name
+def amplified_msgms_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    gms_constant: float = DEFAULTS.gms_constant,
+    gms_scales: int = DEFAULTS.gms_scales,
+    data_range: float | Tensor = DEFAULTS.data_range,
+    padding: Padding = DEFAULTS.padding,
+    amplification: Amplification = DEFAULTS.amplification,
+    amplify_over: Level = DEFAULTS.amplify_over,
+    eps: float = DEFAULTS.eps,
+    gamma: float = DEFAULTS.gamma,
+    delta: float = DEFAULTS.delta,
+    reduction: Reduction = DEFAULTS.reduction,
+    backend: str | None = None,
+) -> Tensor:
+    """Amplified MSGMS loss. See `AmplifiedMSGMSLoss` for formula, options, shapes and errors."""
+    common, ranges = split_range(data_range)
+    spec = LossSpec(
+        MSGMS, common, padding=padding, gms_constant=gms_constant, gms_scales=gms_scales,
+        amplification=amplification, eps=eps, gamma=gamma, delta=delta, amplify_over=amplify_over,
+        reduction=reduction,
+    ).checked()  # fmt: skip
+    return losses.loss(spec, Images(input, target, weight, mask, ranges), backend)
 
 
 @by_name
@@ -389,3 +460,95 @@ def ms_ssim(
         padding=padding, reduction=reduction, scale_weights=check_scale_weights(scale_weights),
     ).checked()  # fmt: skip
     return 1.0 - multiscale.loss(spec, Images(input, target, None, mask, ranges), backend)
+
+
+@by_name
+def gms(
+    input: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
+    *,
+    data_range: float | Tensor = DEFAULTS.data_range,
+    gms_constant: float = DEFAULTS.gms_constant,
+    padding: Padding = DEFAULTS.padding,
+    reduction: Literal["mean", "image", "none"] = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    """Gradient magnitude similarity (GMS) of each channel, 1 for equal images. Differentiable.
+
+    (2 a b + c)/(a^2 + b^2 + c), a and b the magnitudes of the images' gradients under the 3 x 3
+    Prewitt operator.
+
+    Args:
+        input, target: images (N, C, H, W) with values in [0, data_range].
+        mask: as in `AmplifiedGMSLoss`; the mean is over the positions that see no masked pixel, and
+            the map is 1 at the others.
+        data_range: R, the distance between the smallest and the largest possible value; one
+            number, or a tensor (N,).
+        gms_constant: c, in units of data_range^2, 1e-12 to 1e6.
+        padding: "reflect", "valid" or "zeros", as in `AmplifiedGMSLoss`.
+        reduction: "mean" over everything, "image" for (N,), "none" for the map (N, C, H', W').
+        backend: see `lamp_kernels.backends.resolve`.
+
+    Returns:
+        Tensor in [0, 1], dimensionless; float32, or float64 for float64 images. The mean of an
+        empty batch is 1.
+
+    Raises:
+        TypeError, ValueError: like all functions of this module.
+
+    Source: Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation: a highly efficient
+    perceptual image quality index", IEEE TIP 23(2), 2014. They first average over 2 x 2 pixels
+    and take the luminance; do so before the call to compare.
+    """
+    check_choice("reduction", reduction, ("mean", "image", "none"))
+    common, ranges = split_range(data_range)
+    spec = LossSpec(
+        GMS, common, padding=padding, gms_constant=gms_constant,
+        amplification="none", reduction=reduction,
+    ).checked()  # fmt: skip
+    return 1.0 - losses.loss(spec, Images(input, target, None, mask, ranges), backend)
+
+
+@by_name
+def msgms(
+    input: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
+    *,
+    data_range: float | Tensor = DEFAULTS.data_range,
+    gms_constant: float = DEFAULTS.gms_constant,
+    gms_scales: int = DEFAULTS.gms_scales,
+    padding: Padding = DEFAULTS.padding,
+    reduction: Literal["mean", "image"] = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    """Multi-scale gradient magnitude similarity: the mean of `gms` over scales. Differentiable.
+
+    Each further scale averages the previous one over 2 x 2 pixels. See `lamp_kernels.gms`.
+
+    Args:
+        input, target: images (N, C, H, W) with values in [0, data_range]. "reflect" with four
+            scales requires sides of at least 9 pixels, "valid" 17.
+        mask, data_range, gms_constant, padding: as in `gms`.
+        gms_scales: the number of scales, 1 to 16.
+        reduction: "mean" over everything, or "image" for (N,).
+        backend: see `lamp_kernels.backends.resolve`.
+
+    Returns:
+        Tensor in [0, 1], dimensionless; float32, or float64 for float64 images. The mean of an
+        empty batch is 1.
+
+    Raises:
+        TypeError, ValueError: like all functions of this module.
+
+    Source: Zavrtanik, Kristan, Skocaj, "Reconstruction by inpainting for visual anomaly
+    detection" (RIAD), Pattern Recognition 112, 2021.
+    """
+    check_choice("reduction", reduction, ("mean", "image"))
+    common, ranges = split_range(data_range)
+    spec = LossSpec(
+        MSGMS, common, padding=padding, gms_constant=gms_constant, gms_scales=gms_scales,
+        amplification="none", reduction=reduction,
+    ).checked()  # fmt: skip
+    return 1.0 - losses.loss(spec, Images(input, target, None, mask, ranges), backend)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lamp_kernels import backends, reduction, reference, weights
+from lamp_kernels import backends, gms, reduction, reference, weights
 from lamp_kernels.backends import Backend
-from lamp_kernels.spec import LossSpec
-from lamp_kernels.tensors import Images, compute_dtype, in_dtype, with_dims_of
+from lamp_kernels.spec import LossSpec, Reduction, Term
+from lamp_kernels.tensors import Images, compute_dtype, in_dtype, with_dims_of, with_mask
 from lamp_kernels.validation import (
     check_channels_first,
     check_data_ranges,
@@ -29,19 +29,25 @@ class Prepared(NamedTuple):
 
 def loss(spec: LossSpec, images: Images, backend: str | None) -> Tensor:
     """Compute the loss of a checked spec: a scalar, (N,) or the map, in float32 or float64."""
-    call = prepare(spec, images, backend)
-    return loss_map(*call) if spec.reduction == "none" else reduced_loss(*call)
+    compute = loss_map if spec.reduction == "none" else reduced_loss
+    first, *others = [prepare(part, images, backend) for part in spec.separated()]
+    total = compute(*first)
+    for call in others:
+        total = total + compute(*call)
+    return total
 
 
 def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
     """Check the tensors against the spec and choose the backend that computes the loss.
 
-    In the result weight and mask have the images' dimensions, and the weight includes the mask. The
-    data range is (N,).
+    In the result weight and mask have the images' dimensions, and the weight includes the mask. Of
+    GMS the mask becomes a weight alone; MSGMS keeps it for its scales. The data range is (N,).
+
+    spec: one of `LossSpec.separated`.
     """
     input, target, weight, mask, data_range = images
     check_pair(input, target)
-    if spec.has_ssim:
+    if spec.has_window:
         check_channels_first(input, warns=False, spatial_dims=spec.spatial_dims)
     check_weight(weight, input)
     check_weight(mask, input, "mask")
@@ -49,20 +55,28 @@ def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
     if weight is not None:
         images = images._replace(weight=with_dims_of(weight, input))
     if mask is not None:
-        spec = spec.replace(masked=True)
-        images = _with_mask(images, in_dtype(with_dims_of(mask, input), dtype))
+        mask = in_dtype(with_dims_of(mask, input), dtype)
+        if spec.has_gms:
+            images = images._replace(mask=mask)
+            if spec.metrics == ("gms",):
+                images = gms.without_mask(images, spec)
+        else:
+            spec = spec.replace(masked=True)
+            images = with_mask(images, mask)
     if data_range is not None:
         check_data_ranges(data_range, input)
         spec = spec.replace(range_per_image=True)
         images = images._replace(data_range=data_range.to(dtype).expand(input.shape[0]))
     chosen = backends.choose(backend, spec, input)
-    if spec.has_ssim:
+    if spec.has_window:
         check_image_shape(input, spec)
     return Prepared(chosen, spec, images)
 
 
 def reduced_loss(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
     """Compute the loss of a prepared call: a scalar, or (N,) for reduction="image"."""
+    if spec.metrics == ("msgms",):
+        return _loss_over_scales(backend, spec, images)
     input = images.input
     weight = images.weight
     if weight is None:
@@ -108,17 +122,46 @@ def loss_map(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
     return values * reference.on_grid(weight, images.input.shape, values.shape)
 
 
-def _with_mask(images: Images, mask: Tensor) -> Images:
-    """The images with this mask, and a weight that includes it and is 0 where it is."""
-    weight = images.weight
-    weight = mask if weight is None else (weight * mask).masked_fill(mask == 0, 0)
-    return images._replace(weight=weight, mask=mask)
+def _loss_over_scales(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
+    """The loss of MSGMS by the table in `lamp_kernels.gms`."""
+    coefficient, scales = spec.terms[0].coefficient, list(gms.scales(spec, images))
+    if spec.amplify_over == "element":
+        of_scale = spec.replace(terms=(Term("gms", coefficient / len(scales)),))
+    else:
+        over: Reduction = "image" if spec.amplify_over == "image" else "mean"
+        of_scale = spec.plain.replace(
+            terms=(Term("gms", 1.0 / len(scales)),), amplify_over="element", reduction=over
+        )
+    total = reduced_loss(backend, of_scale, scales[0])
+    for scaled in scales[1:]:
+        total = total + reduced_loss(backend, of_scale, scaled)
+    if spec.amplify_over == "element":
+        return total
+    losses = reference.amplify(total, spec) * coefficient
+    if spec.amplify_over == "batch" or spec.reduction == "image":
+        return losses
+    return losses.sum() / (_nonempty(of_scale, scales[0]) if spec.reduction == "mean" else 1)
+
+
+def _nonempty(spec: LossSpec, images: Images) -> Tensor | int:
+    """How many images have a weight above 0; at least 1."""
+    count = images.input.shape[0]
+    if images.weight is None:
+        return max(count, 1)
+    seen = reference.on_grid(images.weight, images.input.shape, spec.grids(images.input.shape)[0])
+    return (seen > 0).flatten(1).any(dim=1).expand(count).sum().clamp(min=1)
 
 
 def count_on_tangent(backend: Backend, spec: LossSpec, images: Images) -> tuple[Tensor, Tensor]:
     """Count over all terms the elements of weight > 0 with L > 1 - eps, and those of weight > 0."""
-    shape, weight = images.input.shape, images.weight
     on_tangent, elements = images.input.new_zeros((2,), dtype=torch.int64).unbind()
+    if spec.metrics == ("msgms",):
+        of_scale = spec.replace(terms=(Term("gms"),))
+        for scaled in gms.scales(spec, images):
+            found, counted = count_on_tangent(backend, of_scale, scaled)
+            on_tangent, elements = on_tangent + found, elements + counted
+        return on_tangent, elements
+    shape, weight = images.input.shape, images.weight
     for term in spec.terms:
         single = spec.plain.replace(terms=(term._replace(coefficient=1.0),))
         losses = backend.loss_map(single, images)

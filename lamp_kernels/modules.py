@@ -38,8 +38,10 @@ from lamp_kernels.windows import Window
 
 __all__ = [
     "AmplifiedCharbonnierLoss",
+    "AmplifiedGMSLoss",
     "AmplifiedL1Loss",
     "AmplifiedMSELoss",
+    "AmplifiedMSGMSLoss",
     "AmplifiedMSSSIMLoss",
     "AmplifiedReconstructionLoss",
     "AmplifiedSSIMLoss",
@@ -120,13 +122,15 @@ class _AmplifiedLoss(_Loss):
         There the amplification "log" is a straight line of slope 1/eps. Several percent suggest
         that the images do not lie within `data_range`, or that the network is far from them: the
         loss then cannot tell wrong from completely wrong. Elements of weight 0 do not count;
-        elements of every term do, for MS-SSIM every position of every scale. The share does not
-        depend on what is amplified, nor how. Computes the losses once more, without synchronizing
-        with the device.
+        elements of every term do, for MS-SSIM and MSGMS every position of every scale. The share
+        does not depend on what is amplified, nor how. Computes the losses once more, without
+        synchronizing with the device.
         """
         spec = self._spec or self._checked_spec()
         images = Images(input, target, weight, mask, data_range)
-        found, counted = self._count_on_tangent(*losses.prepare(spec, images, self.backend))
+        calls = [losses.prepare(part, images, self.backend) for part in spec.separated()]
+        counts = [torch.stack(self._count_on_tangent(*call)) for call in calls]
+        found, counted = torch.stack(counts).sum(0).unbind()
         return found / counted.clamp(min=1)
 
     def extra_repr(self) -> str:
@@ -332,18 +336,133 @@ class AmplifiedCharbonnierLoss(_AmplifiedLoss):
         super().__init__(locals())
 
 
+class AmplifiedGMSLoss(_AmplifiedLoss):
+    """Amplified dissimilarity of gradient magnitudes (GMS): where edges are lost or invented.
+
+    L = (a - b)^2/(a^2 + b^2 + c) for each pixel of each channel, a and b the magnitudes of the
+    images' gradients, in units of data_range; then A(L), then the mean. L = 1 - GMS, in a form that
+    is accurate for nearly equal images. The gradient is Prewitt's: differences over 3 x 3 pixels,
+    divided by 3. Images that differ by a constant have L = 0: add a term that sees brightness.
+
+    Args:
+        gms_constant: c, in units of data_range^2, 1e-12 to 1e6. The default is 170 for
+            data_range=255.
+        padding: the border. "reflect" mirrors the image without repeating the edge pixel (sides of
+            at least 2), "valid" uses only the pixels that have all neighbors (sides of at least
+            3), "zeros" treats everything outside as black, which draws an edge into both images.
+        data_range, amplification, amplify_over, eps, gamma, delta, reduction, backend: as in
+            `AmplifiedSSIMLoss`.
+
+    Call: ``loss(input, target, weight=None, mask=None, data_range=None)`` as in
+        `AmplifiedSSIMLoss`, but a mask is stricter: a position counts where all pixels that the
+        operator sees are unmasked, times the smallest of their m. With a mask and "zeros",
+        positions at the image's edge do not count.
+
+    Returns, Raises: as in `AmplifiedSSIMLoss`.
+
+    Gradient: finite on flat images. Where an image's gradient is exactly 0 it has no direction, and
+    the derivative counts as 0: a network that reconstructs a constant does not learn from this
+    loss alone.
+
+    Source: Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation: a highly efficient
+    perceptual image quality index", IEEE TIP 23(2), 2014. Amplification as in `AmplifiedSSIMLoss`.
+
+    Example:
+        >>> loss_function = AmplifiedGMSLoss()
+        >>> image = torch.rand(2, 3, 32, 32)
+        >>> loss_function(image, image).item()
+        0.0
+    """
+
+    _terms = (Term("gms"),)
+
+    @by_name
+    def __init__(
+        self,
+        *,
+        gms_constant: float = DEFAULTS.gms_constant,
+        data_range: float = DEFAULTS.data_range,
+        padding: Padding = DEFAULTS.padding,
+        amplification: Amplification = DEFAULTS.amplification,
+        amplify_over: Level = DEFAULTS.amplify_over,
+        eps: float = DEFAULTS.eps,
+        gamma: float = DEFAULTS.gamma,
+        delta: float = DEFAULTS.delta,
+        reduction: Reduction = DEFAULTS.reduction,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(locals())
+
+
+class AmplifiedMSGMSLoss(_AmplifiedLoss):
+    """Amplified multi-scale GMS: the mean of `AmplifiedGMSLoss` over scales, as RIAD trains with.
+
+    Each scale averages the previous one over 2 x 2 pixels (see `lamp_kernels.gms`).
+
+    Args:
+        gms_scales: the number of scales, 1 to 16. Four scales with "reflect" require sides of at
+            least 9 pixels, with "valid" 17; "zeros" has no minimum.
+        amplify_over: what A is applied to: each "element" of each scale; the mean of L over the
+            scales for each "image"; or that for the "batch".
+        reduction: "mean", or "image" for (N,). With amplify_over="image" also "sum", with "batch"
+            only "mean". There is no map ("none"), because the maps of the scales differ in size.
+        others: as in `AmplifiedGMSLoss`.
+
+    Call: ``loss(input, target, weight=None, mask=None, data_range=None)`` as in `AmplifiedGMSLoss`.
+        Weight and mask are halved along with the images, and with a mask a pixel is halved to the
+        mean of what is not masked.
+
+    Returns: a scalar or (N,), dimensionless, float32 (float64 for float64 images).
+
+    Raises, Gradient: as in `AmplifiedGMSLoss`.
+
+    Source: Zavrtanik, Kristan, Skocaj, "Reconstruction by inpainting for visual anomaly detection"
+    (RIAD), Pattern Recognition 112, 2021: four scales and their mean. Public implementations of
+    RIAD average the channels first, which is `loss(input.mean(1, keepdim=True), ...)`.
+    Amplification as in `AmplifiedSSIMLoss`; how we combine it with scales is ours.
+
+    Example:
+        >>> loss_function = AmplifiedMSGMSLoss()
+        >>> image = torch.rand(2, 3, 32, 32)
+        >>> loss_function(image, image).item()
+        0.0
+    """
+
+    _terms = (Term("msgms"),)
+
+    @by_name
+    def __init__(
+        self,
+        *,
+        gms_constant: float = DEFAULTS.gms_constant,
+        gms_scales: int = DEFAULTS.gms_scales,
+        data_range: float = DEFAULTS.data_range,
+        padding: Padding = DEFAULTS.padding,
+        amplification: Amplification = DEFAULTS.amplification,
+        amplify_over: Level = DEFAULTS.amplify_over,
+        eps: float = DEFAULTS.eps,
+        gamma: float = DEFAULTS.gamma,
+        delta: float = DEFAULTS.delta,
+        reduction: Reduction = DEFAULTS.reduction,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(locals())
+
+
 class AmplifiedReconstructionLoss(_AmplifiedLoss):
     """Weighted sum of terms, each amplified on its own: ssim A(L_ssim) + mse A(L_mse) + ...
 
     Args:
-        ssim, mse, l1, charbonnier: coefficients of the terms, >= 0, at least one positive. A term
-            with coefficient 0 is not computed; below 1e-18 a coefficient counts as 0.
+        ssim, mse, l1, charbonnier, gms, msgms: coefficients of the terms, >= 0, at least one
+            positive. A term with coefficient 0 is not computed; below 1e-18 a coefficient counts
+            as 0. RIAD's sum is ssim=1, msgms=1, mse=1.
         charbonnier_epsilon: as in `AmplifiedCharbonnierLoss`.
+        gms_constant, gms_scales: as in `AmplifiedMSGMSLoss`.
         others: as in `AmplifiedSSIMLoss`.
 
-    Call, Returns, Raises, Source: as in `AmplifiedSSIMLoss`. Images are (N, C, H, W) if `ssim` is
-    positive. With padding="valid" and several terms there is no map (reduction="none" is a
-    ValueError): the map of SSIM is smaller than the others.
+    Call, Returns, Raises, Source: as in `AmplifiedSSIMLoss`. Images are (N, C, H, W) if `ssim`,
+    `gms` or `msgms` is positive. There is no map (reduction="none" is a ValueError) with `msgms`,
+    nor with padding="valid" and several terms, of which those with a window have smaller maps.
 
     Example:
         >>> loss_function = AmplifiedReconstructionLoss(ssim=1.0, mse=0.0, l1=0.5)
@@ -362,6 +481,8 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
         mse: float = COEFFICIENTS["mse"],
         l1: float = COEFFICIENTS["l1"],
         charbonnier: float = COEFFICIENTS["charbonnier"],
+        gms: float = COEFFICIENTS["gms"],
+        msgms: float = COEFFICIENTS["msgms"],
         data_range: float = DEFAULTS.data_range,
         window: Window = DEFAULTS.window,
         window_size: int = DEFAULTS.window_size,
@@ -372,6 +493,8 @@ class AmplifiedReconstructionLoss(_AmplifiedLoss):
         spatial_dims: Literal[2, 3] = DEFAULTS.spatial_dims,
         dissimilarity: Dissimilarity = DEFAULTS.dissimilarity,
         charbonnier_epsilon: float = DEFAULTS.charbonnier_epsilon,
+        gms_constant: float = DEFAULTS.gms_constant,
+        gms_scales: int = DEFAULTS.gms_scales,
         amplification: Amplification = DEFAULTS.amplification,
         amplify_over: Level = DEFAULTS.amplify_over,
         eps: float = DEFAULTS.eps,

@@ -265,6 +265,49 @@ def _at_least_zero(value: Tensor) -> Tensor:
     return value - value.detach().clamp(max=0.0)
 
 
+# ---- GMS ---------------------------------------------------------------------------------------
+
+
+def gms_dissimilarity(images: Images, spec: LossSpec) -> Tensor:
+    """1 - GMS, gradient magnitude similarity: (N, C, H, W) -> (N, C, H', W'), from 0 to 1.
+
+    L = (a - b)^2/(a^2 + b^2 + c), a = |grad x|, b = |grad y|, in units of R. That equals the
+    textbook's 1 - (2 a b + c)/(a^2 + b^2 + c), but is never a difference of nearly equal numbers:
+    a - b is (a^2 - b^2)/(a + b), and a^2 - b^2 = grad d . (grad x + grad y) with d = x - y. Where a
+    or b is 0, the gradient has no direction, and its derivative counts as 0.
+    Source: Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation", IEEE TIP 23(2), 2014.
+    """
+    x, y = images.input, images.target
+    planes = _in_units_of(_range_of(images, spec), torch.cat([x, y, x - y], dim=1))
+    planes = filters.pad(planes, 1, spec.padding)
+    gradients = [along.chunk(3, dim=1) for along in _prewitt(planes)]
+    (x1, y1, d1), (x2, y2, d2) = gradients
+    a2, b2 = x1.square() + x2.square(), y1.square() + y2.square()
+    total = _root(a2) + _root(b2)
+    apart = (d1 * (x1 + y1) + d2 * (x2 + y2)) / total.masked_fill(total == 0, 1.0)
+    return apart.square() / (a2 + b2 + spec.gms_constant)
+
+
+def _prewitt(planes: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of the planes along x and along y, where the 3 x 3 operator fits.
+
+    Differences before sums: those of nearly equal pixels are exact.
+    """
+    gradients = []
+    for along, across in ((-1, -2), (-2, -1)):
+        size, sides = planes.shape[along] - 2, planes.shape[across] - 2
+        difference = planes.narrow(along, 2, size) - planes.narrow(along, 0, size)
+        lines = [difference.narrow(across, line, sides) for line in range(3)]
+        gradients.append((lines[0] + lines[1] + lines[2]) / 3.0)
+    return gradients[0], gradients[1]
+
+
+def _root(value: Tensor) -> Tensor:
+    """sqrt(value) with derivative 0 at 0, where sqrt has an infinite one."""
+    zero = value == 0
+    return value.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+
+
 # ---- Losses and their sums ---------------------------------------------------------------------
 
 
@@ -278,6 +321,8 @@ def elementwise_loss(metric: Metric, images: Images, spec: LossSpec) -> Tensor:
             loss = ssim_dissimilarity(images, spec)
             if spec.ssim_scale != 1.0:
                 loss = loss * spec.ssim_scale
+        elif metric == "gms":
+            loss = gms_dissimilarity(images, spec)
         else:
             loss = pointwise_loss(metric, images, spec)
         return amplify(loss, spec)

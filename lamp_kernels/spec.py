@@ -18,7 +18,7 @@ from lamp_kernels import windows
 from lamp_kernels.checks import check_choice, check_positive, check_real, check_within, shown
 from lamp_kernels.windows import Window
 
-Metric = Literal["ssim", "mse", "l1", "charbonnier"]
+Metric = Literal["ssim", "mse", "l1", "charbonnier", "gms", "msgms"]
 Padding = Literal["reflect", "valid", "zeros"]
 Dissimilarity = Literal["half", "full"]
 Amplification = Literal["log", "power", "none"]
@@ -27,12 +27,28 @@ Reduction = Literal["mean", "sum", "image", "none"]
 # What a kernel sums the losses over: nothing, (N, T); the terms, (N,); everything, ().
 Sums = Literal["terms", "images", "batch"]
 
-# The terms of a loss, in the order of every list of terms. SSIM, the only one with a window, comes
-# first; the others are pointwise. Each with its coefficient in `AmplifiedReconstructionLoss`.
-COEFFICIENTS: dict[Metric, float] = {"ssim": 1.0, "mse": 1.0, "l1": 0.0, "charbonnier": 0.0}
+# The terms of a loss, in the order of every list of terms: SSIM, the pointwise ones, then gradient
+# magnitude similarity. Each with its coefficient in `AmplifiedReconstructionLoss`.
+COEFFICIENTS: dict[Metric, float] = {
+    "ssim": 1.0,
+    "mse": 1.0,
+    "l1": 0.0,
+    "charbonnier": 0.0,
+    "gms": 0.0,
+    "msgms": 0.0,
+}
 METRICS: tuple[Metric, ...] = tuple(COEFFICIENTS)
-# The option that a pointwise metric's formula reads, if there is one.
-METRIC_PARAMETERS: dict[Metric, str] = {"charbonnier": "charbonnier_epsilon"}
+# Those that backends know. A scale of "msgms" is a "gms" of smaller images.
+KERNEL_METRICS: tuple[Metric, ...] = METRICS[: METRICS.index("msgms")]
+# A call of a backend combines SSIM and the pointwise terms; each of these takes a call of its own.
+SEPARATE: tuple[Metric, ...] = ("gms", "msgms")
+COMBINED: tuple[Metric, ...] = METRICS[: METRICS.index("gms")]
+# The option that a metric's formula reads, if there is one.
+METRIC_PARAMETERS: dict[Metric, str] = {
+    "charbonnier": "charbonnier_epsilon",
+    "gms": "gms_constant",
+    "msgms": "gms_constant",
+}
 
 PADDINGS: tuple[Padding, ...] = ("reflect", "valid", "zeros")
 # The factor a in L = a (1 - SSIM).
@@ -51,7 +67,7 @@ REDUCTIONS: dict[Level, tuple[Reduction, ...]] = {
     "image": ("mean", "sum", "image"),
     "batch": ("mean",),
 }
-# Of MS-SSIM, whose scales have maps of different sizes: no map, and no sum over elements.
+# Of MS-SSIM and MSGMS, whose scales have maps of different sizes: no map, no sum over elements.
 MULTISCALE_REDUCTIONS: dict[Level, tuple[Reduction, ...]] = {
     "element": ("mean", "image"),
     "image": ("mean", "sum", "image"),
@@ -65,6 +81,9 @@ STABILIZERS = (1e-18, 1e18)
 # Limits within which coefficients of terms and scales have finite gradients. Less counts as 0.
 COEFFICIENT_LIMITS = (1e-18, 1e18)
 EPSILONS = (1e-9, 1e9)  # of the Charbonnier loss
+GMS_CONSTANTS = (1e-12, 1e6)
+MAX_GMS_SCALES = 16
+GMS_WINDOW_SIZE = 3  # of the Prewitt operator, in pixels
 # Limits within which (L + delta)^gamma is finite in float32 for losses up to 1e4.
 GAMMAS = (1e-3, 8.0)
 DELTAS = (1e-3, 1e3)
@@ -101,6 +120,8 @@ class LossSpec:
     padding: Padding = "reflect"
     dissimilarity: Dissimilarity = "half"
     charbonnier_epsilon: float = 1e-3
+    gms_constant: float = 0.0026  # 170 in units of 255^2, by Xue et al.
+    gms_scales: int = 4
     amplification: Amplification = "log"
     eps: float = 1e-2
     gamma: float = 2.0
@@ -121,19 +142,22 @@ class LossSpec:
 
     def checked(self) -> "LossSpec":
         """The same spec in plain floats and ints, or an error that names the invalid option."""
-        existing = MULTISCALE_REDUCTIONS if self.scale_weights else REDUCTIONS
+        multiscale = self.scale_weights or "msgms" in self.metrics
+        existing = MULTISCALE_REDUCTIONS if multiscale else REDUCTIONS
         check_reduction(self.amplify_over, self.reduction, existing)
         check_choice("padding", self.padding, PADDINGS)
-        smaller_map = self.padding == "valid" and self.has_ssim
+        smaller_map = self.padding == "valid" and self.has_window
         if self.reduction == "none" and smaller_map and len(self.terms) > 1:
             raise ValueError(
-                "reduction='none' with padding='valid' requires a single term: the SSIM map is "
-                "smaller than the maps of the pointwise losses"
+                "reduction='none' with padding='valid' requires a single term: the maps of SSIM "
+                "and of GMS are smaller than those of the pointwise losses"
             )
         check_choice("dissimilarity", self.dissimilarity, DISSIMILARITIES)
         check_choice("amplification", self.amplification, AMPLIFICATIONS)
         if isinstance(self.spatial_dims, bool) or self.spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, got {self.spatial_dims!r}")
+        if self.spatial_dims != 2 and self.has_gms:
+            raise ValueError("spatial_dims must be 2 for GMS, which has no 3-D operator; got 3")
         window = windows.check_window(self.window, MAX_WINDOW_SIZE)
         window_size = check_window_size(self.window_size)
         if not isinstance(window, str):
@@ -153,6 +177,8 @@ class LossSpec:
             charbonnier_epsilon=check_within(
                 "charbonnier_epsilon", self.charbonnier_epsilon, EPSILONS
             ),
+            gms_constant=check_within("gms_constant", self.gms_constant, GMS_CONSTANTS),
+            gms_scales=check_gms_scales(self.gms_scales),
             eps=check_eps(self.eps),
             gamma=check_within("gamma", self.gamma, GAMMAS),
             delta=check_within("delta", self.delta, DELTAS),
@@ -170,8 +196,18 @@ class LossSpec:
 
     @property
     def has_ssim(self) -> bool:
-        """Whether a term has a window."""
+        """Whether SSIM is a term."""
         return self.terms[0].metric == "ssim"
+
+    @property
+    def has_gms(self) -> bool:
+        """Whether GMS or MSGMS is a term."""
+        return self.terms[-1].metric in SEPARATE
+
+    @property
+    def has_window(self) -> bool:
+        """Whether a term sees more than one pixel, so that images must be (N, C, H, W)."""
+        return self.has_ssim or self.has_gms
 
     @property
     def taps(self) -> tuple[float, ...]:
@@ -217,25 +253,44 @@ class LossSpec:
 
     def grids(self, shape: torch.Size) -> list[torch.Size]:
         """The shapes of the terms' loss maps for images of this shape, (N, ...)."""
-        whole = [shape] * (len(self.terms) - self.has_ssim)
-        if not self.has_ssim:
-            return whole
-        lost = self.window_size - 1 if self.padding == "valid" else 0
-        spatial = [side - lost for side in shape[2:]]
-        return [torch.Size((*shape[:2], *spatial)), *whole]
+        return [self._grid(term.metric, shape) for term in self.terms]
 
-    def smallest_side(self) -> int:
-        """The smallest side of an image, in pixels, that the window and its border rule admit."""
+    def _grid(self, metric: Metric, shape: torch.Size) -> torch.Size:
+        lost = self.window_of(metric) - 1 if self.padding == "valid" else 0
+        return torch.Size((*shape[:2], *[side - lost for side in shape[2:]])) if lost else shape
+
+    def window_of(self, metric: Metric) -> int:
+        """The side in pixels of what one element of the metric's loss sees."""
+        if metric == "ssim":
+            return self.window_size
+        return GMS_WINDOW_SIZE if metric in SEPARATE else 1
+
+    def smallest_side(self, metric: Metric = "ssim") -> int:
+        """The smallest side of an image, in pixels, that the metric and its border rule admit."""
+        window = self.window_of(metric)
         if self.padding == "valid":
-            side = self.window_size
+            side = window
         elif self.padding == "reflect":
             # Reflection does not repeat the edge pixel, so it needs one pixel more than it mirrors.
-            side = self.window_size // 2 + 1
+            side = window // 2 + 1
         else:
             side = 1
-        halvings = max(len(self.scale_weights) - 1, 0)
         # Halving rounds up: of s pixels ceil(s / 2^halvings) are left.
-        return (side - 1 << halvings) + 1
+        return (side - 1 << self.scales_of(metric) - 1) + 1
+
+    def scales_of(self, metric: Metric) -> int:
+        """The number of scales on which the metric is computed."""
+        if metric == "msgms":
+            return self.gms_scales
+        return max(len(self.scale_weights), 1) if metric == "ssim" else 1
+
+    def separated(self) -> "list[LossSpec]":
+        """The same loss as specs that a backend computes in one call each, to be added."""
+        if len(self.terms) == 1 or not self.has_gms:
+            return [self]
+        together = tuple(term for term in self.terms if term.metric not in SEPARATE)
+        groups = [together, *((term,) for term in self.terms if term.metric in SEPARATE)]
+        return [self.replace(terms=group) for group in groups if group]
 
 
 DEFAULTS = LossSpec()
@@ -278,6 +333,17 @@ def check_window_size(value: object, name: str = "window_size") -> int:
     if size % 2 == 0 or not 1 <= size <= MAX_WINDOW_SIZE:
         raise ValueError(f"{name} must be {wanted}, got {size}")
     return size
+
+
+def check_gms_scales(value: object, name: str = "gms_scales") -> int:
+    """`value` as an int if it is from 1 to `MAX_GMS_SCALES`, else an error that names it."""
+    wanted = f"an integer from 1 to {MAX_GMS_SCALES}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be {wanted}, got {shown(value)}")
+    scales = operator.index(value)
+    if not 1 <= scales <= MAX_GMS_SCALES:
+        raise ValueError(f"{name} must be {wanted}, got {scales}")
+    return scales
 
 
 def check_eps(value: object) -> float:

@@ -20,6 +20,13 @@ class Images(NamedTuple):
     data_range: Tensor | None = None  # (N,), in place of the spec's
 
 
+def with_mask(images: Images, mask: Tensor) -> Images:
+    """The images with this mask, and a weight that includes it and is 0 where it is."""
+    weight = images.weight
+    weight = mask if weight is None else (weight * mask).masked_fill(mask == 0, 0)
+    return images._replace(weight=weight, mask=mask)
+
+
 def compute_dtype(*dtypes: torch.dtype) -> torch.dtype:
     """The compute type of a loss of these dtypes, which is also its dtype: float32 or float64."""
     return torch.float64 if torch.float64 in dtypes else torch.float32

@@ -67,14 +67,16 @@ def check_image_shape(
 ) -> None:
     """Raise unless `input` is images, or volumes, large enough for the window and its padding."""
     check_channels_first(input, name, warns=False, spatial_dims=spec.spatial_dims)
-    least = spec.smallest_side()
+    metric = "ssim" if spec.has_ssim else spec.metrics[-1]
+    least = spec.smallest_side(metric)
     *depth, height, width = input.shape[2:]
     if height < least or width < least or (depth and depth[0] < least):
-        scales = len(spec.scale_weights)
+        scales = spec.scales_of(metric)
         many = f"{scales} scales of " if scales > 1 else ""
+        window = f"window_size={spec.window_size}" if metric == "ssim" else "GMS"
         raise ValueError(
-            f"{name} must have sides of at least {least} pixels for {many}window_size="
-            f"{spec.window_size} with padding={spec.padding!r}, got "
+            f"{name} must have sides of at least {least} pixels for {many}{window} "
+            f"with padding={spec.padding!r}, got "
             f"{f'depth {depth[0]}, ' if depth else ''}height {height} and width "
             f"{width}{channels_last_hint(input.shape, name)}"
         )

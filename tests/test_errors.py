@@ -13,8 +13,10 @@ import torch
 import lamp_kernels
 from lamp_kernels import (
     AmplifiedCharbonnierLoss,
+    AmplifiedGMSLoss,
     AmplifiedL1Loss,
     AmplifiedMSELoss,
+    AmplifiedMSGMSLoss,
     AmplifiedMSSSIMLoss,
     AmplifiedReconstructionLoss,
     AmplifiedSSIMLoss,
@@ -29,6 +31,8 @@ MODULES = [
     AmplifiedMSELoss,
     AmplifiedL1Loss,
     AmplifiedCharbonnierLoss,
+    AmplifiedGMSLoss,
+    AmplifiedMSGMSLoss,
     AmplifiedReconstructionLoss,
     AmplifiedMSSSIMLoss,
 ]
@@ -37,6 +41,8 @@ FUNCTIONS = [
     functional.amplified_mse_loss,
     functional.amplified_l1_loss,
     functional.amplified_charbonnier_loss,
+    functional.amplified_gms_loss,
+    functional.amplified_msgms_loss,
     functional.amplified_reconstruction_loss,
     functional.amplified_ms_ssim_loss,
 ]
@@ -97,6 +103,11 @@ OPTIONS = [
         "charbonnier_epsilon must be between 1e-09 .*, got 0.0",
     ),
     ("charbonnier_epsilon", None, TypeError, "charbonnier_epsilon.*None"),
+    ("gms", -1, ValueError, "gms must be between 0 and 1e.18, got -1"),
+    ("msgms", "1", TypeError, "msgms.*'1'"),
+    ("gms_constant", 0.0, ValueError, "gms_constant must be between 1e-12 .*, got 0.0"),
+    ("gms_scales", 17, ValueError, "gms_scales must be an integer from 1 to 16, got 17"),
+    ("gms_scales", 2.0, TypeError, "gms_scales.*2.0"),
 ]
 
 

@@ -12,7 +12,15 @@ import torch
 
 from lamp_kernels import reference
 from lamp_kernels import windows as lamp_windows
-from lamp_kernels.spec import AMPLIFICATIONS, METRIC_PARAMETERS, METRICS, PADDINGS, LossSpec, Term
+from lamp_kernels.spec import (
+    AMPLIFICATIONS,
+    COMBINED,
+    KERNEL_METRICS,
+    METRIC_PARAMETERS,
+    PADDINGS,
+    LossSpec,
+    Term,
+)
 from lamp_kernels.tensors import Images
 
 np = pytest.importorskip("numpy", reason="numpy is not installed")
@@ -100,7 +108,7 @@ def test_the_header_and_python_list_the_same_names():
     header = (ROOT / "csrc" / "params.h").read_text(encoding="utf-8")
     names = re.findall(r"constexpr const char\* k(\w+)Names\[\] = \{(.*?)\};", header, re.DOTALL)
     found = {kind: tuple(re.findall(r'"(\w+)"', listed)) for kind, listed in names}
-    assert found["Metric"] == METRICS
+    assert found["Metric"] == KERNEL_METRICS
     assert found["Amplify"] == tuple(KINDS)
     assert set(KINDS) == set(AMPLIFICATIONS)
     assert found["Border"] == PADDINGS
@@ -193,14 +201,14 @@ def test_amplify_keeps_nan(call, dtype, kind):
 # ---- Pointwise losses --------------------------------------------------------------------------
 
 
-POINTWISE = METRICS[1:]
+POINTWISE = COMBINED[1:]
 
 
 def pointwise(call, d, metric):
     """L and its slope, as computed by the header with the metric's default parameter."""
     loss, slope = np.empty_like(d), np.empty_like(d)
     (parameter,) = LossSpec(terms=(Term(metric),)).metric_parameters
-    number = METRICS.index(metric)
+    number = KERNEL_METRICS.index(metric)
     call("pointwise", d.dtype.type, len(d), number, parameter, d, loss, slope)
     return loss, slope
 
@@ -348,3 +356,66 @@ def test_ssim_keeps_nan(call, dtype, value):
     call("ssim", dtype, len(moments), moments, constants, loss, h)
     assert np.isnan(loss).all()
     assert np.isnan(h).any(axis=1).all()
+
+
+# ---- GMS ---------------------------------------------------------------------------------------
+
+
+GMS_CONSTANT = LossSpec().gms_constant
+
+
+def gms(call, gradients):
+    """L and its slopes by grad x and grad y, as computed by the header; gradients: (n, 4)."""
+    x, y = gradients[:, :2], gradients[:, 2:]
+    rows = np.ascontiguousarray(np.concatenate([x, y, x - y], axis=1))
+    loss, by = np.empty(len(rows), rows.dtype), np.empty((len(rows), 2), rows.dtype)
+    call("gms", rows.dtype.type, len(rows), rows, GMS_CONSTANT, loss, by)
+    return loss, by[:, :1] * x, by[:, 1:] * y
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-2, 1e-5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gms(call, dtype, apart):
+    random = np.random.default_rng(1)
+    y = 10.0 ** random.uniform(-4, 0, (1000, 1)) * random.standard_normal((1000, 2))
+    x = y + apart * np.abs(y) * random.standard_normal((1000, 2))
+    gradients = np.concatenate([x, y], axis=1).astype(dtype)
+    loss, by_x, by_y = gms(call, gradients)
+    # The definition, in a longer type. Even that loses digits of a - b.
+    wide = gradients.astype(np.longdouble)
+    a, b = np.hypot(wide[:, 0], wide[:, 1]), np.hypot(wide[:, 2], wide[:, 3])
+    below = a**2 + b**2 + GMS_CONSTANT
+    expected = (a - b) ** 2 / below
+    slope_a = 2 * (a - b) / below - 2 * a * expected / below
+    slope_b = -2 * (a - b) / below - 2 * b * expected / below
+    # a - b is a small difference of its own where the gradients differ in direction.
+    floor = 20 * np.finfo(dtype).eps * np.linalg.norm(wide[:, :2] - wide[:, 2:], axis=1)
+    floor += 4 * np.finfo(np.longdouble).eps * (a + b)
+    limit = 20 * np.finfo(dtype).eps * expected + (2 * np.abs(a - b) + floor) * floor / below
+    assert (np.abs(loss - expected) <= limit).all()
+    limit = (20 * np.finfo(dtype).eps * np.abs(slope_a) + 2 * floor / below)[:, None]
+    assert (np.abs(by_x - slope_a[:, None] * wide[:, :2] / a[:, None]) <= limit).all()
+    assert (np.abs(by_y - slope_b[:, None] * wide[:, 2:] / b[:, None]) <= limit).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gms_where_a_gradient_is_zero(call, dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    rows = [[0, 0, 0, 0], [0, 0, 0.5, 0], [0, 0.5, 0, 0], [tiny, 0, 0, 0], [tiny, 0, 0.5, 0]]
+    loss, by_x, by_y = gms(call, np.array(rows, dtype=dtype))
+    one = 0.25 / (0.25 + GMS_CONSTANT)
+    np.testing.assert_allclose(loss, [0, one, one, 0, one], 4 * np.finfo(dtype).eps)
+    assert np.isfinite(by_x).all()
+    assert np.isfinite(by_y).all()
+    assert not by_x[[0, 1, 3]].any()  # without a direction, or without a difference
+    assert by_y[1, 0] > 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gms_keeps_nan(call, dtype):
+    rows = np.full((4, 4), 0.1, dtype=dtype)
+    np.fill_diagonal(rows, NAN)
+    loss, by_x, by_y = gms(call, rows)
+    assert np.isnan(loss).all()
+    assert np.isnan(by_x).all()
+    assert np.isnan(by_y).all()

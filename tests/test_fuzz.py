@@ -16,8 +16,8 @@ from layouts import LAYOUTS
 
 from lamp_kernels import backends, functional, reference
 from lamp_kernels.spec import (
+    COMBINED,
     FIELDS,
-    METRICS,
     PADDINGS,
     REDUCTIONS,
     Level,
@@ -110,7 +110,7 @@ positive = st.sampled_from([1.0, 0.5, 3.0])
 @st.composite
 def cases(draw: Any, dtype: torch.dtype) -> Case:
     metrics = draw(
-        st.lists(st.sampled_from(METRICS), min_size=1, max_size=len(METRICS), unique=True)
+        st.lists(st.sampled_from(COMBINED), min_size=1, max_size=len(COMBINED), unique=True)
     )
     half = dtype in (torch.float16, torch.bfloat16)
     options = LossSpec(
@@ -148,7 +148,7 @@ def cases(draw: Any, dtype: torch.dtype) -> Case:
         weight=weight,
         weight_kind=draw(st.sampled_from(["uniform", "mask", "zero"])),
         factor=draw(st.sampled_from([1.0, -2.5, 0.3])),
-        coefficients={metric: draw(positive) for metric in METRICS if metric in metrics},
+        coefficients={metric: draw(positive) for metric in COMBINED if metric in metrics},
         options=options,
         amplify_over=level,
         reduction=draw(st.sampled_from(reductions)),
@@ -211,7 +211,7 @@ def results(
     case: Case, pair: list[torch.Tensor], weight: torch.Tensor | None, backend: str
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     """The loss and, for each image that requires grad, its gradient."""
-    options: dict[str, Any] = {metric: case.coefficients.get(metric, 0.0) for metric in METRICS}
+    options: dict[str, Any] = {metric: case.coefficients.get(metric, 0.0) for metric in COMBINED}
     options |= {name: value for name, value in vars(case.options).items() if name in OPTIONS}
     loss = functional.amplified_reconstruction_loss(
         pair[0],

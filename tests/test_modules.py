@@ -11,8 +11,10 @@ import torch
 
 from lamp_kernels import (
     AmplifiedCharbonnierLoss,
+    AmplifiedGMSLoss,
     AmplifiedL1Loss,
     AmplifiedMSELoss,
+    AmplifiedMSGMSLoss,
     AmplifiedMSSSIMLoss,
     AmplifiedReconstructionLoss,
     AmplifiedSSIMLoss,
@@ -26,10 +28,15 @@ CASES = [
     (AmplifiedMSELoss, functional.amplified_mse_loss),
     (AmplifiedL1Loss, functional.amplified_l1_loss),
     (AmplifiedCharbonnierLoss, functional.amplified_charbonnier_loss),
+    (AmplifiedGMSLoss, functional.amplified_gms_loss),
     (AmplifiedReconstructionLoss, functional.amplified_reconstruction_loss),
 ]
 MODULES = [module for module, _ in CASES]
-ALL = [*CASES, (AmplifiedMSSSIMLoss, functional.amplified_ms_ssim_loss)]
+ALL = [
+    *CASES,
+    (AmplifiedMSSSIMLoss, functional.amplified_ms_ssim_loss),
+    (AmplifiedMSGMSLoss, functional.amplified_msgms_loss),
+]
 
 
 @pytest.mark.parametrize(("module", "function"), ALL)
@@ -69,6 +76,10 @@ def test_every_option_of_the_module_reaches_the_function(module, function):
         "l1": 0.5,
         "charbonnier": 0.6,
         "charbonnier_epsilon": 0.2,
+        "gms": 0.7,
+        "msgms": 0.8,
+        "gms_constant": 0.01,
+        "gms_scales": 2,
         "backend": "reference",
     }
     defaults = {
@@ -80,6 +91,8 @@ def test_every_option_of_the_module_reaches_the_function(module, function):
         without: dict[str, Any] = {}  # options required for this one to matter
         if name == "charbonnier_epsilon" and "charbonnier" in defaults:
             without = {"charbonnier": 1.0}
+        if name in ("gms_constant", "gms_scales") and "msgms" in defaults:
+            without = {"msgms": 1.0}
         if name in ("gamma", "delta"):
             without = {"amplification": "power"}
         options = {**without, name: others[name]}

@@ -17,20 +17,27 @@
 
 #include "ssim.h"
 
+#include "gms.h"
+
+template <class Kernel, class T>
+static void run_kernel(const Context<T>& c, double* sums) {
+  using Workspace = typename Kernel::Workspace;
+  Kernel(c, *static_cast<Workspace*>(workspace(sizeof(Workspace)))).run(sums);
+}
+
 template <class T, int radius, int gradients>
 static void run_tile(const Context<T>& c, double* sums) {
   if constexpr (radius == 0) {
     auto& rows = *static_cast<PixelRows<T>*>(workspace(sizeof(PixelRows<T>)));
     pixel_tile<T, gradients>(c, rows, sums);
   } else {
-    using Kernel = SsimTile<T, radius, gradients>;
-    using Workspace = typename Kernel::Workspace;
-    Kernel(c, *static_cast<Workspace*>(workspace(sizeof(Workspace)))).run(sums);
+    run_kernel<SsimTile<T, radius, gradients>>(c, sums);
   }
 }
 
 template <class T, int gradients>
 static void run_tile(const Context<T>& c, double* sums) {
+  if (c.p.gms()) return run_kernel<GmsTile<T, gradients>>(c, sums);
   switch (c.p.ssim() ? c.p.radius : 0) {
     case 0: return run_tile<T, 0, gradients>(c, sums);
     case 1: return run_tile<T, 1, gradients>(c, sums);

@@ -32,7 +32,7 @@ void compute(Params p, T* scaled_sums, Sums sums, ParallelFor&& parallel_for) {
   if (!empty) {
     const Tiling tiling(p);
     const RunTiles run = isa().run;
-    const int64_t worth = kPixelsWorthAThread * (p.ssim() ? 1 : 10);
+    const int64_t worth = kPixelsWorthAThread * (p.windowed() ? 1 : 10);
     parallel_for(int64_t(0), tiling.tiles(), std::max<int64_t>(1, worth / tiling.pixels()),
                  [&](int64_t begin, int64_t end) {
                    run(p, tiling, sizeof(T) == sizeof(double), gradients, begin, end,

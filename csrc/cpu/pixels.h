@@ -9,7 +9,7 @@ struct Context {
   int columns;  // of the tile
   LossFormula<T> formula;
   T scale;
-  T factor[kMetrics];  // of this image, by metric
+  T factor[kAllMetrics];  // of this image, by metric
 
   Context(const Params& params, const Tile& t)
       : p(params), tile(t), columns(int(t.end_column - t.column)), formula(loss_formula<T>(params)),
@@ -17,7 +17,7 @@ struct Context {
     const T* factors = (const T*)p.factors;
     if (factors && !p.map.data) factors += tile.image * p.terms.count();
     int k = 0;  // position
-    for (int m = 0; m < kMetrics; ++m) {
+    for (int m = 0; m < kAllMetrics; ++m) {
       factor[m] = T(0);
       if (!p.terms.has(Metric(m))) continue;
       factor[m] = factors ? factors[k] : T(p.shared_factors[k]);

@@ -11,7 +11,7 @@
 namespace lamp_kernels {
 
 struct Tiling {
-  // For SSIM. Wide strips spend less on their halo (for window 11, a strip of 256 columns computes
+  // For SSIM and GMS. Wide strips spend less on their halo (for window 11, a strip of 256 columns computes
   // 266 window positions), as long as their ring buffers, about 500 bytes per column, fit the L2
   // cache.
   static constexpr int64_t kWidest = 256;
@@ -27,10 +27,10 @@ struct Tiling {
 
   explicit Tiling(const Params& p)
       : planes(p.batch * p.channels), channels(p.channels), height(p.height), width(p.width) {
-    const int64_t widest = p.ssim() ? kWidest : kPixels;
+    const int64_t widest = p.windowed() ? kWidest : kPixels;
     strip_width = round_up(ceil_div(width, ceil_div(width, widest)), kWidthStep);
     strips = ceil_div(width, strip_width);
-    if (p.ssim()) {
+    if (p.windowed()) {
       const int64_t wanted = ceil_div(kEnoughTiles, std::max<int64_t>(planes * strips, 1));
       bands = std::max(std::min(wanted, height / kLowest), ceil_div(height, kHighest));
     } else {

@@ -55,6 +55,7 @@ struct Cuda {
   static void run(Params& p, const Tensor& like, bool use_double, void* scaled_sums, Sums sums) {
     STD_TORCH_CHECK(!p.mask.data && !p.data_ranges,
                     "the CUDA kernels support neither a mask nor one data_range per image");
+    STD_TORCH_CHECK(!p.gms(), "the CUDA kernels do not compute gms");
     const int32_t index = like.get_device_index();
     const torch::stable::accelerator::DeviceGuard guard(index);
     const cuda::Call call(p, use_double, current_device(index));

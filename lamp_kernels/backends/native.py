@@ -61,6 +61,8 @@ class NativeBackend(KernelBackend):
                 return "its CUDA kernels do not support a mask"
             if spec.range_per_image:
                 return "its CUDA kernels do not support one data_range per image"
+            if spec.has_gms:
+                return "its CUDA kernels do not compute GMS"
         elif input.device.type != "cpu":
             return f"it supports CPU and CUDA tensors, got one on {input.device}"
         if spec.masked:

@@ -18,7 +18,7 @@ int64_t some_side(int64_t least, Random& random) {
 
 Shape some_shape(const Params& p, int64_t least, int64_t work, Random& random) {
   // The textbook implementation visits every pixel of every window.
-  const int64_t pixels = work / (p.ssim() ? (2 * p.radius + 1) * (2 * p.radius + 1) : 30);
+  const int64_t pixels = work / (p.windowed() ? (2 * p.radius + 1) * (2 * p.radius + 1) : 30);
   Shape s{1 + random.below(3), 1 + random.below(3), some_side(least, random),
           some_side(least, random)};
   if (random.chance(0.05)) {  // several bands of maximum height
@@ -48,6 +48,7 @@ void random_case(uint64_t seed, const Arguments& arguments, Kernels& kernels) {
   Random random(seed);
   Case<T> c;
   Params& p = c.p;
+  p.terms.set(Metric::gms, kernels.has_gms() && random.chance(0.2));
   while (!p.terms.count()) {
     p.terms.set(Metric::ssim, random.chance(0.7));
     for (int m = 1; m < kMetrics; ++m) p.terms.set(Metric(m), random.chance(0.4));
@@ -62,14 +63,16 @@ void random_case(uint64_t seed, const Arguments& arguments, Kernels& kernels) {
   }
   p.scale = random.of<double>({1.0, 1.0, 1.0 / 255});
   p.ssim_scale = random.of<double>({0.5, 1.0});
-  if (p.ssim())
+  if (p.gms())
+    p.radius = lamp_kernels::kGmsRadius;
+  else if (p.ssim())
     c.set_window(random.of(arguments.radii), random.of<double>({0.7, 1.5, 4}));
   else
     p.border = Border::reflect;
 
   int64_t least = 1;
-  if (p.ssim() && p.border == Border::reflect) least = p.radius + 1;
-  if (p.ssim() && p.border == Border::valid) least = 2 * p.radius + 1;
+  if (p.windowed() && p.border == Border::reflect) least = p.radius + 1;
+  if (p.windowed() && p.border == Border::valid) least = 2 * p.radius + 1;
   c.set_shape(some_shape(p, least, arguments.work, random));
   complete_and_check(c, seed, random, kernels);
 }
@@ -327,8 +330,27 @@ void nearly_equal(int radius, Kernels& kernels) {
     }
 }
 
+// GMS of images that are nearly equal, on a texture and on flat images, which have no gradient.
+void nearly_equal_gradients(Kernels& kernels) {
+  for (const double apart : {1e-1, 1e-2, 1e-3, 1e-4, 1e-5})
+    for (const double texture : {0.5, 0.0}) {
+      Random random(9);
+      char name[100];
+      std::snprintf(name, sizeof name, "GMS, %g apart, texture %g", apart, texture);
+      const Shape s{1, 1, 70, 90};
+      auto c = scene(
+          name, s, 1, [&](int64_t, int64_t) { return apart * random.normal(); },
+          [&](int64_t, int64_t) { return 0.4 + texture * random.uniform(); });
+      c.p.terms = {};
+      c.p.terms.set(Metric::gms);
+      c.run(kernels);
+      check(c, {1e-5, 1e-5, 1e-4});
+    }
+}
+
 void scenes(const Arguments& arguments, Kernels& kernels) {
   nearly_equal(0, kernels);
+  if (kernels.has_gms()) nearly_equal_gradients(kernels);
   for (const int radius : arguments.radii) {
     nearly_equal(radius, kernels);
     strips_of_their_own(radius, kernels);

@@ -48,6 +48,7 @@ class Kernels {
   virtual const char* depends_on(int way) const = 0;  // the failure message if results differ
   // Randomly changes implementation settings, if there are any, and describes them.
   virtual std::string vary(uint64_t) { return ""; }
+  virtual bool has_gms() const { return true; }
   // The number of columns that share one shift in a call with this many gradients.
   virtual int64_t strip_width(const Params& p, bool use_double, int gradients) const = 0;
 };
@@ -71,6 +72,7 @@ struct Case {
     p.amplify = Amplify::log;
     p.amplify_parameters[0] = 1e-2;                        // eps
     p.metric_parameters[int(Metric::charbonnier)] = 0.25;  // e
+    p.metric_parameters[int(Metric::gms)] = 0.0026;        // c
     p.scale = 1;
     p.c1 = 1e-4;
     p.c2 = 9e-4;
@@ -322,7 +324,7 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
                 random.below(s.width), random.chance(0.5) ? NAN : INFINITY);
 
   Shape grid = s;
-  const bool own_grid = p.ssim() && p.border == Border::valid;
+  const bool own_grid = p.windowed() && p.border == Border::valid;
   if (own_grid) grid = {s.batch, s.channels, s.height - 2 * p.radius, s.width - 2 * p.radius};
   if (random.chance(0.5)) {
     // Pointwise terms beside a "valid" SSIM use a weight of the whole image.
@@ -347,7 +349,7 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
 
   const std::string varied = kernels.vary(seed);
   std::string terms;
-  for (int m = 0; m < kMetrics; ++m)
+  for (int m = 0; m < lamp_kernels::kAllMetrics; ++m)
     if (p.terms.has(Metric(m))) terms += (terms.empty() ? "" : "+") + std::string(kMetricNames[m]);
   char name[300];
   std::snprintf(name, sizeof name,

@@ -104,6 +104,20 @@ void ssim_of(int n, const T* moments, const T* constants, T* loss, T* adjoint) {
   }
 }
 
+// gradients: (n, 6), grad x, grad y and their difference. slopes: (n, 2), of grad x and grad y.
+template <class T>
+void gms_of(int n, const T* gradients, double constant, T* loss, T* slopes) {
+  auto dot = [](const T* a, const T* b) { return a[0] * b[0] + a[1] * b[1]; };
+  for (int i = 0; i < n; ++i) {
+    const T *x = gradients + 6 * i, *y = x + 2, *d = x + 4;
+    const T sum[2] = {x[0] + y[0], x[1] + y[1]};
+    const Gms<T> result = gms(dot(x, x), dot(y, y), dot(d, sum), T(constant));
+    loss[i] = result.loss;
+    slopes[2 * i] = result.by_x;
+    slopes[2 * i + 1] = result.by_y;
+  }
+}
+
 }  // namespace
 
 #define LAMP_EXPORT(T)                                                                       \
@@ -118,6 +132,9 @@ void ssim_of(int n, const T* moments, const T* constants, T* loss, T* adjoint) {
   }                                                                                          \
   void ssim_##T(int n, const T* moments, const T* constants, T* loss, T* adjoint) {          \
     ssim_of(n, moments, constants, loss, adjoint);                                           \
+  }                                                                                          \
+  void gms_##T(int n, const T* gradients, double constant, T* loss, T* slopes) {             \
+    gms_of(n, gradients, constant, loss, slopes);                                            \
   }
 
 extern "C" {

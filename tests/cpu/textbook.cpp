@@ -39,6 +39,9 @@ int64_t seen_at(const Params& p, int64_t i, int64_t size) {
   return i < 0 ? -i : 2 * (size - 1) - i;
 }
 
+// Prewitt's operator, times 3: along x; along y it is transposed.
+constexpr int kPrewitt[3][3] = {{-1, 0, 1}, {-1, 0, 1}, {-1, 0, 1}};
+
 // One plane of the images; `x`, `y`, ... point to its first pixel.
 double loss_of(const Params& p, Metric metric, double d, double& slope) {
   if (metric == Metric::mse) {
@@ -81,6 +84,52 @@ struct Plane {
     for (int64_t row = p.first_row(); row < p.end_row(); ++row)
       for (int64_t column = p.first_row(); column < p.end_column(); ++column)
         window(row, column, factor, map_factor, sum);
+  }
+
+  void gms(double factor, double map_factor, double& sum) const {
+    for (int64_t row = p.first_row(); row < p.end_row(); ++row)
+      for (int64_t column = p.first_row(); column < p.end_column(); ++column)
+        similarity(row, column, factor, map_factor, sum);
+  }
+
+  // 1 - (2 a b + c)/(a^2 + b^2 + c), a = |grad x|, b = |grad y|. It subtracts nearly equal numbers.
+  void similarity(int64_t row, int64_t column, double factor, double map_factor,
+                  double& sum) const {
+    Long gx[2] = {}, gy[2] = {};
+    int64_t at[3][3];
+    for (int i = 0; i < 3; ++i)
+      for (int j = 0; j < 3; ++j) {
+        const int64_t y_at = seen_at(p, row + i - 1, p.height);
+        const int64_t x_at = seen_at(p, column + j - 1, p.width);
+        const int64_t k = at[i][j] = y_at < 0 || x_at < 0 ? -1 : y_at * p.width + x_at;
+        for (int axis = 0; axis < 2 && k >= 0; ++axis) {
+          const int tap = axis ? kPrewitt[j][i] : kPrewitt[i][j];
+          if (tap) gx[axis] += tap * Long(x[k]);
+          if (tap) gy[axis] += tap * Long(y[k]);
+        }
+      }
+    for (int axis = 0; axis < 2; ++axis) gx[axis] *= p.scale / 3, gy[axis] *= p.scale / 3;
+    const Long a = std::hypot(gx[0], gx[1]), b = std::hypot(gy[0], gy[1]);
+    const Long c = p.metric_parameters[int(Metric::gms)];
+    const Long above = 2 * a * b + c, below = a * a + b * b + c;
+    double slope;
+    const double value = amplify(p, double(1 - above / below), slope);
+    const int64_t here = row * p.width + column;
+    sum += weight_at(here) * value;
+    map[here] = (std::isnan(map[here]) ? 0 : map[here]) + map_factor * value;
+
+    // The quotient rule, then from a gradient's magnitude to the gradient, and to every pixel.
+    const Long g = factor * weight_at(here) * slope;
+    const Long by_a = g * (2 * a * above - 2 * b * below) / (below * below);
+    const Long by_b = g * (2 * b * above - 2 * a * below) / (below * below);
+    for (int i = 0; i < 3; ++i)
+      for (int j = 0; j < 3; ++j)
+        for (int axis = 0; axis < 2 && at[i][j] >= 0; ++axis) {
+          const int tap = axis ? kPrewitt[j][i] : kPrewitt[i][j];
+          if (!tap) continue;
+          dx[at[i][j]] += a == 0 ? 0 : double(by_a * gx[axis] / a * tap * p.scale / 3);
+          dy[at[i][j]] += b == 0 ? 0 : double(by_b * gy[axis] / b * tap * p.scale / 3);
+        }
   }
 
   void window(int64_t row, int64_t column, double factor, double map_factor, double& sum) const {
@@ -136,7 +185,8 @@ Result compute(const Params& p, const Image& input, const Image& target, const I
                const std::vector<double>& factors) {
   const int terms = p.terms.count();
   const int64_t size = p.height * p.width;
-  const bool whole = !p.ssim() || p.border != Border::valid;  // the grid of the loss is the image
+  const bool whole =
+      !p.windowed() || p.border != Border::valid;  // the grid of the loss is the image
   Result r;
   r.scaled_sums.assign(p.batch * terms, 0);
   r.map.assign(input.size(), whole ? 0 : std::numeric_limits<double>::quiet_NaN());
@@ -155,6 +205,7 @@ Result compute(const Params& p, const Image& input, const Image& target, const I
     double* sum = &r.scaled_sums[image * terms];
     int t = 0;
     if (p.ssim()) one.ssim(factor[t], factors[t], sum[t]), ++t;
+    if (p.gms()) one.gms(factor[t], factors[t], sum[t]);
     for (int m = 1; m < kMetrics; ++m)
       if (p.terms.has(Metric(m))) one.pointwise(Metric(m), factor[t], factors[t], sum[t]), ++t;
   }

@@ -102,6 +102,7 @@ class CudaKernels : public Kernels {
     call.use(plan);
     return call;
   }
+  bool has_gms() const override { return false; }
   int64_t strip_width(const Params& p, bool use_double, int gradients) const override {
     Params known = p;  // of which places in memory do not count
     float some = 0;

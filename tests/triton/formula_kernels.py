@@ -42,7 +42,7 @@ def amplify(given, out, constants, n, block: tl.constexpr, amplification: tl.con
 def pointwise_loss(
     given, out, constants, n, block: tl.constexpr, metric: tl.constexpr, parameter: tl.constexpr
 ):
-    """L and its slope. metric: its index in METRICS."""
+    """L and its slope. metric: its index in COMBINED."""
     i = tl.program_id(0) * block + tl.arange(0, block)
     value, slope = formulas.pointwise_loss(at(given, i, n, 0), metric, parameter)
     put(out, i, n, 0, value)

@@ -13,7 +13,7 @@ from scenes import pair
 
 from lamp_kernels import backends, functional, ops
 from lamp_kernels.backends.triton.interpreter import INTERPRETED
-from lamp_kernels.spec import METRICS, LossSpec, Metric, Padding, Reduction, Term
+from lamp_kernels.spec import COMBINED, LossSpec, Metric, Padding, Reduction, Term
 from lamp_kernels.tensors import compute_dtype
 
 
@@ -158,7 +158,7 @@ def errors(
         m = m > 0.4
     if unmasked_from is not None:
         m = (torch.arange(shape[-1]) >= unmasked_from).double().view(1, 1, 1, -1)
-    coefficients: dict[str, Any] = {**dict.fromkeys(METRICS, 0.0), **(terms or {"ssim": 1.0})}
+    coefficients: dict[str, Any] = {**dict.fromkeys(COMBINED, 0.0), **(terms or {"ssim": 1.0})}
 
     def results(name: str, pair: list[torch.Tensor]) -> list[torch.Tensor]:
         leaves = [
@@ -524,7 +524,7 @@ def bit_mask(metrics: str) -> tuple[int, int, list[int]]:
     """The mask of these metrics, the number of its terms, and the index of each."""
     from lamp_kernels.backends.triton import formulas, kernel_spec
 
-    names = tuple(metric for metric in METRICS if metric in metrics.split("+"))
+    names = tuple(metric for metric in COMBINED if metric in metrics.split("+"))
     mask = kernel_spec.kernel_spec(_flat_spec(names)).metrics
-    places = [METRICS.index(metric) for metric in names]
+    places = [COMBINED.index(metric) for metric in names]
     return mask, formulas.term_count(mask), [formulas.term_index(mask, m) for m in places]

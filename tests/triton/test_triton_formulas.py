@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lamp_kernels import reference
-from lamp_kernels.spec import AMPLIFICATIONS, METRIC_PARAMETERS, METRICS, LossSpec, Term
+from lamp_kernels.spec import AMPLIFICATIONS, COMBINED, METRIC_PARAMETERS, LossSpec, Term
 from lamp_kernels.tensors import Images
 
 pytestmark = pytest.mark.cpu_only("interpreted on the CPU")
@@ -115,7 +115,7 @@ def test_amplify_keeps_nan(interpret, amplification):
     assert slope.isnan().all() == (amplification != "none")  # else the slope is always 1
 
 
-POINTWISE = METRICS[1:]
+POINTWISE = COMBINED[1:]
 
 
 def pointwise(interpret, d, metric, spec):
@@ -125,7 +125,7 @@ def pointwise(interpret, d, metric, spec):
         interpreted.formula,
         "pointwise_loss",
         d[None],
-        metric=METRICS.index(metric),
+        metric=COMBINED.index(metric),
         parameter=parameter,
     )
 
@@ -186,11 +186,11 @@ def test_pointwise_terms_have_their_own_factors(interpret):
     torch.testing.assert_close(slope, 6.0 * d + 0.5 * d.sign() + 2.0 * expected_slope)
 
 
-@pytest.mark.parametrize("metrics", ["mse", "ssim+l1", "l1+charbonnier", "+".join(METRICS)])
+@pytest.mark.parametrize("metrics", ["mse", "ssim+l1", "l1+charbonnier", "+".join(COMBINED)])
 def test_a_bit_mask_stands_for_the_terms(interpret, metrics):
     names = metrics.split("+")
     mask, count, indices = interpret(interpreted.bit_mask, metrics)
-    assert mask == sum(1 << METRICS.index(name) for name in names)
+    assert mask == sum(1 << COMBINED.index(name) for name in names)
     assert count == len(names)
     assert indices == [*range(len(names))]
 

@@ -55,6 +55,8 @@ class TritonBackend(KernelBackend):
 
     def unsupported_reason(self, spec: LossSpec, input: Tensor) -> str | None:
         """See `Backend.unsupported_reason`."""
+        if spec.has_gms:
+            return "it does not compute GMS"
         if spec.masked:
             return "it does not support a mask"
         if spec.range_per_image:

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
-from lamp_kernels.spec import METRICS
+from lamp_kernels.spec import COMBINED, METRICS
 
 # Kernels identify a metric by its index in METRICS, and the terms of a loss by a bit mask of these
 # indices: bit 0 is SSIM, the only metric with a window.
-METRIC_COUNT = tl.constexpr(len(METRICS))
+METRIC_COUNT = tl.constexpr(len(COMBINED))
 MSE = tl.constexpr(METRICS.index("mse"))
 L1 = tl.constexpr(METRICS.index("l1"))
 CHARBONNIER = tl.constexpr(METRICS.index("charbonnier"))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lamp_kernels.backends.base import WINDOW_SIZES
 from lamp_kernels.backends.triton import borders, formulas
 from lamp_kernels.ops import FlatSpec
-from lamp_kernels.spec import AMPLIFICATIONS, METRICS, PADDINGS, LossSpec
+from lamp_kernels.spec import AMPLIFICATIONS, COMBINED, PADDINGS, LossSpec
 
 MAX_RADIUS = WINDOW_SIZES[-1] // 2  # the kernels take as many taps
 BORDERS = {
@@ -20,7 +20,7 @@ BORDERS = {
 class KernelSpec(NamedTuple):
     """A checked `FlatSpec`, translated."""
 
-    metrics: int  # bit m: the loss has the term METRICS[m]
+    metrics: int  # bit m: the loss has the term COMBINED[m]
     metric_parameters: tuple[float, ...]  # one per term; a new value compiles the kernels again
     terms: int
     scale: float  # 1/data_range
@@ -45,10 +45,10 @@ class KernelSpec(NamedTuple):
 @lru_cache(maxsize=256)
 def kernel_spec(spec: FlatSpec) -> KernelSpec:
     """What the kernels take for this spec, or a RuntimeError if they cannot compute it."""
-    names = [metric for metric in METRICS if metric in spec.metrics.split("+")]
+    names = [metric for metric in COMBINED if metric in spec.metrics.split("+")]
     if not names or "+".join(names) != spec.metrics:
-        raise RuntimeError(f"expected metrics among {'+'.join(METRICS)}, got {spec.metrics!r}")
-    metrics = sum(1 << METRICS.index(metric) for metric in names)
+        raise RuntimeError(f"expected metrics among {'+'.join(COMBINED)}, got {spec.metrics!r}")
+    metrics = sum(1 << COMBINED.index(metric) for metric in names)
     if len(spec.metric_parameters) != len(names):
         raise RuntimeError("expected a parameter for each metric")
     padding = next((known for known in PADDINGS if known == spec.padding), None)

@@ -1,0 +1,99 @@
+"""What gradient magnitude similarity (GMS) needs before a backend: masks, and the scales of MSGMS.
+
+**GMS.** L = (a - b)^2/(a^2 + b^2 + c) at each position of each channel, with a and b the magnitudes
+of the images' gradients under the 3 x 3 Prewitt operator: `reference.gms_dissimilarity`.
+
+**MSGMS** is the mean over the scales. Scale 1 is the images themselves; each further scale
+averages the previous one over 2 x 2 pixels. Along an odd side the last pixels are averaged without
+a partner: pairing them with a 0 outside, as MS-SSIM does, would draw the same edge into both
+images, beside which a defect would hardly count.
+
+| level   | loss                                                       |
+|---------|------------------------------------------------------------|
+| element | mean over the scales of the mean of A(L) over elements     |
+| image   | A(mean over the scales of the mean of L), for each image   |
+| batch   | A(mean over the scales of the mean of L), over the batch   |
+
+**Masks.** A position counts where all pixels that its operator sees are unmasked, times the
+smallest of their m: a mask becomes a weight. With padding="zeros" a position whose operator reaches
+beyond the image then does not count. A halved pixel is the mean of m v over the four, divided by
+that of m. Masked pixels may hold NaN.
+
+Sources: Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation", IEEE TIP 23(2), 2014;
+MSGMS: Zavrtanik, Kristan, Skocaj, "Reconstruction by inpainting for visual anomaly detection"
+(RIAD), Pattern Recognition 112, 2021, which averages over channels first and drops odd borders.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lamp_kernels.spec import LossSpec
+from lamp_kernels.tensors import Images, being_traced, compute_dtype, in_dtype, with_mask
+
+
+def without_mask(images: Images, spec: LossSpec) -> Images:
+    """The images with 0 for masked pixels, and a weight in place of the mask."""
+    mask = images.mask
+    if mask is None:
+        return images
+    x, y = (torch.where(mask == 0, 0.0, v) for v in (images.input, images.target))
+    mask = mask.expand(*mask.shape[:2], *x.shape[2:])
+    images = with_mask(images, smallest_seen(mask, spec))
+    return images._replace(input=x, target=y, mask=None)
+
+
+def smallest_seen(mask: Tensor, spec: LossSpec) -> Tensor:
+    """The smallest m among the 3 x 3 pixels around each one; outside of "zeros" images it is 0.
+
+    Mirrored pixels are among the others that the operator sees.
+    """
+    if spec.padding != "zeros":
+        return -torch.nn.functional.max_pool2d(-mask, 3, stride=1, padding=1)
+    return -torch.nn.functional.max_pool2d(
+        torch.nn.functional.pad(-mask, (1, 1, 1, 1)), 3, stride=1
+    )
+
+
+def scales(spec: LossSpec, images: Images) -> Iterator[Images]:
+    """The images of each scale, fine to coarse, in the compute type and without a mask."""
+    dtype = compute_dtype(images.input.dtype, images.target.dtype)
+    x, y, weight, mask, data_range = images
+    if weight is not None:
+        weight = in_dtype(weight, dtype).expand(*weight.shape[:2], *x.shape[2:])
+    if mask is not None:
+        mask = mask.expand(*mask.shape[:2], *x.shape[2:])
+    images = Images(x.to(dtype), y.to(dtype), weight, mask, data_range)
+    for number in range(spec.gms_scales):
+        if number > 0:
+            images = _halved_images(images)
+        yield without_mask(images, spec)
+
+
+def _halved_images(images: Images) -> Images:
+    x, y, weight, mask, data_range = images
+    if weight is not None:
+        weight = halved(weight)
+    if mask is None:
+        return Images(halved(x), halved(y), weight, None, data_range)
+    share = halved(mask)
+    x, y = (
+        halved(torch.where(mask == 0, 0.0, v) * mask) / share.masked_fill(share == 0, 1.0)
+        for v in (x, y)
+    )
+    return Images(x, y, weight, share, data_range)
+
+
+def halved(planes: Tensor) -> Tensor:
+    """Means of 2 x 2 pixels; along an odd side the last mean is that of the pixels there are."""
+    height, width = (side % 2 for side in planes.shape[-2:])
+    if not being_traced() and height == width == 0:  # a graph for any size has no condition
+        return torch.nn.functional.avg_pool2d(planes, kernel_size=2)
+    means, shares = (
+        torch.nn.functional.avg_pool2d(
+            torch.nn.functional.pad(each, (0, width, 0, height)), kernel_size=2
+        )
+        for each in (planes, planes.new_ones((1, 1, *planes.shape[-2:])))
+    )
+    return means / shares
