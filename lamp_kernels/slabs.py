@@ -44,7 +44,8 @@ def by_slabs(compute: Callable[[Images, Edges], Tensor], images: Images, spec: L
 
     def compute_slab(number: int, parts: Sequence[list[Tensor]]) -> Tensor:
         input, target, weight, mask = (torch.cat(each, dim=2) if each else None for each in parts)
-        assert input is not None and target is not None
+        assert input is not None
+        assert target is not None
         slab = Images(input, target, weight, mask, images.data_range)
         return compute(slab, Edges(number == 0, number == count - 1))
 
