@@ -4,8 +4,8 @@ Differences:
 
 - `win_size` is odd and at most 31, and `win_size` and `kernel_sigma` are the same along all axes;
   sequences of different numbers raise NotImplementedError.
-- `data_range` can be a tensor with one range per image, (N,) or (N, 1, 1, 1). MONAI broadcasts it to
-  the map, so there only the second works.
+- `data_range` can be a tensor with one range per image, (N,) or (N, 1, 1, 1). MONAI broadcasts it
+  to the map, so there only the second works.
 - Images must have the same floating dtype. MONAI converts all to float32; here the result is
   float64 for float64 images.
 - In float32, values differ by MONAI's rounding errors, those of E[x^2] - E[x]^2. The loss is never
