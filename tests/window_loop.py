@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packages import optional
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
     np = optional("numpy")
 
-MODES = {"reflect": "reflect", "zeros": "constant"}
+MODES: dict[str, Any] = {"reflect": "reflect", "zeros": "constant"}
 
 
 def dissimilarity(
@@ -39,7 +39,9 @@ def dissimilarity(
     if padding != "valid":
         radius = len(taps) // 2
         x, y = (np.pad(image, radius, mode=MODES[padding]) for image in (x, y))
-        outside = {} if padding == "reflect" else {"constant_values": float(mask is None)}
+        outside: dict[str, Any] = {}
+        if padding == "zeros":
+            outside["constant_values"] = float(mask is None)
         shown = np.pad(shown, radius, mode=MODES[padding], **outside)
     result = np.zeros([side - len(taps) + 1 for side in x.shape])
     c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
