@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lamp_kernels import filters
+from lamp_kernels.slabs import WHOLE, Edges, by_slabs
 from lamp_kernels.spec import LossSpec, Metric
 from lamp_kernels.tensors import (
     Images,
@@ -129,14 +130,14 @@ def _in_units_of(data_range: Tensor | float, value: Tensor) -> Tensor:
 # ---- SSIM --------------------------------------------------------------------------------------
 
 
-def ssim_dissimilarity(images: Images, spec: LossSpec) -> Tensor:
+def ssim_dissimilarity(images: Images, spec: LossSpec, edges: Edges = WHOLE) -> Tensor:
     """T = 1 - SSIM at each window position, T >= 0: (N, C, H, W) -> (N, C, H', W').
 
     With a mask m, G* is a normalized convolution, G*(m v) / G*m: pixels of m = 0 are in no window.
     At their own positions T is finite and means nothing.
 
-    Volumes (N, C, D, H, W) have a third axis. A weight improves accuracy only: pixels of weight 0
-    do not influence the shifts.
+    Volumes (N, C, D, H, W) have a third axis; `edges` says which of its ends have a border. A
+    weight improves accuracy only: pixels of weight 0 do not influence the shifts.
     """
     input, target, weight, mask, _ = images
     d = _in_units_of(_range_of(images, spec), input - target)
@@ -144,7 +145,7 @@ def ssim_dissimilarity(images: Images, spec: LossSpec) -> Tensor:
     seen = weight if mask is None else mask
     if mask is not None:
         d, s = _without_hidden(d, mask), _without_hidden(s, mask)
-    (mu_d, mu_s), (var_d, var_s) = _window_moments(d, s, spec, seen, mask)
+    (mu_d, mu_s), (var_d, var_s) = _window_moments(d, s, spec, seen, mask, edges)
     mu_d2, mu_s2 = mu_d.square(), mu_s.square()
     p = mu_d2 / (torch.lerp(mu_d2, mu_s2, 0.5) + spec.k1**2)
     q = var_d / (torch.lerp(var_d, var_s, 0.5) + spec.k2**2)
@@ -162,7 +163,12 @@ def _without_hidden(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _window_moments(
-    d: Tensor, s: Tensor, spec: LossSpec, weight: Tensor | None, mask: Tensor | None
+    d: Tensor,
+    s: Tensor,
+    spec: LossSpec,
+    weight: Tensor | None,
+    mask: Tensor | None,
+    edges: Edges,
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Windowed means of d and s, and their variances.
 
@@ -172,6 +178,7 @@ def _window_moments(
     """
     if spec.window_size == 1:
         return (d, s), (torch.zeros_like(d), torch.zeros_like(s))
+    sides = d.shape[2:]
     taps = list(spec.window_taps)
     radius = len(taps) // 2
     # 0 where not finite, so that a NaN reaches only the windows that see it.
@@ -179,11 +186,12 @@ def _window_moments(
         shift.nan_to_num(0.0, 0.0, 0.0)
         for shift in (_shift_of_difference(d, weight), *_shifts_of_sum(s))
     ]
-    d, s = (filters.pad(v, radius, spec.padding) for v in (d, s))
+    d, s = (filters.pad(v, radius, spec.padding, edges) for v in (d, s))
     centered = torch.cat([v - shift for v, shift in zip((d, s, s), shifts, strict=True)], dim=1)
     planes = torch.cat([centered, centered.square()], dim=1)
     if mask is not None:
-        planes, inverse = _masked(planes, mask, spec)
+        mask = mask.to(planes.dtype).expand(*mask.shape[:2], *sides)
+        planes, inverse = _masked(planes, filters.pad(mask, radius, spec.padding, edges), taps)
     means = filters.window_mean(planes, taps)
     if mask is not None:
         means = means * inverse.repeat(1, 6 if inverse.shape[1] > 1 else 1, *[1] * (d.dim() - 2))
@@ -195,25 +203,19 @@ def _window_moments(
     return (mean_d + shifts[0], mu_s), (var_d, torch.where(low, var_low, var_high))
 
 
-def _masked(planes: Tensor, mask: Tensor, spec: LossSpec) -> tuple[Tensor, Tensor]:
-    """Six padded planes per channel times the mask, and 1/(G*m) at the window positions.
+def _masked(planes: Tensor, mask: Tensor, taps: list[float]) -> tuple[Tensor, Tensor]:
+    """Six planes per channel times the mask, and 1/(G*m) at the window positions; all padded.
 
     Outside of the image the mask is 0 with padding="zeros", so that windows are cut at the edge.
     Where nothing in a window is masked, G*m is 1 exactly, and not 1 but for the taps' rounding;
     where its center is masked, the loss does not count, and the factor is 1.
     """
-    lost = planes.dim() - 2
-    grown = 2 * (spec.window_size // 2) if spec.padding != "valid" else 0
-    sides = [side - grown for side in planes.shape[2:]]
-    mask = mask.to(planes.dtype).expand(*mask.shape[:2], *sides)
-    padded = filters.pad(mask, spec.window_size // 2, spec.padding)
-    taps = list(spec.window_taps)
-    covered = filters.window_mean(torch.cat([padded, 1.0 - padded], dim=1), taps)
+    covered = filters.window_mean(torch.cat([mask, 1.0 - mask], dim=1), taps)
     covered, masked_share = covered.chunk(2, dim=1)
-    center = on_grid(mask, mask.shape, torch.Size((*mask.shape[:2], *covered.shape[2:])))
+    center = on_grid(mask, mask.shape, covered.shape)
     inverse = torch.where((masked_share == 0) | (center == 0), 1.0, covered).reciprocal()
-    channels = padded.shape[1]
-    return planes * padded.repeat(1, 6 if channels > 1 else 1, *[1] * lost), inverse
+    repeats = 6 if mask.shape[1] > 1 else 1
+    return planes * mask.repeat(1, repeats, *[1] * (mask.dim() - 2)), inverse
 
 
 EQUAL = 1e-6  # in units of data_range; smaller differences all count the same for a shift
@@ -318,14 +320,17 @@ def elementwise_loss(metric: Metric, images: Images, spec: LossSpec) -> Tensor:
         dtype = compute_dtype(input.dtype, target.dtype)
         images = images._replace(input=input.to(dtype), target=target.to(dtype))
         if metric == "ssim":
-            loss = ssim_dissimilarity(images, spec)
-            if spec.ssim_scale != 1.0:
-                loss = loss * spec.ssim_scale
-        elif metric == "gms":
-            loss = gms_dissimilarity(images, spec)
-        else:
-            loss = pointwise_loss(metric, images, spec)
-        return amplify(loss, spec)
+            return by_slabs(lambda slab, edges: _amplified_ssim(slab, spec, edges), images, spec)
+        if metric == "gms":
+            return amplify(gms_dissimilarity(images, spec), spec)
+        return amplify(pointwise_loss(metric, images, spec), spec)
+
+
+def _amplified_ssim(images: Images, spec: LossSpec, edges: Edges) -> Tensor:
+    loss = ssim_dissimilarity(images, spec, edges)
+    if spec.ssim_scale != 1.0:
+        loss = loss * spec.ssim_scale
+    return amplify(loss, spec)
 
 
 def on_grid(weight: Tensor, shape: torch.Size, grid: torch.Size) -> Tensor:

@@ -318,8 +318,9 @@ def check_data_range(value: object, name: str = "data_range") -> float:
     if not isinstance(value, Real) and hasattr(value, "shape"):
         raise TypeError(
             f"{name} must be one real number, got {shown(value)}. For one range per image pass a "
-            f"tensor (N,) in the call, loss(input, target, {name}=ranges); for a tensor with one "
-            "number pass .item(), which synchronizes with its device"
+            f"tensor (N,) in the call, loss(input, target, {name}=ranges), or divide the images by "
+            "their ranges; for a tensor with one number pass .item(), which synchronizes with its "
+            "device"
         )
     return check_within(name, value, DATA_RANGES)
 

@@ -31,6 +31,12 @@ class Backend(Protocol):
         It reads the device, dtype and shape of `input`, but no values.
         """
 
+    def unsupported_feature(self, spec: LossSpec, device_type: str) -> str | None:
+        """Why it cannot compute this spec on any device of this type, or None.
+
+        The part of `unsupported_reason` that depends neither on the machine nor the installation.
+        """
+
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
         """Why the automatic choice skips it even if it supports the call, or None."""
 

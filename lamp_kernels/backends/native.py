@@ -57,14 +57,19 @@ class NativeBackend(KernelBackend):
             reason = self.cuda_unavailable_reason or cuda_unsupported_reason(input.device.index)
             if reason is not None:
                 return f"no CUDA kernels for a tensor on {input.device}: {reason}"
+        elif input.device.type != "cpu":
+            return f"it supports CPU and CUDA tensors, got one on {input.device}"
+        return self.unsupported_feature(spec, input.device.type)
+
+    def unsupported_feature(self, spec: LossSpec, device_type: str) -> str | None:
+        """See `Backend.unsupported_feature`."""
+        if device_type == "cuda":
             if spec.masked:
                 return "its CUDA kernels do not support a mask"
             if spec.range_per_image:
                 return "its CUDA kernels do not support one data_range per image"
             if spec.has_gms:
                 return "its CUDA kernels do not compute GMS"
-        elif input.device.type != "cpu":
-            return f"it supports CPU and CUDA tensors, got one on {input.device}"
         if spec.masked:
             return "it does not support a mask"
         return unsupported_window(spec)

@@ -22,6 +22,10 @@ class ReferenceBackend:
         """Everything is supported."""
         return None
 
+    def unsupported_feature(self, spec: LossSpec, device_type: str) -> str | None:
+        """Everything is supported."""
+        return None
+
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
         """Never skipped: it is the last of the automatic choice."""
         return None

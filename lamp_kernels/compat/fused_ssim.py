@@ -1,4 +1,6 @@
-"""`fused_ssim` and `FusedSSIMMap` of the package fused-ssim, on CPUs too and for any layout.
+"""`fused_ssim`, `fused_ssim3d` and `FusedSSIMMap` of the package fused-ssim, for any layout.
+
+They run on CPUs too.
 
 Differences:
 
@@ -6,13 +8,14 @@ Differences:
 - NaN gives NaN.
 - Half precision is supported and gives float32; fused-ssim raises.
 - `train=False` gives a result without a gradient; the one that fused-ssim gives cannot be used.
-- `FusedSSIMMap` has only `apply`, for images (N, C, H, W). Its `forward`, `backward` and
-  `spatial_dims=3` are not available, nor is `fused_ssim3d`.
+- `FusedSSIMMap` has only `apply`; its `forward` and `backward` are not available.
+- Volumes run in plain PyTorch on any device, and the gradient with padding="valid" is right.
 
 Source: the signatures and the behavior of fused-ssim (MIT) as of its commit 0ac916a.
 """
 
 import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +23,9 @@ from torch import Tensor
 from lamp_kernels import functional
 from lamp_kernels.checks import check_choice, check_within
 from lamp_kernels.compat import _arguments
-from lamp_kernels.spec import STABILIZERS, LossSpec, Padding
+from lamp_kernels.spec import SIMILARITY, STABILIZERS, Padding
 
-__all__ = ["FusedSSIMMap", "fused_ssim"]
+__all__ = ["FusedSSIMMap", "fused_ssim", "fused_ssim3d"]
 
 PADDINGS: dict[str, Padding] = {"same": "zeros", "valid": "valid"}
 NAMES = ("img1", "img2")
@@ -48,10 +51,19 @@ def fused_ssim(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = 
 
     Source: fused-ssim (MIT), commit 0ac916a, for the signature and the behavior.
     """
-    check_choice("padding", padding, [*PADDINGS])
-    _arguments.check_images(img1, img2, NAMES, LossSpec(padding=PADDINGS[padding]))
-    with torch.set_grad_enabled(train and torch.is_grad_enabled()):
-        return functional.ssim(img1, img2.detach(), padding=PADDINGS[padding])
+    return _similarity(img1, img2, padding, train)
+
+
+def fused_ssim3d(img1: Tensor, img2: Tensor, padding: str = "same", train: bool = True) -> Tensor:
+    """Mean SSIM of volumes in [0, 1], with an 11 x 11 x 11 Gaussian window of sigma 1.5 voxels.
+
+    Args:
+        img1: volumes (N, C, D, H, W), values expected in [0, 1].
+        img2, padding, train: as in `fused_ssim`.
+
+    Returns, raises and source: as `fused_ssim`.
+    """
+    return _similarity(img1, img2, padding, train, spatial_dims=3)
 
 
 class FusedSSIMMap:
@@ -65,34 +77,42 @@ class FusedSSIMMap:
         img2: Tensor,
         padding: str = "same",
         train: bool = True,
-        spatial_dims: int = 2,
+        spatial_dims: Literal[2, 3] = 2,
     ) -> Tensor:
         """SSIM at each pixel.
 
         Args:
             C1, C2: SSIM's constants, 0.01^2 and 0.03^2 for images in [0, 1].
             img1, img2, padding, train: as in `fused_ssim`.
-            spatial_dims: must be 2.
+            spatial_dims: 2 for images, 3 for volumes (N, C, D, H, W).
 
         Returns:
-            (N, C, H, W), dimensionless, with padding="valid" (N, C, H - 10, W - 10); float32, or
-            float64 for float64 images.
+            The shape of the images, with padding="valid" smaller by 10 along each side;
+            dimensionless; float32, or float64 for float64 images.
 
         Raises:
-            NotImplementedError: `spatial_dims` is not 2.
             TypeError, ValueError: an image or an option is invalid.
         """
-        if spatial_dims != 2:
-            raise NotImplementedError(
-                f"spatial_dims must be 2, got {spatial_dims!r}: 3-D windows are not supported"
-            )
-        check_choice("padding", padding, [*PADDINGS])
         k1, k2 = (
             math.sqrt(check_within(name, _arguments.number(square), SQUARES))
             for name, square in (("C1", C1), ("C2", C2))
         )
-        _arguments.check_images(img1, img2, NAMES, LossSpec(padding=PADDINGS[padding]))
-        with torch.set_grad_enabled(train and torch.is_grad_enabled()):
-            return functional.ssim(
-                img1, img2.detach(), k1=k1, k2=k2, padding=PADDINGS[padding], reduction="none"
-            )
+        return _similarity(
+            img1,
+            img2,
+            padding,
+            train,
+            spatial_dims=spatial_dims,
+            k1=k1,
+            k2=k2,
+            reduction="none",
+        )
+
+
+def _similarity(img1: Tensor, img2: Tensor, padding: str, train: bool, **options: Any) -> Tensor:
+    """SSIM with a gradient for `img1` only."""
+    check_choice("padding", padding, [*PADDINGS])
+    options["padding"] = PADDINGS[padding]
+    _arguments.check_images(img1, img2, NAMES, SIMILARITY.replace(**options).checked())
+    with torch.set_grad_enabled(train and torch.is_grad_enabled()):
+        return functional.ssim(img1, img2.detach(), **options)

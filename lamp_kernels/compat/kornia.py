@@ -1,4 +1,7 @@
-"""`ssim_loss`, `SSIMLoss` and `MS_SSIMLoss` of `kornia.losses`, as in kornia 0.9.0.
+"""SSIM of `kornia.losses` and, for volumes, of `kornia.metrics`, as in kornia 0.9.0.
+
+`ssim_loss`, `SSIMLoss`, `MS_SSIMLoss`, `ssim3d_loss`, `SSIM3DLoss`, and the maps `ssim3d` and
+`SSIM3D`.
 
 Differences:
 
@@ -15,14 +18,14 @@ Differences:
   wide by default, are too large for the kernels. The constructor checks `reduction`. The module has
   no buffer of masks; for integer images the result is float32, whatever `to()` was called with.
 - The texts of errors differ from kornia's, and `torch.jit.script` does not support these losses.
-- `ssim3d_loss` and `SSIM3DLoss` are not available.
+- Volumes run in plain PyTorch on any device.
 
 Source: the signatures and the behavior of kornia 0.9.0 (Apache-2.0).
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -47,7 +50,15 @@ from lamp_kernels.spec import (
 )
 from lamp_kernels.tensors import Images
 
-__all__ = ["MS_SSIMLoss", "SSIMLoss", "ssim_loss"]
+__all__ = [
+    "SSIM3D",
+    "MS_SSIMLoss",
+    "SSIM3DLoss",
+    "SSIMLoss",
+    "ssim3d",
+    "ssim3d_loss",
+    "ssim_loss",
+]
 
 SIGMA = 1.5  # pixels, for every window size
 K1, K2 = 0.01, 0.03
@@ -90,9 +101,63 @@ def ssim_loss(
 
     Source: kornia 0.9.0 (Apache-2.0), for the signature and the behavior.
     """
+    return _loss(img1, img2, window_size, max_val, eps, reduction, padding, spatial_dims=2)
+
+
+def ssim3d_loss(
+    img1: Tensor,
+    img2: Tensor,
+    window_size: int,
+    max_val: float | Tensor = 1.0,
+    eps: float = 1e-12,
+    reduction: str = "mean",
+    padding: str = "same",
+) -> Tensor:
+    """(1 - SSIM)/2 of volumes (N, C, D, H, W), with a window in three dimensions.
+
+    Arguments, result and errors as in `ssim_loss`.
+
+    Source: kornia 0.9.0 (Apache-2.0), for the signature and the behavior.
+    """
+    return _loss(img1, img2, window_size, max_val, eps, reduction, padding, spatial_dims=3)
+
+
+def ssim3d(
+    img1: Tensor,
+    img2: Tensor,
+    window_size: int,
+    max_val: float | Tensor = 1.0,
+    eps: float = 1e-12,
+    padding: str = "same",
+) -> Tensor:
+    """The SSIM map of volumes (N, C, D, H, W), 1 where they are equal.
+
+    Arguments, shape and errors as in `ssim3d_loss` with reduction="none".
+
+    Source: kornia 0.9.0 (Apache-2.0), for the signature and the behavior.
+    """
+    img1, img2 = _arguments.promoted(img1, img2, NAMES)
+    loss = _loss(
+        img1, img2, window_size, max_val, eps, "none", padding, spatial_dims=3, rounded=False
+    )
+    return (1.0 - 2.0 * loss).to(img1.dtype)
+
+
+def _loss(
+    img1: Tensor,
+    img2: Tensor,
+    window_size: int,
+    max_val: float | Tensor,
+    eps: float,
+    reduction: str,
+    padding: str,
+    spatial_dims: Literal[2, 3],
+    rounded: bool = True,
+) -> Tensor:
+    """The loss, rounded to the dtype of kornia's or in float32 or float64."""
     scale, ours, kind = _check(window_size, max_val, eps, reduction, padding)
     img1, img2 = _arguments.promoted(img1, img2, NAMES)
-    spec = LossSpec(window_size=window_size, padding=ours)
+    spec = LossSpec(window_size=window_size, padding=ours, spatial_dims=spatial_dims)
     _arguments.check_images(img1, img2, NAMES, spec)
     loss = functional.amplified_ssim_loss(
         img1,
@@ -103,10 +168,11 @@ def ssim_loss(
         k1=K1,
         k2=K2,
         padding=ours,
+        spatial_dims=spatial_dims,
         amplification="none",
         reduction=kind,
     )
-    return loss.to(img1.dtype)
+    return loss.to(img1.dtype) if rounded else loss
 
 
 class SSIMLoss(torch.nn.Module):
@@ -139,6 +205,66 @@ class SSIMLoss(torch.nn.Module):
         return ssim_loss(
             img1, img2, self.window_size, self.max_val, self.eps, self.reduction, self.padding
         )
+
+
+class SSIM3DLoss(torch.nn.Module):
+    """`ssim3d_loss` as a module.
+
+    Args:
+        window_size, max_val, eps, reduction, padding: as in `ssim3d_loss`.
+
+    Call: ``module(img1, img2)``; shapes, result and errors as in `ssim3d_loss`.
+    """
+
+    def __init__(
+        self,
+        window_size: int,
+        max_val: float | Tensor = 1.0,
+        eps: float = 1e-12,
+        reduction: str = "mean",
+        padding: str = "same",
+    ) -> None:
+        super().__init__()
+        _check(window_size, max_val, eps, reduction, padding)
+        self.window_size = window_size
+        self.max_val = max_val
+        self.eps = eps
+        self.reduction = reduction
+        self.padding = padding
+
+    def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
+        """Compute the loss, see `ssim3d_loss`."""
+        return ssim3d_loss(
+            img1, img2, self.window_size, self.max_val, self.eps, self.reduction, self.padding
+        )
+
+
+class SSIM3D(torch.nn.Module):
+    """`ssim3d` as a module.
+
+    Args:
+        window_size, max_val, eps, padding: as in `ssim3d`.
+
+    Call: ``module(img1, img2)``; shapes, result and errors as in `ssim3d`.
+    """
+
+    def __init__(
+        self,
+        window_size: int,
+        max_val: float | Tensor = 1.0,
+        eps: float = 1e-12,
+        padding: str = "same",
+    ) -> None:
+        super().__init__()
+        _check(window_size, max_val, eps, "none", padding)
+        self.window_size = window_size
+        self.max_val = max_val
+        self.eps = eps
+        self.padding = padding
+
+    def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
+        """Compute the map, see `ssim3d`."""
+        return ssim3d(img1, img2, self.window_size, self.max_val, self.eps, self.padding)
 
 
 class MS_SSIMLoss(torch.nn.Module):

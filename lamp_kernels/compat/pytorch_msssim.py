@@ -4,10 +4,10 @@ Differences:
 
 - `win`, the taps of another window, raises NotImplementedError: only Gaussian windows are
   supported.
-- A side shorter than the window raises ValueError; pytorch-msssim warns and does not smooth along
-  it. Volumes (N, C, T, H, W) are supported only if the depth T is shorter than the window; then, as
-  in the package, a warning says that T is not smoothed. Deeper volumes, and volumes in `ms_ssim`,
-  raise NotImplementedError.
+- A height or width shorter than the window raises ValueError; pytorch-msssim warns and does not
+  smooth along it. If the depth T of volumes (N, C, T, H, W) is shorter than the window, it is not
+  smoothed, and a warning says so, as in the package. Volumes in `ms_ssim` raise
+  NotImplementedError. Volumes run in plain PyTorch on any device.
 - Half precision is computed in float32 and rounded once. X and Y must have the same dtype, except
   under autocast. The result has the dtype of X; the package's has autocast's dtype under autocast.
 - `data_range`, `K` and `weights` can be tensors or arrays. Their numbers are read, which
@@ -22,7 +22,6 @@ Source: the signatures and the behavior of pytorch-msssim 1.0.0 (MIT).
 
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -59,7 +58,7 @@ def ssim(
 
     Args:
         X, Y: images (N, C, H, W), values expected in [0, data_range], sides of at least `win_size`
-            pixels; or (N, C, T, H, W) with T < win_size.
+            pixels; or volumes (N, C, T, H, W), smoothed along T if T >= win_size.
         data_range: the distance between the smallest and the largest possible value.
         size_average: True for the mean over the batch, False for (N,).
         win_size: side of the Gaussian window in pixels, odd, 1 to 31.
@@ -72,7 +71,7 @@ def ssim(
         Tensor, dimensionless, a scalar or (N,), with the dtype of X.
 
     Raises:
-        NotImplementedError: `win` is given, or T >= win_size.
+        NotImplementedError: `win` is given.
         TypeError, ValueError: an image or an option is invalid.
 
     Source: pytorch-msssim 1.0.0 (MIT), for the signature and the behavior.
@@ -81,15 +80,16 @@ def ssim(
     X, Y = _squeezed(X, Y)
     shape = X.shape
     if X.dim() == 5:
-        # Without smoothing along T, each slice counts as one more image of its channel.
         if shape[2] >= spec.window_size:
-            _refuse_volume(shape, f"T >= win_size={win_size} requires a 3-D window")
-        warnings.warn(
-            f"X of shape {tuple(shape)} is not smoothed along T, because T={shape[2]} is less than "
-            f"win_size={win_size}",
-            stacklevel=2,
-        )
-        X, Y = X.flatten(1, 2), Y.flatten(1, 2)
+            spec = spec.replace(spatial_dims=3)
+        else:
+            # Without smoothing along T, each slice counts as one more image of its channel.
+            warnings.warn(
+                f"X of shape {tuple(shape)} is not smoothed along T, because T={shape[2]} is less "
+                f"than win_size={win_size}",
+                stacklevel=2,
+            )
+            X, Y = X.flatten(1, 2), Y.flatten(1, 2)
     _check_sides(X, spec)
     planes = multiscale.similarity_of_planes(spec, X, Y, None)
     per_channel = planes.view(*shape[:2], planes.shape[1] // shape[1]).mean(-1)
@@ -130,7 +130,9 @@ def ms_ssim(
     spec = _spec_of(data_range, win_size, win_sigma, win, K)
     X, Y = _squeezed(X, Y)
     if X.dim() == 5:
-        _refuse_volume(X.shape, "ms_ssim requires images (N, C, H, W)")
+        raise NotImplementedError(
+            f"X of shape {tuple(X.shape)} is not supported: ms_ssim requires images (N, C, H, W)"
+        )
     given: tuple[float, ...] = SCALE_WEIGHTS
     if weights is not None:
         given = check_scale_weights(_arguments.numbers(weights), "weights")
@@ -307,7 +309,3 @@ def _check_module_input(X: Tensor, channel: int, spatial_dims: int) -> None:
             f"X must fit channel={channel} and spatial_dims={spatial_dims}, got shape "
             f"{tuple(X.shape)}" + layout_hint(X.shape, "X")
         )
-
-
-def _refuse_volume(shape: torch.Size, reason: str) -> NoReturn:
-    raise NotImplementedError(f"X of shape {tuple(shape)} is not supported: {reason}")

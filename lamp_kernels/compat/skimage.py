@@ -30,12 +30,11 @@ from torch import Tensor
 from lamp_kernels import functional
 from lamp_kernels.checks import check_positive, check_within, shown
 from lamp_kernels.compat import _arguments
-from lamp_kernels.spec import STABILIZERS, LossSpec, check_window_size
+from lamp_kernels.spec import DEFAULTS, STABILIZERS, LossSpec, check_window_size
 from lamp_kernels.validation import check_float_tensor
 
 __all__ = ["preset", "structural_similarity"]
 
-UNIFORM = 1e9  # standard deviation in pixels at which all taps of a window are exactly equal
 TRUNCATE = 3.5  # standard deviations at which a Gaussian window is cut off
 NAMES = ("im1", "im2")
 
@@ -56,12 +55,12 @@ def preset(
             `structural_similarity`.
 
     Returns:
-        The options window_size, sigma, k1, k2 and padding, by name.
+        The options window, window_size, sigma, k1, k2 and padding, by name.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
     """
-    spread = check_positive("sigma", sigma) if gaussian_weights else UNIFORM
+    spread = check_positive("sigma", sigma) if gaussian_weights else DEFAULTS.sigma
     size = 7
     if gaussian_weights:
         size = 2 * int(TRUNCATE * spread + 0.5) + 1
@@ -74,6 +73,7 @@ def preset(
     if use_sample_covariance and pixels > 1:
         k2 *= math.sqrt((pixels - 1) / pixels)
     return {
+        "window": "gaussian" if gaussian_weights else "uniform",
         "window_size": size,
         "sigma": spread,
         "k1": check_within("K1", K1, STABILIZERS),

@@ -13,7 +13,8 @@ import torch
 from packages import optional
 from textbook import ssim_map
 
-from lamp_kernels.compat.fused_ssim import FusedSSIMMap, fused_ssim
+from lamp_kernels import backends
+from lamp_kernels.compat.fused_ssim import FusedSSIMMap, fused_ssim, fused_ssim3d
 
 pytorch_msssim = optional("pytorch_msssim")
 
@@ -25,8 +26,9 @@ def images(*shape):
     return x, (x + 0.2 * torch.randn(shape)).clamp(0, 1)
 
 
-def test_signature():
-    parameters = inspect.signature(fused_ssim).parameters.values()
+@pytest.mark.parametrize("function", [fused_ssim, fused_ssim3d])
+def test_signature(function):
+    parameters = inspect.signature(function).parameters.values()
     assert [(parameter.name, parameter.default) for parameter in parameters] == [
         ("img1", inspect.Parameter.empty),
         ("img2", inspect.Parameter.empty),
@@ -116,7 +118,27 @@ def test_map_accepts_other_constants_and_rejects_unsupported_arguments():
     constant: Any = torch.tensor(0.3**2)  # not annotated, as in the package
     other = FusedSSIMMap.apply(0.02**2, constant, x, y)
     assert other.mean() > FusedSSIMMap.apply(0.01**2, 0.03**2, x, y).mean()
-    with pytest.raises(NotImplementedError, match="spatial_dims must be 2, got 3"):
+    with pytest.raises(ValueError, match=r"img1 must be \(N, C, D, H, W\)"):
         FusedSSIMMap.apply(0.01**2, 0.03**2, x, y, "same", True, 3)
     with pytest.raises(ValueError, match=r"C2.*-1"):
         FusedSSIMMap.apply(0.01**2, -1, x, y)
+
+
+@pytest.mark.beside_reference
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_volumes(padding, monkeypatch):
+    monkeypatch.setattr(backends, "_from_environment", None)  # there are no kernels for volumes
+    x, y = (image.double().requires_grad_() for image in images(1, 2, 12, 11, 13))
+    taps = torch.arange(-5, 6, dtype=torch.float64).square().div(-4.5).exp()
+    win = (taps / taps.sum()).view(1, 1, 1, 1, -1).repeat(2, 1, 1, 1, 1)
+    pair = [x, y]
+    if padding == "same":  # pytorch-msssim within a frame of black voxels
+        pair = [torch.nn.functional.pad(image, (5,) * 6) for image in pair]
+    expected = pytorch_msssim.ssim(*pair, data_range=1.0, win=win)
+    found = fused_ssim3d(x, y, padding)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(found, x)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, x)[0], rtol=1e-9, atol=1e-15)
+    of_map = FusedSSIMMap.apply(0.01**2, 0.03**2, x, y, padding, True, 3)
+    torch.testing.assert_close(of_map.mean(), found)
+    assert not fused_ssim3d(x, y, padding, train=False).requires_grad

@@ -9,6 +9,7 @@ import torch
 from packages import optional
 from pictures import PICTURES, pair
 
+from lamp_kernels import backends
 from lamp_kernels.compat import kornia as ours
 
 kornia = optional("kornia")
@@ -174,6 +175,50 @@ def test_max_val_as_a_tensor():
         torch.testing.assert_close(ours.SSIMLoss(7, max_val)(x, y), expected)
     with pytest.raises(TypeError, match=r"max_val .*shape \(2,\)"):
         ours.ssim_loss(x, y, 7, torch.ones(2))
+
+
+# ---- Volumes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("ssim3d_loss", "losses"),
+        ("SSIM3DLoss", "losses"),
+        ("ssim3d", "metrics"),
+        ("SSIM3D", "metrics"),
+    ],
+)
+def test_signatures_for_volumes(name, module):
+    theirs = inspect.signature(getattr(getattr(kornia, module), name)).parameters.values()
+    found = inspect.signature(getattr(ours, name)).parameters.values()
+    assert [(p.name, p.kind, p.default) for p in found] == [
+        (p.name, p.kind, p.default) for p in theirs
+    ]
+    assert name in ours.__all__
+
+
+@pytest.mark.beside_reference
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8], ids=str)
+def test_volumes(padding, dtype, monkeypatch):
+    monkeypatch.setattr(backends, "_from_environment", None)  # there are no kernels for volumes
+    x, y = ((7 * image).to(dtype) for image in images(2, 2, 9, 11, 10))
+    for reduction in ("mean", "sum", "none"):
+        found = ours.ssim3d_loss(x, y, 5, 7.0, reduction=reduction, padding=padding)
+        expected = kornia.losses.ssim3d_loss(x, y, 5, 7.0, reduction=reduction, padding=padding)
+        assert found.dtype == expected.dtype
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=5e-6)
+        module = ours.SSIM3DLoss(5, 7.0, reduction=reduction, padding=padding)
+        torch.testing.assert_close(module(x, y), found, rtol=0, atol=0)
+    of_map = ours.ssim3d(x, y, 5, 7.0, padding=padding)
+    expected = kornia.metrics.ssim3d(x, y, 5, 7.0, padding=padding)
+    torch.testing.assert_close(of_map, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.SSIM3D(5, 7.0, padding=padding)(x, y), of_map, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"img1 must be \(N, C, D, H, W\)"):
+        ours.ssim3d(x[0], y[0], 5)
+    with pytest.raises(ValueError, match=r"window_size.*4"):
+        ours.SSIM3D(4)
 
 
 # ---- MS_SSIMLoss -------------------------------------------------------------------------------

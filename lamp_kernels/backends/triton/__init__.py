@@ -55,13 +55,19 @@ class TritonBackend(KernelBackend):
 
     def unsupported_reason(self, spec: LossSpec, input: Tensor) -> str | None:
         """See `Backend.unsupported_reason`."""
+        return _unsupported_device(input.device) or self.unsupported_feature(
+            spec, input.device.type
+        )
+
+    def unsupported_feature(self, spec: LossSpec, device_type: str) -> str | None:
+        """See `Backend.unsupported_feature`."""
         if spec.has_gms:
             return "it does not compute GMS"
         if spec.masked:
             return "it does not support a mask"
         if spec.range_per_image:
             return "it does not support one data_range per image"
-        return _unsupported_device(input.device) or unsupported_window(spec)
+        return unsupported_window(spec)
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
         """The interpreter is meant for tests."""
