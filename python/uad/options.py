@@ -11,7 +11,10 @@ from typing import Literal
 
 from uad.losses import LossSettings
 
-DATA_SETS = ("textures", "fashion-mnist", "folder")
+DATA_SETS = ("textures", "fashion-mnist", "mnist", "folder")
+ONE_CLASS = ("fashion-mnist", "mnist")
+"""Data sets of ten classes, one of which counts as normal."""
+
 FITS = ("stretch", "pad", "crop")
 """How an image that is not square becomes square."""
 

@@ -241,7 +241,7 @@ def test_a_low_rate_is_not_rounded_to_zero(tmp_path):
         ),
         (
             ["--normal-class", "3"],
-            "--normal-class requires --data fashion-mnist, got --data folder",
+            "--normal-class requires --data fashion-mnist or mnist, got --data folder",
         ),
         (["--size", "8"], "size must be at least 16 pixels, got 8"),
         (["--category", "bottle"], "bottle"),

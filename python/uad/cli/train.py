@@ -18,7 +18,7 @@ from uad.cli.arguments import OptionError, complain
 from uad.cli.train_options import PROGRAM, build_parser
 from uad.distributed import process_count
 from uad.losses import LossSettings
-from uad.options import RunOptions, Scoring, TrainingOptions
+from uad.options import ONE_CLASS, RunOptions, Scoring, TrainingOptions
 
 
 def given_options(argv: Sequence[str] | None) -> dict[str, Any]:
@@ -36,9 +36,9 @@ def complete(options: Mapping[str, Any]) -> argparse.Namespace:
     arguments = argparse.Namespace(**{**vars(build_parser().parse_args([])), **options})
     if arguments.loss is None and arguments.compare is None:
         arguments.loss = "amplified-ssim"
-    if arguments.normal_class is not None and arguments.data != "fashion-mnist":
+    if arguments.normal_class is not None and arguments.data not in ONE_CLASS:
         raise OptionError(
-            f"--normal-class requires --data fashion-mnist, got --data {arguments.data}"
+            f"--normal-class requires --data {' or '.join(ONE_CLASS)}, got --data {arguments.data}"
         )
     if arguments.topk is not None and arguments.pooling != "topk":
         raise OptionError(f"--topk requires --pooling topk, got --pooling {arguments.pooling}")

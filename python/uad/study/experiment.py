@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import lamp_kernels
 from uad import data as data_sets
 from uad.batches import effective_batch_size
-from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, textures
+from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, mnist, textures
 from uad.distributed import Processes
 from uad.evaluation import (
     annotated,
@@ -39,13 +39,15 @@ DEFECT_SCORES = {
     "l1 top 1 %": Scoring("l1"),
     "ssim top 1 %": Scoring("ssim"),
 }
+CLASS_SCORES = {
+    "mse mean": Scoring("mse", smooth_sigma=0, pooling="mean"),
+    "l1 mean": Scoring("l1", smooth_sigma=0, pooling="mean"),
+    "ssim mean": Scoring("ssim", smooth_sigma=0, pooling="mean"),
+    "ssim max": Scoring("ssim", smooth_sigma=0, pooling="max"),
+}
 SCORES: dict[str, dict[str, Scoring]] = {
-    fashion_mnist.NAME: {
-        "mse mean": Scoring("mse", smooth_sigma=0, pooling="mean"),
-        "l1 mean": Scoring("l1", smooth_sigma=0, pooling="mean"),
-        "ssim mean": Scoring("ssim", smooth_sigma=0, pooling="mean"),
-        "ssim max": Scoring("ssim", smooth_sigma=0, pooling="max"),
-    },
+    fashion_mnist.NAME: CLASS_SCORES,
+    mnist.NAME: CLASS_SCORES,
     textures.NAME: DEFECT_SCORES,
     folder.NAME: DEFECT_SCORES,
 }
@@ -112,12 +114,12 @@ def load_data(
 
     options: of `uad.data.load`, where they differ from its defaults.
     """
+    place = root if dataset in (folder.NAME, fashion_mnist.NAME) else None
     if isinstance(normal_class, str):
-        place = root if dataset == folder.NAME else None
         return data_sets.load(
             dataset, root=place, category=[normal_class], size=size, seed=seed, **options
         )
-    return data_sets.load(dataset, root=root, normal_class=normal_class, size=size)
+    return data_sets.load(dataset, root=place, normal_class=normal_class, size=size)
 
 
 def check_images(spec: RunSpec, data: AnomalyData) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
 
-from uad.data import fashion_mnist, folder, textures
+from uad.data import fashion_mnist, folder, mnist, textures
 from uad.losses import DEFAULTS
 from uad.study.spec import RunSpec
 
 NAMES = {"mse": "MSE", "l1": "L1", "ssim": "SSIM"}
 DATA_TITLES = {
-    fashion_mnist.NAME: "Fashion-MNIST", textures.NAME: "Textures", folder.NAME: "Own images",
+    fashion_mnist.NAME: "Fashion-MNIST", mnist.NAME: "MNIST", textures.NAME: "Textures",
+    folder.NAME: "Own images",
 }  # fmt: skip
 
 

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
-from uad.data import fashion_mnist, folder, textures
+from uad.data import fashion_mnist, folder, mnist, textures
 from uad.losses import DEFAULTS
 from uad.options import BIT_DEPTHS, FITS
 from uad.study.arms import ARMS
 
 CLASSES: dict[str, tuple[int | str, ...] | None] = {
     fashion_mnist.NAME: tuple(range(len(fashion_mnist.CLASSES))),
+    mnist.NAME: tuple(range(len(mnist.CLASSES))),
     textures.NAME: textures.CATEGORIES,
     folder.NAME: None,
 }
