@@ -23,6 +23,8 @@ BIT_DEPTHS = range(8, 17)
 
 SCORE_METRICS, POOLINGS = ("mse", "l1", "ssim"), ("max", "mean", "topk")
 
+INPAINT_LOSSES = ("all", "masked")
+
 DEFAULT_RATE = 0.05
 """Default false-positive rate of a threshold."""
 
@@ -43,6 +45,11 @@ class TrainingOptions:
     """Whether to compile the network and the loss as one graph."""
     grad_clip: float | None = None
     """Maximum norm of the gradient of all parameters together; None for no clipping."""
+    inpaint: int | None = None
+    """Side in pixels of the squares to hide, so that the network learns to inpaint; None to show
+    the whole image."""
+    inpaint_loss: Literal["all", "masked"] = "all"
+    """With `inpaint`: whether the loss counts all pixels, or the hidden ones only."""
 
 
 @dataclass(frozen=True)

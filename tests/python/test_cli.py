@@ -36,11 +36,11 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
     batches: dict[str, list[torch.Tensor]] = {}
     step = Trainer.step
 
-    def spy(trainer, images):
+    def spy(trainer, images, hidden=None):
         if trainer.name not in first_steps:
             first_steps[trainer.name] = [p.detach().clone() for p in trainer.network.parameters()]
         batches.setdefault(trainer.name, []).append(images)
-        return step(trainer, images)
+        return step(trainer, images, hidden)
 
     monkeypatch.setattr(Trainer, "step", spy)
     losses = ["mse", "amplified-mse", "amplified-ssim"]

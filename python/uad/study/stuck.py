@@ -20,7 +20,7 @@ than the spread of either."""
 
 SAME_TASK = (
     "dataset", "normal_class", "optimizer", "epochs", "size", "width", "latent", "fit",
-    "bit_depth",
+    "bit_depth", "inpaint", "inpaint_loss",
 )  # fmt: skip
 """Fields that runs of the same task share. The learning rate is not among them: where most runs of
 one rate fail, their median is no reference."""
