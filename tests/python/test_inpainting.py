@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from run_results import assert_same_run, read_metrics, weights
+from study_lines import result
 from torch import nn
 from uad.cli import export, landscape, train, train_run
+from uad.data import DataError
 from uad.detector import load_detector
 from uad.distributed import Processes
 from uad.inpainting import SETS, InpaintingNetwork, epoch_stream, hidden_squares, random_sets
-from uad.losses import LossSettings, build_loss, tangent_share
+from uad.losses import LossSettings, build_loss, plain_loss, tangent_share
 from uad.options import TrainingOptions
 from uad.report.page import write_report
 from uad.scoring.page import describe_detector
+from uad.study import experiment, images
+from uad.study.arms import METRICS, ScaledLoss
+from uad.study.measures import primary
+from uad.study.questions import comparisons
+from uad.study.results import spec_of
+from uad.study.spec import RunSpec
 from uad.training import Trainer
 
 CPU = torch.device("cpu")
@@ -196,3 +206,72 @@ def test_an_unusable_option_is_an_error_before_training(options, tmp_path, capsy
     assert train.main([*options, "--loss", "mse", *more]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+# --- the study ----------------------------------------------------------------------------------
+
+SPEC = RunSpec("textures", "brick", "l1", 0, epochs=1, size=32, width=4, latent=2, inpaint=8)
+
+
+def test_runs_of_a_study_differ_by_how_they_inpaint():
+    specs = [replace(SPEC, inpaint=None), SPEC, replace(SPEC, inpaint_loss="masked")]
+    lines = [experiment.run(spec, None) for spec in specs]
+    assert len({line["error_normal"]["mse"] for line in lines}) == 3
+    assert [spec_of(json.loads(json.dumps(line))) for line in lines] == specs
+    again = experiment.run(specs[2], None)
+    assert again["error_normal"] == lines[2]["error_normal"]
+
+
+def test_runs_are_paired_only_if_they_inpaint_alike():
+    ways = ({}, {"inpaint": 4}, {"inpaint": 4, "inpaint_loss": "masked"})
+    lines = [
+        result(loss, normal_class, auroc=0.5 + 0.1 * number, **way)
+        for number, way in enumerate(ways)
+        for loss in ("mse", "amplified-mse")
+        for normal_class in range(2)
+    ]
+    groups = comparisons(lines)
+    assert [str(setting) for setting in groups] == [
+        "Fashion-MNIST, 16-channel code, Adam",
+        "Fashion-MNIST, 16-channel code, Adam, inpainting 4x4, loss on all pixels",
+        "Fashion-MNIST, 16-channel code, Adam, inpainting 4x4, loss on masked pixels",
+    ]
+    assert len({setting.slug for setting in groups}) == 3
+    for group in groups.values():
+        for comparison in group:
+            found = comparison.difference(primary("fashion-mnist"))
+            assert found is not None
+            assert [pair.difference for pair in found.pairs] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_control_takes_its_slope_from_the_hidden_pixels(metric):
+    torch.manual_seed(0)
+    image, reconstruction = torch.rand(2, 2, 1, 32, 32)
+    hidden = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
+    hidden[:, :, 8:24] = True
+    control = ScaledLoss(metric, LossSettings(), weighted=True)
+    elements = plain_loss(metric, LossSettings(), reduction="none")(reconstruction, image)
+    expected = (1 / (1 - elements[hidden]).clamp_min(1e-2)).mean()
+    torch.testing.assert_close(control.mean_slope(reconstruction, image, hidden.float()), expected)
+    torch.testing.assert_close(
+        control(reconstruction, image, hidden.float()), expected * elements[hidden].mean()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inpaint": 0}, "inpaint must be an integer of at least 1, got 0"),
+        ({"inpaint": None, "inpaint_loss": "masked"}, "inpaint_loss 'masked' requires inpaint"),
+        ({"inpaint_loss": "hidden"}, "inpaint_loss must be one of all, masked; got 'hidden'"),
+    ],
+)
+def test_an_unusable_key_of_a_grid_is_an_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SPEC, **options)
+
+
+def test_squares_too_large_for_the_images_are_an_error_before_any_training():
+    with pytest.raises(DataError, match="inpaint must be at most half of the image's side, 16"):
+        images.examine([replace(SPEC, inpaint=17)], None)

@@ -191,7 +191,7 @@ def test_an_image_with_a_missing_mask_has_no_part_in_the_pixel_figures():
 
 def test_a_training_that_diverges_is_a_result_without_figures(monkeypatch):
     monkeypatch.setattr(
-        experiment, "build_arm", lambda loss, options: lambda x, y: (x - y).sum() * torch.nan
+        experiment, "build_arm", lambda *_, **__: lambda x, y: (x - y).sum() * torch.nan
     )
     result = experiment.run(SMALL, None)
     assert "loss mse is nan in epoch 1" in result["failed"]

@@ -125,7 +125,7 @@ def load_data(
 
 
 def check_images(spec: RunSpec, data: AnomalyData) -> None:
-    """DataError if these images show nothing about the network."""
+    """DataError if these images show nothing about the network, or are too small to inpaint."""
     name = f"{spec.dataset}, {spec.normal_class}"
     kinds = set(data.kinds)
     if kinds == {GOOD}:
@@ -136,6 +136,12 @@ def check_images(spec: RunSpec, data: AnomalyData) -> None:
     if GOOD not in kinds:
         raise DataError(
             f"{name}: has no good test images, so no loss can be judged; add some in test/{GOOD}"
+        )
+    side = data.preparation.size
+    if spec.inpaint is not None and 2 * spec.inpaint > side:
+        raise DataError(
+            f"{name}: inpaint must be at most half of the image's side, {side // 2}, got "
+            f"{spec.inpaint}"
         )
 
 
