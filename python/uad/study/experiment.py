@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import lamp_kernels
 from uad import data as data_sets
 from uad.batches import effective_batch_size
-from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, mnist, textures
+from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, mnist, textures, to_unit
 from uad.distributed import Processes
 from uad.evaluation import (
     annotated,
@@ -87,6 +87,7 @@ def run(spec: RunSpec, root: Path | None) -> dict[str, Any]:
         result["tangent_share"] = trainer.history["tangent_share"][-1]
         network = scoring_network(trainer.network, spec.inpaint, data.preparation.size)
         result |= judge(network, data, SCORES[spec.dataset])
+        result["error_mean_image"] = mean_image_error(data)
     except TrainingError as error:
         result["failed"] = str(error)
     return result | {
@@ -199,6 +200,16 @@ def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> 
             for metric in METRICS
         }
     return figures
+
+
+def mean_image_error(data: AnomalyData) -> float:
+    """Mean squared error of the mean training image on normal test images.
+
+    What a network can achieve that ignores its input; see `uad.study.stuck`.
+    """
+    normal = data.test[torch.tensor([kind == GOOD for kind in data.kinds])]
+    mean = to_unit(data.train).mean(dim=0)
+    return (to_unit(normal) - mean).square().mean().item()
 
 
 def _maps(batches: list[tuple[Tensor, Tensor]], scoring: Scoring) -> Tensor:
