@@ -94,7 +94,7 @@ study-full: $(LIBRARY) ## run the study of python/results; needs Debian's datase
 	$(MAKE) study-publish
 
 # Estimated in python/grids/README.md. Finished runs are kept here, too.
-study-large: $(LIBRARY) ## run the grids where errors are large, in one and a half hours on two cores
+study-large: $(LIBRARY) ## run the grids where errors are large, in less than three hours on two cores
 	for grid in $(LARGE); do OMP_NUM_THREADS=1 $(BIN)/python python/study.py run python/grids/$$grid.json --results $(STUDY)/$$grid.jsonl $(STUDY_FLAGS) || exit; done
 	$(MAKE) study-publish
 
