@@ -22,6 +22,7 @@ CUDA_RELEASE = $(shell "$(NVCC)" --version | sed -n 's/.*release \([0-9]*\)\.\([
 RUN ?= runs/textures
 TRAIN_FLAGS ?= --data textures --compare ssim,amplified-ssim,mse,amplified-mse
 STUDY := python/results
+LARGE := mnist inpainting long
 STUDY_FLAGS ?= --processes 2
 FASHION_ROOT ?= /usr/share/datasets/fashion-mnist
 TORCH ?= $(shell sed -n 's/^torch==//p' requirements-dev.txt)
@@ -51,7 +52,7 @@ CXX_FILES = $(or $(shell git ls-files '*.c' '*.cpp' '*.cu' '*.cuh' '*.h'),$(erro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build build-cuda train study study-full study-publish test test-aarch64 lint format fuzz mutate clean
+.PHONY: help setup build build-cuda train study study-full study-large study-publish test test-aarch64 lint format fuzz mutate clean
 .PHONY: matrix wheel wheel-check wheel-cuda wheel-cuda-check sdist
 .PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-bundle gpu-check gpu-report gpu-static triton-static prove
 
@@ -92,8 +93,13 @@ study-full: $(LIBRARY) ## run the study of python/results; needs Debian's datase
 	$(BIN)/python python/landscape.py runs/landscape --out $(STUDY) --threads 1
 	$(MAKE) study-publish
 
-study-publish: $(READY) ## rewrite the tables, figures and page of python/results from study.jsonl
-	$(BIN)/python python/study.py publish $(STUDY)/study.jsonl
+# Estimated in python/grids/README.md. Finished runs are kept here, too.
+study-large: $(LIBRARY) ## run the grids where errors are large, in less than three hours on two cores
+	for grid in $(LARGE); do OMP_NUM_THREADS=1 $(BIN)/python python/study.py run python/grids/$$grid.json --results $(STUDY)/$$grid.jsonl $(STUDY_FLAGS) || exit; done
+	$(MAKE) study-publish
+
+study-publish: $(READY) ## rewrite the tables, figures and page of python/results from its results files
+	$(BIN)/python python/study.py publish $(STUDY)/study.jsonl $(wildcard $(LARGE:%=$(STUDY)/%*.jsonl))
 
 # On many small tests, two single-threaded processes are faster than one process with two threads.
 test: $(LIBRARY) ## run the test suite

@@ -17,7 +17,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uad import checkpoint
 from uad.checkpoint import CheckpointError
@@ -26,6 +26,7 @@ from uad.data.images import prepare
 from uad.detector_entry import check_description, check_weights
 from uad.evaluation import anomaly_map, image_scores
 from uad.evaluation_files import normal_scores
+from uad.inpainting import scoring_network
 from uad.model import ConvAutoencoder
 from uad.options import Scoring
 from uad.run_folder import CHECKPOINT, EVALUATION, RunFolderError, read_metrics
@@ -65,7 +66,7 @@ class Result:
 class Detector:
     """A trained network in evaluation mode with everything that scoring requires."""
 
-    network: ConvAutoencoder
+    network: nn.Module
     preparation: Preparation
     scoring: Scoring
     loss: str
@@ -80,6 +81,8 @@ class Detector:
     """`uad.data.fingerprint` of each training image."""
     sha256: str
     """Of the checkpoint file."""
+    inpaint: int | None = None
+    """Side of the squares that the network inpaints; None if it sees the whole image."""
 
     @property
     def device(self) -> torch.device:
@@ -195,11 +198,15 @@ def load_detector(path: Path | str) -> Detector:
     try:
         check_description(entry)
         check_weights(entry["network"], state["model"])
-        network = ConvAutoencoder(**entry["network"])
+        described = dict(entry["network"])
+        inpaint = described.pop("inpaint", None)
+        network = ConvAutoencoder(**described)
         network.load_state_dict(state["model"])
+        preparation = Preparation(**entry["preparation"])
         detector = Detector(
-            network=network.eval(),
-            preparation=Preparation(**entry["preparation"]),
+            network=scoring_network(network, inpaint, preparation.size).eval(),
+            preparation=preparation,
+            inpaint=inpaint,
             scoring=Scoring(**entry["scoring"]),
             loss=entry["loss"],
             data=entry["data"],

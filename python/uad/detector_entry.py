@@ -43,8 +43,9 @@ def check_description(entry: Any) -> None:
 
 def check_weights(network: Mapping[str, int], weights: Mapping[Any, Any]) -> None:
     """ValueError unless these are the weights of such a network. Allocates none of its memory."""
+    described = {name: value for name, value in network.items() if name != "inpaint"}
     with torch.device("meta"):
-        expected = ConvAutoencoder(**network).state_dict()
+        expected = ConvAutoencoder(**described).state_dict()
     _require(weights.keys() == expected.keys(), "model", f"{len(expected)} weights", len(weights))
     for name, weight in expected.items():
         found = weights[name]
@@ -59,8 +60,8 @@ def check_weights(network: Mapping[str, int], weights: Mapping[Any, Any]) -> Non
 
 def _check_network(network: Any) -> None:
     _require(isinstance(network, dict), "network", "an object", network)
-    if set(network) != {"channels", "width", "latent"}:
-        raise ValueError("network must have channels, width and latent")
+    if set(network) - {"inpaint"} != {"channels", "width", "latent"}:
+        raise ValueError("network must have channels, width and latent, and may have inpaint")
     for name, value in network.items():
         _require(_integer(value) and value > 0, f"network {name}", "a positive integer", value)
     channels = network["channels"]

@@ -51,8 +51,12 @@ class LossSettings:
 DEFAULTS = LossSettings()
 
 
-def build_loss(name: str, settings: LossSettings = DEFAULTS) -> nn.Module:
+def build_loss(
+    name: str, settings: LossSettings = DEFAULTS, *, weighted: bool = False
+) -> nn.Module:
     """The loss `name`, one of LOSSES, called as loss(reconstruction, image), images in [0, 1].
+
+    weighted: whether a weight is passed as a third argument, which PyTorch's losses do not accept.
 
     ValueError for another name, and from lamp_kernels for a setting out of range.
     """
@@ -61,9 +65,9 @@ def build_loss(name: str, settings: LossSettings = DEFAULTS) -> nn.Module:
     metric = metric_of(name)
     if name != metric:
         return amplified_loss(metric, settings)
-    if metric == "mse":
+    if metric == "mse" and not weighted:
         return nn.MSELoss()
-    if metric == "l1":
+    if metric == "l1" and not weighted:
         return nn.L1Loss()
     return plain_loss(metric, settings)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uad.losses import LOSSES
-from uad.options import DATA_SETS, FITS, POOLINGS, SCORE_METRICS
+from uad.options import DATA_SETS, FITS, INPAINT_LOSSES, POOLINGS, SCORE_METRICS
 
 MAX = sys.float_info.max
 
@@ -88,6 +88,7 @@ CONFIG = {
     "backend": or_null(TEXT),
     "seed": WHOLE, "epochs": COUNT, "batch_size": COUNT, "lr": POSITIVE,
     "grad_clip": or_null(POSITIVE), "width": COUNT, "latent": COUNT, "device": TEXT,
+    "inpaint?": or_null(COUNT), "inpaint_loss?": one_of(*INPAINT_LOSSES),
     "amp": or_null(TEXT), "compile": FLAG, "threads": or_null(COUNT),
     "score_metric": TEXT, "smooth_sigma": NOT_NEGATIVE, "pooling": TEXT,
     "topk": or_null(POSITIVE), "false_positive_rate?": FRACTION, "nproc_per_node?": COUNT,

@@ -11,7 +11,10 @@ from typing import Literal
 
 from uad.losses import LossSettings
 
-DATA_SETS = ("textures", "fashion-mnist", "folder")
+DATA_SETS = ("textures", "fashion-mnist", "mnist", "folder")
+ONE_CLASS = ("fashion-mnist", "mnist")
+"""Data sets of ten classes, one of which counts as normal."""
+
 FITS = ("stretch", "pad", "crop")
 """How an image that is not square becomes square."""
 
@@ -19,6 +22,8 @@ BIT_DEPTHS = range(8, 17)
 """Bits per pixel that 16-bit files may use."""
 
 SCORE_METRICS, POOLINGS = ("mse", "l1", "ssim"), ("max", "mean", "topk")
+
+INPAINT_LOSSES = ("all", "masked")
 
 DEFAULT_RATE = 0.05
 """Default false-positive rate of a threshold."""
@@ -40,6 +45,11 @@ class TrainingOptions:
     """Whether to compile the network and the loss as one graph."""
     grad_clip: float | None = None
     """Maximum norm of the gradient of all parameters together; None for no clipping."""
+    inpaint: int | None = None
+    """Side in pixels of the squares to hide, so that the network learns to inpaint; None to show
+    the whole image."""
+    inpaint_loss: Literal["all", "masked"] = "all"
+    """With `inpaint`: whether the loss counts all pixels, or the hidden ones only."""
 
 
 @dataclass(frozen=True)

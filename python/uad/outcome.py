@@ -13,6 +13,7 @@ from uad import evaluation
 from uad.baselines import baselines
 from uad.data import GOOD, AnomalyData
 from uad.evaluation_files import choose_examples, save_evaluation, save_examples
+from uad.inpainting import scoring_network
 from uad.options import RunOptions
 from uad.run_folder import EVALUATION, EXAMPLES
 from uad.same_data import digests
@@ -27,7 +28,8 @@ def evaluate_loss(
     TrainingError if a score or map is not finite.
     """
     try:
-        found = evaluate_network(trainer.network, data, options, trainer.device)
+        network = scoring_network(trainer.network, options.training.inpaint, data.preparation.size)
+        found = evaluate_network(network, data, options, trainer.device)
     except ValueError as error:
         raise TrainingError(f"the loss {trainer.name}: {error}") from error
     figures, reconstructions, maps, scores = found

@@ -21,6 +21,7 @@ from uad.data import AnomalyData, to_unit
 from uad.distributed import Processes
 from uad.evaluation_files import normal_scores
 from uad.exporting import SUFFIXES
+from uad.inpainting import scoring_network
 from uad.landscape.table import LINES, PICTURE
 from uad.lock import is_unused
 from uad.losses import build_loss, tangent_share
@@ -138,17 +139,28 @@ def check_unchanged(
 
 def rehearse(data: AnomalyData, options: RunOptions, device: torch.device) -> None:
     """Do everything once on one image, so that a bad option raises before any training."""
-    image = data.test[:1]
+    image, inpaint = data.test[:1], options.training.inpaint
+    weighted = counts_hidden_only(options)
+    if inpaint is not None and not 2 <= 2 * inpaint <= image.shape[-1]:
+        raise ValueError(
+            f"inpaint must be from 1 to half of the image's side, {image.shape[-1] // 2}, "
+            f"got {inpaint}"
+        )
     with torch.no_grad():
         unit = to_unit(image).to(device)
+        weight = (torch.ones_like(unit[:, :1]),) if weighted else ()
         for name in options.losses:
-            build_loss(name, options.loss)(unit, unit)
+            build_loss(name, options.loss, weighted=weighted)(unit, unit, *weight)
             tangent_share(name, unit, unit, options.loss)
     network = ConvAutoencoder(image.shape[1], width=options.width, latent=options.latent)
-    _, maps = evaluation.anomaly_maps(
-        network.to(device), image, options.scoring, batch_size=1, device=device
-    )
+    scored = scoring_network(network.to(device), inpaint, data.preparation.size)
+    _, maps = evaluation.anomaly_maps(scored, image, options.scoring, batch_size=1, device=device)
     evaluation.image_scores(maps, options.scoring)
+
+
+def counts_hidden_only(options: RunOptions) -> bool:
+    """Whether the training loss has a weight: 1 where the network has to inpaint, 0 elsewhere."""
+    return options.training.inpaint is not None and options.training.inpaint_loss == "masked"
 
 
 def train_losses(
@@ -167,7 +179,7 @@ def train_losses(
             trainer = Trainer(
                 name,
                 ConvAutoencoder(data.train.shape[1], width=options.width, latent=options.latent),
-                build_loss(name, options.loss),
+                build_loss(name, options.loss, weighted=counts_hidden_only(options)),
                 options.training,
                 processes,
                 partial(tangent_share, name, settings=options.loss),
@@ -206,6 +218,7 @@ def describe_detector(loss: str, data: AnomalyData, options: RunOptions) -> dict
     The entry "normal_scores", from which a threshold is chosen, is empty until the trained network
     has been evaluated.
     """
+    inpaint = options.training.inpaint
     return {
         "format": detector.FORMAT,
         "loss": loss,
@@ -215,6 +228,8 @@ def describe_detector(loss: str, data: AnomalyData, options: RunOptions) -> dict
             "channels": data.train.shape[1],
             "width": options.width,
             "latent": options.latent,
+            # Left out otherwise: versions that cannot inpaint reject what they do not know.
+            **({} if inpaint is None else {"inpaint": inpaint}),
         },
         "preparation": data.preparation.to_dict(),
         "scoring": asdict(options.scoring),

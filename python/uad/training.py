@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from uad import checkpoint
 from uad.batches import epoch_batches
 from uad.data import to_unit
 from uad.distributed import Processes
+from uad.inpainting import epoch_stream, hidden_squares
 from uad.options import TrainingOptions
 from uad.progress import Progress, silent
 
@@ -35,6 +37,7 @@ AMP_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 SETTINGS = (
     *("batch_size", "learning_rate", "optimizer", "seed", "amp", "grad_clip"),
+    *("inpaint", "inpaint_loss"),
     *("loss", "loss_settings", "network"),
 )
 """Settings that must not change when a training continues from a checkpoint."""
@@ -60,7 +63,8 @@ class Trainer:
     ) -> None:
         """name: label for the log.
 
-        loss: called as loss(reconstruction, image).
+        loss: called as loss(reconstruction, image), and with inpaint_loss="masked" as
+            loss(reconstruction, image, weight).
         tangent_share: called the same way; its value for the last batch of each epoch is recorded.
         description: plain values, stored in every checkpoint as "detector".
         progress: counts the steps; the default prints nothing.
@@ -81,15 +85,38 @@ class Trainer:
         self.history: dict[str, list[float]] = {"epoch": [], "loss": [], "tangent_share": []}
         self.step_seconds: list[float] = []
         self.cold_steps = WARM_UP_STEPS
-        self.forward: Callable[[Tensor], tuple[Tensor, Tensor]] = self.reconstruct
+        self.forward: Callable[..., tuple[Tensor, Tensor]] = self.reconstruct
         if options.compile:
             torch.compiler.reset()  # otherwise graphs of earlier losses count toward the limit
             self.forward = torch.compile(self.reconstruct)
 
-    def reconstruct(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (N, C, H, W) and loss () of images in [0, 1]."""
-        reconstruction = self.model(images)
-        return reconstruction, self.loss(reconstruction, images)
+    def reconstruct(self, images: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Reconstruction (N, C, H, W) and loss () of images in [0, 1].
+
+        hidden: bool (N, 1, H, W), the pixels that the network does not see; None if it sees all.
+        """
+        reconstruction = self.model(visible(images, hidden))
+        return reconstruction, self.loss(reconstruction, images, *self.weight(hidden))
+
+    def weight(self, hidden: Tensor | None) -> tuple[Tensor, ...]:
+        """The third argument of the loss, if only hidden pixels count; otherwise nothing.
+
+        A weight, not a mask: it chooses the pixels that count, while the windows of SSIM also see
+        the pixels around them, which the network was shown and has to continue without a seam. A
+        mask would remove these from the windows, although nothing is wrong with them.
+        """
+        if hidden is None or self.options.inpaint_loss == "all":
+            return ()
+        return (hidden.float(),)
+
+    def hide(self, images: Tensor, rng: np.random.Generator) -> Tensor | None:
+        """The pixels to hide in this process's share (N, C, S, S) of a batch; None for none."""
+        if self.options.inpaint is None:
+            return None
+        # For the images of all processes, so that the result does not depend on their number.
+        count = len(images) * self.processes.count
+        hidden = hidden_squares(count, images.shape[-1], self.options.inpaint, rng)
+        return self.processes.share(hidden).to(self.device)
 
     def autocast(self) -> torch.autocast:
         """The context for forward passes."""
@@ -98,11 +125,14 @@ class Trainer:
             self.device.type, dtype=AMP_TYPES[amp] if amp else None, enabled=amp is not None
         )
 
-    def step(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one step on images in [0, 1]; return reconstruction and loss from before it."""
+    def step(self, images: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Take one step on images in [0, 1]; return reconstruction and loss from before it.
+
+        hidden: as for `reconstruct`.
+        """
         self.optimizer.zero_grad()
         with self.autocast():
-            reconstruction, loss = self.forward(images)
+            reconstruction, loss = self.forward(images, hidden)
         self.scaler.scale(loss).backward()
         if self.options.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
@@ -119,11 +149,12 @@ class Trainer:
         self.model.train()
         batches = epoch_batches(len(train), self.options.batch_size, self.options.seed, epoch)
         losses: list[Tensor] = []
+        squares = epoch_stream(self.options.seed, epoch)
         clock = StepClock(self.device)
         clock.tick()
         for batch in batches:
             images = to_unit(train[self.processes.share(batch)].to(self.device))
-            reconstruction, loss = self.step(images)
+            reconstruction, loss = self.step(images, self.hide(images, squares))
             if epoch == 1 and not losses and self.processes.first:
                 self.warn_about_first_step(reconstruction, images)
             losses.append(loss)
@@ -230,19 +261,27 @@ class Trainer:
         """
         batch = epoch_batches(len(train), self.options.batch_size, self.options.seed, 1)[0]
         images = to_unit(train[self.processes.share(batch)].to(self.device))
+        hidden = self.hide(images, epoch_stream(self.options.seed, 1))
         with torch.no_grad(), self.autocast():
-            reconstruction = self.model(images)
+            reconstruction = self.model(visible(images, hidden))
         reconstruction.requires_grad_()
         loss_function = torch.compile(self.loss) if self.options.compile else self.loss
 
         def loss_alone() -> None:
             reconstruction.grad = None
             with self.autocast():
-                loss = loss_function(reconstruction, images)
+                loss = loss_function(reconstruction, images, *self.weight(hidden))
             loss.backward()
 
-        alone, whole = median_seconds([loss_alone, lambda: self.step(images)], self.device, repeats)
+        alone, whole = median_seconds(
+            [loss_alone, lambda: self.step(images, hidden)], self.device, repeats
+        )
         return alone / whole
+
+
+def visible(images: Tensor, hidden: Tensor | None) -> Tensor:
+    """The images as the network sees them, with zeros for what is hidden."""
+    return images if hidden is None else images.masked_fill(hidden, 0)
 
 
 def build_optimizer(network: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:

@@ -36,11 +36,11 @@ def test_comparison_trains_alike_and_leaves_a_run_folder(options, tmp_path, caps
     batches: dict[str, list[torch.Tensor]] = {}
     step = Trainer.step
 
-    def spy(trainer, images):
+    def spy(trainer, images, hidden):
         if trainer.name not in first_steps:
             first_steps[trainer.name] = [p.detach().clone() for p in trainer.network.parameters()]
         batches.setdefault(trainer.name, []).append(images)
-        return step(trainer, images)
+        return step(trainer, images, hidden)
 
     monkeypatch.setattr(Trainer, "step", spy)
     losses = ["mse", "amplified-mse", "amplified-ssim"]
@@ -241,7 +241,7 @@ def test_a_low_rate_is_not_rounded_to_zero(tmp_path):
         ),
         (
             ["--normal-class", "3"],
-            "--normal-class requires --data fashion-mnist, got --data folder",
+            "--normal-class requires --data fashion-mnist or mnist, got --data folder",
         ),
         (["--size", "8"], "size must be at least 16 pixels, got 8"),
         (["--category", "bottle"], "bottle"),
@@ -309,7 +309,7 @@ def test_folder_that_cannot_be_made_is_an_error(options, tmp_path, capsys):
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_too_little_memory_is_one_line(options, tmp_path, capsys, monkeypatch, resumed):
-    def step(trainer, images):
+    def step(trainer, images, hidden):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(Trainer, "step", step)
@@ -325,7 +325,7 @@ def test_too_little_memory_is_one_line(options, tmp_path, capsys, monkeypatch, r
 
 
 def test_divergence_is_one_line(options, capsys, monkeypatch):
-    def step(trainer, images):
+    def step(trainer, images, hidden):
         return images, torch.tensor(float("nan"))
 
     monkeypatch.setattr(Trainer, "step", step)

@@ -19,7 +19,7 @@ from uad.data import DataError, defects, fashion_mnist, load, textures, to_unit
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("mvtec", {}, "textures, fashion-mnist, folder"),
+        ("mvtec", {}, "textures, fashion-mnist, mnist, folder"),
         ("textures", {"size": 15}, "size must be at least 16 pixels, got 15"),
         ("textures", {"size": 257}, "size must be at most 256 pixels for textures, got 257"),
         ("textures", {"channels": 2}, "channels must be 1 or 3, got 2"),

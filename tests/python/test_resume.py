@@ -522,9 +522,9 @@ def train_slowly(arguments: list[str]) -> None:
     """Train in a process of its own, with epochs long enough to count from outside."""
     step = Trainer.step
 
-    def slow_step(trainer, images):
+    def slow_step(trainer, images, hidden):
         time.sleep(0.01)
-        return step(trainer, images)
+        return step(trainer, images, hidden)
 
     with mock.patch.object(Trainer, "step", slow_step):
         cli.main(arguments)

@@ -162,6 +162,19 @@ def test_errors_of_normal_and_anomalous_images_are_separate():
     assert figures["error_anomalous"]["mse"] == pytest.approx(squares[~normal].mean(), rel=1e-5)
 
 
+def test_the_error_of_the_mean_image_is_that_of_a_network_that_ignores_its_input():
+    data = experiment.load_data("textures", "brick", 32, 0, None)
+    mean = data.train.float().mean(dim=0) / 255
+
+    class Mean(nn.Module):
+        def forward(self, images):
+            return mean.expand_as(images)
+
+    figures = experiment.judge(Mean(), data, experiment.SCORES["textures"])
+    found = experiment.mean_image_error(data)
+    assert found == pytest.approx(figures["error_normal"]["mse"], rel=1e-5)
+
+
 def test_an_image_with_a_missing_mask_has_no_part_in_the_pixel_figures():
     data = experiment.load_data("textures", "brick", 32, 0, None)
     assert data.masks is not None
@@ -191,7 +204,7 @@ def test_an_image_with_a_missing_mask_has_no_part_in_the_pixel_figures():
 
 def test_a_training_that_diverges_is_a_result_without_figures(monkeypatch):
     monkeypatch.setattr(
-        experiment, "build_arm", lambda loss, options: lambda x, y: (x - y).sum() * torch.nan
+        experiment, "build_arm", lambda *_, **__: lambda x, y: (x - y).sum() * torch.nan
     )
     result = experiment.run(SMALL, None)
     assert "loss mse is nan in epoch 1" in result["failed"]

@@ -75,6 +75,13 @@ def test_runs_are_stuck_relative_to_runs_of_the_same_setting(name, values):
     assert not np.any([line["stuck"] for line in mark_stuck(lines)])
 
 
+def test_a_run_worse_than_the_mean_image_is_stuck_even_if_most_runs_are():
+    lines = [stuck(result("l1", 0, seed)) | {"error_mean_image": 0.05} for seed in range(5)]
+    lines += [result("amplified-l1", 0, seed) | {"error_mean_image": 0.05} for seed in range(4)]
+    marks = [(line["loss"], line["stuck"]) for line in mark_stuck(lines)]
+    assert marks == [("l1", True)] * 5 + [("amplified-l1", False)] * 4
+
+
 # --- names of settings ---------------------------------------------------------------------------
 
 

@@ -217,6 +217,11 @@ def run_locked(arguments: argparse.Namespace, options: Options) -> None:
     """Measure the networks, write picture and figures, print the tables."""
     metrics = read_metrics(arguments.run)
     config = metrics["config"]
+    if config.get("inpaint") is not None:
+        raise RunFolderError(
+            f"{arguments.run}: trained with --inpaint, so the loss depends on random squares; the "
+            "landscape is that of a loss of whole images: choose a run without --inpaint"
+        )
     networks = {
         name: load_network(arguments.run, metrics, name)
         for name in arguments.loss or metrics["arms"]

@@ -18,7 +18,7 @@ from uad.cli.arguments import OptionError, complain
 from uad.cli.train_options import PROGRAM, build_parser
 from uad.distributed import process_count
 from uad.losses import LossSettings
-from uad.options import RunOptions, Scoring, TrainingOptions
+from uad.options import ONE_CLASS, RunOptions, Scoring, TrainingOptions
 
 
 def given_options(argv: Sequence[str] | None) -> dict[str, Any]:
@@ -36,12 +36,14 @@ def complete(options: Mapping[str, Any]) -> argparse.Namespace:
     arguments = argparse.Namespace(**{**vars(build_parser().parse_args([])), **options})
     if arguments.loss is None and arguments.compare is None:
         arguments.loss = "amplified-ssim"
-    if arguments.normal_class is not None and arguments.data != "fashion-mnist":
+    if arguments.normal_class is not None and arguments.data not in ONE_CLASS:
         raise OptionError(
-            f"--normal-class requires --data fashion-mnist, got --data {arguments.data}"
+            f"--normal-class requires --data {' or '.join(ONE_CLASS)}, got --data {arguments.data}"
         )
     if arguments.topk is not None and arguments.pooling != "topk":
         raise OptionError(f"--topk requires --pooling topk, got --pooling {arguments.pooling}")
+    if arguments.inpaint_loss != TrainingOptions.inpaint_loss and arguments.inpaint is None:
+        raise OptionError(f"--inpaint-loss {arguments.inpaint_loss} requires --inpaint")
     arguments.nproc_per_node = process_count()
     if arguments.batch_size % arguments.nproc_per_node:
         raise OptionError(
@@ -101,6 +103,8 @@ def run_options(arguments: argparse.Namespace, batch_size: int) -> RunOptions:
             amp=arguments.amp,
             compile=arguments.compile,
             grad_clip=arguments.grad_clip,
+            inpaint=arguments.inpaint,
+            inpaint_loss=arguments.inpaint_loss,
         ),
         scoring=Scoring(
             metric=arguments.score_metric,

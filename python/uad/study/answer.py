@@ -9,7 +9,8 @@ from html import escape
 
 import numpy as np
 
-from uad.data import fashion_mnist, folder
+from uad.data import folder
+from uad.options import ONE_CLASS
 from uad.study.measures import primary
 from uad.study.method import plural
 from uad.study.questions import Comparison
@@ -188,8 +189,8 @@ def _meaning(findings: Sequence[Finding]) -> str:
         for each in findings
         for side in ("before", "after")
     ]
-    clothes = any(each.comparison.setting.dataset == fashion_mnist.NAME for each in findings)
-    bad, good = ("anomalous", "normal") if clothes else ("defective", "good")
+    classes = any(each.comparison.setting.dataset in ONE_CLASS for each in findings)
+    bad, good = ("anomalous", "normal") if classes else ("defective", "good")
     low, high = f"{min(means):.2f}", f"{max(means):.2f}"
     reached = f"{low} to {high}" if low != high else low
     return (

@@ -26,26 +26,33 @@ class ScaledLoss(nn.Module):
     loss lengthens the gradient with respect to the reconstruction less than amplification does.
     """
 
-    def __init__(self, metric: str, settings: LossSettings) -> None:
+    def __init__(self, metric: str, settings: LossSettings, weighted: bool = False) -> None:
         super().__init__()
         self.eps = settings.eps
-        self.plain = build_loss(metric, settings)
+        self.plain = build_loss(metric, settings, weighted=weighted)
         self.elements = plain_loss(metric, settings, reduction="none")
 
-    def forward(self, reconstruction: Tensor, image: Tensor) -> Tensor:
-        """The loss (); the backward pass treats the slope as a constant."""
-        loss: Tensor = self.plain(reconstruction, image)
-        return self.mean_slope(reconstruction, image) * loss
+    def forward(self, reconstruction: Tensor, image: Tensor, *weight: Tensor) -> Tensor:
+        """The loss (); the backward pass treats the slope as a constant.
+
+        weight: if the loss is weighted, (N, 1, H, W) or any shape that broadcasts.
+        """
+        loss: Tensor = self.plain(reconstruction, image, *weight)
+        return self.mean_slope(reconstruction, image, *weight) * loss
 
     @torch.no_grad()
-    def mean_slope(self, reconstruction: Tensor, image: Tensor) -> Tensor:
-        """The mean of A'(L) over all elements, ()."""
+    def mean_slope(self, reconstruction: Tensor, image: Tensor, *weight: Tensor) -> Tensor:
+        """The mean of A'(L) over all elements, or over those that the weight counts, ()."""
         dissimilarity: Tensor = self.elements(reconstruction, image)
-        return (1.0 - dissimilarity).clamp_min(self.eps).reciprocal().mean()
+        slope = (1.0 - dissimilarity).clamp_min(self.eps).reciprocal()
+        if not weight:
+            return slope.mean()
+        counted = weight[0].expand_as(slope)
+        return (counted * slope).sum() / counted.sum()
 
 
-def build_arm(loss: str, settings: LossSettings) -> nn.Module:
-    """The loss with this name, one of ARMS."""
+def build_arm(loss: str, settings: LossSettings, *, weighted: bool = False) -> nn.Module:
+    """The loss with this name, one of ARMS. weighted: as for `uad.losses.build_loss`."""
     if loss.startswith("scaled-"):
-        return ScaledLoss(loss.removeprefix("scaled-"), settings)
-    return build_loss(loss, settings)
+        return ScaledLoss(loss.removeprefix("scaled-"), settings, weighted)
+    return build_loss(loss, settings, weighted=weighted)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import lamp_kernels
 from uad import data as data_sets
 from uad.batches import effective_batch_size
-from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, textures
+from uad.data import GOOD, AnomalyData, DataError, fashion_mnist, folder, mnist, textures, to_unit
 from uad.distributed import Processes
 from uad.evaluation import (
     annotated,
@@ -27,6 +27,7 @@ from uad.evaluation import (
     reconstruct,
     region_weights,
 )
+from uad.inpainting import scoring_network
 from uad.losses import LossSettings, tangent_share
 from uad.model import ConvAutoencoder
 from uad.options import Scoring, TrainingOptions
@@ -39,13 +40,15 @@ DEFECT_SCORES = {
     "l1 top 1 %": Scoring("l1"),
     "ssim top 1 %": Scoring("ssim"),
 }
+CLASS_SCORES = {
+    "mse mean": Scoring("mse", smooth_sigma=0, pooling="mean"),
+    "l1 mean": Scoring("l1", smooth_sigma=0, pooling="mean"),
+    "ssim mean": Scoring("ssim", smooth_sigma=0, pooling="mean"),
+    "ssim max": Scoring("ssim", smooth_sigma=0, pooling="max"),
+}
 SCORES: dict[str, dict[str, Scoring]] = {
-    fashion_mnist.NAME: {
-        "mse mean": Scoring("mse", smooth_sigma=0, pooling="mean"),
-        "l1 mean": Scoring("l1", smooth_sigma=0, pooling="mean"),
-        "ssim mean": Scoring("ssim", smooth_sigma=0, pooling="mean"),
-        "ssim max": Scoring("ssim", smooth_sigma=0, pooling="max"),
-    },
+    fashion_mnist.NAME: CLASS_SCORES,
+    mnist.NAME: CLASS_SCORES,
     textures.NAME: DEFECT_SCORES,
     folder.NAME: DEFECT_SCORES,
 }
@@ -82,7 +85,9 @@ def run(spec: RunSpec, root: Path | None) -> dict[str, Any]:
         trainer = train(spec, data)
         result["training_loss"] = trainer.history["loss"][-1]
         result["tangent_share"] = trainer.history["tangent_share"][-1]
-        result |= judge(trainer.network, data, SCORES[spec.dataset])
+        network = scoring_network(trainer.network, spec.inpaint, data.preparation.size)
+        result |= judge(network, data, SCORES[spec.dataset])
+        result["error_mean_image"] = mean_image_error(data)
     except TrainingError as error:
         result["failed"] = str(error)
     return result | {
@@ -112,16 +117,16 @@ def load_data(
 
     options: of `uad.data.load`, where they differ from its defaults.
     """
+    place = root if dataset in (folder.NAME, fashion_mnist.NAME) else None
     if isinstance(normal_class, str):
-        place = root if dataset == folder.NAME else None
         return data_sets.load(
             dataset, root=place, category=[normal_class], size=size, seed=seed, **options
         )
-    return data_sets.load(dataset, root=root, normal_class=normal_class, size=size)
+    return data_sets.load(dataset, root=place, normal_class=normal_class, size=size)
 
 
 def check_images(spec: RunSpec, data: AnomalyData) -> None:
-    """DataError if these images show nothing about the network."""
+    """DataError if these images show nothing about the network, or are too small to inpaint."""
     name = f"{spec.dataset}, {spec.normal_class}"
     kinds = set(data.kinds)
     if kinds == {GOOD}:
@@ -133,6 +138,12 @@ def check_images(spec: RunSpec, data: AnomalyData) -> None:
         raise DataError(
             f"{name}: has no good test images, so no loss can be judged; add some in test/{GOOD}"
         )
+    side = data.preparation.size
+    if spec.inpaint is not None and 2 * spec.inpaint > side:
+        raise DataError(
+            f"{name}: inpaint must be at most half of the image's side, {side // 2}, got "
+            f"{spec.inpaint}"
+        )
 
 
 def train(spec: RunSpec, data: AnomalyData) -> Trainer:
@@ -143,13 +154,15 @@ def train(spec: RunSpec, data: AnomalyData) -> Trainer:
     trainer = Trainer(
         spec.loss,
         network.to(memory_format=torch.channels_last),  # twice as fast on the CPU
-        build_arm(spec.loss, settings),
+        build_arm(spec.loss, settings, weighted=spec.inpaint_loss == "masked"),
         TrainingOptions(
             epochs=spec.epochs,
             batch_size=effective_batch_size(len(data.train), spec.batch_size),
             learning_rate=spec.learning_rate,
             seed=spec.seed,
             optimizer=spec.optimizer,
+            inpaint=spec.inpaint,
+            inpaint_loss=spec.inpaint_loss,
         ),
         Processes(0, 1, CPU),
         partial(tangent_share, spec.metric, settings=settings),
@@ -187,6 +200,16 @@ def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> 
             for metric in METRICS
         }
     return figures
+
+
+def mean_image_error(data: AnomalyData) -> float:
+    """Mean squared error of the mean training image on normal test images.
+
+    What a network can achieve that ignores its input; see `uad.study.stuck`.
+    """
+    normal = data.test[torch.tensor([kind == GOOD for kind in data.kinds])]
+    mean = to_unit(data.train).mean(dim=0)
+    return (to_unit(normal) - mean).square().mean().item()
 
 
 def _maps(batches: list[tuple[Tensor, Tensor]], scoring: Scoring) -> Tensor:

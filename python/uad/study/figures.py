@@ -55,7 +55,8 @@ def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
             axes.set_xlim(-reach, reach)
             axes.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
         mean = "mean, 95% interval" if any(each.bounded for each in found) else "mean"
-        panels[0].set_yticks(range(len(classes) + 1), [*map(class_name, classes), mean])
+        names = [class_name(setting.dataset, each) for each in classes]
+        panels[0].set_yticks(range(len(classes) + 1), [*names, mean])
         panels[0].set_ylim(len(classes) + 0.5, -0.6)
         scales = "; scales differ" if len(found) > 1 else ""
         figure.supxlabel(
@@ -121,8 +122,8 @@ def _interval(axes: Axes, found: Difference, y: float, shade: str) -> None:
     axes.plot(found.mean, y, "D", color=shade, markersize=6, markeredgecolor="white")
 
 
-def class_name(normal_class: int | str) -> str:
+def class_name(dataset: str, normal_class: int | str) -> str:
     """The name that a person would use."""
-    if isinstance(normal_class, str):
-        return normal_class
-    return fashion_mnist.CLASSES[normal_class]
+    if dataset == fashion_mnist.NAME and isinstance(normal_class, int):
+        return fashion_mnist.CLASSES[normal_class]
+    return str(normal_class)

@@ -147,9 +147,9 @@ def comparisons(results: Sequence[Result]) -> dict[Setting, list[Comparison]]:
 def _order(setting: Setting) -> tuple[object, ...]:
     """Of the settings on a page: by data set, then by every option in turn."""
     options = (getattr(setting, each.name) for each in fields(Setting) if each.compare)
-    _, *others = ("" if value is None else value for value in options)
-    numbers = ((str(type(value)), value) for value in others)  # None first, then numbers
-    return list(SCORES).index(setting.dataset), *numbers
+    _, *others = options
+    keys = ((value is not None, "" if value is None else value) for value in others)  # None first
+    return list(SCORES).index(setting.dataset), *keys
 
 
 def _questions(arms: dict[Arm, list[Result]]) -> Iterator[tuple[Arm, Arm]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
 
-from uad.data import fashion_mnist, folder, textures
+from uad.data import fashion_mnist, folder, mnist, textures
 from uad.losses import DEFAULTS
 from uad.study.spec import RunSpec
 
 NAMES = {"mse": "MSE", "l1": "L1", "ssim": "SSIM"}
 DATA_TITLES = {
-    fashion_mnist.NAME: "Fashion-MNIST", textures.NAME: "Textures", folder.NAME: "Own images",
+    fashion_mnist.NAME: "Fashion-MNIST", mnist.NAME: "MNIST", textures.NAME: "Textures",
+    folder.NAME: "Own images",
 }  # fmt: skip
 
 
@@ -29,6 +30,8 @@ class Setting:
     size: int | None
     fit: str
     bit_depth: int | None
+    inpaint: int | None
+    inpaint_loss: str
     named_fields: tuple[str, ...] = field(default=(), compare=False)
     """The keys of FIELD_TITLES in which settings with the same data and optimizer differ."""
 
@@ -42,7 +45,14 @@ class Setting:
         data = DATA_TITLES[self.dataset]
         optimizer = {"adam": "Adam", "sgd": "SGD"}[self.optimizer]
         also = [f"{FIELD_TITLES[name]} {self._value(name)}" for name in self.named_fields]
-        return ", ".join((data, self.code, optimizer, *also))
+        return ", ".join((data, self.code, optimizer, *also, *self.inpainting))
+
+    @property
+    def inpainting(self) -> list[str]:
+        """How the network inpaints, in words; empty if it does not."""
+        if self.inpaint is None:
+            return []
+        return [f"inpainting {self.inpaint}x{self.inpaint}, loss on {self.inpaint_loss} pixels"]
 
     @property
     def code(self) -> str:
@@ -53,6 +63,8 @@ class Setting:
     def slug(self) -> str:
         """The setting as part of a file name."""
         also = [f"{name.replace('_', '-')}-{self._value(name)}" for name in self.named_fields]
+        if self.inpaint is not None:
+            also.append(f"inpaint-{self.inpaint}-{self.inpaint_loss}")
         return "-".join((self.dataset, self.optimizer, str(self.latent), *also))
 
     def _value(self, name: str) -> str:

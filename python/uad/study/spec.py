@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
-from uad.data import fashion_mnist, folder, textures
+from uad.data import fashion_mnist, folder, mnist, textures
 from uad.losses import DEFAULTS
-from uad.options import BIT_DEPTHS, FITS
+from uad.options import BIT_DEPTHS, FITS, INPAINT_LOSSES
 from uad.study.arms import ARMS
 
 CLASSES: dict[str, tuple[int | str, ...] | None] = {
     fashion_mnist.NAME: tuple(range(len(fashion_mnist.CLASSES))),
+    mnist.NAME: tuple(range(len(mnist.CLASSES))),
     textures.NAME: textures.CATEGORIES,
     folder.NAME: None,
 }
@@ -40,6 +41,8 @@ class RunSpec:
     eps: float = DEFAULTS.eps
     fit: str = "stretch"
     bit_depth: int | None = None
+    inpaint: int | None = None
+    inpaint_loss: Literal["all", "masked"] = "all"
 
     def __post_init__(self) -> None:
         """Raise ValueError for an invalid value."""
@@ -52,6 +55,8 @@ class RunSpec:
                         f"{name} is only for dataset {folder.NAME!r}: leave it out for "
                         f"{self.dataset!r}"
                     )
+        if self.inpaint is None and self.inpaint_loss != FIELDS["inpaint_loss"].default:
+            raise ValueError(f"inpaint_loss {self.inpaint_loss!r} requires inpaint")
 
     def _check_choices(self) -> None:
         check_choice("dataset", self.dataset, CLASSES)
@@ -66,11 +71,12 @@ class RunSpec:
         check_choice("optimizer", self.optimizer, ("adam", "sgd"))
         check_choice("amplify_over", self.amplify_over, ("element", "image", "batch"))
         check_choice("fit", self.fit, FITS)
+        check_choice("inpaint_loss", self.inpaint_loss, INPAINT_LOSSES)
 
     def _check_numbers(self) -> None:
-        for name in ("epochs", "batch_size", "width", "latent", "seed", "size"):
+        for name in ("epochs", "batch_size", "width", "latent", "seed", "size", "inpaint"):
             value, least = getattr(self, name), {"seed": 0, "size": 16, "width": 2}.get(name, 1)
-            if name == "size" and value is None:
+            if name in ("size", "inpaint") and value is None:
                 continue
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")

@@ -26,7 +26,7 @@ MANY_CLASSES = 5
 
 PAIRED_BY = (
     "dataset", "normal_class", "seed", "optimizer", "learning_rate", "epochs", "batch_size",
-    "size", "width", "latent", "fit", "bit_depth",
+    "size", "width", "latent", "fit", "bit_depth", "inpaint", "inpaint_loss",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ than the spread of either."""
 
 SAME_TASK = (
     "dataset", "normal_class", "optimizer", "epochs", "size", "width", "latent", "fit",
-    "bit_depth",
+    "bit_depth", "inpaint", "inpaint_loss",
 )  # fmt: skip
 """Fields that runs of the same task share. The learning rate is not among them: where most runs of
 one rate fail, their median is no reference."""
@@ -30,18 +30,21 @@ def mark_stuck(results: Sequence[Result]) -> list[Result]:
     """The results, each with an added "stuck": whether the run learned nothing.
 
     It did if its mean squared error on normal test images is more than `FACTOR` times the median of
-    all runs of the same task.
+    all runs of the same task, or more than that of the mean training image. The second holds even
+    where most runs of a task are stuck; lines of earlier versions lack the figure.
     """
     errors: dict[tuple[object, ...], list[float]] = {}
     for result in results:
         if "failed" not in result:
             errors.setdefault(_task(result), []).append(result["error_normal"]["mse"])
     usual = {task: float(np.median(values)) for task, values in errors.items()}
+
+    def stuck(result: Result) -> bool:
+        limit = min(FACTOR * usual[_task(result)], result.get("error_mean_image", np.inf))
+        return bool(result["error_normal"]["mse"] > limit)
+
     return [
-        result
-        if "failed" in result
-        else result | {"stuck": result["error_normal"]["mse"] > FACTOR * usual[_task(result)]}
-        for result in results
+        result if "failed" in result else result | {"stuck": stuck(result)} for result in results
     ]
 
 

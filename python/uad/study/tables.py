@@ -103,8 +103,9 @@ def stuck_table(comparisons: Sequence[Comparison]) -> Table | None:
     caption = (
         "Stuck runs: runs that learned nothing, with an error on normal images of more than "
         f"{FACTOR:g} times its median over all runs of the same class and setting, at any learning "
-        "rate. Losses without stuck runs are not listed. The rows with a minus are differences of "
-        "the fractions within pairs. Fractions are means over the classes"
+        "rate, or (where that was recorded) more than the mean training image. Losses without "
+        "stuck runs are not listed. The rows with a minus are differences of the fractions within "
+        "pairs. Fractions are means over the classes"
         + ("; intervals resample whole classes or seeds, as above." if bounded else ".")
     )
     heads = ["loss", "stuck runs", "fraction", INTERVAL]
