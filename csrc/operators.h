@@ -231,8 +231,8 @@ inline ConstTensorView mask_of(const Tensor& mask, const Params& p, ScalarType d
   int64_t* stride[] = {&s.batch, &s.channel, &s.row, &s.column};
   for (int dim = 0; dim < 4; ++dim) {
     const int64_t size = mask.size(dim);
-    STD_TORCH_CHECK(size == 1 || size == image[dim],
-                    "mask must broadcast to the images, got size ", size, " in dimension ", dim);
+    STD_TORCH_CHECK(size == 1 || size == image[dim], "mask must broadcast to the images, got size ",
+                    size, " in dimension ", dim);
     if (size == 1) *stride[dim] = 0;
   }
   return s;

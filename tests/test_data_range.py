@@ -1,5 +1,7 @@
 """`data_range` as a tensor: one range per image, on each backend that supports it."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from lamp_kernels.spec import REDUCTIONS, LossSpec
 
 RANGES = torch.tensor([1.0, 255.0, 1e-3])
 LEVELS = [(level, reduction) for level, several in REDUCTIONS.items() for reduction in several]
-TERMS = {"ssim": 0.5, "mse": 1.0, "l1": 0.25, "charbonnier": 0.5}
+TERMS: Any = {"ssim": 0.5, "mse": 1.0, "l1": 0.25, "charbonnier": 0.5}
 
 
 def images(*shape, dtype=torch.float32):
@@ -28,7 +30,7 @@ def images(*shape, dtype=torch.float32):
 def test_each_image_is_measured_in_its_own_range(each_backend, masked):
     x, y = images(3, 2, 16, 14, dtype=torch.float64)
     mask = torch.rand(3, 1, 16, 14) > 0.3 if masked else None
-    options = {"window_size": 5, "reduction": "image"}
+    options: Any = {"window_size": 5, "reduction": "image"}
     module = AmplifiedReconstructionLoss(**TERMS, **options)
     sample = LossSpec(masked=masked, range_per_image=True)
     reason = backends.BACKENDS[each_backend].unsupported_reason(sample, x)
@@ -94,7 +96,7 @@ def test_maps_and_ms_ssim():
     each = [functional.anomaly_map(x[n:][:1], y[n:][:1], data_range=RANGES[n].item())
             for n in range(3)]  # fmt: skip
     torch.testing.assert_close(functional.anomaly_map(x, y, data_range=RANGES), torch.cat(each))
-    options = {"scale_weights": (0.4, 0.6), "window_size": 5, "reduction": "image"}
+    options: Any = {"scale_weights": (0.4, 0.6), "window_size": 5, "reduction": "image"}
     found = AmplifiedMSSSIMLoss(**options)(x, y, data_range=RANGES)
     each = [AmplifiedMSSSIMLoss(**options, data_range=RANGES[n].item())(x[n:][:1], y[n:][:1])
             for n in range(3)]  # fmt: skip
@@ -151,4 +153,4 @@ def test_bad_ranges(ranges, error, message):
 
 def test_the_constructor_says_where_ranges_go():
     with pytest.raises(TypeError, match=r"tensor \(N,\) in the call"):
-        AmplifiedSSIMLoss(data_range=RANGES)
+        AmplifiedSSIMLoss(data_range=RANGES)  # type: ignore[arg-type] # the mistake under test

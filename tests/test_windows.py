@@ -1,5 +1,7 @@
 """Windows other than the Gaussian one, on each backend: uniform, and taps of one's own."""
 
+from typing import Any
+
 import pytest
 import torch
 import window_loop
@@ -13,7 +15,7 @@ torchmetrics = optional("torchmetrics.functional.image")
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
-TAPS = {
+TAPS: Any = {
     "uniform": ({"window": "uniform", "window_size": 5}, [0.2] * 5),
     "taps": ({"window": (0.0, 1.0, 3.0, 1.0, 0.0)}, [0.0, 1.0, 3.0, 1.0, 0.0]),
     "list": ({"window": [2, 1, 2]}, [2.0, 1.0, 2.0]),
@@ -30,9 +32,8 @@ def images(*shape, dtype=torch.float32):
 def test_map_matches_a_loop_over_windows(window, padding):
     options, taps = TAPS[window]
     x, y = images(1, 1, 9, 8, dtype=torch.float64)
-    expected = window_loop.dissimilarity(
-        *(image[0, 0].numpy(force=True) for image in (x, y)), taps, padding=padding
-    )
+    first, second = (image[0, 0].numpy(force=True) for image in (x, y))
+    expected = window_loop.dissimilarity(first, second, taps, padding=padding)
     found = functional.ssim(x, y, padding=padding, reduction="none", **options)
     wanted = 1 - torch.from_numpy(expected).to(found)
     torch.testing.assert_close(found[0, 0], wanted, rtol=0, atol=1e-12)
