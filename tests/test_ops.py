@@ -21,7 +21,7 @@ from lamp_kernels import (
     functional,
     ops,
 )
-from lamp_kernels.spec import METRICS, LossSpec
+from lamp_kernels.spec import COMBINED, LossSpec
 from lamp_kernels.tensors import compute_dtype
 
 MISSING = backends.BACKENDS["native"].unavailable_reason()
@@ -137,7 +137,7 @@ def test_opcheck_of_every_dtype(dtypes):
 
 
 @pytest.mark.parametrize("sums", ["terms", "images", "batch"])
-@pytest.mark.parametrize("metrics", [("ssim",), ("mse", "l1"), METRICS], ids=str)
+@pytest.mark.parametrize("metrics", [("ssim",), ("mse", "l1"), COMBINED], ids=str)
 @pytest.mark.parametrize("grad", [(False, False), (True, False), (False, True), (True, True)])
 def test_opcheck_of_every_flag(grad, metrics, sums):
     x, y = images((2, 3, 6, 7), grad=grad)
@@ -150,7 +150,7 @@ def test_opcheck_of_every_flag(grad, metrics, sums):
 @pytest.mark.parametrize(("sums", "mean_over"), SUMS)
 def test_opcheck_of_every_sum(sums, mean_over):
     x, y = images((2, 3, 6, 7), grad=(True, True))
-    arguments = losses_of(x, y, metrics=METRICS, sums=sums, mean_over=mean_over)
+    arguments = losses_of(x, y, metrics=COMBINED, sums=sums, mean_over=mean_over)
     torch.library.opcheck(IMAGE_LOSSES, arguments)
 
 
@@ -186,7 +186,7 @@ def test_fake_kernels_agree_in_shape_strides_and_dtype(shape, layout):
             (LOSS_MAP, map_of(x, y, padding="zeros")),
             (LOSS_MAP, map_of(x, y, metrics=("mse", "l1"))),
         ]
-        for (sums, mean_over), metrics in itertools.product(SUMS, (("ssim",), METRICS)):
+        for (sums, mean_over), metrics in itertools.product(SUMS, (("ssim",), COMBINED)):
             arguments = losses_of(
                 x, y, metrics=metrics, sums=sums, mean_over=mean_over, padding="zeros"
             )
@@ -351,7 +351,7 @@ def test_shared_factors_equal_the_same_factors_for_every_image(mean_over, dtype,
         for factors in ((own, (), "nothing"), (None, coefficients, mean_over)):
             wanted = (False, False) if sums == "terms" else (True, True)
             losses, *_ = IMAGE_LOSSES(
-                x, y, None, None, None, *factors, sums, *wanted, *options(METRICS, padding=padding)
+                x, y, None, None, None, *factors, sums, *wanted, *options(COMBINED, padding=padding)
             )
             upstream = torch.arange(1.0, 1.0 + losses.numel(), dtype=dtype).view(losses.shape)
             results.append((losses, *torch.autograd.grad(losses, (x, y), upstream)))
@@ -359,7 +359,7 @@ def test_shared_factors_equal_the_same_factors_for_every_image(mean_over, dtype,
             assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("metrics", [("ssim",), ("l1",), METRICS], ids=str)
+@pytest.mark.parametrize("metrics", [("ssim",), ("l1",), COMBINED], ids=str)
 @pytest.mark.parametrize("batch", [0, 1, 2, 300])
 def test_the_sum_over_a_batch_is_rounded_only_once(batch, metrics):
     """A float32 result equals the float64 sum even if losses differ by orders of magnitude."""

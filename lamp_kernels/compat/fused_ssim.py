@@ -61,7 +61,13 @@ def fused_ssim3d(img1: Tensor, img2: Tensor, padding: str = "same", train: bool 
         img1: volumes (N, C, D, H, W), values expected in [0, 1].
         img2, padding, train: as in `fused_ssim`.
 
-    Returns, raises and source: as `fused_ssim`.
+    Returns:
+        A scalar, dimensionless, 1 for equal volumes; float32, or float64 for float64 volumes.
+
+    Raises:
+        TypeError, ValueError: a volume or `padding` is invalid.
+
+    Source: fused-ssim (MIT), for the signature and the behavior.
     """
     return _similarity(img1, img2, padding, train, spatial_dims=3)
 

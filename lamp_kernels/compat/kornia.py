@@ -115,7 +115,16 @@ def ssim3d_loss(
 ) -> Tensor:
     """(1 - SSIM)/2 of volumes (N, C, D, H, W), with a window in three dimensions.
 
-    Arguments, result and errors as in `ssim_loss`.
+    Args:
+        img1, img2: volumes (N, C, D, H, W), values expected in [0, max_val].
+        window_size: side of the Gaussian window in voxels, odd.
+        max_val, eps, padding, reduction: as in `ssim_loss`.
+
+    Returns:
+        A scalar, or the map (N, C, D, H, W) with reduction="none", dimensionless.
+
+    Raises:
+        TypeError, ValueError: a volume or an option is invalid.
 
     Source: kornia 0.9.0 (Apache-2.0), for the signature and the behavior.
     """
@@ -132,7 +141,16 @@ def ssim3d(
 ) -> Tensor:
     """The SSIM map of volumes (N, C, D, H, W), 1 where they are equal.
 
-    Arguments, shape and errors as in `ssim3d_loss` with reduction="none".
+    Args:
+        img1, img2: volumes (N, C, D, H, W), values expected in [0, max_val].
+        window_size: side of the Gaussian window in voxels, odd.
+        max_val, eps, padding: as in `ssim_loss`.
+
+    Returns:
+        The map (N, C, D, H, W), dimensionless, in the volumes' dtype.
+
+    Raises:
+        TypeError, ValueError: a volume or an option is invalid.
 
     Source: kornia 0.9.0 (Apache-2.0), for the signature and the behavior.
     """
