@@ -67,6 +67,8 @@ def test_power(name, gamma, delta):
         options["window_size"] = 3
     if name == "AmplifiedMSSSIMLoss":
         options["scale_weights"] = (0.4, 0.6)
+    if name == "AmplifiedMSGMSLoss":
+        options["gms_scales"] = 2
     assert gradcheck(getattr(modules, name)(**options), images(2, 1, 6, 7))
 
 

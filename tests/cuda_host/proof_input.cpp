@@ -92,8 +92,9 @@ void print_launch(unsigned grid, unsigned block, int shared, const Arguments& a)
   fields.add(p.scale, p.radius, p.border);
   fields.add(p.taps);
   fields.add(p.c1, p.c2, p.ssim_scale);
-  for (const ConstTensorView* s : {&p.input, &p.target, &p.weight})
+  for (const ConstTensorView* s : {&p.input, &p.target, &p.weight, &p.mask})
     fields.add(s->data, s->dtype, s->batch, s->channel, s->row, s->column);
+  fields.add(p.data_ranges, p.data_range_stride);
   fields.add(p.factors);
   fields.add(p.shared_factors);
   for (const TensorView* s : {&p.input_gradient, &p.target_gradient, &p.map})

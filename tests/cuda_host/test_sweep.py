@@ -10,7 +10,8 @@ import pytest
 @pytest.mark.timeout(600)
 def test_every_tiling_gives_the_same_gradient(tmp_path, cuda_flags):
     build.copy(tmp_path)
-    shutil.copy(build.ROOT / "bench" / "sweep.cu", tmp_path)
+    for name in ("sweep.cu", "gaussian_taps.h"):
+        shutil.copy(build.ROOT / "bench" / name, tmp_path)
     done = build.run(build.build_sweep(tmp_path, cuda_flags), ["--check"])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     rows = [json.loads(line) for line in done.stdout.splitlines()]
