@@ -194,15 +194,7 @@ def check_weight(weight: Tensor | None, input: Tensor, name: str = "weight") -> 
     _check_dense(name, weight)
     if weight.dtype.is_complex:
         raise TypeError(f"{name} must be real, got {weight.dtype}")
-    if weight.requires_grad:
-        raise ValueError(
-            f"{name} must not require grad, because the loss computes no gradient for it: pass "
-            f"{name}.detach()"
-        )
-    if weight.device != input.device:
-        raise ValueError(
-            f"{name} must be on the same device as input, got {weight.device} and {input.device}"
-        )
+    _check_constant(name, weight, input)
     if not _broadcasts(weight.shape, input.shape):
         raise ValueError(
             f"{name} of shape {tuple(weight.shape)} does not broadcast to input of shape "
@@ -231,16 +223,10 @@ def check_data_ranges(ranges: Tensor, input: Tensor) -> None:
     _check_dense(name, ranges)
     if ranges.dtype.is_complex or ranges.dtype == torch.bool:
         raise TypeError(f"{name} must be real, got {ranges.dtype}")
-    if ranges.requires_grad:
-        raise ValueError(
-            f"{name} must not require grad, because the loss computes no gradient for it: pass "
-            f"{name}.detach()"
-        )
-    if ranges.device != input.device:
-        raise ValueError(
-            f"{name} must be on the same device as input, got {ranges.device} and {input.device}"
-        )
-    if ranges.dim() > 1 or ranges.numel() not in (1, input.shape[0]):
+    _check_constant(name, ranges, input)
+    count = ranges.numel()
+    # Compared one by one: Dynamo does not find a symbolic size in a tuple.
+    if ranges.dim() > 1 or not (count == 1 or count == input.shape[0]):
         raise ValueError(
             f"{name} must be one number, or (N,), one number per image; got shape "
             f"{tuple(ranges.shape)} for N = {input.shape[0]}"
@@ -285,6 +271,19 @@ def _views(shape: torch.Size, images: torch.Size, name: str) -> Iterator[str]:
                 index.pop()
             meant = (sizes[dim] if dim in dims else "1" for dim in range(len(images)))
             yield f"for ({', '.join(meant)}) pass {name}[{', '.join(index)}]"
+
+
+def _check_constant(name: str, tensor: Tensor, input: Tensor) -> None:
+    """Raise if the tensor requires grad or is on another device than the images."""
+    if tensor.requires_grad:
+        raise ValueError(
+            f"{name} must not require grad, because the loss computes no gradient for it: pass "
+            f"{name}.detach()"
+        )
+    if tensor.device != input.device:
+        raise ValueError(
+            f"{name} must be on the same device as input, got {tensor.device} and {input.device}"
+        )
 
 
 def _check_dense(name: str, tensor: Tensor) -> None:
