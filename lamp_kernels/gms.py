@@ -29,8 +29,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lamp_kernels.scales import at_image_size, halved_images
 from lamp_kernels.spec import LossSpec
-from lamp_kernels.tensors import Images, being_traced, compute_dtype, in_dtype, with_mask
+from lamp_kernels.tensors import Images, being_traced, with_mask
 
 
 def without_mask(images: Images, spec: LossSpec) -> Images:
@@ -58,31 +59,11 @@ def smallest_seen(mask: Tensor, spec: LossSpec) -> Tensor:
 
 def scales(spec: LossSpec, images: Images) -> Iterator[Images]:
     """The images of each scale, fine to coarse, in the compute type and without a mask."""
-    dtype = compute_dtype(images.input.dtype, images.target.dtype)
-    x, y, weight, mask, data_range = images
-    if weight is not None:
-        weight = in_dtype(weight, dtype).expand(*weight.shape[:2], *x.shape[2:])
-    if mask is not None:
-        mask = mask.expand(*mask.shape[:2], *x.shape[2:])
-    images = Images(x.to(dtype), y.to(dtype), weight, mask, data_range)
+    images = at_image_size(images)
     for number in range(spec.gms_scales):
         if number > 0:
-            images = _halved_images(images)
+            images = halved_images(images, halved)
         yield without_mask(images, spec)
-
-
-def _halved_images(images: Images) -> Images:
-    x, y, weight, mask, data_range = images
-    if weight is not None:
-        weight = halved(weight)
-    if mask is None:
-        return Images(halved(x), halved(y), weight, None, data_range)
-    share = halved(mask)
-    x, y = (
-        halved(torch.where(mask == 0, 0.0, v) * mask) / share.masked_fill(share == 0, 1.0)
-        for v in (x, y)
-    )
-    return Images(x, y, weight, share, data_range)
 
 
 def halved(planes: Tensor) -> Tensor:

@@ -39,8 +39,9 @@ from torch import Tensor
 
 from lamp_kernels import losses, reduction, reference, weights
 from lamp_kernels.backends import Backend
+from lamp_kernels.scales import at_image_size, halved_images
 from lamp_kernels.spec import LossSpec, Term
-from lamp_kernels.tensors import Images, being_traced, compute_dtype, in_dtype
+from lamp_kernels.tensors import Images, being_traced, compute_dtype
 
 # For a huge C1 = k1^2, 1 - p is 1, so the contrast-structure term is SSIM with a large k1. Here
 # p = mu_d^2/(M + k1^2) is at most 1e-18, below the rounding error of float64, and k1^2 and k1^4 are
@@ -52,7 +53,8 @@ def loss(spec: LossSpec, images: Images, backend: str | None) -> Tensor:
     """Compute the loss: a scalar, or (N,) for reduction="image", in float32 or float64."""
     call = losses.prepare(spec, images, backend)
     spec, images = call.spec, call.images
-    if images.weight is not None:
+    if images.weight is not images.mask:  # a mask is not too large or too small
+        assert images.weight is not None
         weight, _, _ = weights.scaled(
             images.weight,
             compute_dtype(images.input.dtype, images.target.dtype),
@@ -61,7 +63,7 @@ def loss(spec: LossSpec, images: Images, backend: str | None) -> Tensor:
             lambda weight: weight,
         )
         images = images._replace(weight=weight)
-    images = _at_image_size(images)
+    images = at_image_size(images)
     if spec.amplification == "none" or spec.amplify_over != "element":
         return _over_images(spec, _plain_losses(call.backend, spec, images), images.weight)
     total: Tensor | float = 0.0
@@ -75,7 +77,7 @@ def count_on_tangent(backend: Backend, spec: LossSpec, images: Images) -> tuple[
     """As `losses.count_on_tangent`, over the positions of all scales."""
     if images.weight is not None:
         images = images._replace(weight=images.weight > 0)
-    images = _at_image_size(images)
+    images = at_image_size(images)
     on_tangent, elements = images.input.new_zeros((2,), dtype=torch.int64).unbind()
     for of_scale, scaled in _scales(spec, images):
         found, counted = losses.count_on_tangent(backend, of_scale, scaled)
@@ -91,21 +93,6 @@ def similarity_of_planes(
     return 1.0 - _plane_losses(call.backend, call.spec, call.images)
 
 
-def _at_image_size(images: Images) -> Images:
-    """Images in the compute type, with a weight and a mask of the images' sides.
-
-    What is halved must have the height and width of the images, but not their channels.
-    """
-    dtype = compute_dtype(images.input.dtype, images.target.dtype)
-    x, y = images.input.to(dtype), images.target.to(dtype)
-    weight, mask = images.weight, images.mask
-    if weight is not None:
-        weight = in_dtype(weight, dtype).expand(*weight.shape[:2], *x.shape[2:])
-    if mask is not None:
-        mask = mask.expand(*mask.shape[:2], *x.shape[2:])
-    return Images(x, y, weight, mask, images.data_range)
-
-
 def _scales(spec: LossSpec, images: Images) -> Iterator[tuple[LossSpec, Images]]:
     """The scales from fine to coarse, except those of weight 0.
 
@@ -114,7 +101,7 @@ def _scales(spec: LossSpec, images: Images) -> Iterator[tuple[LossSpec, Images]]
     last = len(spec.scale_weights) - 1
     for number, coefficient in enumerate(spec.scale_weights):
         if number > 0:
-            images = _halved_images(images)
+            images = halved_images(images, _halved)
         if coefficient > 0.0:
             of_scale = spec.replace(
                 terms=(Term("ssim", coefficient),),
@@ -122,22 +109,6 @@ def _scales(spec: LossSpec, images: Images) -> Iterator[tuple[LossSpec, Images]]
                 scale_weights=(),
             )
             yield of_scale, images
-
-
-def _halved_images(images: Images) -> Images:
-    """The next scale. With a mask m a pixel is the mean of m v over four, divided by that of m."""
-    x, y, weight, mask, data_range = images
-    if weight is not None:
-        weight = _halved(weight)
-    if mask is None:
-        return Images(_halved(x), _halved(y), weight, None, data_range)
-    covered, inside = _halved(mask), _halved(torch.ones_like(mask))
-    share = covered / inside
-    x, y = (
-        _halved(torch.where(mask == 0, 0.0, v) * mask) / share.masked_fill(share == 0, 1.0)
-        for v in (x, y)
-    )
-    return Images(x, y, weight, share, data_range)
 
 
 def _halved(planes: Tensor) -> Tensor:
