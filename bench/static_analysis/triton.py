@@ -26,7 +26,7 @@ from lamp_kernels.backends.triton.scale import scale_gradient
 from lamp_kernels.backends.triton.ssim_gradients import ssim_gradients
 from lamp_kernels.backends.triton.ssim_losses import ssim_losses
 from lamp_kernels.backends.triton.sums import image_sums
-from lamp_kernels.spec import METRICS
+from lamp_kernels.spec import COMBINED
 from static_analysis import model
 from static_analysis.build import resources, run
 from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy
@@ -72,7 +72,7 @@ class Variant:
         """The terms of the loss."""
         if self.kernel == "pixel_losses":
             return ("mse", "l1") if self.everything else ("mse",)
-        return METRICS if self.everything else ("ssim",)
+        return COMBINED if self.everything else ("ssim",)
 
     def constants(self, warp: int) -> Row:
         """The constants that launch.py passes on a device with `warp` threads per warp."""
@@ -85,7 +85,7 @@ class Variant:
             "swapped": False,
             "writes_map": self.writes_map,
             "weighted": self.everything,
-            "metrics": sum(1 << METRICS.index(metric) for metric in self.metrics),
+            "metrics": sum(1 << COMBINED.index(metric) for metric in self.metrics),
             "metric_parameters": (0.0,) * len(self.metrics),
             "amplification": "log",
             "dense": self.type == "fp64" or not self.everything,
