@@ -145,11 +145,22 @@ def _refuse(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
 
 
 def _keep_losses(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    input, target, weight, mask, data_range, factors, coefficients, mean_over, sums, _, _, *spec = (
-        inputs
-    )
+    (
+        input,
+        target,
+        weight,
+        mask,
+        data_ranges,
+        factors,
+        coefficients,
+        mean_over,
+        sums,
+        _,
+        _,
+        *spec,
+    ) = inputs
     _, *gradients = output
-    ctx.save_for_backward(input, target, weight, mask, data_range, factors)
+    ctx.save_for_backward(input, target, weight, mask, data_ranges, factors)
     ctx.gradients = gradients
     ctx.shared, ctx.sums, ctx.spec = (coefficients, mean_over), sums, spec
     ctx.constants = len(inputs) - 2  # the inputs without a gradient
@@ -163,7 +174,7 @@ def _backward_of_losses(
     nothing = (None,) * ctx.constants
     if upstream is None:
         return (None, None, *nothing)
-    input, target, weight, mask, data_range, factors = ctx.saved_tensors
+    input, target, weight, mask, data_ranges, factors = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
     factor: Tensor | None = upstream
     shared, sums = ctx.shared, ctx.sums
@@ -182,7 +193,7 @@ def _backward_of_losses(
     ):
         images = input.detach(), target.detach()
         _, *gradients = call(
-            operators.image_losses, *images, weight, mask, data_range, factors, *shared, sums,
+            operators.image_losses, *images, weight, mask, data_ranges, factors, *shared, sums,
             *needed, *ctx.spec,
         )  # fmt: skip
     results = _results(operators, gradients, factor, input, target, upstream, needed)
@@ -243,12 +254,12 @@ def _is_one(upstream: Tensor) -> bool:
 
 
 def _keep_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, target, mask, data_range, coefficients, *ctx.spec = inputs
-    ctx.save_for_backward(input, target, mask, data_range, coefficients)
+    input, target, mask, data_ranges, coefficients, *ctx.spec = inputs
+    ctx.save_for_backward(input, target, mask, data_ranges, coefficients)
 
 
 def _backward_of_map(operators: Operators, ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
-    input, target, mask, data_range, coefficients = ctx.saved_tensors
+    input, target, mask, data_ranges, coefficients = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
     _, *gradients = call(
         operators.image_losses,
@@ -256,7 +267,7 @@ def _backward_of_map(operators: Operators, ctx: Any, upstream: Tensor) -> tuple[
         target.detach(),
         upstream.detach(),
         mask,
-        data_range,
+        data_ranges,
         coefficients.expand(input.shape[0], -1),
         (),
         "nothing",

@@ -63,9 +63,7 @@ def window_mean(planes: Tensor, taps: list[float]) -> Tensor:
     """G* of each plane (N, P, H, W) or volume (N, P, D, H, W), where the window fits.
 
     One separable convolution with one group per plane. The window runs along the depth of a volume
-    as along the height of a plane that has the volume's rows end to end. On the CPU, for value and
-    gradient, three one-dimensional conv3d take twice as long, shifted additions eight times as
-    long; products with banded matrices take as long for sides of 138, and more for longer ones.
+    as along the height of a plane that has the volume's rows end to end.
     """
     if planes.dim() == 5:
         slices = window_mean(planes.transpose(1, 2).flatten(0, 1), taps)

@@ -6,10 +6,8 @@ slab, so it overlaps its neighbors by the window's radius; only the volume's own
 plane are borders. The slabs change nothing but rounding: the shifts of `reference`, which are
 constants to the derivative, are those of a slab.
 
-Peak memory beyond the images, measured for (1, 1, 128, 256, 256) in float32 with window 11, forward
-and backward: 1.8 GB as one slab, 1.15 GB in slabs of 2^21 voxels, 0.8 GB in slabs of 2^19. What is
-left does not depend on the slabs: the map, the gradients and their parts. Computing slabs once more
-and their overlap cost about twice the time of one slab with 2^21 voxels.
+That takes time, and a part of the memory still grows with the volume: the map, the gradients, and
+what the allocator keeps.
 """
 
 from collections.abc import Callable, Sequence

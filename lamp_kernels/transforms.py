@@ -80,7 +80,7 @@ def _rule_of_losses(operator: Any) -> Callable[..., Any]:
         target: Tensor,
         weight: Tensor | None,
         mask: Tensor | None,
-        data_range: Tensor | None,
+        data_ranges: Tensor | None,
         factors: Tensor | None,
         coefficients: Sequence[float],
         mean_over: str,
@@ -96,8 +96,8 @@ def _rule_of_losses(operator: Any) -> Callable[..., Any]:
             weight = _fold_weight(weight, in_dims[2], count, images)
         if mask is not None:
             mask = _fold_weight(mask, in_dims[3], count, images)
-        if data_range is not None:
-            data_range = _fold(data_range, in_dims[4], count)
+        if data_ranges is not None:
+            data_ranges = _fold(data_ranges, in_dims[4], count)
         if factors is not None:
             factors = _fold(factors, in_dims[5], count)
         elif mean_over == "batch":
@@ -112,7 +112,7 @@ def _rule_of_losses(operator: Any) -> Callable[..., Any]:
             target,
             weight,
             mask,
-            data_range,
+            data_ranges,
             factors,
             coefficients,
             mean_over,
@@ -141,7 +141,7 @@ def _rule_of_map(operator: Any) -> Callable[..., Any]:
         input: Tensor,
         target: Tensor,
         mask: Tensor | None,
-        data_range: Tensor | None,
+        data_ranges: Tensor | None,
         coefficients: Tensor,
         *spec: Any,
     ) -> tuple[Tensor, Dim]:
@@ -151,9 +151,9 @@ def _rule_of_map(operator: Any) -> Callable[..., Any]:
         input, target = _fold(input, in_dims[0], count), _fold(target, in_dims[1], count)
         if mask is not None:
             mask = _fold_weight(mask, in_dims[2], count, images)
-        if data_range is not None:
-            data_range = _fold(data_range, in_dims[3], count)
-        losses = operator(input, target, mask, data_range, coefficients, *spec)
+        if data_ranges is not None:
+            data_ranges = _fold(data_ranges, in_dims[3], count)
+        losses = operator(input, target, mask, data_ranges, coefficients, *spec)
         return losses.unflatten(0, (count, images)), 0
 
     return rule

@@ -36,7 +36,7 @@ def check_window(value: object, largest: int) -> Window:
     """
     if isinstance(value, str):
         check_choice("window", value, WINDOWS)
-        return value  # type: ignore[return-value]
+        return "gaussian" if value == "gaussian" else "uniform"
     if not isinstance(value, Sequence):
         hint = ", use .tolist()" if hasattr(value, "tolist") else ""
         names = " or ".join(map(repr, WINDOWS))

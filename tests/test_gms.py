@@ -458,7 +458,7 @@ def test_errors_come_before_any_work():
         with pytest.raises(ValueError, match=message):
             call()
     for call in (
-        lambda: AmplifiedMSGMSLoss(gms_scales=2.0),  # type: ignore[arg-type]
+        lambda: AmplifiedMSGMSLoss(gms_scales=2.0),  # type: ignore[arg-type] # the mistake under test
         lambda: AmplifiedMSGMSLoss(gms_scales=True),
         lambda: functional.anomaly_map(x, x, mean_filter=3.0),  # type: ignore[arg-type]
     ):

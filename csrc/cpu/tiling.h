@@ -11,9 +11,9 @@
 namespace lamp_kernels {
 
 struct Tiling {
-  // For SSIM and GMS. Wide strips spend less on their halo (for window 11, a strip of 256 columns computes
-  // 266 window positions), as long as their ring buffers, about 500 bytes per column, fit the L2
-  // cache.
+  // For SSIM and GMS. Wide strips spend less on their halo (for window 11, a strip of 256 columns
+  // computes 266 window positions), as long as their ring buffers, about 500 bytes per column, fit
+  // the L2 cache.
   static constexpr int64_t kWidest = 256;
   static constexpr int64_t kWidthStep = 16;    // floats in the widest vector
   static constexpr int64_t kHighest = 1024;    // rows: lets the shift adapt to the image a little

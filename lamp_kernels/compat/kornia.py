@@ -124,6 +124,7 @@ def ssim3d_loss(
         A scalar, or the map (N, C, D, H, W) with reduction="none", dimensionless.
 
     Raises:
+        NotImplementedError: `eps` is large enough to matter.
         TypeError, ValueError: a volume or an option is invalid.
 
     Source: kornia 0.9.0 (Apache-2.0), for the signature and the behavior.
@@ -150,6 +151,7 @@ def ssim3d(
         The map (N, C, D, H, W), dimensionless, in the volumes' dtype.
 
     Raises:
+        NotImplementedError: `eps` is large enough to matter.
         TypeError, ValueError: a volume or an option is invalid.
 
     Source: kornia 0.9.0 (Apache-2.0), for the signature and the behavior.
@@ -218,14 +220,16 @@ class SSIMLoss(torch.nn.Module):
         self.reduction = reduction
         self.padding = padding
 
+    _function = staticmethod(ssim_loss)
+
     def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
-        """Compute the loss, see `ssim_loss`."""
-        return ssim_loss(
+        """Compute the loss, see the class."""
+        return self._function(
             img1, img2, self.window_size, self.max_val, self.eps, self.reduction, self.padding
         )
 
 
-class SSIM3DLoss(torch.nn.Module):
+class SSIM3DLoss(SSIMLoss):
     """`ssim3d_loss` as a module.
 
     Args:
@@ -234,27 +238,7 @@ class SSIM3DLoss(torch.nn.Module):
     Call: ``module(img1, img2)``; shapes, result and errors as in `ssim3d_loss`.
     """
 
-    def __init__(
-        self,
-        window_size: int,
-        max_val: float | Tensor = 1.0,
-        eps: float = 1e-12,
-        reduction: str = "mean",
-        padding: str = "same",
-    ) -> None:
-        super().__init__()
-        _check(window_size, max_val, eps, reduction, padding)
-        self.window_size = window_size
-        self.max_val = max_val
-        self.eps = eps
-        self.reduction = reduction
-        self.padding = padding
-
-    def forward(self, img1: Tensor, img2: Tensor) -> Tensor:
-        """Compute the loss, see `ssim3d_loss`."""
-        return ssim3d_loss(
-            img1, img2, self.window_size, self.max_val, self.eps, self.reduction, self.padding
-        )
+    _function = staticmethod(ssim3d_loss)
 
 
 class SSIM3D(torch.nn.Module):
