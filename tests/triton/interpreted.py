@@ -287,14 +287,15 @@ def losses_of_nothing() -> list[list[int]]:
     reductions: tuple[Reduction, ...] = ("mean", "image", "none")
     for shape, ssim in (((0, 3, 9, 9), 1.0), ((0, 5), 0.0), ((2, 0), 0.0)):
         for reduction in reductions:
-            x = torch.rand(shape, requires_grad=True)
-            loss = functional.amplified_reconstruction_loss(
-                x, x.detach(), ssim=ssim, reduction=reduction, backend="triton"
-            )
-            loss.sum().backward()
-            assert x.grad is not None
-            assert x.grad.shape == x.shape
-            assert loss.detach().sum() == 0
+            for weight in (None, torch.ones(shape)):
+                x = torch.rand(shape, requires_grad=True)
+                loss = functional.amplified_reconstruction_loss(
+                    x, x.detach(), weight, ssim=ssim, reduction=reduction, backend="triton"
+                )
+                loss.sum().backward()
+                assert x.grad is not None
+                assert x.grad.shape == x.shape
+                assert loss.detach().sum() == 0
             shapes.append(list(loss.shape))
     return shapes
 

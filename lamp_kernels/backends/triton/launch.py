@@ -327,6 +327,8 @@ def _sums(call: Call, partial: Tensor, factors: Factors, batch: int, sums: str) 
     """Add up the sums of the tiles, as `sums` says."""
     terms = call.spec.terms
     if sums == "batch":
+        if batch == 0:  # no image whose factors the kernel could read
+            return partial.new_zeros((), dtype=call.dtype)
         losses = partial.new_empty((), dtype=call.dtype)
         jit.launch(
             batch_sum, 1, (call.dtype, factors[0] is None),
