@@ -101,7 +101,9 @@ def shape_name(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def textured_pair(shape: Shape, *, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def textured_pair(
+    shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """Input and target in [0, 1], a standard deviation of 0.1 apart; the same in every run."""
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(shape, generator=generator)
@@ -109,7 +111,7 @@ def textured_pair(shape: Shape, *, dtype: torch.dtype = torch.float32) -> tuple[
     return noise.add_(target).clamp_(0, 1).to(dtype), target.to(dtype)
 
 
-def nearly_equal_pair(shape: Shape) -> tuple[Tensor, Tensor]:
+def nearly_equal_pair(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """A flat image of 0.95 with noise of 1e-3 and without it, as at the end of training."""
     generator = torch.Generator().manual_seed(0)
     target = torch.full(shape, 0.95)

@@ -70,9 +70,8 @@ class Contestant:
 
     def unavailable(self) -> str | None:
         """Why it cannot be measured here, or None if it can."""
-        kernels = {
-            NATIVE: "native", NATIVE_PLAIN: "native", NATIVE_ZEROS: "native", TRITON: "triton",
-        }.get(self.name)  # fmt: skip
+        ours = (name for name in ("native", "triton") if self.name.startswith(f"{OURS} {name}"))
+        kernels = next(ours, None)
         if kernels is not None and kernels not in backends.available():
             return f"the {kernels} kernels of lamp_kernels are not available"
         # fused-ssim is built from source; a module without package metadata will do.
@@ -111,7 +110,7 @@ def select(
     return taken, skipped
 
 
-def _torch_setup(make: Callable[[], Loss]) -> Callable[[Tensor, Tensor], Passes]:
+def torch_setup(make: Callable[[], Loss]) -> Callable[[Tensor, Tensor], Passes]:
     """The setup of a loss that autograd differentiates."""
 
     def setup(input: Tensor, target: Tensor) -> Passes:
@@ -142,7 +141,7 @@ def _ours(name: str, *, backend: str, compiled: bool = False, **options: Any) ->
 
     border = options.get("padding", "reflect")
     exact = AmplifiedSSIMLoss(backend="reference", **options)
-    return Contestant(name, OURS, border, _torch_setup(make), exact)
+    return Contestant(name, OURS, border, torch_setup(make), exact)
 
 
 def _plain(padding: Padding, dissimilarity: Dissimilarity = "full") -> Loss:
@@ -207,17 +206,17 @@ def _torchmetrics() -> Loss:
 
 
 def _piq() -> Loss:
-    loss: Loss = _piq_ssim().SSIMLoss(downsample=False, data_range=1.0)
+    loss: Loss = piq_module("ssim").SSIMLoss(downsample=False, data_range=1.0)
     return loss
 
 
-def _piq_ssim() -> ModuleType:
-    """piq.ssim; skips piq/__init__.py if torchvision, which that file imports, is missing."""
+def piq_module(name: str) -> ModuleType:
+    """A module of piq; skips piq/__init__.py if torchvision, which it imports, is missing."""
     if "piq" not in sys.modules and importlib.util.find_spec("torchvision") is None:
         spec = importlib.util.find_spec("piq")
         assert spec is not None
         sys.modules["piq"] = importlib.util.module_from_spec(spec)  # registered, but not executed
-    return importlib.import_module("piq.ssim")
+    return importlib.import_module(f"piq.{name}")
 
 
 def _frame_analytics() -> Loss:
@@ -265,7 +264,7 @@ def _scikit_image_exact(input: Tensor, target: Tensor) -> Tensor:
 
 
 def _peer(name: str, border: str, make: Callable[[], Loss], exact: Loss) -> Contestant:
-    return Contestant(name, name, border, _torch_setup(make), exact)
+    return Contestant(name, name, border, torch_setup(make), exact)
 
 
 _PLAIN: dict[str, Any] = {"padding": "valid", "dissimilarity": "full", "amplification": "none"}
@@ -290,7 +289,7 @@ CONTESTANTS = (
         threads=1,
         margin=10,  # two windows
     ),
-    Contestant(FLOOR, "torch", "-", _torch_setup(torch.nn.MSELoss), torch.nn.MSELoss()),
+    Contestant(FLOOR, "torch", "-", torch_setup(torch.nn.MSELoss), torch.nn.MSELoss()),
 )
 
 _BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}
@@ -301,7 +300,7 @@ ON_GPU = (
     _ours(NATIVE_ZEROS, backend="native", **{**_PLAIN, "padding": "zeros"}),
     _ours(TRITON, backend="triton"),
     *(_BY_NAME[name] for name in (COMPILED, REFERENCE)),
-    Contestant(TEXTBOOK, "torch", "valid", _torch_setup(_textbook), _plain("valid")),
+    Contestant(TEXTBOOK, "torch", "valid", torch_setup(_textbook), _plain("valid")),
     _peer(FUSED, "zeros", _fused_ssim, _plain("zeros")),
     *(_BY_NAME[name] for name in (MSSSIM, "kornia", "torchmetrics", FLOOR)),
 )

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from suite.cases import Shape, nearly_equal_pair, textured_pair
+from suite.cases import nearly_equal_pair, textured_pair
 from suite.contestants import Contestant
 from suite.measure import Row, digits, progress, reason_of
 
-SHAPE: Shape = (2, 3, 96, 96)
+SHAPE = (2, 3, 96, 96)
 PAIRS = {"textured": textured_pair, "nearly equal": nearly_equal_pair}
 
 
-def errors(contestants: Sequence[Contestant]) -> list[Row]:
+def errors(contestants: Sequence[Contestant], shape: tuple[int, ...] = SHAPE) -> list[Row]:
     """Relative errors of the loss, and of the gradient in the L2 norm, on both image pairs.
 
     The float64 values come from this library's reference with the contestant's own border, scale
@@ -22,7 +22,7 @@ def errors(contestants: Sequence[Contestant]) -> list[Row]:
     progress("errors")
     rows: list[Row] = []
     for pair, make in PAIRS.items():
-        input, target = make(SHAPE)
+        input, target = make(shape)
         for contestant in contestants:
             row: Row = {"contestant": contestant.name, "pair": pair}
             try:

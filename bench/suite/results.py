@@ -10,6 +10,7 @@ from suite import machine
 from suite.cases import Size
 from suite.contestants import select
 from suite.errors import errors
+from suite.features import features
 from suite.figures import three
 from suite.measure import Row, progress
 from suite.memory import memory
@@ -43,6 +44,7 @@ def collect(size: Size, only: Sequence[str] | None = None) -> Results:
         "skipped": skipped,
         "peak": highest,
         "speed": speed_rows,
+        "features": features(size, only),
         "sweep": sweep(contestants, size, bytes_per_element),
         "equal_work": equal_work(contestants, size),
         "threads": thread_scaling(contestants, size),

@@ -22,7 +22,7 @@ def speed(contestants: Sequence[Contestant], size: Size) -> list[Row]:
         progress(f"speed, {shape_name(shape)}")
         # The compiler gives up on a function after compiling a few variants of it.
         torch.compiler.reset()
-        entries, failed = _entries(contestants, shape, PASSES)
+        entries, failed = entries_of(contestants, shape, PASSES)
         rows += failed + interleave(
             entries, budget=size.budget, min_rounds=size.min_rounds, max_rounds=size.max_rounds
         )
@@ -57,7 +57,7 @@ def sweep(
                 fitting.append(contestant)
             else:
                 rows.append({**_label(contestant, shape, BOTH), "skipped": reason})
-        entries, failed = _entries(fitting, shape, (BOTH,))
+        entries, failed = entries_of(fitting, shape, (BOTH,))
         measured = interleave(
             entries, budget=size.sweep_budget, min_rounds=size.min_rounds, max_rounds=100
         )
@@ -77,7 +77,7 @@ def equal_work(contestants: Sequence[Contestant], size: Size) -> list[Row]:
     entries: list[Entry] = []
     for side in size.sweep_sides:
         chosen = [c for c in contestants if c.name == NATIVE]
-        entries += _entries(chosen, ((largest // side) ** 2, 1, side, side), (BOTH,))[0]
+        entries += entries_of(chosen, ((largest // side) ** 2, 1, side, side), (BOTH,))[0]
     return interleave(entries, budget=size.budget, min_rounds=size.min_rounds, max_rounds=30)
 
 
@@ -96,7 +96,7 @@ def thread_scaling(contestants: Sequence[Contestant], size: Size) -> list[Row]:
                 continue
             entries = []
             for threads in sorted({1, most}):
-                some, _ = _entries([contestant], size.main_shape, (BOTH,))
+                some, _ = entries_of([contestant], size.main_shape, (BOTH,))
                 for entry in some:
                     entry.label["threads"] = threads
                     entry.prepare = lambda threads=threads: torch.set_num_threads(threads)
@@ -112,8 +112,8 @@ def thread_scaling(contestants: Sequence[Contestant], size: Size) -> list[Row]:
     return rows
 
 
-def _entries(
-    contestants: Sequence[Contestant], shape: Shape, passes: Iterable[str]
+def entries_of(
+    contestants: Sequence[Contestant], shape: tuple[int, ...], passes: Iterable[str]
 ) -> tuple[list[Entry], list[Row]]:
     """Entries to time, and rows for the contestants that could not be set up."""
     input, target = textured_pair(shape)
@@ -132,7 +132,7 @@ def _entries(
     return entries, failed
 
 
-def _label(contestant: Contestant, shape: Shape, which: str) -> Row:
+def _label(contestant: Contestant, shape: tuple[int, ...], which: str) -> Row:
     return {
         "contestant": contestant.name,
         "version": contestant.version,

@@ -24,6 +24,10 @@ def text(results: Results) -> str:
             if row["shape"] == shape
         ]
         lines.append("")
+    for name, rows in _by_feature(results):
+        lines.append(f"{name}, {_by(rows[0]['shape'])}, ms")
+        lines += [_timed(row, _name_of(row)) for row in rows]
+        lines.append("")
     lines.append("One single-channel image, side x side, forward + backward, ms")
     lines += [_timed(row, f"{row['contestant']}, {row['shape'][-1]}") for row in results["sweep"]]
     lines += ["", "Equal pixel counts, as images of side x side, ns per element"]
@@ -82,6 +86,7 @@ def markdown(
         lines.append("| " + " | ".join(_cells(results, name, main, others)) + " |")
     lines.append("")
     lines += _ratios(machines)
+    lines += _features(results)
     lines += _sentences(results)
     lines += [f"\n![{description}]({path})" for path, description in plots]
     return "\n".join(lines)
@@ -147,6 +152,43 @@ def _ratio(results: Results, name: str, shape: Sequence[int]) -> str:
     if theirs["border"] != "valid" or "p50" not in plain:
         return ratio
     return f"{ratio} ({three(theirs['p50'] / plain['p50'])})"
+
+
+def _features(results: Results) -> list[str]:
+    """Losses beyond plain SSIM of images, a row per contestant."""
+    if not results.get("features"):
+        return []
+    lines = [
+        "Losses beyond plain SSIM of images, in ms; in brackets, relative to the first row:",
+        "",
+        f"| | shape | | {BOTH} | {FORWARD} |",
+        "|---" * 5 + "|",
+    ]
+    for name, rows in _by_feature(results):
+        first = rows[0]["contestant"]
+        for contestant in dict.fromkeys(row["contestant"] for row in rows):
+            times = []
+            for which in (BOTH, FORWARD):
+                row, base = (
+                    find(rows, contestant=each, **{"pass": which}) for each in (contestant, first)
+                )
+                time = milliseconds(row)
+                if contestant != first and "p50" in row and "p50" in base:
+                    time += f" ({three(row['p50'] / base['p50'])})"
+                times.append(time)
+            head = f"{name} | {_by(rows[0]['shape'])}" if contestant == first else " | "
+            lines.append(f"| {head} | {contestant} | " + " | ".join(times) + " |")
+    return [*lines, ""]
+
+
+def _by_feature(results: Results) -> list[tuple[str, list[Row]]]:
+    rows: list[Row] = results.get("features", [])  # runs before they were measured have none
+    names = dict.fromkeys(row["feature"] for row in rows)
+    return [(name, [row for row in rows if row["feature"] == name]) for name in names]
+
+
+def _name_of(row: Row) -> str:
+    return f"{row['contestant']}, {row['pass']}" if "pass" in row else str(row["contestant"])
 
 
 def _by(shape: Sequence[int]) -> str:

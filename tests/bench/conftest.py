@@ -59,6 +59,19 @@ def made_up() -> dict[str, object]:
         "skipped": [{"contestant": "piq", "reason": "piq is not installed"}],
         "peak": {"multiply_adds_per_s": 1e11, "copy_bytes_per_s": 2e10, "how": "matmul and copy"},
         "speed": [*speed, failed],
+        "features": [
+            timed(name, SHAPES[0], 8e-3 * factor, feature="GMS", **{"pass": which})
+            for which in ("forward + backward", "forward")
+            for name, factor in NAMES.items()
+        ]
+        + [
+            {
+                "feature": "GMS",
+                "contestant": "piq",
+                "shape": SHAPES[0],
+                "skipped": "piq is not installed",
+            }
+        ],
         "sweep": [
             timed(name, [1, 1, side, side], 1e-8 * factor * side**2)
             for side in (64, 256, 1024)

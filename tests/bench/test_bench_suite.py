@@ -12,13 +12,14 @@ from suite import contestants as module
 from suite.cases import OPERATOR_CASES, nearly_equal_pair, textured_pair
 from suite.contestants import COMPILED, CONTESTANTS, select
 from suite.errors import errors
+from suite.features import FEATURES, holes, rectangle
 from suite.figures import three
 from suite.measure import Entry, interleave, quantiles
 
 RUN = Path(__file__).resolve().parents[2] / "bench" / "run.py"
 KEYS = {
-    "schema", "date", "size", "machine", "versions", "skipped", "peak", "speed", "sweep",
-    "equal_work", "threads", "training_step", "memory", "errors", "roofline",
+    "schema", "date", "size", "machine", "versions", "skipped", "peak", "speed", "features",
+    "sweep", "equal_work", "threads", "training_step", "memory", "errors", "roofline",
 }  # fmt: skip
 
 
@@ -107,6 +108,25 @@ def test_every_contestant_matches_its_exact_definition():
             assert row["gradient_error"] < 1e-5, row
 
 
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
+def test_every_contestant_of_a_feature_matches_its_exact_definition(feature):
+    taken, skipped = select(among=feature.contestants)
+    assert all("is not installed" in row["reason"] for row in skipped), skipped
+    for row in errors(taken, feature.small):
+        assert "skipped" not in row, row
+        if row["pair"] == "textured":
+            assert row["loss_error"] < 1e-5, row
+            assert row["gradient_error"] < 1e-5, row
+
+
+def test_masks_hide_what_their_names_say():
+    shape = (2, 3, 64, 48)
+    for mask, share in ((rectangle, 0.25), (holes, 0.1)):
+        hidden = (~mask(shape)).double().mean((1, 2, 3))
+        assert mask(shape).shape == (2, 1, 64, 48)
+        assert (hidden - share).abs().max() < 0.02
+
+
 @pytest.mark.timeout(600)  # the machine may be busy with other tests
 def test_quick_run(tmp_path):
     out = tmp_path / "results.json"
@@ -117,6 +137,9 @@ def test_quick_run(tmp_path):
     assert set(results) == KEYS
     assert all("p50" in row for row in results["speed"] + results["sweep"] + results["threads"])
     assert all("p50" in row for row in results["equal_work"])
+    assert {row["feature"] for row in results["features"] if "p50" in row} == {
+        feature.name for feature in FEATURES
+    }
     assert results["machine"]["threads"] == 1
     assert results["versions"]["torch"] in done.stdout
     assert len(list((tmp_path / "plots").glob("*.png"))) == 3

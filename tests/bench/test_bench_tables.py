@@ -50,11 +50,22 @@ def test_text_reports_skipped_contestants(made_up):
 
 
 def test_markdown_is_a_table(made_up):
-    lines = markdown(made_up).splitlines()
-    table = [line for line in lines if line.startswith("|")]
-    assert len({line.count("|") for line in table}) == 1
-    assert any(line.startswith("| pytorch-msssim 1.0 | valid | 160 | 160 |") for line in table)
-    assert any(line.startswith("| kornia 1.0 | valid | - |") for line in table)
+    blocks = markdown(made_up).split("\n\n")
+    tables = [block.splitlines() for block in blocks if block.startswith("|")]
+    speed, _ = tables
+    assert all(len({line.count("|") for line in table}) == 1 for table in tables)
+    assert any(line.startswith("| pytorch-msssim 1.0 | valid | 160 | 160 |") for line in speed)
+    assert any(line.startswith("| kornia 1.0 | valid | - |") for line in speed)
+
+
+def test_features_are_relative_to_the_first_contestant(made_up):
+    block = markdown(made_up)
+    assert "| GMS | (8, 3, 256, 256) | lamp_kernels native | 8.00 | 8.00 |" in block
+    assert "|  |  | pytorch-msssim | 160 (20.0) | 160 (20.0) |" in block
+    assert "|  |  | piq | - | - |" in block
+    del made_up["features"]  # as in results of before they were measured
+    assert "GMS" not in markdown(made_up)
+    assert "GMS" not in text(made_up)
 
 
 def test_speedups_have_a_column_per_machine_and_shape(made_up):
