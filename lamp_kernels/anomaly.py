@@ -140,15 +140,15 @@ def _map_over_scales(
     With a mask the scales are weighted, at each pixel, by how much each of them sees there.
     """
     call = losses.prepare(spec, images, backend)
-    size = images.input.shape[2:]
+    size, dtype = images.input.shape[2:], compute_dtype(images.input.dtype, images.target.dtype)
     of_scale = spec.replace(terms=(Term("gms"),), reduction="none")
     maps, weights = [], []
     for number, scaled in enumerate(gms.scales(spec, call.images)):
-        errors = losses.loss_map(call.backend, of_scale, scaled)
+        errors = losses.loss_map(call.backend, of_scale, scaled).to(dtype)
         of_pixels = _over_channels(errors, channel_reduction)
         maps.append(_enlarged(of_pixels, size) if number else of_pixels)
         if scaled.weight is not None:
-            seen = scaled.weight.amax(dim=1).expand(of_pixels.shape)
+            seen = scaled.weight.to(dtype).amax(dim=1).expand(of_pixels.shape)
             weights.append(_enlarged(seen, size) if number else seen)
     total = torch.stack(maps).sum(0)
     if not weights:

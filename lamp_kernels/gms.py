@@ -29,7 +29,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lamp_kernels.scales import at_image_size, halved_images
+from lamp_kernels.scales import at_image_size, halved_images, halves
 from lamp_kernels.spec import LossSpec
 from lamp_kernels.tensors import Images, being_traced, with_mask
 
@@ -58,7 +58,7 @@ def smallest_seen(mask: Tensor, spec: LossSpec) -> Tensor:
 
 
 def scales(spec: LossSpec, images: Images) -> Iterator[Images]:
-    """The images of each scale, fine to coarse, in the compute type and without a mask."""
+    """The images of each scale, fine to coarse, without a mask; see `scales` for their dtypes."""
     images = at_image_size(images)
     for number in range(spec.gms_scales):
         if number > 0:
@@ -70,11 +70,9 @@ def halved(planes: Tensor) -> Tensor:
     """Means of 2 x 2 pixels; along an odd side the last mean is that of the pixels there are."""
     height, width = (side % 2 for side in planes.shape[-2:])
     if not being_traced() and height == width == 0:  # a graph for any size has no condition
-        return torch.nn.functional.avg_pool2d(planes, kernel_size=2)
+        return halves(planes)
     means, shares = (
-        torch.nn.functional.avg_pool2d(
-            torch.nn.functional.pad(each, (0, width, 0, height)), kernel_size=2
-        )
+        halves(torch.nn.functional.pad(each, (0, width, 0, height)))
         for each in (planes, planes.new_ones((1, 1, *planes.shape[-2:])))
     )
     return means / shares

@@ -76,7 +76,8 @@ def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
 def reduced_loss(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
     """Compute the loss of a prepared call: a scalar, or (N,) for reduction="image"."""
     if spec.metrics == ("msgms",):
-        return _loss_over_scales(backend, spec, images)
+        dtype = compute_dtype(images.input.dtype, images.target.dtype)
+        return _loss_over_scales(backend, spec, images).to(dtype)
     input = images.input
     weight = images.weight
     if weight is None:
@@ -123,7 +124,7 @@ def loss_map(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
 
 
 def _loss_over_scales(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
-    """The loss of MSGMS by the table in `lamp_kernels.gms`."""
+    """The loss of MSGMS by the table in `lamp_kernels.gms`, in the dtype of the last scale."""
     coefficient, scales = spec.terms[0].coefficient, list(gms.scales(spec, images))
     if spec.amplify_over == "element":
         of_scale = spec.replace(terms=(Term("gms", coefficient / len(scales)),))

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from lamp_kernels import losses, reduction, reference, weights
 from lamp_kernels.backends import Backend
-from lamp_kernels.scales import at_image_size, halved_images
+from lamp_kernels.scales import at_image_size, halved_images, halves
 from lamp_kernels.spec import LossSpec, Term
 from lamp_kernels.tensors import Images, being_traced, compute_dtype
 
@@ -64,13 +64,15 @@ def loss(spec: LossSpec, images: Images, backend: str | None) -> Tensor:
         )
         images = images._replace(weight=weight)
     images = at_image_size(images)
+    dtype = images.input.dtype
     if spec.amplification == "none" or spec.amplify_over != "element":
-        return _over_images(spec, _plain_losses(call.backend, spec, images), images.weight)
+        plain = _plain_losses(call.backend, spec, images)
+        return _over_images(spec, plain, images.weight).to(dtype)
     total: Tensor | float = 0.0
     for of_scale, scaled in _scales(spec, images):
         total = total + losses.reduced_loss(call.backend, of_scale, scaled)
     assert isinstance(total, Tensor)  # one of scale_weights is positive
-    return total
+    return total.to(dtype)
 
 
 def count_on_tangent(backend: Backend, spec: LossSpec, images: Images) -> tuple[Tensor, Tensor]:
@@ -117,11 +119,9 @@ def _halved(planes: Tensor) -> Tensor:
     For weights this is right too: a mean that lies half outside the image counts half.
     """
     height, width = (side % 2 for side in planes.shape[-2:])
-    padding = (height, width)
-    if being_traced():  # avg_pool2d's padding is a constant: odd sides would need another graph
+    if being_traced() or height or width:  # a graph for any size has no condition
         planes = torch.nn.functional.pad(planes, (width, 0, height, 0))
-        padding = (0, 0)
-    return torch.nn.functional.avg_pool2d(planes, kernel_size=2, padding=padding)
+    return halves(planes)
 
 
 def _plain_losses(backend: Backend, spec: LossSpec, images: Images) -> Tensor:

@@ -1,11 +1,18 @@
-"""Images at several scales, each half as large as the one before, for MS-SSIM and MSGMS."""
+"""Images at several scales, each half as large as the one before, for MS-SSIM and MSGMS.
+
+All scales but the first are float64, on devices that have it. Losses depend on the differences of
+images and of neighbors, and means of 2 x 2 pixels, rounded to float32, lose the digits of small
+differences: where images are 1e-5 apart, gradients would be 3 % off. These scales have a third of
+the pixels of the first.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lamp_kernels.tensors import Images, compute_dtype, in_dtype
+from lamp_kernels.tensors import Images, being_traced, compute_dtype, in_dtype, in_torchscript
 
 
 def at_image_size(images: Images) -> Images:
@@ -37,7 +44,8 @@ def halved_images(images: Images, halve: Callable[[Tensor], Tensor]) -> Images:
     if weight is not None and not only_mask:
         weight = halve(weight)
     if mask is None:
-        return Images(halve(x), halve(y), weight, None, data_range)
+        x, y = halve(x), halve(y)
+        return Images(x, y, weight, None, _in_dtype_of(x, data_range))
     share = halve(mask) / halve(torch.ones_like(mask))
     if only_mask:
         weight = share
@@ -45,4 +53,48 @@ def halved_images(images: Images, halve: Callable[[Tensor], Tensor]) -> Images:
         halve(torch.where(mask == 0, 0.0, v) * mask) / share.masked_fill(share == 0, 1.0)
         for v in (x, y)
     )
-    return Images(x, y, weight, share, data_range)
+    return Images(x, y, weight, share, _in_dtype_of(x, data_range))
+
+
+def _in_dtype_of(x: Tensor, data_range: Tensor | None) -> Tensor | None:
+    return None if data_range is None else data_range.to(x.dtype)
+
+
+def halves(planes: Tensor) -> Tensor:
+    """Means of 2 x 2 pixels, along even sides, in float64 where there is one."""
+    dtype = planes.dtype if planes.device.type == "mps" else torch.float64
+    if torch.compiler.is_exporting() or in_torchscript():  # ONNX Runtime pools only float32
+        return torch.nn.functional.avg_pool2d(planes, kernel_size=2)
+    if being_traced():  # the compiler fuses the conversion with the mean
+        return torch.nn.functional.avg_pool2d(planes.to(dtype), kernel_size=2)
+    means: Tensor = _Halves.apply(planes, dtype)  # type: ignore[no-untyped-call]
+    return means
+
+
+class _Halves(torch.autograd.Function):
+    """`halves` without a copy of the planes in float64; three times as fast as avg_pool2d."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(planes: Tensor, dtype: torch.dtype) -> Tensor:
+        means = planes[..., ::2, ::2].to(dtype, copy=True)
+        for row, column in ((0, 1), (1, 0), (1, 1)):
+            means += planes[..., row::2, column::2]
+        return means.mul_(0.25)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        planes, ctx.dtype = inputs
+        ctx.dtype_of_planes = planes.dtype
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        quarter = (0.25 * gradients[0]).to(ctx.dtype_of_planes)
+        *lead, height, width = quarter.shape
+        each = quarter[..., :, None, :, None].expand(*lead, height, 2, width, 2)
+        return each.reshape(*lead, 2 * height, 2 * width), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return halves(tangents[0])

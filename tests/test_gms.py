@@ -122,16 +122,30 @@ def test_gradcheck(padding, wanted):
     assert torch.autograd.gradcheck(moved, (x, y))
 
 
+@pytest.mark.parametrize("module", [AmplifiedGMSLoss, AmplifiedMSGMSLoss])
 @pytest.mark.parametrize("apart", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
 @pytest.mark.parametrize("scene", ["texture", "dark", "flat", "dark beside bright"])
-def test_nearly_equal_images_lose_no_digits(scene, apart):
+def test_nearly_equal_images_lose_no_digits(scene, apart, module):
     """Float32 against the accurate form in float64; tests above compare that with the textbook."""
-    exact = [image.requires_grad_() for image in pair(scene, apart)]
+    _loses_no_digits(module(), pair(scene, apart))
+
+
+def test_what_a_mask_hides_costs_msgms_no_digits():
+    mask = torch.ones(1, 1, 64, 64)
+    mask[..., 8:24, 16:40] = 0.0
+    x, y = pair("flat", 1e-4)
+    mask = torch.nn.functional.interpolate(mask, x.shape[2:])
+    hidden = mask.expand_as(y) == 0
+    x, y = x.masked_fill(hidden, 1e30), y.masked_fill(hidden, -1e30)
+    _loses_no_digits(AmplifiedMSGMSLoss(), (x, y), mask)
+
+
+def _loses_no_digits(loss_function, images, mask=None):
+    exact = [image.requires_grad_() for image in images]
     rounded = [image.detach().float().requires_grad_() for image in exact]
-    loss_function = AmplifiedGMSLoss()
     results = []
     for images in (rounded, exact):
-        loss = loss_function(*images)
+        loss = loss_function(*images, mask=mask)
         gradients = torch.autograd.grad(loss, images)
         results.append((loss.double().view(1), *(g.double() for g in gradients)))
     assert max(errors(*results)) < 1e-5
