@@ -39,8 +39,9 @@ class CosineTile {
 
   // Adds the sum of weight * A(L) to `sum`.
   void run(double& sum) {
-    // Positions beyond the tile are those of zero vectors.
-    std::fill(&w.xx[0], &w.xx[0] + 12 * kPositions, T(0));
+    // The last vector of positions may run past the end: zero vectors.
+    for (T* each : {w.xx, w.yy, w.ds, w.ee, w.weight})
+      std::fill(each + count, each + round_up(count, N), T(0));
     if (p.weight.data) read_row(p.weight, tile.image, 0, tile.row, tile.column, count, w.weight);
     T* const first[] = {w.xx, w.yy, w.ds};
     sum_channels(first, [](V x, V y, V, V, V* sums) LAMP_INLINE_LAMBDA {
@@ -204,10 +205,19 @@ class CosineTile {
       for (int k = 0; k < sums; ++k) store(to[k] + j + g * N, total[g][k]);
   }
 
+  // The sum of the lanes, in the order of a binary tree, which is faster than that of `sum_of_lanes`.
+  template <int half>
+  LAMP_INLINE T folded(V v) {
+    if constexpr (half == 0)
+      return v[0];
+    else
+      return folded<half / 2>(v + shifted<half>(v, v, std::make_integer_sequence<int, N>()));
+  }
+
   template <int sums, class F>
   void sum_position(T* const (&to)[sums], int j, F f) {
     const V px = V{} + w.px[j], py = V{} + w.py[j];
-    double total[sums] = {};
+    T total[sums] = {};
     for (int64_t channel = 0; channel < p.channels; channel += kLine) {
       const int number = int(std::min<int64_t>(kLine, p.channels - channel));
       const int length = int(round_up(number, N));
@@ -220,9 +230,9 @@ class CosineTile {
         f(load(xs + i + N), load(ys + i + N), px, py, part[1]);
       }
       if (i < length) f(load(xs + i), load(ys + i), px, py, part[0]);
-      for (int k = 0; k < sums; ++k) total[k] += sum_of_lanes<T>(part[0][k] + part[1][k]);
+      for (int k = 0; k < sums; ++k) total[k] += folded<N / 2>(part[0][k] + part[1][k]);
     }
-    for (int k = 0; k < sums; ++k) to[k][j] = T(total[k]);
+    for (int k = 0; k < sums; ++k) to[k][j] = total[k];
   }
 
   // ---- Pass 3 ------------------------------------------------------------------------------------
@@ -238,7 +248,7 @@ class CosineTile {
         }
       }
     } else {
-      for_positions<2>(count, [&](int j, auto together) LAMP_INLINE_LAMBDA {
+      for_positions<kTogether>(count, [&](int j, auto together) LAMP_INLINE_LAMBDA {
         Slopes slopes[together];
         for (int g = 0; g < together; ++g) {
           const int at = j + g * N;
@@ -246,8 +256,15 @@ class CosineTile {
                        load(w.hx + at), load(w.gy + at), load(w.hy + at)};
         }
         const int number = std::min(together * N, count - j);
-        for (int64_t channel = 0; channel < p.channels; ++channel)
+        for (int64_t channel = 0; channel < p.channels; ++channel) {
+          if (channel + kAhead < p.channels) {
+            prefetch_row<T>(to_x, tile.image, channel + kAhead, tile.row, tile.column + j, number);
+            if constexpr (gradients == 2)
+              prefetch_row<T>(to_y, tile.image, channel + kAhead, tile.row, tile.column + j,
+                              number);
+          }
           gradient_of(channel, tile.column + j, number, slopes, 1);
+        }
       });
     }
   }

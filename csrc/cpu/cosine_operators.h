@@ -9,22 +9,31 @@ namespace lamp_kernels {
 
 constexpr char kCosine[] = "cosine";
 
-// If in all tensors the rows follow each other evenly, treats the positions as one row.
-inline void join_rows(CosineParams& c) {
-  Params& p = c.p;
-  auto even = [&](const auto& s) { return !s.data || s.row == p.width * s.column; };
-  if (!even(p.input) || !even(p.target) || !even(p.weight) || !even(p.input_gradient) ||
-      !even(p.target_gradient) || !even(p.map))
-    return;
-  p.width *= p.height;
-  p.height = 1;
+// Whether test(view) is true of every tensor that there is.
+template <class Test>
+bool all_of(const Params& p, Test test) {
+  for (const ConstTensorView* s : {&p.input, &p.target, &p.weight})
+    if (s->data && !test(*s)) return false;
+  for (const TensorView* s : {&p.input_gradient, &p.target_gradient, &p.map})
+    if (s->data && !test(*s)) return false;
+  return true;
 }
 
-// Vectors of channels if these are contiguous in all tensors.
-inline bool channels_are_contiguous(const Params& p) {
-  auto contiguous = [](const auto& s) { return !s.data || s.channel == 1; };
-  return contiguous(p.input) && contiguous(p.target) && contiguous(p.input_gradient) &&
-         contiguous(p.target_gradient);
+// Treats positions as one row if they follow each other evenly in every tensor: those of an image,
+// and those of the batch unless its images differ in what is done with them.
+inline void join_rows(Params& p, bool images_differ) {
+  if (p.height * p.width == 1) {  // the strides of single positions may be anything
+    for (ConstTensorView* s : {&p.input, &p.target, &p.weight}) s->column = s->batch;
+    for (TensorView* s : {&p.input_gradient, &p.target_gradient, &p.map}) s->column = s->batch;
+  } else if (p.height > 1 && all_of(p, [&](auto& s) { return s.row == p.width * s.column; })) {
+    p.width *= p.height;
+    p.height = 1;
+  }
+  if (images_differ || p.height > 1) return;
+  if (all_of(p, [&](auto& s) { return s.batch == p.width * s.column; })) {
+    p.width *= p.batch;
+    p.batch = 1;
+  }
 }
 
 inline CosineParams cosine_params_of(const Tensor& input, const Tensor& target, const Spec& spec) {
@@ -50,9 +59,12 @@ inline CosineParams cosine_params_of(const Tensor& input, const Tensor& target, 
   return c;
 }
 
-inline void run_cosine(CosineParams& c, ScalarType dtype, void* scaled_sums, Sums sums) {
-  join_rows(c);
-  c.along_channels = channels_are_contiguous(c.p);
+inline void run_cosine(CosineParams& c, ScalarType dtype, void* scaled_sums, Sums sums,
+                       bool images_differ) {
+  join_rows(c.p, images_differ);
+  c.along_channels = c.p.input.channel == 1 && c.p.target.channel == 1;
+  for (const TensorView* s : {&c.p.input_gradient, &c.p.target_gradient})
+    c.along_channels = c.along_channels && (!s->data || s->channel == 1);
   auto parallel_for = [](int64_t begin, int64_t end, int64_t grain, const auto& f) {
     torch::stable::parallel_for(begin, end, grain, f);
   };
@@ -108,7 +120,7 @@ std::tuple<Tensor, Tensor, Tensor> cosine_losses(
   const std::array<int64_t, 2> shape{p.batch, 1};  // the losses have the first `dims` of these
   const size_t dims = over == Sums::terms ? 2 : over == Sums::images ? 1 : 0;
   Tensor losses = torch::stable::new_empty(input, {shape.data(), dims}, dtype);
-  run_cosine(c, dtype, losses.mutable_data_ptr(), over);
+  run_cosine(c, dtype, losses.mutable_data_ptr(), over, factors || over != Sums::batch);
   return {losses, grad_input, grad_target};
 }
 
@@ -124,7 +136,7 @@ Tensor cosine_map(const Tensor& input, const Tensor& target, const Tensor& coeff
   c.p.factors = coefficients.const_data_ptr();
   Tensor map = empty_in_format_of(input, {c.p.batch, 1, c.p.height, c.p.width}, dtype);
   c.p.map = view_of(map);
-  run_cosine(c, dtype, nullptr, Sums::images);
+  run_cosine(c, dtype, nullptr, Sums::images, false);
   return map;
 }
 
