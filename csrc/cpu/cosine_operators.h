@@ -9,33 +9,6 @@ namespace lamp_kernels {
 
 constexpr char kCosine[] = "cosine";
 
-// Whether test(view) is true of every tensor that there is.
-template <class Test>
-bool all_of(const Params& p, Test test) {
-  for (const ConstTensorView* s : {&p.input, &p.target, &p.weight})
-    if (s->data && !test(*s)) return false;
-  for (const TensorView* s : {&p.input_gradient, &p.target_gradient, &p.map})
-    if (s->data && !test(*s)) return false;
-  return true;
-}
-
-// Treats positions as one row if they follow each other evenly in every tensor: those of an image,
-// and those of the batch unless its images differ in what is done with them.
-inline void join_rows(Params& p, bool images_differ) {
-  if (p.height * p.width == 1) {  // the strides of single positions may be anything
-    for (ConstTensorView* s : {&p.input, &p.target, &p.weight}) s->column = s->batch;
-    for (TensorView* s : {&p.input_gradient, &p.target_gradient, &p.map}) s->column = s->batch;
-  } else if (p.height > 1 && all_of(p, [&](auto& s) { return s.row == p.width * s.column; })) {
-    p.width *= p.height;
-    p.height = 1;
-  }
-  if (images_differ || p.height > 1) return;
-  if (all_of(p, [&](auto& s) { return s.batch == p.width * s.column; })) {
-    p.width *= p.batch;
-    p.batch = 1;
-  }
-}
-
 inline CosineParams cosine_params_of(const Tensor& input, const Tensor& target, const Spec& spec) {
   STD_TORCH_CHECK(input.dim() == 4 && target.dim() == 4,
                   "input and target must be 4-D (N, C, H, W), got ", input.dim(), "-D and ",
@@ -61,10 +34,7 @@ inline CosineParams cosine_params_of(const Tensor& input, const Tensor& target, 
 
 inline void run_cosine(CosineParams& c, ScalarType dtype, void* scaled_sums, Sums sums,
                        bool images_differ) {
-  join_rows(c.p, images_differ);
-  c.along_channels = c.p.input.channel == 1 && c.p.target.channel == 1;
-  for (const TensorView* s : {&c.p.input_gradient, &c.p.target_gradient})
-    c.along_channels = c.along_channels && (!s->data || s->channel == 1);
+  c.arrange(images_differ);
   auto parallel_for = [](int64_t begin, int64_t end, int64_t grain, const auto& f) {
     torch::stable::parallel_for(begin, end, grain, f);
   };
