@@ -2,10 +2,10 @@
 
     python examples/features.py
 
-The scheme of reverse distillation (Deng, Li, CVPR 2022), small enough for half a minute on one core:
+The scheme of reverse distillation (Deng, Li, CVPR 2022), small enough for half a minute on a core:
 the teacher is a bank of Gabor filters instead of a pretrained network, and the student sees the
-image through a bottleneck. It learns the features of normal textures only, so that where a texture
-is not normal, its features point elsewhere. Loss and anomaly map are cosine distances at each
+image through a bottleneck. It learns the features of normal textures only, so where a texture is
+not normal, its features point elsewhere. Loss and anomaly map are cosine distances at each
 position, at two scales. For features of your own, replace `Teacher`.
 """
 
@@ -87,7 +87,8 @@ class Student(nn.Module):
 def textures(count: int, generator: torch.Generator) -> Tensor:
     """Normal images (count, 1, SIDE, SIDE) in [0, 1]: nearly upright waves and some noise."""
     angle, phase, noise = (
-        torch.randn(count, 1, *sides, generator=generator) for sides in ((1, 1), (1, 1), (SIDE, SIDE))
+        torch.randn(count, 1, *sides, generator=generator)
+        for sides in ((1, 1), (1, 1), (SIDE, SIDE))
     )
     y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     along = x * torch.cos(0.1 * angle) + y * torch.sin(0.1 * angle)

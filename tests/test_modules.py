@@ -11,6 +11,7 @@ import torch
 
 from lamp_kernels import (
     AmplifiedCharbonnierLoss,
+    AmplifiedCosineLoss,
     AmplifiedGMSLoss,
     AmplifiedL1Loss,
     AmplifiedMSELoss,
@@ -36,6 +37,7 @@ ALL = [
     *CASES,
     (AmplifiedMSSSIMLoss, functional.amplified_ms_ssim_loss),
     (AmplifiedMSGMSLoss, functional.amplified_msgms_loss),
+    (AmplifiedCosineLoss, functional.amplified_cosine_loss),
 ]
 
 
