@@ -451,7 +451,7 @@ class AmplifiedMSGMSLoss(_AmplifiedLoss):
 
 
 class AmplifiedCosineLoss(_AmplifiedLoss):
-    """Amplified cosine distance of features: L = (1 - cos)/2 per position, then A(L), then the mean.
+    """Amplified cosine distance of features: L = (1 - cos)/2 per position, then A(L), then mean.
 
     cos is that of the angle between the C channels of input and target. For networks that
     reconstruct the features of another one, as reverse distillation does. L is 0 for the same

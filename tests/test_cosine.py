@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -203,7 +204,7 @@ def test_levels_and_reductions():
     weight[1] = 0.0  # an image that does not count
     loss = textbook(x, y)
     means = (weight * loss).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-300)
-    expected = {
+    expected: dict[Any, torch.Tensor] = {
         ("element", "sum"): (weight * log(loss)).sum(),
         ("image", "image"): log(means),
         ("image", "sum"): log(means).sum(),
@@ -326,6 +327,7 @@ def test_anomaly_map():
 def test_errors_come_before_any_work():
     x = torch.rand(2, 3, 4, 5)
     loss = AmplifiedCosineLoss()
+    wrong: dict[str, Any] = {"epsilon": {"cosine_epsilon": "1"}, "range": {"data_range": 1.0}}
     cases = [
         (lambda: AmplifiedCosineLoss(cosine_epsilon=0.0), "cosine_epsilon must be between 1e-15"),
         (lambda: AmplifiedCosineLoss(amplify_over="image", reduction="none"), "reduction='none'"),
@@ -341,9 +343,9 @@ def test_errors_come_before_any_work():
         with pytest.raises(ValueError, match=message):
             call()
     with pytest.raises(TypeError, match="cosine_epsilon"):
-        AmplifiedCosineLoss(cosine_epsilon="1")
+        AmplifiedCosineLoss(**wrong["epsilon"])
     with pytest.raises(TypeError, match="unexpected keyword argument 'data_range'"):
-        AmplifiedCosineLoss(data_range=1.0)
+        AmplifiedCosineLoss(**wrong["range"])
     with pytest.raises(TypeError, match="same dtype"):
         loss(x, x.double())
 
