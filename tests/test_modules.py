@@ -33,7 +33,7 @@ CASES = [
     (AmplifiedReconstructionLoss, functional.amplified_reconstruction_loss),
 ]
 MODULES = [module for module, _ in CASES]
-ALL = [
+ALL: list[tuple[type, Any]] = [
     *CASES,
     (AmplifiedMSSSIMLoss, functional.amplified_ms_ssim_loss),
     (AmplifiedMSGMSLoss, functional.amplified_msgms_loss),
