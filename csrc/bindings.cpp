@@ -1,8 +1,11 @@
 // Registers the operators and their CPU kernels. lamp_kernels/ops.py adds autograd formulas and
 // fake kernels.
 
+#include "cpu/cosine_operators.h"
 #include "cpu/launch.h"
 #include "operators.h"
+
+#define LAMP_PASS(type, schema, name) , std::move(name)
 
 namespace lamp_kernels {
 namespace {
@@ -27,6 +30,29 @@ struct Cpu {
   }
 };
 
+std::tuple<Tensor, Tensor, Tensor> cpu_image_losses(
+    const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
+    const std::optional<Tensor>& mask, const std::optional<Tensor>& data_ranges,
+    const std::optional<Tensor>& factors, std::vector<double> coefficients, std::string mean_over,
+    std::string sums, bool input_gradient, bool target_gradient LAMP_SPEC(LAMP_PARAMETER)) {
+  if (metrics != kCosine)
+    return image_losses<Cpu>(input, target, weight, mask, data_ranges, factors,
+                             std::move(coefficients), std::move(mean_over), std::move(sums),
+                             input_gradient, target_gradient LAMP_SPEC(LAMP_PASS));
+  STD_TORCH_CHECK(!mask && !data_ranges, "cosine takes neither a mask nor data_ranges");
+  return cosine_losses<Cpu>(input, target, weight, factors, coefficients, mean_over, sums,
+                            input_gradient, target_gradient, Spec{LAMP_SPEC(LAMP_ARGUMENT)});
+}
+
+Tensor cpu_loss_map(const Tensor& input, const Tensor& target, const std::optional<Tensor>& mask,
+                    const std::optional<Tensor>& data_ranges,
+                    const Tensor& coefficients LAMP_SPEC(LAMP_PARAMETER)) {
+  if (metrics != kCosine)
+    return loss_map<Cpu>(input, target, mask, data_ranges, coefficients LAMP_SPEC(LAMP_PASS));
+  STD_TORCH_CHECK(!mask && !data_ranges, "cosine takes neither a mask nor data_ranges");
+  return cosine_map<Cpu>(input, target, coefficients, Spec{LAMP_SPEC(LAMP_ARGUMENT)});
+}
+
 // Returns a copy of `factor`. Python registers the operator's derivative, which raises.
 Tensor block_double_backward(const Tensor& factor, const Tensor&, const Tensor&, const Tensor&) {
   return torch::stable::clone(factor);
@@ -49,8 +75,8 @@ STABLE_TORCH_LIBRARY(lamp_kernels, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CPU, m) {
-  m.impl("image_losses", TORCH_BOX(&lamp_kernels::image_losses<lamp_kernels::Cpu>));
-  m.impl("loss_map", TORCH_BOX(&lamp_kernels::loss_map<lamp_kernels::Cpu>));
+  m.impl("image_losses", TORCH_BOX(&lamp_kernels::cpu_image_losses));
+  m.impl("loss_map", TORCH_BOX(&lamp_kernels::cpu_loss_map));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lamp_kernels, CompositeExplicitAutograd, m) {

@@ -16,7 +16,7 @@ from torch import Tensor
 from lamp_kernels import filters, gms, losses, reference
 from lamp_kernels.checks import check_choice, check_not_negative, shown
 from lamp_kernels.signatures import by_name
-from lamp_kernels.spec import DEFAULTS, METRICS, LossSpec, Metric, Term
+from lamp_kernels.spec import ALONE, DEFAULTS, METRICS, LossSpec, Metric, Term
 from lamp_kernels.tensors import Images, compute_dtype, in_dtype, in_torchscript, with_dims_of
 from lamp_kernels.validation import check_channels_first, check_float_tensor, split_range
 from lamp_kernels.windows import Window
@@ -46,6 +46,7 @@ def anomaly_map(
     charbonnier_epsilon: float = DEFAULTS.charbonnier_epsilon,
     gms_constant: float = DEFAULTS.gms_constant,
     gms_scales: int = DEFAULTS.gms_scales,
+    cosine_epsilon: float = DEFAULTS.cosine_epsilon,
     backend: str | None = None,
 ) -> Tensor:
     """Per-pixel reconstruction error: the higher, the more anomalous.
@@ -57,7 +58,8 @@ def anomaly_map(
         metric: a term of `AmplifiedReconstructionLoss`, whose L is the error, not amplified:
             (1 - SSIM)/2 for "ssim", ((x - y)/R)^2 for "mse", |x - y|/R for "l1"; "charbonnier" as
             in `AmplifiedCharbonnierLoss`; "gms" as in `AmplifiedGMSLoss`; for "msgms" the mean of
-            the scales' maps of "gms", each enlarged to the image bilinearly.
+            the scales' maps of "gms", each enlarged to the image bilinearly. Or "cosine", of
+            features, as in `AmplifiedCosineLoss`.
         channel_reduction: "mean" or "max" over the channels.
         smooth_sigma: standard deviation in pixels of a Gaussian that smooths the map, cut off
             at 4 sigma, borders reflected; 0 for no smoothing.
@@ -70,6 +72,7 @@ def anomaly_map(
             the image.
         charbonnier_epsilon: option of "charbonnier", which the other metrics ignore.
         gms_constant, gms_scales: options of "gms" and "msgms", which the others ignore.
+        cosine_epsilon: option of "cosine", which ignores `data_range` and `channel_reduction`.
         backend: see `lamp_kernels.backends.resolve`.
 
     Returns:
@@ -84,12 +87,13 @@ def anomaly_map(
     the mean filter: Zavrtanik, Kristan, Skocaj (RIAD), Pattern Recognition 112, 2021, with borders
     and interpolation as in public implementations.
     """
-    check_choice("metric", metric, METRICS)
+    check_choice("metric", metric, (*METRICS, *ALONE))
     check_choice("channel_reduction", channel_reduction, ("mean", "max"))
     common, ranges = split_range(data_range)
     spec = LossSpec(
         (Term(metric),), common, window_size, sigma, k1, k2, window=window,
         charbonnier_epsilon=charbonnier_epsilon, gms_constant=gms_constant, gms_scales=gms_scales,
+        cosine_epsilon=cosine_epsilon,
         amplification="none", reduction="mean" if metric == "msgms" else "none",
     ).checked()  # fmt: skip
     # `losses.loss` checks SSIM's images too, but the smoothing reads their height and width before.

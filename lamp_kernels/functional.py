@@ -2,7 +2,8 @@
 
 Each function turns its options into a checked `LossSpec`; `lamp_kernels.losses` does the rest.
 Images are (N, C, H, W) for SSIM and GMS, (N, C, D, H, W) with spatial_dims=3, and any (N, ...) for
-pointwise losses, with values in [0, data_range]. `data_range` is one number, or a tensor (N,) with
+pointwise losses, with values in [0, data_range]; features (N, C, ...) for the cosine loss.
+`data_range` is one number, or a tensor (N,) with
 one range per image, without a gradient; `mask` is that of `AmplifiedSSIMLoss`.
 
 Every function raises a TypeError or ValueError that names the argument and its value before any
@@ -42,6 +43,7 @@ from lamp_kernels.windows import Window
 
 __all__ = [
     "amplified_charbonnier_loss",
+    "amplified_cosine_loss",
     "amplified_gms_loss",
     "amplified_l1_loss",
     "amplified_ms_ssim_loss",
@@ -61,6 +63,7 @@ __all__ = [
 SSIM, MSE, L1 = (Term("ssim"),), (Term("mse"),), (Term("l1"),)
 CHARBONNIER = (Term("charbonnier"),)
 GMS, MSGMS = (Term("gms"),), (Term("msgms"),)
+COSINE = (Term("cosine"),)
 
 
 def amplify(
@@ -354,6 +357,30 @@ def amplified_msgms_loss(
         reduction=reduction,
     ).checked()  # fmt: skip
     return losses.loss(spec, Images(input, target, weight, mask, ranges), backend)
+
+
+@by_name
+def amplified_cosine_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    cosine_epsilon: float = DEFAULTS.cosine_epsilon,
+    amplification: Amplification = DEFAULTS.amplification,
+    amplify_over: Level = DEFAULTS.amplify_over,
+    eps: float = DEFAULTS.eps,
+    gamma: float = DEFAULTS.gamma,
+    delta: float = DEFAULTS.delta,
+    reduction: Reduction = DEFAULTS.reduction,
+    backend: str | None = None,
+) -> Tensor:
+    """Amplified cosine distance. See `AmplifiedCosineLoss` for formula, options, shapes, errors."""
+    spec = LossSpec(
+        COSINE, cosine_epsilon=cosine_epsilon, amplification=amplification, eps=eps, gamma=gamma,
+        delta=delta, amplify_over=amplify_over, reduction=reduction,
+    ).checked()  # fmt: skip
+    return losses.loss(spec, Images(input, target, weight, mask), backend)
 
 
 @by_name

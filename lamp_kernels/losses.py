@@ -9,10 +9,18 @@ from torch import Tensor
 from lamp_kernels import backends, gms, reduction, reference, weights
 from lamp_kernels.backends import Backend
 from lamp_kernels.spec import LossSpec, Reduction, Term
-from lamp_kernels.tensors import Images, compute_dtype, in_dtype, with_dims_of, with_mask
+from lamp_kernels.tensors import (
+    Images,
+    compute_dtype,
+    in_dtype,
+    with_dims_of,
+    with_mask,
+    without_masked,
+)
 from lamp_kernels.validation import (
     check_channels_first,
     check_data_ranges,
+    check_features,
     check_image_shape,
     check_pair,
     check_weight,
@@ -41,7 +49,8 @@ def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
     """Check the tensors against the spec and choose the backend that computes the loss.
 
     In the result weight and mask have the images' dimensions, and the weight includes the mask. Of
-    GMS the mask becomes a weight alone; MSGMS keeps it for its scales. The data range is (N,).
+    GMS and cosine the mask becomes a weight alone; MSGMS keeps it for its scales. The data range is
+    (N,).
 
     spec: one of `LossSpec.separated`.
     """
@@ -51,6 +60,8 @@ def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
         check_channels_first(input, warns=False, spatial_dims=spec.spatial_dims)
     check_weight(weight, input)
     check_weight(mask, input, "mask")
+    if spec.has_cosine:
+        check_features(images)
     dtype = compute_dtype(input.dtype, target.dtype)
     if weight is not None:
         images = images._replace(weight=with_dims_of(weight, input))
@@ -60,6 +71,8 @@ def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
             images = images._replace(mask=mask)
             if spec.metrics == ("gms",):
                 images = gms.without_mask(images, spec)
+        elif spec.has_cosine:
+            images = without_masked(images, mask)
         else:
             spec = spec.replace(masked=True)
             images = with_mask(images, mask)

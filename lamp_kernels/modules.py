@@ -38,6 +38,7 @@ from lamp_kernels.windows import Window
 
 __all__ = [
     "AmplifiedCharbonnierLoss",
+    "AmplifiedCosineLoss",
     "AmplifiedGMSLoss",
     "AmplifiedL1Loss",
     "AmplifiedMSELoss",
@@ -438,6 +439,65 @@ class AmplifiedMSGMSLoss(_AmplifiedLoss):
         gms_scales: int = DEFAULTS.gms_scales,
         data_range: float = DEFAULTS.data_range,
         padding: Padding = DEFAULTS.padding,
+        amplification: Amplification = DEFAULTS.amplification,
+        amplify_over: Level = DEFAULTS.amplify_over,
+        eps: float = DEFAULTS.eps,
+        gamma: float = DEFAULTS.gamma,
+        delta: float = DEFAULTS.delta,
+        reduction: Reduction = DEFAULTS.reduction,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(locals())
+
+
+class AmplifiedCosineLoss(_AmplifiedLoss):
+    """Amplified cosine distance of features: L = (1 - cos)/2 per position, then A(L), then mean.
+
+    cos is that of the angle between the C channels of input and target. For networks that
+    reconstruct the features of another one, as reverse distillation does. L is 0 for the same
+    direction, 1/2 for orthogonal and 1 for opposite ones; the length of the vectors has no effect.
+    Accurate for nearly equal features, where 1 - cos loses all digits. Float32 gradients of nearly
+    parallel vectors of different lengths are off by about 1e-7 over the angle in radians.
+
+    Args:
+        cosine_epsilon: the least norm, in the unit of the features, 1e-15 to 1e15. A smaller norm
+            counts as that one, so the gradient is finite at zero vectors, at most
+            1/(2 cosine_epsilon). Two zero vectors are equal, L = 0; one beside a larger vector has
+            L = 1/4.
+        amplification, amplify_over, eps, gamma, delta, reduction, backend: as in
+            `AmplifiedSSIMLoss`; an element is a position, an image a sample.
+
+    Call: ``loss(input, target, weight=None, mask=None)`` with features (N, C, ...): (N, C),
+        (N, C, H, W) or with any other number of dimensions of positions. Norms must be finite in
+        the compute type: in float32 below 1e19. weight, mask: (N, 1, ...) or (1, 1, ...), each
+        dimension of the features' size or of size 1, or (N,). Where a mask is 0 the features are
+        not looked at and may be NaN; elsewhere it is a weight.
+
+    Returns: a scalar; (N,) for reduction="image"; (N, 1, ...) for "none"; dimensionless, float32
+        (float64 for float64 features). NaN in a vector makes its position NaN.
+
+    Raises: as `AmplifiedSSIMLoss`, and a ValueError for features without a channel dimension, for a
+        weight or mask with several channels, and for a data_range.
+
+    Source: Deng, Li, "Anomaly detection via reverse distillation from one-class embedding", CVPR
+    2022, for the loss 1 - cos, which is 2 L, per position; the form and the scale are ours.
+    cosine_epsilon as the `eps` of `torch.nn.functional.cosine_similarity`, by which L differs from
+    (1 - cosine_similarity)/2 only where a norm is below it. Amplification as in
+    `AmplifiedSSIMLoss`.
+
+    Example:
+        >>> loss_function = AmplifiedCosineLoss()
+        >>> loss_function(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]]))  # -log(1 - 1/2)
+        tensor(0.6931)
+    """
+
+    _terms = (Term("cosine"),)
+
+    @by_name
+    def __init__(
+        self,
+        *,
+        cosine_epsilon: float = DEFAULTS.cosine_epsilon,
         amplification: Amplification = DEFAULTS.amplification,
         amplify_over: Level = DEFAULTS.amplify_over,
         eps: float = DEFAULTS.eps,

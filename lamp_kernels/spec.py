@@ -18,7 +18,7 @@ from lamp_kernels import windows
 from lamp_kernels.checks import check_choice, check_positive, check_real, check_within, shown
 from lamp_kernels.windows import Window
 
-Metric = Literal["ssim", "mse", "l1", "charbonnier", "gms", "msgms"]
+Metric = Literal["ssim", "mse", "l1", "charbonnier", "gms", "msgms", "cosine"]
 Padding = Literal["reflect", "valid", "zeros"]
 Dissimilarity = Literal["half", "full"]
 Amplification = Literal["log", "power", "none"]
@@ -43,11 +43,14 @@ KERNEL_METRICS: tuple[Metric, ...] = METRICS[: METRICS.index("msgms")]
 # A call of a backend combines SSIM and the pointwise terms; each of these takes a call of its own.
 SEPARATE: tuple[Metric, ...] = ("gms", "msgms")
 COMBINED: tuple[Metric, ...] = METRICS[: METRICS.index("gms")]
+# Of features instead of images, with one loss per position for all channels: never beside a term.
+ALONE: tuple[Metric, ...] = ("cosine",)
 # The option that a metric's formula reads, if there is one.
 METRIC_PARAMETERS: dict[Metric, str] = {
     "charbonnier": "charbonnier_epsilon",
     "gms": "gms_constant",
     "msgms": "gms_constant",
+    "cosine": "cosine_epsilon",
 }
 
 PADDINGS: tuple[Padding, ...] = ("reflect", "valid", "zeros")
@@ -82,6 +85,7 @@ STABILIZERS = (1e-18, 1e18)
 COEFFICIENT_LIMITS = (1e-18, 1e18)
 EPSILONS = (1e-9, 1e9)  # of the Charbonnier loss
 GMS_CONSTANTS = (1e-12, 1e6)
+NORMS = (1e-15, 1e15)  # whose squares and reciprocal squares are normal float32 numbers
 MAX_GMS_SCALES = 16
 GMS_WINDOW_SIZE = 3  # of the Prewitt operator, in pixels
 # Limits within which (L + delta)^gamma is finite in float32 for losses up to 1e4.
@@ -122,6 +126,7 @@ class LossSpec:
     charbonnier_epsilon: float = 1e-3
     gms_constant: float = 0.0026  # 170 in units of 255^2, by Xue et al.
     gms_scales: int = 4
+    cosine_epsilon: float = 1e-8  # the least norm, in the unit of the features, as in PyTorch
     amplification: Amplification = "log"
     eps: float = 1e-2
     gamma: float = 2.0
@@ -179,6 +184,7 @@ class LossSpec:
             ),
             gms_constant=check_within("gms_constant", self.gms_constant, GMS_CONSTANTS),
             gms_scales=check_gms_scales(self.gms_scales),
+            cosine_epsilon=check_within("cosine_epsilon", self.cosine_epsilon, NORMS),
             eps=check_eps(self.eps),
             gamma=check_within("gamma", self.gamma, GAMMAS),
             delta=check_within("delta", self.delta, DELTAS),
@@ -203,6 +209,11 @@ class LossSpec:
     def has_gms(self) -> bool:
         """Whether GMS or MSGMS is a term."""
         return self.terms[-1].metric in SEPARATE
+
+    @property
+    def has_cosine(self) -> bool:
+        """Whether the loss is that of features (N, C, ...): cosine, always the only term."""
+        return self.terms[0].metric in ALONE
 
     @property
     def has_window(self) -> bool:
@@ -256,6 +267,8 @@ class LossSpec:
         return [self._grid(term.metric, shape) for term in self.terms]
 
     def _grid(self, metric: Metric, shape: torch.Size) -> torch.Size:
+        if metric in ALONE:
+            return torch.Size((shape[0], 1, *shape[2:]))
         lost = self.window_of(metric) - 1 if self.padding == "valid" else 0
         return torch.Size((*shape[:2], *[side - lost for side in shape[2:]])) if lost else shape
 

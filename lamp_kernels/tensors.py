@@ -27,6 +27,12 @@ def with_mask(images: Images, mask: Tensor) -> Images:
     return images._replace(weight=weight, mask=mask)
 
 
+def without_masked(images: Images, mask: Tensor) -> Images:
+    """The images with 0 where this mask is 0, and a weight in place of the mask."""
+    x, y = (torch.where(mask == 0, 0.0, v) for v in (images.input, images.target))
+    return with_mask(images, mask)._replace(input=x, target=y, mask=None)
+
+
 def compute_dtype(*dtypes: torch.dtype) -> torch.dtype:
     """The compute type of a loss of these dtypes, which is also its dtype: float32 or float64."""
     return torch.float64 if torch.float64 in dtypes else torch.float32

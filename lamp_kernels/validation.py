@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lamp_kernels.checks import shown
 from lamp_kernels.spec import DATA_RANGES, LossSpec
-from lamp_kernels.tensors import FLOAT_DTYPES, has_autocast, readable
+from lamp_kernels.tensors import FLOAT_DTYPES, Images, has_autocast, readable
 
 
 def check_float_tensor(name: str, value: object) -> Tensor:
@@ -59,6 +59,29 @@ def check_pair(input: Tensor, target: Tensor, names: tuple[str, str] = ("input",
         raise TypeError(
             f"{both} must have the same dtype outside autocast, "
             f"got {input.dtype} and {target.dtype}"
+        )
+
+
+def check_features(images: Images) -> None:
+    """Raise unless the images are features (N, C, ...), C > 0, and the rest fits the cosine loss.
+
+    There is one loss per position: weight and mask have one channel. Features have no range.
+    """
+    shape = images.input.shape
+    if len(shape) < 2 or shape[1] == 0:
+        raise ValueError(
+            f"input must be features (N, C, ...) with at least one channel, got {tuple(shape)}"
+        )
+    for name, value in (("weight", images.weight), ("mask", images.mask)):
+        if value is not None and value.dim() > 1 and value.shape[1] != 1:
+            raise ValueError(
+                f"{name} must have one channel for the cosine loss, which is one number per "
+                f"position; got {tuple(value.shape)}"
+            )
+    if images.data_range is not None:
+        raise ValueError(
+            "data_range must be None for the cosine loss, which does not depend on it; got "
+            f"{shown(images.data_range)}"
         )
 
 

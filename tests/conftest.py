@@ -40,7 +40,13 @@ BACKENDS = tuple(
 
 # The reference's functions that compute losses. Every backend uses its remaining functions on small
 # tensors.
-COMPUTING = ("elementwise_loss", "ssim_dissimilarity", "pointwise_loss", "gms_dissimilarity")
+COMPUTING = (
+    "elementwise_loss",
+    "ssim_dissimilarity",
+    "pointwise_loss",
+    "gms_dissimilarity",
+    "cosine_dissimilarity",
+)
 MARKERS = (
     "reference_only: run `each_backend` with the reference alone; no other backend promises this",
     "kernels_only: run `each_backend` without the reference, which would take too long",

@@ -11,6 +11,7 @@ import torch
 
 from lamp_kernels import (
     AmplifiedCharbonnierLoss,
+    AmplifiedCosineLoss,
     AmplifiedGMSLoss,
     AmplifiedL1Loss,
     AmplifiedMSELoss,
@@ -32,10 +33,11 @@ CASES = [
     (AmplifiedReconstructionLoss, functional.amplified_reconstruction_loss),
 ]
 MODULES = [module for module, _ in CASES]
-ALL = [
+ALL: list[tuple[type, Any]] = [
     *CASES,
     (AmplifiedMSSSIMLoss, functional.amplified_ms_ssim_loss),
     (AmplifiedMSGMSLoss, functional.amplified_msgms_loss),
+    (AmplifiedCosineLoss, functional.amplified_cosine_loss),
 ]
 
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../params.h"
+#include "cosine_params.h"
 #include "tiling.h"
 
 namespace lamp_kernels {
@@ -15,9 +16,14 @@ namespace lamp_kernels {
 using RunTiles = void (*)(const Params&, const Tiling&, bool use_double, int gradients,
                           int64_t begin, int64_t end, double* partial);
 
+// The same for the cosine loss, with one sum per tile.
+using RunCosine = void (*)(const CosineParams&, bool use_double, int gradients, int64_t begin,
+                           int64_t end, double* partial);
+
 struct Isa {
   const char* name;
   RunTiles run;
+  RunCosine run_cosine;
 };
 
 // The best instruction set that this machine supports, or the one named by the environment variable

@@ -19,6 +19,8 @@
 
 #include "gms.h"
 
+#include "cosine.h"
+
 template <class Kernel, class T>
 static void run_kernel(const Context<T>& c, double* sums) {
   using Workspace = typename Kernel::Workspace;
@@ -70,4 +72,31 @@ void run_tiles(const Params& p, const Tiling& tiling, bool use_double, int gradi
     run_typed<double>(p, tiling, gradients, begin, end, partial);
   else
     run_typed<float>(p, tiling, gradients, begin, end, partial);
+}
+
+template <class T, int gradients>
+static void run_cosine_tile(const CosineParams& c, const Tile& tile, double& sum) {
+  using Kernel = CosineTile<T, gradients>;
+  using Workspace = typename Kernel::Workspace;
+  Kernel(c, tile, *static_cast<Workspace*>(workspace(sizeof(Workspace)))).run(sum);
+}
+
+template <class T>
+static void run_cosine_typed(const CosineParams& c, int gradients, int64_t begin, int64_t end,
+                             double* partial) {
+  for (int64_t i = begin; i < end; ++i) {
+    const Tile tile = c.tile(i);
+    partial[i] = 0;
+    if (gradients == 0) run_cosine_tile<T, 0>(c, tile, partial[i]);
+    if (gradients == 1) run_cosine_tile<T, 1>(c, tile, partial[i]);
+    if (gradients == 2) run_cosine_tile<T, 2>(c, tile, partial[i]);
+  }
+}
+
+void run_cosine(const CosineParams& c, bool use_double, int gradients, int64_t begin, int64_t end,
+                double* partial) {
+  if (use_double)
+    run_cosine_typed<double>(c, gradients, begin, end, partial);
+  else
+    run_cosine_typed<float>(c, gradients, begin, end, partial);
 }

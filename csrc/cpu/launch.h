@@ -13,6 +13,30 @@ namespace lamp_kernels {
 // loss takes a tenth of the work.
 constexpr int64_t kPixelsWorthAThread = 4096;
 
+// Writes factors * sums, added up as `sums` says, from the sums of `per_image` tiles of each image.
+template <class T>
+void add_tiles(const Params& p, int64_t terms, int64_t per_image, const double* partial,
+               T* scaled_sums, Sums sums) {
+  const T* factors = static_cast<const T*>(p.factors);
+  double all = 0;
+  for (int64_t image = 0; image < p.batch; ++image) {
+    T of_image = 0;
+    for (int64_t term = 0; term < terms; ++term) {
+      double sum = 0;
+      for (int64_t i = image * per_image; i < (image + 1) * per_image; ++i)
+        sum += partial[i * terms + term];
+      const int64_t at = image * terms + term;
+      const T factor = factors ? factors[at] : T(p.shared_factors[term]);
+      const double scaled_sum = double(factor) * sum;
+      all += scaled_sum;
+      of_image += T(scaled_sum);
+      if (sums == Sums::terms) scaled_sums[at] = T(scaled_sum);
+    }
+    if (sums == Sums::images) scaled_sums[image] = of_image;
+  }
+  if (sums == Sums::batch) *scaled_sums = T(all);
+}
+
 // Writes the map and the gradients that `p` asks for. Unless `scaled_sums` is null, also writes the
 // factors * sums of the images there, added up as `sums` says. parallel_for(begin, end, grain, f)
 // calls f(begin, end) on parts of the range. The tiles' sums are always added in the same order,
@@ -39,25 +63,7 @@ void compute(Params p, T* scaled_sums, Sums sums, ParallelFor&& parallel_for) {
                        partial.get());
                  });
   }
-  if (!scaled_sums) return;
-  const T* factors = static_cast<const T*>(p.factors);
-  double all = 0;
-  for (int64_t image = 0; image < p.batch; ++image) {
-    T of_image = 0;
-    for (int64_t term = 0; term < terms; ++term) {
-      double sum = 0;
-      for (int64_t i = image * per_image; i < (image + 1) * per_image; ++i)
-        sum += partial[i * terms + term];
-      const int64_t at = image * terms + term;
-      const T factor = factors ? factors[at] : T(p.shared_factors[term]);
-      const double scaled_sum = double(factor) * sum;
-      all += scaled_sum;
-      of_image += T(scaled_sum);
-      if (sums == Sums::terms) scaled_sums[at] = T(scaled_sum);
-    }
-    if (sums == Sums::images) scaled_sums[image] = of_image;
-  }
-  if (sums == Sums::batch) *scaled_sums = T(all);
+  if (scaled_sums) add_tiles(p, terms, per_image, partial.get(), scaled_sums, sums);
 }
 
 }  // namespace lamp_kernels

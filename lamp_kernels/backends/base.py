@@ -92,13 +92,14 @@ class KernelBackend:
     ) -> Tensor:
         """See `Backend.image_losses`."""
         input, target, weight, mask, data_range = images
+        kept = _kept_dims(spec)
         store = torch.is_grad_enabled() and sums != "terms"
         losses: Tensor = ops.call(
             self.operators.image_losses,
-            _as_images(input),
-            _as_images(target),
-            None if weight is None else _weight_as_images(weight, input.shape),
-            None if mask is None else _weight_as_images(mask, input.shape),
+            _as_images(input, kept),
+            _as_images(target, kept),
+            None if weight is None else _weight_as_images(weight, input.shape, kept),
+            None if mask is None else _weight_as_images(mask, input.shape, kept),
             data_range,
             *((factors, (), "nothing") if isinstance(factors, Tensor) else (None, *factors)),
             sums,
@@ -111,17 +112,19 @@ class KernelBackend:
     def loss_map(self, spec: LossSpec, images: Images) -> Tensor:
         """See `Backend.loss_map`."""
         input, target, _, mask, data_range = images
+        kept = _kept_dims(spec)
         dtype = compute_dtype(input.dtype, target.dtype)
         losses: Tensor = ops.call(
             self.operators.loss_map,
-            _as_images(input),
-            _as_images(target),
-            None if mask is None else _weight_as_images(mask, input.shape),
+            _as_images(input, kept),
+            _as_images(target, kept),
+            None if mask is None else _weight_as_images(mask, input.shape, kept),
             data_range,
             numbers_beside(input, spec.coefficients, dtype),
             *ops.FlatSpec.of(spec),
         )
-        return losses if losses.dim() == input.dim() else losses.view(input.shape)
+        same = losses.dim() == input.dim()
+        return losses if same else losses.view(spec.grids(input.shape)[0])
 
 
 def unsupported_window(spec: LossSpec) -> str | None:
@@ -137,21 +140,29 @@ def unsupported_window(spec: LossSpec) -> str | None:
     return None
 
 
-def _as_images(tensor: Tensor) -> Tensor:
-    """(N, ...) as (N, C, H, W): too few dimensions are padded with size 1, too many flattened."""
+def _kept_dims(spec: LossSpec) -> int:
+    """How many of the first dimensions `_as_images` keeps: N, and for features the channels."""
+    return 2 if spec.has_cosine else 1
+
+
+def _as_images(tensor: Tensor, kept: int) -> Tensor:
+    """(N, ...) as (N, C, H, W): too few dimensions are padded with size 1, too many flattened.
+
+    kept: how many dimensions come before those that are added or flattened.
+    """
     dims = tensor.dim()
     if dims == 4:
         return tensor
     if dims > 4:
-        return tensor.flatten(1, dims - 3)
-    return tensor.reshape(tensor.shape[0], *(1,) * (4 - dims), *tensor.shape[1:])
+        return tensor.flatten(kept, dims - 4 + kept)
+    return tensor.reshape(*tensor.shape[:kept], *(1,) * (4 - dims), *tensor.shape[kept:])
 
 
-def _weight_as_images(weight: Tensor, shape: torch.Size) -> Tensor:
+def _weight_as_images(weight: Tensor, shape: torch.Size, kept: int) -> Tensor:
     """The weight reshaped to broadcast to `_as_images` of images of this shape."""
     if len(shape) > 4:
-        joined = range(1, len(shape) - 2)
+        joined = range(kept, len(shape) - 3 + kept)
         if any(weight.shape[dim] != 1 for dim in joined):
             sizes = [shape[dim] if dim in joined else -1 for dim in range(len(shape))]
             weight = weight.expand(sizes)
-    return _as_images(weight)
+    return _as_images(weight, kept)

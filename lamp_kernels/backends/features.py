@@ -7,7 +7,7 @@ calls, too. A new metric or option is a new line of `FEATURES`.
 import sys
 
 from lamp_kernels.backends import BACKENDS
-from lamp_kernels.spec import METRICS, SCALE_WEIGHTS, LossSpec, Term
+from lamp_kernels.spec import ALONE, METRICS, SCALE_WEIGHTS, LossSpec, Term
 
 FEATURES: dict[str, LossSpec] = {
     "SSIM, windows of 3 to 15 pixels": LossSpec(),
@@ -15,7 +15,7 @@ FEATURES: dict[str, LossSpec] = {
     "uniform window": LossSpec(window="uniform"),
     "taps of one's own": LossSpec(window=(0.25, 0.5, 0.25), window_size=3),
     "MS-SSIM": LossSpec(scale_weights=SCALE_WEIGHTS),
-    **{metric: LossSpec((Term(metric),)) for metric in METRICS if metric != "ssim"},
+    **{metric: LossSpec((Term(metric),)) for metric in (*METRICS[1:], *ALONE)},
     "mask": LossSpec(masked=True),
     "one `data_range` per image": LossSpec(range_per_image=True),
     "SSIM of volumes": LossSpec(spatial_dims=3),

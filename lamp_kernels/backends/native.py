@@ -70,6 +70,8 @@ class NativeBackend(KernelBackend):
                 return "its CUDA kernels do not support one data_range per image"
             if spec.has_gms:
                 return "its CUDA kernels do not compute GMS"
+            if spec.has_cosine:
+                return "its CUDA kernels do not compute the cosine loss"
         if spec.masked:
             return "it does not support a mask"
         return unsupported_window(spec)

@@ -22,6 +22,7 @@ PACKAGES = ("g++-aarch64-linux-gnu", "qemu-user")
 RUNS = (
     ("--only", "windows"),
     ("--only", "halves"),
+    ("--only", "cosine", "--cases", "100"),
     ("--only", "scenes", "--radii", "1,5,7"),
     ("--only", "cases", "--cases", "60", "--work", "3000000"),
 )

@@ -1,6 +1,7 @@
 // Runs the CPU kernels on the cases of cases.h, without PyTorch. Accepts the arguments of cases.h,
 // and in addition
 //   --only windows   run every kernel for the radii: dtypes, gradients, borders
+//   --only cosine    run random cases of the cosine kernel, as many as --cases says
 // The exit status is 1 if anything fails.
 #include <atomic>
 #include <cstdio>
@@ -8,6 +9,7 @@
 #include <type_traits>
 
 #include "cases.h"
+#include "cosine.h"
 #include "cpu/launch.h"
 
 namespace {
@@ -115,6 +117,7 @@ int main(int count, char** values) {
   CpuKernels kernels;
   run_cases(arguments, kernels);
   if (arguments.wants("windows")) windows(arguments, kernels);
+  if (arguments.wants("cosine")) cosine_cases(arguments);
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -34,6 +34,9 @@ namespace lamp_kernels::{name} {{
 void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*) {{
   std::abort();
 }}
+void run_cosine(const CosineParams&, bool, int, int64_t, int64_t, double*) {{
+  std::abort();
+}}
 }}
 """
 
@@ -170,6 +173,7 @@ def build(
         sources[source] = []
     # The textbook code is slow enough without sanitizers, and it is not under test.
     sources |= {"cpu/driver.cpp": [], "cpu/cases.cpp": [], "csrc/cpu/isa.cpp": []}
+    sources["cpu/cosine.cpp"] = []
     sources["cpu/textbook.cpp"] = ["-O2", "-fno-sanitize=all"]
     objects = compile_all(folder, sources, compiler, list(flags))
     driver = folder / "driver"

@@ -63,6 +63,8 @@ class TritonBackend(KernelBackend):
         """See `Backend.unsupported_feature`."""
         if spec.has_gms:
             return "it does not compute GMS"
+        if spec.has_cosine:
+            return "it does not compute the cosine loss"
         if spec.masked:
             return "it does not support a mask"
         if spec.range_per_image:
