@@ -52,7 +52,7 @@ SHAPES: tuple[model.Shape, ...] = (MAIN, (8, 3, 256, 256), (64, 1, 28, 28), mode
 
 @dataclass(frozen=True)
 class Variant:
-    """A kernel with its constants. everything: weight, both pointwise terms, strided columns."""
+    """A kernel with its constants. everything: weight, pointwise terms, ranges, strided columns."""
 
     kernel: str
     type: str = "fp32"  # of the images
@@ -99,6 +99,7 @@ class Variant:
             "samples": launch.SHIFT_SAMPLES,
             "terms": 3,
             "per_term": False,
+            "ranges_ptr": None,
         }
         if self.kernel == "pixel_losses":
             every["block"] = tiling.PIXELS.block
@@ -108,7 +109,7 @@ class Variant:
             every["block"] = launch.SUM_BLOCK
         if self.kernel == "ssim_gradients" and self.gradients == 2 and not both_at_once:
             every |= {"gradients": 1, "swapped": True}
-        names = [p.name for p in KERNELS[self.kernel].params if p.is_constexpr]
+        names = [name for name, kind in self.signature.items() if kind == "constexpr"]
         return {name: every[name] for name in names}
 
     @property
@@ -129,7 +130,7 @@ class Variant:
         found = {}
         for parameter in KERNELS[self.kernel].params:
             name = parameter.name
-            if parameter.is_constexpr:
+            if parameter.is_constexpr or (name == "ranges_ptr" and not self.everything):
                 found[name] = "constexpr"
             elif name in ("x_ptr", "y_ptr"):
                 found[name] = f"*{self.type}"

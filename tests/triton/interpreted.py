@@ -134,6 +134,7 @@ def errors(
     scratch: int = 2**26,
     scene: tuple[Any, ...] | None = None,
     unmasked_from: int | None = None,
+    ranges: tuple[float, ...] | None = None,
     **options: Any,
 ) -> list[float]:
     """Relative errors of the loss and of the requested gradients, against float64.
@@ -141,10 +142,14 @@ def errors(
     tile: columns and rows of a program; None for the whole image.
     scene: arguments of scenes.pair; the image is its middle.
     unmasked_from: the first column of nonzero weight.
+    ranges: data_range as a tensor, one per image.
     """
     torch.manual_seed(0)
     options = {"window_size": 5, **options}
     scale = options.get("data_range", 1.0)
+    if ranges is not None:
+        options["data_range"] = torch.tensor(ranges)
+        scale = options["data_range"].double().view(-1, *[1] * (len(shape) - 1))
     if scene is None:
         images = [scale * torch.rand(shape, dtype=torch.float64) for _ in range(2)]
     else:

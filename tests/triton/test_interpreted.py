@@ -80,6 +80,28 @@ def test_options(interpret, options):
     check(interpret, window_size=3, **options)
 
 
+@pytest.mark.parametrize(
+    ("terms", "case"),
+    [
+        ({"ssim": 1.0}, {"reduction": "image", "grad": (True, True)}),
+        ({"ssim": 1.0, "mse": 0.5}, {"amplify_over": "image", "weight": (2, 1, 4, 7)}),
+        ({"ssim": 1.0, "l1": 0.5}, {"reduction": "none", "padding": "zeros"}),
+        ({"mse": 1.0, "l1": 2.0}, {"weight": (2, 2, 4, 7), "grad": (True, True)}),
+        ({"mse": 1.0, "charbonnier": 2.0}, {"reduction": "none"}),
+        ({"ssim": 1.0}, {"ranges": (3.0, 3.0)}),
+    ],
+    ids=str,
+)
+def test_a_data_range_per_image(interpret, terms, case):
+    case = {"ranges": (255.0, 1e-3), **case}
+    check(interpret, shape=(2, 2, 4, 7), terms=terms, window_size=3, **case)
+
+
+def test_a_data_range_per_image_in_float64(interpret):
+    options = {"window_size": 13, "ranges": (0.5, 7.0), "grad": (True, True)}
+    check(interpret, torch.float64, shape=(2, 1, 7, 7), **options)
+
+
 TERMS = {
     "mse": {"mse": 1.0},
     "l1": {"l1": 2.0},

@@ -41,7 +41,11 @@ def launches(*cases, compiles=False):
 def test_arguments_match_the_parameters_of_the_kernels():
     several = {"window_size": 3, "terms": ["ssim", "mse"]}
     found = launches(
-        several, {**several, "own": True}, {"terms": ["mse"]}, {"scale": True}, compiles=True
+        several,
+        {**several, "own": True, "ranges": True},
+        {"terms": ["mse"]},
+        {"scale": True},
+        compiles=True,
     )
     assert [each["kernel"] for each in found] == [
         *("plane_shifts", "ssim_losses", "ssim_gradients", "batch_sum"),
@@ -50,6 +54,8 @@ def test_arguments_match_the_parameters_of_the_kernels():
     ]
     with_factors = [each["kernel"] for each in found if "factors_ptr" in each["types"]]
     assert with_factors == ["ssim_losses", "ssim_gradients", "image_sums"]
+    with_ranges = [each["kernel"] for each in found if "ranges_ptr" in each["types"]]
+    assert with_ranges == ["plane_shifts", "ssim_losses", "ssim_gradients"]
 
 
 CASES: dict[str, dict[str, object]] = {
@@ -59,6 +65,8 @@ CASES: dict[str, dict[str, object]] = {
     "strided": {"strided": True},
     "pixels": {"terms": ["mse", "l1"], "weighted": True, "gradients": (True, True)},
     "values": {"gradients": (False, False)},
+    "ranges": {"ranges": True, "terms": ["ssim", "l1"]},
+    "ranges of pixels": {"ranges": True, "terms": ["l1"]},
     "map": {"map": True},
     "map of pixels": {"map": True, "terms": ["l1"]},
     "scale": {"scale": True},

@@ -65,8 +65,6 @@ class TritonBackend(KernelBackend):
             return "it does not compute GMS"
         if spec.masked:
             return "it does not support a mask"
-        if spec.range_per_image:
-            return "it does not support one data_range per image"
         return unsupported_window(spec)
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:

@@ -110,6 +110,32 @@ def shared_factors(
     return None, first, second, third
 
 
+class Beside(NamedTuple):
+    """The optional tensors beside the images, as the kernels take them.
+
+    weight: with the image's dimensions by stride; weight_offset: of pixel (0, 0) in it.
+    data_ranges: (N,), contiguous.
+    """
+
+    weight: Tensor | None
+    weight_offset: int
+    data_ranges: Tensor | None
+
+    @classmethod
+    def of(
+        cls, call: Call, input: Tensor, weight: Tensor | None, data_ranges: Tensor | None
+    ) -> "Beside":
+        """From the operator's arguments."""
+        if data_ranges is not None:
+            check_device(input, data_ranges)
+            check(
+                data_ranges.dtype == call.dtype and data_ranges.shape == input.shape[:1],
+                "expected data_ranges (N,) in the compute type",
+            )
+            data_ranges = data_ranges.contiguous()
+        return cls(*expanded_weight(weight, input, call), data_ranges)
+
+
 def coefficients_of(call: Call, coefficients: Tensor, input: Tensor) -> Factors:
     """The coefficients of a map, as the kernels take them."""
     check_device(input, coefficients)

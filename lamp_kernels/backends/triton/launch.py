@@ -16,12 +16,12 @@ from lamp_kernels import ops
 from lamp_kernels.backends.triton import autotune, device, jit, layout, tiling
 from lamp_kernels.backends.triton.call import (
     TRITON_DTYPES,
+    Beside,
     Call,
     Factors,
     check,
     check_device,
     coefficients_of,
-    expanded_weight,
     own_factors,
     shared_factors,
 )
@@ -50,7 +50,7 @@ def image_losses(
     target: Tensor,
     weight: Tensor | None,
     mask: Tensor | None,
-    data_range: Tensor | None,
+    data_ranges: Tensor | None,
     factors: Tensor | None,
     coefficients: Sequence[float],
     mean_over: str,
@@ -61,7 +61,7 @@ def image_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator of that name; see lamp_kernels/ops.py."""
     call = Call.of(input, target, fields)
-    check(mask is None and data_range is None, "expected no mask and no data_range")
+    check(mask is None, "expected no mask")
     if factors is None:
         factors_ = shared_factors(call, input, coefficients, mean_over)
     else:
@@ -70,7 +70,7 @@ def image_losses(
             "expected factors or coefficients, not both",
         )
         factors_ = own_factors(call, factors, input)
-    weight, weight_offset = expanded_weight(weight, input, call)
+    beside = Beside.of(call, input, weight, data_ranges)
     grad_input, grad_target = (
         ops.empty_in_format_of(image, input.shape, call.dtype)
         if wanted
@@ -85,7 +85,7 @@ def image_losses(
     gradients = int(input_gradient) + int(target_gradient)
     with device.current(input):
         run = _ssim if call.spec.has_ssim else _pixels
-        partial = run(call, *images, weight, weight_offset, factors_, gradients, *outputs, None)
+        partial = run(call, *images, beside, factors_, gradients, *outputs, None)
         losses = _sums(call, partial, factors_, input.shape[0], sums)
     return losses, grad_input, grad_target
 
@@ -94,19 +94,20 @@ def loss_map(
     input: Tensor,
     target: Tensor,
     mask: Tensor | None,
-    data_range: Tensor | None,
+    data_ranges: Tensor | None,
     coefficients: Tensor,
     *fields: Any,
 ) -> Tensor:
     """The operator of that name; see lamp_kernels/ops.py."""
-    check(mask is None and data_range is None, "expected no mask and no data_range")
+    check(mask is None, "expected no mask")
     call = Call.of(input, target, fields)
     factors = coefficients_of(call, coefficients, input)
     check(call.spec.margin == 0 or call.spec.terms == 1, "the terms' maps differ in size")
     losses = ops.empty_in_format_of(input, call.grid(input.shape), call.dtype)
     with device.current(input):
         run = _ssim if call.spec.has_ssim else _pixels
-        run(call, input, target, None, 0, factors, 0, losses, losses, losses)
+        beside = Beside.of(call, input, None, data_ranges)
+        run(call, input, target, beside, factors, 0, losses, losses, losses)
     return losses
 
 
@@ -144,8 +145,7 @@ def _ssim(
     call: Call,
     x: Tensor,
     y: Tensor,
-    weight: Tensor | None,
-    weight_offset: int,
+    beside: Beside,
     factors: Factors,
     gradients: int,
     dx: Tensor,
@@ -164,14 +164,15 @@ def _ssim(
     if planes == 0:
         return x.new_empty((0, spec.terms), dtype=torch.float64)
     x_place, y_place = pointer_and_strides(x), pointer_and_strides(y)
+    weight, weight_offset, ranges = beside
     weighted = weight is not None
     weights = x_place if weight is None else pointer_and_strides(weight)
     shifts = x.new_empty((planes, 2), dtype=call.dtype)
     first = spec.margin if weighted else 0  # the weight may cover only the grid of the loss
     jit.launch(
-        plane_shifts, planes, (x.dtype, y.dtype, call.dtype),
+        plane_shifts, planes, (x.dtype, y.dtype, call.dtype, ranges is None),
         (
-            *x_place, *y_place, *weights, weight_offset, shifts,
+            *x_place, *y_place, *weights, weight_offset, ranges, shifts,
             channels, first, height - 2 * first, width - 2 * first, spec.scale,
         ),
         {"weighted": weighted, "samples": SHIFT_SAMPLES, "compute_dtype": call.triton_dtype},
@@ -190,7 +191,7 @@ def _ssim(
         map_offset = -spec.margin * (losses.stride(2) + losses.stride(3))
     head = {"radius": spec.radius, "border": spec.border}
     terms = {**_term_constants(call, weight), "dense": dense}
-    dtypes = (x.dtype, y.dtype, call.dtype, factors[0] is None)
+    dtypes = (x.dtype, y.dtype, call.dtype, factors[0] is None, ranges is None)
     # Each pass: pointers and strides, beginning with the image that it computes the gradient of;
     # the number of gradients; whether the images are swapped.
     passes: list[tuple[tuple[Any, ...], int, bool]] = []
@@ -217,7 +218,7 @@ def _ssim(
                 ssim_losses, group * tiles.per_plane, dtypes,
                 (
                     *x_place, *y_place, *weights, weight_offset, *outputs, map_offset,
-                    *factors, shifts, h, partial, first, channels, height, width,
+                    *factors, ranges, shifts, h, partial, first, channels, height, width,
                     tiles.strips, tiles.bands, tiles.band_height,
                     spec.scale, spec.c1, spec.c2, spec.ssim_scale,
                     *spec.amplification_constants, *spec.taps, spec.rows_to_follow,
@@ -233,7 +234,7 @@ def _ssim(
                 jit.launch(
                     ssim_gradients, group * gradient_tiles.per_plane, dtypes,
                     (
-                        *places, *factors, shifts, h, first, channels, height, width,
+                        *places, *factors, ranges, shifts, h, first, channels, height, width,
                         gradient_tiles.strips, gradient_tiles.bands, gradient_tiles.band_height,
                         spec.scale, *spec.amplification_constants, *spec.taps,
                     ),
@@ -258,8 +259,7 @@ def _pixels(
     call: Call,
     x: Tensor,
     y: Tensor,
-    weight: Tensor | None,
-    _: int,
+    beside: Beside,
     factors: Factors,
     gradients: int,
     dx: Tensor,
@@ -267,6 +267,7 @@ def _pixels(
     losses: Tensor | None,
 ) -> Tensor:
     """As `_ssim`, for pointwise terms alone."""
+    weight, _, ranges = beside
     outputs = [x if losses is None else losses, dx if gradients else x, dy if gradients == 2 else x]
     images = [x, y]
     if weight is None and (as_one_row := layout.as_one_row(x, y)):
@@ -293,9 +294,10 @@ def _pixels(
         programs = batch * channels * runs
         partial = x.new_empty((programs, call.spec.terms), dtype=torch.float64)
         jit.launch(
-            pixel_losses, programs, (x.dtype, y.dtype, call.dtype, factors[0] is None),
+            pixel_losses, programs,
+            (x.dtype, y.dtype, call.dtype, factors[0] is None, ranges is None),
             (
-                *places, *factors, partial, channels, height, width, runs,
+                *places, *factors, ranges, partial, channels, height, width, runs,
                 call.spec.scale, *call.spec.amplification_constants,
             ),
             {

@@ -11,6 +11,16 @@ def number(value, compute_dtype: tl.constexpr):
 
 
 @triton.jit
+def image_scale(scale, ranges_ptr, image, compute_dtype: tl.constexpr):
+    """1/data_range of an image: from memory, or the scalar `scale` where ranges_ptr is None."""
+    if ranges_ptr is None:
+        inverse = tl.full((), scale, compute_dtype)
+    else:
+        inverse = 1.0 / tl.load(ranges_ptr + image)
+    return inverse
+
+
+@triton.jit
 def numbers(values, compute_dtype: tl.constexpr):
     """A tuple of scalar arguments in the compute type."""
     converted = ()

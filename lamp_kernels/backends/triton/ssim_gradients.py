@@ -17,7 +17,7 @@ from lamp_kernels.backends.triton.h_planes import h_columns, h_row_at, h_row_len
 from lamp_kernels.backends.triton.jit import kernel
 from lamp_kernels.backends.triton.memory import (
     column_offset,
-    number,
+    image_scale,
     numbers,
     pixel_offset,
     read,
@@ -89,6 +89,7 @@ def ssim_gradients(
     dy_ptr, dy_batch: tl.int64, dy_channel: tl.int64, dy_row: tl.int64, dy_column: tl.int64,
     factors_ptr,  # (N, terms), or None: then all images share
     shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,
+    ranges_ptr,  # (N,), data_range of each image, or None: then all images share `scale`
     shifts_ptr,  # (planes, 2)
     h_ptr,  # as in ssim_losses
     first_plane: tl.int64, channels: tl.int32, height: tl.int32, width: tl.int32,
@@ -121,7 +122,7 @@ def ssim_gradients(
     h_plane = h_ptr + (plane - first_plane) * height * h_row.to(tl.int64)
 
     taps = numbers((tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7), compute_dtype)
-    scale = number(scale, compute_dtype)
+    scale = image_scale(scale, ranges_ptr, image, compute_dtype)
     constants = numbers((amplification0, amplification1, amplification2), compute_dtype)
     shift_d = tl.load(shifts_ptr + 2 * plane)
     shift_s = tl.load(shifts_ptr + 2 * plane + 1)
