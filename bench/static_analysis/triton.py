@@ -61,6 +61,7 @@ class Variant:
     border: str = "reflect"
     everything: bool = False
     writes_map: bool = False
+    masked: bool = False
 
     @property
     def compute_dtype(self) -> Any:
@@ -84,11 +85,12 @@ class Variant:
             "h_planes": 2 + self.gradients,
             "swapped": False,
             "writes_map": self.writes_map,
-            "weighted": self.everything,
+            "weighted": self.everything or self.masked,
+            "masked": self.masked,
             "metrics": sum(1 << COMBINED.index(metric) for metric in self.metrics),
             "metric_parameters": (0.0,) * len(self.metrics),
             "amplification": "log",
-            "dense": self.type == "fp64" or not self.everything,
+            "dense": self.dense,
             "block": warp,
             "across": self.device.across,
             "compute_dtype": self.compute_dtype,
@@ -113,10 +115,17 @@ class Variant:
         return {name: every[name] for name in names}
 
     @property
+    def dense(self) -> bool:
+        """Whether columns are adjacent: images of other strides are copied in some variants."""
+        return not self.everything or self.type == "fp64" or self.masked
+
+    @property
     def device(self) -> tiling.Device:
         """The device description that tiling.py uses for this variant."""
         device = tiling.CUDA_FLOAT64 if self.type == "fp64" else tiling.CUDA
-        return tiling.for_call(device, not self.everything, self.radius, self.gradients)
+        return tiling.for_call(
+            device, not self.everything, self.radius, self.gradients, self.masked
+        )
 
     @property
     def alone(self) -> bool:
@@ -161,6 +170,7 @@ USUAL = (Variant("ssim_losses"), Variant("ssim_gradients"))
 REST = (
     Variant("ssim_losses", gradients=0),
     Variant("ssim_losses", gradients=0, writes_map=True),
+    Variant("ssim_losses", masked=True),
     Variant("pixel_losses", "bf16", everything=True),
     Variant("pixel_losses"),
     Variant("pixel_losses", gradients=0, writes_map=True),
@@ -168,12 +178,19 @@ REST = (
     Variant("image_sums"),
     Variant("scale_gradient"),
 )
+# The most registers under a mask.
+MASKED = (
+    Variant("ssim_losses", "fp64", 5, 1, masked=True),
+    Variant("ssim_losses", "bf16", 7, 2, "zeros", everything=True, masked=True),
+    Variant("ssim_gradients", "bf16", 7, 2, "zeros", everything=True, masked=True),
+)
 QUICK = (*USUAL, *REST)
 ALL = (
     *QUICK,
     Variant("ssim_losses", "fp64"),
     Variant("ssim_gradients", "fp64"),
     *HEAVIEST,
+    *MASKED,
     *(
         Variant(kernel, type_, radius, 2, border)
         for kernel in ("ssim_losses", "ssim_gradients")

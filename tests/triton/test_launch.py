@@ -65,6 +65,8 @@ CASES: dict[str, dict[str, object]] = {
     "strided": {"strided": True},
     "pixels": {"terms": ["mse", "l1"], "weighted": True, "gradients": (True, True)},
     "values": {"gradients": (False, False)},
+    "masked": {"masked": True, "weighted": True},
+    "masked pixels": {"masked": True, "terms": ["l1"]},
     "ranges": {"ranges": True, "terms": ["ssim", "l1"]},
     "ranges of pixels": {"ranges": True, "terms": ["l1"]},
     "map": {"map": True},

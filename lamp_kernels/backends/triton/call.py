@@ -14,7 +14,7 @@ from torch import Tensor
 from lamp_kernels import ops
 from lamp_kernels.backends.triton.kernel_spec import KernelSpec, kernel_spec
 from lamp_kernels.reduction import MeanOver, SharedFactors
-from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, numbers_beside
+from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, not_expanded, numbers_beside
 
 MEANS: tuple[MeanOver, ...] = get_args(MeanOver)
 TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
@@ -114,16 +114,23 @@ class Beside(NamedTuple):
     """The optional tensors beside the images, as the kernels take them.
 
     weight: with the image's dimensions by stride; weight_offset: of pixel (0, 0) in it.
+    mask: with the image's dimensions by stride; its columns are adjacent.
     data_ranges: (N,), contiguous.
     """
 
     weight: Tensor | None
     weight_offset: int
+    mask: Tensor | None
     data_ranges: Tensor | None
 
     @classmethod
     def of(
-        cls, call: Call, input: Tensor, weight: Tensor | None, data_ranges: Tensor | None
+        cls,
+        call: Call,
+        input: Tensor,
+        weight: Tensor | None,
+        mask: Tensor | None,
+        data_ranges: Tensor | None,
     ) -> "Beside":
         """From the operator's arguments."""
         if data_ranges is not None:
@@ -133,7 +140,8 @@ class Beside(NamedTuple):
                 "expected data_ranges (N,) in the compute type",
             )
             data_ranges = data_ranges.contiguous()
-        return cls(*expanded_weight(weight, input, call), data_ranges)
+        mask = expanded_mask(mask, input, call)
+        return cls(*expanded_weight(weight, input, call), mask, data_ranges)
 
 
 def coefficients_of(call: Call, coefficients: Tensor, input: Tensor) -> Factors:
@@ -169,3 +177,26 @@ def expanded_weight(weight: Tensor | None, input: Tensor, call: Call) -> tuple[T
             check(call.spec.terms == 1, "a weight on SSIM's grid serves no other term")
             offset -= margin * weight.stride(dim)
     return weight.as_strided(input.shape if not offset else weight.shape, strides), offset
+
+
+def expanded_mask(mask: Tensor | None, input: Tensor, call: Call) -> Tensor | None:
+    """The mask with the image's dimensions by stride.
+
+    The kernels read adjacent columns: a mask that has no such columns is copied.
+    """
+    if mask is None:
+        return None
+    check_device(input, mask)
+    check(
+        mask.dim() == 4 and mask.dtype == call.dtype and mask.layout is torch.strided,
+        "expected a mask of four dimensions in the compute type",
+    )
+    check(
+        all(size in (1, full) for size, full in zip(mask.shape, input.shape, strict=True)),
+        "the mask does not broadcast to the images",
+    )
+    width = input.shape[3]
+    if width > 1 and (mask.shape[3] == 1 or mask.stride(3) != 1):
+        mask = not_expanded(mask)
+        mask = mask.expand(*mask.shape[:3], width).contiguous()
+    return mask.expand(input.shape)

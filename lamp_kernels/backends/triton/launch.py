@@ -35,7 +35,7 @@ from lamp_kernels.backends.triton.sums import batch_sum, image_sums
 
 # In float64 the window sums of both gradients, for windows of 13 pixels or more, exceed the
 # registers: then each gradient has a launch of its own. So do the addresses of columns that are not
-# adjacent: float64 images with such strides are copied.
+# adjacent: images with such strides are copied in float64, and under a mask.
 SEPARATE_RADIUS_FLOAT64 = 6
 SHIFT_SAMPLES = 1024
 SUM_BLOCK = 256
@@ -61,7 +61,6 @@ def image_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator of that name; see lamp_kernels/ops.py."""
     call = Call.of(input, target, fields)
-    check(mask is None, "expected no mask")
     if factors is None:
         factors_ = shared_factors(call, input, coefficients, mean_over)
     else:
@@ -70,7 +69,7 @@ def image_losses(
             "expected factors or coefficients, not both",
         )
         factors_ = own_factors(call, factors, input)
-    beside = Beside.of(call, input, weight, data_ranges)
+    beside = Beside.of(call, input, weight, mask, data_ranges)
     grad_input, grad_target = (
         ops.empty_in_format_of(image, input.shape, call.dtype)
         if wanted
@@ -99,14 +98,13 @@ def loss_map(
     *fields: Any,
 ) -> Tensor:
     """The operator of that name; see lamp_kernels/ops.py."""
-    check(mask is None, "expected no mask")
     call = Call.of(input, target, fields)
     factors = coefficients_of(call, coefficients, input)
     check(call.spec.margin == 0 or call.spec.terms == 1, "the terms' maps differ in size")
     losses = ops.empty_in_format_of(input, call.grid(input.shape), call.dtype)
     with device.current(input):
         run = _ssim if call.spec.has_ssim else _pixels
-        beside = Beside.of(call, input, None, data_ranges)
+        beside = Beside.of(call, input, None, mask, data_ranges)
         run(call, input, target, beside, factors, 0, losses, losses, losses)
     return losses
 
@@ -157,31 +155,37 @@ def _ssim(
     dx, dy: outputs, as many of them as `gradients`. losses: the map to write, or None.
     """
     spec = call.spec
-    if call.dtype is torch.float64:
+    if call.dtype is torch.float64 or beside.mask is not None:
         x, y = (image if layout.is_dense(image) else image.contiguous() for image in (x, y))
     batch, channels, height, width = x.shape
     planes = batch * channels
     if planes == 0:
         return x.new_empty((0, spec.terms), dtype=torch.float64)
     x_place, y_place = pointer_and_strides(x), pointer_and_strides(y)
-    weight, weight_offset, ranges = beside
-    weighted = weight is not None
+    weight, weight_offset, mask, ranges = beside
+    masked = mask is not None
     weights = x_place if weight is None else pointer_and_strides(weight)
-    shifts = x.new_empty((planes, 2), dtype=call.dtype)
-    first = spec.margin if weighted else 0  # the weight may cover only the grid of the loss
+    mask_place = (x_place if mask is None else pointer_and_strides(mask))[:4]
+    shifts = x.new_empty((planes, 4 if masked else 2), dtype=call.dtype)
+    seen = weights if mask is None else pointer_and_strides(mask)
+    # The weight may cover only the grid of the loss.
+    first = spec.margin if weight is not None and mask is None else 0
     jit.launch(
         plane_shifts, planes, (x.dtype, y.dtype, call.dtype, ranges is None),
         (
-            *x_place, *y_place, *weights, weight_offset, ranges, shifts,
+            *x_place, *y_place, *seen, 0 if masked else weight_offset, ranges, shifts,
             channels, first, height - 2 * first, width - 2 * first, spec.scale,
         ),
-        {"weighted": weighted, "samples": SHIFT_SAMPLES, "compute_dtype": call.triton_dtype},
+        {
+            "weighted": masked or weight is not None, "masked": masked, "samples": SHIFT_SAMPLES,
+            "compute_dtype": call.triton_dtype,
+        },
         warps=4,
     )  # fmt: skip
 
     dense = layout.is_dense(x, y)
     table = device.properties(x.device, call.dtype)
-    table = tiling.for_call(table, dense, spec.radius, gradients)
+    table = tiling.for_call(table, dense, spec.radius, gradients, masked)
     size = tiling.h_elements(height, width, 2 + gradients, table.across) if gradients else 0
     at_once = tiling.planes_at_once(planes, size * call.dtype.itemsize, table)
     h = x.new_empty(at_once * size, dtype=call.dtype)
@@ -190,7 +194,7 @@ def _ssim(
     if losses is not None:
         map_offset = -spec.margin * (losses.stride(2) + losses.stride(3))
     head = {"radius": spec.radius, "border": spec.border}
-    terms = {**_term_constants(call, weight), "dense": dense}
+    terms = {**_term_constants(call, beside), "dense": dense}
     dtypes = (x.dtype, y.dtype, call.dtype, factors[0] is None, ranges is None)
     # Each pass: pointers and strides, beginning with the image that it computes the gradient of;
     # the number of gradients; whether the images are swapped.
@@ -198,15 +202,17 @@ def _ssim(
     if gradients:
         dx_place = pointer_and_strides(dx)
         dy_place = pointer_and_strides(dy) if gradients == 2 else dx_place
-        passes = [((*x_place, *y_place, *weights, *dx_place, *dy_place), gradients, False)]
+        passes = [
+            ((*x_place, *y_place, *weights, *mask_place, *dx_place, *dy_place), gradients, False)
+        ]
         if (
             gradients == 2
             and call.dtype is torch.float64
             and spec.radius >= SEPARATE_RADIUS_FLOAT64
         ):
             passes = [
-                ((*x_place, *y_place, *weights, *dx_place, *dx_place), 1, False),
-                ((*y_place, *x_place, *weights, *dy_place, *dy_place), 1, True),
+                ((*x_place, *y_place, *weights, *mask_place, *dx_place, *dx_place), 1, False),
+                ((*y_place, *x_place, *weights, *mask_place, *dy_place, *dy_place), 1, True),
             ]
 
     def launch(pair: tuple[tiling.Tiling, tiling.Tiling]) -> Tensor:
@@ -217,7 +223,8 @@ def _ssim(
             jit.launch(
                 ssim_losses, group * tiles.per_plane, dtypes,
                 (
-                    *x_place, *y_place, *weights, weight_offset, *outputs, map_offset,
+                    *x_place, *y_place, *weights, weight_offset, *mask_place,
+                    *outputs, map_offset,
                     *factors, ranges, shifts, h, partial, first, channels, height, width,
                     tiles.strips, tiles.bands, tiles.band_height,
                     spec.scale, spec.c1, spec.c2, spec.ssim_scale,
@@ -267,10 +274,10 @@ def _pixels(
     losses: Tensor | None,
 ) -> Tensor:
     """As `_ssim`, for pointwise terms alone."""
-    weight, _, ranges = beside
+    weight, _, mask, ranges = beside
     outputs = [x if losses is None else losses, dx if gradients else x, dy if gradients == 2 else x]
     images = [x, y]
-    if weight is None and (as_one_row := layout.as_one_row(x, y)):
+    if weight is None and mask is None and (as_one_row := layout.as_one_row(x, y)):
         images = [as_one_row(image) for image in images]
         outputs = [as_one_row(output) for output in outputs]
     batch, channels, height, width = images[0].shape
@@ -278,14 +285,15 @@ def _pixels(
     if batch * channels * pixels == 0:
         return x.new_empty((0, call.spec.terms), dtype=torch.float64)
     constants = {
-        **_term_constants(call, weight),
+        **_term_constants(call, beside),
         "one_row": height == 1,
         "dense": layout.is_dense(*images),
         "aligned": height == 1 and pixels % 16 == 0 and layout.is_aligned(*images, *outputs),
     }
     x_place, y_place = map(pointer_and_strides, images)
     weights = x_place if weight is None else pointer_and_strides(weight)
-    places = (*x_place, *y_place, *weights)
+    mask_place = (x_place if mask is None else pointer_and_strides(mask))[:4]
+    places = (*x_place, *y_place, *weights, *mask_place)
     for output in outputs:
         places += pointer_and_strides(output)
 
@@ -315,10 +323,11 @@ def _pixels(
     return launch(autotune.quickest(key, tiling.PIXEL_CANDIDATES, launch))
 
 
-def _term_constants(call: Call, weight: Tensor | None) -> dict[str, Any]:
+def _term_constants(call: Call, beside: Beside) -> dict[str, Any]:
     """The constants that choose the formulas, in the order of the kernels' parameters."""
     return {
-        "weighted": weight is not None,
+        "weighted": beside.weight is not None,
+        "masked": beside.mask is not None,
         "metrics": call.spec.metrics,
         "metric_parameters": call.spec.metric_parameters,
         "amplification": call.spec.amplification,
