@@ -21,12 +21,13 @@ from triton.compiler import ASTSource
 
 from lamp_kernels.backends.triton import kernel_spec, launch, tiling
 from lamp_kernels.backends.triton.centering import plane_shifts
+from lamp_kernels.backends.triton.gms import gms_losses
 from lamp_kernels.backends.triton.pixels import pixel_losses
 from lamp_kernels.backends.triton.scale import scale_gradient
 from lamp_kernels.backends.triton.ssim_gradients import ssim_gradients
 from lamp_kernels.backends.triton.ssim_losses import ssim_losses
 from lamp_kernels.backends.triton.sums import image_sums
-from lamp_kernels.spec import COMBINED
+from lamp_kernels.spec import COMBINED, METRICS
 from static_analysis import model
 from static_analysis.build import resources, run
 from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy
@@ -39,6 +40,7 @@ KERNELS = {
     "ssim_losses": ssim_losses,
     "ssim_gradients": ssim_gradients,
     "pixel_losses": pixel_losses,
+    "gms_losses": gms_losses,
     "plane_shifts": plane_shifts,
     "image_sums": image_sums,
     "scale_gradient": scale_gradient,
@@ -71,6 +73,8 @@ class Variant:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The terms of the loss."""
+        if self.kernel == "gms_losses":
+            return ("gms",)
         if self.kernel == "pixel_losses":
             return ("mse", "l1") if self.everything else ("mse",)
         return COMBINED if self.everything else ("ssim",)
@@ -87,7 +91,7 @@ class Variant:
             "writes_map": self.writes_map,
             "weighted": self.everything or self.masked,
             "masked": self.masked,
-            "metrics": sum(1 << COMBINED.index(metric) for metric in self.metrics),
+            "metrics": sum(1 << METRICS.index(metric) for metric in self.metrics),
             "metric_parameters": (0.0,) * len(self.metrics),
             "amplification": "log",
             "dense": self.dense,
@@ -153,7 +157,7 @@ class Variant:
 
     def threads(self, warp: int) -> int:
         """Threads of a program."""
-        if self.kernel.startswith("ssim"):
+        if self.kernel.startswith(("ssim", "gms")):
             return warp
         return tiling.PIXELS.warps * warp
 
@@ -174,6 +178,7 @@ REST = (
     Variant("pixel_losses", "bf16", everything=True),
     Variant("pixel_losses"),
     Variant("pixel_losses", gradients=0, writes_map=True),
+    Variant("gms_losses"),
     Variant("plane_shifts"),
     Variant("image_sums"),
     Variant("scale_gradient"),
@@ -191,6 +196,8 @@ ALL = (
     Variant("ssim_gradients", "fp64"),
     *HEAVIEST,
     *MASKED,
+    Variant("gms_losses", "bf16", gradients=2, everything=True),
+    Variant("gms_losses", "fp64", gradients=2, border="zeros", everything=True),
     *(
         Variant(kernel, type_, radius, 2, border)
         for kernel in ("ssim_losses", "ssim_gradients")

@@ -13,7 +13,7 @@ from scenes import pair
 
 from lamp_kernels import backends, functional, ops
 from lamp_kernels.backends.triton.interpreter import INTERPRETED
-from lamp_kernels.spec import COMBINED, LossSpec, Metric, Padding, Reduction, Term
+from lamp_kernels.spec import COMBINED, METRICS, LossSpec, Metric, Padding, Reduction, Term
 from lamp_kernels.tensors import compute_dtype
 
 
@@ -175,7 +175,7 @@ def errors(
             image.masked_fill(inside == 0, value)
             for image, value in zip(images, (torch.nan, torch.inf), strict=True)
         ]
-    coefficients: dict[str, Any] = {**dict.fromkeys(COMBINED, 0.0), **(terms or {"ssim": 1.0})}
+    coefficients: dict[str, Any] = {**dict.fromkeys(METRICS, 0.0), **(terms or {"ssim": 1.0})}
 
     def results(name: str, pair: list[torch.Tensor]) -> list[torch.Tensor]:
         leaves = [
@@ -377,6 +377,38 @@ def same_twice() -> bool:
         loss = functional.amplified_reconstruction_loss(leaf, y, window_size=3, backend="triton")
         results.append((loss.detach(), *torch.autograd.grad(loss, leaf)))
     return all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def gms_of_flat_images() -> tuple[float, float, float, bool]:
+    """The loss of flat images and its greatest gradient; that beside a texture, and if finite."""
+    flat = torch.full((1, 1, 5, 6), 0.3)
+    results = []
+    for other in (flat + 0.2, torch.rand(1, 1, 5, 6)):
+        leaves = [image.clone().requires_grad_() for image in (flat, other)]
+        loss = functional.amplified_gms_loss(*leaves, backend="triton")
+        results.append((loss.item(), torch.cat(torch.autograd.grad(loss, leaves))))
+    (of_flat, by_flat), (of_texture, by_texture) = results
+    return of_flat, by_flat.abs().max().item(), of_texture, bool(by_texture.isfinite().all())
+
+
+def gms_of_nan() -> torch.Tensor:
+    """Where the map is NaN if the input is NaN in row 4 and column 6."""
+    x, y = torch.rand(2, 1, 1, 9, 10).unbind(0)
+    x[..., 4, 6] = torch.nan
+    return functional.amplified_gms_loss(x, y, reduction="none", backend="triton")[0, 0].isnan()
+
+
+def gms_twice() -> bool:
+    """Whether two calls agree bit by bit, and the loss of an empty batch is 0."""
+    x, y = torch.rand(2, 1, 2, 9, 13).unbind(0)
+    results = []
+    for _ in range(2):
+        leaf = x.clone().requires_grad_()
+        loss = functional.amplified_gms_loss(leaf, y, backend="triton")
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaf)))
+    nothing = functional.amplified_gms_loss(x[:0], y[:0], backend="triton")
+    same = all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    return same and nothing.item() == 0.0
 
 
 # ---- The operators -------------------------------------------------------------------------------

@@ -44,13 +44,14 @@ def test_arguments_match_the_parameters_of_the_kernels():
         several,
         {**several, "own": True, "ranges": True},
         {"terms": ["mse"]},
+        {"terms": ["gms"]},
         {"scale": True},
         compiles=True,
     )
     assert [each["kernel"] for each in found] == [
         *("plane_shifts", "ssim_losses", "ssim_gradients", "batch_sum"),
         *("plane_shifts", "ssim_losses", "ssim_gradients", "image_sums"),
-        *("pixel_losses", "batch_sum", "scale_gradient"),
+        *("pixel_losses", "batch_sum", "gms_losses", "batch_sum", "scale_gradient"),
     ]
     with_factors = [each["kernel"] for each in found if "factors_ptr" in each["types"]]
     assert with_factors == ["ssim_losses", "ssim_gradients", "image_sums"]
@@ -69,7 +70,9 @@ CASES: dict[str, dict[str, object]] = {
     "masked pixels": {"masked": True, "terms": ["l1"]},
     "ranges": {"ranges": True, "terms": ["ssim", "l1"]},
     "ranges of pixels": {"ranges": True, "terms": ["l1"]},
+    "gms": {"terms": ["gms"], "weighted": True, "own": True, "ranges": True},
     "map": {"map": True},
+    "map of gms": {"map": True, "terms": ["gms"]},
     "map of pixels": {"map": True, "terms": ["l1"]},
     "scale": {"scale": True},
 }

@@ -8,8 +8,10 @@ On the host:
     tiling.py       the tile of a program; device.py, the GPU; autotune.py, opt-in autotuning
 
 Kernels:
-    ssim_losses.py, ssim_gradients.py  SSIM and the terms beside it; moments.py, windows.py,
-                    borders.py and h_planes.py are parts of them, centering.py a kernel before them
+    ssim_losses.py, ssim_gradients.py  SSIM and the terms beside it; moments.py,
+                    masked_moments.py, windows.py, borders.py and h_planes.py are parts of them,
+                    centering.py a kernel before them
+    gms.py          gradient magnitude similarity
     pixels.py       pointwise losses alone
     sums.py         from tiles to images
     scale.py        backward's multiplication of a gradient
@@ -66,8 +68,6 @@ class TritonBackend(KernelBackend):
 
     def unsupported_feature(self, spec: LossSpec, device_type: str) -> str | None:
         """See `Backend.unsupported_feature`."""
-        if spec.has_gms:
-            return "it does not compute GMS"
         return unsupported_window(spec)
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:

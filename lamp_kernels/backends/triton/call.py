@@ -55,7 +55,7 @@ class Call(NamedTuple):
         for image in (input, target):
             check(image.layout is torch.strided, "expected dense tensors")
             check(image.dtype in FLOAT_DTYPES, "expected float16, bfloat16, float32 or float64")
-        if spec.has_ssim:
+        if spec.smallest_side:
             check(
                 min(input.shape[2:]) >= spec.smallest_side, "the image is too small for the window"
             )
@@ -67,7 +67,7 @@ class Call(NamedTuple):
         return TRITON_DTYPES[self.dtype]
 
     def grid(self, shape: torch.Size) -> torch.Size:
-        """The shape of the first term's losses: with SSIM, of the window positions."""
+        """The shape of the first term's losses: of the positions of its window, if it has one."""
         if not self.spec.margin:
             return shape
         lost = 2 * self.spec.margin

@@ -3,10 +3,11 @@
 A call with SSIM launches plane_shifts, then for each group of planes ssim_losses and, if a gradient
 is wanted, ssim_gradients, and finally image_sums or batch_sum. The groups bound the memory of the h
 planes between the two kernels: beyond the stored gradients a call holds at most tiling.scratch
-bytes, or the bytes of one plane.
+bytes, or the bytes of one plane. Other losses have one kernel before the sums, gms_losses or
+pixel_losses.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from lamp_kernels.backends.triton.call import (
     shared_factors,
 )
 from lamp_kernels.backends.triton.centering import plane_shifts
+from lamp_kernels.backends.triton.gms import gms_losses
 from lamp_kernels.backends.triton.layout import pointer_and_strides
 from lamp_kernels.backends.triton.pixels import pixel_losses
 from lamp_kernels.backends.triton.scale import scale_gradient
@@ -83,8 +85,7 @@ def image_losses(
         images, outputs = (target, input), (grad_target, grad_input)
     gradients = int(input_gradient) + int(target_gradient)
     with device.current(input):
-        run = _ssim if call.spec.has_ssim else _pixels
-        partial = run(call, *images, beside, factors_, gradients, *outputs, None)
+        partial = _kernels_of(call)(call, *images, beside, factors_, gradients, *outputs, None)
         losses = _sums(call, partial, factors_, input.shape[0], sums)
     return losses, grad_input, grad_target
 
@@ -103,9 +104,8 @@ def loss_map(
     check(call.spec.margin == 0 or call.spec.terms == 1, "the terms' maps differ in size")
     losses = ops.empty_in_format_of(input, call.grid(input.shape), call.dtype)
     with device.current(input):
-        run = _ssim if call.spec.has_ssim else _pixels
         beside = Beside.of(call, input, None, mask, data_ranges)
-        run(call, input, target, beside, factors, 0, losses, losses, losses)
+        _kernels_of(call)(call, input, target, beside, factors, 0, losses, losses, losses)
     return losses
 
 
@@ -137,6 +137,13 @@ def scale_(gradient: Tensor, factor: Tensor) -> None:
 
 
 # ---- Launches ------------------------------------------------------------------------------------
+
+
+def _kernels_of(call: Call) -> Callable[..., Tensor]:
+    """The function that launches the kernels of this loss."""
+    if call.spec.has_ssim:
+        return _ssim
+    return _gms if call.spec.has_gms else _pixels
 
 
 def _ssim(
@@ -321,6 +328,55 @@ def _pixels(
         return launch(tiling.PIXELS)
     key = _key(images[0], images[1], gradients, losses, constants)
     return launch(autotune.quickest(key, tiling.PIXEL_CANDIDATES, launch))
+
+
+def _gms(
+    call: Call,
+    x: Tensor,
+    y: Tensor,
+    beside: Beside,
+    factors: Factors,
+    gradients: int,
+    dx: Tensor,
+    dy: Tensor,
+    losses: Tensor | None,
+) -> Tensor:
+    """As `_ssim`, for gradient magnitude similarity. Its tiles are not tuned."""
+    spec = call.spec
+    weight, weight_offset, mask, ranges = beside
+    check(mask is None, "expected no mask for gms: a weight of 0 where its operator sees the mask")
+    batch, channels, height, width = x.shape
+    if x.numel() == 0:
+        return x.new_empty((0, 1), dtype=torch.float64)
+    x_place = pointer_and_strides(x)
+    outputs = [x if losses is None else losses, dx if gradients else x, dy if gradients == 2 else x]
+    map_place, dx_place, dy_place = map(pointer_and_strides, outputs)
+    map_offset = -spec.margin * (outputs[0].stride(2) + outputs[0].stride(3))
+    dense = layout.is_dense(x, y)
+    table = device.properties(x.device, call.dtype)
+    table = tiling.for_call(table, dense, spec.radius, gradients)
+    # A tile's gradient depends on pixels two rows away.
+    tiles = tiling.ssim_tiling(batch * channels, height, width, 2, table)
+    programs = batch * channels * tiles.per_plane
+    partial = x.new_empty((programs, 1), dtype=torch.float64)
+    jit.launch(
+        gms_losses, programs,
+        (x.dtype, y.dtype, call.dtype, factors[0] is None, ranges is None),
+        (
+            *x_place, *pointer_and_strides(y),
+            *(x_place if weight is None else pointer_and_strides(weight)), weight_offset,
+            *map_place, map_offset, *dx_place, *dy_place, *factors, ranges, partial,
+            channels, height, width, tiles.strips, tiles.bands, tiles.band_height,
+            spec.scale, spec.metric_parameters[0], *spec.amplification_constants,
+        ),
+        {
+            "border": spec.border, "gradients": gradients, "writes_map": losses is not None,
+            "weighted": weight is not None, "amplification": spec.amplification, "dense": dense,
+            "block": tiles.lanes, "across": tiles.across, "compute_dtype": call.triton_dtype,
+        },
+        warps=1,
+    )  # fmt: skip
+    return partial
 
 
 def _term_constants(call: Call, beside: Beside) -> dict[str, Any]:
