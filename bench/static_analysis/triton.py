@@ -105,7 +105,7 @@ class Variant:
             "samples": launch.SHIFT_SAMPLES,
             "terms": 3,
             "per_term": False,
-            "ranges_ptr": None,
+            "scales_ptr": None,
         }
         if self.kernel == "pixel_losses":
             every["block"] = tiling.PIXELS.block
@@ -143,7 +143,7 @@ class Variant:
         found = {}
         for parameter in KERNELS[self.kernel].params:
             name = parameter.name
-            if parameter.is_constexpr or (name == "ranges_ptr" and not self.everything):
+            if parameter.is_constexpr or (name == "scales_ptr" and not self.everything):
                 found[name] = "constexpr"
             elif name in ("x_ptr", "y_ptr"):
                 found[name] = f"*{self.type}"

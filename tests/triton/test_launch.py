@@ -55,7 +55,7 @@ def test_arguments_match_the_parameters_of_the_kernels():
     ]
     with_factors = [each["kernel"] for each in found if "factors_ptr" in each["types"]]
     assert with_factors == ["ssim_losses", "ssim_gradients", "image_sums"]
-    with_ranges = [each["kernel"] for each in found if "ranges_ptr" in each["types"]]
+    with_ranges = [each["kernel"] for each in found if "scales_ptr" in each["types"]]
     assert with_ranges == ["plane_shifts", "ssim_losses", "ssim_gradients"]
 
 

@@ -115,13 +115,13 @@ class Beside(NamedTuple):
 
     weight: with the image's dimensions by stride; weight_offset: of pixel (0, 0) in it.
     mask: with the image's dimensions by stride; its columns are adjacent.
-    data_ranges: (N,), contiguous.
+    scales: 1/data_range of each image, (N,), contiguous.
     """
 
     weight: Tensor | None
     weight_offset: int
     mask: Tensor | None
-    data_ranges: Tensor | None
+    scales: Tensor | None
 
     @classmethod
     def of(
@@ -133,15 +133,16 @@ class Beside(NamedTuple):
         data_ranges: Tensor | None,
     ) -> "Beside":
         """From the operator's arguments."""
+        scales = None
         if data_ranges is not None:
             check_device(input, data_ranges)
             check(
                 data_ranges.dtype == call.dtype and data_ranges.shape == input.shape[:1],
                 "expected data_ranges (N,) in the compute type",
             )
-            data_ranges = data_ranges.contiguous()
+            scales = data_ranges.reciprocal().contiguous()
         mask = expanded_mask(mask, input, call)
-        return cls(*expanded_weight(weight, input, call), mask, data_ranges)
+        return cls(*expanded_weight(weight, input, call), mask, scales)
 
 
 def coefficients_of(call: Call, coefficients: Tensor, input: Tensor) -> Factors:

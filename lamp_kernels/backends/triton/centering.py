@@ -51,7 +51,7 @@ def plane_shifts(
     y_ptr, y_batch: tl.int64, y_channel: tl.int64, y_row: tl.int64, y_column: tl.int64,
     weight_ptr, weight_batch: tl.int64, weight_channel: tl.int64, weight_row: tl.int64,
     weight_column: tl.int64, weight_offset: tl.int64,
-    ranges_ptr,  # (N,), data_range of each image, or None: then all images share `scale`
+    scales_ptr,  # (N,), 1/data_range of each image, or None: then all images share `scale`
     shifts_ptr,  # (planes, 2): of d and s, in units of data_range; if masked (planes, 4): the tones
     channels: tl.int64, first: tl.int64, height: tl.int64, width: tl.int64,
     scale: tl.float64,
@@ -73,7 +73,7 @@ def plane_shifts(
     x_plane = x_ptr + image * x_batch + channel * x_channel
     y_plane = y_ptr + image * y_batch + channel * y_channel
     weight_plane = weight_ptr + image * weight_batch + channel * weight_channel + weight_offset
-    scale = image_scale(scale, ranges_ptr, image, compute_dtype)
+    scale = image_scale(scale, scales_ptr, image, compute_dtype)
     i = tl.arange(0, samples).to(tl.int64)
     row = first + (((i * 3242174889) & 0xFFFFFFFF) * height >> 32)
     column = first + (((i * 2447445414) & 0xFFFFFFFF) * width >> 32)

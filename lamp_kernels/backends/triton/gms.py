@@ -129,7 +129,7 @@ def gms_losses(
     dy_ptr, dy_batch: tl.int64, dy_channel: tl.int64, dy_row: tl.int64, dy_column: tl.int64,
     factors_ptr,  # (N, 1), or (1,) for a map, or None: then all images share
     shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,
-    ranges_ptr,  # (N,), data_range of each image, or None: then all images share `scale`
+    scales_ptr,  # (N,), 1/data_range of each image, or None: then all images share `scale`
     partial_ptr,  # (programs,): what each adds up
     channels: tl.int32, height: tl.int32, width: tl.int32,
     strips: tl.int32, bands: tl.int32, band_height: tl.int32,
@@ -151,7 +151,7 @@ def gms_losses(
     dx_plane = dx_ptr + image * dx_batch + channel * dx_channel
     dy_plane = dy_ptr + image * dy_batch + channel * dy_channel
 
-    third = image_scale(scale, ranges_ptr, image, compute_dtype) / 3.0
+    third = image_scale(scale, scales_ptr, image, compute_dtype) / 3.0
     gms_constant = number(gms_constant, compute_dtype)
     constants = numbers((amplification0, amplification1, amplification2), compute_dtype)
     image_factors: tl.constexpr = 0 if writes_map else 1

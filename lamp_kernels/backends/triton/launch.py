@@ -169,7 +169,7 @@ def _ssim(
     if planes == 0:
         return x.new_empty((0, spec.terms), dtype=torch.float64)
     x_place, y_place = pointer_and_strides(x), pointer_and_strides(y)
-    weight, weight_offset, mask, ranges = beside
+    weight, weight_offset, mask, scales = beside
     masked = mask is not None
     weights = x_place if weight is None else pointer_and_strides(weight)
     mask_place = (x_place if mask is None else pointer_and_strides(mask))[:4]
@@ -178,9 +178,9 @@ def _ssim(
     # The weight may cover only the grid of the loss.
     first = spec.margin if weight is not None and mask is None else 0
     jit.launch(
-        plane_shifts, planes, (x.dtype, y.dtype, call.dtype, ranges is None),
+        plane_shifts, planes, (x.dtype, y.dtype, call.dtype, scales is None),
         (
-            *x_place, *y_place, *seen, 0 if masked else weight_offset, ranges, shifts,
+            *x_place, *y_place, *seen, 0 if masked else weight_offset, scales, shifts,
             channels, first, height - 2 * first, width - 2 * first, spec.scale,
         ),
         {
@@ -202,7 +202,7 @@ def _ssim(
         map_offset = -spec.margin * (losses.stride(2) + losses.stride(3))
     head = {"radius": spec.radius, "border": spec.border}
     terms = {**_term_constants(call, beside), "dense": dense}
-    dtypes = (x.dtype, y.dtype, call.dtype, factors[0] is None, ranges is None)
+    dtypes = (x.dtype, y.dtype, call.dtype, factors[0] is None, scales is None)
     # Each pass: pointers and strides, beginning with the image that it computes the gradient of;
     # the number of gradients; whether the images are swapped.
     passes: list[tuple[tuple[Any, ...], int, bool]] = []
@@ -232,7 +232,7 @@ def _ssim(
                 (
                     *x_place, *y_place, *weights, weight_offset, *mask_place,
                     *outputs, map_offset,
-                    *factors, ranges, shifts, h, partial, first, channels, height, width,
+                    *factors, scales, shifts, h, partial, first, channels, height, width,
                     tiles.strips, tiles.bands, tiles.band_height,
                     spec.scale, spec.c1, spec.c2, spec.ssim_scale,
                     *spec.amplification_constants, *spec.taps, spec.rows_to_follow,
@@ -248,7 +248,7 @@ def _ssim(
                 jit.launch(
                     ssim_gradients, group * gradient_tiles.per_plane, dtypes,
                     (
-                        *places, *factors, ranges, shifts, h, first, channels, height, width,
+                        *places, *factors, scales, shifts, h, first, channels, height, width,
                         gradient_tiles.strips, gradient_tiles.bands, gradient_tiles.band_height,
                         spec.scale, *spec.amplification_constants, *spec.taps,
                     ),
@@ -281,7 +281,7 @@ def _pixels(
     losses: Tensor | None,
 ) -> Tensor:
     """As `_ssim`, for pointwise terms alone."""
-    weight, _, mask, ranges = beside
+    weight, _, mask, scales = beside
     outputs = [x if losses is None else losses, dx if gradients else x, dy if gradients == 2 else x]
     images = [x, y]
     if weight is None and mask is None and (as_one_row := layout.as_one_row(x, y)):
@@ -310,9 +310,9 @@ def _pixels(
         partial = x.new_empty((programs, call.spec.terms), dtype=torch.float64)
         jit.launch(
             pixel_losses, programs,
-            (x.dtype, y.dtype, call.dtype, factors[0] is None, ranges is None),
+            (x.dtype, y.dtype, call.dtype, factors[0] is None, scales is None),
             (
-                *places, *factors, ranges, partial, channels, height, width, runs,
+                *places, *factors, scales, partial, channels, height, width, runs,
                 call.spec.scale, *call.spec.amplification_constants,
             ),
             {
@@ -343,7 +343,7 @@ def _gms(
 ) -> Tensor:
     """As `_ssim`, for gradient magnitude similarity. Its tiles are not tuned."""
     spec = call.spec
-    weight, weight_offset, mask, ranges = beside
+    weight, weight_offset, mask, scales = beside
     check(mask is None, "expected no mask for gms: a weight of 0 where its operator sees the mask")
     batch, channels, height, width = x.shape
     if x.numel() == 0:
@@ -361,11 +361,11 @@ def _gms(
     partial = x.new_empty((programs, 1), dtype=torch.float64)
     jit.launch(
         gms_losses, programs,
-        (x.dtype, y.dtype, call.dtype, factors[0] is None, ranges is None),
+        (x.dtype, y.dtype, call.dtype, factors[0] is None, scales is None),
         (
             *x_place, *pointer_and_strides(y),
             *(x_place if weight is None else pointer_and_strides(weight)), weight_offset,
-            *map_place, map_offset, *dx_place, *dy_place, *factors, ranges, partial,
+            *map_place, map_offset, *dx_place, *dy_place, *factors, scales, partial,
             channels, height, width, tiles.strips, tiles.bands, tiles.band_height,
             spec.scale, spec.metric_parameters[0], *spec.amplification_constants,
         ),

@@ -11,13 +11,13 @@ def number(value, compute_dtype: tl.constexpr):
 
 
 @triton.jit
-def image_scale(scale, ranges_ptr, image, compute_dtype: tl.constexpr):
-    """1/data_range of an image: from memory, or the scalar `scale` where ranges_ptr is None."""
-    if ranges_ptr is None:
-        inverse = tl.full((), scale, compute_dtype)
+def image_scale(scale, scales_ptr, image, compute_dtype: tl.constexpr):
+    """1/data_range of an image: from memory, or the scalar `scale` where scales_ptr is None."""
+    if scales_ptr is None:
+        of_image = tl.full((), scale, compute_dtype)
     else:
-        inverse = 1.0 / tl.load(ranges_ptr + image)
-    return inverse
+        of_image = tl.load(scales_ptr + image)
+    return of_image
 
 
 @triton.jit

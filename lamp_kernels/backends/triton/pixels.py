@@ -47,7 +47,7 @@ def pixel_losses(
     dy_ptr, dy_batch: tl.int64, dy_channel: tl.int64, dy_row: tl.int64, dy_column: tl.int64,
     factors_ptr,  # (N, terms), or (terms,) for a map, or None: then all images share
     shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,
-    ranges_ptr,  # (N,), data_range of each image, or None: then all images share `scale`
+    scales_ptr,  # (N,), 1/data_range of each image, or None: then all images share `scale`
     partial_ptr,  # (programs, terms)
     channels: tl.int32, height: tl.int64, width: tl.int64, runs: tl.int32,
     scale: tl.float64,
@@ -87,7 +87,7 @@ def pixel_losses(
     if aligned:
         pixels = tl.multiple_of(pixels, 16)
 
-    scale = image_scale(scale, ranges_ptr, image, compute_dtype)
+    scale = image_scale(scale, scales_ptr, image, compute_dtype)
     constants = numbers((amplification0, amplification1, amplification2), compute_dtype)
     terms: tl.constexpr = term_count(metrics)
     image_factors: tl.constexpr = 0 if writes_map else terms

@@ -90,7 +90,7 @@ def ssim_gradients(
     dy_ptr, dy_batch: tl.int64, dy_channel: tl.int64, dy_row: tl.int64, dy_column: tl.int64,
     factors_ptr,  # (N, terms), or None: then all images share
     shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,
-    ranges_ptr,  # (N,), data_range of each image, or None: then all images share `scale`
+    scales_ptr,  # (N,), 1/data_range of each image, or None: then all images share `scale`
     shifts_ptr,  # as in ssim_losses
     h_ptr,  # as in ssim_losses
     first_plane: tl.int64, channels: tl.int32, height: tl.int32, width: tl.int32,
@@ -124,7 +124,7 @@ def ssim_gradients(
     h_plane = h_ptr + (plane - first_plane) * height * h_row.to(tl.int64)
 
     taps = numbers((tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7), compute_dtype)
-    scale = image_scale(scale, ranges_ptr, image, compute_dtype)
+    scale = image_scale(scale, scales_ptr, image, compute_dtype)
     constants = numbers((amplification0, amplification1, amplification2), compute_dtype)
     shifts = shifts_ptr + (4 if masked else 2) * plane
     shift_d = tl.load(shifts)

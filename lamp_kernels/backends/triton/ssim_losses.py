@@ -50,7 +50,7 @@ def ssim_losses(
     map_offset: tl.int64,
     factors_ptr,  # (N, terms), or (terms,) for a map, or None: then all images share
     shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,
-    ranges_ptr,  # (N,), data_range of each image, or None: then all images share `scale`
+    scales_ptr,  # (N,), 1/data_range of each image, or None: then all images share `scale`
     shifts_ptr,  # (planes, 2), or (planes, 4) if masked
     h_ptr,  # (planes from first_plane on, H, a row of h planes); see h_planes.py
     partial_ptr,  # (programs of all planes, terms): what each adds up
@@ -80,7 +80,7 @@ def ssim_losses(
     h_plane = h_ptr + (plane - first_plane) * height * h_row.to(tl.int64)
 
     taps = numbers((tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7), compute_dtype)
-    scale = image_scale(scale, ranges_ptr, image, compute_dtype)
+    scale = image_scale(scale, scales_ptr, image, compute_dtype)
     c1 = number(c1, compute_dtype)
     c2 = number(c2, compute_dtype)
     ssim_scale = number(ssim_scale, compute_dtype)
