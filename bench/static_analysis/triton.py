@@ -21,12 +21,13 @@ from triton.compiler import ASTSource
 
 from lamp_kernels.backends.triton import kernel_spec, launch, tiling
 from lamp_kernels.backends.triton.centering import plane_shifts
+from lamp_kernels.backends.triton.gms import gms_losses
 from lamp_kernels.backends.triton.pixels import pixel_losses
 from lamp_kernels.backends.triton.scale import scale_gradient
 from lamp_kernels.backends.triton.ssim_gradients import ssim_gradients
 from lamp_kernels.backends.triton.ssim_losses import ssim_losses
 from lamp_kernels.backends.triton.sums import image_sums
-from lamp_kernels.spec import COMBINED
+from lamp_kernels.spec import COMBINED, METRICS
 from static_analysis import model
 from static_analysis.build import resources, run
 from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy
@@ -39,6 +40,7 @@ KERNELS = {
     "ssim_losses": ssim_losses,
     "ssim_gradients": ssim_gradients,
     "pixel_losses": pixel_losses,
+    "gms_losses": gms_losses,
     "plane_shifts": plane_shifts,
     "image_sums": image_sums,
     "scale_gradient": scale_gradient,
@@ -52,7 +54,7 @@ SHAPES: tuple[model.Shape, ...] = (MAIN, (8, 3, 256, 256), (64, 1, 28, 28), mode
 
 @dataclass(frozen=True)
 class Variant:
-    """A kernel with its constants. everything: weight, both pointwise terms, strided columns."""
+    """A kernel with its constants. everything: weight, pointwise terms, ranges, strided columns."""
 
     kernel: str
     type: str = "fp32"  # of the images
@@ -61,6 +63,7 @@ class Variant:
     border: str = "reflect"
     everything: bool = False
     writes_map: bool = False
+    masked: bool = False
 
     @property
     def compute_dtype(self) -> Any:
@@ -70,6 +73,8 @@ class Variant:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The terms of the loss."""
+        if self.kernel == "gms_losses":
+            return ("gms",)
         if self.kernel == "pixel_losses":
             return ("mse", "l1") if self.everything else ("mse",)
         return COMBINED if self.everything else ("ssim",)
@@ -84,11 +89,12 @@ class Variant:
             "h_planes": 2 + self.gradients,
             "swapped": False,
             "writes_map": self.writes_map,
-            "weighted": self.everything,
-            "metrics": sum(1 << COMBINED.index(metric) for metric in self.metrics),
+            "weighted": self.everything or self.masked,
+            "masked": self.masked,
+            "metrics": sum(1 << METRICS.index(metric) for metric in self.metrics),
             "metric_parameters": (0.0,) * len(self.metrics),
             "amplification": "log",
-            "dense": self.type == "fp64" or not self.everything,
+            "dense": self.dense,
             "block": warp,
             "across": self.device.across,
             "compute_dtype": self.compute_dtype,
@@ -99,6 +105,7 @@ class Variant:
             "samples": launch.SHIFT_SAMPLES,
             "terms": 3,
             "per_term": False,
+            "scales_ptr": None,
         }
         if self.kernel == "pixel_losses":
             every["block"] = tiling.PIXELS.block
@@ -108,14 +115,21 @@ class Variant:
             every["block"] = launch.SUM_BLOCK
         if self.kernel == "ssim_gradients" and self.gradients == 2 and not both_at_once:
             every |= {"gradients": 1, "swapped": True}
-        names = [p.name for p in KERNELS[self.kernel].params if p.is_constexpr]
+        names = [name for name, kind in self.signature.items() if kind == "constexpr"]
         return {name: every[name] for name in names}
+
+    @property
+    def dense(self) -> bool:
+        """Whether columns are adjacent: images of other strides are copied in some variants."""
+        return not self.everything or self.type == "fp64" or self.masked
 
     @property
     def device(self) -> tiling.Device:
         """The device description that tiling.py uses for this variant."""
         device = tiling.CUDA_FLOAT64 if self.type == "fp64" else tiling.CUDA
-        return tiling.for_call(device, not self.everything, self.radius, self.gradients)
+        return tiling.for_call(
+            device, not self.everything, self.radius, self.gradients, self.masked
+        )
 
     @property
     def alone(self) -> bool:
@@ -129,7 +143,7 @@ class Variant:
         found = {}
         for parameter in KERNELS[self.kernel].params:
             name = parameter.name
-            if parameter.is_constexpr:
+            if parameter.is_constexpr or (name == "scales_ptr" and not self.everything):
                 found[name] = "constexpr"
             elif name in ("x_ptr", "y_ptr"):
                 found[name] = f"*{self.type}"
@@ -143,7 +157,7 @@ class Variant:
 
     def threads(self, warp: int) -> int:
         """Threads of a program."""
-        if self.kernel.startswith("ssim"):
+        if self.kernel.startswith(("ssim", "gms")):
             return warp
         return tiling.PIXELS.warps * warp
 
@@ -160,12 +174,20 @@ USUAL = (Variant("ssim_losses"), Variant("ssim_gradients"))
 REST = (
     Variant("ssim_losses", gradients=0),
     Variant("ssim_losses", gradients=0, writes_map=True),
+    Variant("ssim_losses", masked=True),
     Variant("pixel_losses", "bf16", everything=True),
     Variant("pixel_losses"),
     Variant("pixel_losses", gradients=0, writes_map=True),
+    Variant("gms_losses"),
     Variant("plane_shifts"),
     Variant("image_sums"),
     Variant("scale_gradient"),
+)
+# The most registers under a mask.
+MASKED = (
+    Variant("ssim_losses", "fp64", 5, 1, masked=True),
+    Variant("ssim_losses", "bf16", 7, 2, "zeros", everything=True, masked=True),
+    Variant("ssim_gradients", "bf16", 7, 2, "zeros", everything=True, masked=True),
 )
 QUICK = (*USUAL, *REST)
 ALL = (
@@ -173,6 +195,9 @@ ALL = (
     Variant("ssim_losses", "fp64"),
     Variant("ssim_gradients", "fp64"),
     *HEAVIEST,
+    *MASKED,
+    Variant("gms_losses", "bf16", gradients=2, everything=True),
+    Variant("gms_losses", "fp64", gradients=2, border="zeros", everything=True),
     *(
         Variant(kernel, type_, radius, 2, border)
         for kernel in ("ssim_losses", "ssim_gradients")

@@ -7,7 +7,8 @@ from static_analysis.tables import Table
 
 Row = dict[str, Any]
 
-MORE = {"everything": "everything", "map": "writes_map"}  # suffix of a kernel's name: field
+# Suffix of a kernel's name: field. Rows of before there were masks lack the last one.
+MORE = {"everything": "everything", "map": "writes_map", "masked": "masked"}
 
 
 def tables(results: Row) -> list[Table]:
@@ -38,7 +39,7 @@ def _registers(results: Row) -> Table:
 
 
 def _name(row: Row) -> str:
-    more = [name for name in MORE if row[MORE[name]]]
+    more = [name for name in MORE if row.get(MORE[name])]
     if not row["kernel"].startswith("ssim"):
         return ", ".join([row["kernel"], row["type"], *more])
     window = 2 * row["radius"] + 1

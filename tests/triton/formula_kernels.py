@@ -96,12 +96,25 @@ def ssim(given, out, constants, n, block: tl.constexpr):
     put(out, i, n, 4, ss)
 
 
+@triton.jit
+def gms(given, out, constants, n, block: tl.constexpr):
+    """The loss, by_x and by_y, of a^2, b^2 and their difference; the constant is c."""
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    loss, by_x, by_y = formulas.gms(
+        at(given, i, n, 0), at(given, i, n, 1), at(given, i, n, 2), tl.load(constants)
+    )
+    put(out, i, n, 0, loss)
+    put(out, i, n, 1, by_x)
+    put(out, i, n, 2, by_y)
+
+
 KERNELS = {
     "minus_log1p_minus": (minus_log1p_minus, 1),
     "amplify": (amplify, 2),
     "pointwise_loss": (pointwise_loss, 2),
     "three_terms": (three_terms, 5),
     "ssim": (ssim, 5),
+    "gms": (gms, 3),
 }
 
 

@@ -13,7 +13,7 @@ from scenes import pair
 
 from lamp_kernels import backends, functional, ops
 from lamp_kernels.backends.triton.interpreter import INTERPRETED
-from lamp_kernels.spec import COMBINED, LossSpec, Metric, Padding, Reduction, Term
+from lamp_kernels.spec import COMBINED, METRICS, LossSpec, Metric, Padding, Reduction, Term
 from lamp_kernels.tensors import compute_dtype
 
 
@@ -134,6 +134,9 @@ def errors(
     scratch: int = 2**26,
     scene: tuple[Any, ...] | None = None,
     unmasked_from: int | None = None,
+    ranges: tuple[float, ...] | None = None,
+    hidden: tuple[int, ...] | None = None,
+    hidden_layout: str = "contiguous",
     **options: Any,
 ) -> list[float]:
     """Relative errors of the loss and of the requested gradients, against float64.
@@ -141,10 +144,16 @@ def errors(
     tile: columns and rows of a program; None for the whole image.
     scene: arguments of scenes.pair; the image is its middle.
     unmasked_from: the first column of nonzero weight.
+    ranges: data_range as a tensor, one per image.
+    hidden: the shape of a mask inside the window, 0 in a third of its elements; there the images
+        are NaN and infinite.
     """
     torch.manual_seed(0)
     options = {"window_size": 5, **options}
     scale = options.get("data_range", 1.0)
+    if ranges is not None:
+        options["data_range"] = torch.tensor(ranges)
+        scale = options["data_range"].double().view(-1, *[1] * (len(shape) - 1))
     if scene is None:
         images = [scale * torch.rand(shape, dtype=torch.float64) for _ in range(2)]
     else:
@@ -158,7 +167,15 @@ def errors(
         m = m > 0.4
     if unmasked_from is not None:
         m = (torch.arange(shape[-1]) >= unmasked_from).double().view(1, 1, 1, -1)
-    coefficients: dict[str, Any] = {**dict.fromkeys(COMBINED, 0.0), **(terms or {"ssim": 1.0})}
+    inside = None
+    if hidden is not None:
+        inside = torch.rand(hidden)
+        inside = LAYOUTS[hidden_layout](inside.masked_fill(inside < 1 / 3, 0.0))
+        images = [
+            image.masked_fill(inside == 0, value)
+            for image, value in zip(images, (torch.nan, torch.inf), strict=True)
+        ]
+    coefficients: dict[str, Any] = {**dict.fromkeys(METRICS, 0.0), **(terms or {"ssim": 1.0})}
 
     def results(name: str, pair: list[torch.Tensor]) -> list[torch.Tensor]:
         leaves = [
@@ -167,7 +184,7 @@ def errors(
         ]
         with torch.autocast("cpu", torch.bfloat16, enabled=dtypes[0] != dtypes[1]):
             loss = functional.amplified_reconstruction_loss(
-                leaves[0], leaves[1], m, **coefficients, **options, backend=name
+                leaves[0], leaves[1], m, mask=inside, **coefficients, **options, backend=name
             )
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
         upstream = torch.linspace(0.5, 1.5, loss.numel(), dtype=torch.float64).view(loss.shape)
@@ -241,6 +258,58 @@ def tuned_errors(**case: Any) -> tuple[int, list[float]]:
         autotune.wanted, autotune.milliseconds = before
 
 
+def errors_of_a_mask_of_ones(padding: Padding, dtype: torch.dtype, size: int) -> list[float]:
+    """How far loss and gradients under a mask of ones are from those without one, relatively."""
+    images = torch.rand(2, 2, 1, 9, 13, dtype=dtype).unbind(0)
+    results = []
+    for mask in (torch.ones(1, 1, 1, 1), None):
+        leaves = [image.clone().requires_grad_() for image in images]
+        loss = functional.amplified_reconstruction_loss(
+            leaves[0], leaves[1], mask=mask, l1=0.5, window_size=size, padding=padding,
+            backend="triton",
+        )  # fmt: skip
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
+    return [
+        ((one - other).norm() / other.norm()).item() for one, other in zip(*results, strict=True)
+    ]
+
+
+def error_of_few_unmasked_pixels() -> float:
+    """The error of a bright map under a mask that hides every pixel of the sample of the shifts."""
+    from lamp_kernels.backends.triton.launch import SHIFT_SAMPLES
+
+    height, width = 40, 150
+    i = torch.arange(SHIFT_SAMPLES)
+    mask = torch.ones(1, 1, height, width)
+    rows, columns = (
+        ((i * step) & 0xFFFFFFFF) * size >> 32
+        for step, size in ((3242174889, height), (2447445414, width))
+    )
+    mask[..., rows, columns] = 0.0
+    mask[..., 10:, :] = 0.0  # and most others
+    mask[..., :, 60:] = 0.0
+    assert 100 < mask.sum() < 600
+    y = 0.95 + 1e-3 * torch.rand(1, 1, height, width)
+    x = (y + 1e-4 * torch.randn_like(y)).masked_fill(mask == 0, 1e5)
+    maps = [
+        functional.amplified_ssim_loss(
+            x.to(dtype), y.to(dtype), mask=mask, window_size=3, reduction="none", backend=name
+        ).double()
+        for name, dtype in (("triton", torch.float32), ("reference", torch.float64))
+    ]
+    return ((maps[0] - maps[1]).norm() / maps[1].norm()).item()
+
+
+def loss_of_hidden_images() -> tuple[float, float]:
+    """The loss of images that a mask hides, and the greatest gradient."""
+    x = torch.full((2, 1, 4, 5), torch.nan, requires_grad=True)
+    loss = functional.amplified_reconstruction_loss(
+        x, x.detach(), mask=torch.zeros(2), l1=1.0, window_size=3, backend="triton"
+    )
+    (gradient,) = torch.autograd.grad(loss, x)
+    return loss.item(), gradient.abs().max().item()
+
+
 def loss_of_equal_images() -> tuple[float, float]:
     """The loss, and the greatest gradient."""
     image = torch.rand(1, 1, 8, 9, requires_grad=True)
@@ -311,6 +380,38 @@ def same_twice() -> bool:
     return all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
+def gms_of_flat_images() -> tuple[float, float, float, bool]:
+    """The loss of flat images and its greatest gradient; that beside a texture, and if finite."""
+    flat = torch.full((1, 1, 5, 6), 0.3)
+    results = []
+    for other in (flat + 0.2, torch.rand(1, 1, 5, 6)):
+        leaves = [image.clone().requires_grad_() for image in (flat, other)]
+        loss = functional.amplified_gms_loss(*leaves, backend="triton")
+        results.append((loss.item(), torch.cat(torch.autograd.grad(loss, leaves))))
+    (of_flat, by_flat), (of_texture, by_texture) = results
+    return of_flat, by_flat.abs().max().item(), of_texture, bool(by_texture.isfinite().all())
+
+
+def gms_of_nan() -> torch.Tensor:
+    """Where the map is NaN if the input is NaN in row 4 and column 6."""
+    x, y = torch.rand(2, 1, 1, 9, 10).unbind(0)
+    x[..., 4, 6] = torch.nan
+    return functional.amplified_gms_loss(x, y, reduction="none", backend="triton")[0, 0].isnan()
+
+
+def gms_twice() -> bool:
+    """Whether two calls agree bit by bit, and the loss of an empty batch is 0."""
+    x, y = torch.rand(2, 1, 2, 9, 13).unbind(0)
+    results = []
+    for _ in range(2):
+        leaf = x.clone().requires_grad_()
+        loss = functional.amplified_gms_loss(leaf, y, backend="triton")
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaf)))
+    nothing = functional.amplified_gms_loss(x[:0], y[:0], backend="triton")
+    same = all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    return same and nothing.item() == 0.0
+
+
 # ---- The operators -------------------------------------------------------------------------------
 
 
@@ -328,6 +429,7 @@ def opcheck(
     )
     own = torch.rand(2, len(metrics), dtype=compute_dtype(dtype))
     weight = torch.rand(2, 1, 5, 6, dtype=own.dtype)
+    optional = (weight > 0.3).to(own.dtype), torch.rand(2, dtype=own.dtype)
     factors: tuple[Any, ...] = (own, (), "nothing")
     if mean_over is not None:
         factors = (None, [0.5, 3.0][: len(metrics)], mean_over)
@@ -335,11 +437,11 @@ def opcheck(
     operators = torch.ops.lamp_kernels_triton
     torch.library.opcheck(
         operators.image_losses.default,
-        (x, y, weight, None, None, *factors, sums, *wanted, *_flat_spec(metrics)),
+        (x, y, weight, *optional, *factors, sums, *wanted, *_flat_spec(metrics)),
     )
     torch.library.opcheck(
         operators.loss_map.default,
-        (x, y, None, None, torch.rand(1, dtype=own.dtype), *_flat_spec(("mse",))),
+        (x, y, *optional, torch.rand(1, dtype=own.dtype), *_flat_spec(("mse",))),
     )
     for factor in (own[:, 0], own[0, 0]):
         torch.library.opcheck(operators.scale_.default, (weight, factor))
@@ -492,10 +594,20 @@ def chosen() -> dict[str, str]:
         large_window = backends.resolve("triton", image, window_size=17)
     except ValueError as error:
         large_window = str(error)
+    masked = {}
+    for terms, mse, window_size in (("SSIM", 0.0, 13), ("several terms", 1.0, 11)):
+        try:
+            functional.amplified_reconstruction_loss(
+                image.double(), image.double(), mask=image, mse=mse, window_size=window_size,
+                backend="triton",
+            )  # fmt: skip
+        except ValueError as error:
+            masked[f"mask in float64, {terms}"] = str(error)
     return {
         "automatic": backends.resolve(None, image),
         "requested": backends.resolve("triton", image),
         "large window": large_window,
+        **masked,
         "report": backends.report(),
     }
 

@@ -53,6 +53,8 @@ def call(case: dict[str, Any]) -> None:
         x, y = x.mT.contiguous().mT, y.mT.contiguous().mT
     compute_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     terms = case["terms"]
+    mask = torch.ones(1, 1, 1, 1, dtype=compute_dtype) if case.get("masked") else None
+    ranges = torch.rand(x.shape[0], dtype=compute_dtype) if case.get("ranges") else None
     weight = (
         torch.rand(case["shape"][-2:], dtype=compute_dtype)[None, None]
         if case["weighted"]
@@ -67,11 +69,11 @@ def call(case: dict[str, Any]) -> None:
     elif case.get("own"):
         own = torch.rand(x.shape[0], len(terms), dtype=compute_dtype)
         launch.image_losses(
-            x, y, weight, None, None, own, (), "nothing", "images", *case["gradients"], *flat
+            x, y, weight, mask, ranges, own, (), "nothing", "images", *case["gradients"], *flat
         )
     else:
         shared = (None, [0.5] * len(terms), "batch")
-        launch.image_losses(x, y, weight, None, None, *shared, "batch", *case["gradients"], *flat)
+        launch.image_losses(x, y, weight, mask, ranges, *shared, "batch", *case["gradients"], *flat)
 
 
 COMPILES = json.loads(sys.argv[1])

@@ -80,6 +80,28 @@ def test_options(interpret, options):
     check(interpret, window_size=3, **options)
 
 
+@pytest.mark.parametrize(
+    ("terms", "case"),
+    [
+        ({"ssim": 1.0}, {"reduction": "image", "grad": (True, True)}),
+        ({"ssim": 1.0, "mse": 0.5}, {"amplify_over": "image", "weight": (2, 1, 4, 7)}),
+        ({"ssim": 1.0, "l1": 0.5}, {"reduction": "none", "padding": "zeros"}),
+        ({"mse": 1.0, "l1": 2.0}, {"weight": (2, 2, 4, 7), "grad": (True, True)}),
+        ({"mse": 1.0, "charbonnier": 2.0}, {"reduction": "none"}),
+        ({"ssim": 1.0}, {"ranges": (3.0, 3.0)}),
+    ],
+    ids=str,
+)
+def test_a_data_range_per_image(interpret, terms, case):
+    case = {"ranges": (255.0, 1e-3), **case}
+    check(interpret, shape=(2, 2, 4, 7), terms=terms, window_size=3, **case)
+
+
+def test_a_data_range_per_image_in_float64(interpret):
+    options = {"window_size": 13, "ranges": (0.5, 7.0), "grad": (True, True)}
+    check(interpret, torch.float64, shape=(2, 1, 7, 7), **options)
+
+
 TERMS = {
     "mse": {"mse": 1.0},
     "l1": {"l1": 2.0},
@@ -131,6 +153,77 @@ def test_masks(interpret, padding, terms):
         interpret, shape=(1, 1, 6, 9), weight=(1, 1, 6, 9), mask=True, padding=padding,
         terms=terms, window_size=3, grad=(True, True),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_masks_inside_the_window(interpret, padding):
+    check(interpret, shape=(1, 1, 8, 9), hidden=(1, 1, 8, 9), padding=padding, grad=(True, True))
+
+
+MASKED: dict[str, dict[str, object]] = {
+    "weight": {"weight": (2, 1, 4, 7), "grad": (False, True)},
+    "terms": {"terms": TERMS["all"], "weight": (2, 2, 1, 7), "grad": (True, True)},
+    "terms at image level": {"terms": TERMS["ssim and l1"], "amplify_over": "image"},
+    "sums of images": {"reduction": "image", "padding": "valid", "weight": (1, 1, 4, 7)},
+    "sum": {"reduction": "sum", "hidden": (2, 2, 4, 7)},
+    "map": {"reduction": "none", "padding": "valid", "hidden": (1, 2, 4, 7)},
+    "map of terms": {"reduction": "none", "terms": TERMS["ssim and l1"], "weight": (2, 1, 4, 7)},
+    "pixels": {"terms": TERMS["mse and l1"], "grad": (True, True), "weight": (2, 2, 4, 1)},
+    "map of pixels": {"terms": {"charbonnier": 1.0}, "reduction": "none", "limit": 4e-6},
+    "ranges": {"ranges": (255.0, 1e-3), "terms": TERMS["ssim and mse"]},
+    "half": {"dtype": torch.bfloat16},
+    "float64": {"dtype": torch.float64, "padding": "zeros", "layouts": ("transposed", "sliced")},
+    "strided images": {"layouts": ("transposed", "channels_last"), "grad": (True, True)},
+    "one number a row": {"hidden": (2, 1, 4, 1)},
+    "one row": {"hidden": (1, 1, 1, 7), "terms": TERMS["ssim and mse"]},
+    "transposed": {"hidden_layout": "transposed", "terms": TERMS["ssim and l1"]},
+    "sliced": {"hidden_layout": "sliced", "hidden": (2, 2, 4, 7)},
+    "sliced, of pixels": {"hidden_layout": "sliced", "terms": {"mse": 1.0}},
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_beside_everything_else(interpret, name):
+    case = {"shape": (2, 2, 4, 7), "window_size": 3, "hidden": (2, 1, 4, 7), **MASKED[name]}
+    check(interpret, **case)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_seams_under_a_mask(interpret, padding):
+    """Tiles of four columns and five rows."""
+    check(
+        interpret, shape=(1, 1, 9, 10), hidden=(1, 1, 9, 10), tile=(8, 5), padding=padding,
+        terms=TERMS["ssim and l1"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scene", "limit"),
+    [("dark rows above bright ones", 1e-6), ("dark beside bright", 1e-6), ("tones", 2e-5)],
+)
+def test_accuracy_under_a_mask(interpret, scene, limit):
+    """The variance has two shifts; "tones" has eleven."""
+    options = {"window_size": 7, "reduction": "none", "hidden": (1, 1, 8, 96)}
+    check(interpret, limit=limit, scene=(scene, 1e-3, 0.0), shape=(1, 1, 8, 96), **options)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "valid"])
+def test_a_mask_of_ones_changes_no_bit_in_float64(interpret, padding):
+    assert not any(interpret(interpreted.errors_of_a_mask_of_ones, padding, torch.float64, 5))
+
+
+def test_a_mask_of_ones_hardly_changes_float32(interpret):
+    """The variance of s has other shifts, and tiles are added in another order."""
+    found = interpret(interpreted.errors_of_a_mask_of_ones, "reflect", torch.float32, 5)
+    assert max(found) < 5e-7
+
+
+def test_a_mask_that_hides_the_whole_sample_of_the_shifts(interpret):
+    assert interpret(interpreted.error_of_few_unmasked_pixels) < 1e-6
+
+
+def test_images_that_a_mask_hides_have_no_loss(interpret):
+    assert interpret(interpreted.loss_of_hidden_images) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("terms", [{"ssim": 1.0}, {"mse": 1.0}], ids=str)

@@ -41,15 +41,22 @@ def launches(*cases, compiles=False):
 def test_arguments_match_the_parameters_of_the_kernels():
     several = {"window_size": 3, "terms": ["ssim", "mse"]}
     found = launches(
-        several, {**several, "own": True}, {"terms": ["mse"]}, {"scale": True}, compiles=True
+        several,
+        {**several, "own": True, "ranges": True},
+        {"terms": ["mse"]},
+        {"terms": ["gms"]},
+        {"scale": True},
+        compiles=True,
     )
     assert [each["kernel"] for each in found] == [
         *("plane_shifts", "ssim_losses", "ssim_gradients", "batch_sum"),
         *("plane_shifts", "ssim_losses", "ssim_gradients", "image_sums"),
-        *("pixel_losses", "batch_sum", "scale_gradient"),
+        *("pixel_losses", "batch_sum", "gms_losses", "batch_sum", "scale_gradient"),
     ]
     with_factors = [each["kernel"] for each in found if "factors_ptr" in each["types"]]
     assert with_factors == ["ssim_losses", "ssim_gradients", "image_sums"]
+    with_ranges = [each["kernel"] for each in found if "scales_ptr" in each["types"]]
+    assert with_ranges == ["plane_shifts", "ssim_losses", "ssim_gradients"]
 
 
 CASES: dict[str, dict[str, object]] = {
@@ -59,7 +66,13 @@ CASES: dict[str, dict[str, object]] = {
     "strided": {"strided": True},
     "pixels": {"terms": ["mse", "l1"], "weighted": True, "gradients": (True, True)},
     "values": {"gradients": (False, False)},
+    "masked": {"masked": True, "weighted": True},
+    "masked pixels": {"masked": True, "terms": ["l1"]},
+    "ranges": {"ranges": True, "terms": ["ssim", "l1"]},
+    "ranges of pixels": {"ranges": True, "terms": ["l1"]},
+    "gms": {"terms": ["gms"], "weighted": True, "own": True, "ranges": True},
     "map": {"map": True},
+    "map of gms": {"map": True, "terms": ["gms"]},
     "map of pixels": {"map": True, "terms": ["l1"]},
     "scale": {"scale": True},
 }

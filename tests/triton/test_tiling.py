@@ -97,6 +97,8 @@ def test_each_kernel_is_tiled_for_the_warps_that_fit_its_registers():
 
 
 def test_one_column_per_lane_keeps_the_number_of_lanes():
+    for device in DEVICES:
+        assert tiling.for_call(device, True, 5, 1, masked=True).across == 1
     for device, call in itertools.product(DEVICES, [(False, 5, 1), (True, 7, 2)]):
         one = tiling.for_call(device, *call)
         assert (one.across, one.lanes) == (1, device.lanes)

@@ -195,6 +195,26 @@ def test_a_bit_mask_stands_for_the_terms(interpret, metrics):
     assert indices == [*range(len(names))]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gms(interpret, dtype):
+    """By the magnitudes a and b: by_x is dL/da / a."""
+    pairs = [(0.3, 0.4), (0.4, 0.3), (0.2, 0.2), (1e-3, 0.9), (0.0, 0.5), (0.5, 0.0), (0.0, 0.0)]
+    a, b = torch.tensor(pairs, dtype=torch.float64).T.to(dtype).double().requires_grad_()
+    c = 0.0026
+    expected = (a - b) ** 2 / (a**2 + b**2 + c)
+    slopes = torch.autograd.grad(expected.sum(), (a, b))
+    given = torch.stack([a * a, b * b, a * a - b * b]).detach().to(dtype)
+    loss, by_x, by_y = interpret(interpreted.formula, "gms", given, (c,))
+    digits = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(loss.double(), expected.detach(), rtol=digits, atol=digits**2)
+    for found, slope, magnitude in ((by_x, slopes[0], a), (by_y, slopes[1], b)):
+        has_direction = magnitude.detach() > 0
+        wanted = (slope / magnitude).detach()[has_direction]
+        found = found.double()
+        torch.testing.assert_close(found[has_direction], wanted, rtol=digits, atol=digits)
+        assert found.isfinite().all()
+
+
 CONSTANTS = (1e-4, 9e-4, 0.5, 0.1, 0.9)  # c1, c2, ssim_scale, the shifts of d and s
 
 

@@ -76,6 +76,13 @@ BAD = {
     "weight of another width": {"weight": torch.rand(2, 1, 9, 9)},
     "weight of two dimensions": {"weight": torch.rand(9, 10)},
     "weight of another dtype": {"weight": torch.rand(2, 1, 9, 10, dtype=torch.float64)},
+    "mask of another width": {"mask": torch.ones(2, 1, 9, 9)},
+    "mask on the grid of the loss": {"mask": torch.ones(2, 1, 7, 8), "padding": "valid"},
+    "mask of two dimensions": {"mask": torch.ones(9, 10)},
+    "mask of another dtype": {"mask": torch.ones(2, 1, 9, 10, dtype=torch.float64)},
+    "data_ranges of another batch": {"data_ranges": torch.ones(1)},
+    "data_ranges of two dimensions": {"data_ranges": torch.ones(2, 1)},
+    "data_ranges of another dtype": {"data_ranges": torch.ones(2, dtype=torch.float64)},
     "window 1": {"taps": (1.0,)},
     "window 17": {"taps": (0.1,) * 9},
     "padding same": {"padding": "same"},
@@ -174,6 +181,10 @@ def test_the_interpreter_runs_on_request(interpret):
     assert said["requested"] == "triton"
     assert said["automatic"] != "triton"
     assert "window_size=17" in said["large window"]
+    for terms, largest in (("SSIM", 11), ("several terms", 9)):
+        reason = said[f"mask in float64, {terms}"]
+        assert f"windows of up to {largest} pixels" in reason
+        assert reason.endswith(f"got window_size={largest + 2}")
     assert "interpreted (TRITON_INTERPRET)" in said["report"]
 
 

@@ -8,8 +8,10 @@ On the host:
     tiling.py       the tile of a program; device.py, the GPU; autotune.py, opt-in autotuning
 
 Kernels:
-    ssim_losses.py, ssim_gradients.py  SSIM and the terms beside it; moments.py, windows.py,
-                    borders.py and h_planes.py are parts of them, centering.py a kernel before them
+    ssim_losses.py, ssim_gradients.py  SSIM and the terms beside it; moments.py,
+                    masked_moments.py, windows.py, borders.py and h_planes.py are parts of them,
+                    centering.py a kernel before them
+    gms.py          gradient magnitude similarity
     pixels.py       pointwise losses alone
     sums.py         from tiles to images
     scale.py        backward's multiplication of a gradient
@@ -36,6 +38,9 @@ from lamp_kernels.backends.triton.interpreter import INTERPRETED
 from lamp_kernels.spec import LossSpec
 
 OLDEST_CAPABILITY = (7, 5)
+# The largest windows under a mask in float64, for SSIM alone and beside other terms. The sums of
+# larger ones exceed the registers: window 13 would spill 364 bytes on sm_90.
+MASKED_FLOAT64_WINDOW, MASKED_FLOAT64_WINDOW_OF_TERMS = 11, 9
 
 
 class TritonBackend(KernelBackend):
@@ -55,20 +60,16 @@ class TritonBackend(KernelBackend):
 
     def unsupported_reason(self, spec: LossSpec, input: Tensor) -> str | None:
         """See `Backend.unsupported_reason`."""
-        return _unsupported_device(input.device) or self.unsupported_feature(
-            spec, input.device.type
+        return (
+            _unsupported_device(input.device)
+            or self.unsupported_feature(spec, input.device.type)
+            or _unsupported_dtype(spec, input.dtype)
         )
 
     def unsupported_feature(self, spec: LossSpec, device_type: str) -> str | None:
         """See `Backend.unsupported_feature`."""
-        if spec.has_gms:
-            return "it does not compute GMS"
         if spec.has_cosine:
             return "it does not compute the cosine loss"
-        if spec.masked:
-            return "it does not support a mask"
-        if spec.range_per_image:
-            return "it does not support one data_range per image"
         return unsupported_window(spec)
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
@@ -137,6 +138,19 @@ def _unsupported_device(device: torch.device) -> str | None:
 
 # What torch.compiler.assume_constant_result sets; that function imports the whole compiler.
 _unsupported_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _unsupported_dtype(spec: LossSpec, dtype: torch.dtype) -> str | None:
+    """Why the kernels do not compute this loss of such images, or None if they do."""
+    largest = MASKED_FLOAT64_WINDOW if len(spec.terms) == 1 else MASKED_FLOAT64_WINDOW_OF_TERMS
+    if not (spec.masked and spec.has_ssim and dtype is torch.float64):
+        return None
+    if spec.window_size <= largest:
+        return None
+    return (
+        f"in float64 it supports a mask with windows of up to {largest} pixels "
+        f"({MASKED_FLOAT64_WINDOW_OF_TERMS} beside other terms), got window_size={spec.window_size}"
+    )
 
 
 @cache

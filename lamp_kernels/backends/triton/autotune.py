@@ -4,7 +4,7 @@ Without it tiling.py chooses tiles by a model, and no call waits. With it the fi
 and a set of options compiles and times every candidate, which takes seconds and synchronizes with
 the device; the process remembers the fastest. Sums are then added in that tile's order: bitwise
 equal within a process, but the last digit may differ in the next process, where another tile may
-win.
+win. GMS has one tiling, which is not measured.
 """
 
 import os

@@ -14,7 +14,7 @@ from torch import Tensor
 from lamp_kernels import ops
 from lamp_kernels.backends.triton.kernel_spec import KernelSpec, kernel_spec
 from lamp_kernels.reduction import MeanOver, SharedFactors
-from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, numbers_beside
+from lamp_kernels.tensors import FLOAT_DTYPES, compute_dtype, not_expanded, numbers_beside
 
 MEANS: tuple[MeanOver, ...] = get_args(MeanOver)
 TRITON_DTYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
@@ -55,7 +55,7 @@ class Call(NamedTuple):
         for image in (input, target):
             check(image.layout is torch.strided, "expected dense tensors")
             check(image.dtype in FLOAT_DTYPES, "expected float16, bfloat16, float32 or float64")
-        if spec.has_ssim:
+        if spec.smallest_side:
             check(
                 min(input.shape[2:]) >= spec.smallest_side, "the image is too small for the window"
             )
@@ -67,7 +67,7 @@ class Call(NamedTuple):
         return TRITON_DTYPES[self.dtype]
 
     def grid(self, shape: torch.Size) -> torch.Size:
-        """The shape of the first term's losses: with SSIM, of the window positions."""
+        """The shape of the first term's losses: of the positions of its window, if it has one."""
         if not self.spec.margin:
             return shape
         lost = 2 * self.spec.margin
@@ -110,6 +110,41 @@ def shared_factors(
     return None, first, second, third
 
 
+class Beside(NamedTuple):
+    """The optional tensors beside the images, as the kernels take them.
+
+    weight: with the image's dimensions by stride; weight_offset: of pixel (0, 0) in it.
+    mask: with the image's dimensions by stride; its columns are adjacent.
+    scales: 1/data_range of each image, (N,), contiguous.
+    """
+
+    weight: Tensor | None
+    weight_offset: int
+    mask: Tensor | None
+    scales: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        call: Call,
+        input: Tensor,
+        weight: Tensor | None,
+        mask: Tensor | None,
+        data_ranges: Tensor | None,
+    ) -> "Beside":
+        """From the operator's arguments."""
+        scales = None
+        if data_ranges is not None:
+            check_device(input, data_ranges)
+            check(
+                data_ranges.dtype == call.dtype and data_ranges.shape == input.shape[:1],
+                "expected data_ranges (N,) in the compute type",
+            )
+            scales = data_ranges.reciprocal().contiguous()
+        mask = expanded_mask(mask, input, call)
+        return cls(*expanded_weight(weight, input, call), mask, scales)
+
+
 def coefficients_of(call: Call, coefficients: Tensor, input: Tensor) -> Factors:
     """The coefficients of a map, as the kernels take them."""
     check_device(input, coefficients)
@@ -143,3 +178,26 @@ def expanded_weight(weight: Tensor | None, input: Tensor, call: Call) -> tuple[T
             check(call.spec.terms == 1, "a weight on SSIM's grid serves no other term")
             offset -= margin * weight.stride(dim)
     return weight.as_strided(input.shape if not offset else weight.shape, strides), offset
+
+
+def expanded_mask(mask: Tensor | None, input: Tensor, call: Call) -> Tensor | None:
+    """The mask with the image's dimensions by stride.
+
+    The kernels read adjacent columns: a mask that has no such columns is copied.
+    """
+    if mask is None:
+        return None
+    check_device(input, mask)
+    check(
+        mask.dim() == 4 and mask.dtype == call.dtype and mask.layout is torch.strided,
+        "expected a mask of four dimensions in the compute type",
+    )
+    check(
+        all(size in (1, full) for size, full in zip(mask.shape, input.shape, strict=True)),
+        "the mask does not broadcast to the images",
+    )
+    width = input.shape[3]
+    if width > 1 and (mask.shape[3] == 1 or mask.stride(3) != 1):
+        mask = not_expanded(mask)
+        mask = mask.expand(*mask.shape[:3], width).contiguous()
+    return mask.expand(input.shape)

@@ -249,6 +249,28 @@ def pointwise_terms(
     return amplified, value, slope
 
 
+# ---- GMS -----------------------------------------------------------------------------------------
+
+
+@triton.jit
+def gms(a2, b2, a2_minus_b2, c):
+    """(a - b)^2/(a^2 + b^2 + c), a = |grad x|, b = |grad y|, and by_x, by_y.
+
+    dL/d(grad x) = by_x grad x, and the same of y. a - b is (a^2 - b^2)/(a + b), where the caller
+    forms a^2 - b^2 without subtracting nearly equal numbers. Where a or b is 0, the gradient has no
+    direction, and its derivative counts as 0.
+    """
+    a = tl.sqrt(a2)
+    b = tl.sqrt(b2)
+    total = a + b
+    apart = a2_minus_b2 / tl.where(total == 0.0, 1.0, total)
+    inverse = reciprocal(a2 + b2 + c)
+    loss = apart * apart * inverse
+    along_x = tl.where(a == 0.0, 0.0, apart / tl.where(a == 0.0, 1.0, a))
+    along_y = tl.where(b == 0.0, 0.0, apart / tl.where(b == 0.0, 1.0, b))
+    return loss, 2.0 * inverse * (along_x - loss), -2.0 * inverse * (along_y + loss)
+
+
 # ---- SSIM ----------------------------------------------------------------------------------------
 
 

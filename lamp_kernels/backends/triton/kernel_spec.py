@@ -7,7 +7,15 @@ from typing import NamedTuple
 from lamp_kernels.backends.base import WINDOW_SIZES
 from lamp_kernels.backends.triton import borders, formulas
 from lamp_kernels.ops import FlatSpec
-from lamp_kernels.spec import AMPLIFICATIONS, COMBINED, PADDINGS, LossSpec
+from lamp_kernels.spec import (
+    AMPLIFICATIONS,
+    COMBINED,
+    GMS_WINDOW_SIZE,
+    METRICS,
+    PADDINGS,
+    LossSpec,
+    Metric,
+)
 
 MAX_RADIUS = WINDOW_SIZES[-1] // 2  # the kernels take as many taps
 BORDERS = {
@@ -17,10 +25,13 @@ BORDERS = {
 }
 
 
+GMS = 1 << METRICS.index("gms")
+
+
 class KernelSpec(NamedTuple):
     """A checked `FlatSpec`, translated."""
 
-    metrics: int  # bit m: the loss has the term COMBINED[m]
+    metrics: int  # bit m: the loss has the term METRICS[m]
     metric_parameters: tuple[float, ...]  # one per term; a new value compiles the kernels again
     terms: int
     scale: float  # 1/data_range
@@ -29,7 +40,7 @@ class KernelSpec(NamedTuple):
     ssim_scale: float
     border: int
     radius: int
-    margin: int  # rows and columns on each side that have no SSIM
+    margin: int  # rows and columns on each side that have no SSIM, or no GMS
     smallest_side: int  # of an image, in pixels
     taps: tuple[float, ...]  # MAX_RADIUS + 1, by their distance from the center
     rows_to_follow: int
@@ -38,17 +49,26 @@ class KernelSpec(NamedTuple):
 
     @property
     def has_ssim(self) -> bool:
-        """Whether a term has a window."""
+        """Whether SSIM is a term."""
         return self.metrics & 1 == 1
+
+    @property
+    def has_gms(self) -> bool:
+        """Whether GMS is the term."""
+        return self.metrics == GMS
 
 
 @lru_cache(maxsize=256)
 def kernel_spec(spec: FlatSpec) -> KernelSpec:
     """What the kernels take for this spec, or a RuntimeError if they cannot compute it."""
-    names = [metric for metric in COMBINED if metric in spec.metrics.split("+")]
+    names: list[Metric] = [metric for metric in COMBINED if metric in spec.metrics.split("+")]
+    if spec.metrics == "gms":
+        names = ["gms"]
     if not names or "+".join(names) != spec.metrics:
-        raise RuntimeError(f"expected metrics among {'+'.join(COMBINED)}, got {spec.metrics!r}")
-    metrics = sum(1 << COMBINED.index(metric) for metric in names)
+        raise RuntimeError(
+            f"expected gms, or metrics among {'+'.join(COMBINED)}, got {spec.metrics!r}"
+        )
+    metrics = sum(1 << METRICS.index(metric) for metric in names)
     if len(spec.metric_parameters) != len(names):
         raise RuntimeError("expected a parameter for each metric")
     padding = next((known for known in PADDINGS if known == spec.padding), None)
@@ -65,8 +85,9 @@ def kernel_spec(spec: FlatSpec) -> KernelSpec:
     window_size = 2 * len(taps) - 1
     if has_ssim and window_size not in WINDOW_SIZES:
         raise RuntimeError(f"expected taps for an odd window size from 3 to {WINDOW_SIZES[-1]}")
-    radius = len(taps) - 1
-    least = LossSpec(window_size=window_size, padding=padding).smallest_side()
+    has_window = has_ssim or metrics == GMS
+    radius = GMS_WINDOW_SIZE // 2 if metrics == GMS else len(taps) - 1
+    least = LossSpec(window_size=window_size, padding=padding).smallest_side(names[0])
     return KernelSpec(
         metrics=metrics,
         metric_parameters=spec.metric_parameters,
@@ -78,7 +99,7 @@ def kernel_spec(spec: FlatSpec) -> KernelSpec:
         border=BORDERS[padding],
         radius=radius,
         margin=radius if padding == "valid" else 0,
-        smallest_side=least if has_ssim else 0,
+        smallest_side=least if has_window else 0,
         taps=(*taps, *[0.0] * (MAX_RADIUS + 1 - len(taps))),
         rows_to_follow=rows_to_follow(taps),
         amplification=spec.amplification,

@@ -11,6 +11,16 @@ def number(value, compute_dtype: tl.constexpr):
 
 
 @triton.jit
+def image_scale(scale, scales_ptr, image, compute_dtype: tl.constexpr):
+    """1/data_range of an image: from memory, or the scalar `scale` where scales_ptr is None."""
+    if scales_ptr is None:
+        of_image = tl.full((), scale, compute_dtype)
+    else:
+        of_image = tl.load(scales_ptr + image)
+    return of_image
+
+
+@triton.jit
 def numbers(values, compute_dtype: tl.constexpr):
     """A tuple of scalar arguments in the compute type."""
     converted = ()

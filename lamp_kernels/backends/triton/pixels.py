@@ -7,7 +7,7 @@ from lamp_kernels.backends.triton.formulas import pointwise_terms, term_count
 from lamp_kernels.backends.triton.jit import kernel
 from lamp_kernels.backends.triton.memory import (
     column_offset,
-    number,
+    image_scale,
     numbers,
     read,
     term_factors,
@@ -41,17 +41,20 @@ def pixel_losses(
     y_ptr, y_batch: tl.int64, y_channel: tl.int64, y_row: tl.int64, y_column: tl.int64,
     weight_ptr, weight_batch: tl.int64, weight_channel: tl.int64, weight_row: tl.int64,
     weight_column: tl.int64,
+    mask_ptr, mask_batch: tl.int64, mask_channel: tl.int64, mask_row: tl.int64,  # columns adjacent
     map_ptr, map_batch: tl.int64, map_channel: tl.int64, map_row: tl.int64, map_column: tl.int64,
     dx_ptr, dx_batch: tl.int64, dx_channel: tl.int64, dx_row: tl.int64, dx_column: tl.int64,
     dy_ptr, dy_batch: tl.int64, dy_channel: tl.int64, dy_row: tl.int64, dy_column: tl.int64,
     factors_ptr,  # (N, terms), or (terms,) for a map, or None: then all images share
     shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,
+    scales_ptr,  # (N,), 1/data_range of each image, or None: then all images share `scale`
     partial_ptr,  # (programs, terms)
     channels: tl.int32, height: tl.int64, width: tl.int64, runs: tl.int32,
     scale: tl.float64,
     amplification0: tl.float64, amplification1: tl.float64, amplification2: tl.float64,
     gradients: tl.constexpr, writes_map: tl.constexpr, weighted: tl.constexpr,
-    metrics: tl.constexpr, metric_parameters: tl.constexpr, amplification: tl.constexpr,
+    masked: tl.constexpr, metrics: tl.constexpr, metric_parameters: tl.constexpr,
+    amplification: tl.constexpr,
     one_row: tl.constexpr, dense: tl.constexpr, aligned: tl.constexpr, narrow: tl.constexpr,
     block: tl.constexpr, pieces: tl.constexpr, compute_dtype: tl.constexpr,
 ):  # fmt: skip
@@ -72,6 +75,7 @@ def pixel_losses(
     x_plane = plane_pointer(x_ptr, image, x_batch, channel, x_channel, aligned)
     y_plane = plane_pointer(y_ptr, image, y_batch, channel, y_channel, aligned)
     weight_plane = plane_pointer(weight_ptr, image, weight_batch, channel, weight_channel, False)
+    mask_plane = plane_pointer(mask_ptr, image, mask_batch, channel, mask_channel, False)
     map_plane = plane_pointer(map_ptr, image, map_batch, channel, map_channel, aligned)
     dx_plane = plane_pointer(dx_ptr, image, dx_batch, channel, dx_channel, aligned)
     dy_plane = plane_pointer(dy_ptr, image, dy_batch, channel, dy_channel, aligned)
@@ -83,7 +87,7 @@ def pixel_losses(
     if aligned:
         pixels = tl.multiple_of(pixels, 16)
 
-    scale = number(scale, compute_dtype)
+    scale = image_scale(scale, scales_ptr, image, compute_dtype)
     constants = numbers((amplification0, amplification1, amplification2), compute_dtype)
     terms: tl.constexpr = term_count(metrics)
     image_factors: tl.constexpr = 0 if writes_map else terms
@@ -104,8 +108,13 @@ def pixel_losses(
         y_place = pixel_pointer(y_plane, row, column, y_row, y_column, one_row, dense)
         x = read(x_place, mask, compute_dtype)
         y = read(y_place, mask, compute_dtype)
+        difference = (x - y) * scale
+        if masked:
+            mask_place = pixel_pointer(mask_plane, row, column, mask_row, 1, one_row, True)
+            unmasked = read(mask_place, mask, compute_dtype) != 0.0
+            difference = tl.where(unmasked, difference, 0.0)
         amplified, value, slope = pointwise_terms(
-            (x - y) * scale, factors, metrics, metric_parameters, amplification, constants
+            difference, factors, metrics, metric_parameters, amplification, constants
         )
         if weighted:
             weight_place = pixel_pointer(

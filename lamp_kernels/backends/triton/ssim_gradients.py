@@ -17,7 +17,7 @@ from lamp_kernels.backends.triton.h_planes import h_columns, h_row_at, h_row_len
 from lamp_kernels.backends.triton.jit import kernel
 from lamp_kernels.backends.triton.memory import (
     column_offset,
-    number,
+    image_scale,
     numbers,
     pixel_offset,
     read,
@@ -85,11 +85,13 @@ def ssim_gradients(
     y_ptr, y_batch: tl.int64, y_channel: tl.int64, y_row: tl.int64, y_column: tl.int64,
     weight_ptr, weight_batch: tl.int64, weight_channel: tl.int64, weight_row: tl.int64,
     weight_column: tl.int64,
+    mask_ptr, mask_batch: tl.int64, mask_channel: tl.int64, mask_row: tl.int64,  # columns adjacent
     dx_ptr, dx_batch: tl.int64, dx_channel: tl.int64, dx_row: tl.int64, dx_column: tl.int64,
     dy_ptr, dy_batch: tl.int64, dy_channel: tl.int64, dy_row: tl.int64, dy_column: tl.int64,
     factors_ptr,  # (N, terms), or None: then all images share
     shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,
-    shifts_ptr,  # (planes, 2)
+    scales_ptr,  # (N,), 1/data_range of each image, or None: then all images share `scale`
+    shifts_ptr,  # as in ssim_losses
     h_ptr,  # as in ssim_losses
     first_plane: tl.int64, channels: tl.int32, height: tl.int32, width: tl.int32,
     strips: tl.int32, bands: tl.int32, band_height: tl.int32,
@@ -99,9 +101,9 @@ def ssim_gradients(
     tap4: tl.float64, tap5: tl.float64, tap6: tl.float64, tap7: tl.float64,
     radius: tl.constexpr, border: tl.constexpr, h_planes: tl.constexpr,
     gradients: tl.constexpr, swapped: tl.constexpr,
-    weighted: tl.constexpr, metrics: tl.constexpr, metric_parameters: tl.constexpr,
-    amplification: tl.constexpr, dense: tl.constexpr, block: tl.constexpr, across: tl.constexpr,
-    compute_dtype: tl.constexpr,
+    weighted: tl.constexpr, masked: tl.constexpr, metrics: tl.constexpr,
+    metric_parameters: tl.constexpr, amplification: tl.constexpr, dense: tl.constexpr,
+    block: tl.constexpr, across: tl.constexpr, compute_dtype: tl.constexpr,
 ):  # fmt: skip
     """The gradients of sum(factors * sums): SSIM's by the adjoint window, the others' pointwise.
 
@@ -115,16 +117,18 @@ def ssim_gradients(
     x_plane = x_ptr + image * x_batch + channel * x_channel
     y_plane = y_ptr + image * y_batch + channel * y_channel
     weight_plane = weight_ptr + image * weight_batch + channel * weight_channel
+    mask_plane = mask_ptr + image * mask_batch + channel * mask_channel
     dx_plane = dx_ptr + image * dx_batch + channel * dx_channel
     dy_plane = dy_ptr + image * dy_batch + channel * dy_channel
     h_row = h_row_length(width, h_planes, across)
     h_plane = h_ptr + (plane - first_plane) * height * h_row.to(tl.int64)
 
     taps = numbers((tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7), compute_dtype)
-    scale = number(scale, compute_dtype)
+    scale = image_scale(scale, scales_ptr, image, compute_dtype)
     constants = numbers((amplification0, amplification1, amplification2), compute_dtype)
-    shift_d = tl.load(shifts_ptr + 2 * plane)
-    shift_s = tl.load(shifts_ptr + 2 * plane + 1)
+    shifts = shifts_ptr + (4 if masked else 2) * plane
+    shift_d = tl.load(shifts)
+    shift_s = tl.load(shifts + 1)
     grad_x_plane: tl.constexpr = 3 if swapped else 2
     if swapped:
         shift_d = -shift_d
@@ -195,11 +199,20 @@ def ssim_gradients(
             in_image = column < width
             x = pixels[2 * c]
             y = pixels[2 * c + 1]
+            if masked:
+                m = tl.load(
+                    mask_plane + pixel_offset(row, column, mask_row, 1), mask=in_image, other=0.0
+                )
+                x = tl.where(m == 0.0, 0.0, x)
+                y = tl.where(m == 0.0, 0.0, y)
             d, s = difference_and_sum(x, y, scale, shift_d, shift_s)
             grad_ss = 2.0 * s * windows[0][c]
             grad_dd = 2.0 * d * windows[1][c]
             dx = windows[2][c] + grad_ss + grad_dd
             dy = windows[gradients + 1][c] + grad_ss - grad_dd
+            if masked:
+                dx *= m
+                dy *= m
             if border == REFLECT:
                 share = tl.where(at_edge(row, height), 0.5, 1.0).to(compute_dtype)
                 share = tl.where(at_edge(column, width), 0.5 * share, share)

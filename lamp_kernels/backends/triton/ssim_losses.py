@@ -19,8 +19,14 @@ from lamp_kernels.backends.triton.formulas import (
 )
 from lamp_kernels.backends.triton.h_planes import LANES, h_offset, h_row_length
 from lamp_kernels.backends.triton.jit import kernel
+from lamp_kernels.backends.triton.masked_moments import (
+    full_weight,
+    masked_moments_of_row,
+    normalized,
+)
 from lamp_kernels.backends.triton.memory import (
     column_offset,
+    image_scale,
     number,
     numbers,
     pixel_offset,
@@ -39,11 +45,13 @@ def ssim_losses(
     y_ptr, y_batch: tl.int64, y_channel: tl.int64, y_row: tl.int64, y_column: tl.int64,
     weight_ptr, weight_batch: tl.int64, weight_channel: tl.int64, weight_row: tl.int64,
     weight_column: tl.int64, weight_offset: tl.int64,
+    mask_ptr, mask_batch: tl.int64, mask_channel: tl.int64, mask_row: tl.int64,  # columns adjacent
     map_ptr, map_batch: tl.int64, map_channel: tl.int64, map_row: tl.int64, map_column: tl.int64,
     map_offset: tl.int64,
     factors_ptr,  # (N, terms), or (terms,) for a map, or None: then all images share
     shared0: tl.float64, shared1: tl.float64, shared2: tl.float64,
-    shifts_ptr,  # (planes, 2)
+    scales_ptr,  # (N,), 1/data_range of each image, or None: then all images share `scale`
+    shifts_ptr,  # (planes, 2), or (planes, 4) if masked
     h_ptr,  # (planes from first_plane on, H, a row of h planes); see h_planes.py
     partial_ptr,  # (programs of all planes, terms): what each adds up
     first_plane: tl.int64, channels: tl.int32, height: tl.int32, width: tl.int32,
@@ -54,9 +62,9 @@ def ssim_losses(
     tap4: tl.float64, tap5: tl.float64, tap6: tl.float64, tap7: tl.float64,
     rows_to_follow: tl.int32,
     radius: tl.constexpr, border: tl.constexpr, gradients: tl.constexpr, writes_map: tl.constexpr,
-    weighted: tl.constexpr, metrics: tl.constexpr, metric_parameters: tl.constexpr,
-    amplification: tl.constexpr, dense: tl.constexpr, block: tl.constexpr, across: tl.constexpr,
-    compute_dtype: tl.constexpr,
+    weighted: tl.constexpr, masked: tl.constexpr, metrics: tl.constexpr,
+    metric_parameters: tl.constexpr, amplification: tl.constexpr, dense: tl.constexpr,
+    block: tl.constexpr, across: tl.constexpr, compute_dtype: tl.constexpr,
 ):  # fmt: skip
     """Sums of m A(L) over each tile, the h planes of the gradient, and the map of factor A(L)."""
     program = tl.program_id(0).to(tl.int64)
@@ -72,13 +80,14 @@ def ssim_losses(
     h_plane = h_ptr + (plane - first_plane) * height * h_row.to(tl.int64)
 
     taps = numbers((tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7), compute_dtype)
-    scale = number(scale, compute_dtype)
+    scale = image_scale(scale, scales_ptr, image, compute_dtype)
     c1 = number(c1, compute_dtype)
     c2 = number(c2, compute_dtype)
     ssim_scale = number(ssim_scale, compute_dtype)
     constants = numbers((amplification0, amplification1, amplification2), compute_dtype)
-    shift_d = tl.load(shifts_ptr + 2 * plane)
-    shift_s = tl.load(shifts_ptr + 2 * plane + 1)
+    shifts = shifts_ptr + (4 if masked else 2) * plane
+    shift_d = tl.load(shifts)
+    shift_s = tl.load(shifts + 1)
     terms: tl.constexpr = term_count(metrics)
     image_factors: tl.constexpr = 0 if writes_map else terms
     factors = term_factors(
@@ -94,7 +103,17 @@ def ssim_losses(
     # Rows are requested ahead where there are registers for them.
     ahead: tl.constexpr = across == 2
     none = no_sums(radius, block, across, compute_dtype)
-    sums = (none, none, none, none)
+    if masked:
+        tl.static_assert(across == 1)
+        mask = (mask_ptr + image * mask_batch + channel * mask_channel, mask_row)
+        tones = (shift_s,)  # float64 has digits to spare
+        sums = (none, none, none, none, none)
+        if compute_dtype == tl.float32:
+            tones = (tl.load(shifts + 2), tl.load(shifts + 3))
+            sums = sums + (none, none)
+        full = full_weight(taps, radius)
+    else:
+        sums = (none, none, none, none)
     lane_shift = (tl.full([block], shift_s, compute_dtype), tl.zeros([block], tl.int32))
     # A lane adds up its part of the tile in the compute type; tiles are added up in float64.
     total = tl.zeros([block], compute_dtype)
@@ -119,10 +138,16 @@ def ssim_losses(
                 v, images, height, width, first, columns, radius, border, dense, across,
                 compute_dtype,
             )  # fmt: skip
-        _, sums, lane_shift = moments_of_row(
-            lines, ends, sums, lane_shift, first, columns, x_column, y_column, width, taps, scale,
-            shift_d, c2, rows_to_follow, radius, border, dense, across, compute_dtype,
-        )  # fmt: skip
+        if masked:
+            _, sums = masked_moments_of_row(
+                v, lines, ends, mask, sums, first, columns, x_column, y_column, height, width,
+                taps, scale, shift_d, tones, radius, border, dense, compute_dtype,
+            )  # fmt: skip
+        else:
+            _, sums, lane_shift = moments_of_row(
+                lines, ends, sums, lane_shift, first, columns, x_column, y_column, width, taps,
+                scale, shift_d, c2, rows_to_follow, radius, border, dense, across, compute_dtype,
+            )  # fmt: skip
         if ahead:
             lines, ends = next_lines, next_ends
             next_lines, next_ends = later_lines, later_ends
@@ -137,22 +162,37 @@ def ssim_losses(
                 row + radius, images, height, width, first, columns, radius, border, dense,
                 across, compute_dtype,
             )  # fmt: skip
-        moments, sums, lane_shift = moments_of_row(
-            lines, ends, sums, lane_shift, first, columns, x_column, y_column, width, taps, scale,
-            shift_d, c2, rows_to_follow, radius, border, dense, across, compute_dtype,
-        )  # fmt: skip
+        if masked:
+            moments, sums = masked_moments_of_row(
+                row + radius, lines, ends, mask, sums, first, columns, x_column, y_column, height,
+                width, taps, scale, shift_d, tones, radius, border, dense, compute_dtype,
+            )  # fmt: skip
+        else:
+            moments, sums, lane_shift = moments_of_row(
+                lines, ends, sums, lane_shift, first, columns, x_column, y_column, width, taps,
+                scale, shift_d, c2, rows_to_follow, radius, border, dense, across, compute_dtype,
+            )  # fmt: skip
         if ahead:
             lines, ends = next_lines, next_ends
             next_lines, next_ends = later_lines, later_ends
-        mean_d, mean_s, square_d, square_s = moments
         for c in tl.static_range(across):
             column = first + c
             in_image = column < width
+            if masked:
+                center = tl.load(
+                    mask[0] + pixel_offset(row, column, mask_row, 1), mask=in_image, other=0.0
+                )
+                mean_d, mean_s, square_d, square_s, own_shift, factor = normalized(
+                    moments, center, full, tones
+                )
+            else:
+                mean_d, mean_s = moments[0][c], moments[1][c]
+                square_d, square_s = moments[2][c], moments[3][c]
+                own_shift = lane_shift[0]
             # SSIM's loss, its sum, and the h planes.
             loss, p, q, inverse_m, inverse_v, mu_d, mu_s = ssim(
-                mean_d[c], mean_s[c], square_d[c], square_s[c], c1, c2, ssim_scale, shift_d,
-                lane_shift[0],
-            )  # fmt: skip
+                mean_d, mean_s, square_d, square_s, c1, c2, ssim_scale, shift_d, own_shift
+            )
             value, slope = amplify(loss, amplification, constants)
             counts = in_image
             if border == VALID:
@@ -174,9 +214,14 @@ def ssim_losses(
                     slope *= tl.where(at_edge(row, height), 2.0, 1.0)
                     slope = tl.where(at_edge(column, width), slope + slope, slope)
                 h_d, h_s, h_dd, h_ss = ssim_adjoint(
-                    mean_d[c], mean_s[c] + (lane_shift[0] - shift_s), p, q, inverse_m, inverse_v,
-                    mu_d, mu_s, slope, ssim_scale,
+                    mean_d, mean_s + (own_shift - shift_s), p, q, inverse_m, inverse_v, mu_d, mu_s,
+                    slope, ssim_scale,
                 )  # fmt: skip
+                if masked:
+                    h_d *= factor
+                    h_s *= factor
+                    h_dd *= factor
+                    h_ss *= factor
                 h_x = h_s + h_d
                 h_y = h_s - h_d
                 if border == VALID:
@@ -202,8 +247,11 @@ def ssim_losses(
                 y_line = row_pointer(y_plane, row, y_row, dense)
                 x = read(x_line + column_offset(column, x_column, dense), in_image, compute_dtype)
                 y = read(y_line + column_offset(column, y_column, dense), in_image, compute_dtype)
+                difference = (x - y) * scale
+                if masked:
+                    difference = tl.where(center == 0.0, 0.0, difference)
                 amplified, pointwise_value, _ = pointwise_terms(
-                    (x - y) * scale, factors, metrics, metric_parameters, amplification, constants
+                    difference, factors, metrics, metric_parameters, amplification, constants
                 )
                 next_totals = ()
                 for k in tl.static_range(terms - 1):

@@ -60,13 +60,16 @@ INTERPRETER = CUDA._replace(multiprocessors=1, schedulers=1, lanes=128, highest=
 INTERPRETER_FLOAT64 = INTERPRETER._replace(across=1)
 
 
-def for_call(device: Device, dense: bool, radius: int, gradients: int) -> Device:
+def for_call(
+    device: Device, dense: bool, radius: int, gradients: int, masked: bool = False
+) -> Device:
     """With one column per lane where two columns need too many registers.
 
     That is the case for columns that are not adjacent (not `dense`), since each has its own
-    address, and for both gradients of a window of 15 beside pointwise terms.
+    address, for both gradients of a window of 15 beside pointwise terms, and for the additional
+    sums of a mask.
     """
-    if dense and not (radius >= 7 and gradients == 2):
+    if dense and not masked and not (radius >= 7 and gradients == 2):
         return device
     return device._replace(across=1)
 
