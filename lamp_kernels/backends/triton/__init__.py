@@ -143,7 +143,8 @@ _unsupported_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _unsupported_dtype(spec: LossSpec, dtype: torch.dtype) -> str | None:
     """Why the kernels do not compute this loss of such images, or None if they do."""
     largest = MASKED_FLOAT64_WINDOW if len(spec.terms) == 1 else MASKED_FLOAT64_WINDOW_OF_TERMS
-    if not (spec.masked and spec.has_ssim and dtype is torch.float64):
+    in_float64 = dtype is torch.float64 or spec.scale_weights  # as all scales but the first are
+    if not (spec.masked and spec.has_ssim and in_float64):
         return None
     if spec.window_size <= largest:
         return None
