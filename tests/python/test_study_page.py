@@ -254,7 +254,7 @@ def gains(mse, ssim, seeds=5, category=("bracket", "ring")):
 )
 def test_the_pages_begin_with_whether_to_switch_amplification_on(lines, said, tmp_path):
     page = publish(tmp_path / "study.jsonl", lines)
-    first = " ".join(page.partition("study:begin -->")[2].split())
+    first = " ".join(page.partition("answer:begin -->")[2].split())
     assert first.removeprefix("Should you switch amplification on for ").startswith(
         said.removeprefix("for ")
     )
