@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from study_lines import result
 from uad.cli import study as cli
+from uad.study.answer import answer
 from uad.study.measures import primary
 from uad.study.questions import comparisons, contrasts
 from uad.study.results import ResultsFile
@@ -271,6 +272,13 @@ def test_the_answer_counts_what_it_does_not_list_and_explains_the_figure(tmp_pat
     assert "probability that a defective image scores higher than a good one" in page
     assert "these networks reach 0.80 to 0.82." in page
     assert "not which parts happened to be photographed for the test" in page
+
+
+def test_the_answer_of_many_comparisons_says_how_many_miss_zero_by_chance():
+    said = "Even if no loss differed, about 1 of 20 such intervals would miss 0."
+    lines = [line | {"epochs": 5 + number} for number in range(10) for line in gains(0.02, 0)]
+    assert said in answer(comparisons(lines)).more
+    assert "such intervals, about" not in answer(comparisons(gains(0.02, 0))).more
 
 
 def test_the_answer_names_the_options_of_amplification_if_no_run_has_the_defaults(tmp_path):
