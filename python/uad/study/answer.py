@@ -189,7 +189,8 @@ def _chance(findings: Sequence[Finding]) -> str:
     count = sum(each.difference.bounded for each in findings)
     if count < MANY_INTERVALS:
         return ""
-    return f"Even if no loss differed, about {count / 20:.0f} of {count} such intervals would miss 0."
+    chance = count / MANY_INTERVALS
+    return f"Even if no loss differed, about {chance:.0f} of {count} such intervals would miss 0."
 
 
 def _meaning(findings: Sequence[Finding]) -> str:
