@@ -304,6 +304,19 @@ def test_a_gain_that_comes_from_stuck_runs_says_so(tmp_path):
     assert re.search(r"MSE: better, \+0\.08.*; without runs that learned nothing, \+0\.02", page)
 
 
+def test_pages_say_where_every_pair_has_a_stuck_run(tmp_path):
+    lines = []
+    for normal_class in range(10):
+        lines.append(stuck(result("l1", normal_class, auroc=0.5)))
+        lines += [result(loss, normal_class) for loss in ("amplified-l1", "mse", "amplified-mse")]
+    page = publish(tmp_path / "study.jsonl", lines)
+    assert "(95% interval +0.3000 to +0.3000); every pair has a run that learned nothing." in page
+    assert "| +0.3000 to +0.3000 | no pair left | on if trainings get stuck" in page
+    assert "higher in 10 of 10 classes). Every pair has a stuck run." in page
+    (errors,) = re.findall(r"^\| squared error on normal images \| (.*) \|$", page, re.MULTILINE)
+    assert errors.split(" | ")[1] == "-"
+
+
 # --- small studies -------------------------------------------------------------------------------
 
 

@@ -75,6 +75,8 @@ class Finding:
         rest = self.comparison.without_stuck(primary(self.comparison.setting.dataset))
         without = "; without runs that learned nothing, {} ({})"
         stuck = without.format(signed(rest.mean), limits(rest)) if rest else ""
+        if found.all_stuck:
+            stuck = "; every pair has a run that learned nothing"
         verdict = {"higher": "better", "lower": "worse"}[self.verdict]
         said = f"{signed(found.mean)} in image AUROC (95% interval {limits(found)}){stuck}"
         return f"{name}{self.place}: {verdict}, {said}."

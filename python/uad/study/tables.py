@@ -163,12 +163,14 @@ def _by_metric(
     *,
     with_stuck: bool = True,
 ) -> Table:
+    def difference(comparison: Comparison | Contrast, measure: Measure) -> Difference | None:
+        found = comparison.difference(measure)
+        if with_stuck or found is None:
+            return found
+        return None if found.all_stuck else comparison.without_stuck(measure) or found
+
     found = {
-        name: [
-            (None if with_stuck else comparison.without_stuck(measure))
-            or comparison.difference(measure)
-            for comparison in comparisons
-        ]
+        name: [difference(comparison, measure) for comparison in comparisons]
         for name, measure in measures.items()
     }
     bounded = any(each and each.bounded for row in found.values() for each in row)
