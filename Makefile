@@ -22,7 +22,7 @@ CUDA_RELEASE = $(shell "$(NVCC)" --version | sed -n 's/.*release \([0-9]*\)\.\([
 RUN ?= runs/textures
 TRAIN_FLAGS ?= --data textures --compare ssim,amplified-ssim,mse,amplified-mse
 STUDY := python/results
-LARGE := mnist inpainting long
+LARGE := mnist inpainting gradients long
 STUDY_FLAGS ?= --processes 2
 FASHION_ROOT ?= /usr/share/datasets/fashion-mnist
 TORCH ?= $(shell sed -n 's/^torch==//p' requirements-dev.txt)
@@ -94,7 +94,7 @@ study-full: $(LIBRARY) ## run the study of python/results; needs Debian's datase
 	$(MAKE) study-publish
 
 # Estimated in python/grids/README.md. Finished runs are kept here, too.
-study-large: $(LIBRARY) ## run the grids where errors are large, in less than three hours on two cores
+study-large: $(LIBRARY) ## run the grids where errors are large, in less than an hour on two cores
 	for grid in $(LARGE); do OMP_NUM_THREADS=1 $(BIN)/python python/study.py run python/grids/$$grid.json --results $(STUDY)/$$grid.jsonl $(STUDY_FLAGS) || exit; done
 	$(MAKE) study-publish
 

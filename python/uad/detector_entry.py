@@ -89,7 +89,9 @@ def _check_scoring(given: Any) -> None:
     scoring = Scoring(**given)
     _choice("scoring metric", scoring.metric, SCORE_METRICS)
     _choice("scoring pooling", scoring.pooling, POOLINGS)
-    sigma, topk = scoring.smooth_sigma, scoring.topk
+    side, sigma, topk = scoring.mean_filter, scoring.smooth_sigma, scoring.topk
+    usable = _integer(side) and (side == 0 or (side > 0 and side % 2 == 1))
+    _require(usable, "scoring mean_filter", "0 or an odd integer", side)
     _require(_number(sigma) and sigma >= 0, "scoring smooth_sigma", "0 or more", sigma)
     usable = (_integer(topk) and topk >= 1) or (_number(topk) and 0 < topk <= 1)
     _require(usable, "scoring topk", "a positive integer or a fraction", topk)

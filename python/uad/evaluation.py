@@ -44,7 +44,9 @@ def anomaly_maps(
     return torch.cat(reconstructions), torch.cat(maps)
 
 
-def anomaly_map(reconstruction: Tensor, original: Tensor, scoring: Scoring) -> Tensor:
+def anomaly_map(
+    reconstruction: Tensor, original: Tensor, scoring: Scoring, backend: str | None = None
+) -> Tensor:
     """The maps of a batch, float32 (N, H, W), given images (N, C, H, W) in [0, 1]."""
     return functional.anomaly_map(
         reconstruction,
@@ -52,6 +54,8 @@ def anomaly_map(reconstruction: Tensor, original: Tensor, scoring: Scoring) -> T
         metric=scoring.metric,
         channel_reduction="mean",
         smooth_sigma=scoring.smooth_sigma,
+        mean_filter=scoring.mean_filter,
+        backend=backend,
     )
 
 

@@ -20,10 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lamp_kernels import functional
 from uad.data.base import to_unit
 from uad.detector import Detector
-from uad.evaluation import image_scores
+from uad.evaluation import anomaly_map, image_scores
 from uad.run_folder import EXAMPLES
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -54,16 +53,8 @@ class MapAndScore(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (N, S, S) and scores (N,) of images (N, C, S, S) in [0, 1]."""
-        scoring = self.scoring
-        maps = functional.anomaly_map(
-            self.network(images),
-            images,
-            metric=scoring.metric,
-            channel_reduction="mean",
-            smooth_sigma=scoring.smooth_sigma,
-            backend="reference",
-        )
-        return maps, image_scores(maps, scoring)
+        maps = anomaly_map(self.network(images), images, self.scoring, backend="reference")
+        return maps, image_scores(maps, self.scoring)
 
 
 @dataclass(frozen=True)

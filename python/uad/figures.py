@@ -28,8 +28,14 @@ STYLES: dict[str, tuple[str, str]] = {
     "amplified-l1": ("#007a5a", "-"),
     "ssim": ("#e69f00", "--"),
     "amplified-ssim": ("#d55e00", "-"),
+    "gms": ("#cfc019", "--"),
+    "amplified-gms": ("#867a00", "-"),
+    "msgms": ("#c39b77", "--"),
+    "amplified-msgms": ("#6f4420", "-"),
     "ssim+mse": ("#cc79a7", "--"),
     "amplified-ssim+mse": ("#7b3a6c", "-"),
+    "ssim+msgms+mse": ("#a99be0", "--"),
+    "amplified-ssim+msgms+mse": ("#45309b", "-"),
 }
 OTHER_STYLE = ("#555555", "-")
 NORMAL_COLOR = "#9a9a9a"

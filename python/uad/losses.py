@@ -10,23 +10,18 @@ from torch import Tensor, nn
 
 import lamp_kernels
 
-LOSSES = (
-    "mse",
-    "amplified-mse",
-    "l1",
-    "amplified-l1",
-    "ssim",
-    "amplified-ssim",
-    "ssim+mse",
-    "amplified-ssim+mse",
-)
-
 MODULES: dict[str, type[nn.Module]] = {
     "mse": lamp_kernels.AmplifiedMSELoss,
     "l1": lamp_kernels.AmplifiedL1Loss,
     "ssim": lamp_kernels.AmplifiedSSIMLoss,
-    "ssim+mse": lamp_kernels.AmplifiedReconstructionLoss,
+    "gms": lamp_kernels.AmplifiedGMSLoss,
+    "msgms": lamp_kernels.AmplifiedMSGMSLoss,
 }
+SUMS = ("ssim+mse", "ssim+msgms+mse")
+"""Sums of these metrics with coefficients of 1; the second is what RIAD trains with."""
+
+METRICS = (*MODULES, *SUMS)
+LOSSES = tuple(prefix + metric for metric in METRICS for prefix in ("", "amplified-"))
 
 LIBRARY_DEFAULTS: dict[str, Any] = {
     name: parameter.default
@@ -78,29 +73,39 @@ def metric_of(name: str) -> str:
 
 
 def amplified_loss(metric: str, settings: LossSettings) -> nn.Module:
-    """lamp_kernels' module for `metric`, one of MODULES, with amplification."""
-    return MODULES[metric](
+    """lamp_kernels' module for `metric`, one of METRICS, with amplification.
+
+    Each term of a sum is amplified on its own.
+    """
+    return _module(
+        metric,
+        settings,
         amplification="log",
         amplify_over=settings.amplify_over,
         eps=settings.eps,
-        **_common(metric, settings),
     )
 
 
 def plain_loss(metric: str, settings: LossSettings, reduction: str = "mean") -> nn.Module:
-    """lamp_kernels' module for `metric`, one of MODULES, without amplification.
+    """lamp_kernels' module for `metric`, one of METRICS, without amplification.
 
-    With reduction="none" it returns the dissimilarity L of each element.
+    With reduction="none" it returns the dissimilarity L of each element, which metrics with
+    "msgms" do not have.
     """
-    return MODULES[metric](amplification="none", reduction=reduction, **_common(metric, settings))
+    return _module(metric, settings, amplification="none", reduction=reduction)
 
 
-def _common(metric: str, settings: LossSettings) -> dict[str, Any]:
-    """The settings that the module of `metric` has with and without amplification."""
-    common: dict[str, Any] = {"backend": settings.backend}
+def _module(metric: str, settings: LossSettings, **options: Any) -> nn.Module:
+    """The module of `metric` with these options and the settings that it has in any case."""
+    options["backend"] = settings.backend
+    if "ssim" in metric or "gms" in metric:
+        options["padding"] = settings.padding
     if "ssim" in metric:
-        common |= {"padding": settings.padding, "window_size": settings.window_size}
-    return common
+        options["window_size"] = settings.window_size
+    if metric in MODULES:
+        return MODULES[metric](**options)
+    options |= {"ssim": 0.0, "mse": 0.0} | dict.fromkeys(metric.split("+"), 1.0)
+    return lamp_kernels.AmplifiedReconstructionLoss(**options)
 
 
 def tangent_share(

@@ -90,7 +90,7 @@ CONFIG = {
     "grad_clip": or_null(POSITIVE), "width": COUNT, "latent": COUNT, "device": TEXT,
     "inpaint?": or_null(COUNT), "inpaint_loss?": one_of(*INPAINT_LOSSES),
     "amp": or_null(TEXT), "compile": FLAG, "threads": or_null(COUNT),
-    "score_metric": TEXT, "smooth_sigma": NOT_NEGATIVE, "pooling": TEXT,
+    "score_metric": TEXT, "mean_filter?": WHOLE, "smooth_sigma": NOT_NEGATIVE, "pooling": TEXT,
     "topk": or_null(POSITIVE), "false_positive_rate?": FRACTION, "nproc_per_node?": COUNT,
 }  # fmt: skip
 """The options of train.py. Their ranges are those of its command line."""
@@ -108,6 +108,7 @@ DATA = {
 
 SCORING = {
     "metric": one_of(*SCORE_METRICS),
+    "mean_filter?": WHOLE,
     "smooth_sigma": NOT_NEGATIVE,
     "pooling": one_of(*POOLINGS),
     "topk": POSITIVE,

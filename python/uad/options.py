@@ -21,7 +21,16 @@ FITS = ("stretch", "pad", "crop")
 BIT_DEPTHS = range(8, 17)
 """Bits per pixel that 16-bit files may use."""
 
-SCORE_METRICS, POOLINGS = ("mse", "l1", "ssim"), ("max", "mean", "topk")
+ERROR_NAMES = {
+    "mse": "squared error",
+    "l1": "absolute error",
+    "ssim": "SSIM dissimilarity",
+    "gms": "dissimilarity of gradient magnitudes",
+    "msgms": "dissimilarity of gradient magnitudes on four scales",
+}
+"""What a map may show, in words."""
+
+SCORE_METRICS, POOLINGS = tuple(ERROR_NAMES), ("max", "mean", "topk")
 
 INPAINT_LOSSES = ("all", "masked")
 
@@ -56,8 +65,11 @@ class TrainingOptions:
 class Scoring:
     """How a reconstruction becomes a map and a score. lamp_kernels.functional gives the ranges."""
 
-    metric: Literal["ssim", "mse", "l1"] = "mse"
+    metric: Literal["mse", "l1", "ssim", "gms", "msgms"] = "mse"
     """Difference between image and reconstruction, averaged over the channels."""
+    mean_filter: int = 0
+    """Side in pixels, odd, of a mean filter over the map, before the Gaussian; 0 for none. RIAD
+    uses 21 with "msgms"."""
     smooth_sigma: float = 2.0
     """Standard deviation in pixels of the Gaussian that smooths the map; 0 for no smoothing."""
     pooling: Literal["mean", "max", "topk"] = "topk"

@@ -26,7 +26,7 @@ from uad.landscape.table import LINES, PICTURE
 from uad.lock import is_unused
 from uad.losses import build_loss, tangent_share
 from uad.model import ConvAutoencoder
-from uad.options import RunOptions
+from uad.options import RunOptions, Scoring
 from uad.outcome import describe_data, evaluate_baselines, evaluate_loss
 from uad.progress import Progress
 from uad.run_folder import CHECKPOINT, EVALUATION, METRICS
@@ -126,7 +126,7 @@ def check_unchanged(
     """RunError if the run would not continue with the same numbers."""
     if changes := data_changes(folder, metrics["data"], describe_data(data), data):
         raise RunError(f"--resume: the data have changed since the run was started: {changes}")
-    if metrics["scoring"] != asdict(options.scoring):
+    if asdict(Scoring()) | metrics["scoring"] != asdict(options.scoring):
         raise RunError(f"{folder / METRICS}: config and scoring contradict each other: edited?")
     for package in ("torch", "lamp_kernels"):  # another version computes other numbers
         before = metrics["environment"].get(package)

@@ -118,13 +118,15 @@ def test_only_command_lines_parse_arguments_and_import_each_other():
 
 @pytest.mark.usefixtures("without_report")
 def test_amp_and_scoring_options_reach_the_run(options, tmp_path):
-    scoring = ["--score-metric", "l1", "--smooth-sigma", "1", "--pooling", "max"]
-    assert cli.main([*options, "--loss", "ssim+mse", "--amp", "bfloat16", *scoring]) == 0
+    scoring = ["--score-metric", "gms", "--mean-filter", "3", "--smooth-sigma", "1"]
+    scoring += ["--pooling", "max"]
+    assert cli.main([*options, "--loss", "ssim+msgms+mse", "--amp", "bfloat16", *scoring]) == 0
     metrics = read_metrics(tmp_path / "run")
-    assert metrics["scoring"]["metric"] == "l1"
+    assert metrics["scoring"]["metric"] == "gms"
+    assert metrics["scoring"]["mean_filter"] == 3
     assert metrics["scoring"]["smooth_sigma"] == 1.0
     assert metrics["scoring"]["pooling"] == "max"
-    assert list(metrics["arms"]) == ["ssim+mse"]
+    assert list(metrics["arms"]) == ["ssim+msgms+mse"]
 
 
 @pytest.mark.usefixtures("without_report")
@@ -233,6 +235,7 @@ def test_a_low_rate_is_not_rounded_to_zero(tmp_path):
         (["--window-size", "10"], "window_size must be an odd integer from 1 to 31, got 10"),
         (["--size", "16", "--window-size", "31", "--padding", "valid"], "16"),
         (["--smooth-sigma", "inf"], "--smooth-sigma: must be a finite number"),
+        (["--mean-filter", "4"], "--mean-filter: must be 0 or an odd integer, got '4'"),
         (["--topk", "1.5"], "1.5"),
         (["--topk", "2000"], "2000"),
         (

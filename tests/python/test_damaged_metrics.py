@@ -143,7 +143,11 @@ def change(metrics, place, value):
         ("data.test_normal", 3, "data.test_normal is 3, but data.kinds gives 2"),
         ("data.kinds.hole", 1, "data.test_anomalous is 2, but data.kinds gives 3"),
         ("data.size", [1, 16], "data.size must be a list of three positive integers, got [1, 16]"),
-        ("scoring.metric", "psnr", 'scoring.metric must be one of mse, l1, ssim, got "psnr"'),
+        (
+            "scoring.metric",
+            "psnr",
+            'scoring.metric must be one of mse, l1, ssim, gms, msgms, got "psnr"',
+        ),
         (
             "arms.amplified-mse.history.loss",
             [0.1, 0.2],

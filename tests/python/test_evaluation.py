@@ -22,7 +22,7 @@ from uad.evaluation import (
     psnr,
     region_weights,
 )
-from uad.options import Scoring
+from uad.options import SCORE_METRICS, Scoring
 
 from lamp_kernels import functional
 
@@ -265,15 +265,16 @@ def test_reconstructions_are_clipped_not_wrapped(images):
         assert (reconstructions == bound).all()
 
 
-@pytest.mark.parametrize("metric", ["mse", "l1", "ssim"])
-def test_maps_are_those_of_the_library(images, metric):
+@pytest.mark.parametrize("side", [0, 5])
+@pytest.mark.parametrize("metric", SCORE_METRICS)
+def test_maps_are_those_of_the_library(images, metric, side):
     model = nn.Conv2d(3, 3, 3, padding=1)
-    scoring = Scoring(metric=metric, smooth_sigma=1.5)
+    scoring = Scoring(metric=metric, mean_filter=side, smooth_sigma=1.5)
     _, maps = anomaly_maps(model, images, scoring, batch_size=2, device="cpu")
     original = images / 255
     with torch.no_grad():
         expected = functional.anomaly_map(
-            model(original), original, metric=metric, smooth_sigma=1.5
+            model(original), original, metric=metric, mean_filter=side, smooth_sigma=1.5
         )
     torch.testing.assert_close(maps, expected)
     assert not maps.requires_grad

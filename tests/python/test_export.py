@@ -136,7 +136,7 @@ def test_the_file_describes_its_input_and_its_threshold(exported, detector):
 OTHER_SCORING = [
     Scoring(metric="ssim", smooth_sigma=0.0, pooling="max"),
     Scoring(metric="l1", smooth_sigma=1.0, pooling="mean"),
-    Scoring(pooling="topk", topk=7),
+    Scoring(metric="msgms", mean_filter=21, pooling="topk", topk=7),
 ]
 
 

@@ -272,6 +272,18 @@ def test_the_verdict_comes_before_everything_else(page):
             "pixels of the map.",
         ),
         (
+            {
+                "metric": "msgms",
+                "mean_filter": 21,
+                "smooth_sigma": 2.0,
+                "pooling": "max",
+                "topk": 1,
+            },
+            "dissimilarity of gradient magnitudes on four scales of its reconstruction, averaged "
+            "over 21x21 pixels and smoothed with a Gaussian of sigma 2 pixels. Its score is the "
+            "maximum of the map.",
+        ),
+        (
             {"metric": "l1", "smooth_sigma": 0.0, "pooling": "max", "topk": 0.01},
             "absolute error of its reconstruction. Its score is the maximum of the map.",
         ),

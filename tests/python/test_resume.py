@@ -279,7 +279,7 @@ def test_resume_alone_uses_the_stored_options(options, tmp_path, capsys):
     assert list(read_metrics(folder)["arms"]) == ["mse", "l1"]
 
 
-NEWER = ("fit", "bit_depth", "skip_bad", "hold_out", "false_positive_rate")
+NEWER = ("fit", "bit_depth", "skip_bad", "hold_out", "false_positive_rate", "mean_filter")
 """Options that older versions of train.py did not have."""
 
 
@@ -288,6 +288,7 @@ def as_an_older_version_left_it(folder: Path, *, unfinished: bool) -> None:
     metrics = read_metrics(folder)
     for name in NEWER:
         del metrics["config"][name]
+    del metrics["scoring"]["mean_filter"]
     for name in ("found", "notices", "held_out", "preparation", "train_digest", "test_digest"):
         del metrics["data"][name]
     del metrics["baselines"], metrics["effective_batch_size"]
@@ -309,8 +310,9 @@ def test_a_run_of_an_older_version_is_resumed(options, tmp_path, unfinished):
     as_an_older_version_left_it(folder, unfinished=unfinished)
     assert cli.main(["--out", str(folder), "--resume"]) == 0
     resumed = results(folder)
-    for entry in ("arms", "baselines", "scoring"):
+    for entry in ("arms", "baselines"):
         assert resumed[entry] == whole[entry]
+    assert resumed["scoring"] | {"mean_filter": 0} == whole["scoring"]
 
 
 @pytest.mark.usefixtures("without_report")

@@ -15,14 +15,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from study_lines import result
 from torch import nn
 from uad.cli import study as cli
 from uad.losses import LossSettings, build_loss
 from uad.study import experiment
-from uad.study.arms import ARMS, METRICS, ScaledLoss, build_arm
+from uad.study.arms import ARMS, CONTROLLED, ScaledLoss, build_arm
 from uad.study.grid import GridError, read_grid
+from uad.study.questions import comparisons
 from uad.study.results import ResultsError, ResultsFile, read_results, spec_of
 from uad.study.spec import RunSpec
+from uad.study.stuck import mark_stuck
 from uad.training import Trainer
 
 SMALL = RunSpec("textures", "brick", "mse", 0, epochs=1, size=32, width=4, latent=2)
@@ -60,7 +63,7 @@ def test_runs_that_blocks_share_are_made_once_and_plain_losses_have_no_eps(tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "mae"}, "scaled-ssim; got 'mae'"),
+        ({"loss": "mae"}, "scaled-gms; got 'mae'; did you mean 'mse'?"),
         ({"normal_class": 0}, "normal_class must be one of brick, grass, gravel; got 0"),
         ({"dataset": "cifar"}, "folder; got 'cifar'"),
         ({"epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'? (keys: dataset, "),
@@ -98,7 +101,7 @@ def gradient(loss, reconstruction, image):
     return torch.autograd.grad(loss(leaf, image), leaf)[0]
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", CONTROLLED)
 def test_the_control_has_the_plain_gradient_times_the_mean_slope(metric):
     torch.manual_seed(0)
     image, reconstruction = torch.rand(2, 3, 1, 32, 32)
@@ -309,3 +312,40 @@ def test_missing_images_are_an_error_before_any_run(tmp_path, capsys):
     assert cli.main(arguments) == 2
     assert "no such file" in capsys.readouterr().err
     assert not results.exists()
+
+
+# --- losses of gradients ------------------------------------------------------------------------
+
+
+def test_a_run_with_the_sum_that_riad_trains_with():
+    plain, amplified = (
+        experiment.run(replace(SMALL, loss=f"{prefix}ssim+msgms+mse", inpaint=8), None)
+        for prefix in ("", "amplified-")
+    )
+    assert plain["image_auroc"].keys() == experiment.SCORES["textures"].keys()
+    (found,) = comparisons([plain, amplified]).values()
+    assert [f"{each.after} against {each.before}" for each in found] == [
+        "amplified SSIM+MSGMS+MSE against SSIM+MSGMS+MSE"
+    ]
+
+
+def test_a_loss_without_a_map_has_no_control():
+    with pytest.raises(ValueError, match="'scaled-msgms'; did you mean"):
+        replace(SMALL, loss="scaled-msgms")
+
+
+def test_losses_that_do_not_see_brightness_are_never_stuck():
+    dark = {"mse": 0.5, "l1": 0.7, "ssim": 0.5}
+    lines = [result(loss) | {"error_normal": dark} for loss in ("msgms", "ssim+msgms+mse")]
+    lines += [result("mse"), result("l1")]
+    stuck = {line["loss"]: line["stuck"] for line in mark_stuck(lines)}
+    assert stuck == {"msgms": False, "ssim+msgms+mse": True, "mse": False, "l1": False}
+
+
+def test_runs_are_made_seed_by_seed(tmp_path):
+    path = write_grid(
+        tmp_path / "grid.json", BLOCK | {"seed": [1, 0]}, BLOCK | {"seed": 0, "latent": 5}
+    )
+    found = [(spec.seed, spec.latent) for spec in read_grid(path)]
+    assert [seed for seed, _ in found] == sorted(seed for seed, _ in found)
+    assert len({latent for seed, latent in found if seed == 0}) == 2

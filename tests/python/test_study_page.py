@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from study_lines import result
 from uad.cli import study as cli
+from uad.study.answer import answer
 from uad.study.measures import primary
 from uad.study.questions import comparisons, contrasts
 from uad.study.results import ResultsFile
@@ -254,7 +255,7 @@ def gains(mse, ssim, seeds=5, category=("bracket", "ring")):
 )
 def test_the_pages_begin_with_whether_to_switch_amplification_on(lines, said, tmp_path):
     page = publish(tmp_path / "study.jsonl", lines)
-    first = " ".join(page.partition("study:begin -->")[2].split())
+    first = " ".join(page.partition("answer:begin -->")[2].split())
     assert first.removeprefix("Should you switch amplification on for ").startswith(
         said.removeprefix("for ")
     )
@@ -271,6 +272,13 @@ def test_the_answer_counts_what_it_does_not_list_and_explains_the_figure(tmp_pat
     assert "probability that a defective image scores higher than a good one" in page
     assert "these networks reach 0.80 to 0.82." in page
     assert "not which parts happened to be photographed for the test" in page
+
+
+def test_the_answer_of_many_comparisons_says_how_many_miss_zero_by_chance():
+    said = "Even if no loss differed, about 1 of 20 such intervals would miss 0."
+    lines = [line | {"epochs": 5 + number} for number in range(10) for line in gains(0.02, 0)]
+    assert said in answer(comparisons(lines)).more
+    assert "Even if no loss differed" not in answer(comparisons(gains(0.02, 0))).more
 
 
 def test_the_answer_names_the_options_of_amplification_if_no_run_has_the_defaults(tmp_path):
@@ -294,6 +302,19 @@ def test_a_gain_that_comes_from_stuck_runs_says_so(tmp_path):
     assert stuck_table(group) is not None
     page = " ".join(publish(tmp_path / "study.jsonl", trapped).split())
     assert re.search(r"MSE: better, \+0\.08.*; without runs that learned nothing, \+0\.02", page)
+
+
+def test_pages_say_where_every_pair_has_a_stuck_run(tmp_path):
+    lines = []
+    for normal_class in range(10):
+        lines.append(stuck(result("l1", normal_class, auroc=0.5)))
+        lines += [result(loss, normal_class) for loss in ("amplified-l1", "mse", "amplified-mse")]
+    page = publish(tmp_path / "study.jsonl", lines)
+    assert "(95% interval +0.3000 to +0.3000); every pair has a run that learned nothing." in page
+    assert "| +0.3000 to +0.3000 | no pair left | on if trainings get stuck" in page
+    assert "higher in 10 of 10 classes). Every pair has a stuck run." in page
+    (errors,) = re.findall(r"^\| squared error on normal images \| (.*) \|$", page, re.MULTILINE)
+    assert errors.split(" | ")[1] == "-"
 
 
 # --- small studies -------------------------------------------------------------------------------

@@ -205,9 +205,11 @@ def test_publishing_replaces_only_the_marked_part_of_the_page(results, tmp_path)
     said = f"better, {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}; 30 pairs"
     assert f"amplified MSE against MSE: {said}" in generated
     assert "1 of them diverged and is left out: fashion-mnist 1 amplified-mse." in generated
-    page.write_text("My own words.\n\n" + generated.replace(said, "") + "\nMore of them.\n")
+    mine = generated.replace("<!-- answer:end -->\n", "<!-- answer:end -->\nBetween.\n")
+    mine = f"My own words.\n\n{mine}\nMore of them.\n"
+    page.write_text(mine.replace(said, ""))
     assert cli.main(["publish", str(path)]) == 0
-    assert page.read_text() == "My own words.\n\n" + generated + "\nMore of them.\n"
+    assert page.read_text() == mine
     for name in re.findall(r"\]\((\S+\.png)\)", generated):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     html = (tmp_path / "study.html").read_text()
@@ -251,7 +253,8 @@ def test_a_page_without_marks_is_not_overwritten(results, tmp_path, capsys):
     with ResultsFile(path) as file:
         for line in results:
             file.append(line)
-    (tmp_path / "conclusions.md").write_text("Mine.")
-    assert cli.main(["publish", str(path)]) == 2
-    assert "marks" in capsys.readouterr().err
-    assert (tmp_path / "conclusions.md").read_text() == "Mine."
+    for text in ("Mine.", "<!-- study:begin -->\n<!-- study:end -->\n"):
+        (tmp_path / "conclusions.md").write_text(text)
+        assert cli.main(["publish", str(path)]) == 2
+        assert "lacks the marks <!-- answer:begin -->" in capsys.readouterr().err
+        assert (tmp_path / "conclusions.md").read_text() == text

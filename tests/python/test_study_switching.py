@@ -54,10 +54,11 @@ def lines(gain, *, metric="mse", classes=10, control=None, stuck=0):
         (lines(0.05, control=0.05), ON_UNLESS_LONGER),
         (lines(0.0, stuck=4), ON_IF_STUCK),
         (lines(0.05, stuck=3), ON),
+        (lines(0.05, stuck=10), ON_IF_STUCK),
         (lines(0.0), OFF),
         (lines(-0.05), HARM),
     ],
-    ids=["gain", "over control", "control", "stuck", "stuck and gain", "none", "harm"],
+    ids=["gain", "over control", "control", "stuck", "stuck and gain", "all stuck", "none", "harm"],
 )
 def test_the_advice_follows_from_the_intervals(made, advice):
     table = switching_table(comparisons(made))

@@ -12,7 +12,7 @@ from torch import nn
 from uad import checkpoint
 from uad.batches import epoch_batches
 from uad.distributed import Processes
-from uad.losses import LOSSES, LossSettings, build_loss, tangent_share
+from uad.losses import LOSSES, METRICS, LossSettings, build_loss, tangent_share
 from uad.options import TrainingOptions
 from uad.progress import Progress
 from uad.training import Trainer, TrainingError
@@ -74,7 +74,14 @@ def test_each_loss_has_the_value_that_its_name_promises():
         torch.testing.assert_close(
             value[f"{amplified}ssim+mse"], value[f"{amplified}ssim"] + value[f"{amplified}mse"]
         )
-    for name in ("mse", "l1", "ssim", "ssim+mse"):
+        torch.testing.assert_close(
+            value[f"{amplified}ssim+msgms+mse"],
+            value[f"{amplified}ssim+mse"] + value[f"{amplified}msgms"],
+        )
+    for name in ("gms", "msgms"):
+        similarity = getattr(lamp_kernels.functional, name)(reconstruction, image)
+        torch.testing.assert_close(value[name], 1 - similarity)
+    for name in METRICS:
         assert value[f"amplified-{name}"] > 1.01 * value[name]
 
 
@@ -83,7 +90,7 @@ def test_each_loss_has_the_value_that_its_name_promises():
     [
         ("amplify_over", "image", {name for name in LOSSES if name.startswith("amplified-")}),
         ("eps", 0.9, {name for name in LOSSES if name.startswith("amplified-")}),
-        ("padding", "valid", {name for name in LOSSES if "ssim" in name}),
+        ("padding", "valid", {name for name in LOSSES if "ssim" in name or "gms" in name}),
         ("window_size", 7, {name for name in LOSSES if "ssim" in name}),
     ],
 )

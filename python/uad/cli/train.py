@@ -108,6 +108,7 @@ def run_options(arguments: argparse.Namespace, batch_size: int) -> RunOptions:
         ),
         scoring=Scoring(
             metric=arguments.score_metric,
+            mean_filter=arguments.mean_filter,
             smooth_sigma=arguments.smooth_sigma,
             pooling=arguments.pooling,
             topk=scoring.topk if arguments.topk is None else arguments.topk,

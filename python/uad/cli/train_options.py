@@ -163,7 +163,7 @@ def _add_loss_options(group: argparse._ArgumentGroup) -> None:
         "--padding",
         choices=("reflect", "valid", "zeros"),
         default=default.padding,
-        help="border rule of SSIM (default: %(default)s)",
+        help="border rule of SSIM, GMS and MSGMS (default: %(default)s)",
     )
     group.add_argument(
         "--window-size",
@@ -254,6 +254,14 @@ def _add_scoring_options(group: argparse._ArgumentGroup) -> None:
         help="difference between image and reconstruction (default: %(default)s)",
     )
     group.add_argument(
+        "--mean-filter",
+        type=odd_or_zero,
+        default=default.mean_filter,
+        metavar="SIDE",
+        help="side in pixels, odd, of a mean filter over the anomaly map, before --smooth-sigma; "
+        "0 for none. RIAD uses 21 with msgms (default: %(default)s)",
+    )
+    group.add_argument(
         "--smooth-sigma",
         type=non_negative_float,
         default=default.smooth_sigma,
@@ -302,6 +310,14 @@ def _add_run_folder_options(group: argparse._ArgumentGroup) -> None:
 def pixels(text: str) -> int | float:
     """Argument type: a number of pixels, or with a decimal point a fraction of the image."""
     return positive_int(text) if text.isdigit() else positive_float(text)
+
+
+def odd_or_zero(text: str) -> int:
+    """Argument type: 0, or an odd number of pixels."""
+    side = int(text) if text.isdigit() else -1
+    if (side != 0 and side % 2 == 0) or side < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or an odd integer, got {text!r}")
+    return side
 
 
 def loss_list(text: str) -> list[str]:

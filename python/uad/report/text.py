@@ -11,6 +11,7 @@ import numpy as np
 
 from uad.data import GOOD
 from uad.evaluation import auroc_resamples
+from uad.options import ERROR_NAMES
 from uad.report.run import Run
 from uad.report.tables import definitions
 from uad.wording import bold, counted, four_digits, listing, rounded
@@ -79,16 +80,17 @@ def _tested_on(data: Mapping[str, Any]) -> str:
 
 def scoring(options: Mapping[str, Any]) -> str:
     """How maps and scores are computed."""
-    error = {"mse": "squared error", "l1": "absolute error", "ssim": "SSIM dissimilarity"}
     count = options["topk"]
     top = f"{count} pixels" if isinstance(count, int) else f"{100 * count:.3g}% of the pixels"
     pooled = {"max": "maximum of", "mean": "mean of", "topk": f"mean over the worst {top} of"}
-    sigma = options["smooth_sigma"]
-    smoothed = f", smoothed with a Gaussian of sigma {sigma:g} pixels" if sigma else ""
+    side, sigma = options.get("mean_filter", 0), options["smooth_sigma"]
+    filters = [f"averaged over {side}x{side} pixels"] if side > 1 else []
+    filters += [f"smoothed with a Gaussian of sigma {sigma:g} pixels"] if sigma else []
+    smoothed = f", {listing(filters)}" if filters else ""
     return (
         "The worse an image is reconstructed, the more anomalous it is considered. Its anomaly map "
-        f"is the {error[options['metric']]} of its reconstruction{smoothed}. Its score is the "
-        f"{pooled[options['pooling']]} the map."
+        f"is the {ERROR_NAMES[options['metric']]} of its reconstruction{smoothed}. "
+        f"Its score is the {pooled[options['pooling']]} the map."
     )
 
 

@@ -25,6 +25,9 @@ NOT_ASKED = (
 NAMED_CLASSES = 4
 """Up to this many categories are named."""
 
+MANY_INTERVALS = 20
+"""With this many 95% intervals, one is expected to miss 0 even if no loss differs."""
+
 CONFIRM = "Before you rely on a gain, repeat it with other seeds."
 
 
@@ -72,6 +75,8 @@ class Finding:
         rest = self.comparison.without_stuck(primary(self.comparison.setting.dataset))
         without = "; without runs that learned nothing, {} ({})"
         stuck = without.format(signed(rest.mean), limits(rest)) if rest else ""
+        if found.all_stuck:
+            stuck = "; every pair has a run that learned nothing"
         verdict = {"higher": "better", "lower": "worse"}[self.verdict]
         said = f"{signed(found.mean)} in image AUROC (95% interval {limits(found)}){stuck}"
         return f"{name}{self.place}: {verdict}, {said}."
@@ -91,7 +96,7 @@ def answer(groups: Mapping[Setting, Sequence[Comparison]]) -> Answer:
     more = [_others(by["open"]) if reasons else ""]
     if len(by["few"]) < len(findings):
         more.append(_few(by["few"]))
-    more += [CONFIRM if by["higher"] else "", _meaning(findings)]
+    more += [_chance(findings), CONFIRM if by["higher"] else "", _meaning(findings)]
     verdict = f"{question} {_verdict(by)}"
     return Answer(verdict, list(map(str, reasons)), " ".join(filter(None, more)))
 
@@ -180,6 +185,14 @@ def _few(found: Sequence[Finding]) -> str:
     if not found:
         return ""
     return f"In {plural(len(found), 'more comparison')}, there are too few pairs to tell."
+
+
+def _chance(findings: Sequence[Finding]) -> str:
+    count = sum(each.difference.bounded for each in findings)
+    if count < MANY_INTERVALS:
+        return ""
+    chance = count / MANY_INTERVALS
+    return f"Even if no loss differed, about {chance:.0f} of {count} such intervals would miss 0."
 
 
 def _meaning(findings: Sequence[Finding]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from uad.losses import LossSettings, build_loss, plain_loss
+from uad.losses import LOSSES, LossSettings, build_loss, plain_loss
 
-METRICS = ("mse", "l1", "ssim")
-ARMS = tuple(prefix + metric for metric in METRICS for prefix in ("", "amplified-", "scaled-"))
+CONTROLLED = ("mse", "l1", "ssim", "gms")
+"""Metrics that have a control: those of one term with a map of it."""
+ARMS = (*LOSSES, *(f"scaled-{metric}" for metric in CONTROLLED))
 
 
 class ScaledLoss(nn.Module):

@@ -31,7 +31,7 @@ from uad.inpainting import scoring_network
 from uad.losses import LossSettings, tangent_share
 from uad.model import ConvAutoencoder
 from uad.options import Scoring, TrainingOptions
-from uad.study.arms import METRICS, build_arm
+from uad.study.arms import build_arm
 from uad.study.spec import FIELDS, RunSpec
 from uad.training import Trainer, TrainingError
 
@@ -39,6 +39,7 @@ DEFECT_SCORES = {
     "mse top 1 %": Scoring("mse"),
     "l1 top 1 %": Scoring("l1"),
     "ssim top 1 %": Scoring("ssim"),
+    "msgms max": Scoring("msgms", mean_filter=21, smooth_sigma=0, pooling="max"),  # RIAD's
 }
 CLASS_SCORES = {
     "mse mean": Scoring("mse", smooth_sigma=0, pooling="mean"),
@@ -60,7 +61,8 @@ UNSMOOTHED = {
     "l1": Scoring("l1", smooth_sigma=0),
     "ssim": Scoring("ssim", smooth_sigma=0),
 }
-"""The maps of the mean errors, by metric."""
+"""The maps of the mean errors, by metric. A results file has all of them on each of its lines, so
+the study's losses of other metrics are described by these errors too."""
 
 BATCH = 250
 CPU = torch.device("cpu")
@@ -197,7 +199,7 @@ def judge(network: nn.Module, data: AnomalyData, scores: dict[str, Scoring]) -> 
     for side, chosen in (("error_normal", ~anomalous), ("error_anomalous", anomalous)):
         figures[side] = {
             metric: _maps(batches, UNSMOOTHED[metric])[torch.from_numpy(chosen)].mean().item()
-            for metric in METRICS
+            for metric in UNSMOOTHED
         }
     return figures
 

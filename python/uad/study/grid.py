@@ -20,7 +20,9 @@ class GridError(Exception):
 
 
 def read_grid(path: Path, categories: Sequence[str] | None = None) -> list[RunSpec]:
-    """The runs of a grid file in order, each once; GridError for an invalid file.
+    """The runs of a grid file, each once, seed by seed; GridError for an invalid file.
+
+    A study that is stopped then has complete pairs in every setting, with fewer seeds.
 
     categories: those that the image folder holds; None if there is no image folder.
     """
@@ -33,7 +35,7 @@ def read_grid(path: Path, categories: Sequence[str] | None = None) -> list[RunSp
                 runs.setdefault(spec.key, spec)
         except ValueError as error:
             raise GridError(f"{path}: block {number}: {error}") from error
-    return list(runs.values())
+    return sorted(runs.values(), key=lambda spec: spec.seed)
 
 
 def _read_blocks(path: Path) -> list[Any]:

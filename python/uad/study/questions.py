@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from uad.study.arms import METRICS
-from uad.study.experiment import SCORES
+from uad.losses import METRICS
+from uad.study.experiment import SCORES, UNSMOOTHED
 from uad.study.measures import FIGURES, by_score, primary
 from uad.study.results import spec_of
 from uad.study.setting import Arm, Setting, with_distinct_names
@@ -59,7 +59,7 @@ class Comparison:
         measures += [
             by_score(f"error_{side}", metric)
             for side in ("normal", "anomalous")
-            for metric in METRICS
+            for metric in UNSMOOTHED
         ]
         for measure in measures:
             yield make_pairs(self.runs_before, self.runs_after, measure)

@@ -38,6 +38,8 @@ def sentences(group: Sequence[Comparison]) -> list[str]:
         found, rest = comparison.difference(measure), comparison.without_stuck(measure)
         if found:
             said.append(sentence(comparison, found))
+        if found and found.all_stuck:
+            said[-1] += " Every pair has a stuck run."
         if rest:
             said[-1] += f" Without stuck runs: {signed(rest.mean)} ({limits(rest)})."
     return said

@@ -9,7 +9,7 @@ from uad.data import fashion_mnist, folder, mnist, textures
 from uad.losses import DEFAULTS
 from uad.study.spec import RunSpec
 
-NAMES = {"mse": "MSE", "l1": "L1", "ssim": "SSIM"}
+NAMES = {"mse": "MSE", "l1": "L1", "ssim": "SSIM", "gms": "GMS", "msgms": "MSGMS"}
 DATA_TITLES = {
     fashion_mnist.NAME: "Fashion-MNIST", mnist.NAME: "MNIST", textures.NAME: "Textures",
     folder.NAME: "Own images",
@@ -112,7 +112,7 @@ class Arm:
 
     def __str__(self) -> str:
         *prefix, metric = self.loss.split("-")
-        text = " ".join((*prefix, NAMES[metric]))
+        text = " ".join((*prefix, "+".join(NAMES[term] for term in metric.split("+"))))
         options = []
         if self.amplify_over != DEFAULTS.amplify_over:
             options.append(f"per {self.amplify_over}")

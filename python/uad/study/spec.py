@@ -96,7 +96,7 @@ class RunSpec:
 
     @property
     def metric(self) -> str:
-        """The metric of the loss: "mse", "l1" or "ssim"."""
+        """The metric of the loss, one of `uad.losses.METRICS`."""
         return self.loss.split("-")[-1]
 
     @property

@@ -71,6 +71,11 @@ class Difference:
         return "lower" if self.high < 0 else "open"
 
     @property
+    def all_stuck(self) -> bool:
+        """Whether every pair has a stuck run, so that nothing is left without them."""
+        return all(pair.stuck for pair in self.pairs)
+
+    @property
     def classes_higher(self) -> tuple[int, int]:
         """The number of classes with a positive mean difference, and the number of classes."""
         means = [float(group.mean()) for group in by_class(self.pairs)]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from uad.study.results import spec_of
 from uad.study.statistics import Difference, Pair, Result, compare
 
 FACTOR = 3.0
@@ -26,26 +27,38 @@ SAME_TASK = (
 one rate fail, their median is no reference."""
 
 
+BRIGHTNESS_BLIND = ("gms", "msgms")
+"""Metrics of gradients alone. A network that learned from them may have the wrong brightness
+everywhere, so its squared error says nothing, neither about itself nor as a reference."""
+
+
 def mark_stuck(results: Sequence[Result]) -> list[Result]:
     """The results, each with an added "stuck": whether the run learned nothing.
 
     It did if its mean squared error on normal test images is more than `FACTOR` times the median of
     all runs of the same task, or more than that of the mean training image. The second holds even
-    where most runs of a task are stuck; lines of earlier versions lack the figure.
+    where most runs of a task are stuck; lines of earlier versions lack the figure. Runs with a
+    BRIGHTNESS_BLIND metric are never marked.
     """
     errors: dict[tuple[object, ...], list[float]] = {}
     for result in results:
-        if "failed" not in result:
+        if "failed" not in result and not _blind(result):
             errors.setdefault(_task(result), []).append(result["error_normal"]["mse"])
     usual = {task: float(np.median(values)) for task, values in errors.items()}
 
     def stuck(result: Result) -> bool:
+        if _blind(result):
+            return False
         limit = min(FACTOR * usual[_task(result)], result.get("error_mean_image", np.inf))
         return bool(result["error_normal"]["mse"] > limit)
 
     return [
         result if "failed" in result else result | {"stuck": stuck(result)} for result in results
     ]
+
+
+def _blind(result: Result) -> bool:
+    return spec_of(result).metric in BRIGHTNESS_BLIND
 
 
 def _task(result: Result) -> tuple[object, ...]:

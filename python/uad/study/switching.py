@@ -27,6 +27,7 @@ AUTHOR = (
 """From losses.py of the author's package white-box-layer, February 2022; a squared form followed.
 The tangent above 1 - eps is ours."""
 
+NONE_LEFT = "no pair left"
 UNKNOWN = "not known: too few pairs"
 OFF, HARM = "off: no gain shown", "off: harm shown"
 ON = "on"
@@ -53,12 +54,13 @@ def _row(comparison: Comparison, group: Sequence[Comparison]) -> list[str]:
     measure = primary(comparison.setting.dataset)
     found, rest = comparison.difference(measure), comparison.without_stuck(measure)
     assert found is not None  # groups hold comparisons with pairs only
+    learning = f"{signed(rest.mean)} ({interval(rest)})" if rest else "-"
     return [
         str(comparison.before),
         str(comparison.setting),
         signed(found.mean),
         interval(found),
-        f"{signed(rest.mean)} ({interval(rest)})" if rest else "-",
+        NONE_LEFT if found.all_stuck else learning,
         advice(comparison, found, rest, group),
     ]
 
@@ -78,7 +80,7 @@ def advice(
         return UNKNOWN
     if found.verdict != "higher":
         return HARM if found.verdict == "lower" else OFF
-    if rest is not None and rest.verdict != "higher":
+    if found.all_stuck or (rest is not None and rest.verdict != "higher"):
         return ON_IF_STUCK
     control = _against_control(comparison, group)
     if control is not None and control.verdict != "higher":

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from uad.study.arms import METRICS
-from uad.study.experiment import SCORES
+from uad.options import ERROR_NAMES
+from uad.study.experiment import SCORES, UNSMOOTHED
 from uad.study.measures import FIGURES, by_score, log_contrast, log_error, primary, primary_score
 from uad.study.method import plural
 from uad.study.questions import Comparison, Contrast
@@ -20,8 +20,6 @@ INTERVAL, TOO_FEW = "95% interval", "too few pairs"
 NOTHING = ("-", TOO_FEW)
 """Cells that say nothing; a column that holds nothing else is left out."""
 BRACKETS = ", with the 95% interval in brackets"
-
-ERRORS = {"mse": "squared error", "l1": "absolute error", "ssim": "SSIM dissimilarity"}
 
 
 def difference_table(comparisons: Sequence[Comparison]) -> Table:
@@ -127,8 +125,8 @@ def score_table(comparisons: Sequence[Comparison]) -> Table:
 def error_table(comparisons: Sequence[Comparison]) -> Table:
     """How amplification changes the reconstruction errors, as relative changes."""
     measures: dict[str, Measure] = {}
-    for metric in METRICS:
-        name = ERRORS[metric]
+    for metric in UNSMOOTHED:
+        name = ERROR_NAMES[metric]
         measures[f"{name} on normal images"] = log_error("normal", metric)
         measures[f"{name} on anomalous images"] = log_error("anomalous", metric)
         measures[f"{name}, anomalous over normal"] = log_contrast(metric)
@@ -165,12 +163,14 @@ def _by_metric(
     *,
     with_stuck: bool = True,
 ) -> Table:
+    def difference(comparison: Comparison | Contrast, measure: Measure) -> Difference | None:
+        found = comparison.difference(measure)
+        if with_stuck or found is None:
+            return found
+        return None if found.all_stuck else comparison.without_stuck(measure) or found
+
     found = {
-        name: [
-            (None if with_stuck else comparison.without_stuck(measure))
-            or comparison.difference(measure)
-            for comparison in comparisons
-        ]
+        name: [difference(comparison, measure) for comparison in comparisons]
         for name, measure in measures.items()
     }
     bounded = any(each and each.bounded for row in found.values() for each in row)
