@@ -6,6 +6,7 @@
 
 #include "../params.h"
 #include "tiling.h"
+#include "volume_tiling.h"
 
 namespace lamp_kernels {
 
@@ -14,10 +15,14 @@ namespace lamp_kernels {
 // `use_double`: computes in float64, else in float32.
 using RunTiles = void (*)(const Params&, const Tiling&, bool use_double, int gradients,
                           int64_t begin, int64_t end, double* partial);
+// The same for boxes of volumes.
+using RunBoxes = void (*)(const Volume&, const VolumeTiling&, bool use_double, int gradients,
+                          int64_t begin, int64_t end, double* partial);
 
 struct Isa {
   const char* name;
   RunTiles run;
+  RunBoxes run_boxes;
 };
 
 // The best instruction set that this machine supports, or the one named by the environment variable

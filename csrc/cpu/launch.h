@@ -13,6 +13,32 @@ namespace lamp_kernels {
 // loss takes a tenth of the work.
 constexpr int64_t kPixelsWorthAThread = 4096;
 
+// Writes the factors * sums of the images to `scaled_sums`, unless it is null, added up as `sums`
+// says. `partial` has the sums of `per_image` tiles for each image, by tile and term.
+template <class T>
+void add_up(const Params& p, const double* partial, int64_t per_image, T* scaled_sums, Sums sums) {
+  if (!scaled_sums) return;
+  const int64_t terms = p.terms.count();
+  const T* factors = static_cast<const T*>(p.factors);
+  double all = 0;
+  for (int64_t image = 0; image < p.batch; ++image) {
+    T of_image = 0;
+    for (int64_t term = 0; term < terms; ++term) {
+      double sum = 0;
+      for (int64_t i = image * per_image; i < (image + 1) * per_image; ++i)
+        sum += partial[i * terms + term];
+      const int64_t at = image * terms + term;
+      const T factor = factors ? factors[at] : T(p.shared_factors[term]);
+      const double scaled_sum = double(factor) * sum;
+      all += scaled_sum;
+      of_image += T(scaled_sum);
+      if (sums == Sums::terms) scaled_sums[at] = T(scaled_sum);
+    }
+    if (sums == Sums::images) scaled_sums[image] = of_image;
+  }
+  if (sums == Sums::batch) *scaled_sums = T(all);
+}
+
 // Writes the map and the gradients that `p` asks for. Unless `scaled_sums` is null, also writes the
 // factors * sums of the images there, added up as `sums` says. parallel_for(begin, end, grain, f)
 // calls f(begin, end) on parts of the range. The tiles' sums are always added in the same order,
@@ -39,25 +65,7 @@ void compute(Params p, T* scaled_sums, Sums sums, ParallelFor&& parallel_for) {
                        partial.get());
                  });
   }
-  if (!scaled_sums) return;
-  const T* factors = static_cast<const T*>(p.factors);
-  double all = 0;
-  for (int64_t image = 0; image < p.batch; ++image) {
-    T of_image = 0;
-    for (int64_t term = 0; term < terms; ++term) {
-      double sum = 0;
-      for (int64_t i = image * per_image; i < (image + 1) * per_image; ++i)
-        sum += partial[i * terms + term];
-      const int64_t at = image * terms + term;
-      const T factor = factors ? factors[at] : T(p.shared_factors[term]);
-      const double scaled_sum = double(factor) * sum;
-      all += scaled_sum;
-      of_image += T(scaled_sum);
-      if (sums == Sums::terms) scaled_sums[at] = T(scaled_sum);
-    }
-    if (sums == Sums::images) scaled_sums[image] = of_image;
-  }
-  if (sums == Sums::batch) *scaled_sums = T(all);
+  add_up(p, partial.get(), per_image, scaled_sums, sums);
 }
 
 }  // namespace lamp_kernels

@@ -76,12 +76,16 @@ class KernelBackend:
     """A backend with the two operators of `lamp_kernels.ops`."""
 
     operators: ops.Operators
+    volume_operators: ops.Operators  # the same for `LossSpec.of_volumes`, where that is supported
 
-    def register(self, library: str, scale: bool) -> None:
-        """Register the operators in `library` with PyTorch. scale: `library` has `scale_`."""
-        self.operators = ops.register(library, scale)
-        autograd.register(library, self.operators)
-        transforms.register(library, self.operators)
+    def register(self, library: str, scale: bool, volumes: str | None = None) -> None:
+        """Register the operators in `library` with PyTorch.
+
+        scale: `library` has `scale_`. volumes: the library of the operators of volumes, if any.
+        """
+        self.operators = _register(library, scale)
+        if volumes is not None:
+            self.volume_operators = _register(volumes, scale=False)
 
     def image_losses(
         self,
@@ -91,14 +95,15 @@ class KernelBackend:
         sums: Sums,
     ) -> Tensor:
         """See `Backend.image_losses`."""
-        input, target, weight, mask, data_range = images
+        operators = self.volume_operators if spec.of_volumes else self.operators
+        input, target, weight, mask, data_range = _as_kernels_take(images, spec)
         store = torch.is_grad_enabled() and sums != "terms"
         losses: Tensor = ops.call(
-            self.operators.image_losses,
-            _as_images(input),
-            _as_images(target),
-            None if weight is None else _weight_as_images(weight, input.shape),
-            None if mask is None else _weight_as_images(mask, input.shape),
+            operators.image_losses,
+            input,
+            target,
+            weight,
+            mask,
             data_range,
             *((factors, (), "nothing") if isinstance(factors, Tensor) else (None, *factors)),
             sums,
@@ -110,23 +115,35 @@ class KernelBackend:
 
     def loss_map(self, spec: LossSpec, images: Images) -> Tensor:
         """See `Backend.loss_map`."""
-        input, target, _, mask, data_range = images
+        operators = self.volume_operators if spec.of_volumes else self.operators
+        shape = images.input.shape
+        input, target, _, mask, data_range = _as_kernels_take(images, spec)
         dtype = compute_dtype(input.dtype, target.dtype)
         losses: Tensor = ops.call(
-            self.operators.loss_map,
-            _as_images(input),
-            _as_images(target),
-            None if mask is None else _weight_as_images(mask, input.shape),
+            operators.loss_map,
+            input,
+            target,
+            mask,
             data_range,
             numbers_beside(input, spec.coefficients, dtype),
             *ops.FlatSpec.of(spec),
         )
-        return losses if losses.dim() == input.dim() else losses.view(input.shape)
+        return losses if losses.dim() == len(shape) else losses.view(shape)
 
 
-def unsupported_window(spec: LossSpec) -> str | None:
-    """Why the kernels cannot compute the window of this spec, or None."""
-    if spec.has_ssim and spec.spatial_dims != 2:
+def _register(library: str, scale: bool) -> ops.Operators:
+    operators = ops.register(library, scale)
+    autograd.register(library, operators)
+    transforms.register(library, operators)
+    return operators
+
+
+def unsupported_window(spec: LossSpec, *, volumes: bool = False) -> str | None:
+    """Why the kernels cannot compute the window of this spec, or None.
+
+    volumes: whether there are kernels of volumes.
+    """
+    if spec.of_volumes and not volumes:
         return "it supports windows in two dimensions, got spatial_dims=3"
     if spec.has_ssim and spec.window_size not in WINDOW_SIZES:
         least, greatest = WINDOW_SIZES[0], WINDOW_SIZES[-1]
@@ -135,6 +152,20 @@ def unsupported_window(spec: LossSpec) -> str | None:
             f"got window_size={spec.window_size}"
         )
     return None
+
+
+def _as_kernels_take(images: Images, spec: LossSpec) -> Images:
+    """Images (N, ...) as (N, C, H, W), or volumes (N, C, D, H, W) as they are."""
+    if spec.of_volumes:
+        return images
+    input, target, weight, mask, data_range = images
+    return Images(
+        _as_images(input),
+        _as_images(target),
+        None if weight is None else _weight_as_images(weight, input.shape),
+        None if mask is None else _weight_as_images(mask, input.shape),
+        data_range,
+    )
 
 
 def _as_images(tensor: Tensor) -> Tensor:
