@@ -62,8 +62,7 @@ void set_weight(Volume& v, const Tensor& weight, ScalarType dtype) {
   if (planes == v.depth) return;
   STD_TORCH_CHECK(p.terms.count() == 1,
                   "weight must have the size of the volumes if SSIM is not the only term");
-  p.weight.data =
-      static_cast<const char*>(p.weight.data) - origin * v.step.weight * v.compute_size;
+  p.weight.data = static_cast<const char*>(p.weight.data) - origin * v.step.weight * v.compute_size;
 }
 
 // Divides by the planes what share_factors() has divided by the values of one plane.

@@ -12,15 +12,15 @@ namespace lamp_kernels {
 namespace avx512 {
 void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
 void run_boxes(const Volume&, const VolumeTiling&, bool, int, int64_t, int64_t, double*);
-}
+}  // namespace avx512
 namespace avx2 {
 void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
 void run_boxes(const Volume&, const VolumeTiling&, bool, int, int64_t, int64_t, double*);
-}
+}  // namespace avx2
 namespace baseline {
 void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
 void run_boxes(const Volume&, const VolumeTiling&, bool, int, int64_t, int64_t, double*);
-}
+}  // namespace baseline
 
 namespace {
 
@@ -37,7 +37,8 @@ Isa choose() {
   __builtin_cpu_init();
   if (wanted("avx512", "v4") && __builtin_cpu_supports("x86-64-v4"))
     return {"avx512", avx512::run_tiles, avx512::run_boxes};
-  if (wanted("avx2", "v3") && __builtin_cpu_supports("x86-64-v3")) return {"avx2", avx2::run_tiles, avx2::run_boxes};
+  if (wanted("avx2", "v3") && __builtin_cpu_supports("x86-64-v3"))
+    return {"avx2", avx2::run_tiles, avx2::run_boxes};
 #endif
   if (wanted("baseline")) return {"baseline", baseline::run_tiles, baseline::run_boxes};
   throw std::runtime_error(std::string(kVariable) + "=" + request +

@@ -101,8 +101,7 @@ class AxisWindow {
   template <int... m>
   LAMP_INLINE V symmetric(const AxisWindow& g, const V* v, std::integer_sequence<int, m...>) {
     V sum = g.tap[0] * at_offset<T, radius>(v);
-    ((sum += g.tap[m + 1] *
-             (at_offset<T, radius - m - 1>(v) + at_offset<T, radius + m + 1>(v))),
+    ((sum += g.tap[m + 1] * (at_offset<T, radius - m - 1>(v) + at_offset<T, radius + m + 1>(v))),
      ...);
     return sum;
   }

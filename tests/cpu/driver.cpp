@@ -1,6 +1,7 @@
 // Runs the CPU kernels on the cases of cases.h, without PyTorch. Accepts the arguments of cases.h,
 // and in addition
 //   --only windows   run every kernel for the radii: dtypes, gradients, borders
+//   --only volumes   run the kernels of volumes (volumes.h)
 // The exit status is 1 if anything fails.
 #include <atomic>
 #include <cstdio>
@@ -9,6 +10,7 @@
 
 #include "cases.h"
 #include "cpu/launch.h"
+#include "volumes.h"
 
 namespace {
 
@@ -115,6 +117,7 @@ int main(int count, char** values) {
   CpuKernels kernels;
   run_cases(arguments, kernels);
   if (arguments.wants("windows")) windows(arguments, kernels);
+  if (arguments.wants("volumes")) volumes(arguments);
   std::printf("%d failures\n", failures);
   return failures != 0;
 }
