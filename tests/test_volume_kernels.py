@@ -108,7 +108,8 @@ def test_weights(shape, padding):
     weight = torch.rand(shape, dtype=torch.float64)
     weight[..., :20] = 0
     weight[0] += 1e-3
-    both(*volumes((2, 2, 12, 13, 70)), weight=weight, padding=padding, window_size=5)
+    x, y = volumes((2, 2, 12, 13, 70))
+    both(x, y, weight=weight, padding=padding, window_size=5)
 
 
 LAYOUTS: Any = {

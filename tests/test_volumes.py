@@ -213,7 +213,8 @@ SCENES: Any = {
 @pytest.mark.parametrize("apart", [1e-1, 1e-3, 1e-5])
 @pytest.mark.parametrize("scene", SCENES)
 def test_accuracy_in_float32(scene, apart, each_backend):
-    for padding, offset in (("reflect", 0.0), ("valid", 0.3), ("zeros", 0.1)):
+    cases: Any = (("reflect", 0.0), ("valid", 0.3), ("zeros", 0.1))
+    for padding, offset in cases:
         y = SCENES[scene]() + 0.1 * apart * torch.randn(SIDES, dtype=torch.float64)
         x = y + offset + apart * torch.randn(SIDES, dtype=torch.float64)
         x, y = x.float(), y.float()  # both precisions see the same volumes
