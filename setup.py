@@ -62,7 +62,7 @@ def files(pattern: str) -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob(pattern))
 
 
-SOURCES = ["csrc/bindings.cpp", *files("cpu/*.cpp")]
+SOURCES = ["csrc/bindings.cpp", "csrc/volumes.cpp", *files("cpu/*.cpp")]
 CUDA_SOURCES = ["csrc/cuda/bindings.cpp", *files("cuda/*.cu")]
 HEADERS = [*files("*.h"), *files("*.cuh")]
 CPU_HEADERS = [path for path in HEADERS if not path.startswith("csrc/cuda/")]

@@ -229,7 +229,7 @@ def _results(
             results.append(None)
             continue
         if factor is not None:
-            per_image = factor.view(-1, 1, 1, 1)
+            per_image = factor.view(-1, *(1,) * (gradient.dim() - 1))
             in_place = plain and type(gradient) is Tensor  # not a compiler's tensor subclass
             if in_place and gradient.is_cuda and operators.scale is not None:
                 operators.scale(gradient, factor)

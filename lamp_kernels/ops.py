@@ -1,7 +1,8 @@
 """The operators as PyTorch sees them: schemas, fake kernels, and the call itself.
 
 The kernels (C++, Triton) compute; this file only describes tensors. Each backend with kernels has
-two operators, with the same schemas:
+two operators, with the same schemas; a backend with kernels of volumes (N, C, D, H, W) has the same
+two once more, in a library of their own:
 
     image_losses(input, target, weight, mask, data_ranges, factors, coefficients, mean_over,
                  sums, input_gradient, target_gradient, <spec>)

@@ -221,6 +221,11 @@ class LossSpec:
         return self.has_ssim or self.has_gms
 
     @property
+    def of_volumes(self) -> bool:
+        """Whether its images are volumes (N, C, D, H, W), with a window in three dimensions."""
+        return self.has_ssim and self.spatial_dims == 3
+
+    @property
     def taps(self) -> tuple[float, ...]:
         """The window's taps along one axis, by their distance from the center; () without SSIM."""
         return self.window_taps[self.window_size // 2 :] if self.has_ssim else ()

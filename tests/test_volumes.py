@@ -8,13 +8,24 @@ import torch
 import window_loop
 from packages import optional
 
-from lamp_kernels import AmplifiedReconstructionLoss, AmplifiedSSIMLoss, functional, slabs, windows
-from lamp_kernels.spec import REDUCTIONS
+from lamp_kernels import (
+    AmplifiedReconstructionLoss,
+    AmplifiedSSIMLoss,
+    backends,
+    functional,
+    slabs,
+    windows,
+)
+from lamp_kernels.spec import REDUCTIONS, LossSpec
 
 pytorch_msssim = optional("pytorch_msssim")
 kornia = optional("kornia")
 monai_losses = optional("monai.losses")
 
+# Only the reference computes volumes with a mask.
+MASKED = pytest.mark.parametrize(
+    "masked", [False, pytest.param(True, marks=pytest.mark.reference_only)]
+)
 PADDINGS = ("reflect", "valid", "zeros")
 SHAPE = (2, 2, 6, 5, 7)
 WINDOWS: Any = {
@@ -22,6 +33,16 @@ WINDOWS: Any = {
     "uniform": ({"window": "uniform", "window_size": 3}, [1.0] * 3),
     "taps": ({"window": (1.0, 2.0, 4.0, 2.0, 1.0)}, [1.0, 2.0, 4.0, 2.0, 1.0]),
 }
+
+
+@pytest.fixture
+def each_backend(each_backend):
+    """Of the backends, those that compute volumes on the device of the tests."""
+    device = torch.get_default_device().type
+    reason = backends.BACKENDS[each_backend].unsupported_feature(LossSpec(spatial_dims=3), device)
+    if reason is not None:
+        pytest.skip(f"{each_backend}: {reason}")
+    return each_backend
 
 
 def volumes(*shape, dtype=torch.float64):
@@ -54,10 +75,10 @@ def at_centers(weight, x, grid):
     return weight
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@MASKED
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("window", WINDOWS)
-def test_map_and_mean_match_a_loop_over_windows(window, padding, masked):
+def test_map_and_mean_match_a_loop_over_windows(window, padding, masked, each_backend):
     options, taps = WINDOWS[window]
     x, y = volumes(*SHAPE)
     mask = torch.rand(2, 1, *SHAPE[2:]) > 0.3 if masked else None
@@ -78,7 +99,7 @@ def test_map_and_mean_match_a_loop_over_windows(window, padding, masked):
     ("level", "reduction"),
     [(level, reduction) for level, several in REDUCTIONS.items() for reduction in several],
 )
-def test_every_level_and_reduction_with_a_weight(level, reduction, padding):
+def test_every_level_and_reduction_with_a_weight(level, reduction, padding, each_backend):
     options, taps = WINDOWS["gaussian"]
     x, y = volumes(*SHAPE)
     weight = torch.rand(2, 1, *SHAPE[2:], dtype=torch.float64)
@@ -104,8 +125,8 @@ def test_every_level_and_reduction_with_a_weight(level, reduction, padding):
     torch.testing.assert_close(module(x, y, weight), expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_several_terms_add_up(masked):
+@MASKED
+def test_several_terms_add_up(masked, each_backend):
     x, y = volumes(*SHAPE)
     mask = torch.rand(SHAPE) > 0.3 if masked else None
     options: Any = {"spatial_dims": 3, "window_size": 5}
@@ -118,10 +139,11 @@ def test_several_terms_add_up(masked):
     torch.testing.assert_close(found, expected)
 
 
+@MASKED
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_gradcheck(padding):
+def test_gradcheck(padding, masked, each_backend):
     x, y = (v.requires_grad_() for v in volumes(1, 1, 4, 3, 4))
-    mask = torch.rand(x.shape) > 0.2
+    mask = torch.rand(x.shape) > 0.2 if masked else None
     module = AmplifiedSSIMLoss(spatial_dims=3, window_size=3, padding=padding)
     assert torch.autograd.gradcheck(lambda a, b: module(a, b, mask=mask), (x, y), fast_mode=True)
 
@@ -148,12 +170,86 @@ def gradients(function, x, y):
     ],
     ids=["kornia", "monai", "monai uniform", "pytorch-msssim"],
 )
-def test_matches_packages(theirs, ours):
+def test_matches_packages(theirs, ours, each_backend):
     x, y = volumes(2, 2, 12, 11, 13, dtype=torch.float32)
     found = gradients(lambda a, b: functional.ssim(a, b, spatial_dims=3, **ours), x, y)
     expected = gradients(theirs, x, y)
     for each, other in zip(found, expected, strict=True):
         assert (each - other).norm() <= 1e-5 * other.norm()
+
+
+# ---- Accuracy ----------------------------------------------------------------------------------
+
+DIMS = (2, 3, 4)
+SIDES = (1, 1, 22, 34, 68)
+
+
+def along(dim, values):
+    shape = [1] * 5
+    shape[dim] = len(values)
+    return values.double().view(shape).expand(SIDES)
+
+
+SCENES: Any = {
+    "texture": lambda: torch.rand(SIDES, dtype=torch.float64),
+    "dark": lambda: 0.02 * torch.rand(SIDES, dtype=torch.float64),
+    "flat": lambda: torch.full(SIDES, 0.95, dtype=torch.float64),
+    **{
+        f"dark beside bright along {dim}": lambda dim=dim: along(
+            dim, 0.05 + 0.9 * (torch.arange(SIDES[dim]) >= SIDES[dim] // 2)
+        )
+        for dim in DIMS
+    },
+    **{
+        f"stripes along {dim}": lambda dim=dim: along(
+            dim, 0.95 * (torch.arange(SIDES[dim]) % 4 > 0)
+        )
+        for dim in DIMS
+    },
+}
+
+
+@pytest.mark.kernels_only
+@pytest.mark.parametrize("apart", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize("scene", SCENES)
+def test_accuracy_in_float32(scene, apart, each_backend):
+    cases: Any = (("reflect", 0.0), ("valid", 0.3), ("zeros", 0.1))
+    for padding, offset in cases:
+        y = SCENES[scene]() + 0.1 * apart * torch.randn(SIDES, dtype=torch.float64)
+        x = y + offset + apart * torch.randn(SIDES, dtype=torch.float64)
+        x, y = x.float(), y.float()  # both precisions see the same volumes
+        module = AmplifiedSSIMLoss(spatial_dims=3, padding=padding)
+        low, high = gradients(module, x, y), gradients(module, x.double(), y.double())
+        for each, expected in zip(low, high, strict=True):
+            assert (each - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_computed_in_float32(dtype, each_backend):
+    x, y = (v.to(dtype) for v in volumes(1, 1, 9, 9, 20, dtype=torch.float32))
+    module = AmplifiedSSIMLoss(spatial_dims=3, window_size=5)
+    half, full = gradients(module, x, y), gradients(module, x.float(), y.float())
+    assert half[0] == full[0]
+    for each, expected in zip(half[1:], full[1:], strict=True):
+        torch.testing.assert_close(each, expected.to(dtype), rtol=0, atol=0)
+
+
+def test_equal_volumes_have_exactly_zero_loss_and_gradient(each_backend):
+    x, _ = volumes(1, 1, 12, 11, 13, dtype=torch.float32)
+    for found in gradients(AmplifiedSSIMLoss(spatial_dims=3), x, x.clone()):
+        assert found.abs().max() == 0
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_nan_reaches_the_windows_that_see_it_and_no_other(padding, each_backend):
+    x, y = volumes(1, 1, 20, 12, 70, dtype=torch.float32)
+    x[0, 0, 9, 6, 66] = float("nan")
+    losses = AmplifiedSSIMLoss(spatial_dims=3, window_size=5, padding=padding, reduction="none")(
+        x, y
+    )
+    seen = torch.zeros(x.shape, dtype=torch.bool)
+    seen[..., 7:12, 4:9, 64:69] = True
+    assert torch.equal(losses.isnan(), at_centers(seen, x, losses.shape).bool())
 
 
 # ---- Slabs -------------------------------------------------------------------------------------
@@ -169,7 +265,9 @@ def test_slabs_change_nothing(padding, given, monkeypatch):
         "weight": torch.rand(1, 1, 1, *shape[3:]) if "weight" in given else None,
         "data_range": torch.tensor([2.0]) if given == "range" else None,
     }
-    module = AmplifiedSSIMLoss(spatial_dims=3, window_size=5, padding=padding, reduction="none")
+    module = AmplifiedSSIMLoss(
+        spatial_dims=3, window_size=5, padding=padding, reduction="none", backend="reference"
+    )
     results = []
     for voxels in (slabs.VOXELS, 2 * 8 * 6 * 5):
         monkeypatch.setattr(slabs, "VOXELS", voxels)
@@ -193,7 +291,8 @@ def test_number_of_slabs(depth, count, monkeypatch):
         return f(*args)
 
     monkeypatch.setattr(slabs, "checkpoint", checkpoint)
-    AmplifiedSSIMLoss(spatial_dims=3, window_size=5)(x.requires_grad_(), y).backward()
+    module = AmplifiedSSIMLoss(spatial_dims=3, window_size=5, backend="reference")
+    module(x.requires_grad_(), y).backward()
     assert max(len(seen), 1) == count
 
 
@@ -208,7 +307,8 @@ def test_slabs_keep_fewer_planes_for_the_backward_pass(monkeypatch):
 
         x, y = volumes(1, 1, 40, 16, 16, dtype=torch.float32)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            AmplifiedSSIMLoss(spatial_dims=3, window_size=5)(x.requires_grad_(), y)
+            module = AmplifiedSSIMLoss(spatial_dims=3, window_size=5, backend="reference")
+            module(x.requires_grad_(), y)
         return total / x.numel()
 
     whole = kept()

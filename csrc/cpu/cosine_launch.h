@@ -31,7 +31,7 @@ void compute_cosine(CosineParams c, T* scaled_sums, Sums sums, ParallelFor&& par
                    run(c, sizeof(T) == sizeof(double), gradients, begin, end, partial.get());
                  });
   }
-  if (scaled_sums) add_tiles(p, 1, per_image, partial.get(), scaled_sums, sums);
+  add_up(p, 1, partial.get(), per_image, scaled_sums, sums);
 }
 
 }  // namespace lamp_kernels

@@ -11,14 +11,17 @@ namespace lamp_kernels {
 
 namespace avx512 {
 void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
+void run_boxes(const Volume&, const VolumeTiling&, bool, int, int64_t, int64_t, double*);
 void run_cosine(const CosineParams&, bool, int, int64_t, int64_t, double*);
 }  // namespace avx512
 namespace avx2 {
 void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
+void run_boxes(const Volume&, const VolumeTiling&, bool, int, int64_t, int64_t, double*);
 void run_cosine(const CosineParams&, bool, int, int64_t, int64_t, double*);
 }  // namespace avx2
 namespace baseline {
 void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*);
+void run_boxes(const Volume&, const VolumeTiling&, bool, int, int64_t, int64_t, double*);
 void run_cosine(const CosineParams&, bool, int, int64_t, int64_t, double*);
 }  // namespace baseline
 
@@ -36,11 +39,12 @@ Isa choose() {
 #if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
   __builtin_cpu_init();
   if (wanted("avx512", "v4") && __builtin_cpu_supports("x86-64-v4"))
-    return {"avx512", avx512::run_tiles, avx512::run_cosine};
+    return {"avx512", avx512::run_tiles, avx512::run_boxes, avx512::run_cosine};
   if (wanted("avx2", "v3") && __builtin_cpu_supports("x86-64-v3"))
-    return {"avx2", avx2::run_tiles, avx2::run_cosine};
+    return {"avx2", avx2::run_tiles, avx2::run_boxes, avx2::run_cosine};
 #endif
-  if (wanted("baseline")) return {"baseline", baseline::run_tiles, baseline::run_cosine};
+  if (wanted("baseline"))
+    return {"baseline", baseline::run_tiles, baseline::run_boxes, baseline::run_cosine};
   throw std::runtime_error(std::string(kVariable) + "=" + request +
                            " is not supported by this machine; choose from avx512 and avx2 (on "
                            "x86-64), and baseline");

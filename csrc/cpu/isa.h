@@ -7,6 +7,7 @@
 #include "../params.h"
 #include "cosine_params.h"
 #include "tiling.h"
+#include "volume_tiling.h"
 
 namespace lamp_kernels {
 
@@ -14,6 +15,9 @@ namespace lamp_kernels {
 // the elements after it. `gradients`: 0 for values only, 1 for the input's gradient, 2 for both.
 // `use_double`: computes in float64, else in float32.
 using RunTiles = void (*)(const Params&, const Tiling&, bool use_double, int gradients,
+                          int64_t begin, int64_t end, double* partial);
+// The same for boxes of volumes.
+using RunBoxes = void (*)(const Volume&, const VolumeTiling&, bool use_double, int gradients,
                           int64_t begin, int64_t end, double* partial);
 
 // The same for the cosine loss, with one sum per tile.
@@ -23,6 +27,7 @@ using RunCosine = void (*)(const CosineParams&, bool use_double, int gradients, 
 struct Isa {
   const char* name;
   RunTiles run;
+  RunBoxes run_boxes;
   RunCosine run_cosine;
 };
 

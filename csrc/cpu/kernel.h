@@ -21,6 +21,12 @@
 
 #include "cosine.h"
 
+#include "volume_centering.h"
+
+#include "volume_windows.h"
+
+#include "volume.h"
+
 template <class Kernel, class T>
 static void run_kernel(const Context<T>& c, double* sums) {
   using Workspace = typename Kernel::Workspace;
@@ -99,4 +105,46 @@ void run_cosine(const CosineParams& c, bool use_double, int gradients, int64_t b
     run_cosine_typed<double>(c, gradients, begin, end, partial);
   else
     run_cosine_typed<float>(c, gradients, begin, end, partial);
+}
+
+template <class T, int radius, int gradients>
+static void run_box(const Volume& v, const Box& box, double* sums) {
+  using Kernel = SsimVolume<T, radius, gradients>;
+  using Workspace = typename Kernel::Workspace;
+  Kernel(v, box, *static_cast<Workspace*>(workspace(sizeof(Workspace)))).run(sums);
+}
+
+template <class T, int gradients>
+static void run_box(const Volume& v, const Box& box, double* sums) {
+  switch (v.plane.radius) {
+    case 1: return run_box<T, 1, gradients>(v, box, sums);
+    case 2: return run_box<T, 2, gradients>(v, box, sums);
+    case 3: return run_box<T, 3, gradients>(v, box, sums);
+    case 4: return run_box<T, 4, gradients>(v, box, sums);
+    case 5: return run_box<T, 5, gradients>(v, box, sums);
+    case 6: return run_box<T, 6, gradients>(v, box, sums);
+    case 7: return run_box<T, 7, gradients>(v, box, sums);
+  }
+}
+
+template <class T>
+static void run_boxes_typed(const Volume& v, const VolumeTiling& tiling, int gradients,
+                            int64_t begin, int64_t end, double* partial) {
+  const int terms = v.plane.terms.count();
+  for (int64_t i = begin; i < end; ++i) {
+    const Box box = tiling.box(i);
+    double* sums = partial + i * terms;
+    for (int k = 0; k < terms; ++k) sums[k] = 0;
+    if (gradients == 0) run_box<T, 0>(v, box, sums);
+    if (gradients == 1) run_box<T, 1>(v, box, sums);
+    if (gradients == 2) run_box<T, 2>(v, box, sums);
+  }
+}
+
+void run_boxes(const Volume& v, const VolumeTiling& tiling, bool use_double, int gradients,
+               int64_t begin, int64_t end, double* partial) {
+  if (use_double)
+    run_boxes_typed<double>(v, tiling, gradients, begin, end, partial);
+  else
+    run_boxes_typed<float>(v, tiling, gradients, begin, end, partial);
 }

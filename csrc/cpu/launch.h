@@ -13,10 +13,12 @@ namespace lamp_kernels {
 // loss takes a tenth of the work.
 constexpr int64_t kPixelsWorthAThread = 4096;
 
-// Writes factors * sums, added up as `sums` says, from the sums of `per_image` tiles of each image.
+// Writes the factors * sums of the images to `scaled_sums`, unless it is null, added up as `sums`
+// says. `partial` has the sums of `per_image` tiles for each image, by tile and term.
 template <class T>
-void add_tiles(const Params& p, int64_t terms, int64_t per_image, const double* partial,
-               T* scaled_sums, Sums sums) {
+void add_up(const Params& p, int64_t terms, const double* partial, int64_t per_image,
+            T* scaled_sums, Sums sums) {
+  if (!scaled_sums) return;
   const T* factors = static_cast<const T*>(p.factors);
   double all = 0;
   for (int64_t image = 0; image < p.batch; ++image) {
@@ -63,7 +65,7 @@ void compute(Params p, T* scaled_sums, Sums sums, ParallelFor&& parallel_for) {
                        partial.get());
                  });
   }
-  if (scaled_sums) add_tiles(p, terms, per_image, partial.get(), scaled_sums, sums);
+  add_up(p, terms, partial.get(), per_image, scaled_sums, sums);
 }
 
 }  // namespace lamp_kernels

@@ -76,12 +76,16 @@ class KernelBackend:
     """A backend with the two operators of `lamp_kernels.ops`."""
 
     operators: ops.Operators
+    volume_operators: ops.Operators  # the same for `LossSpec.of_volumes`, where that is supported
 
-    def register(self, library: str, scale: bool) -> None:
-        """Register the operators in `library` with PyTorch. scale: `library` has `scale_`."""
-        self.operators = ops.register(library, scale)
-        autograd.register(library, self.operators)
-        transforms.register(library, self.operators)
+    def register(self, library: str, scale: bool, volumes: str | None = None) -> None:
+        """Register the operators in `library` with PyTorch.
+
+        scale: `library` has `scale_`. volumes: the library of the operators of volumes, if any.
+        """
+        self.operators = _register(library, scale)
+        if volumes is not None:
+            self.volume_operators = _register(volumes, scale=False)
 
     def image_losses(
         self,
@@ -91,15 +95,15 @@ class KernelBackend:
         sums: Sums,
     ) -> Tensor:
         """See `Backend.image_losses`."""
-        input, target, weight, mask, data_range = images
-        kept = _kept_dims(spec)
+        operators = self.volume_operators if spec.of_volumes else self.operators
+        input, target, weight, mask, data_range = _as_kernels_take(images, spec)
         store = torch.is_grad_enabled() and sums != "terms"
         losses: Tensor = ops.call(
-            self.operators.image_losses,
-            _as_images(input, kept),
-            _as_images(target, kept),
-            None if weight is None else _weight_as_images(weight, input.shape, kept),
-            None if mask is None else _weight_as_images(mask, input.shape, kept),
+            operators.image_losses,
+            input,
+            target,
+            weight,
+            mask,
             data_range,
             *((factors, (), "nothing") if isinstance(factors, Tensor) else (None, *factors)),
             sums,
@@ -111,25 +115,35 @@ class KernelBackend:
 
     def loss_map(self, spec: LossSpec, images: Images) -> Tensor:
         """See `Backend.loss_map`."""
-        input, target, _, mask, data_range = images
-        kept = _kept_dims(spec)
+        operators = self.volume_operators if spec.of_volumes else self.operators
+        shape = images.input.shape
+        input, target, _, mask, data_range = _as_kernels_take(images, spec)
         dtype = compute_dtype(input.dtype, target.dtype)
         losses: Tensor = ops.call(
-            self.operators.loss_map,
-            _as_images(input, kept),
-            _as_images(target, kept),
-            None if mask is None else _weight_as_images(mask, input.shape, kept),
+            operators.loss_map,
+            input,
+            target,
+            mask,
             data_range,
             numbers_beside(input, spec.coefficients, dtype),
             *ops.FlatSpec.of(spec),
         )
-        same = losses.dim() == input.dim()
-        return losses if same else losses.view(spec.grids(input.shape)[0])
+        return losses if losses.dim() == len(shape) else losses.view(spec.grids(shape)[0])
 
 
-def unsupported_window(spec: LossSpec) -> str | None:
-    """Why the kernels cannot compute the window of this spec, or None."""
-    if spec.has_ssim and spec.spatial_dims != 2:
+def _register(library: str, scale: bool) -> ops.Operators:
+    operators = ops.register(library, scale)
+    autograd.register(library, operators)
+    transforms.register(library, operators)
+    return operators
+
+
+def unsupported_window(spec: LossSpec, *, volumes: bool = False) -> str | None:
+    """Why the kernels cannot compute the window of this spec, or None.
+
+    volumes: whether there are kernels of volumes.
+    """
+    if spec.of_volumes and not volumes:
         return "it supports windows in two dimensions, got spatial_dims=3"
     if spec.has_ssim and spec.window_size not in WINDOW_SIZES:
         least, greatest = WINDOW_SIZES[0], WINDOW_SIZES[-1]
@@ -140,9 +154,19 @@ def unsupported_window(spec: LossSpec) -> str | None:
     return None
 
 
-def _kept_dims(spec: LossSpec) -> int:
-    """How many of the first dimensions `_as_images` keeps: N, and for features the channels."""
-    return 2 if spec.has_cosine else 1
+def _as_kernels_take(images: Images, spec: LossSpec) -> Images:
+    """Images (N, ...) as (N, C, H, W), or volumes (N, C, D, H, W) as they are."""
+    if spec.of_volumes:
+        return images
+    input, target, weight, mask, data_range = images
+    kept = 2 if spec.has_cosine else 1  # N, and for features the channels
+    return Images(
+        _as_images(input, kept),
+        _as_images(target, kept),
+        None if weight is None else _weight_as_images(weight, input.shape, kept),
+        None if mask is None else _weight_as_images(mask, input.shape, kept),
+        data_range,
+    )
 
 
 def _as_images(tensor: Tensor, kept: int) -> Tensor:

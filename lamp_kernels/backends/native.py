@@ -35,7 +35,11 @@ class NativeBackend(KernelBackend):
             )
         self.cuda_unavailable_reason = _load_cuda(self.cpu_unavailable_reason)
         if self.cpu_unavailable_reason is None:
-            self.register("lamp_kernels", scale=self.cuda_unavailable_reason is None)
+            self.register(
+                "lamp_kernels",
+                scale=self.cuda_unavailable_reason is None,
+                volumes="lamp_kernels_volumes",
+            )
         self.cpu_error = self._find_cpu_error()
 
     def _find_cpu_error(self) -> str | None:
@@ -74,7 +78,7 @@ class NativeBackend(KernelBackend):
                 return "its CUDA kernels do not compute the cosine loss"
         if spec.masked:
             return "it does not support a mask"
-        return unsupported_window(spec)
+        return unsupported_window(spec, volumes=device_type == "cpu")
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
         """Never skipped where it is supported."""

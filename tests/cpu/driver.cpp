@@ -2,6 +2,7 @@
 // and in addition
 //   --only windows   run every kernel for the radii: dtypes, gradients, borders
 //   --only cosine    run random cases of the cosine kernel, as many as --cases says
+//   --only volumes   run the kernels of volumes (volumes.h)
 // The exit status is 1 if anything fails.
 #include <atomic>
 #include <cstdio>
@@ -11,6 +12,7 @@
 #include "cases.h"
 #include "cosine.h"
 #include "cpu/launch.h"
+#include "volumes.h"
 
 namespace {
 
@@ -118,6 +120,7 @@ int main(int count, char** values) {
   run_cases(arguments, kernels);
   if (arguments.wants("windows")) windows(arguments, kernels);
   if (arguments.wants("cosine")) cosine_cases(arguments);
+  if (arguments.wants("volumes")) volumes(arguments);
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -34,6 +34,9 @@ namespace lamp_kernels::{name} {{
 void run_tiles(const Params&, const Tiling&, bool, int, int64_t, int64_t, double*) {{
   std::abort();
 }}
+void run_boxes(const Volume&, const VolumeTiling&, bool, int, int64_t, int64_t, double*) {{
+  std::abort();
+}}
 void run_cosine(const CosineParams&, bool, int, int64_t, int64_t, double*) {{
   std::abort();
 }}
@@ -58,7 +61,8 @@ def replace(path: Path, pattern: str, replacement: str) -> None:
 def keep_radii(folder: Path, radii: Sequence[int]) -> None:
     """Leave out kernels for other radii, because compiling them takes most of the time."""
     for radius in set(range(1, 8)) - set(radii):
-        replace(folder / "csrc/cpu/kernel.h", rf"^ *case {radius}: return run_tile<.*\n", "")
+        for name in ("run_tile", "run_box"):
+            replace(folder / "csrc/cpu/kernel.h", rf"^ *case {radius}: return {name}<.*\n", "")
 
 
 def widen_baseline(folder: Path) -> None:
@@ -174,7 +178,8 @@ def build(
     # The textbook code is slow enough without sanitizers, and it is not under test.
     sources |= {"cpu/driver.cpp": [], "cpu/cases.cpp": [], "csrc/cpu/isa.cpp": []}
     sources["cpu/cosine.cpp"] = []
-    sources["cpu/textbook.cpp"] = ["-O2", "-fno-sanitize=all"]
+    for source in ("cpu/textbook.cpp", "cpu/volumes.cpp"):
+        sources[source] = ["-O2", "-fno-sanitize=all"]
     objects = compile_all(folder, sources, compiler, list(flags))
     driver = folder / "driver"
     call([compiler, *flags, "-pthread", *link, *objects, "-o", str(driver)], folder)
