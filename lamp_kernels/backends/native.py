@@ -70,8 +70,6 @@ class NativeBackend(KernelBackend):
                 return "its CUDA kernels do not support one data_range per image"
             if spec.has_gms:
                 return "its CUDA kernels do not compute GMS"
-        if spec.masked:
-            return "it does not support a mask"
         return unsupported_window(spec)
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:
