@@ -118,14 +118,13 @@ class MaskTile {
       m[i - start] = m[std::max<int64_t>(2 * (p.width - 1) - i, 0) - start];
   }
 
+  // Computes a row's shares from m in `root`, and then the root.
   LAMP_NOINLINE void shares(int64_t at) {
     Row& r = rows[at - top];
     const int radius = p.radius;
     const V zero = {}, one = zero + T(1);
-    auto fraction = zero != zero;
     for (int b = 0; b < blocks; ++b) {
       const T* const m = r.root + b * N;  // of the leftmost pixels that the windows see
-      fraction |= load(m) * load(m) != load(m);
       auto ones = load(m) == one;
       for (int k = N; k < 2 * radius; k += N) ones &= load(m + k) == one;
       ones &= load(m + 2 * radius) == one;
@@ -146,12 +145,14 @@ class MaskTile {
       store(r.share + b * N, share);
       store(r.inverse_share + b * N, inverse);
     }
-    for (int j = blocks * N; j < kColumns; j += N)
-      fraction |= load(r.root + j) * load(r.root + j) != load(r.root + j);
-    if (all_lanes<T>(fraction == (zero != zero))) return;  // ones and zeros are their own roots
+    auto own_root = zero == zero;  // as ones and zeros are
+    for (int j = 0; j < kColumns; j += N)
+      own_root &= load(r.root + j) * load(r.root + j) == load(r.root + j);
+    if (all_lanes<T>(own_root)) return;
     for (int j = 0; j < kColumns; j += N) store(r.root + j, square_root<T>(load(r.root + j)));
   }
 
+  // Computes 1/(G*m) of a row of windows.
   LAMP_NOINLINE void invert(int64_t at) {
     const V zero = {}, one = zero + T(1);
     const int radius = p.radius;
@@ -179,6 +180,8 @@ struct MaskedWindow {
   static constexpr int kRows = Window<T, radius>::kRows;
   static constexpr int kAboutOne = Window<T, radius>::kAboutOne;
 
+  using RingRows = T[Window<T, radius>::kRing + 1][N];  // of one plane and column of vectors
+
   struct Row {
     V mean, scatter;  // scatter: the row's variance times its share
   };
@@ -200,6 +203,24 @@ struct MaskedWindow {
       scatter += g[k] * (a * a + b * b);
     }
     return {mean, scatter};
+  }
+
+  // Writes the mean and scatter of d and s along x, at positions begin .. end - 1, to row `slot` of
+  // the ring.
+  static LAMP_NOINLINE void convolve(const T* d, const T* s, const T* root, const T* inverse_share,
+                                     int begin, int end, const Taps& taps, RingRows* ring,
+                                     int slot) {
+    const Taps g = taps;
+    for (int j = begin; j < end; j += N) {
+      RingRows* const out = ring + j / N * 4;
+      const V inverse = load(inverse_share + j);
+      const Row of_d = along_x(d + j, root + j, inverse, g);
+      const Row of_s = along_x(s + j, root + j, inverse, g);
+      store(out[0][slot], of_d.mean);
+      store(out[1][slot], of_s.mean);
+      store(out[2][slot], of_d.scatter);
+      store(out[3][slot], of_s.scatter);
+    }
   }
 
   // The rows that kRows windows see: of ring slots `slot`, with these shares.

@@ -87,7 +87,9 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
   const T* const row_x = whole ? c.row_of(p.input, row, column, count, b.x) : b.x;
   const T* const row_y = whole ? c.row_of(p.target, row, column, count, b.y) : b.y;
   if (pointwise && c.weight.data) c.read(c.weight, row, column, count, b.weight);
-  if (p.mask.data) c.read(p.mask, row, column, count, b.mask);
+  if (p.mask.data && !whole) c.read(p.mask, row, column, count, b.mask);
+  const T* const row_mask =
+      p.mask.data && whole ? c.row_of(p.mask, row, column, count, b.mask) : b.mask;
   const bool add_to_map = p.map.data && p.ssim();
   if (add_to_map) {
     const TensorView& m = p.map;
@@ -111,7 +113,7 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
     for (int j = 0; j < count; j += kLanes<T>) {
       V x = load(row_x + j), y = load(row_y + j), mask = {};
       if constexpr (masked) {  // hidden pixels may hold anything
-        mask = load(b.mask + j);
+        mask = load(row_mask + j);
         x = mask == V{} ? V{} : x;
         y = mask == V{} ? V{} : y;
       }

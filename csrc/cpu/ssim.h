@@ -186,24 +186,11 @@ class SsimTile {
       const Sight sight = c.mask->sight(row, j);
       for (end = j + N; end < positions && c.mask->sight(row, end) == sight;) end += N;
       if (sight == Sight::all) convolve_pixels(slot, j, end);
-      if (sight == Sight::some) convolve_masked(row, j, end);
+      if (sight == Sight::some)
+        Masked::convolve(w.d, w.s, c.mask->root(row), c.mask->inverse_share(row), j, end, taps(),
+                         w.moments[0], slot);
       for (int i = j; sight == Sight::none && i < end; i += N)
         for (auto& plane : w.moments[i / N]) store(plane[slot], V{});
-    }
-  }
-
-  LAMP_NOINLINE void convolve_masked(int64_t row, int begin, int end) {
-    const Taps g = taps();
-    const T *root = c.mask->root(row), *inverse = c.mask->inverse_share(row);
-    const int slot = int(row % kRing);
-    T(*out)[kRing + 1][N] = w.moments[begin / N];
-    for (int j = begin; j < end; j += N, out += 4) {
-      const auto d = Masked::along_x(w.d + j, root + j, load(inverse + j), g);
-      const auto s = Masked::along_x(w.s + j, root + j, load(inverse + j), g);
-      store(out[0][slot], d.mean);
-      store(out[1][slot], s.mean);
-      store(out[2][slot], d.scatter);
-      store(out[3][slot], s.scatter);
     }
   }
 

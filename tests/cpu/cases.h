@@ -320,8 +320,8 @@ inline void add_mask(Dtype dtype, const Shape& image, Random& random, Input& mas
     for (int64_t c = 0; c < image.channels; ++c)
       for (int64_t i = 0; i < image.height; ++i)
         for (int64_t j = 0; j < image.width; ++j) {
-          const bool seen = rectangle ? within(i, image.height) && within(j, image.width)
-                                      : !random.chance(share);
+          const bool seen =
+              rectangle ? within(i, image.height) && within(j, image.width) : !random.chance(share);
           mask.set(n, c, i, j, seen ? (fractions ? 0.1 + 0.9 * random.uniform() : 1) : 0);
         }
 }
@@ -334,8 +334,7 @@ inline void include_mask(Dtype dtype, const Shape& grid, int64_t corner, const I
     for (int64_t c = 0; c < grid.channels; ++c)
       for (int64_t i = 0; i < grid.height; ++i)
         for (int64_t j = 0; j < grid.width; ++j)
-          product.set(n, c, i, j,
-                      weight.get(n, c, i, j) * mask.get(n, c, i + corner, j + corner));
+          product.set(n, c, i, j, weight.get(n, c, i, j) * mask.get(n, c, i + corner, j + corner));
   weight = std::move(product);
 }
 
@@ -421,8 +420,8 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
                 "gradients %d, map %d, weight %d, mask %d, source %d%s",
                 (unsigned long long)seed, sizeof(T) == 4 ? "float" : "double", (long long)s.batch,
                 (long long)s.channels, (long long)s.height, (long long)s.width, terms.c_str(),
-                p.radius, int(p.border), wanted, bool(c.map), bool(c.weight), bool(c.mask), int(dtype),
-                varied.c_str());
+                p.radius, int(p.border), wanted, bool(c.map), bool(c.weight), bool(c.mask),
+                int(dtype), varied.c_str());
   c.name = name;
   c.run(kernels);
   // Errors grow as 1/(1 - L) near L = 1, which SSIM only reaches here if a = 1.
