@@ -14,7 +14,7 @@ struct Cpu {
   static bool has(const Tensor& t) { return t.is_cpu(); }
 
   static void run(Params& p, const Tensor&, bool use_double, void* scaled_sums, Sums sums) {
-    STD_TORCH_CHECK(!p.mask.data, "the CPU kernels do not support a mask");
+    STD_TORCH_CHECK(!p.mask.data || !p.gms(), "gms does not support a mask");
     if (use_double)
       run_typed(p, static_cast<double*>(scaled_sums), sums);
     else

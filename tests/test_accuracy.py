@@ -16,8 +16,10 @@ from lamp_kernels import (
     AmplifiedMSELoss,
     AmplifiedReconstructionLoss,
     AmplifiedSSIMLoss,
+    backends,
     functional,
 )
+from lamp_kernels.spec import LossSpec
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
@@ -43,12 +45,12 @@ def on_cpu(backend):
     return backend == "native" and torch.get_default_device().type == "cpu"
 
 
-def errors(loss_function, x, y, weight=None):
+def errors(loss_function, x, y, weight=None, mask=None):
     """Relative error of the loss, and, in the L2 norm, of the gradients of both inputs."""
     results = {}
     for dtype in (torch.float64, torch.float32):
         inputs = [tensor.to(dtype).requires_grad_() for tensor in (x, y)]
-        loss = loss_function(*inputs, None if weight is None else weight.to(dtype))
+        loss = loss_function(*inputs, None if weight is None else weight.to(dtype), mask)
         assert loss.dtype == dtype
         results[dtype] = [loss.detach(), *torch.autograd.grad(loss, inputs)]
     return [
@@ -114,6 +116,39 @@ def test_a_masked_defect_does_not_cost_accuracy_elsewhere(scene, apart, offset, 
     weight = (torch.arange(SIDE) >= half + gap).double().view(1, 1, 1, SIDE)
     found = errors(AmplifiedSSIMLoss(), *pair(scene, apart, offset, half), weight)
     assert max(found) <= 1e-5
+
+
+def masks():
+    """Masks by name, (1, 1, SIDE, SIDE)."""
+    random = torch.rand(1, 1, SIDE, SIDE)
+    place = torch.arange(SIDE)
+    within = (place >= 20) & (place < 70)
+    return {
+        "holes": random > 0.1,
+        "half": random > 0.5,
+        "most": random > 0.97,
+        "rectangle": (within.view(-1, 1) & within).view(1, 1, SIDE, SIDE),
+        "hidden rectangle": ~(within.view(-1, 1) & within).view(1, 1, SIDE, SIDE),
+        "fractions": random * (random > 0.3),
+    }
+
+
+@pytest.mark.parametrize("apart", APART)
+@pytest.mark.parametrize("scene", SCENES)
+def test_masks(scene, apart, each_backend):
+    """Beyond T = 0.9, which single pixels reach, the error may grow as 1/(1 - T).
+
+    Where most pixels are hidden, the reference loses digits: its shifts are those of the plane.
+    """
+    if backends.BACKENDS[each_backend].unsupported_reason(LossSpec(masked=True), torch.empty(0)):
+        pytest.skip(f"{each_backend} supports no mask")
+    x, y = pair(scene, apart)
+    for name, mask in masks().items():
+        for padding in PADDINGS:
+            found = errors(AmplifiedSSIMLoss(padding=padding), x, y, mask=mask)
+            greatest = maps(x, y, mask=mask, padding=padding)[1].max().item()
+            limit = 5e-5 if each_backend == "reference" and name == "most" else 1e-5
+            assert max(found) <= max(limit, 1e-6 / (1 - greatest)), (name, padding)
 
 
 @pytest.mark.parametrize("columns", [8, 30, 48, 66, 86])

@@ -1,4 +1,7 @@
-"""Masks: hidden pixels are in no window and may hold anything; a mask of ones costs no bit."""
+"""Masks: hidden pixels are in no window and may hold anything; a mask of ones costs no bit.
+
+The loop over windows and the other known answers are in float64; tests/test_accuracy.py has scenes.
+"""
 
 import functools
 
@@ -9,11 +12,22 @@ from lamp_kernels import (
     AmplifiedMSSSIMLoss,
     AmplifiedReconstructionLoss,
     AmplifiedSSIMLoss,
+    backends,
     functional,
 )
 from lamp_kernels.spec import LossSpec
 
-pytestmark = pytest.mark.reference_only
+pytestmark = pytest.mark.usefixtures("each_backend")
+
+
+@pytest.fixture(autouse=True)
+def only_backends_with_masks(each_backend):
+    reason = backends.BACKENDS[each_backend].unsupported_reason(
+        LossSpec(masked=True), torch.empty(0)
+    )
+    if reason is not None:
+        pytest.skip(f"{each_backend}: {reason}")
+
 
 REDUCTIONS = [
     ("element", "mean"),
@@ -153,7 +167,7 @@ def test_a_rectangle_is_the_crop(each_backend, size):
 
 
 @pytest.mark.parametrize("padding", ["reflect", "valid", "zeros"])
-@pytest.mark.parametrize("share", [0.1, 0.97])
+@pytest.mark.parametrize("share", [0.1, 0.97, 0.9995])
 def test_hidden_pixels_may_hold_anything(each_backend, padding, share):
     x, y = pair((2, 2, 30, 70), dtype=torch.float32)
     mask = holes((2, 1, 30, 70), share)
@@ -194,20 +208,78 @@ def test_a_mask_of_zeros_gives_zero(each_backend, level, reduction):
 # ---- A mask of ones -----------------------------------------------------------------------------
 
 
+def assert_ones_change_no_bit(loss, shape, dtype=torch.float32, wanted="both"):
+    x, y = pair(shape, dtype=dtype)
+    plain = results(loss, x, y, wanted)
+    for mask in (torch.ones(shape[0], 1, *shape[2:]), torch.ones(shape[0], dtype=torch.bool)):
+        for got, want in zip(results(loss, x, y, wanted, mask=mask), plain, strict=True):
+            assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize(("level", "reduction"), REDUCTIONS)
 @pytest.mark.parametrize("padding", ["reflect", "valid"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_mask_of_ones_changes_no_bit(each_backend, level, reduction, padding, dtype):
-    x, y = pair((3, 3, 41, 270), dtype=dtype)
-    options = {"padding": padding, "amplify_over": level, "reduction": reduction}
-    loss = AmplifiedSSIMLoss(**options)
-    plain = results(loss, x, y)
-    for mask in (torch.ones(3, 1, 41, 270), torch.ones(3, dtype=torch.bool)):
-        for got, want in zip(results(loss, x, y, mask=mask), plain, strict=True):
-            assert torch.equal(got, want)
+    loss = AmplifiedSSIMLoss(padding=padding, amplify_over=level, reduction=reduction)
+    assert_ones_change_no_bit(loss, (3, 3, 41, 270), dtype)
+
+
+@pytest.mark.kernels_only
+@pytest.mark.parametrize("padding", ["reflect", "valid"])
+@pytest.mark.parametrize("size", [3, 5, 9, 11, 15])
+@pytest.mark.parametrize("shape", [(1, 1, 15, 16), (2, 3, 150, 33), (1, 2, 20, 600)])
+def test_a_mask_of_ones_changes_no_bit_of_any_window(each_backend, shape, size, padding):
+    for wanted in ("both", "input"):
+        loss = AmplifiedReconstructionLoss(mse=1.0, l1=0.5, window_size=size, padding=padding)
+        assert_ones_change_no_bit(loss, shape, wanted=wanted)
+
+
+def test_a_weight_beside_a_mask_of_ones(each_backend):
+    x, y = pair((2, 3, 41, 70), dtype=torch.float32)
+    weight = torch.rand(2, 1, 41, 70)
+    loss = functools.partial(AmplifiedSSIMLoss(), weight=weight)
+    found = results(loss, x, y, mask=torch.ones(2, 1, 41, 70))
+    for got, want in zip(found, results(loss, x, y), strict=True):
+        assert torch.equal(got, want)
 
 
 # ---- Dtypes, threads, transforms ----------------------------------------------------------------
+
+
+def layouts_of(mask):
+    """The same mask, in every way to lay it out."""
+    yield mask.expand(2, 3, 30, 300)
+    yield mask.expand(2, 3, 30, 300).contiguous(memory_format=torch.channels_last)
+    yield mask.transpose(-1, -2).contiguous().transpose(-1, -2)
+    yield torch.stack([mask, 1 - mask], dim=-1)[..., 0]
+
+
+def test_any_layout_of_the_mask(each_backend):
+    x, y = pair((2, 3, 30, 300))
+    for shape in ((2, 1, 30, 300), (1, 1, 30, 1), (1, 3, 1, 300)):
+        mask = holes(shape)
+        wanted = results(AmplifiedSSIMLoss(), x, y, mask=mask)
+        for laid_out in layouts_of(mask.expand(2, 3, 30, 300).contiguous()):
+            found = results(AmplifiedSSIMLoss(), x, y, mask=laid_out)
+            for got, want in zip(found, wanted, strict=True):
+                torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-16)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.999])
+def test_neither_threads_nor_repetition_change_a_bit(each_backend, share):
+    x, y = pair((2, 3, 80, 300), dtype=torch.float32)
+    mask = holes((2, 1, 80, 300), share)
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(results(AmplifiedSSIMLoss(), x, y, mask=mask))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        for got, want in zip(other, found[0], strict=True):
+            assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.bool, torch.int64])

@@ -51,7 +51,8 @@ class ShiftSums {
 };
 
 // Samples one-vector pieces of rows all over the tile, and uses the pixels whose weight is not 0,
-// or all sampled pixels if every weight is 0. The pieces begin at the points (i / g, i / g^2)
+// or all sampled pixels if every weight is 0. With a mask it never uses hidden pixels; if all that it
+// samples are hidden, it looks at the whole tile. The pieces begin at the points (i / g, i / g^2)
 // modulo 1, g^3 = g + 1 (Roberts' R2 sequence, in units of 2^-32): they are spread evenly, and do
 // not fall into step with any repeating texture.
 template <class T>
@@ -60,6 +61,7 @@ static Shifts<T> shifts_of(const Context<T>& c) {
   const Params& p = c.p;
   const Tile& t = c.tile;
   const bool weighted = p.weight.data;
+  const ConstTensorView& seen = c.weight;
   int64_t row = t.row, end_row = t.end_row, column = t.column, end_column = t.end_column;
   if (weighted) {  // the weight may cover only the loss's grid
     row = std::min(std::max(row, p.first_row()), p.end_row() - 1);
@@ -77,17 +79,26 @@ static Shifts<T> shifts_of(const Context<T>& c) {
     std::fill(buffer + width, buffer + N, buffer[width - 1]);
     return load(buffer);
   };
-  auto sums_of = [&](bool by_weight) {
-    ShiftSums<T> sums;
+  ShiftSums<T> sums;
+  auto add = [&](int64_t at, int64_t from, bool by_weight) {
+    sums.add(piece(p.input, at, from), piece(p.target, at, from),
+             by_weight ? piece(seen, at, from) : Vector<T>{} + T(1), c.scale);
+  };
+  auto sample = [&](bool by_weight) {
     const int64_t pieces = std::clamp<int64_t>(height * width / (32 * N), 256 / N, 512 / N);
     for (int64_t i = 0; i < pieces; ++i) {
       const int64_t at = row + (int64_t(uint32_t(i * 3242174889)) * height >> 32);
       const int64_t from = column + (int64_t(uint32_t(i * 2447445414)) * starts >> 32);
-      sums.add(piece(p.input, at, from), piece(p.target, at, from),
-               by_weight ? piece(p.weight, at, from) : Vector<T>{} + T(1), c.scale);
+      add(at, from, by_weight);
     }
-    return sums;
   };
-  const ShiftSums<T> sums = sums_of(weighted);
-  return weighted && sums.empty() ? sums_of(false).shifts() : sums.shifts();
+  sample(seen.data);
+  if (sums.empty() && c.mask) {
+    for (int64_t at = row; at < end_row; ++at)
+      for (int64_t from = 0; from < width; from += N)
+        add(at, column + std::min(from, starts - 1), true);
+  } else if (sums.empty() && weighted) {
+    sample(false);
+  }
+  return sums.shifts();
 }

@@ -57,13 +57,15 @@ const Isa& isa() {
   return chosen;
 }
 
-void* workspace(std::size_t bytes) {
+void* workspace(Scratch block, std::size_t bytes) {
   constexpr std::align_val_t kAlignment{64};
   struct Free {
     void operator()(void* memory) const { ::operator delete(memory, kAlignment); }
   };
-  static thread_local std::unique_ptr<void, Free> memory;
-  static thread_local std::size_t size = 0;
+  static thread_local std::unique_ptr<void, Free> memories[2];
+  static thread_local std::size_t sizes[2] = {};
+  std::unique_ptr<void, Free>& memory = memories[int(block)];
+  std::size_t& size = sizes[int(block)];
   if (size < bytes) {
     memory.reset();
     size = 0;

@@ -36,7 +36,9 @@ struct Isa {
 // choice is made at the first call.
 const Isa& isa();
 
-// Per-thread scratch memory, aligned for every vector type. Freed when the thread ends.
-void* workspace(std::size_t bytes);
+// Per-thread scratch memory, aligned for every vector type: two blocks, of which each keeps its
+// contents until it is requested in a greater size. Freed when the thread ends.
+enum class Scratch : int { tile, mask };
+void* workspace(Scratch block, std::size_t bytes);
 
 }  // namespace lamp_kernels

@@ -15,6 +15,10 @@
 
 #include "centering.h"
 
+#include "window.h"
+
+#include "mask.h"
+
 #include "ssim.h"
 
 #include "gms.h"
@@ -30,13 +34,13 @@
 template <class Kernel, class T>
 static void run_kernel(const Context<T>& c, double* sums) {
   using Workspace = typename Kernel::Workspace;
-  Kernel(c, *static_cast<Workspace*>(workspace(sizeof(Workspace)))).run(sums);
+  Kernel(c, *static_cast<Workspace*>(workspace(Scratch::tile, sizeof(Workspace)))).run(sums);
 }
 
 template <class T, int radius, int gradients>
 static void run_tile(const Context<T>& c, double* sums) {
   if constexpr (radius == 0) {
-    auto& rows = *static_cast<PixelRows<T>*>(workspace(sizeof(PixelRows<T>)));
+    auto& rows = *static_cast<PixelRows<T>*>(workspace(Scratch::tile, sizeof(PixelRows<T>)));
     pixel_tile<T, gradients>(c, rows, sums);
   } else {
     run_kernel<SsimTile<T, radius, gradients>>(c, sums);
@@ -62,8 +66,16 @@ template <class T>
 static void run_typed(const Params& p, const Tiling& tiling, int gradients, int64_t begin,
                       int64_t end, double* partial) {
   const int terms = p.terms.count();
-  for (int64_t i = begin; i < end; ++i) {
-    const Context<T> c(p, tiling.tile(i));
+  const bool masked = p.mask.data && p.ssim();
+  const int64_t bytes = masked ? MaskTile<T>::bytes(p, tiling) : 0;
+  MaskTile<T> mask(p, masked ? workspace(Scratch::mask, bytes) : nullptr);
+  for (int64_t k = begin; k < end; ++k) {
+    const int64_t i = masked ? tiling.channels_together(k) : k;
+    Context<T> c(p, tiling.tile(i));
+    if (masked) {
+      mask.compute(c, gradients ? p.radius : 0);
+      c.mask = &mask;
+    }
     double* sums = partial + i * terms;
     for (int k = 0; k < terms; ++k) sums[k] = 0;
     if (gradients == 0) run_tile<T, 0>(c, sums);

@@ -50,6 +50,7 @@ void compute(Params p, T* scaled_sums, Sums sums, ParallelFor&& parallel_for) {
     std::swap(p.input, p.target);
     std::swap(p.input_gradient, p.target_gradient);
   }
+  if (p.weight.data == p.mask.data) p.weight = {};  // with a mask alone, kernels weight by it
   const int gradients = int(for_input) + int(for_target);
   const int64_t terms = p.terms.count();
   const bool empty = p.batch * p.channels * p.height * p.width == 0;

@@ -1,18 +1,24 @@
 // Processes one row of pixels: computes the pointwise terms, and the gradient from these terms and
 // from SSIM's adjoint planes. Included once per instruction set, inside its namespace.
 
+template <class T>
+class MaskTile;
+
 // Everything that is constant over a tile, in the compute type.
 template <class T>
 struct Context {
   const Params& p;
   Tile tile;
-  int columns;  // of the tile
+  ConstTensorView weight;             // includes the mask
+  const MaskTile<T>* mask = nullptr;  // for SSIM
+  int columns;                        // of the tile
   LossFormula<T> formula;
   T scale;
   T factor[kAllMetrics];  // of this image, by metric
 
   Context(const Params& params, const Tile& t)
-      : p(params), tile(t), columns(int(t.end_column - t.column)), formula(loss_formula<T>(params)),
+      : p(params), tile(t), weight(params.weight.data ? params.weight : params.mask),
+        columns(int(t.end_column - t.column)), formula(loss_formula<T>(params)),
         scale(scale_of(params, t.image)) {
     const T* factors = (const T*)p.factors;
     if (factors && !p.map.data) factors += tile.image * p.terms.count();
@@ -51,7 +57,7 @@ struct Context {
 template <class T>
 struct PixelRows {
   static constexpr int kPixels = int(Tiling::kWidest), kLength = kPixels + kLanes<T>;
-  alignas(64) T x[kLength], y[kLength], weight[kLength];
+  alignas(64) T x[kLength], y[kLength], weight[kLength], mask[kLength];
   alignas(64) T first[kLength], second[kLength];  // the gradients, or the map
 };
 
@@ -80,7 +86,10 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
   }
   const T* const row_x = whole ? c.row_of(p.input, row, column, count, b.x) : b.x;
   const T* const row_y = whole ? c.row_of(p.target, row, column, count, b.y) : b.y;
-  if (pointwise && p.weight.data) c.read(p.weight, row, column, count, b.weight);
+  if (pointwise && c.weight.data) c.read(c.weight, row, column, count, b.weight);
+  if (p.mask.data && !whole) c.read(p.mask, row, column, count, b.mask);
+  const T* const row_mask =
+      p.mask.data && whole ? c.row_of(p.mask, row, column, count, b.mask) : b.mask;
   const bool add_to_map = p.map.data && p.ssim();
   if (add_to_map) {
     const TensorView& m = p.map;
@@ -97,16 +106,22 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
   T factor[kMetrics];
   std::copy(c.factor, c.factor + kMetrics, factor);
   V total[kMetrics] = {};
-  // Compiled once for the common amplifications, without the code of the others.
-  auto vectors = [&](auto common) LAMP_INLINE_LAMBDA {
+  // Compiled once for the common amplifications, without the code of the others, and once for each
+  // without a mask.
+  auto vectors = [&](auto common, auto masked) LAMP_INLINE_LAMBDA {
     if (common && !is_common(formula.amplification.kind)) __builtin_unreachable();
     for (int j = 0; j < count; j += kLanes<T>) {
-      const V x = load(row_x + j), y = load(row_y + j);
+      V x = load(row_x + j), y = load(row_y + j), mask = {};
+      if constexpr (masked) {  // hidden pixels may hold anything
+        mask = load(row_mask + j);
+        x = mask == V{} ? V{} : x;
+        y = mask == V{} ? V{} : y;
+      }
       const V d = (x - y) * c.scale;
       V grad_x = {}, grad_y = {};
       PointwiseSum<V> sum;
       if (pointwise) {
-        const V weight = p.weight.data ? load(b.weight + j) : V{} + T(1);
+        const V weight = c.weight.data ? load(b.weight + j) : V{} + T(1);
         sum = pointwise_terms(d, weight, formula, factor,
                               [&](int m, V value) { total[m] += within<T>(value, j, 0, count); });
       }
@@ -117,6 +132,10 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
           const V d_term = T(2) * centered * load(ssim->plane[1] + j);
           grad_x = load(ssim->plane[2] + j) + s_term + d_term;
           if constexpr (gradients == 2) grad_y = load(ssim->plane[3] + j) + s_term - d_term;
+          if constexpr (masked) {
+            grad_x = mask == V{} ? V{} : mask * grad_x;
+            grad_y = mask == V{} ? V{} : mask * grad_y;
+          }
         }
         store(b.first + j, (grad_x + sum.dloss_dd) * c.scale);
         if constexpr (gradients == 2) store(b.second + j, (grad_y - sum.dloss_dd) * c.scale);
@@ -125,10 +144,16 @@ LAMP_NOINLINE static void pixel_row(const Context<T>& c, int64_t row, int64_t co
       }
     }
   };
-  if (is_common(formula.amplification.kind))
-    vectors(std::true_type());
+  auto for_mask = [&](auto masked) LAMP_INLINE_LAMBDA {
+    if (is_common(formula.amplification.kind))
+      vectors(std::true_type(), masked);
+    else
+      vectors(std::false_type(), masked);
+  };
+  if (p.mask.data)
+    for_mask(std::true_type());
   else
-    vectors(std::false_type());
+    for_mask(std::false_type());
   for (int m = 1, k = int(p.ssim()); m < kMetrics; ++m)
     if (p.terms.has(Metric(m))) sums[k++] += sum_of_lanes<T>(total[m]);
   if (p.map.data) c.write(p.map, row, column, count, b.first);

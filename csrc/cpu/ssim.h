@@ -22,12 +22,12 @@
 template <class T, int radius, int gradients>
 class SsimTile {
   using V = Vector<T>;
-  static constexpr int kTaps = 2 * radius + 1;
-  static constexpr int kRows = LAMP_ROWS;          // per step: their windows share loads
-  static constexpr int kRing = kRows + kTaps - 1;  // the rows that kRows windows see
-  static constexpr int kPlanes = 2 + gradients;    // h planes of the adjoint
-  // How many rows of windows share one shift row, which all of them see.
-  static constexpr int kAboutOne = std::min(kRows, radius >= 4 ? 8 : radius >= 2 ? 4 : 2);
+  using Taps = typename Window<T, radius>::Taps;
+  using Masked = MaskedWindow<T, radius>;
+  static constexpr int kRows = Window<T, radius>::kRows;
+  static constexpr int kRing = Window<T, radius>::kRing;
+  static constexpr int kAboutOne = Window<T, radius>::kAboutOne;
+  static constexpr int kPlanes = 2 + gradients;  // h planes of the adjoint
   static constexpr int N = kLanes<T>;
 
   // A ring buffer holds kRing rows, plus one row that stands for all rows beyond the border. The
@@ -108,10 +108,6 @@ class SsimTile {
   SsimConstants<T> constants;
 
   // A local copy of the taps, so that the compiler knows that no store modifies them.
-  struct Taps {
-    T tap[radius + 1];
-    T operator[](int k) const { return tap[k]; }
-  };
   Taps taps() const {
     Taps g;
     for (int k = 0; k <= radius; ++k) g.tap[k] = tap[k];
@@ -121,10 +117,12 @@ class SsimTile {
   // Fills in what stays constant over the tile: the moments of black rows, the rows without loss,
   // the pixels that are never read, and the taps at mirrored edges.
   void prepare() {
-    const T d = -constants.shift_d, s = -constants.shift_s;
+    const T d = c.mask ? T(0) : -constants.shift_d, s = c.mask ? T(0) : -constants.shift_s;
     std::fill(w.d, w.d + kPixels, d);
     std::fill(w.s, w.s + kPixels, s);
-    convolve_pixels(kRing);
+    convolve_pixels(kRing, 0, positions);
+    // Where there is no loss, so that the arithmetic there meets no subnormal number, which is slow.
+    std::fill(&w.weight[0][0], &w.weight[0][0] + sizeof w.weight / sizeof(T), T(0));
     for (auto& column : w.adjoint)
       for (auto& plane : column) store(plane[kRing], V{});
     for (int j = 0; j < radius; ++j)
@@ -143,14 +141,20 @@ class SsimTile {
     if (row + kRowsAhead < p.height)
       for (const ConstTensorView* image : {&p.input, &p.target})
         prefetch_row(*image, c.tile.image, c.tile.channel, row + kRowsAhead, low, high - low);
-    center(x, y, high - low, d + low, s + low);
+    if (c.mask)
+      center_visible(x, y, c.mask->root(row) + (low - start), high - low, d + low, s + low);
+    else
+      center(x, y, high - low, d + low, s + low);
     if (p.border == Border::reflect) {
       for (int64_t k = 1; low == 0 && k <= radius && -k >= start; ++k) d[-k] = d[k], s[-k] = s[k];
       const int64_t last = p.width - 1;
       for (int64_t k = 1; high == p.width && k <= radius && last + k < start + kPixels; ++k)
         d[last + k] = d[last - k], s[last + k] = s[last - k];
     }
-    convolve_pixels(int(row % kRing));
+    if (c.mask)
+      convolve_visible(row);
+    else
+      convolve_pixels(int(row % kRing), 0, positions);
   }
 
   void center(const T* __restrict x, const T* __restrict y, int64_t count, T* __restrict d,
@@ -162,13 +166,40 @@ class SsimTile {
     }
   }
 
+  // The same times the root of the mask, 0 where pixels are hidden, whatever they hold.
+  void center_visible(const T* __restrict x, const T* __restrict y, const T* __restrict root,
+                      int64_t count, T* __restrict d, T* __restrict s) const {
+    const T scale = c.scale, shift_d = constants.shift_d, shift_s = constants.shift_s;
+    for (int64_t j = 0; j < count; ++j) {
+      const T centered_d = root[j] * ((x[j] - y[j]) * scale - shift_d);
+      const T centered_s = root[j] * ((x[j] + y[j]) * scale - shift_s);
+      d[j] = root[j] == 0 ? T(0) : centered_d;
+      s[j] = root[j] == 0 ? T(0) : centered_s;
+    }
+  }
+
+  // Convolves a row of the pixels, in stretches of positions that see all, some or none of them.
+  void convolve_visible(int64_t row) {
+    using Sight = typename MaskTile<T>::Sight;
+    const int slot = int(row % kRing);
+    for (int j = 0, end; j < positions; j = end) {
+      const Sight sight = c.mask->sight(row, j);
+      for (end = j + N; end < positions && c.mask->sight(row, end) == sight;) end += N;
+      if (sight == Sight::all) convolve_pixels(slot, j, end);
+      if (sight == Sight::some)
+        Masked::convolve(w.d, w.s, c.mask->root(row), c.mask->inverse_share(row), j, end, taps(),
+                         w.moments[0], slot);
+      for (int i = j; sight == Sight::none && i < end; i += N)
+        for (auto& plane : w.moments[i / N]) store(plane[slot], V{});
+    }
+  }
+
   // Writes the mean and variance of d and s along x to row `slot` of the ring. The taps are
   // symmetric, so tap g_k multiplies the sum of the two values k columns to the left and right.
-  LAMP_NOINLINE void convolve_pixels(int slot) {
+  LAMP_NOINLINE void convolve_pixels(int slot, int begin, int end) {
     const Taps g = taps();
-    const int end = positions;
-    T(*out)[kRing + 1][N] = w.moments[0];
-    for (int j = 0; j < end; j += N, out += 4) {
+    T(*out)[kRing + 1][N] = w.moments[begin / N];
+    for (int j = begin; j < end; j += N, out += 4) {
       const V d0 = load(w.d + j + radius), s0 = load(w.s + j + radius);
       V mean_d = {}, mean_s = {}, square_d = {}, square_s = {};  // relative to d0 and s0
 #pragma GCC unroll 8
@@ -253,18 +284,52 @@ class SsimTile {
     // A strip narrower than the "valid" border may have none of its own.
     const int own = std::max(low, radius);
     const int own_end = std::max(own, std::min(high, radius + c.columns));
-    const bool weighted = p.weight.data;
+    const bool weighted = c.weight.data;
     if (weighted)
       for (int q = 0; q < rows; ++q)
-        c.read(p.weight, row + q, left + low, high - low, w.weight[q] + low);
+        c.read(c.weight, row + q, left + low, high - low, w.weight[q] + low);
+    const MaskTile<T>* const mask = c.mask;
+    const T *share[kRing], *inverse[kRows];  // of the mask
+    if (mask) {
+      for (int t = 0; t < kRing; ++t)
+        share[t] = mask->share(t < rows + 2 * radius ? mask->seen_as(row - radius + t) : -1);
+      for (int q = 0; q < kRows; ++q) inverse[q] = mask->inverse(q < rows ? row + q : -1);
+    }
 
     // Summed in T within a step, and in double across steps.
     V total = {};
     for (int j = 0; j < positions; j += N) {
+      if (mask && mask->is_hidden(row, rows, j)) {
+        for (int q = 0; q < rows; ++q) {
+          if (gradients == 0 && p.map.data) store(w.map[q] + j, V{});
+          for (int k = 0; gradients > 0 && k < kPlanes; ++k) store(w.h[q][k] + j, V{});
+        }
+        continue;
+      }
       const auto& m = w.moments[j / N];
+      // Loaded here, because after the many stores of this step a load waits for the stores to
+      // addresses that share its low bits.
+      V weights[kRows], normalize[kRows];
+      if (weighted)
+        for (int q = 0; q < rows; ++q) weights[q] = load(w.weight[q] + j);
       V mean_d[kRows], mean_s[kRows], variance_d[kRows], variance_s[kRows];
-      moments_along_y(m[0], m[2], slot, g, mean_d, variance_d);
-      moments_along_y(m[1], m[3], slot, g, mean_s, variance_s);
+      const bool masked = mask && !mask->is_full(row, rows, j);
+      if (masked) {
+        for (int q = 0; q < rows; ++q) normalize[q] = load(inverse[q] + j);
+        bool gaps = false;
+        for (int q = 0; q < rows; q += kAboutOne) gaps |= mask->has_gap(row + q + kAboutOne / 2, j);
+        for (int v = 0; v < 2; ++v) {
+          const typename Masked::Rows of{m[v], m[v + 2], slot, share};
+          V *mean = v ? mean_s : mean_d, *var = v ? variance_s : variance_d;
+          if (gaps)
+            Masked::along_y_beside_gaps(of, inverse, j, g, mean, var);
+          else
+            Masked::along_y(of, inverse, j, g, mean, var);
+        }
+      } else {
+        moments_along_y(m[0], m[2], slot, g, mean_d, variance_d);
+        moments_along_y(m[1], m[3], slot, g, mean_s, variance_s);
+      }
       // A loop over the rows for each stage: a stage is a long dependency chain, and the chains of
       // different rows overlap only if they are close together in the code.
       Dissimilarity<V> at[kRows];
@@ -273,12 +338,13 @@ class SsimTile {
         at[q] = ssim(Moments<V>{mean_d[q], mean_s[q], variance_d[q], variance_s[q]}, constants);
       for (int q = 0; q < kRows; ++q) amplified[q] = amplify<T>(at[q].loss, a);
       for (int q = 0; q < rows; ++q) {
-        const V weight = weighted ? load(w.weight[q] + j) : V{} + T(1);
+        const V weight = weighted ? weights[q] : V{} + T(1);
         if (row + q >= c.tile.row && row + q < c.tile.end_row)
           total += within<T>(weight * amplified[q].value, j, own, own_end);
         if (gradients == 0 && p.map.data) store(w.map[q] + j, amplified[q].value * c.factor[0]);
         if constexpr (gradients > 0) {
-          const V slope = weight * c.factor[0] * amplified[q].slope;
+          V slope = weight * c.factor[0] * amplified[q].slope;
+          if (masked) slope *= normalize[q];
           const Adjoint<V> h = ssim_adjoint(mean_d[q], mean_s[q], at[q], slope, constants);
           store(w.h[q][0] + j, h.ss);
           store(w.h[q][1] + j, h.dd);

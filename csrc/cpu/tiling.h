@@ -45,6 +45,13 @@ struct Tiling {
   int64_t tiles_per_plane() const { return strips * bands; }
   int64_t tiles() const { return planes * tiles_per_plane(); }
 
+  // An order in which the same tile of all channels comes one after the other: the index of the tile
+  // in place k.
+  int64_t channels_together(int64_t k) const {
+    const int64_t of_image = channels * tiles_per_plane(), image = k / of_image, at = k % of_image;
+    return image * of_image + at % channels * tiles_per_plane() + at / channels;
+  }
+
   // The bands of a strip have consecutive indices: the rows that two bands share are still in
   // cache.
   Tile tile(int64_t index) const {

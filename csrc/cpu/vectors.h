@@ -82,6 +82,16 @@ LAMP_INLINE double sum_of_lanes(Vector<T> v) {
   for (int l = 0; l < kLanes<T>; ++l) sum += v[l];
   return sum;
 }
+// Whether all lanes of a comparison are true.
+template <class T>
+LAMP_INLINE bool all_lanes(typename bits<Vector<T>>::type lanes) {
+  typedef int8_t Bytes __attribute__((vector_size(kLanes<T>)));
+  const Bytes bytes = __builtin_convertvector(lanes, Bytes);
+  uint64_t words[2] = {~uint64_t(0), ~uint64_t(0)};
+  static_assert(sizeof bytes <= sizeof words);
+  __builtin_memcpy(words, &bytes, sizeof bytes);
+  return (words[0] & words[1]) == ~uint64_t(0);
+}
 // Lane i of `v` belongs to column `column` + i. Zeroes the lanes outside columns first .. end - 1.
 template <class T>
 LAMP_INLINE Vector<T> within(Vector<T> v, int column, int first, int end) {

@@ -76,8 +76,8 @@ class NativeBackend(KernelBackend):
                 return "its CUDA kernels do not compute GMS"
             if spec.has_cosine:
                 return "its CUDA kernels do not compute the cosine loss"
-        if spec.masked:
-            return "it does not support a mask"
+        if spec.masked and spec.of_volumes:
+            return "it does not support a mask of volumes"
         return unsupported_window(spec, volumes=device_type == "cpu")
 
     def auto_skip_reason(self, spec: LossSpec, input: Tensor) -> str | None:

@@ -49,6 +49,7 @@ class Kernels {
   // Randomly changes implementation settings, if there are any, and describes them.
   virtual std::string vary(uint64_t) { return ""; }
   virtual bool has_gms() const { return true; }
+  virtual bool has_mask() const { return false; }
   // The number of columns that share one shift in a call with this many gradients.
   virtual int64_t strip_width(const Params& p, bool use_double, int gradients) const = 0;
 };
@@ -60,7 +61,7 @@ struct Case {
   std::string name;
   Params p{};
   Shape shape{};
-  Input input, target, weight;
+  Input input, target, weight, mask;
   int64_t weight_corner = 0, map_corner = 0;
   std::vector<T> factors;
   bool shared = false;  // all images use the factors of the first
@@ -103,6 +104,8 @@ struct Case {
     p.input = input.source();
     p.target = target.source();
     p.weight = weight.source(weight_corner);
+    p.mask = mask.source();
+    if (mask && !weight) p.weight = p.mask;
     p.factors = shared ? nullptr : factors.data();
     if (shared) std::copy_n(factors.begin(), p.terms.count(), p.shared_factors);
     p.input_gradient = input_gradient.sink();
@@ -114,6 +117,19 @@ struct Case {
     } catch (const std::exception& error) {
       fail(name, error.what());
     }
+    if (mask && map) clear_hidden();
+  }
+
+  // Where the mask is 0, the map is finite and means nothing.
+  void clear_hidden() {
+    const Shape& s = map.shape();
+    for (int64_t n = 0; n < s.batch; ++n)
+      for (int64_t c = 0; c < s.channels; ++c)
+        for (int64_t i = 0; i < s.height; ++i)
+          for (int64_t j = 0; j < s.width; ++j)
+            if (mask.get(n, c, i + map_corner, j + map_corner) == 0 &&
+                std::isfinite(map.get(n, c, i, j)))
+              map.set(n, c, i, j, T(0));
   }
 
   std::vector<char> bits() const {
@@ -140,8 +156,9 @@ struct Case {
     return image;
   }
   textbook::Result expected() const {
-    return textbook::compute(p, values(input), values(target), values(weight, weight_corner),
-                             std::vector<double>(factors.begin(), factors.end()));
+    return textbook::compute(p, values(input), values(target),
+                             mask && !weight ? values(mask) : values(weight, weight_corner),
+                             values(mask), std::vector<double>(factors.begin(), factors.end()));
   }
 };
 
@@ -292,6 +309,45 @@ inline void add_weight(Dtype dtype, Shape grid, Random& random, Input& weight) {
           weight.set(n, c, i, j, random.chance(0.1) ? 0 : 0.5 + random.uniform());
 }
 
+// Makes a mask with a random shape that broadcasts to the image: holes everywhere or a rectangle,
+// perhaps with values between 0 and 1.
+inline void add_mask(Dtype dtype, const Shape& image, Random& random, Input& mask) {
+  add_weight(dtype, image, random, mask);
+  const bool rectangle = random.chance(0.4), fractions = random.chance(0.3);
+  const double share = random.of<double>({0.0, 0.1, 0.5, 0.97});
+  auto within = [](int64_t at, int64_t side) { return at >= side / 5 && at < side - side / 4; };
+  for (int64_t n = 0; n < image.batch; ++n)
+    for (int64_t c = 0; c < image.channels; ++c)
+      for (int64_t i = 0; i < image.height; ++i)
+        for (int64_t j = 0; j < image.width; ++j) {
+          const bool seen =
+              rectangle ? within(i, image.height) && within(j, image.width) : !random.chance(share);
+          mask.set(n, c, i, j, seen ? (fractions ? 0.1 + 0.9 * random.uniform() : 1) : 0);
+        }
+}
+
+// Multiplies the weight, or the part of it that covers the loss's grid, by the mask.
+inline void include_mask(Dtype dtype, const Shape& grid, int64_t corner, const Input& mask,
+                         Input& weight) {
+  Input product(dtype, contiguous(grid), grid);
+  for (int64_t n = 0; n < grid.batch; ++n)
+    for (int64_t c = 0; c < grid.channels; ++c)
+      for (int64_t i = 0; i < grid.height; ++i)
+        for (int64_t j = 0; j < grid.width; ++j)
+          product.set(n, c, i, j, weight.get(n, c, i, j) * mask.get(n, c, i + corner, j + corner));
+  weight = std::move(product);
+}
+
+// Lets hidden pixels hold anything.
+inline void spoil_hidden(const Shape& s, const Input& mask, Random& random, Input& image) {
+  for (int64_t n = 0; n < s.batch; ++n)
+    for (int64_t c = 0; c < s.channels; ++c)
+      for (int64_t i = 0; i < s.height; ++i)
+        for (int64_t j = 0; j < s.width; ++j)
+          if (mask.get(n, c, i, j) == 0)
+            image.set(n, c, i, j, random.of<double>({NAN, INFINITY, -1e30}));
+}
+
 // Completes a case with given terms, window and shape at random, then runs and checks it.
 // `wanted`: 1 for the input's gradient, 2 for the target's, 3 for both, 0 for neither; negative for
 // a random choice.
@@ -332,6 +388,13 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
     if (on_grid) c.weight_corner = p.radius;
     add_weight(kDtype<T>, on_grid ? grid : s, random, c.weight);
   }
+  if (kernels.has_mask() && !p.gms() && random.chance(0.4)) {
+    add_mask(kDtype<T>, s, random, c.mask);
+    if (c.weight)
+      include_mask(kDtype<T>, c.weight_corner ? grid : s, c.weight_corner, c.mask, c.weight);
+    if (l.batch && l.row) spoil_hidden(s, c.mask, random, c.input);
+    spoil_hidden(s, c.mask, random, c.target);
+  }
   for (int64_t i = 0; i < s.batch * p.terms.count(); ++i)
     c.factors.push_back(T(0.5 + random.uniform()));
   c.shared = c.shared || seed % 2;
@@ -354,11 +417,11 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
   char name[300];
   std::snprintf(name, sizeof name,
                 "seed %llu: %s (%lld, %lld, %lld, %lld), terms %s, radius %d, border %d, "
-                "gradients %d, map %d, weight %d, source %d%s",
+                "gradients %d, map %d, weight %d, mask %d, source %d%s",
                 (unsigned long long)seed, sizeof(T) == 4 ? "float" : "double", (long long)s.batch,
                 (long long)s.channels, (long long)s.height, (long long)s.width, terms.c_str(),
-                p.radius, int(p.border), wanted, bool(c.map), bool(c.weight), int(dtype),
-                varied.c_str());
+                p.radius, int(p.border), wanted, bool(c.map), bool(c.weight), bool(c.mask),
+                int(dtype), varied.c_str());
   c.name = name;
   c.run(kernels);
   // Errors grow as 1/(1 - L) near L = 1, which SSIM only reaches here if a = 1.

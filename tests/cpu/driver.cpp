@@ -61,6 +61,7 @@ class CpuKernels : public Kernels {
     if (way == 3) share(p, use_double, scaled_sums, Threads{3, 2});
   }
   int ways(const Params& p) const override { return Tiling(p).tiles() > 1 ? 4 : 1; }
+  bool has_mask() const override { return true; }
   const char* depends_on(int way) const override {
     return way == 1 ? "depends on the order of the tiles" : "depends on the number of threads";
   }

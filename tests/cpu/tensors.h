@@ -182,6 +182,9 @@ class Output {
   T get(int64_t n, int64_t c, int64_t i, int64_t j) const {
     return data_[size_t(layout_.at(n, c, i, j))];
   }
+  void set(int64_t n, int64_t c, int64_t i, int64_t j, T value) {
+    data_[size_t(layout_.at(n, c, i, j))] = value;
+  }
   const Shape& shape() const { return shape_; }
   int64_t length() const { return layout_.length(shape_); }
   // Whether every element of the tensor was written, and nothing in the gaps.

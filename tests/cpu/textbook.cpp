@@ -60,15 +60,17 @@ double loss_of(const Params& p, Metric metric, double d, double& slope) {
 
 struct Plane {
   const Params& p;
-  const double *x, *y, *weight;  // weight may be null
+  const double *x, *y, *weight, *mask;  // weight and mask may be null
   double *map, *dx, *dy;
 
   double weight_at(int64_t i) const { return weight ? weight[i] : 1; }
+  double mask_at(int64_t i) const { return mask ? mask[i] : 1; }
 
   // Adds to `sum`, the map and the gradients. `factor` belongs to this image and term, `map_factor`
   // to the first image and this term.
   void pointwise(Metric metric, double factor, double map_factor, double& sum) const {
     for (int64_t i = 0; i < p.height * p.width; ++i) {
+      if (mask_at(i) == 0) continue;
       const double d = (x[i] - y[i]) * p.scale;
       double slope, metric_slope;
       const double value = amplify(p, loss_of(p, metric, d, metric_slope), slope);
@@ -134,6 +136,12 @@ struct Plane {
 
   void window(int64_t row, int64_t column, double factor, double map_factor, double& sum) const {
     const int r = p.radius;
+    if (mask_at(row * p.width + column) == 0) {
+      double& value = map[row * p.width + column];
+      if (std::isnan(value)) value = 0;
+      return;
+    }
+    double seen = 0;  // the window's sum of the mask, which is 0 beyond the border
     double d[15][15], s[15][15], tap[15][15], mean_d = 0, mean_s = 0, var_d = 0, var_s = 0;
     int64_t at[15][15];
     for (int i = 0; i <= 2 * r; ++i)
@@ -141,9 +149,15 @@ struct Plane {
         const int64_t y_at = seen_at(p, row + i - r, p.height);
         const int64_t x_at = seen_at(p, column + j - r, p.width);
         const int64_t k = at[i][j] = y_at < 0 || x_at < 0 ? -1 : y_at * p.width + x_at;
-        d[i][j] = k < 0 ? 0 : (x[k] - y[k]) * p.scale;
-        s[i][j] = k < 0 ? 0 : (x[k] + y[k]) * p.scale;
-        tap[i][j] = p.taps[std::abs(i - r)] * p.taps[std::abs(j - r)];
+        const double m = mask ? (k < 0 ? 0 : mask[k]) : 1;
+        d[i][j] = k < 0 || m == 0 ? 0 : (x[k] - y[k]) * p.scale;
+        s[i][j] = k < 0 || m == 0 ? 0 : (x[k] + y[k]) * p.scale;
+        tap[i][j] = p.taps[std::abs(i - r)] * p.taps[std::abs(j - r)] * m;
+        seen += tap[i][j];
+      }
+    for (int i = 0; i <= 2 * r; ++i)
+      for (int j = 0; j <= 2 * r; ++j) {
+        if (mask) tap[i][j] /= seen;
         mean_d += tap[i][j] * d[i][j];
         mean_s += tap[i][j] * s[i][j];
       }
@@ -170,7 +184,7 @@ struct Plane {
     const double by_var_s = -dloss_dq * var_d / (2 * v * v);
     for (int i = 0; i <= 2 * r; ++i)
       for (int j = 0; j <= 2 * r; ++j) {
-        if (at[i][j] < 0) continue;
+        if (at[i][j] < 0 || mask_at(at[i][j]) == 0) continue;
         const double dloss_dd = tap[i][j] * (by_mean_d + 2 * (d[i][j] - mean_d) * by_var_d);
         const double by_s = tap[i][j] * (by_mean_s + 2 * (s[i][j] - mean_s) * by_var_s);
         dx[at[i][j]] += (by_s + dloss_dd) * p.scale;
@@ -182,7 +196,7 @@ struct Plane {
 }  // namespace
 
 Result compute(const Params& p, const Image& input, const Image& target, const Image& weight,
-               const std::vector<double>& factors) {
+               const Image& mask, const std::vector<double>& factors) {
   const int terms = p.terms.count();
   const int64_t size = p.height * p.width;
   const bool whole =
@@ -198,6 +212,7 @@ Result compute(const Params& p, const Image& input, const Image& target, const I
                     &input[at],
                     &target[at],
                     weight.empty() ? nullptr : &weight[at],
+                    mask.empty() ? nullptr : &mask[at],
                     &r.map[at],
                     &r.input_gradient[at],
                     &r.target_gradient[at]};
