@@ -96,7 +96,7 @@ template <class T, int gradients>
 static void run_cosine_tile(const CosineParams& c, const Tile& tile, double& sum) {
   using Kernel = CosineTile<T, gradients>;
   using Workspace = typename Kernel::Workspace;
-  Kernel(c, tile, *static_cast<Workspace*>(workspace(sizeof(Workspace)))).run(sum);
+  Kernel(c, tile, *static_cast<Workspace*>(workspace(Scratch::tile, sizeof(Workspace)))).run(sum);
 }
 
 template <class T>
@@ -123,7 +123,7 @@ template <class T, int radius, int gradients>
 static void run_box(const Volume& v, const Box& box, double* sums) {
   using Kernel = SsimVolume<T, radius, gradients>;
   using Workspace = typename Kernel::Workspace;
-  Kernel(v, box, *static_cast<Workspace*>(workspace(sizeof(Workspace)))).run(sums);
+  Kernel(v, box, *static_cast<Workspace*>(workspace(Scratch::tile, sizeof(Workspace)))).run(sums);
 }
 
 template <class T, int gradients>
