@@ -31,6 +31,16 @@
 // Bytes per window position in float32: 4 moments are written once per plane and read kRing / kRows =
 // 2.25 times, 52; 3 adjoint planes, 39. Each 16 floats of a ring are 64 contiguous bytes per row.
 
+// One plane's parameters, with their context.
+template <class T>
+struct PlaneContext {
+  Params p;
+  Context<T> c;
+
+  LAMP_NOINLINE PlaneContext(const Volume& volume, const Tile& t, int64_t z)
+      : p(volume.at(z)), c(p, t) {}
+};
+
 template <class T, int radius, int gradients>
 class SsimVolume {
   using V = Vector<T>;
@@ -356,12 +366,7 @@ class SsimVolume {
 
   // ---- Adjoint planes to the gradient -----------------------------------------------------------
 
-  // A plane's parameters with their context.
-  struct Plane {
-    Params p;
-    Context<T> c;
-    Plane(const Volume& volume, const Tile& t, int64_t z) : p(volume.at(z)), c(p, t) {}
-  };
+  using Plane = PlaneContext<T>;
   struct Planes {
     Plane plane[kRows];
     template <int... q>
