@@ -26,7 +26,7 @@
 //   gradient        15   1.0
 //
 // That is 628 instructions, against 370 for a pixel of a large image in ssim.h. So a voxel should take
-// 1.7 times as long as a pixel, if the rings stay in the L2 cache; 1.9 was measured.
+// 1.7 times as long as a pixel, if the rings stay in the L2 cache; 1.9 to 2.0 was measured.
 //
 // Bytes per window position in float32: 4 moments are written once per plane and read kRing / kRows =
 // 2.25 times, 52; 3 adjoint planes, 39. Each 16 floats of a ring are 64 contiguous bytes per row.
