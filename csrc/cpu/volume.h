@@ -29,8 +29,8 @@
 // take 1.7 times as long as a pixel, if the rings stay in the L2 cache; 1.9 to 2.0 was measured.
 //
 // Bytes per window position in float32: 4 moments are written once per plane and read
-// kRing / kRows = 2.25 times, 52; 3 adjoint planes, 39. What a step reads of a ring for one vector is
-// contiguous.
+// kRing / kRows = 2.25 times, 52; 3 adjoint planes, 39. What a step reads of a ring for one vector
+// is contiguous.
 
 // One plane's parameters, with their context.
 template <class T>
