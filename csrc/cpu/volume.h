@@ -15,8 +15,8 @@
 // result's border is halved. Both are exact.
 //
 // Counts of vector instructions per vector of voxels, for window 11 and one gradient, and how often
-// each stage computes a voxel, because of halos and of vectors that are not full, in boxes of 32 x 64
-// pixels in planes of 128 x 128:
+// each stage computes a voxel, because of halos and of vectors that are not full, in boxes of
+// 32 x 64 pixels in planes of 128 x 128:
 //
 //   G_x             76   1.84    d and s: differences from the center, sums, squares, taps
 //   G_y, G_z       112   1.54    d and s: 11 taps for two planes, and differences and squares
@@ -25,11 +25,22 @@
 //   G_y^T, G_z^T    66   1.0     3 planes: 11 taps
 //   gradient        15   1.0
 //
-// That is 628 instructions, against 370 for a pixel of a large image in ssim.h. So a voxel should take
-// 1.7 times as long as a pixel, if the rings stay in the L2 cache; 1.9 was measured.
+// That is 628 instructions, against 370 for a pixel of a large image in ssim.h. So a voxel should
+// take 1.7 times as long as a pixel, if the rings stay in the L2 cache; 1.9 to 2.0 was measured.
 //
-// Bytes per window position in float32: 4 moments are written once per plane and read kRing / kRows =
-// 2.25 times, 52; 3 adjoint planes, 39. Each 16 floats of a ring are 64 contiguous bytes per row.
+// Bytes per window position in float32: 4 moments are written once per plane and read
+// kRing / kRows = 2.25 times, 52; 3 adjoint planes, 39. What a step reads of a ring for one vector
+// is contiguous.
+
+// One plane's parameters, with their context.
+template <class T>
+struct PlaneContext {
+  Params p;
+  Context<T> c;
+
+  LAMP_NOINLINE PlaneContext(const Volume& volume, const Tile& t, int64_t z)
+      : p(volume.at(z)), c(p, t) {}
+};
 
 template <class T, int radius, int gradients>
 class SsimVolume {
@@ -356,12 +367,7 @@ class SsimVolume {
 
   // ---- Adjoint planes to the gradient -----------------------------------------------------------
 
-  // A plane's parameters with their context.
-  struct Plane {
-    Params p;
-    Context<T> c;
-    Plane(const Volume& volume, const Tile& t, int64_t z) : p(volume.at(z)), c(p, t) {}
-  };
+  using Plane = PlaneContext<T>;
   struct Planes {
     Plane plane[kRows];
     template <int... q>

@@ -1,10 +1,10 @@
 // The shifts of a box of a volume; see centering.h. Included once per instruction set, inside its
 // namespace.
 
-// As for a tile of a plane, from one-vector pieces of rows all over the box. They begin at the points
-// (i / g, i / g^2, i / g^3) modulo 1, g^4 = g + 1 (Roberts' R3 sequence, in units of 2^-32).
+// As for a tile of a plane, from one-vector pieces of rows all over the box. They begin at the
+// points (i / g, i / g^2, i / g^3) modulo 1, g^4 = g + 1 (Roberts' R3 sequence, in units of 2^-32).
 template <class T>
-static Shifts<T> shifts_of(const Volume& volume, const Box& box, T scale) {
+LAMP_NOINLINE static Shifts<T> shifts_of(const Volume& volume, const Box& box, T scale) {
   constexpr int N = kLanes<T>;
   const Params& p = volume.plane;
   const Tile& t = box.tile;

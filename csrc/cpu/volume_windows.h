@@ -1,8 +1,8 @@
 // The windows of volumes along one axis. Included once per instruction set, inside its namespace.
 //
-// A window's variance is the mean of the variances of its rows plus the variance of their means, and
-// so on from axis to axis: along x about the window's center pixel, along y and z about a row or
-// plane that it sees. No difference of large, nearly equal numbers is ever formed.
+// A window's variance is the mean of the variances of its rows plus the variance of their means,
+// and so on from axis to axis: along x about the window's center pixel, along y and z about a row
+// or plane that it sees. No difference of large, nearly equal numbers is ever formed.
 
 template <class T, int radius>
 class AxisWindow {

@@ -74,7 +74,7 @@ struct Volumes {
   }
 };
 
-// ---- The formulas of the textbook -----------------------------------------------------------------
+// ---- The formulas of the textbook --------------------------------------------------------------
 
 struct Expected {
   double sums[kVolumes] = {};
