@@ -19,7 +19,7 @@ from lamp_kernels import (
     backends,
     functional,
 )
-from lamp_kernels.spec import LossSpec
+from lamp_kernels.spec import PADDINGS, LossSpec
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
@@ -72,7 +72,6 @@ def maps(x, y, **options):
     return low, functional.amplified_ssim_loss(x, y, **options)
 
 
-PADDINGS = ["reflect", "valid", "zeros"]
 # Zero padding puts a black frame around a flat image, so it is no longer evenly lit.
 EVENLY_LIT = [(scene, p) for scene in EVEN for p in PADDINGS if (scene, p) != ("flat", "zeros")]
 UNEVENLY_LIT = [("flat", "zeros"), *((scene, padding) for scene in UNEVEN for padding in PADDINGS)]
