@@ -53,8 +53,8 @@ def anomaly_map(
 
     Args:
         input, target: images (N, C, H, W), reconstruction and original, in [0, data_range].
-        mask: as in `AmplifiedSSIMLoss`; the map is 0 where it is 0, and smoothing does not spread
-            that 0.
+        mask: as in `AmplifiedSSIMLoss`; the map is 0 where it is 0, and L elsewhere. Means over
+            channels, scales and neighbors are weighted by it.
         metric: a term of `AmplifiedReconstructionLoss`, whose L is the error, not amplified:
             (1 - SSIM)/2 for "ssim", ((x - y)/R)^2 for "mse", |x - y|/R for "l1"; "charbonnier" as
             in `AmplifiedCharbonnierLoss`; "gms" as in `AmplifiedGMSLoss`; for "msgms" the mean of
@@ -102,31 +102,54 @@ def anomaly_map(
         check_channels_first(input, of_pixels=not windowed)
     spread = _check_smoothing(smooth_sigma, input)
     side = _check_mean_filter(mean_filter)
-    images = Images(input, target, None, mask, ranges)
+    images = Images(input, target, None, mask, None if metric == "cosine" else ranges)
     if metric == "msgms":
         per_pixel, seen = _map_over_scales(spec, images, backend, channel_reduction)
     else:
         errors = losses.loss(spec, images, backend)
-        per_pixel = _over_channels(errors, channel_reduction)
-        seen = None if mask is None else _seen(spec, mask, errors)
-    for filtered in _filters(spread, side):
-        per_pixel = filtered(per_pixel.unsqueeze(1)).squeeze(1)
-        if seen is not None:  # divided by the filtered mask: no masked pixel's 0 leaks
-            share = filtered(seen.unsqueeze(1)).squeeze(1)
-            per_pixel = torch.where(seen > 0, per_pixel / share.masked_fill(share == 0, 1.0), 0.0)
-    return per_pixel
+        weight = None if mask is None else _weight(spec, mask, errors)
+        per_pixel = _over_channels(errors, weight, channel_reduction)
+        seen = None if weight is None else _seen(weight, per_pixel)
+    if seen is None:
+        return _filtered(per_pixel, spread, side)
+    # Weighted means: no masked pixel's 0 leaks. Filtered ones are not 1 where the filter reaches
+    # beyond the image.
+    share = _filtered(seen, spread, side) / _filtered(torch.ones_like(seen), spread, side)
+    means = _filtered(per_pixel * seen, spread, side) / share.masked_fill(share == 0, 1.0)
+    return torch.where(seen > 0, means, 0.0)
 
 
-def _over_channels(errors: Tensor, channel_reduction: ChannelReduction) -> Tensor:
-    return errors.mean(dim=1) if channel_reduction == "mean" else errors.amax(dim=1)
+def _over_channels(
+    errors: Tensor, weight: Tensor | None, channel_reduction: ChannelReduction
+) -> Tensor:
+    """L of each pixel (N, H, W), from the map m L. weight: m, broadcasting, or None for 1."""
+    mean = channel_reduction == "mean"
+    if weight is None:
+        return errors.mean(dim=1) if mean else errors.amax(dim=1)
+    weight = weight.expand(errors.shape)
+    if mean:
+        errors, weight = errors.mean(dim=1), weight.mean(dim=1)
+    values = torch.where(weight > 0, errors / weight.masked_fill(weight == 0, 1.0), 0.0)
+    return values if mean else values.amax(dim=1)
 
 
-def _seen(spec: LossSpec, mask: Tensor, errors: Tensor) -> Tensor:
-    """Where the map counts, (N, H, W): the largest m of the channels."""
+def _weight(spec: LossSpec, mask: Tensor, errors: Tensor) -> Tensor:
+    """The m that the map of errors contains."""
     mask = in_dtype(with_dims_of(mask, errors), errors.dtype)
     if spec.has_gms:
-        mask = gms.smallest_seen(mask.expand(*mask.shape[:2], *errors.shape[2:]), spec)
-    return mask.amax(dim=1).expand(errors.shape[0], *errors.shape[2:])
+        return gms.smallest_seen(mask.expand(*mask.shape[:2], *errors.shape[2:]), spec)
+    return mask
+
+
+def _seen(weight: Tensor, per_pixel: Tensor) -> Tensor:
+    """How much a pixel counts, (N, H, W): the largest m of its channels."""
+    return weight.amax(dim=1).expand(per_pixel.shape)
+
+
+def _filtered(maps: Tensor, spread: float, side: int) -> Tensor:
+    for filtered in _filters(spread, side):
+        maps = filtered(maps.unsqueeze(1)).squeeze(1)
+    return maps
 
 
 def _filters(spread: float, side: int) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -149,16 +172,20 @@ def _map_over_scales(
     maps, weights = [], []
     for number, scaled in enumerate(gms.scales(spec, call.images)):
         errors = losses.loss_map(call.backend, of_scale, scaled).to(dtype)
-        of_pixels = _over_channels(errors, channel_reduction)
-        maps.append(_enlarged(of_pixels, size) if number else of_pixels)
-        if scaled.weight is not None:
-            seen = scaled.weight.to(dtype).amax(dim=1).expand(of_pixels.shape)
+        weight = None if scaled.weight is None else scaled.weight.to(dtype)
+        of_pixels = _over_channels(errors, weight, channel_reduction)
+        if weight is not None:
+            seen = _seen(weight, of_pixels)
             weights.append(_enlarged(seen, size) if number else seen)
+            of_pixels = of_pixels * seen
+        maps.append(_enlarged(of_pixels, size) if number else of_pixels)
     total = torch.stack(maps).sum(0)
-    if not weights:
+    mask = call.images.mask
+    if mask is None:
         return total / len(maps), None
-    weight = torch.stack(weights).sum(0)
-    return total / weight.masked_fill(weight == 0, 1.0), (weight > 0).to(total.dtype)
+    total_weight = torch.stack(weights).sum(0)
+    counts = (total_weight > 0) & _seen(mask > 0, total)
+    return total / total_weight.masked_fill(total_weight == 0, 1.0), counts.to(dtype)
 
 
 def _enlarged(maps: Tensor, size: torch.Size) -> Tensor:

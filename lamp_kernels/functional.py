@@ -3,8 +3,8 @@
 Each function turns its options into a checked `LossSpec`; `lamp_kernels.losses` does the rest.
 Images are (N, C, H, W) for SSIM and GMS, (N, C, D, H, W) with spatial_dims=3, and any (N, ...) for
 pointwise losses, with values in [0, data_range]; features (N, C, ...) for the cosine loss.
-`data_range` is one number, or a tensor (N,) with
-one range per image, without a gradient; `mask` is that of `AmplifiedSSIMLoss`.
+`data_range` is one number, or a tensor (N,) with one range per image, without a gradient; `mask` is
+that of `AmplifiedSSIMLoss`.
 
 Every function raises a TypeError or ValueError that names the argument and its value before any
 work is done: for tensors that differ in shape, device or (outside autocast) dtype, images too small

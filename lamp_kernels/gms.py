@@ -24,6 +24,7 @@ MSGMS: Zavrtanik, Kristan, Skocaj, "Reconstruction by inpainting for visual anom
 (RIAD), Pattern Recognition 112, 2021, which averages over channels first and drops odd borders.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -50,15 +51,19 @@ def smallest_seen(mask: Tensor, spec: LossSpec) -> Tensor:
 
     Mirrored pixels are among the others that the operator sees.
     """
-    if spec.padding != "zeros":
-        return -torch.nn.functional.max_pool2d(-mask, 3, stride=1, padding=1)
-    return -torch.nn.functional.max_pool2d(
-        torch.nn.functional.pad(-mask, (1, 1, 1, 1)), 3, stride=1
-    )
+    outside = 0.0 if spec.padding == "zeros" else math.inf
+    mask = torch.nn.functional.pad(mask, (1, 1, 1, 1), value=outside)
+    for dim in (-2, -1):
+        size = mask.shape[dim] - 2
+        first, *others = (mask.narrow(dim, start, size) for start in range(3))
+        for other in others:
+            first = torch.minimum(first, other)
+        mask = first
+    return mask
 
 
 def scales(spec: LossSpec, images: Images) -> Iterator[Images]:
-    """The images of each scale, fine to coarse, without a mask; see `scales` for their dtypes."""
+    """The images of each scale, fine to coarse, without a mask."""
     images = at_image_size(images)
     for number in range(spec.gms_scales):
         if number > 0:

@@ -65,17 +65,8 @@ def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
     dtype = compute_dtype(input.dtype, target.dtype)
     if weight is not None:
         images = images._replace(weight=with_dims_of(weight, input))
-    if mask is not None:
-        mask = in_dtype(with_dims_of(mask, input), dtype)
-        if spec.has_gms:
-            images = images._replace(mask=mask)
-            if spec.metrics == ("gms",):
-                images = gms.without_mask(images, spec)
-        elif spec.has_cosine:
-            images = without_masked(images, mask)
-        else:
-            spec = spec.replace(masked=True)
-            images = with_mask(images, mask)
+    if mask is not None and not (spec.has_gms or spec.has_cosine):
+        spec = spec.replace(masked=True)
     if data_range is not None:
         check_data_ranges(data_range, input)
         spec = spec.replace(range_per_image=True)
@@ -83,6 +74,16 @@ def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
     chosen = backends.choose(backend, spec, input)
     if spec.has_window:
         check_image_shape(input, spec)
+    if mask is not None:
+        mask = in_dtype(with_dims_of(mask, input), dtype)
+        if spec.has_cosine:
+            images = without_masked(images, mask)
+        elif spec.metrics == ("gms",):
+            images = gms.without_mask(images._replace(mask=mask), spec)
+        elif spec.has_gms:
+            images = images._replace(mask=mask)
+        else:
+            images = with_mask(images, mask)
     return Prepared(chosen, spec, images)
 
 
@@ -90,7 +91,7 @@ def reduced_loss(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
     """Compute the loss of a prepared call: a scalar, or (N,) for reduction="image"."""
     if spec.metrics == ("msgms",):
         dtype = compute_dtype(images.input.dtype, images.target.dtype)
-        return _loss_over_scales(backend, spec, images).to(dtype)
+        return _loss_over_scales(backend, spec, weights.of_scales(images, spec)).to(dtype)
     input = images.input
     weight = images.weight
     if weight is None:
@@ -149,21 +150,27 @@ def _loss_over_scales(backend: Backend, spec: LossSpec, images: Images) -> Tenso
     total = reduced_loss(backend, of_scale, scales[0])
     for scaled in scales[1:]:
         total = total + reduced_loss(backend, of_scale, scaled)
+    nonempty: Tensor | int = max(images.input.shape[0], 1)
+    if scales[0].weight is not None:
+        seen = torch.stack([_seen(of_scale, scaled) for scaled in scales])
+        nonempty = seen.any(0).sum().clamp(min=1)
+        if of_scale.reduction != "image":  # one mean over the batch
+            seen = seen.any(1)
+        total = total * (len(scales) / seen.sum(0).clamp(min=1))
     if spec.amplify_over == "element":
         return total
     losses = reference.amplify(total, spec) * coefficient
     if spec.amplify_over == "batch" or spec.reduction == "image":
         return losses
-    return losses.sum() / (_nonempty(of_scale, scales[0]) if spec.reduction == "mean" else 1)
+    return losses.sum() / (nonempty if spec.reduction == "mean" else 1)
 
 
-def _nonempty(spec: LossSpec, images: Images) -> Tensor | int:
-    """How many images have a weight above 0; at least 1."""
-    count = images.input.shape[0]
-    if images.weight is None:
-        return max(count, 1)
-    seen = reference.on_grid(images.weight, images.input.shape, spec.grids(images.input.shape)[0])
-    return (seen > 0).flatten(1).any(dim=1).expand(count).sum().clamp(min=1)
+def _seen(spec: LossSpec, images: Images) -> Tensor:
+    """Whether an image has a weight above 0 anywhere on the loss's grid, (N,)."""
+    assert images.weight is not None
+    shape = images.input.shape
+    seen = reference.on_grid(images.weight, shape, spec.grids(shape)[0])
+    return (seen > 0).flatten(1).any(dim=1).expand(shape[0])
 
 
 def count_on_tangent(backend: Backend, spec: LossSpec, images: Images) -> tuple[Tensor, Tensor]:

@@ -24,9 +24,10 @@ losses all levels agree to first order.
 At element level there is no power, so the loss continues there, with a gradient. At the other
 levels D_j >= 1 makes MS-SSIM 0 with gradient 0, for that channel of that image.
 
-**Rounding.** Halving rounds each image separately. For images that differ by 1e-2, 1e-3 and 1e-4,
-the relative error of the gradient in float32 is therefore up to 4e-5, 4e-4 and 4e-3 on the worst
-scenes of tests/scenes.py, and that of the loss a tenth of it. Float64 images are not affected.
+**Rounding.** Halving rounds each image separately, and differences of images lose digits. So all
+scales but the first are float64: see `lamp_kernels.scales`. In exported graphs and on MPS they are
+not; the relative error of the gradient in float32 is then up to 4e-5, 4e-4 and 4e-3 on the worst
+scenes of tests/scenes.py, for images that differ by 1e-2, 1e-3 and 1e-4.
 
 Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality assessment",
 Asilomar 2003; the averaging at odd sides is that of pytorch-msssim.
@@ -41,7 +42,7 @@ from lamp_kernels import losses, reduction, reference, weights
 from lamp_kernels.backends import Backend
 from lamp_kernels.scales import at_image_size, halved_images, halves
 from lamp_kernels.spec import LossSpec, Term
-from lamp_kernels.tensors import Images, being_traced, compute_dtype
+from lamp_kernels.tensors import Images, being_traced
 
 # For a huge C1 = k1^2, 1 - p is 1, so the contrast-structure term is SSIM with a large k1. Here
 # p = mu_d^2/(M + k1^2) is at most 1e-18, below the rounding error of float64, and k1^2 and k1^4 are
@@ -53,16 +54,7 @@ def loss(spec: LossSpec, images: Images, backend: str | None) -> Tensor:
     """Compute the loss: a scalar, or (N,) for reduction="image", in float32 or float64."""
     call = losses.prepare(spec, images, backend)
     spec, images = call.spec, call.images
-    if images.weight is not images.mask:  # a mask is not too large or too small
-        assert images.weight is not None
-        weight, _, _ = weights.scaled(
-            images.weight,
-            compute_dtype(images.input.dtype, images.target.dtype),
-            reduction.mean_over(spec),
-            lambda weight: [reference.sum_images(weight)],
-            lambda weight: weight,
-        )
-        images = images._replace(weight=weight)
+    images = weights.of_scales(images, spec)
     images = at_image_size(images)
     dtype = images.input.dtype
     if spec.amplification == "none" or spec.amplify_over != "element":

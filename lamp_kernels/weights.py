@@ -11,8 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lamp_kernels.reduction import MeanOver
-from lamp_kernels.tensors import in_dtype, not_expanded, readable
+from lamp_kernels.reduction import MeanOver, mean_over
+from lamp_kernels.reference import sum_images
+from lamp_kernels.spec import LossSpec
+from lamp_kernels.tensors import Images, compute_dtype, in_dtype, not_expanded, readable
 
 # Weights between these are safe in every kernel, and so are sums of as many as fit in memory.
 LEAST, GREATEST = 2.0**-64, 2.0**64
@@ -51,6 +53,20 @@ def scaled(
     scale = _scale(seen(wide), over)
     mask = (wide / scale).to(dtype)
     return mask, sums_of(mask), scale.to(dtype)
+
+
+def of_scales(images: Images, spec: LossSpec) -> Images:
+    """The images with a weight m / s for losses over several scales, all of which are means."""
+    if images.weight is None or images.weight is images.mask:  # a mask is ordinary
+        return images
+    weight, _, _ = scaled(
+        images.weight,
+        compute_dtype(images.input.dtype, images.target.dtype),
+        mean_over(spec),
+        lambda weight: [sum_images(weight)],
+        lambda weight: weight,
+    )
+    return images._replace(weight=weight)
 
 
 def _scale(weight: Tensor, over: MeanOver) -> Tensor:

@@ -283,7 +283,7 @@ def limit(
     steepness = 1.0
     if case.options.amplification == "log":
         steepness = 1.0 / (1.0 - greatest_loss(case, input, target, mask))
-    narrow = 10.0 if mask is not None else 1.0
+    narrow = 10.0 if mask is not None and case.hidden > 0.9 else 1.0
     if dtype == torch.float64:
         return 1e-12 * narrow * steepness
     rounding, sigma = 1e-5, case.options.sigma

@@ -17,6 +17,7 @@ FEATURES: dict[str, LossSpec] = {
     "MS-SSIM": LossSpec(scale_weights=SCALE_WEIGHTS),
     **{metric: LossSpec((Term(metric),)) for metric in (*METRICS[1:], *ALONE)},
     "mask": LossSpec(masked=True),
+    "mask of volumes": LossSpec(masked=True, spatial_dims=3),
     "one `data_range` per image": LossSpec(range_per_image=True),
     "SSIM of volumes": LossSpec(spatial_dims=3),
 }

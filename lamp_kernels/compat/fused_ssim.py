@@ -9,7 +9,7 @@ Differences:
 - Half precision is supported and gives float32; fused-ssim raises.
 - `train=False` gives a result without a gradient; the one that fused-ssim gives cannot be used.
 - `FusedSSIMMap` has only `apply`; its `forward` and `backward` are not available.
-- Volumes run in plain PyTorch on any device, and the gradient with padding="valid" is right.
+- On GPUs, volumes run in plain PyTorch, and the gradient with padding="valid" is right.
 
 Source: the signatures and the behavior of fused-ssim (MIT) as of its commit 0ac916a.
 """

@@ -18,7 +18,7 @@ Differences:
   wide by default, are too large for the kernels. The constructor checks `reduction`. The module has
   no buffer of masks; for integer images the result is float32, whatever `to()` was called with.
 - The texts of errors differ from kornia's, and `torch.jit.script` does not support these losses.
-- Volumes run in plain PyTorch on any device.
+- On GPUs, volumes run in plain PyTorch.
 
 Source: the signatures and the behavior of kornia 0.9.0 (Apache-2.0).
 """

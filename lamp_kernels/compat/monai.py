@@ -10,7 +10,7 @@ Differences:
   float64 for float64 images.
 - In float32, values differ by MONAI's rounding errors, those of E[x^2] - E[x]^2. The loss is never
   negative.
-- Volumes run in plain PyTorch on any device. There is no attribute `ssim_metric`.
+- On GPUs, volumes run in plain PyTorch. There is no attribute `ssim_metric`.
 
 Source: the signature and the behavior of MONAI 1.6.1 (Apache-2.0).
 """

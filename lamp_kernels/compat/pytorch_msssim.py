@@ -7,7 +7,7 @@ Differences:
 - A height or width shorter than the window raises ValueError; pytorch-msssim warns and does not
   smooth along it. If the depth T of volumes (N, C, T, H, W) is shorter than the window, it is not
   smoothed, and a warning says so, as in the package. Volumes in `ms_ssim` raise
-  NotImplementedError. Volumes run in plain PyTorch on any device.
+  NotImplementedError. On GPUs, volumes run in plain PyTorch.
 - Half precision is computed in float32 and rounded once. X and Y must have the same dtype, except
   under autocast. The result has the dtype of X; the package's has autocast's dtype under autocast.
 - `data_range`, `K` and `weights` can be tensors or arrays. Their numbers are read, which

@@ -8,7 +8,7 @@ Differences:
 
 - Images are tensors (H, W), or with `channel_axis` three-dimensional, both of the same floating
   dtype. Any other number of dimensions raises ValueError: use `lamp_kernels.functional.ssim` for
-  batches; volumes would require a 3-D window.
+  batches, and with spatial_dims=3 for volumes.
 - The result is a differentiable tensor () with the images' dtype; half precision gives float32.
 - `data_range` is required, as in scikit-image for floating images; it can be a tensor of one
   element.

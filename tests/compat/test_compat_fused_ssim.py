@@ -127,7 +127,7 @@ def test_map_accepts_other_constants_and_rejects_unsupported_arguments():
 @pytest.mark.beside_reference
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_volumes(padding, monkeypatch):
-    monkeypatch.setattr(backends, "_from_environment", None)  # there are no kernels for volumes
+    monkeypatch.setattr(backends, "_from_environment", None)  # GPUs have no kernels for them
     x, y = (image.double().requires_grad_() for image in images(1, 2, 12, 11, 13))
     taps = torch.arange(-5, 6, dtype=torch.float64).square().div(-4.5).exp()
     win = (taps / taps.sum()).view(1, 1, 1, 1, -1).repeat(2, 1, 1, 1, 1)

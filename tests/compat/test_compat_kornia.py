@@ -202,7 +202,7 @@ def test_signatures_for_volumes(name, module):
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8], ids=str)
 def test_volumes(padding, dtype, monkeypatch):
-    monkeypatch.setattr(backends, "_from_environment", None)  # there are no kernels for volumes
+    monkeypatch.setattr(backends, "_from_environment", None)  # GPUs have no kernels for them
     x, y = ((7 * image).to(dtype) for image in images(2, 2, 9, 11, 10))
     for reduction in ("mean", "sum", "none"):
         found = ours.ssim3d_loss(x, y, 5, 7.0, reduction=reduction, padding=padding)

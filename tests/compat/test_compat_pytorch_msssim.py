@@ -190,7 +190,7 @@ def test_module_with_volumes():
     "options", [{}, {"size_average": False, "nonnegative_ssim": True}], ids=str
 )
 def test_volumes(options, monkeypatch):
-    monkeypatch.setattr(backends, "_from_environment", None)  # there are no kernels for volumes
+    monkeypatch.setattr(backends, "_from_environment", None)  # GPUs have no kernels for them
     x, y = (image.requires_grad_() for image in images(2, 3, 12, 13, 11))
     found, expected = (f.ssim(x, y, **options) for f in (ours, pytorch_msssim))
     torch.testing.assert_close(found, expected, rtol=0, atol=PACKAGE_LIMIT["ssim"])
