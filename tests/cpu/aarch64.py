@@ -23,6 +23,7 @@ RUNS = (
     ("--only", "windows"),
     ("--only", "halves"),
     ("--only", "cosine", "--cases", "100"),
+    ("--only", "volumes", "--radii", "2"),
     ("--only", "scenes", "--radii", "1,5,7"),
     ("--only", "cases", "--cases", "60", "--work", "3000000"),
 )

@@ -377,10 +377,11 @@ Arguments parse(int count, char** values) {
     else if (name == "--ways") most_ways = std::atoi(value);
     else if (name == "--stop") stop = *value == '1';
     // clang-format on
-    else if (name == "--radii") {
-      a.radii.clear();
+    else if (name == "--radii" || name == "--volume-radii") {
+      std::vector<int>& radii = name == "--radii" ? a.radii : a.volume_radii;
+      radii.clear();
       for (const char* at = value; *at; ++at)
-        if (*at != ',') a.radii.push_back(*at - '0');
+        if (*at != ',') radii.push_back(*at - '0');
     } else {
       std::fprintf(stderr, "unknown argument %s\n", values[i]);
       std::exit(2);

@@ -438,13 +438,14 @@ struct Arguments {
   int64_t cases = 200;
   double seconds = 1e9;
   int64_t work = 12'000'000;  // pixels times window size, in the largest random case
-  std::vector<int> radii = {1, 2, 3, 4, 5, 6, 7};
+  std::vector<int> radii = {1, 2, 3, 4, 5, 6, 7}, volume_radii;  // none: the same
   std::string only;
 
   bool wants(const char* what) const { return only.empty() || only == what; }
 };
 
 //   [--seed N] [--cases N] [--seconds S] [--work N] [--radii 1,5,7] [--only cases|halves|scenes]
+//   [--volume-radii 5]
 //   [--ways N]   try at most N ways per case
 //   [--stop 1]   stop at the first failure
 Arguments parse(int count, char** values);

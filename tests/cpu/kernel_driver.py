@@ -58,10 +58,13 @@ def replace(path: Path, pattern: str, replacement: str) -> None:
     path.write_text(text)
 
 
-def keep_radii(folder: Path, radii: Sequence[int]) -> None:
-    """Leave out kernels for other radii, because compiling them takes most of the time."""
-    for radius in set(range(1, 8)) - set(radii):
-        for name in ("run_tile", "run_box"):
+def keep_radii(folder: Path, radii: Sequence[int], volumes: Sequence[int] | None = None) -> None:
+    """Leave out kernels for other radii, because compiling them takes most of the time.
+
+    volumes: the radii of the kernels of volumes, by default the same.
+    """
+    for name, kept in (("run_tile", radii), ("run_box", radii if volumes is None else volumes)):
+        for radius in set(range(1, 8)) - set(kept):
             replace(folder / "csrc/cpu/kernel.h", rf"^ *case {radius}: return {name}<.*\n", "")
 
 

@@ -214,7 +214,7 @@ void check(const std::string& name, Volumes& v, Expected& expected, bool dense, 
 void volumes(const Arguments& arguments) {
   Random random(arguments.seed);
   int count = 0;
-  for (const int radius : arguments.radii)
+  for (const int radius : arguments.volume_radii.empty() ? arguments.radii : arguments.volume_radii)
     for (const Border border : {Border::reflect, Border::valid, Border::zeros})
       for (int axis = 0; axis < 3; ++axis) {  // along which the volume is longer than a box
         const int64_t least = border == Border::valid     ? 2 * radius + 1
