@@ -1,5 +1,7 @@
 """Masks of anomaly maps, and of MSGMS where scales see nothing."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,7 +9,12 @@ from lamp_kernels import AmplifiedGMSLoss, AmplifiedMSGMSLoss, functional
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
-FILTERS = ({}, {"mean_filter": 7}, {"smooth_sigma": 1.0}, {"mean_filter": 3, "smooth_sigma": 1.0})
+FILTERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"mean_filter": 7},
+    {"smooth_sigma": 1.0},
+    {"mean_filter": 3, "smooth_sigma": 1.0},
+)
 METRICS = ("ssim", "mse", "gms")
 
 
