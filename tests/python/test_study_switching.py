@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from study_lines import result
 from uad.cli import study as cli
+from uad.study.answer import answer
 from uad.study.questions import comparisons
-from uad.study.results import ResultsFile, read_results
+from uad.study.results import ResultsFile, merge_results, read_results
 from uad.study.switching import (
     AUTHOR,
     HARM,
@@ -22,6 +23,7 @@ from uad.study.switching import (
 )
 
 RESULTS = Path(__file__).resolve().parents[2] / "python" / "results" / "study.jsonl"
+LARGE = [RESULTS.with_stem(name) for name in ("mnist", "inpainting", "gradients")]
 BLACK = {"mse": 0.2, "l1": 0.3, "ssim": 0.4}
 
 
@@ -112,3 +114,12 @@ def test_the_published_results_give_a_row_for_every_metric():
     assert l1[-1] == ON_IF_STUCK
     for page in ("conclusions.md", "study.html"):
         assert "Should you switch amplification on? One row" in (RESULTS.parent / page).read_text()
+
+
+def test_the_published_page_has_the_answer_that_its_results_give():
+    groups = comparisons(merge_results([RESULTS, *LARGE]))
+    table = switching_table(groups)
+    assert table is not None
+    page = RESULTS.with_name("conclusions.md").read_text()
+    block = page.partition("<!-- answer:begin -->\n")[2].partition("<!-- answer:end -->")[0]
+    assert block == f"{answer(groups).markdown()}\n{table.markdown()}"

@@ -27,6 +27,9 @@ OPEN_COLOR = "#777777"
 LETTERS_PER_INCH = 13
 """Of a title, on average."""
 
+TITLE_LETTERS = 62
+"""A longer title of a setting reaches to the left of the axes, above the names of the losses."""
+
 
 def paired_dots(comparisons: Sequence[Comparison]) -> Figure:
     """Amplified minus plain: one dot per pair, one row per class, one panel per comparison.
@@ -80,9 +83,10 @@ def forest(groups: dict[Setting, list[Comparison]]) -> Figure:
         axes.axvline(0, **ZERO)
         labels, place, bounded = [], 0, False
         for setting, group in groups.items():
+            fits = len(str(setting)) <= TITLE_LETTERS
             axes.text(
-                0.0, place, f" {setting}", transform=axes.get_yaxis_transform(), va="center",
-                fontweight="bold", fontsize=9,
+                0.0 if fits else 1.0, place, f" {setting}", transform=axes.get_yaxis_transform(),
+                ha="left" if fits else "right", va="center", fontweight="bold", fontsize=9,
             )  # fmt: skip
             place += 1
             for comparison in group:

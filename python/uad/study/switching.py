@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from uad.losses import METRICS
 from uad.study.measures import primary
 from uad.study.questions import Comparison
 from uad.study.setting import Arm, Setting
@@ -44,9 +45,8 @@ def switching_table(groups: Mapping[Setting, Sequence[Comparison]]) -> Table | N
     measured = (each.difference(primary(each.setting.dataset)) for each in main)
     if not any(found and found.bounded for found in measured):
         return None
-    metrics = list(dict.fromkeys(each.metric for each in main))
-    main.sort(key=lambda each: metrics.index(each.metric))
-    caption = CAPTION + (AUTHOR if "l1" in metrics else "")
+    main.sort(key=lambda each: METRICS.index(each.metric))
+    caption = CAPTION + (AUTHOR if any(each.metric == "l1" for each in main) else "")
     return Table(caption, HEADS, [_row(each, groups[each.setting]) for each in main])
 
 
