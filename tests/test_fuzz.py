@@ -24,6 +24,7 @@ from lamp_kernels.spec import (
     LossSpec,
     Metric,
     Reduction,
+    Term,
 )
 from lamp_kernels.tensors import Images, with_dims_of
 
@@ -297,8 +298,8 @@ def limit(
 
 
 def check(case: Case, dtype: torch.dtype, backend: str) -> None:
-    device = torch.get_default_device().type
-    if backends.BACKENDS[backend].unsupported_feature(LossSpec(masked=True), device):
+    masked = case.options.replace(terms=tuple(map(Term, case.coefficients)), masked=True)
+    if backends.BACKENDS[backend].unsupported_reason(masked, torch.empty(0, dtype=dtype)):
         case = case._replace(mask=None)
     input, target, weight, mask = tensors_of(case, dtype)
     exact = [image.double().requires_grad_() for image in (input, target)]

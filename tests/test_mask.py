@@ -347,3 +347,24 @@ def test_ms_ssim_sees_no_hidden_pixel(each_backend):
     ones = results(loss, x, y, mask=torch.ones(2, 1, 1, 1))
     for got, want in zip(ones, results(loss, x, y), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "zeros"])
+def test_a_hidden_center_spreads_no_nan(padding):
+    """NaN reaches the pixels of the windows that see it and whose center is visible, no others."""
+    x, y = torch.rand(2, 1, 1, 24, 40).unbind()
+    x[..., 9, 15] = float("nan")
+    mask = torch.ones(1, 1, 24, 40)
+    mask[..., 11:, :] = (torch.rand(13, 40) < 0.1).float()
+    mask[..., 10, ::2] = 0.0
+    visible = mask.clone()
+    visible[..., 9, 15] = 1.0
+    seen = torch.zeros_like(mask)
+    seen[..., 9, 15] = 1.0
+    reach = torch.nn.functional.max_pool2d(seen, 5, stride=1, padding=2) * visible
+    reach = (torch.nn.functional.max_pool2d(reach, 5, stride=1, padding=2) > 0) & (mask > 0)
+    leaf = x.requires_grad_()
+    loss = AmplifiedSSIMLoss(window_size=5, padding=padding)(leaf, y, mask=mask)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    assert loss.isnan()
+    assert torch.equal(~gradient.isfinite(), reach)

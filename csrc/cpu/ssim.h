@@ -326,6 +326,10 @@ class SsimTile {
           else
             Masked::along_y(of, inverse, j, g, mean, var);
         }
+        for (int q = 0; q < rows; ++q) {  // a hidden center counts for nothing, even beside NaN
+          const auto seen = load(mask->root(row + q) + radius + j) != V{};
+          for (V* each : {mean_d, mean_s, variance_d, variance_s}) each[q] = seen ? each[q] : V{};
+        }
       } else {
         moments_along_y(m[0], m[2], slot, g, mean_d, variance_d);
         moments_along_y(m[1], m[3], slot, g, mean_s, variance_s);

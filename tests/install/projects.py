@@ -43,6 +43,7 @@ def small_project(folder: Path) -> Path:
     (folder / "csrc/cuda").mkdir()
     copy_tree(folder, csrc=False)
     (folder / "csrc/bindings.cpp").write_text("int lamp() { return 0; }\n")
+    (folder / "csrc/volumes.cpp").write_text("int lamp_volumes() { return 0; }\n")
     (folder / "csrc/cuda/bindings.cpp").write_text("int lamp_cuda() { return 0; }\n")
     (folder / "csrc/cuda/kernel.cuh").write_text("__global__ void kernel(float* p) { *p = 1; }\n")
     (folder / "csrc/cuda/kernel.cu").write_text(
