@@ -53,7 +53,12 @@ def in_dtype(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
     Tensor.to alone materializes an expanded tensor in full.
     """
-    return weight if weight.dtype == dtype else not_expanded(weight).to(dtype)
+    if weight.dtype == dtype:
+        return weight
+    weight = not_expanded(weight)
+    if weight.dtype == torch.bool and readable(weight):  # PyTorch casts bytes faster than booleans
+        weight = weight.view(torch.uint8)
+    return weight.to(dtype)
 
 
 def not_expanded(weight: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ static void run_typed(const Params& p, const Tiling& tiling, int gradients, int6
   const int terms = p.terms.count();
   const bool masked = p.mask.data && p.ssim();
   const int64_t bytes = masked ? MaskTile<T>::bytes(p, tiling) : 0;
-  MaskTile<T> mask(p, masked ? workspace(Scratch::mask, bytes) : nullptr);
+  MaskTile<T> mask(p, tiling, masked ? workspace(Scratch::mask, bytes) : nullptr);
   for (int64_t k = begin; k < end; ++k) {
     const int64_t i = masked ? tiling.channels_together(k) : k;
     Context<T> c(p, tiling.tile(i));

@@ -3,12 +3,14 @@
 //
 // With a mask m, a window takes the mean G*(m v)/G*m. The window is separable, so this is done in
 // two steps: `share` is the window's sum of m along x, by which the moments of a row are divided,
-// and G*m is the window's sum of the shares along y. Divisions are slow, so the reciprocals are
-// kept.
+// and G*m is the window's sum of the shares along y, kept as its reciprocal.
 //
 // The mask of ones must cost no bit, and where it is 1 it should cost little time: the kernel treats
 // windows without hidden pixels as if there were no mask. They are found in blocks, one vector of
 // positions wide.
+//
+// A tile of 256 x 256 pixels needs a megabyte of rows, as much as an L2 cache. So rows without
+// hidden pixels are not stored, and what is known of the blocks is kept apart from the rows.
 
 template <class T>
 class MaskTile {
@@ -17,26 +19,31 @@ class MaskTile {
   static constexpr int kBlocks = int(ceil_div(Tiling::kWidest + 4 * kMaxRadius, int64_t(N))) + 1;
   static constexpr int kColumns = kBlocks * N;
 
-  // A row of the image. The columns of `root` are those of the pixels that windows see, the others'
+  // A row of the image. The columns of `m` are those of the pixels that windows see, the others'
   // are window positions.
   struct Row {
-    alignas(64) T root[kColumns];           // the square root of m
-    alignas(64) T share[kColumns];          // of the window along x; 0 where it sees nothing
-    alignas(64) T inverse_share[kColumns];  // 0 where the share is
-    alignas(64) T inverse[kColumns];        // 1/(G*m), 0 where G*m is
+    alignas(64) T m[kColumns];
+    alignas(64) T share[kColumns];    // of the window along x; 0 where it sees nothing
+    alignas(64) T inverse[kColumns];  // 1/(G*m), 0 where G*m is
+  };
+  // What a row's windows see, by block.
+  struct Blocks {
     // How many rows, down to this one, have windows without a hidden pixel, and hidden centers.
     int full_rows[kBlocks], hidden_rows[kBlocks];
     bool gap[kBlocks], empty[kBlocks];  // whether some shares are 0, or all
+    bool ones;                          // whether m and the shares are 1, and not stored
+    bool inverse_ones;                  // the same of 1/(G*m)
   };
 
  public:
   static int64_t bytes(const Params& p, const Tiling& tiling) {
-    return (tiling.band_height + 4 * p.radius + 1) * int64_t(sizeof(Row));
+    return 2 * int64_t(sizeof(Row)) + kept_rows(p, tiling) * int64_t(sizeof(Row) + sizeof(Blocks));
   }
 
   // memory: `bytes` of it, aligned to 64.
-  MaskTile(const Params& params, void* memory)
-      : p(params), outside(static_cast<Row*>(memory)), rows(outside + 1) {
+  MaskTile(const Params& params, const Tiling& tiling, void* memory)
+      : p(params), outside(static_cast<Row*>(memory)), ones(outside + 1), rows(ones + 1),
+        blocks(reinterpret_cast<Blocks*>(rows + kept_rows(p, tiling))) {
     for (int k = 0; k <= p.radius; ++k) tap[k] = T(p.taps[k]);
   }
 
@@ -46,14 +53,14 @@ class MaskTile {
     const int64_t of = t.image * p.mask.batch + t.channel * p.mask.channel;
     if (of == mask && t.row == row && t.column == column) return;
     mask = of, row = t.row, column = t.column;
-    std::fill(outside->share, outside->share + kColumns, T(0));
-    std::fill(outside->inverse, outside->inverse + kColumns, T(0));
-    std::fill(outside->gap, outside->gap + kBlocks, true);
+    constexpr int kValues = sizeof(Row) / sizeof(T);
+    std::fill(outside->m, outside->m + kValues, T(0));
+    std::fill(ones->m, ones->m + kValues, T(1));
     const int64_t first = std::max(p.first_row(), t.row - reach);
     const int64_t end = std::min(p.end_row(), t.end_row + reach);
     top = std::max<int64_t>(0, first - p.radius);
     const int64_t bottom = std::min(p.height, end + p.radius);
-    blocks = int(ceil_div(c.columns + 2 * p.radius, N));
+    used = int(ceil_div(c.columns + 2 * p.radius, N));
     for (int64_t at = top; at < bottom; ++at) {
       read(c, at);
       shares(at);
@@ -61,10 +68,11 @@ class MaskTile {
     for (int64_t at = first; at < end; ++at) invert(at);
   }
 
-  const T* root(int64_t at) const { return of(at).root; }
-  const T* share(int64_t at) const { return of(at).share; }
-  const T* inverse_share(int64_t at) const { return of(at).inverse_share; }
-  const T* inverse(int64_t at) const { return of(at).inverse; }
+  const T* m(int64_t at) const { return seen(at).m; }
+  const T* share(int64_t at) const { return seen(at).share; }
+  const T* inverse(int64_t at) const {
+    return (at < 0 ? *outside : blocks_of(at).inverse_ones ? *ones : rows[at - top]).inverse;
+  }
   // The image row that windows see as row `at`, or -1 if they see nothing there.
   int64_t seen_as(int64_t at) const {
     if (at >= 0 && at < p.height) return at;
@@ -74,42 +82,56 @@ class MaskTile {
   // What the windows at positions j .. j + N - 1 see of the pixels of row `at`.
   enum class Sight { all, some, none };
   Sight sight(int64_t at, int j) const {
-    const Row& r = of(at);
+    const Blocks& r = blocks_of(at);
     return r.full_rows[j / N] ? Sight::all : r.empty[j / N] ? Sight::none : Sight::some;
   }
+  // Whether no window sees a hidden pixel of row `at`.
+  bool is_full(int64_t at) const { return blocks_of(at).ones; }
   // Whether these windows, in rows `at` .. `at` + count - 1, all have hidden centers.
   bool is_hidden(int64_t at, int count, int j) const {
-    return of(at + count - 1).hidden_rows[j / N] >= count;
+    return blocks_of(at + count - 1).hidden_rows[j / N] >= count;
   }
   // Whether they have no hidden pixel.
   bool is_full(int64_t at, int count, int j) const {
     const int64_t above = at - p.radius, below = at + count - 1 + p.radius;
     if (p.border == Border::zeros && (above < 0 || below >= p.height)) return false;
     const int64_t first = std::max<int64_t>(above, 0), last = std::min(below, p.height - 1);
-    return of(last).full_rows[j / N] > last - first;
+    return blocks_of(last).full_rows[j / N] > last - first;
   }
   // Whether a window at positions j .. j + N - 1 sees no pixel of row `at`.
-  bool has_gap(int64_t at, int j) const { return of(seen_as(at)).gap[j / N]; }
+  bool has_gap(int64_t at, int j) const {
+    const int64_t seen = seen_as(at);
+    return seen < 0 || blocks_of(seen).gap[j / N];
+  }
 
  private:
   const Params& p;
   T tap[kMaxRadius + 1];
-  Row *const outside, *const rows;           // the first stands for all rows beyond the border
-  int64_t mask = -1, row = -1, column = -1;  // which tile this is
-  int64_t top = 0;                           // the image row of rows[0]
-  int blocks = 0;
+  Row *const outside, *const ones, *const rows;  // outside: stands for all rows beyond the border
+  Blocks* const blocks;                          // of `rows`
+  int64_t mask = -1, row = -1, column = -1;      // which tile this is
+  int64_t top = 0;                               // the image row of rows[0]
+  int used = 0;                                  // blocks of a row
 
-  const Row& of(int64_t at) const { return at < 0 ? *outside : rows[at - top]; }
+  static int64_t kept_rows(const Params& p, const Tiling& tiling) {
+    return tiling.band_height + 4 * p.radius;
+  }
+  const Blocks& blocks_of(int64_t at) const { return blocks[at - top]; }
+  const Row& seen(int64_t at) const {
+    return at < 0 ? *outside : blocks_of(at).ones ? *ones : rows[at - top];
+  }
 
-  // Reads m into `root`, and fills in what lies beyond the border.
+  // Reads m, and fills in what lies beyond the border.
   void read(const Context<T>& c, int64_t at) {
-    T* const m = rows[at - top].root;
+    T* const m = rows[at - top].m;
     const int64_t start = c.tile.column - 2 * p.radius;  // image column of the first pixel
     const int64_t seen = start + c.columns + 4 * p.radius;
     const int64_t low = std::max<int64_t>(start, 0), high = std::min(seen, p.width);
     const T beyond = p.border == Border::zeros ? T(0) : T(1);
     std::fill(m, m + (low - start), beyond);
     c.read(p.mask, at, low, high - low, m + (low - start));
+    if (at + kRowsAhead < p.height)
+      prefetch_row(p.mask, c.tile.image, c.tile.channel, at + kRowsAhead, low, high - low);
     std::fill(m + (high - start), m + (seen - start), beyond);
     std::fill(m + (seen - start), m + kColumns, T(1));
     if (p.border != Border::reflect) return;
@@ -118,47 +140,48 @@ class MaskTile {
       m[i - start] = m[std::max<int64_t>(2 * (p.width - 1) - i, 0) - start];
   }
 
-  // Computes a row's shares from m in `root`, and then the root.
+  // Computes a row's shares from m.
   LAMP_NOINLINE void shares(int64_t at) {
     Row& r = rows[at - top];
+    Blocks& sees = blocks[at - top];
+    const Blocks* const above = at == top ? nullptr : &sees - 1;
     const int radius = p.radius;
     const V zero = {}, one = zero + T(1);
-    for (int b = 0; b < blocks; ++b) {
-      const T* const m = r.root + b * N;  // of the leftmost pixels that the windows see
+    sees.ones = true;
+    for (int b = 0; b < used; ++b) {
+      const T* const m = r.m + b * N;  // of the leftmost pixels that the windows see
       auto ones = load(m) == one;
       for (int k = N; k < 2 * radius; k += N) ones &= load(m + k) == one;
       ones &= load(m + 2 * radius) == one;
       const bool full = all_lanes<T>(ones);
-      r.full_rows[b] = !full ? 0 : at == top ? 1 : rows[at - top - 1].full_rows[b] + 1;
       const bool hidden = !full && all_lanes<T>(load(m + radius) == zero);
-      r.hidden_rows[b] = !hidden ? 0 : at == top ? 1 : rows[at - top - 1].hidden_rows[b] + 1;
-      r.empty[b] = r.gap[b] = false;
-      V share = one, inverse = one;
+      sees.full_rows[b] = !full ? 0 : above ? above->full_rows[b] + 1 : 1;
+      sees.hidden_rows[b] = !hidden ? 0 : above ? above->hidden_rows[b] + 1 : 1;
+      sees.empty[b] = sees.gap[b] = false;
+      sees.ones &= full;
+      V share = one;
       if (!full) {
         share = tap[0] * load(m + radius);
         for (int k = 1; k <= radius; ++k)
           share += tap[k] * (load(m + radius - k) + load(m + radius + k));
-        inverse = share > zero ? one / share : zero;
-        r.empty[b] = all_lanes<T>(share == zero);
-        r.gap[b] = !all_lanes<T>(share > zero);
+        sees.empty[b] = all_lanes<T>(share == zero);
+        sees.gap[b] = !all_lanes<T>(share > zero);
       }
       store(r.share + b * N, share);
-      store(r.inverse_share + b * N, inverse);
     }
-    auto own_root = zero == zero;  // as ones and zeros are
-    for (int j = 0; j < kColumns; j += N)
-      own_root &= load(r.root + j) * load(r.root + j) == load(r.root + j);
-    if (all_lanes<T>(own_root)) return;
-    for (int j = 0; j < kColumns; j += N) store(r.root + j, square_root<T>(load(r.root + j)));
   }
 
   // Computes 1/(G*m) of a row of windows.
   LAMP_NOINLINE void invert(int64_t at) {
     const V zero = {}, one = zero + T(1);
     const int radius = p.radius;
+    bool& ones = blocks[at - top].inverse_ones;
+    ones = true;
+    for (int b = 0; ones && b < used; ++b) ones = is_full(at, 1, b * N);
+    if (ones) return;
     const T* share[2 * kMaxRadius + 1];
-    for (int k = -radius; k <= radius; ++k) share[radius + k] = of(seen_as(at + k)).share;
-    for (int b = 0; b < blocks; ++b) {
+    for (int k = -radius; k <= radius; ++k) share[radius + k] = this->share(seen_as(at + k));
+    for (int b = 0; b < used; ++b) {
       V inverse = one;
       if (!is_full(at, 1, b * N) && !is_hidden(at, 1, b * N)) {
         V sum = tap[0] * load(share[radius] + b * N);
@@ -186,36 +209,61 @@ struct MaskedWindow {
     V mean, scatter;  // scatter: the row's variance times its share
   };
 
-  // Along x, with r = sqrt(m): mean = sum of g r (r v) / share, scatter = sum of g (r v - r mean)^2.
-  // The mean comes first, because the pixel at the center may be hidden, and so not be a shift.
-  // values: r v, root: r; both of the leftmost pixels that the windows see.
-  LAMP_INLINE Row along_x(const T* values, const T* root, V inverse_share, const Taps& g) {
-    const T *v = values + radius, *r = root + radius;
-    V sum = g[0] * (load(r) * load(v));
+  // The visible pixel that is nearest to a window's center, for windows that have none less than
+  // two columns away; 0 where a window sees no pixel.
+  static LAMP_NOINLINE void find_nearest(const T* d, const T* s, const T* m, V& of_d, V& of_s) {
+    auto found = load(m - 1) + load(m) + load(m + 1) != V{};
+    for (int k = 2; k <= radius && !all_lanes<T>(found); ++k)
+      for (int at : {-k, k}) {
+        const auto nearest = (load(m + at) != V{}) & ~found;
+        of_d = nearest ? load(d + at) : of_d;
+        of_s = nearest ? load(s + at) : of_s;
+        found |= nearest;
+      }
+  }
+
+  // Along x, relative to a pixel that the window sees, the nearest to its center that is visible:
+  // mean = sum of g m v / share, scatter = sum of g m v^2 - share mean^2.
+  // d, s (0 where hidden), m: of the windows' centers.
+  LAMP_INLINE void along_x(const T* d, const T* s, const T* m, V share, const Taps& g, Row& of_d,
+                           Row& of_s) {
+    const V center = load(m), left = load(m - 1), zero = {};
+    V d0 = left != zero ? load(d - 1) : load(d + 1), s0 = left != zero ? load(s - 1) : load(s + 1);
+    d0 = center != zero ? load(d) : d0;
+    s0 = center != zero ? load(s) : s0;
+    if (!all_lanes<T>(left + center + load(m + 1) != zero)) find_nearest(d, s, m, d0, s0);
+    // A hidden center counts for nothing; a visible one is 0, unless it is NaN.
+    V sum_d[2] = {center * (load(d) - d0)}, sum_s[2] = {center * (load(s) - s0)};
+    V square_d[2] = {}, square_s[2] = {};
 #pragma GCC unroll 8
     for (int k = 1; k <= radius; ++k)
-      sum += g[k] * (load(r - k) * load(v - k) + load(r + k) * load(v + k));
-    const V mean = sum * inverse_share, center = load(v) - load(r) * mean;
-    V scatter = g[0] * (center * center);
-#pragma GCC unroll 8
-    for (int k = 1; k <= radius; ++k) {
-      const V a = load(v - k) - load(r - k) * mean, b = load(v + k) - load(r + k) * mean;
-      scatter += g[k] * (a * a + b * b);
-    }
-    return {mean, scatter};
+#pragma GCC unroll 2
+      for (int side = 0; side < 2;
+           ++side) {  // two sums each: shorter chains of dependent additions
+        const int at = side ? k : -k;
+        const V gm = g[k] * load(m + at), from_d = load(d + at) - d0, from_s = load(s + at) - s0;
+        const V gm_d = gm * from_d, gm_s = gm * from_s;
+        sum_d[side] += gm_d;
+        sum_s[side] += gm_s;
+        square_d[side] += gm_d * from_d;
+        square_s[side] += gm_s * from_s;
+      }
+    const V all_d = sum_d[0] + sum_d[1], all_s = sum_s[0] + sum_s[1];
+    const V inverse = share > zero ? T(1) / share : zero;
+    const V mean_d = all_d * inverse, mean_s = all_s * inverse;
+    of_d = {d0 + mean_d, at_least_zero(square_d[0] + square_d[1] - mean_d * all_d)};
+    of_s = {s0 + mean_s, at_least_zero(square_s[0] + square_s[1] - mean_s * all_s)};
   }
 
   // Writes the mean and scatter of d and s along x, at positions begin .. end - 1, to row `slot` of
   // the ring.
-  static LAMP_NOINLINE void convolve(const T* d, const T* s, const T* root, const T* inverse_share,
-                                     int begin, int end, const Taps& taps, RingRows* ring,
-                                     int slot) {
+  static LAMP_NOINLINE void convolve(const T* d, const T* s, const T* m, const T* share, int begin,
+                                     int end, const Taps& taps, RingRows* ring, int slot) {
     const Taps g = taps;
     for (int j = begin; j < end; j += N) {
       RingRows* const out = ring + j / N * 4;
-      const V inverse = load(inverse_share + j);
-      const Row of_d = along_x(d + j, root + j, inverse, g);
-      const Row of_s = along_x(s + j, root + j, inverse, g);
+      Row of_d, of_s;
+      along_x(d + radius + j, s + radius + j, m + radius + j, load(share + j), g, of_d, of_s);
       store(out[0][slot], of_d.mean);
       store(out[1][slot], of_s.mean);
       store(out[2][slot], of_d.scatter);

@@ -141,8 +141,9 @@ class SsimTile {
     if (row + kRowsAhead < p.height)
       for (const ConstTensorView* image : {&p.input, &p.target})
         prefetch_row(*image, c.tile.image, c.tile.channel, row + kRowsAhead, low, high - low);
-    if (c.mask)
-      center_visible(x, y, c.mask->root(row) + (low - start), high - low, d + low, s + low);
+    const bool masked = c.mask && !c.mask->is_full(row);
+    if (masked)
+      center_visible(x, y, c.mask->m(row) + (low - start), high - low, d + low, s + low);
     else
       center(x, y, high - low, d + low, s + low);
     if (p.border == Border::reflect) {
@@ -151,7 +152,7 @@ class SsimTile {
       for (int64_t k = 1; high == p.width && k <= radius && last + k < start + kPixels; ++k)
         d[last + k] = d[last - k], s[last + k] = s[last - k];
     }
-    if (c.mask)
+    if (masked)
       convolve_visible(row);
     else
       convolve_pixels(int(row % kRing), 0, positions);
@@ -166,15 +167,15 @@ class SsimTile {
     }
   }
 
-  // The same times the root of the mask, 0 where pixels are hidden, whatever they hold.
-  void center_visible(const T* __restrict x, const T* __restrict y, const T* __restrict root,
+  // The same, and 0 where pixels are hidden, whatever they hold.
+  void center_visible(const T* __restrict x, const T* __restrict y, const T* __restrict m,
                       int64_t count, T* __restrict d, T* __restrict s) const {
     const T scale = c.scale, shift_d = constants.shift_d, shift_s = constants.shift_s;
     for (int64_t j = 0; j < count; ++j) {
-      const T centered_d = root[j] * ((x[j] - y[j]) * scale - shift_d);
-      const T centered_s = root[j] * ((x[j] + y[j]) * scale - shift_s);
-      d[j] = root[j] == 0 ? T(0) : centered_d;
-      s[j] = root[j] == 0 ? T(0) : centered_s;
+      const T centered_d = (x[j] - y[j]) * scale - shift_d;
+      const T centered_s = (x[j] + y[j]) * scale - shift_s;
+      d[j] = m[j] == 0 ? T(0) : centered_d;
+      s[j] = m[j] == 0 ? T(0) : centered_s;
     }
   }
 
@@ -187,8 +188,8 @@ class SsimTile {
       for (end = j + N; end < positions && c.mask->sight(row, end) == sight;) end += N;
       if (sight == Sight::all) convolve_pixels(slot, j, end);
       if (sight == Sight::some)
-        Masked::convolve(w.d, w.s, c.mask->root(row), c.mask->inverse_share(row), j, end, taps(),
-                         w.moments[0], slot);
+        Masked::convolve(w.d, w.s, c.mask->m(row), c.mask->share(row), j, end, taps(), w.moments[0],
+                         slot);
       for (int i = j; sight == Sight::none && i < end; i += N)
         for (auto& plane : w.moments[i / N]) store(plane[slot], V{});
     }
@@ -284,11 +285,13 @@ class SsimTile {
     // A strip narrower than the "valid" border may have none of its own.
     const int own = std::max(low, radius);
     const int own_end = std::max(own, std::min(high, radius + c.columns));
-    const bool weighted = c.weight.data;
-    if (weighted)
-      for (int q = 0; q < rows; ++q)
-        c.read(c.weight, row + q, left + low, high - low, w.weight[q] + low);
     const MaskTile<T>* const mask = c.mask;
+    const bool weighted = c.weight.data;
+    const T* weight[kRows];
+    for (int q = 0; weighted && q < rows; ++q) {
+      weight[q] = p.weight.data ? w.weight[q] : mask->m(row + q) + radius;
+      if (p.weight.data) c.read(p.weight, row + q, left + low, high - low, w.weight[q] + low);
+    }
     const T *share[kRing], *inverse[kRows];  // of the mask
     if (mask) {
       for (int t = 0; t < kRing; ++t)
@@ -311,7 +314,7 @@ class SsimTile {
       // addresses that share its low bits.
       V weights[kRows], normalize[kRows];
       if (weighted)
-        for (int q = 0; q < rows; ++q) weights[q] = load(w.weight[q] + j);
+        for (int q = 0; q < rows; ++q) weights[q] = load(weight[q] + j);
       V mean_d[kRows], mean_s[kRows], variance_d[kRows], variance_s[kRows];
       const bool masked = mask && !mask->is_full(row, rows, j);
       if (masked) {
@@ -327,7 +330,7 @@ class SsimTile {
             Masked::along_y(of, inverse, j, g, mean, var);
         }
         for (int q = 0; q < rows; ++q) {  // a hidden center counts for nothing, even beside NaN
-          const auto seen = load(mask->root(row + q) + radius + j) != V{};
+          const auto seen = load(mask->m(row + q) + radius + j) != V{};
           for (V* each : {mean_d, mean_s, variance_d, variance_s}) each[q] = seen ? each[q] : V{};
         }
       } else {
