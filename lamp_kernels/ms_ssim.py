@@ -33,6 +33,7 @@ Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity for image qua
 Asilomar 2003; the averaging at odd sides is that of pytorch-msssim.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -158,18 +159,19 @@ def _plane_losses(backend: Backend, spec: LossSpec, images: Images) -> Tensor:
     return losses.reduced_loss(backend, plain, each).view(batch, channels)
 
 
-def _over_images(spec: LossSpec, plane_losses: Tensor, mask: Tensor | None) -> Tensor:
+def _over_images(spec: LossSpec, plane_losses: Tensor, weight: Tensor | None) -> Tensor:
     """From 1 - MS-SSIM of each plane (N, C) to the loss, by the table in `reduction`.
 
-    For a plane, m is the sum of its weight, or 1 without a weight, and S is m times its loss.
+    For a plane, m is the mean of its weight, or 1 without a weight, and S is m times its loss.
     """
     if spec.ssim_scale != 1.0:
         plane_losses = spec.ssim_scale * plane_losses
-    if mask is None:
+    if weight is None:
         plane_weight = torch.ones_like(plane_losses)
     else:
-        sums = reference.sum_images(mask.flatten(0, 1)).view(mask.shape[:2])
-        plane_weight = sums.expand(plane_losses.shape)
+        sums = reference.sum_images(weight.flatten(0, 1)).view(weight.shape[:2])
+        means = sums.to(plane_losses.dtype) / math.prod(weight.shape[2:])
+        plane_weight = means.expand(plane_losses.shape)
     image_weight = plane_weight.sum(1)
     factor = reduction.term_factor(
         spec, 0, reduction.nonzero(image_weight), reduction.nonzero(image_weight.sum())
