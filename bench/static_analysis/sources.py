@@ -1,5 +1,6 @@
-"""The CUDA sources that the figures describe: a copy to compile, a digest, and their constants."""
+"""The sources that the figures describe: digests, a copy of CUDA's, and the constants in it."""
 
+import ast
 import hashlib
 import re
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from checkout import BENCH, ROOT
 
 CSRC = ROOT / "csrc"
+TRITON = ROOT / "lamp_kernels" / "backends" / "triton"
 TWO_KERNEL = BENCH / "two_kernel.cu"
 
 _INCLUDE = re.compile(r'^#include "(.+)"', re.MULTILINE)
@@ -55,6 +57,33 @@ def digest(folder: Path) -> str:
     for path in sorted(files):
         found.update(code_of(files[path]).encode())
     return found.hexdigest()[:16]
+
+
+def triton_digest(folder: Path = TRITON) -> str:
+    """A digest of the Triton kernels and their tilings; ignores comments and docstrings."""
+    found = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if path.name == "tiling.py":
+            functions: list[ast.AST] = [tree]
+        else:
+            functions = [node for node in tree.body if _is_kernel(node)]
+        for function in functions:
+            for node in ast.walk(function):
+                if not isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+                    continue
+                if ast.get_docstring(node) is not None:
+                    del node.body[0]
+            found.update(ast.unparse(function).encode())
+    return found.hexdigest()[:16]
+
+
+def _is_kernel(node: ast.AST) -> bool:
+    """Whether Triton compiles this function."""
+    return isinstance(node, ast.FunctionDef) and any(
+        ast.unparse(decorator).split("(")[0] in ("triton.jit", "kernel")
+        for decorator in node.decorator_list
+    )
 
 
 def code_of(text: str) -> str:

@@ -28,7 +28,7 @@ from lamp_kernels.backends.triton.ssim_gradients import ssim_gradients
 from lamp_kernels.backends.triton.ssim_losses import ssim_losses
 from lamp_kernels.backends.triton.sums import image_sums
 from lamp_kernels.spec import COMBINED, METRICS
-from static_analysis import model
+from static_analysis import model, sources
 from static_analysis.build import resources, run
 from static_analysis.devices import DEVICES, TARGETS, WARP, Device, occupancy
 from static_analysis.sass import Instruction, count, loops, parse, without_calls
@@ -313,6 +313,7 @@ def collect(
         rows += [_resources(variant, target) for variant in variants]
     return {
         "triton": triton.__version__,
+        "sources": sources.triton_digest(),
         "variants": rows,
         "loops": [_loop(variant, target) for target in targets for variant in USUAL],
         "predictions": [

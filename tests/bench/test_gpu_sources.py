@@ -39,6 +39,37 @@ def test_committed_figures_belong_to_the_current_kernels(tmp_path):
     assert results["sources"] == sources.digest(tmp_path)
 
 
+def test_committed_figures_belong_to_the_current_triton_kernels():
+    """After any change to their code, run `make triton-static`, which takes 20 minutes."""
+    figures = ROOT / "bench" / "static_analysis" / "figures.json"
+    results = json.loads(figures.read_text(encoding="utf-8"))
+    assert results["triton"]["sources"] == sources.triton_digest()
+
+
+KERNEL = """\
+@triton.jit
+def twice(x):
+    \"\"\"2 x.\"\"\"
+    return 2 * x
+"""
+
+
+def test_the_triton_digest_follows_kernels_and_tilings(tmp_path):
+    def digest_with(name, text):
+        (tmp_path / name).write_text(text)
+        return sources.triton_digest(tmp_path)
+
+    before = digest_with("a.py", KERNEL)
+    assert digest_with("a.py", KERNEL.replace("2 x.", "Two x.") + "\n# and a comment\n") == before
+    assert digest_with("a.py", "import triton\n" + KERNEL + "def launch(): pass\n") == before
+    assert digest_with("a.py", KERNEL.replace("2 * x", "3 * x")) != before
+    assert digest_with("a.py", KERNEL.replace("@triton.jit", "@kernel(launcher)")) != before
+    digest_with("a.py", KERNEL)
+    tiled = digest_with("tiling.py", "PIXELS = 4\n")
+    assert tiled != before
+    assert digest_with("tiling.py", "PIXELS = 8\n") != tiled
+
+
 CODE = """\
 #include "a.h" // why
 #define TWICE(x) \\
