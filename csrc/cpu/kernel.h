@@ -15,9 +15,11 @@
 
 #include "centering.h"
 
-#include "window.h"
+#include "axis_window.h"
 
 #include "mask.h"
+
+#include "masked_window.h"
 
 #include "ssim.h"
 
@@ -26,8 +28,6 @@
 #include "cosine.h"
 
 #include "volume_centering.h"
-
-#include "volume_windows.h"
 
 #include "volume.h"
 

@@ -22,18 +22,13 @@
 template <class T, int radius, int gradients>
 class SsimTile {
   using V = Vector<T>;
-  using Taps = typename Window<T, radius>::Taps;
+  using Window = AxisWindow<T, radius>;
   using Masked = MaskedWindow<T, radius>;
-  static constexpr int kRows = Window<T, radius>::kRows;
-  static constexpr int kRing = Window<T, radius>::kRing;
-  static constexpr int kAboutOne = Window<T, radius>::kAboutOne;
+  static constexpr int kRows = Window::kRows;
+  static constexpr int kRing = Window::kRing;
+  static constexpr int kAboutOne = Window::kAboutOne;
   static constexpr int kPlanes = 2 + gradients;  // h planes of the adjoint
   static constexpr int N = kLanes<T>;
-
-  // A ring buffer holds kRing rows, plus one row that stands for all rows beyond the border. The
-  // data that a step reads for one column of vectors is contiguous: [vector][plane][row][lane].
-  template <int planes>
-  using RingColumn = T[planes][kRing + 1][N];
 
   // Window positions extend `radius` columns beyond the strip, and the pixels they see another
   // `radius` columns. Each row is one vector longer, because its last vector may run past the end.
@@ -45,11 +40,11 @@ class SsimTile {
   // A few hundred kilobytes, one per thread.
   struct Workspace {
     alignas(64) T x[kPixels], y[kPixels], d[kPixels], s[kPixels];
-    alignas(64) RingColumn<4> moments[kPositions / N];
+    alignas(64) typename Window::template Ring<4> moments[kPositions / N];
     alignas(64) T weight[kRows][kPositions];
     alignas(64) T map[kRows][kPositions];
     alignas(64) T h[kRows][kPlanes][kPositions];
-    alignas(64) RingColumn<kPlanes> adjoint[kPositions / N];
+    alignas(64) typename Window::template Ring<kPlanes> adjoint[kPositions / N];
     alignas(64) T gradient[kRows][kPlanes][kPositions];
     alignas(64) T fold[radius][kFold];
     PixelRows<T> pixels;
@@ -57,9 +52,8 @@ class SsimTile {
 
   SsimTile(const Context<T>& context, Workspace& workspace)
       : c(context), p(c.p), w(workspace), left(c.tile.column - radius),
-        positions(c.columns + 2 * radius), first_grid_row(p.first_row()),
-        end_grid_row(p.end_row()) {
-    for (int k = 0; k <= radius; ++k) tap[k] = T(p.taps[k]);
+        positions(c.columns + 2 * radius), first_grid_row(p.first_row()), end_grid_row(p.end_row()),
+        window(p.taps) {
     constants.c1 = T(p.c1);
     constants.c2 = T(p.c2);
     constants.a = T(p.ssim_scale);
@@ -104,15 +98,8 @@ class SsimTile {
   const int positions;  // the strip's window positions, and `radius` more on each side
   const int64_t first_grid_row, end_grid_row;
   int64_t first, end;  // rows of loss to compute
-  T tap[radius + 1];
+  const Window window;
   SsimConstants<T> constants;
-
-  // A local copy of the taps, so that the compiler knows that no store modifies them.
-  Taps taps() const {
-    Taps g;
-    for (int k = 0; k <= radius; ++k) g.tap[k] = tap[k];
-    return g;
-  }
 
   // Fills in what stays constant over the tile: the moments of black rows, the rows without loss,
   // the pixels that are never read, and the taps at mirrored edges.
@@ -126,7 +113,8 @@ class SsimTile {
     for (auto& column : w.adjoint)
       for (auto& plane : column) store(plane[kRing], V{});
     for (int j = 0; j < radius; ++j)
-      for (int t = 0; t < kFold; ++t) w.fold[j][t] = t > 0 && t + j <= radius ? tap[t + j] : T(0);
+      for (int t = 0; t < kFold; ++t)
+        w.fold[j][t] = t > 0 && t + j <= radius ? window[t + j] : T(0);
   }
 
   LAMP_NOINLINE void convolve_row(int64_t row) {
@@ -188,35 +176,19 @@ class SsimTile {
       for (end = j + N; end < positions && c.mask->sight(row, end) == sight;) end += N;
       if (sight == Sight::all) convolve_pixels(slot, j, end);
       if (sight == Sight::some)
-        Masked::convolve(w.d, w.s, c.mask->m(row), c.mask->share(row), j, end, taps(), w.moments[0],
+        Masked::convolve(w.d, w.s, c.mask->m(row), c.mask->share(row), j, end, window, w.moments,
                          slot);
       for (int i = j; sight == Sight::none && i < end; i += N)
         for (auto& plane : w.moments[i / N]) store(plane[slot], V{});
     }
   }
 
-  // Writes the mean and variance of d and s along x to row `slot` of the ring. The taps are
-  // symmetric, so tap g_k multiplies the sum of the two values k columns to the left and right.
+  // Writes the mean and variance of d and s along x to row `slot` of the ring.
   LAMP_NOINLINE void convolve_pixels(int slot, int begin, int end) {
-    const Taps g = taps();
-    T(*out)[kRing + 1][N] = w.moments[begin / N];
-    for (int j = begin; j < end; j += N, out += 4) {
-      const V d0 = load(w.d + j + radius), s0 = load(w.s + j + radius);
-      V mean_d = {}, mean_s = {}, square_d = {}, square_s = {};  // relative to d0 and s0
-#pragma GCC unroll 8
-      for (int k = 1; k <= radius; ++k) {
-        const V da = load(w.d + j + radius - k) - d0, db = load(w.d + j + radius + k) - d0;
-        const V sa = load(w.s + j + radius - k) - s0, sb = load(w.s + j + radius + k) - s0;
-        mean_d += g[k] * (da + db);
-        mean_s += g[k] * (sa + sb);
-        square_d += g[k] * (da * da + db * db);
-        square_s += g[k] * (sa * sa + sb * sb);
-      }
-      store(out[0][slot], d0 + mean_d);
-      store(out[1][slot], s0 + mean_s);
-      store(out[2][slot], variance(square_d, mean_d));
-      store(out[3][slot], variance(square_s, mean_s));
-    }
+    const Window g = window;
+    auto* out = w.moments + begin / N;
+    for (int j = begin; j < end; j += N, ++out)
+      Window::moments_along_x(g, w.d + j + radius, w.s + j + radius, *out, slot);
   }
 
   // The ring slot with the moments of image row `row`. Rows from `seen` on are seen by no window
@@ -230,50 +202,9 @@ class SsimTile {
     return int(row % kRing);
   }
 
-  // Applies G_y to one plane: kRows windows, one above the other, from the kRing rows they see.
-  LAMP_NOINLINE void along_y(const T (*ring)[N], const int* slot, const Taps& g, V* out) {
-    V sum[kRows] = {};
-#pragma GCC unroll 32
-    for (int t = 0; t < kRing; ++t) {
-      const V v = load(ring[slot[t]]);
-#pragma GCC unroll 8
-      for (int q = 0; q < kRows; ++q) {
-        const int k = t - q - radius;
-        if (k >= -radius && k <= radius) sum[q] += v * g[k < 0 ? -k : k];
-      }
-    }
-    for (int q = 0; q < kRows; ++q) out[q] = sum[q];
-  }
-
-  // Mean and variance of kRows windows, from the means and variances of the rows they see.
-  LAMP_NOINLINE void moments_along_y(const T (*means)[N], const T (*variances)[N], const int* slot,
-                                     const Taps& g, V* mean, V* var) {
-    for (int q = 0; q < kRows; q += kAboutOne) {
-      const V shift = load(means[slot[q + kAboutOne / 2 + radius]]);
-      V sum[kAboutOne] = {}, squares[kAboutOne] = {};
-#pragma GCC unroll 32
-      for (int t = 0; t < kAboutOne + 2 * radius; ++t) {
-        const V v = load(means[slot[q + t]]) - shift;
-        const V square = load(variances[slot[q + t]]) + v * v;
-#pragma GCC unroll 8
-        for (int i = 0; i < kAboutOne; ++i) {
-          const int k = t - i - radius;
-          if (k < -radius || k > radius) continue;
-          sum[i] += v * g[k < 0 ? -k : k];
-          squares[i] += square * g[k < 0 ? -k : k];
-        }
-      }
-      for (int i = 0; i < kAboutOne; ++i) {
-        mean[q + i] = sum[i] + shift;
-        var[q + i] = variance(squares[i], sum[i]);
-      }
-    }
-  }
-
   // Computes the loss of rows row .. row + rows - 1 and, for the gradient, their h planes. Returns
   // the sum of the losses inside the tile.
   LAMP_NOINLINE double statistics(int64_t row, int rows) {
-    const Taps g = taps();
     const SsimConstants<T> constants = this->constants;
     const Amplification<T> a = c.formula.amplification;
     int slot[kRing];
@@ -325,17 +256,17 @@ class SsimTile {
           const typename Masked::Rows of{m[v], m[v + 2], slot, share};
           V *mean = v ? mean_s : mean_d, *var = v ? variance_s : variance_d;
           if (gaps)
-            Masked::along_y_beside_gaps(of, inverse, j, g, mean, var);
+            Masked::along_y_beside_gaps(of, inverse, j, window, mean, var);
           else
-            Masked::along_y(of, inverse, j, g, mean, var);
+            Masked::along_y(of, inverse, j, window, mean, var);
         }
         for (int q = 0; q < rows; ++q) {  // a hidden center counts for nothing, even beside NaN
           const auto seen = load(mask->m(row + q) + radius + j) != V{};
           for (V* each : {mean_d, mean_s, variance_d, variance_s}) each[q] = seen ? each[q] : V{};
         }
       } else {
-        moments_along_y(m[0], m[2], slot, g, mean_d, variance_d);
-        moments_along_y(m[1], m[3], slot, g, mean_s, variance_s);
+        window.moments(m[0], m[2], slot, mean_d, variance_d);
+        window.moments(m[1], m[3], slot, mean_s, variance_s);
       }
       // A loop over the rows for each stage: a stage is a long dependency chain, and the chains of
       // different rows overlap only if they are close together in the code.
@@ -374,26 +305,16 @@ class SsimTile {
     return sum_of_lanes<T>(total);
   }
 
-  template <int... m>
-  LAMP_INLINE V symmetric(const V* v, const Taps& g, std::integer_sequence<int, m...>) {
-    V sum = g[0] * at_offset<T, radius>(v);
-    ((sum += g[m + 1] * (at_offset<T, radius - m - 1>(v) + at_offset<T, radius + m + 1>(v))), ...);
-    return sum;
-  }
-
   // Applies G_x^T to one row of h.
   LAMP_NOINLINE void adjoint_x(int64_t row, const T (*h)[kPositions]) {
-    const Taps g = taps();
-    const int columns = c.columns;
+    const Window g = window;
+    const int columns = c.columns, slot = int(row % kRing);
     for (int k = 0; k < kPlanes; ++k) {
       const T* in = h[k];
-      T* out = w.adjoint[0][k][row % kRing];
-      for (int j = 0; j < columns; j += N, out += sizeof(RingColumn<kPlanes>) / sizeof(T)) {
-        V v[(2 * radius + N - 1) / N + 1];
-        for (int i = 0; i <= (2 * radius + N - 1) / N; ++i) v[i] = load(in + j + i * N);
-        store(out, symmetric(v, g, std::make_integer_sequence<int, radius>()));
-      }
-      if (p.border == Border::reflect) fold_columns(in, k, int(row % kRing));
+      auto* out = w.adjoint;
+      for (int j = 0; j < columns; j += N, ++out)
+        store((*out)[k][slot], Window::sum_along_x(g, in + j));
+      if (p.border == Border::reflect) fold_columns(in, k, slot);
     }
   }
 
@@ -426,13 +347,12 @@ class SsimTile {
 
   // Applies G_y^T, for pixel rows row .. row + kRows - 1.
   LAMP_NOINLINE void adjoint_y(int64_t row) {
-    const Taps g = taps();
     int slot[kRing];
     for (int t = 0; t < kRing; ++t) slot[t] = adjoint_of(row - radius + t);
     for (int j = 0; j < c.columns; j += N)
       for (int k = 0; k < kPlanes; ++k) {
         V sum[kRows];
-        along_y(w.adjoint[j / N][k], slot, g, sum);
+        window.sums(w.adjoint[j / N][k], slot, sum);
         for (int q = 0; q < kRows; ++q) store(w.gradient[q][k] + j, sum[q]);
       }
     if (p.border == Border::reflect)
@@ -445,10 +365,10 @@ class SsimTile {
     if (t < 0 || t > last) return;
     if (t >= 1)
       for (int64_t j = 0; j <= std::min<int64_t>(radius - t, last); ++j)
-        add_row(j, tap[t + j], out);
+        add_row(j, window[t + j], out);
     if (t < last)
       for (int64_t j = std::max<int64_t>(0, 2 * last - t - radius); j <= last; ++j)
-        add_row(j, tap[2 * last - t - j], out);
+        add_row(j, window[2 * last - t - j], out);
   }
 
   void add_row(int64_t row, T factor, T (*out)[kPositions]) const {

@@ -7,7 +7,7 @@
 //   adjoint planes    --adjoint_z-->       gradient                kRows at a time, radius later
 //
 // So z plays the part that y has in ssim.h. Within a plane, rows pass through small rings of their
-// own. Windows are described in volume_windows.h, h planes and shifts in ssim.h and centering.h.
+// own. Windows are described in axis_window.h, h planes and shifts in ssim.h and centering.h.
 //
 // The mirror. With padding="reflect", the windowed mean is K = S W along each axis: S is symmetric,
 // and W = diag(1/2, 1, .., 1, 1/2), because the first and the last voxel have no mirror image. So

@@ -1,4 +1,5 @@
-// The windows of volumes along one axis. Included once per instruction set, inside its namespace.
+// SSIM's window along one axis of planes and volumes. Included once per instruction set, inside its
+// namespace.
 //
 // A window's variance is the mean of the variances of its rows plus the variance of their means,
 // and so on from axis to axis: along x about the window's center pixel, along y and z about a row
@@ -7,17 +8,13 @@
 template <class T, int radius>
 class AxisWindow {
   using V = Vector<T>;
-  // How many windows share one shift, a row that all of them see.
-  static constexpr int kAboutOne = std::min(LAMP_ROWS, radius >= 4 ? 8 : radius >= 2 ? 4 : 2);
   static constexpr int N = kLanes<T>;
-
-  T tap[radius + 1];  // by distance from the center
-
-  T at(int k) const { return tap[k < 0 ? -k : k]; }
 
  public:
   static constexpr int kRows = LAMP_ROWS;           // windows per step, which share loads
   static constexpr int kRing = kRows + 2 * radius;  // the rows that these see
+  // How many windows share one shift, a row that all of them see.
+  static constexpr int kAboutOne = std::min(kRows, radius >= 4 ? 8 : radius >= 2 ? 4 : 2);
 
   // A ring buffer of rows (or planes): kRing of them, and one more that stands for all rows beyond
   // the border. What a step reads for one vector of columns is contiguous.
@@ -28,7 +25,12 @@ class AxisWindow {
     for (int k = 0; k <= radius; ++k) tap[k] = T(taps[k]);
   }
 
+  // The tap at a distance from the center.
+  T operator[](int k) const { return tap[k < 0 ? -k : k]; }
+
   // Mean and variance of d and s along x, for the windows centered on the N pixels from d and s on.
+  // The taps are symmetric, so tap g_k multiplies the sum of the two values k columns to the left
+  // and right. g: a local copy of this window, so that the compiler knows that no store changes it.
   LAMP_INLINE void moments_along_x(const AxisWindow& g, const T* d, const T* s, Ring<4>& out,
                                    int slot) {
     const V d0 = load(d), s0 = load(s);
@@ -37,10 +39,10 @@ class AxisWindow {
     for (int k = 1; k <= radius; ++k) {
       const V da = load(d - k) - d0, db = load(d + k) - d0;
       const V sa = load(s - k) - s0, sb = load(s + k) - s0;
-      mean_d += g.tap[k] * (da + db);
-      mean_s += g.tap[k] * (sa + sb);
-      square_d += g.tap[k] * (da * da + db * db);
-      square_s += g.tap[k] * (sa * sa + sb * sb);
+      mean_d += g[k] * (da + db);
+      mean_s += g[k] * (sa + sb);
+      square_d += g[k] * (da * da + db * db);
+      square_s += g[k] * (sa * sa + sb * sb);
     }
     store(out[0][slot], d0 + mean_d);
     store(out[1][slot], s0 + mean_s);
@@ -63,8 +65,8 @@ class AxisWindow {
         for (int i = 0; i < kAboutOne; ++i) {
           const int k = t - i - radius;
           if (k < -radius || k > radius) continue;
-          sum[i] += v * g.at(k);
-          squares[i] += square * g.at(k);
+          sum[i] += v * g[k];
+          squares[i] += square * g[k];
         }
       }
       for (int i = 0; i < kAboutOne; ++i) {
@@ -84,7 +86,7 @@ class AxisWindow {
 #pragma GCC unroll 8
       for (int q = 0; q < kRows; ++q) {
         const int k = t - q - radius;
-        if (k >= -radius && k <= radius) sum[q] += v * g.at(k);
+        if (k >= -radius && k <= radius) sum[q] += v * g[k];
       }
     }
     for (int q = 0; q < kRows; ++q) out[q] = sum[q];
@@ -98,11 +100,12 @@ class AxisWindow {
   }
 
  private:
+  T tap[radius + 1];  // by distance from the center
+
   template <int... m>
   LAMP_INLINE V symmetric(const AxisWindow& g, const V* v, std::integer_sequence<int, m...>) {
-    V sum = g.tap[0] * at_offset<T, radius>(v);
-    ((sum += g.tap[m + 1] * (at_offset<T, radius - m - 1>(v) + at_offset<T, radius + m + 1>(v))),
-     ...);
+    V sum = g[0] * at_offset<T, radius>(v);
+    ((sum += g[m + 1] * (at_offset<T, radius - m - 1>(v) + at_offset<T, radius + m + 1>(v))), ...);
     return sum;
   }
 };
