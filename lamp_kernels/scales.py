@@ -47,11 +47,11 @@ def halved_images(images: Images, halve: Callable[[Tensor], Tensor]) -> Images:
         x, y = halve(x), halve(y)
         return Images(x, y, weight, None, _in_dtype_of(x, data_range))
     covered = in_dtype(mask, x.dtype)
-    share = halve(covered) / halve(torch.ones_like(covered))
+    share = halve(covered) / halve(torch.ones_like(covered[:1, :1]))
     if only_mask:
         weight = share
-    divisor = share.masked_fill(share == 0, 1.0)
-    x, y = (halve(_shown(v, mask)) / divisor for v in (x, y))
+    inverse = share.masked_fill(share == 0, 1.0).reciprocal()
+    x, y = (halve(_shown(v, mask)) * inverse for v in (x, y))
     return Images(x, y, weight, share, _in_dtype_of(x, data_range))
 
 
