@@ -42,7 +42,7 @@ class CosineTile {
   // Adds the sum of weight * A(L) to `sum`.
   void run(double& sum) {
     // The last vector of positions may run past the end: zero vectors.
-    for (T* each : {w.xx, w.yy, w.ds, w.ee, w.weight})
+    for (T* each : {w.xx, w.yy, w.ds, w.ee, w.weight, w.mask})
       std::fill(each + count, each + round_up(count, N), T(0));
     if (p.weight.data) read_row(p.weight, tile.image, 0, tile.row, tile.column, count, w.weight);
     if (p.mask.data) read_row(p.mask, tile.image, 0, tile.row, tile.column, count, w.mask);

@@ -47,6 +47,9 @@ class GmsTile {
   void run(double* sums) {
     const Tile& t = c.tile;
     std::fill(&w.pixels[0][0][0], &w.pixels[0][0][0] + sizeof w.pixels / sizeof(T), T(0));
+    // Vectors also hold positions outside the grid. Numbers that lay there before may be subnormal,
+    // and multiplying those takes a hundred times as long.
+    for (T* each : {w.weight, w.mask}) std::fill(each, each + kPositions, T(0));
     // How many rows of loss beyond the tile its gradient depends on.
     const int reach = gradients ? 1 : 0;
     int64_t next = std::max<int64_t>(0, t.row - reach - 1);  // next row of pixels to read
@@ -145,7 +148,8 @@ class GmsTile {
     const T* const mask = p.weight.data ? w.mask : w.weight;
     V total = {};
     for (int j = 0; j < positions; j += N) {
-      if (masked && all_lanes<T>(load(mask + j) == V{})) {
+      const auto hidden = load(mask + j) == V{};
+      if (masked && all_lanes<T>(hidden)) {
         if (gradients == 0 && p.map.data) store(w.map + j, V{});
         for (int k = 0; k < kPlanes; ++k) store(w.adjoint[k][slot] + j, V{});
         continue;
@@ -158,7 +162,7 @@ class GmsTile {
       const Amplified<V> amplified = amplify<T>(at.loss, a);
       const V weight = weighted ? load(w.weight + j) : V{} + T(1);
       auto seen = [&](V value) LAMP_INLINE_LAMBDA {
-        if constexpr (masked) return load(mask + j) == V{} ? V{} : value;
+        if constexpr (masked) return hidden ? V{} : value;
         return value;
       };
       total += within<T>(seen(weight * amplified.value), j, own, own_end);
