@@ -14,7 +14,6 @@ struct Cpu {
   static bool has(const Tensor& t) { return t.is_cpu(); }
 
   static void run(Params& p, const Tensor&, bool use_double, void* scaled_sums, Sums sums) {
-    STD_TORCH_CHECK(!p.mask.data || !p.gms(), "gms does not support a mask");
     if (use_double)
       run_typed(p, static_cast<double*>(scaled_sums), sums);
     else
@@ -39,8 +38,8 @@ std::tuple<Tensor, Tensor, Tensor> cpu_image_losses(
     return image_losses<Cpu>(input, target, weight, mask, data_ranges, factors,
                              std::move(coefficients), std::move(mean_over), std::move(sums),
                              input_gradient, target_gradient LAMP_SPEC(LAMP_PASS));
-  STD_TORCH_CHECK(!mask && !data_ranges, "cosine takes neither a mask nor data_ranges");
-  return cosine_losses<Cpu>(input, target, weight, factors, coefficients, mean_over, sums,
+  STD_TORCH_CHECK(!data_ranges, "cosine takes no data_ranges");
+  return cosine_losses<Cpu>(input, target, weight, mask, factors, coefficients, mean_over, sums,
                             input_gradient, target_gradient, Spec{LAMP_SPEC(LAMP_ARGUMENT)});
 }
 
@@ -49,8 +48,8 @@ Tensor cpu_loss_map(const Tensor& input, const Tensor& target, const std::option
                     const Tensor& coefficients LAMP_SPEC(LAMP_PARAMETER)) {
   if (metrics != kCosine)
     return loss_map<Cpu>(input, target, mask, data_ranges, coefficients LAMP_SPEC(LAMP_PASS));
-  STD_TORCH_CHECK(!mask && !data_ranges, "cosine takes neither a mask nor data_ranges");
-  return cosine_map<Cpu>(input, target, coefficients, Spec{LAMP_SPEC(LAMP_ARGUMENT)});
+  STD_TORCH_CHECK(!data_ranges, "cosine takes no data_ranges");
+  return cosine_map<Cpu>(input, target, mask, coefficients, Spec{LAMP_SPEC(LAMP_ARGUMENT)});
 }
 
 // Returns a copy of `factor`. Python registers the operator's derivative, which raises.

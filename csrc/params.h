@@ -89,8 +89,8 @@ struct Params {
   // (N, C, H, W). The weight has the compute type and is indexed by pixels of the image: if it was
   // given on the grid of a "valid" SSIM, its data pointer lies before that grid's corner.
   ConstTensorView input, target, weight;
-  // Of the images' sizes, in the compute type, 0 where pixels are masked; or null. The weight then
-  // includes it.
+  // Of the images' sizes, in the compute type, 0 where pixels are masked, or positions of GMS and
+  // cosine; or null. The weight then includes it.
   ConstTensorView mask;
   // One data_range per image, in the compute type; or null, and `scale` is that of all images.
   const void* data_ranges;

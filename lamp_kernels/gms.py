@@ -15,9 +15,9 @@ images, beside which a defect would hardly count.
 | batch   | A(mean over the scales of the mean of L), over the batch   |
 
 **Masks.** A position counts where all pixels that its operator sees are unmasked, times the
-smallest of their m: a mask becomes a weight. With padding="zeros" a position whose operator reaches
-beyond the image then does not count. A halved pixel is the mean of m v over the four, divided by
-that of m. Masked pixels may hold NaN.
+smallest of their m: the mask of pixels becomes one of positions, as backends take it. With
+padding="zeros" a position whose operator reaches beyond the image then does not count. A halved
+pixel is the mean of m v over the four, divided by that of m. Masked pixels may hold NaN.
 
 Sources: Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation", IEEE TIP 23(2), 2014;
 MSGMS: Zavrtanik, Kristan, Skocaj, "Reconstruction by inpainting for visual anomaly detection"
@@ -32,23 +32,23 @@ from torch import Tensor
 
 from lamp_kernels.scales import at_image_size, halved_images, halves
 from lamp_kernels.spec import LossSpec
-from lamp_kernels.tensors import Images, being_traced, with_mask
+from lamp_kernels.tensors import Images, being_traced, compute_dtype, in_dtype, with_mask
 
 
-def without_mask(images: Images, spec: LossSpec) -> Images:
-    """The images with 0 for masked pixels, and a weight in place of the mask."""
+def with_mask_of_positions(images: Images, spec: LossSpec) -> Images:
+    """The images with the mask of positions in place of that of pixels; the weight includes it."""
     mask = images.mask
     if mask is None:
         return images
-    x, y = (torch.where(mask == 0, 0.0, v) for v in (images.input, images.target))
-    mask = mask.expand(*mask.shape[:2], *x.shape[2:])
-    images = with_mask(images, smallest_seen(mask, spec))
-    return images._replace(input=x, target=y, mask=None)
+    dtype = compute_dtype(images.input.dtype, images.target.dtype)
+    mask = mask.expand(*mask.shape[:2], *images.input.shape[2:])
+    return with_mask(images, in_dtype(smallest_seen(mask, spec), dtype))
 
 
 def smallest_seen(mask: Tensor, spec: LossSpec) -> Tensor:
     """The smallest m among the 3 x 3 pixels around each one; outside of "zeros" images it is 0.
 
+    mask: of a float dtype or bool, (N, 1 or C, H, W).
     Mirrored pixels are among the others that the operator sees.
     """
     outside = 0.0 if spec.padding == "zeros" else math.inf
@@ -63,12 +63,12 @@ def smallest_seen(mask: Tensor, spec: LossSpec) -> Tensor:
 
 
 def scales(spec: LossSpec, images: Images) -> Iterator[Images]:
-    """The images of each scale, fine to coarse, without a mask."""
+    """The images of each scale, fine to coarse, with masks of positions."""
     images = at_image_size(images)
     for number in range(spec.gms_scales):
         if number > 0:
             images = halved_images(images, halved)
-        yield without_mask(images, spec)
+        yield with_mask_of_positions(images, spec)
 
 
 def halved(planes: Tensor) -> Tensor:

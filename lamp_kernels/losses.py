@@ -11,11 +11,11 @@ from lamp_kernels.backends import Backend
 from lamp_kernels.spec import LossSpec, Reduction, Term
 from lamp_kernels.tensors import (
     Images,
+    being_traced,
     compute_dtype,
     in_dtype,
     with_dims_of,
     with_mask,
-    without_masked,
 )
 from lamp_kernels.validation import (
     check_channels_first,
@@ -48,9 +48,9 @@ def loss(spec: LossSpec, images: Images, backend: str | None) -> Tensor:
 def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
     """Check the tensors against the spec and choose the backend that computes the loss.
 
-    In the result weight and mask have the images' dimensions, and the weight includes the mask. Of
-    GMS and cosine the mask becomes a weight alone; MSGMS keeps it for its scales. The data range is
-    (N,).
+    In the result weight and mask have the images' dimensions, and the weight includes the mask. The
+    mask of GMS is that of its positions; MSGMS keeps that of the pixels, for its scales, and its
+    weight without it; that mask may be bool. The data range is (N,).
 
     spec: one of `LossSpec.separated`.
     """
@@ -65,7 +65,7 @@ def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
     dtype = compute_dtype(input.dtype, target.dtype)
     if weight is not None:
         images = images._replace(weight=with_dims_of(weight, input))
-    if mask is not None and not (spec.has_gms or spec.has_cosine):
+    if mask is not None:
         spec = spec.replace(masked=True)
     if data_range is not None:
         check_data_ranges(data_range, input)
@@ -75,15 +75,15 @@ def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
     if spec.has_window:
         check_image_shape(input, spec)
     if mask is not None:
-        mask = in_dtype(with_dims_of(mask, input), dtype)
-        if spec.has_cosine:
-            images = without_masked(images, mask)
-        elif spec.metrics == ("gms",):
-            images = gms.without_mask(images._replace(mask=mask), spec)
-        elif spec.has_gms:
-            images = images._replace(mask=mask)
-        else:
+        mask = with_dims_of(mask, input)
+        if mask.dtype is not torch.bool or not spec.has_gms or being_traced():
+            mask = in_dtype(mask, dtype)  # what GMS makes of its mask is quicker to make of bool
+        if not spec.has_gms:
             images = with_mask(images, mask)
+        elif spec.metrics == ("gms",):
+            images = gms.with_mask_of_positions(images._replace(mask=mask), spec)
+        else:
+            images = images._replace(mask=mask)
     return Prepared(chosen, spec, images)
 
 

@@ -276,14 +276,19 @@ def gms_dissimilarity(images: Images, spec: LossSpec) -> Tensor:
     L = (a - b)^2/(a^2 + b^2 + c), a = |grad x|, b = |grad y|, in units of R. That equals the
     textbook's 1 - (2 a b + c)/(a^2 + b^2 + c), but is never a difference of nearly equal numbers:
     a - b is (a^2 - b^2)/(a + b), and a^2 - b^2 = grad d . (grad x + grad y) with d = x - y. Where a
-    or b is 0, the gradient has no direction, and its derivative counts as 0.
+    or b is 0, the gradient has no direction, and its derivative counts as 0. Where the mask, one of
+    positions, is 0, so is L: the operator may see NaN there.
     Source: Xue, Zhang, Mou, Bovik, "Gradient magnitude similarity deviation", IEEE TIP 23(2), 2014.
     """
     x, y = images.input, images.target
     planes = _in_units_of(_range_of(images, spec), torch.cat([x, y, x - y], dim=1))
     planes = filters.pad(planes, 1, spec.padding)
-    gradients = [along.chunk(3, dim=1) for along in _prewitt(planes)]
-    (x1, y1, d1), (x2, y2, d2) = gradients
+    along = _prewitt(planes)
+    if images.mask is not None:
+        mask = on_grid(images.mask, x.shape, spec.grids(x.shape)[-1])
+        hidden = (mask == 0).repeat(1, 3 if mask.shape[1] > 1 else 1, 1, 1)
+        along = along[0].masked_fill(hidden, 0.0), along[1].masked_fill(hidden, 0.0)
+    (x1, y1, d1), (x2, y2, d2) = (each.chunk(3, dim=1) for each in along)
     a2, b2 = x1.square() + x2.square(), y1.square() + y2.square()
     total = _root(a2) + _root(b2)
     apart = (d1 * (x1 + y1) + d2 * (x2 + y2)) / total.masked_fill(total == 0, 1.0)
@@ -325,8 +330,12 @@ def cosine_dissimilarity(images: Images, spec: LossSpec) -> Tensor:
 
     and the same with x instead of y, and the norms swapped, for |x| < |y|. In float32, for features
     that are 1e-4 apart, 1 - cos has no correct digit, and this form is 1e-7 off.
+
+    Where the mask is 0, both vectors count as 0.
     """
     x, y = images.input, images.target
+    if images.mask is not None:
+        x, y = (torch.where(images.mask == 0, 0.0, v) for v in (x, y))
     d, epsilon = x - y, spec.cosine_epsilon
     norms = [_root(_dot(v, v)) for v in (x, y)]
     norm_x, norm_y = (torch.where(norm < epsilon, epsilon, norm) for norm in norms)

@@ -46,14 +46,20 @@ def halved_images(images: Images, halve: Callable[[Tensor], Tensor]) -> Images:
     if mask is None:
         x, y = halve(x), halve(y)
         return Images(x, y, weight, None, _in_dtype_of(x, data_range))
-    share = halve(mask) / halve(torch.ones_like(mask))
+    covered = in_dtype(mask, x.dtype)
+    share = halve(covered) / halve(torch.ones_like(covered[:1, :1]))
     if only_mask:
         weight = share
-    x, y = (
-        halve(torch.where(mask == 0, 0.0, v) * mask) / share.masked_fill(share == 0, 1.0)
-        for v in (x, y)
-    )
+    inverse = share.masked_fill(share == 0, 1.0).reciprocal()
+    x, y = (halve(_shown(v, mask)) * inverse for v in (x, y))
     return Images(x, y, weight, share, _in_dtype_of(x, data_range))
+
+
+def _shown(values: Tensor, mask: Tensor) -> Tensor:
+    """m v, and 0 where the mask is 0, whatever v is."""
+    if mask.dtype is torch.bool:
+        return torch.where(mask, values, 0.0)
+    return torch.where(mask == 0, 0.0, values) * mask
 
 
 def _in_dtype_of(x: Tensor, data_range: Tensor | None) -> Tensor | None:

@@ -16,7 +16,9 @@ class Images(NamedTuple):
     input: Tensor  # the reconstruction, (N, ...)
     target: Tensor
     weight: Tensor | None = None  # m >= 0, broadcasting to the images
-    mask: Tensor | None = None  # in [0, 1], broadcasting to the images; 0: not to be looked at
+    # In [0, 1], broadcasting to the images; 0: not to be looked at. Of pixels; as backends get it,
+    # for GMS and cosine of the loss's positions: no NaN may come from those where it is 0.
+    mask: Tensor | None = None
     data_range: Tensor | None = None  # (N,), in place of the spec's
 
 
@@ -25,12 +27,6 @@ def with_mask(images: Images, mask: Tensor) -> Images:
     weight = images.weight
     weight = mask if weight is None else (weight * mask).masked_fill(mask == 0, 0)
     return images._replace(weight=weight, mask=mask)
-
-
-def without_masked(images: Images, mask: Tensor) -> Images:
-    """The images with 0 where this mask is 0, and a weight in place of the mask."""
-    x, y = (torch.where(mask == 0, 0.0, v) for v in (images.input, images.target))
-    return with_mask(images, mask)._replace(input=x, target=y, mask=None)
 
 
 def compute_dtype(*dtypes: torch.dtype) -> torch.dtype:

@@ -10,7 +10,7 @@ import torch
 from layouts import LAYOUTS
 
 from lamp_kernels import AmplifiedCosineLoss, backends, functional
-from lamp_kernels.spec import LossSpec, Term
+from lamp_kernels.spec import REDUCTIONS, LossSpec, Term
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
@@ -253,6 +253,40 @@ def test_a_mask_selects_features_away_and_weighs_the_rest():
     assert nothing.item() == 0.0
 
 
+@pytest.mark.parametrize("shape", [(2, 16, 8, 9), (3, 300, 70), (70, 5)], ids=str)
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "image", "none"])
+def test_hidden_features_may_hold_anything(reduction, last, shape):
+    x, y = (v.detach().float() for v in features(*shape))
+    if last:
+        x, y = (v.movedim(1, -1).contiguous().movedim(-1, 1) for v in (x, y))
+    mask = (torch.rand(shape[0], 1, *shape[2:]) > 0.3).float()
+    hidden = (mask == 0).expand(x.shape)
+    loss = AmplifiedCosineLoss(reduction=reduction)
+
+    def results(x, y):
+        leaves = [v.clone().requires_grad_() for v in (x, y)]
+        return with_gradients(loss(*leaves, mask=mask), leaves)
+
+    wanted = results(x, y)
+    for value in (NAN, math.inf, -1e30):
+        found = results(x.masked_fill_(hidden, value), y.masked_fill_(hidden, -value))
+        assert all(map(torch.equal, found, wanted))
+        assert not any(gradient[hidden].any() for gradient in found[1:])
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 8, 9), (3, 300, 70)], ids=str)
+@pytest.mark.parametrize("level", ["element", "image", "batch"])
+def test_a_mask_of_ones_changes_no_bit(level, shape):
+    """Where channels are adjacent, a mask may change the order in which positions are added."""
+    images = [v.detach().float().requires_grad_() for v in features(*shape)]
+    for reduction in REDUCTIONS[level]:
+        loss = AmplifiedCosineLoss(amplify_over=level, reduction=reduction)
+        plain = with_gradients(loss(*images), images)
+        for mask in (torch.ones(shape[0]), torch.ones(shape[0], 1, *shape[2:], dtype=torch.bool)):
+            assert all(map(torch.equal, with_gradients(loss(*images, mask=mask), images), plain))
+
+
 def test_empty_batch_and_no_positions():
     x, y = features(0, 4, 3, 3)
     assert AmplifiedCosineLoss()(x, y).item() == 0.0
@@ -365,7 +399,8 @@ def test_a_direct_call_refuses_what_it_does_not_compute():
         )
 
     for options in (
-        {"mask": torch.ones(1, 1, 2, 2)},
+        {"mask": torch.ones(1, 3, 2, 2)},
+        {"mask": torch.ones(1, 1, 2, 2, dtype=torch.float64)},
         {"ranges": torch.ones(1)},
         {"factors": torch.ones(1, 2), "coefficients": (), "over": "nothing"},
         {"factors": torch.ones(1, 1)},

@@ -9,6 +9,7 @@ import torch
 from layouts import LAYOUTS
 from packages import optional
 from scenes import pair
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lamp_kernels import (
     AmplifiedGMSLoss,
@@ -20,7 +21,7 @@ from lamp_kernels import (
     functional,
     gms,
 )
-from lamp_kernels.spec import LossSpec, Term
+from lamp_kernels.spec import REDUCTIONS, LossSpec, Term
 
 np = optional("numpy")
 ndimage = optional("scipy.ndimage")
@@ -346,6 +347,91 @@ def test_a_masked_rectangle_is_like_the_crop(module):
         )
         torch.testing.assert_close(gradient[inside], of_crop)
         assert gradient.masked_fill(mask, 0.0).abs().max() == 0.0
+
+
+def with_gradients(loss, x, y, **tensors):
+    """The loss or map, and the gradients of its sum with respect to both images."""
+    leaves = [image.clone().requires_grad_() for image in (x, y)]
+    found = loss(*leaves, **tensors)
+    return (found.detach(), *torch.autograd.grad(found.sum(), leaves))
+
+
+def holes(*shape, share=0.1):
+    return (torch.rand(shape) >= share).float()
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.97])
+@pytest.mark.parametrize(
+    ("module", "reduction"),
+    [(AmplifiedGMSLoss, "mean"), (AmplifiedGMSLoss, "none"), (AmplifiedMSGMSLoss, "mean")],
+)
+def test_hidden_pixels_may_hold_anything(module, reduction, share, padding):
+    x, y = torch.rand(2, 2, 3, 33, 70).unbind()
+    mask, weight = holes(2, 1, 33, 70, share=share), torch.rand(2, 1, 33, 70)
+    hidden = (mask == 0).expand(x.shape)
+    loss = module(padding=padding, reduction=reduction)
+    for tensors in ({"mask": mask}, {"mask": mask > 0}, {"mask": mask, "weight": weight}):
+        wanted = with_gradients(loss, x, y, **tensors)
+        for value in (NAN, math.inf, -1e30):
+            found = with_gradients(
+                loss, x.masked_fill(hidden, value), y.masked_fill(hidden, -value), **tensors
+            )
+            for got, want in zip(found, wanted, strict=True):
+                assert torch.equal(got, want)
+            for gradient in found[1:]:
+                assert not gradient[hidden].any()
+                assert gradient.isfinite().all()
+
+
+def test_a_visible_nan_is_not_hidden():
+    x, y = torch.rand(2, 1, 1, 20, 30).unbind()
+    mask = torch.ones(1, 1, 20, 30)
+    mask[..., 5, 5] = 0.0
+    x[..., 10, 20] = NAN
+    loss, gradient, _ = with_gradients(AmplifiedGMSLoss(reduction="sum"), x, y, mask=mask)
+    assert loss.isnan()
+    assert gradient[..., :8, :].isfinite().all()
+
+
+@pytest.mark.parametrize("padding", ["reflect", "valid"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("level", ["element", "image", "batch"])
+def test_a_mask_of_ones_changes_no_bit(level, dtype, padding):
+    x, y = torch.rand(2, 2, 3, 41, 270, dtype=dtype).unbind()
+    for reduction in REDUCTIONS[level]:
+        loss = AmplifiedGMSLoss(padding=padding, amplify_over=level, reduction=reduction)
+        plain = with_gradients(loss, x, y)
+        for mask in (torch.ones(2, 1, 41, 270), torch.ones(2, dtype=torch.bool)):
+            found = with_gradients(loss, x, y, mask=mask)
+            for got, want in zip(found, plain, strict=True):
+                assert torch.equal(got, want)
+
+
+class SizesOfTensors(TorchDispatchMode):
+    """Records how many elements the new tensors of PyTorch's own operators have."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function.namespace == "aten" and isinstance(result, torch.Tensor):
+            given = {each.data_ptr() for each in args if isinstance(each, torch.Tensor)}
+            self.sizes.append(0 if result.data_ptr() in given else result.numel())
+        return result
+
+
+@pytest.mark.kernels_only
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_no_image_is_copied_for_a_mask(dtype):
+    x, y = torch.rand(2, 2, 16, 20, 30).unbind()
+    mask = holes(2, 1, 20, 30).to(dtype)
+    leaf = x.clone().requires_grad_()
+    with SizesOfTensors() as created:
+        AmplifiedGMSLoss()(leaf, y, mask=mask).backward()
+    assert 0 < max(created.sizes) < x.numel() / 2
 
 
 def test_a_mask_counts_with_the_smallest_value_that_the_operator_sees():

@@ -254,7 +254,6 @@ BAD_LOSSES = {
     "window 1": {"taps": (1.0,)},
     "window 17": {"taps": (0.1,) * 9},
     "no window": {"taps": ()},
-    "mask of GMS": {"mask": torch.ones(2, 1, 9, 10), "metrics": ("gms",)},
     "mask of another width": {"mask": torch.rand(2, 1, 9, 9)},
     "mask of two dimensions": {"mask": torch.rand(9, 10)},
     "mask of another dtype": {"mask": torch.rand(2, 1, 9, 10, dtype=torch.float64)},

@@ -7,6 +7,8 @@
 //
 // px ... hy are numbers of each position. Only pass 1 reads from memory, the others from the cache.
 //
+// At positions that a mask hides, loss and gradients are selected to be 0, whatever the numbers are.
+//
 // A line is what vectors run along: some positions of one channel, or, for images whose channels are
 // contiguous, some channels of one position.
 
@@ -26,7 +28,7 @@ class CosineTile {
     alignas(64) T xx[kPositions], yy[kPositions], ds[kPositions], ee[kPositions];  // the sums
     alignas(64) T px[kPositions], py[kPositions];
     alignas(64) T gx[kPositions], hx[kPositions], gy[kPositions], hy[kPositions];
-    alignas(64) T weight[kPositions], map[kPositions];
+    alignas(64) T weight[kPositions], mask[kPositions], map[kPositions];
     alignas(64) T x[kLine], y[kLine], first[kLine], second[kLine];  // lines, and their gradients
   };
 
@@ -40,9 +42,10 @@ class CosineTile {
   // Adds the sum of weight * A(L) to `sum`.
   void run(double& sum) {
     // The last vector of positions may run past the end: zero vectors.
-    for (T* each : {w.xx, w.yy, w.ds, w.ee, w.weight})
+    for (T* each : {w.xx, w.yy, w.ds, w.ee, w.weight, w.mask})
       std::fill(each + count, each + round_up(count, N), T(0));
     if (p.weight.data) read_row(p.weight, tile.image, 0, tile.row, tile.column, count, w.weight);
+    if (p.mask.data) read_row(p.mask, tile.image, 0, tile.row, tile.column, count, w.mask);
     T* const first[] = {w.xx, w.yy, w.ds};
     sum_channels(first, [](V x, V y, V, V, V* sums) LAMP_INLINE_LAMBDA {
       sums[0] += x * x;
@@ -59,7 +62,7 @@ class CosineTile {
     for (int j = 0; j < count; j += N) total += within<T>(losses(j), j, 0, count);
     sum += sum_of_lanes<T>(total);
     if (p.map.data) write_row(p.map, tile.image, 0, tile.row, tile.column, count, w.map);
-    if constexpr (gradients > 0) differentiate();
+    if constexpr (gradients > 0) p.mask.data ? differentiate<true>() : differentiate<false>();
   }
 
  private:
@@ -115,7 +118,10 @@ class CosineTile {
     const V loss = T(0.25) * load(w.ee + j) * inverse * inverse;
     const Amplified<V> amplified = amplify<T>(loss, amplification_);
     const V weight = p.weight.data ? load(w.weight + j) : one;
-    if (p.map.data) store(w.map + j, amplified.value * factor);
+    auto seen = [&](V value) LAMP_INLINE_LAMBDA {
+      return p.mask.data && load(w.mask + j) == zero ? zero : value;
+    };
+    if (p.map.data) store(w.map + j, seen(amplified.value * factor));
     if constexpr (gradients > 0) {
       // dL/dx = ((a - b) - (a . (a - b)) a)/(2 |x|), where a . (a - b) is 2 L between unit vectors.
       const V half_slope = T(0.5) * weight * factor * amplified.slope;
@@ -128,7 +134,7 @@ class CosineTile {
       store(w.gy + j, half_slope * inverse * iy);
       store(w.hy + j, n.small_y ? zero : half_slope * (loss + loss - half) * iy * iy);
     }
-    return weight * amplified.value;
+    return seen(weight * amplified.value);
   }
 
   LAMP_INLINE V apart(V x, V y, V px, V py) { return (x - y) + x * px + y * py; }
@@ -237,14 +243,15 @@ class CosineTile {
 
   // ---- Pass 3 ------------------------------------------------------------------------------------
 
+  template <bool masked>
   LAMP_NOINLINE void differentiate() {
     if (along_channels) {
       for (int j = 0; j < count; ++j) {
-        const Slopes slopes = {V{} + w.px[j], V{} + w.py[j], V{} + w.gx[j],
-                               V{} + w.hx[j], V{} + w.gy[j], V{} + w.hy[j]};
+        const Slopes slopes = {V{} + w.px[j], V{} + w.py[j], V{} + w.gx[j],  V{} + w.hx[j],
+                               V{} + w.gy[j], V{} + w.hy[j], V{} + w.mask[j]};
         for (int64_t channel = 0; channel < p.channels; channel += kLine) {
           const int number = int(std::min<int64_t>(kLine, p.channels - channel));
-          gradient_of(tile.column + j, channel, number, &slopes, 0);
+          gradient_of<masked>(tile.column + j, channel, number, &slopes, 0);
         }
       }
     } else {
@@ -252,8 +259,8 @@ class CosineTile {
         Slopes slopes[together];
         for (int g = 0; g < together; ++g) {
           const int at = j + g * N;
-          slopes[g] = {load(w.px + at), load(w.py + at), load(w.gx + at),
-                       load(w.hx + at), load(w.gy + at), load(w.hy + at)};
+          slopes[g] = {load(w.px + at), load(w.py + at), load(w.gx + at),  load(w.hx + at),
+                       load(w.gy + at), load(w.hy + at), load(w.mask + at)};
         }
         const int number = std::min(together * N, count - j);
         for (int64_t channel = 0; channel < p.channels; ++channel) {
@@ -263,17 +270,18 @@ class CosineTile {
               prefetch_row<T>(to_y, tile.image, channel + kAhead, tile.row, tile.column + j,
                               number);
           }
-          gradient_of(channel, tile.column + j, number, slopes, 1);
+          gradient_of<masked>(channel, tile.column + j, number, slopes, 1);
         }
       });
     }
   }
 
   struct Slopes {
-    V px, py, gx, hx, gy, hy;
+    V px, py, gx, hx, gy, hy, mask;
   };
 
   // One line of the gradients. Its vector number v has the slopes number v * step.
+  template <bool masked>
   inline LAMP_INLINE_LAMBDA void gradient_of(int64_t line, int64_t first, int number,
                                              const Slopes* slopes, int step) {
     const int length = int(round_up(number, N));
@@ -285,8 +293,12 @@ class CosineTile {
     for (int i = 0; i < length; i += N, slopes += step) {
       const Slopes& s = *slopes;
       const V x = load(xs + i), y = load(ys + i), e = apart(x, y, s.px, s.py);
-      store(dx + i, s.gx * e - s.hx * x);
-      if constexpr (gradients == 2) store(dy + i, -(s.gy * e + s.hy * y));
+      auto seen = [&](V value) LAMP_INLINE_LAMBDA {
+        if constexpr (masked) return s.mask == V{} ? V{} : value;
+        return value;
+      };
+      store(dx + i, seen(s.gx * e - s.hx * x));
+      if constexpr (gradients == 2) store(dy + i, seen(-(s.gy * e + s.hy * y)));
     }
     finish_line(to_x, tile, line, first, number, dx, w.first);
     if constexpr (gradients == 2) finish_line(to_y, tile, line, first, number, dy, w.second);

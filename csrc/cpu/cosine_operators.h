@@ -9,6 +9,22 @@ namespace lamp_kernels {
 
 constexpr char kCosine[] = "cosine";
 
+// The losses have one channel: what weights and masks broadcast to.
+inline Params positions_of(const CosineParams& c) {
+  Params positions = c.p;
+  positions.channels = 1;
+  positions.terms.set(Metric::mse);  // one term that has no window
+  return positions;
+}
+
+template <class Cpu>
+void set_mask(CosineParams& c, const Tensor& input, const std::optional<Tensor>& mask,
+              ScalarType dtype) {
+  if (!mask) return;
+  check_devices<Cpu>(input, *mask);
+  c.p.mask = mask_of(*mask, positions_of(c), dtype);
+}
+
 inline CosineParams cosine_params_of(const Tensor& input, const Tensor& target, const Spec& spec) {
   STD_TORCH_CHECK(input.dim() == 4 && target.dim() == 4,
                   "input and target must be 4-D (N, C, H, W), got ", input.dim(), "-D and ",
@@ -47,20 +63,19 @@ inline void run_cosine(CosineParams& c, ScalarType dtype, void* scaled_sums, Sum
 template <class Cpu>
 std::tuple<Tensor, Tensor, Tensor> cosine_losses(
     const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
-    const std::optional<Tensor>& factors, const std::vector<double>& coefficients,
-    const std::string& mean_over, const std::string& sums, bool input_gradient,
-    bool target_gradient, const Spec& spec) {
+    const std::optional<Tensor>& mask, const std::optional<Tensor>& factors,
+    const std::vector<double>& coefficients, const std::string& mean_over, const std::string& sums,
+    bool input_gradient, bool target_gradient, const Spec& spec) {
   CosineParams c = cosine_params_of(input, target, spec);
   Params& p = c.p;
   const ScalarType dtype = computed_in(input, target);
   check_devices<Cpu>(input, target);
-  Params positions = p;
-  positions.channels = 1;
-  positions.terms.set(Metric::mse);  // one term that has no window
+  Params positions = positions_of(c);
   if (weight) {
     check_devices<Cpu>(input, *weight);
     p.weight = weight_of(*weight, positions, dtype);
   }
+  set_mask<Cpu>(c, input, mask, dtype);
   std::optional<Tensor> dense;  // keeps the memory alive until the kernel has run
   if (factors) {
     check_devices<Cpu>(input, *factors);
@@ -95,14 +110,15 @@ std::tuple<Tensor, Tensor, Tensor> cosine_losses(
 }
 
 template <class Cpu>
-Tensor cosine_map(const Tensor& input, const Tensor& target, const Tensor& coefficients,
-                  const Spec& spec) {
+Tensor cosine_map(const Tensor& input, const Tensor& target, const std::optional<Tensor>& mask,
+                  const Tensor& coefficients, const Spec& spec) {
   CosineParams c = cosine_params_of(input, target, spec);
   const ScalarType dtype = computed_in(input, target);
   check_devices<Cpu>(input, target, coefficients);
   STD_TORCH_CHECK(coefficients.scalar_type() == dtype && coefficients.dim() == 1 &&
                       coefficients.size(0) == 1,
                   "coefficients must have shape (1,) and the compute type as their dtype");
+  set_mask<Cpu>(c, input, mask, dtype);
   c.p.factors = coefficients.const_data_ptr();
   Tensor map = empty_in_format_of(input, {c.p.batch, 1, c.p.height, c.p.width}, dtype);
   c.p.map = view_of(map);

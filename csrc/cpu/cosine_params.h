@@ -15,7 +15,7 @@ struct CosineParams {
   // The three passes over a strip of 64 positions find 1,024 channels of float32 in the L2 cache.
   static constexpr int64_t kPositions = 64;
 
-  // Has no terms, no border, no mask and no range. Weight and map have one channel.
+  // Has no terms, no border and no range. Weight, mask and map have one channel.
   Params p;
   double epsilon;       // the least norm
   bool along_channels;  // vectors hold channels of one position; otherwise positions of one channel
@@ -25,7 +25,7 @@ struct CosineParams {
   // `along_channels`.
   void arrange(bool images_differ) {
     if (p.height * p.width == 1) {  // the strides of single positions may be anything
-      for (ConstTensorView* s : {&p.input, &p.target, &p.weight}) s->column = s->batch;
+      for (ConstTensorView* s : {&p.input, &p.target, &p.weight, &p.mask}) s->column = s->batch;
       for (TensorView* s : {&p.input_gradient, &p.target_gradient, &p.map}) s->column = s->batch;
     } else if (p.height > 1 && of_all([&](auto& s) { return s.row == p.width * s.column; })) {
       p.width *= p.height;
@@ -58,7 +58,8 @@ struct CosineParams {
   }
   template <class Test>
   bool of_all(Test test) const {
-    return of_images(test) && (!p.weight.data || test(p.weight)) && (!p.map.data || test(p.map));
+    auto holds = [&](auto& s) { return !s.data || test(s); };
+    return of_images(test) && holds(p.weight) && holds(p.mask) && holds(p.map);
   }
 };
 

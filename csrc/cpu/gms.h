@@ -13,6 +13,9 @@
 //
 // Rows are numbered as in the image. Positions and pixels beyond the border are filled in by the
 // border rule; where there is no loss, the adjoint planes are 0.
+//
+// A mask is of positions: those of m > 0 see no hidden pixel. At the others, which may see NaN, loss
+// and adjoint are selected to be 0.
 
 template <class T, int gradients>
 class GmsTile {
@@ -31,7 +34,7 @@ class GmsTile {
   struct Workspace {
     alignas(64) T pixels[3][kRing + 1][kPixels];  // by plane: x, y, d
     alignas(64) T adjoint[kPlanes + 1][kRing][kPositions + 2];
-    alignas(64) T weight[kPositions], map[kPositions], gradient[kPositions];
+    alignas(64) T weight[kPositions], mask[kPositions], map[kPositions], gradient[kPositions];
   };
 
   GmsTile(const Context<T>& context, Workspace& workspace)
@@ -44,13 +47,17 @@ class GmsTile {
   void run(double* sums) {
     const Tile& t = c.tile;
     std::fill(&w.pixels[0][0][0], &w.pixels[0][0][0] + sizeof w.pixels / sizeof(T), T(0));
+    // Vectors also hold positions outside the grid. Numbers that lay there before may be subnormal,
+    // and multiplying those takes a hundred times as long.
+    for (T* each : {w.weight, w.mask}) std::fill(each, each + kPositions, T(0));
     // How many rows of loss beyond the tile its gradient depends on.
     const int reach = gradients ? 1 : 0;
     int64_t next = std::max<int64_t>(0, t.row - reach - 1);  // next row of pixels to read
     for (int64_t row = t.row - reach; row < t.end_row + reach; ++row) {
       if (row >= first_row && row < end_row) {
+        if (c.weight.data) read_weight(row);
         for (; next < std::min(row + 2, p.height); ++next) read_row(next);
-        const double sum = losses(row);
+        const double sum = p.mask.data ? losses<true>(row) : losses<false>(row);
         if (row >= t.row && row < t.end_row) sums[0] += sum;
       } else if constexpr (gradients > 0) {
         for (int k = 0; k < kPlanes; ++k)
@@ -105,6 +112,15 @@ class GmsTile {
       store(w.pixels[2][slot] + j, load(x + j) - load(y + j));
   }
 
+  // For the positions inside the grid. A mask alone is the weight.
+  LAMP_NOINLINE void read_weight(int64_t row) {
+    const int64_t from = left + low, count = high - low;
+    c.read(c.weight, row, from, count, w.weight + low);
+    if (p.mask.data && p.weight.data) c.read(p.mask, row, from, count, w.mask + low);
+    if (row + kRowsAhead < p.height)
+      prefetch_row(c.weight, c.tile.image, c.tile.channel, row + kRowsAhead, from, count);
+  }
+
   struct Gradient {
     V x, y;
   };
@@ -121,16 +137,23 @@ class GmsTile {
 
   // Computes the loss of one row and, for the gradient, its adjoint planes. Returns the sum of the
   // losses inside the tile's columns.
+  template <bool masked>
   LAMP_NOINLINE double losses(int64_t row) {
     const int rows[] = {pixels_of(row - 1), pixels_of(row), pixels_of(row + 1)};
     const int slot = slot_of(row), low = this->low, high = this->high;
     const int own = std::max(low, 1), own_end = std::max(own, std::min(high, 1 + c.columns));
     const T constant = this->constant, third = this->third, factor = c.factor[int(Metric::gms)];
     const Amplification<T> a = c.formula.amplification;
-    const bool weighted = p.weight.data;
-    if (weighted) c.read(p.weight, row, left + low, high - low, w.weight + low);
+    const bool weighted = c.weight.data;
+    const T* const mask = p.weight.data ? w.mask : w.weight;
     V total = {};
     for (int j = 0; j < positions; j += N) {
+      const auto hidden = load(mask + j) == V{};
+      if (masked && all_lanes<T>(hidden)) {
+        if (gradients == 0 && p.map.data) store(w.map + j, V{});
+        for (int k = 0; k < kPlanes; ++k) store(w.adjoint[k][slot] + j, V{});
+        continue;
+      }
       const Gradient x = gradient_at(w.pixels[0], rows, j, third);
       const Gradient y = gradient_at(w.pixels[1], rows, j, third);
       const Gradient d = gradient_at(w.pixels[2], rows, j, third);
@@ -138,14 +161,18 @@ class GmsTile {
       const Gms<V> at = gms(dot(x, x), dot(y, y), apart, constant);
       const Amplified<V> amplified = amplify<T>(at.loss, a);
       const V weight = weighted ? load(w.weight + j) : V{} + T(1);
-      total += within<T>(weight * amplified.value, j, own, own_end);
-      if (gradients == 0 && p.map.data) store(w.map + j, amplified.value * factor);
+      auto seen = [&](V value) LAMP_INLINE_LAMBDA {
+        if constexpr (masked) return hidden ? V{} : value;
+        return value;
+      };
+      total += within<T>(seen(weight * amplified.value), j, own, own_end);
+      if (gradients == 0 && p.map.data) store(w.map + j, seen(amplified.value * factor));
       if constexpr (gradients > 0) {
         const V slope = weight * factor * amplified.slope;
         const V by_x = slope * at.by_x, by_y = slope * at.by_y;
         const V planes[] = {by_x * x.x, by_x * x.y, by_y * y.x, by_y * y.y};
         for (int k = 0; k < kPlanes; ++k)
-          store(w.adjoint[k][slot] + j, within<T>(planes[k], j, low, high));
+          store(w.adjoint[k][slot] + j, within<T>(seen(planes[k]), j, low, high));
       }
     }
     if (gradients == 0 && p.map.data) c.write(p.map, row, left + own, own_end - own, w.map + own);

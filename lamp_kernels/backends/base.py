@@ -59,7 +59,8 @@ class Backend(Protocol):
         (`LossSpec.of_elements`).
 
         images: the weight m and the mask have the compute type and broadcast to the images, with
-            as many dimensions. If there is a mask, m includes it.
+            as many dimensions. If there is a mask, m includes it. The mask is of pixels, for GMS
+            and cosine of positions of the loss; values from where it is 0 may be NaN.
         factors: a tensor (N, T), all of whose rows are alike if `sums` is "batch", or shared.
 
         Returns (N, T), (N,) or (), float32 or float64, differentiable.

@@ -348,6 +348,22 @@ inline void spoil_hidden(const Shape& s, const Input& mask, Random& random, Inpu
             image.set(n, c, i, j, random.of<double>({NAN, INFINITY, -1e30}));
 }
 
+// Turns a mask of pixels into that of the positions of a 3 x 3 operator: the smallest m that it sees.
+inline void erode(Dtype dtype, const Shape& s, Input& mask) {
+  Input smallest(dtype, contiguous(s), s);
+  for (int64_t n = 0; n < s.batch; ++n)
+    for (int64_t c = 0; c < s.channels; ++c)
+      for (int64_t i = 0; i < s.height; ++i)
+        for (int64_t j = 0; j < s.width; ++j) {
+          double least = 1;
+          for (int64_t y = std::max<int64_t>(i - 1, 0); y < std::min(i + 2, s.height); ++y)
+            for (int64_t x = std::max<int64_t>(j - 1, 0); x < std::min(j + 2, s.width); ++x)
+              least = std::min(least, mask.get(n, c, y, x));
+          smallest.set(n, c, i, j, least);
+        }
+  mask = std::move(smallest);
+}
+
 // Completes a case with given terms, window and shape at random, then runs and checks it.
 // `wanted`: 1 for the input's gradient, 2 for the target's, 3 for both, 0 for neither; negative for
 // a random choice.
@@ -388,12 +404,13 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
     if (on_grid) c.weight_corner = p.radius;
     add_weight(kDtype<T>, on_grid ? grid : s, random, c.weight);
   }
-  if (kernels.has_mask() && !p.gms() && random.chance(0.4)) {
+  if (kernels.has_mask() && random.chance(0.4)) {
     add_mask(kDtype<T>, s, random, c.mask);
-    if (c.weight)
-      include_mask(kDtype<T>, c.weight_corner ? grid : s, c.weight_corner, c.mask, c.weight);
     if (l.batch && l.row) spoil_hidden(s, c.mask, random, c.input);
     spoil_hidden(s, c.mask, random, c.target);
+    if (p.gms()) erode(kDtype<T>, s, c.mask);
+    if (c.weight)
+      include_mask(kDtype<T>, c.weight_corner ? grid : s, c.weight_corner, c.mask, c.weight);
   }
   for (int64_t i = 0; i < s.batch * p.terms.count(); ++i)
     c.factors.push_back(T(0.5 + random.uniform()));

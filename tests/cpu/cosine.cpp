@@ -43,7 +43,8 @@ struct CosineCase : Case<T> {
     Params& p = this->p;
     p.input = this->input.source();
     p.target = this->target.source();
-    p.weight = this->weight.source();
+    p.mask = this->mask.source();
+    p.weight = this->weight ? this->weight.source() : p.mask;
     p.factors = joined ? nullptr : this->factors.data();
     p.shared_factors[0] = double(this->factors[0]);
     p.input_gradient = this->input_gradient.sink();
@@ -66,6 +67,7 @@ struct CosineCase : Case<T> {
     for (int64_t n = 0; n < s.batch; ++n)
       for (int64_t i = 0; i < s.height; ++i)
         for (int64_t j = 0; j < s.width; ++j) {
+          if (this->mask && this->mask.get(n, 0, i, j) == 0) continue;
           auto of = [&](const Input& from, int64_t k) { return Long(from.get(n, k, i, j)); };
           Long x2 = 0, y2 = 0;
           for (int64_t k = 0; k < s.channels; ++k) {
@@ -85,7 +87,8 @@ struct CosineCase : Case<T> {
           }
           Long slope;
           const Long value = amplify(p, loss, slope);
-          const Long weight = this->weight ? this->weight.get(n, 0, i, j) : 1;
+          const Input& weights = this->weight ? this->weight : this->mask;
+          const Long weight = weights ? weights.get(n, 0, i, j) : 1;
           const Long factor = this->factors[size_t(n)];
           r.scaled_sums[size_t(n)] += double(factor * weight * value);
           r.map[size_t(contiguous(s).at(n, 0, i, j))] = double(this->factors[0] * value);
@@ -166,6 +169,12 @@ void cosine_case(uint64_t seed) {
   fill(c, apart, random);
   const Shape positions{s.batch, 1, s.height, s.width};
   if (random.chance(0.5)) add_weight(kDtype<T>, positions, random, c.weight);
+  if (random.chance(0.4)) {
+    add_mask(kDtype<T>, positions, random, c.mask);
+    if (of_input.batch) spoil_hidden(s, c.mask, random, c.input);
+    spoil_hidden(s, c.mask, random, c.target);
+    if (c.weight) include_mask(kDtype<T>, positions, 0, c.mask, c.weight);
+  }
   const bool joined = random.chance(0.4);
   for (int64_t n = 0; n < s.batch; ++n)
     c.factors.push_back(joined && n ? c.factors[0] : T(0.5 + random.uniform()));
@@ -175,10 +184,11 @@ void cosine_case(uint64_t seed) {
   if (!wanted && random.chance(0.7)) c.map = Output<T>(some_layout(positions, random), positions);
   char name[200];
   std::snprintf(name, sizeof name,
-                "cosine, seed %llu: %s (%lld, %lld, %lld, %lld), gradients %d, map %d, weight %d",
+                "cosine, seed %llu: %s (%lld, %lld, %lld, %lld), gradients %d, map %d, weight %d, "
+                "mask %d",
                 (unsigned long long)seed, sizeof(T) == 4 ? "float" : "double", (long long)s.batch,
                 (long long)s.channels, (long long)s.height, (long long)s.width, wanted, bool(c.map),
-                bool(c.weight));
+                bool(c.weight), bool(c.mask));
   c.name = name;
   c.run(joined, Forward());
   c.check(sizeof(T) == 4 ? Limits{1e-5, 1e-5, 4e-5} : Limits{3e-11, 3e-11, 1e-10});

@@ -97,6 +97,9 @@ struct Plane {
   // 1 - (2 a b + c)/(a^2 + b^2 + c), a = |grad x|, b = |grad y|. It subtracts nearly equal numbers.
   void similarity(int64_t row, int64_t column, double factor, double map_factor,
                   double& sum) const {
+    const int64_t here = row * p.width + column;
+    if (std::isnan(map[here])) map[here] = 0;
+    if (mask_at(here) == 0) return;
     Long gx[2] = {}, gy[2] = {};
     int64_t at[3][3];
     for (int i = 0; i < 3; ++i)
@@ -116,9 +119,8 @@ struct Plane {
     const Long above = 2 * a * b + c, below = a * a + b * b + c;
     double slope;
     const double value = amplify(p, double(1 - above / below), slope);
-    const int64_t here = row * p.width + column;
     sum += weight_at(here) * value;
-    map[here] = (std::isnan(map[here]) ? 0 : map[here]) + map_factor * value;
+    map[here] += map_factor * value;
 
     // The quotient rule, then from a gradient's magnitude to the gradient, and to every pixel.
     const Long g = factor * weight_at(here) * slope;

@@ -137,6 +137,7 @@ def errors(
     ranges: tuple[float, ...] | None = None,
     hidden: tuple[int, ...] | None = None,
     hidden_layout: str = "contiguous",
+    shown: float = 2 / 3,
     **options: Any,
 ) -> list[float]:
     """Relative errors of the loss and of the requested gradients, against float64.
@@ -145,8 +146,8 @@ def errors(
     scene: arguments of scenes.pair; the image is its middle.
     unmasked_from: the first column of nonzero weight.
     ranges: data_range as a tensor, one per image.
-    hidden: the shape of a mask inside the window, 0 in a third of its elements; there the images
-        are NaN and infinite.
+    hidden: the shape of a mask inside the window; where it is 0 the images are NaN and infinite.
+    shown: about the share of its elements that are not 0.
     """
     torch.manual_seed(0)
     options = {"window_size": 5, **options}
@@ -170,7 +171,7 @@ def errors(
     inside = None
     if hidden is not None:
         inside = torch.rand(hidden)
-        inside = LAYOUTS[hidden_layout](inside.masked_fill(inside < 1 / 3, 0.0))
+        inside = LAYOUTS[hidden_layout](inside.masked_fill(inside < 1 - shown, 0.0))
         images = [
             image.masked_fill(inside == 0, value)
             for image, value in zip(images, (torch.nan, torch.inf), strict=True)

@@ -47,6 +47,15 @@ def test_seams_and_ragged_edges(interpret, padding):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_masks(interpret, padding):
+    """As `test_seams_and_ragged_edges`, with NaN under the mask."""
+    check(
+        interpret, shape=(1, 1, 9, 20), tile=(8, 3), padding=padding, hidden=(1, 1, 9, 20),
+        shown=0.9, grad=(True, True),
+    )  # fmt: skip
+
+
 CASES: dict[str, dict[str, object]] = {
     "no amplification": {"amplification": "none", "gms_constant": 0.1, "data_range": 255.0},
     "power": {"amplification": "power", "gamma": 3.0},
@@ -61,6 +70,25 @@ CASES: dict[str, dict[str, object]] = {
     "half": {"dtype": torch.bfloat16},
     "layouts": {"layouts": ("batch inside", "sliced"), "grad": (True, True)},
     "mask": {"hidden": (2, 1, 1, 1), "shape": (2, 3, 4, 7)},
+    "map under a mask": {
+        "reduction": "none",
+        "hidden": (1, 1, 9, 12),
+        "shown": 0.9,
+        "shape": (2, 1, 9, 12),
+    },
+    "mask and weight": {
+        "weight": (2, 1, 1, 1),
+        "hidden": (2, 2, 9, 12),
+        "shown": 0.9,
+        "shape": (2, 2, 9, 12),
+    },
+    "scales under a mask": {
+        "terms": {"msgms": 1.0},
+        "gms_scales": 2,
+        "hidden": (1, 1, 16, 18),
+        "shown": 0.9,
+        "shape": (1, 1, 16, 18),
+    },
     "beside ssim": {"terms": {"ssim": 1.0, "gms": 0.5}, "window_size": 3},
     "scales": {"terms": {"msgms": 1.0}, "gms_scales": 2, "grad": (True, True)},
     "scales of images": {"terms": {"msgms": 1.0}, "gms_scales": 2, "amplify_over": "image"},
@@ -98,7 +126,7 @@ def test_two_runs_give_the_same_bits_and_an_empty_batch_none(interpret):
 
 BAD = {
     "beside ssim": {"metrics": "ssim+gms", "metric_parameters": (0.0, 0.0)},
-    "a mask": {"mask": torch.ones(2, 1, 9, 10)},
+    "a mask of another width": {"mask": torch.ones(2, 1, 9, 9)},
     "too small": {"x": torch.rand(2, 3, 1, 10), "y": torch.rand(2, 3, 1, 10)},
     "a weight of another width": {"weight": torch.rand(2, 1, 9, 9)},
     "no constant": {"metric_parameters": ()},

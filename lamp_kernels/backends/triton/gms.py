@@ -123,6 +123,7 @@ def gms_losses(
     y_ptr, y_batch: tl.int64, y_channel: tl.int64, y_row: tl.int64, y_column: tl.int64,
     weight_ptr, weight_batch: tl.int64, weight_channel: tl.int64, weight_row: tl.int64,
     weight_column: tl.int64, weight_offset: tl.int64,
+    mask_ptr, mask_batch: tl.int64, mask_channel: tl.int64, mask_row: tl.int64,  # columns adjacent
     map_ptr, map_batch: tl.int64, map_channel: tl.int64, map_row: tl.int64, map_column: tl.int64,
     map_offset: tl.int64,
     dx_ptr, dx_batch: tl.int64, dx_channel: tl.int64, dx_row: tl.int64, dx_column: tl.int64,
@@ -136,10 +137,13 @@ def gms_losses(
     scale: tl.float64, gms_constant: tl.float64,
     amplification0: tl.float64, amplification1: tl.float64, amplification2: tl.float64,
     border: tl.constexpr, gradients: tl.constexpr, writes_map: tl.constexpr,
-    weighted: tl.constexpr, amplification: tl.constexpr, dense: tl.constexpr, block: tl.constexpr,
-    across: tl.constexpr, compute_dtype: tl.constexpr,
+    weighted: tl.constexpr, masked: tl.constexpr, amplification: tl.constexpr,
+    dense: tl.constexpr, block: tl.constexpr, across: tl.constexpr, compute_dtype: tl.constexpr,
 ):  # fmt: skip
-    """Sums of m A(L) over each tile, their gradients, and the map of factor A(L)."""
+    """Sums of m A(L) over each tile, their gradients, and the map of factor A(L).
+
+    The mask is of positions: where it is 0, the operator may see NaN, and loss and slopes are 0.
+    """
     program = tl.program_id(0).to(tl.int64)
     plane, strip, band = tile_of(program, strips, bands, 0)
     image = plane // channels
@@ -147,6 +151,7 @@ def gms_losses(
     x_plane = x_ptr + image * x_batch + channel * x_channel
     y_plane = y_ptr + image * y_batch + channel * y_channel
     weight_plane = weight_ptr + image * weight_batch + channel * weight_channel + weight_offset
+    mask_plane = mask_ptr + image * mask_batch + channel * mask_channel
     map_plane = map_ptr + image * map_batch + channel * map_channel + map_offset
     dx_plane = dx_ptr + image * dx_batch + channel * dx_channel
     dy_plane = dy_ptr + image * dy_batch + channel * dy_channel
@@ -192,7 +197,11 @@ def gms_losses(
         dy_along_y = ()
         for k in tl.static_range(across + 2 * reach):
             column = first + (k - reach)
-            counts = in_grid & (column >= margin) & (column < width - margin)
+            inside = in_grid & (column >= margin) & (column < width - margin)
+            counts = inside
+            if masked:
+                place = mask_plane + pixel_offset(row, column, mask_row, 1)
+                counts = inside & (tl.load(place, mask=inside, other=0.0) != 0.0)
             x_1, x_2 = prewitt(above[0], at[0], below[0], k, third)
             y_1, y_2 = prewitt(above[1], at[1], below[1], k, third)
             d_1, d_2 = prewitt(above[2], at[2], below[2], k, third)
@@ -201,6 +210,8 @@ def gms_losses(
                 d_1 * (x_1 + y_1) + d_2 * (x_2 + y_2), gms_constant,
             )  # fmt: skip
             value, slope = amplify(loss, amplification, constants)
+            if masked:
+                value = tl.where(counts, value, 0.0)
             counted = value
             if weighted:
                 weight = tl.load(
@@ -214,7 +225,7 @@ def gms_losses(
                 if writes_map:
                     tl.store(
                         map_plane + pixel_offset(row, column, map_row, map_column),
-                        value * factors[0], mask=counts & in_tile,
+                        value * factors[0], mask=inside & in_tile,
                     )  # fmt: skip
             if gradients > 0:
                 slope *= factors[0]

@@ -344,7 +344,6 @@ def _gms(
     """As `_ssim`, for gradient magnitude similarity. Its tiles are not tuned."""
     spec = call.spec
     weight, weight_offset, mask, scales = beside
-    check(mask is None, "expected no mask for gms: a weight of 0 where its operator sees the mask")
     batch, channels, height, width = x.shape
     if x.numel() == 0:
         return x.new_empty((0, 1), dtype=torch.float64)
@@ -365,13 +364,15 @@ def _gms(
         (
             *x_place, *pointer_and_strides(y),
             *(x_place if weight is None else pointer_and_strides(weight)), weight_offset,
+            *(x_place if mask is None else pointer_and_strides(mask))[:4],
             *map_place, map_offset, *dx_place, *dy_place, *factors, scales, partial,
             channels, height, width, tiles.strips, tiles.bands, tiles.band_height,
             spec.scale, spec.metric_parameters[0], *spec.amplification_constants,
         ),
         {
             "border": spec.border, "gradients": gradients, "writes_map": losses is not None,
-            "weighted": weight is not None, "amplification": spec.amplification, "dense": dense,
+            "weighted": weight is not None, "masked": mask is not None,
+            "amplification": spec.amplification, "dense": dense,
             "block": tiles.lanes, "across": tiles.across, "compute_dtype": call.triton_dtype,
         },
         warps=1,
