@@ -196,7 +196,7 @@ ALL = (
     Variant("ssim_gradients", "fp64"),
     *HEAVIEST,
     *MASKED,
-    Variant("gms_losses", "bf16", gradients=2, everything=True),
+    Variant("gms_losses", "bf16", gradients=2, everything=True, masked=True),
     Variant("gms_losses", "fp64", gradients=2, border="zeros", everything=True),
     *(
         Variant(kernel, type_, radius, 2, border)
