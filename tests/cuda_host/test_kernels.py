@@ -39,9 +39,10 @@ def test_every_variant(folder, cuda_flags):
 
 @pytest.mark.timeout(600)
 def test_address_and_undefined_sanitizer(folder, cuda_flags):
-    # For radius 5, a thread computes one column in float64 and two in float32.
+    # For radius 5, a thread computes one column in float64 and two in float32. One way is enough:
+    # no address depends on the order of threads.
     driver = build.build_driver(folder, cuda_flags, build.ADDRESS, (5,))
-    few = ["--radii", "5", "--ways", "2"]
+    few = ["--radii", "5", "--ways", "1"]
     check(driver, "--only", "shapes", *few)
     check(driver, "--only", "cases", "--cases", "30", "--work", "1000000", *few)
     check(driver, "--only", "scaling")

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import host_build as build
+import kernel_driver
 import pytest
 
 MUTATIONS = json.loads((Path(__file__).parent / "mutations.json").read_text())
@@ -12,7 +13,7 @@ RADIUS = 2
 TOOLS = {
     "thread": (build.THREAD, ["--only", "few", "--ways", "1"], "ThreadSanitizer: data race"),
     "address": (
-        ["-fsanitize=address", "-g1", *build.CALLS],
+        ["-fsanitize=address", "-g1", *kernel_driver.CALLS],
         ["--only", "few", "--ways", "1"],
         "AddressSanitizer: heap-buffer-overflow",
     ),
