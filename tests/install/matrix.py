@@ -89,12 +89,14 @@ SUITE = (
     "tests/triton/test_triton_operators.py",
 )
 # The slowest tests, which `make test` runs with one release: those in which Inductor compiles
-# C++, and two that repeat others' checks of autograd and of operators for more options and layouts.
+# C++, and those that repeat others' checks for more options, layouts and shapes.
 LEFT_OUT = (
     "tests/test_compile.py::test_a_whole_training_step_under_inductor",
     "tests/test_compile.py::test_inductor_compiles_the_reference_with_dynamic_sizes",
     "tests/test_gradients.py::test_ssim",
     "tests/test_ops.py::test_opcheck_of_every_layout",
+    "tests/test_ops.py::test_fake_kernels_agree_in_shape_strides_and_dtype",
+    "tests/triton/test_triton_operators.py::test_sums_over_images_and_the_batch",
 )
 HEADINGS = "| row | Python | torch | triton | build | CUDA | passed | failed | skipped | seconds |"
 
