@@ -52,7 +52,7 @@ CXX_FILES = $(or $(shell git ls-files '*.c' '*.cpp' '*.cu' '*.cuh' '*.h'),$(erro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build build-cuda train study study-full study-large study-publish test test-aarch64 lint format fuzz mutate clean
+.PHONY: help setup build build-cuda train study study-full study-large study-publish test test-aarch64 thorough lint format fuzz mutate clean
 .PHONY: matrix wheel wheel-check wheel-cuda wheel-cuda-check sdist
 .PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-bundle gpu-check gpu-report gpu-static triton-static prove
 
@@ -104,6 +104,11 @@ study-publish: $(READY) ## rewrite the tables, figures and page of python/result
 # On many small tests, two single-threaded processes are faster than one process with two threads.
 test: $(LIBRARY) ## run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_FLAGS)
+
+# What `make test` skips with this reason: more of the same, for targets and options beside those that
+# it tests.
+thorough: ## run the test suite with the variants that `make test` leaves out for their time
+	LAMP_KERNELS_THOROUGH=1 $(MAKE) test
 
 # Works with any Python >= 3.10; the program lists its other requirements.
 test-aarch64: ## cross-compile the CPU kernels for aarch64 and test them in QEMU; skipped if either is missing

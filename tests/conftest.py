@@ -30,6 +30,9 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 # the CPU nothing needs to be set, because it is PyTorch's default.
 DEVICE = os.environ.get("LAMP_KERNELS_TEST_DEVICE") or "cpu"
 
+# Whether to run the tests that `make test` and CI leave out for their time.
+THOROUGH = bool(os.environ.get("LAMP_KERNELS_THOROUGH"))
+
 # The backends that `each_backend` iterates over: all that support the device, or the named ones.
 NAMED = (os.environ.get("LAMP_KERNELS_TEST_BACKENDS") or ",".join(backends.available())).split(",")
 BACKENDS = tuple(
@@ -52,6 +55,7 @@ MARKERS = (
     "kernels_only: run `each_backend` without the reference, which would take too long",
     "beside_reference: the test calls the reference by name, to compare with it",
     "cpu_only(reason): skip when the tests create their tensors on another device",
+    "thorough(reason): skip unless `make thorough` runs the tests",
     "xdist_group(name): from pytest-xdist with --dist loadgroup: one process runs the whole group",
 )
 
@@ -69,10 +73,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect tests by `reference_only` and `kernels_only`, rather than skip them one by one."""
-    for item in items if DEVICE != "cpu" else ():
+    for item in items:
         marker = item.get_closest_marker("cpu_only")
-        if marker is not None:
+        if marker is not None and DEVICE != "cpu":
             item.add_marker(pytest.mark.skip(reason=f"CPU only: {marker.args[0]}"))
+        marker = item.get_closest_marker("thorough")
+        if marker is not None and not THOROUGH:
+            item.add_marker(pytest.mark.skip(reason=f"left to `make thorough`: {marker.args[0]}"))
 
     def unwanted(item: pytest.Item) -> bool:
         callspec = getattr(item, "callspec", None)

@@ -1,6 +1,8 @@
 """The matrix of PyTorch releases: how its rows are built, and how they fail."""
 
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,25 @@ def test_sources_are_copied_without_built_files(matrix, tmp_path):
     copied = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert {"setup.py", "csrc/operators.h", "tests/test_ops.py"} <= copied
     assert [name for name in copied if name.endswith(".so")] == []
+
+
+def test_a_reduced_library_has_the_kernels_of_one_window(matrix, tmp_path):
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    matrix["reduce_kernels"](tmp_path)
+    kept = re.findall(
+        r"case (\d): return run_\w+<T, \1,", (tmp_path / "csrc/cpu/kernel.h").read_text()
+    )
+    assert kept == ["0", "5", "5"]  # pointwise losses, images, volumes
+    for name, reduced in (("avx512", True), ("avx2", True), ("baseline", False)):
+        source = (tmp_path / f"csrc/cpu/kernel_{name}.cpp").read_text()
+        assert ("abort" in source) == reduced
+
+
+def test_a_missing_library_is_an_error(tmp_path):
+    command = [sys.executable, PROGRAM, "oldest", "--library", tmp_path / "no.so"]
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert f"--library must be a file, got {tmp_path}/no.so" in failed.stderr
 
 
 def test_a_failing_command_ends_the_row_and_is_logged(matrix, tmp_path):
