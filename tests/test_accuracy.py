@@ -127,6 +127,8 @@ def masks():
         "half": random > 0.5,
         "most": random > 0.97,
         "rectangle": (within.view(-1, 1) & within).view(1, 1, SIDE, SIDE),
+        # Of every fourth row, dark in "stripes of four rows", windows see a pixel at their border.
+        "specks": ((place % 4 > 0).view(-1, 1) | (place % 11 == 0)).view(1, 1, SIDE, SIDE),
         "hidden rectangle": ~(within.view(-1, 1) & within).view(1, 1, SIDE, SIDE),
         "fractions": random * (random > 0.3),
     }
@@ -138,7 +140,7 @@ def test_masks(scene, apart, each_backend):
     """Beyond T = 0.9, which single pixels reach, the error may grow as 1/(1 - T).
 
     Where most pixels are hidden, windows of one pixel have variance 0, and the gradients of their
-    variances cancel: the kernels lose a factor of up to 2 there, the reference up to 5.
+    variances cancel: the kernels lose a factor of up to 3 there, the reference up to 5.
     """
     if backends.BACKENDS[each_backend].unsupported_reason(LossSpec(masked=True), torch.empty(0)):
         pytest.skip(f"{each_backend} supports no mask")
@@ -147,7 +149,7 @@ def test_masks(scene, apart, each_backend):
         for padding in PADDINGS:
             found = errors(AmplifiedSSIMLoss(padding=padding), x, y, mask=mask)
             greatest = maps(x, y, mask=mask, padding=padding)[1].max().item()
-            limit = 2e-5 if name == "most" else 1e-5
+            limit = 3e-5 if name == "most" else 1e-5
             limit = 5e-5 if each_backend == "reference" else limit
             assert max(found) <= max(limit, 1e-6 / (1 - greatest)), (name, padding)
 

@@ -30,9 +30,9 @@ class MaskTile {
   struct Blocks {
     // How many rows, down to this one, have windows without a hidden pixel, and hidden centers.
     int full_rows[kBlocks], hidden_rows[kBlocks];
-    bool gap[kBlocks], empty[kBlocks];  // whether some shares are 0, or all
-    bool ones;                          // whether m and the shares are 1, and not stored
-    bool inverse_ones;                  // the same of 1/(G*m)
+    bool empty[kBlocks];  // whether all shares are 0
+    bool ones;            // whether m and the shares are 1, and not stored
+    bool inverse_ones;    // the same of 1/(G*m)
   };
 
  public:
@@ -98,11 +98,6 @@ class MaskTile {
     const int64_t first = std::max<int64_t>(above, 0), last = std::min(below, p.height - 1);
     return blocks_of(last).full_rows[j / N] > last - first;
   }
-  // Whether a window at positions j .. j + N - 1 sees no pixel of row `at`.
-  bool has_gap(int64_t at, int j) const {
-    const int64_t seen = seen_as(at);
-    return seen < 0 || blocks_of(seen).gap[j / N];
-  }
 
  private:
   const Params& p;
@@ -157,7 +152,7 @@ class MaskTile {
       const bool hidden = !full && all_lanes<T>(load(m + radius) == zero);
       sees.full_rows[b] = !full ? 0 : above ? above->full_rows[b] + 1 : 1;
       sees.hidden_rows[b] = !hidden ? 0 : above ? above->hidden_rows[b] + 1 : 1;
-      sees.empty[b] = sees.gap[b] = false;
+      sees.empty[b] = false;
       sees.ones &= full;
       V share = one;
       if (!full) {
@@ -165,7 +160,6 @@ class MaskTile {
         for (int k = 1; k <= radius; ++k)
           share += tap[k] * (load(m + radius - k) + load(m + radius + k));
         sees.empty[b] = all_lanes<T>(share == zero);
-        sees.gap[b] = !all_lanes<T>(share > zero);
       }
       store(r.share + b * N, share);
     }

@@ -250,15 +250,9 @@ class SsimTile {
       const bool masked = mask && !mask->is_full(row, rows, j);
       if (masked) {
         for (int q = 0; q < rows; ++q) normalize[q] = load(inverse[q] + j);
-        bool gaps = false;
-        for (int q = 0; q < rows; q += kAboutOne) gaps |= mask->has_gap(row + q + kAboutOne / 2, j);
         for (int v = 0; v < 2; ++v) {
           const typename Masked::Rows of{m[v], m[v + 2], slot, share};
-          V *mean = v ? mean_s : mean_d, *var = v ? variance_s : variance_d;
-          if (gaps)
-            Masked::along_y_beside_gaps(of, inverse, j, window, mean, var);
-          else
-            Masked::along_y(of, inverse, j, window, mean, var);
+          Masked::along_y(of, inverse, j, window, v ? mean_s : mean_d, v ? variance_s : variance_d);
         }
         for (int q = 0; q < rows; ++q) {  // a hidden center counts for nothing, even beside NaN
           const auto seen = load(mask->m(row + q) + radius + j) != V{};
