@@ -22,6 +22,7 @@ from lamp_kernels.validation import (
     check_data_ranges,
     check_features,
     check_image_shape,
+    check_mask,
     check_pair,
     check_weight,
 )
@@ -59,7 +60,7 @@ def prepare(spec: LossSpec, images: Images, backend: str | None) -> Prepared:
     if spec.has_window:
         check_channels_first(input, warns=False, spatial_dims=spec.spatial_dims)
     check_weight(weight, input)
-    check_weight(mask, input, "mask")
+    check_mask(mask, input)
     if spec.has_cosine:
         check_features(images)
     dtype = compute_dtype(input.dtype, target.dtype)

@@ -135,7 +135,12 @@ class _AmplifiedLoss(_Loss):
         return found / counted.clamp(min=1)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
+        own_taps = not isinstance(getattr(self, "window", "gaussian"), str)
+        return ", ".join(
+            f"{name}={getattr(self, name)!r}"
+            for name in self._options
+            if not (own_taps and name == "window_size")  # the taps say it
+        )
 
 
 class AmplifiedSSIMLoss(_AmplifiedLoss):

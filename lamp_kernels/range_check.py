@@ -7,8 +7,10 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from lamp_kernels.checks import shown
 from lamp_kernels.spec import DEFAULTS, check_data_range
-from lamp_kernels.validation import check_float_tensor
+from lamp_kernels.tensors import with_dims_of
+from lamp_kernels.validation import check_float_tensor, check_mask
 
 # A data_range this many times the largest value is suspicious, as with 12 of 16 bits or [0, 1] of
 # 255.
@@ -84,7 +86,10 @@ class RangeCheck(NamedTuple):
 
 
 def check_range(
-    input: Tensor, target: Tensor, data_range: float = DEFAULTS.data_range
+    input: Tensor,
+    target: Tensor,
+    data_range: float = DEFAULTS.data_range,
+    mask: Tensor | None = None,
 ) -> RangeCheck:
     """Check that all values of `input` and `target` are finite and in [0, data_range].
 
@@ -97,22 +102,29 @@ def check_range(
 
     Args:
         input, target: floating tensors of any shape, in the units of `data_range`.
-        data_range: the distance between the smallest and the largest possible value.
+        data_range: the distance between the smallest and the largest possible value. For one range
+            per image, check the quotients of images and ranges.
+        mask: broadcasts to the tensors, as the losses take it; what it hides is not checked.
 
     Returns:
         A `RangeCheck`, true if every value fits; its `str()` says what was found and what to do.
 
     Raises:
         TypeError: a tensor is not a floating tensor, or data_range is not a number.
-        ValueError: data_range is out of range.
+        ValueError: data_range is out of range, or the mask does not broadcast to a tensor.
 
     Example:
         >>> image = torch.tensor([0.0, 0.5, 2.0])
         >>> bool(check_range(image, image))
         False
     """
+    if isinstance(data_range, Tensor):
+        raise TypeError(
+            f"data_range must be a number here, got {shown(data_range)}; check input / ranges and "
+            "target / ranges"
+        )
     span = check_data_range(data_range)
-    each = {"input": _values("input", input), "target": _values("target", target)}
+    each = {name: _values(name, v, mask) for name, v in (("input", input), ("target", target))}
     problems: dict[Problem, list[str]] = {}
     for name, values in each.items():
         for problem in _problems(values, span):
@@ -133,8 +145,11 @@ def check_range(
     )
 
 
-def _values(name: str, tensor: Tensor) -> Values:
+def _values(name: str, tensor: Tensor, mask: Tensor | None) -> Values:
     values = check_float_tensor(name, tensor).detach()
+    if mask is not None:
+        check_mask(mask, values)
+        values = values[with_dims_of(mask != 0, values).expand_as(values)]
     finite = values[torch.isfinite(values)]
     low = high = math.nan
     if finite.numel():

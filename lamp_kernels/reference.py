@@ -208,12 +208,15 @@ def _masked(planes: Tensor, mask: Tensor, taps: list[float]) -> tuple[Tensor, Te
 
     Outside of the image the mask is 0 with padding="zeros", so that windows are cut at the edge.
     Where nothing in a window is masked, G*m is 1 exactly, and not 1 but for the taps' rounding;
-    where its center is masked, the loss does not count, and the factor is 1.
+    where its center is masked, the loss does not count, and the factor is 1. A window with so little
+    of the mask that its reciprocal might not be finite sees nothing: the factor is 0.
     """
     covered = filters.window_mean(torch.cat([mask, 1.0 - mask], dim=1), taps)
     covered, masked_share = covered.chunk(2, dim=1)
     center = on_grid(mask, mask.shape, covered.shape)
-    inverse = torch.where((masked_share == 0) | (center == 0), 1.0, covered).reciprocal()
+    whole = (masked_share == 0) | (center == 0)
+    nothing = ~whole & (covered < 16 * torch.finfo(covered.dtype).tiny)
+    inverse = torch.where(whole | nothing, 1.0, covered).reciprocal().masked_fill(nothing, 0.0)
     repeats = 6 if mask.shape[1] > 1 else 1
     return planes * mask.repeat(1, repeats, *[1] * (mask.dim() - 2)), inverse
 

@@ -384,8 +384,9 @@ def check_reduction(
         choices = tuple(dict.fromkeys(sum(existing.values(), ())))
         check_choice("reduction", reduction, choices)
     if reduction not in existing[amplify_over]:
+        of = "" if existing is REDUCTIONS else " of a loss over several scales"
         raise ValueError(
-            f"reduction={reduction!r} does not exist for amplify_over={amplify_over!r}; "
+            f"reduction={reduction!r}{of} does not exist for amplify_over={amplify_over!r}; "
             f"choose from {', '.join(existing[amplify_over])}"
         )
 

@@ -21,7 +21,8 @@ from lamp_kernels.tensors import FLOAT_DTYPES, Images, has_autocast, readable
 def check_float_tensor(name: str, value: object) -> Tensor:
     """Return `value` if it is a dense tensor of a supported floating dtype, else raise."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+        hint = f"; use torch.as_tensor({name})" if hasattr(value, "__array__") else ""
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}{hint}")
     _check_dense(name, value)
     if value.dtype not in FLOAT_DTYPES:
         *names, last = (str(dtype).removeprefix("torch.") for dtype in FLOAT_DTYPES)
@@ -186,7 +187,7 @@ def layout_hint(shape: torch.Size, name: str) -> str:
         slices = f"{name}.movedim(-1, 1).flatten(1, 2)" if last else f"{name}.flatten(1, 2)"
         layout, frames = ("(N, D, H, W, C)", "") if last else ("(N, C, D, H, W)", ".flatten(0, 1)")
         videos = f", for videos (N, T, C, H, W) the frames, {name}{frames}" if frames else ""
-        volumes = "" if last else ", or spatial_dims=3 for a window in three dimensions"
+        volumes = "" if last else ", or see AmplifiedSSIMLoss(spatial_dims=3) for SSIM of volumes"
         return f"; for volumes {layout} pass the slices, {slices}{volumes}{videos}"
     return ""
 
@@ -225,6 +226,22 @@ def check_weight(weight: Tensor | None, input: Tensor, name: str = "weight") -> 
             "size or of size 1, or be (N,), one number per image"
             + "".join(f"; {view}" for view in _views(weight.shape, input.shape, name))
         )
+
+
+def check_mask(mask: Tensor | None, input: Tensor) -> None:
+    """Raise unless `mask` is None or such a tensor as `check_weight` accepts.
+
+    Only integers are read, where that does not synchronize: images of masks are 0 and 255.
+    """
+    check_weight(mask, input, "mask")
+    if mask is None or mask.is_floating_point() or mask.dtype == torch.bool:
+        return
+    if mask.numel() and readable(mask):
+        least, greatest = (int(extreme) for extreme in torch.aminmax(mask))
+        if least < 0 or greatest > 1:
+            raise ValueError(
+                f"mask must be between 0 and 1, got {least} to {greatest}; use mask > 0"
+            )
 
 
 def split_range(data_range: float | Tensor) -> tuple[float, Tensor | None]:

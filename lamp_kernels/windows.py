@@ -42,6 +42,8 @@ def check_window(value: object, largest: int) -> Window:
         names = " or ".join(map(repr, WINDOWS))
         raise TypeError(f"window must be {names} or a sequence of taps, got {shown(value)}{hint}")
     taps = [check_not_negative(f"window[{i}]", tap) for i, tap in enumerate(value)]
+    if taps[len(taps) // 2 : len(taps) // 2 + 1] == [0.0]:
+        raise ValueError("the middle tap of window must be positive, got 0")
     if len(taps) % 2 == 0 or len(taps) > largest:
         raise ValueError(
             f"window must have an odd number of taps from 1 to {largest}, got {len(taps)}"

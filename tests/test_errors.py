@@ -398,7 +398,7 @@ def as_the_error_suggests(image, prefix):
     with pytest.raises(ValueError, match=prefix) as raised:
         functional.ssim(image, image)
     shown = re.search(
-        prefix + r" (input.+?)(, or spatial_dims=3|, for videos|$)", str(raised.value)
+        prefix + r" (input.+?)(, or see AmplifiedSSIMLoss|, for videos|$)", str(raised.value)
     )
     assert shown is not None
     return eval(shown[1], {"input": image})

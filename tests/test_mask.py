@@ -383,3 +383,14 @@ def test_a_hidden_center_spreads_no_nan(padding):
     (gradient,) = torch.autograd.grad(loss, leaf)
     assert loss.isnan()
     assert torch.equal(~gradient.isfinite(), reach)
+
+
+def test_masks_read_from_files_must_be_scaled(each_backend):
+    x, y = pair((2, 3, 20, 20))
+    mask = torch.randint(0, 2, (2, 1, 20, 20), dtype=torch.uint8)
+    with pytest.raises(
+        ValueError, match="mask must be between 0 and 1, got 0 to 255; use mask > 0"
+    ):
+        AmplifiedSSIMLoss()(x, y, mask=255 * mask)
+    found = AmplifiedSSIMLoss()(x, y, mask=mask)
+    assert torch.equal(found, AmplifiedSSIMLoss()(x, y, mask=mask > 0))

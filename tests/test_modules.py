@@ -167,6 +167,10 @@ def test_scale_weights_are_those_of_construction():
     assert not torch.equal(loss(x, y), before)
 
 
+def test_the_size_of_taps_is_not_shown():
+    assert "window=[1, 2, 1], sigma" in repr(AmplifiedSSIMLoss(window=[1, 2, 1]))
+
+
 def train(loss_function):
     """A typical training loop, written for MSELoss."""
     torch.manual_seed(0)

@@ -105,6 +105,23 @@ def test_empty_tensors_and_half_types():
     assert check_range(torch.ones(2).half(), torch.zeros(2).bfloat16())
 
 
+def test_hidden_values_do_not_count():
+    image = torch.rand(2, 3, 4, 4)
+    image[0, :, 1, 2] = math.nan
+    mask = torch.ones(2, 1, 4, 4)
+    assert check_range(image, image).problem == "not finite"
+    mask[0, :, 1, 2] = 0.0
+    assert check_range(image, image, mask=mask)
+    assert check_range(image, image, mask=torch.tensor([False, True]))
+    with pytest.raises(ValueError, match="mask of shape"):
+        check_range(image, image, mask=torch.ones(5, 5))
+
+
+def test_ranges_of_images_are_divided_out():
+    with pytest.raises(TypeError, match=r"data_range must be a number here.*input / ranges"):
+        check_range(torch.rand(2), torch.rand(2), torch.ones(2))  # type: ignore[arg-type] # the mistake under test
+
+
 def test_errors():
     with pytest.raises(TypeError, match="input"):
         check_range([0.5], torch.zeros(1))  # type: ignore[arg-type] # the mistake under test

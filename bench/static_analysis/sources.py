@@ -60,21 +60,22 @@ def digest(folder: Path) -> str:
 
 
 def triton_digest(folder: Path = TRITON) -> str:
-    """A digest of the Triton kernels and their tilings; ignores comments and docstrings."""
+    """A digest of the Triton kernels, constants and tilings; ignores comments and docstrings."""
     found = hashlib.sha256()
     for path in sorted(folder.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if path.name == "tiling.py":
-            functions: list[ast.AST] = [tree]
+            compiled: list[ast.AST] = [tree]
         else:
-            functions = [node for node in tree.body if _is_kernel(node)]
-        for function in functions:
-            for node in ast.walk(function):
+            constants = (ast.Assign, ast.AnnAssign)
+            compiled = [n for n in tree.body if _is_kernel(n) or isinstance(n, constants)]
+        for part in compiled:
+            for node in ast.walk(part):
                 if not isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
                     continue
                 if ast.get_docstring(node) is not None:
                     del node.body[0]
-            found.update(ast.unparse(function).encode())
+            found.update(ast.unparse(part).encode())
     return found.hexdigest()[:16]
 
 

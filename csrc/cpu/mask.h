@@ -18,6 +18,9 @@ class MaskTile {
   static constexpr int N = kLanes<T>;
   static constexpr int kBlocks = int(ceil_div(Tiling::kWidest + 4 * kMaxRadius, int64_t(N))) + 1;
   static constexpr int kColumns = kBlocks * N;
+  // A window with less of the mask sees nothing: the reciprocal of a smaller number might not be
+  // finite.
+  static constexpr T kLeast = 16 * std::numeric_limits<T>::min();
 
   // A row of the image. The columns of `m` are those of the pixels that windows see, the others'
   // are window positions.
@@ -159,6 +162,7 @@ class MaskTile {
         share = tap[0] * load(m + radius);
         for (int k = 1; k <= radius; ++k)
           share += tap[k] * (load(m + radius - k) + load(m + radius + k));
+        share = share < kLeast ? zero : share;
         sees.empty[b] = all_lanes<T>(share == zero);
       }
       store(r.share + b * N, share);
@@ -181,7 +185,7 @@ class MaskTile {
         V sum = tap[0] * load(share[radius] + b * N);
         for (int k = 1; k <= radius; ++k)
           sum += tap[k] * (load(share[radius - k] + b * N) + load(share[radius + k] + b * N));
-        inverse = sum > zero ? one / sum : zero;
+        inverse = sum < kLeast ? zero : one / sum;
       }
       store(rows[at - top].inverse + b * N, inverse);
     }

@@ -84,7 +84,7 @@ struct MaskedWindow {
     const T* const* share;
   };
 
-  // Mean and variance of kRows windows, relative to a row that all windows see.
+  // Mean and variance of kRows windows, relative to a row that all windows contain.
   // inverse: 1/(G*m) of each window. j: the first position, an index of `share` and `inverse`.
   static LAMP_NOINLINE void along_y(const Rows& rows, const T* const* inverse, int j,
                                     const Window& g, V* mean, V* var) {
@@ -104,23 +104,23 @@ struct MaskedWindow {
           squares[i] += square * g[k];
         }
       }
-      auto far = shift != shift;  // from the window's mean
+      auto lossy = shift != shift;  // the windows whose variance loses too many digits
       for (int i = 0; i < kAboutOne; ++i) {
         const V normalize = load(inverse[q + i] + j), relative = sum[i] * normalize;
         mean[q + i] = relative + shift;
         var[q + i] = variance(squares[i] * normalize, relative);
-        far |= relative * relative > kFar * var[q + i] + kRounding * shift * shift;
+        lossy |= relative * relative > kFar * var[q + i] + kRounding * shift * shift;
       }
-      if (!all_lanes<T>(~far)) about_own_mean(rows, inverse, q, j, g, mean, var);
+      if (!all_lanes<T>(~lossy)) about_own_mean(rows, inverse, q, j, g, mean, var);
     }
   }
 
  private:
-  // Where the row that all windows see has hardly a visible pixel in one of them, or none, it may
-  // be far from what that window sees. The variance is then a difference of large numbers, which
-  // loses as many digits as without a mask up to (mean - shift)^2 = kFar variances: the row has at
-  // least the tap at distance 4 there, 1/28 of the window. A variance of 0 is allowed the rounding
-  // error of the mean.
+  // In some windows, little of the row that gives the shift may be visible, or nothing. The shift
+  // may then be far from what they see, and the variance a small difference of large numbers. No
+  // more digits are lost than without a mask while (mean - shift)^2 <= kFar variances: without one,
+  // the row counts by at least the tap at distance 4, 1/28. Differences that the rounding of float32
+  // explains do not count, so that flat images are not computed twice; nor does double need them.
   static constexpr T kFar = 32, kRounding = T(1e-7);
 
   // The same relative to each window's own mean, for the kAboutOne windows from q on. Takes twice as

@@ -64,6 +64,7 @@ def test_the_triton_digest_follows_kernels_and_tilings(tmp_path):
     assert digest_with("a.py", "import triton\n" + KERNEL + "def launch(): pass\n") == before
     assert digest_with("a.py", KERNEL.replace("2 * x", "3 * x")) != before
     assert digest_with("a.py", KERNEL.replace("@triton.jit", "@kernel(launcher)")) != before
+    assert digest_with("a.py", "SIDE = tl.constexpr(4)\n" + KERNEL) != before
     digest_with("a.py", KERNEL)
     tiled = digest_with("tiling.py", "PIXELS = 4\n")
     assert tiled != before

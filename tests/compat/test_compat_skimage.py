@@ -68,6 +68,22 @@ def test_preset_makes_a_loss_match_the_package():
     assert 1.0 - loss.item() == pytest.approx(sum(each) / 2, abs=1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"win_size": 3}, {"gaussian_weights": True, "sigma": 0.8}])
+def test_volumes(options):
+    x, y = images(12, 14, 16)
+    expected = package(x, y, data_range=1.0, **options)
+    found = structural_similarity(x, y, data_range=1.0, **options)
+    assert found.item() == pytest.approx(expected, abs=1e-12)
+    of_channels = structural_similarity(
+        torch.stack([x, x], -1), torch.stack([y, x], -1), data_range=1.0, channel_axis=-1, **options
+    )
+    assert of_channels.item() == pytest.approx((expected + 1) / 2, abs=1e-12)
+    loss = AmplifiedSSIMLoss(
+        amplification="none", dissimilarity="full", **preset(**options, spatial_dims=3)
+    )
+    assert 1.0 - loss(x[None, None], y[None, None]).item() == pytest.approx(expected, abs=1e-12)
+
+
 def test_gradient():
     x, y = images(16, 20)
     y.requires_grad_()
@@ -89,7 +105,7 @@ def test_gradient():
         ({"win_size": 8}, ValueError, "win_size.*8"),
         ({"win_size": 7, "gaussian_weights": True}, ValueError, "win_size.*11.*7"),
         ({"win_size": 17}, ValueError, "im1 must have sides of at least 17 pixels"),
-        ({"channel_axis": 0}, ValueError, "im1 must have three dimensions"),
+        ({"channel_axis": 0}, ValueError, "im1 must have three or four dimensions"),
         ({"K1": 0.0}, ValueError, "K1"),
         ({"K2": -1.0}, ValueError, "K2"),
         ({"sigma": 0.0, "gaussian_weights": True}, ValueError, "sigma"),
@@ -104,11 +120,11 @@ def test_errors(options, error, message):
 
 def test_bad_images():
     x, y = images(16, 20)
-    with pytest.raises(ValueError, match=r"im1 must be \(H, W\).*channel_axis"):
+    with pytest.raises(ValueError, match=r"im1 must be \(H, W\) or \(D, H, W\).*channel_axis"):
         structural_similarity(x[..., None], y[..., None], data_range=1.0)
     with pytest.raises(ValueError, match="im1 and im2 must have the same shape"):
         structural_similarity(x, y[1:], data_range=1.0)
-    with pytest.raises(TypeError, match=r"im2.*ndarray"):
+    with pytest.raises(TypeError, match=r"im2.*ndarray; use torch\.as_tensor\(im2\)"):
         structural_similarity(x, y.numpy(force=True), data_range=1.0)
 
 

@@ -117,12 +117,15 @@ def normalized(complete, center, full, tones):
     """The moments of a window, its shift of s, and the factor 1/(G*m) that the moments include.
 
     center: m of the position. Where it is 0 the position does not count, and the factor is 1; where
-    nothing in the window is masked, it is exactly 1, too.
+    nothing in the window is masked, it is exactly 1, too. A window with so little of the mask that
+    its reciprocal might not be finite sees nothing: the factor is 0.
     Returns mean_d, mean_s, square_d, square_s, shift_s, factor.
     """
     weight = complete[0]
     whole = (weight == full) | (center == 0.0)
-    factor = tl.where(whole, 1.0, reciprocal(tl.where(whole, 1.0, weight)))
+    least: tl.constexpr = 2.0**-1018 if weight.dtype == tl.float64 else 2.0**-122
+    inverse = reciprocal(tl.where(whole | (weight < least), 1.0, weight))
+    factor = tl.where(whole, 1.0, tl.where(weight < least, 0.0, inverse))
     mean_s = complete[3]
     square_s = complete[4]
     shift_s = tl.zeros_like(mean_s) + tones[0]
