@@ -30,7 +30,7 @@ from torch import Tensor
 
 from lamp_kernels import reference
 from lamp_kernels.spec import LossSpec, Sums
-from lamp_kernels.tensors import numbers_beside
+from lamp_kernels.tensors import numbers_beside, widest_dtype
 
 # Sums are divided by the number of elements, or the total weight, of this.
 MeanOver = Literal["nothing", "image", "batch"]
@@ -76,7 +76,10 @@ def term_factor(
     numerator, over = _numerators(spec)[term], mean_over(spec)
     if over == "nothing":
         return numerator
-    return numerator / (image_weight if over == "image" else total_weight)
+    divisor = image_weight if over == "image" else total_weight
+    # Rounded once, as the quotient of two Python numbers is where there is no weight.
+    wide = widest_dtype(divisor)
+    return (divisor.new_full((), numerator, dtype=wide) / divisor.to(wide)).to(divisor.dtype)
 
 
 def _numerators(spec: LossSpec) -> tuple[float, ...]:

@@ -208,8 +208,8 @@ def _masked(planes: Tensor, mask: Tensor, taps: list[float]) -> tuple[Tensor, Te
 
     Outside of the image the mask is 0 with padding="zeros", so that windows are cut at the edge.
     Where nothing in a window is masked, G*m is 1 exactly, and not 1 but for the taps' rounding;
-    where its center is masked, the loss does not count, and the factor is 1. A window with so little
-    of the mask that its reciprocal might not be finite sees nothing: the factor is 0.
+    where its center is masked, the loss does not count, and the factor is 1. A window that sees so
+    little of the mask that the reciprocal might not be finite sees nothing: the factor is 0.
     """
     covered = filters.window_mean(torch.cat([mask, 1.0 - mask], dim=1), taps)
     covered, masked_share = covered.chunk(2, dim=1)

@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamp_kernels.tensors import Images, being_traced, compute_dtype, in_dtype, in_torchscript
+from lamp_kernels.tensors import (
+    Images,
+    being_traced,
+    compute_dtype,
+    in_dtype,
+    in_torchscript,
+    widest_dtype,
+)
 
 
 def at_image_size(images: Images) -> Images:
@@ -68,7 +75,7 @@ def _in_dtype_of(x: Tensor, data_range: Tensor | None) -> Tensor | None:
 
 def halves(planes: Tensor) -> Tensor:
     """Means of 2 x 2 pixels, along even sides, in float64 where there is one."""
-    dtype = planes.dtype if planes.device.type == "mps" else torch.float64
+    dtype = widest_dtype(planes)
     if torch.compiler.is_exporting() or in_torchscript():  # ONNX Runtime pools only float32
         return torch.nn.functional.avg_pool2d(planes, kernel_size=2)
     if being_traced():  # the compiler fuses the conversion with the mean

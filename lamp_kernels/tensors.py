@@ -34,6 +34,11 @@ def compute_dtype(*dtypes: torch.dtype) -> torch.dtype:
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
+def widest_dtype(like: Tensor) -> torch.dtype:
+    """float64, or the dtype of `like` on devices that have none."""
+    return like.dtype if like.device.type == "mps" else torch.float64
+
+
 def numbers_beside(like: Tensor, values: Sequence[float], dtype: torch.dtype) -> Tensor:
     """The values as a tensor (len(values),) on the device of `like`.
 

@@ -32,7 +32,7 @@ def normalized(taps: Sequence[float]) -> list[float]:
 def check_window(value: object, largest: int) -> Window:
     """`value` if it is the name of a window; its taps, normalized, if it is a sequence; else raise.
 
-    Taps are symmetric and at least 0, with a positive sum: only then is a windowed variance one.
+    Taps are symmetric, at least 0, and positive in the middle, so that a pixel sees itself.
     """
     if isinstance(value, str):
         check_choice("window", value, WINDOWS)
@@ -42,14 +42,14 @@ def check_window(value: object, largest: int) -> Window:
         names = " or ".join(map(repr, WINDOWS))
         raise TypeError(f"window must be {names} or a sequence of taps, got {shown(value)}{hint}")
     taps = [check_not_negative(f"window[{i}]", tap) for i, tap in enumerate(value)]
-    if taps[len(taps) // 2 : len(taps) // 2 + 1] == [0.0]:
-        raise ValueError("the middle tap of window must be positive, got 0")
     if len(taps) % 2 == 0 or len(taps) > largest:
         raise ValueError(
             f"window must have an odd number of taps from 1 to {largest}, got {len(taps)}"
         )
     if taps != taps[::-1]:
         raise ValueError(f"window must be symmetric, got {value!r}")
+    if taps[len(taps) // 2] == 0.0:  # a masked window might see nothing but count
+        raise ValueError(f"the middle tap of window must be positive, got {value!r}")
     if not 0.0 < math.fsum(taps) < math.inf:
         raise ValueError(f"window must have a positive, finite sum of taps, got {value!r}")
     return tuple(normalized(taps))

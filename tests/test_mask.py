@@ -245,11 +245,14 @@ def test_a_mask_of_ones_changes_no_bit_of_any_window(each_backend, shape, size, 
         AmplifiedMSSSIMLoss(amplification="none"),
         AmplifiedGMSLoss(),
         AmplifiedMSGMSLoss(),
+        AmplifiedReconstructionLoss(ssim=0.3, mse=0.0),
+        AmplifiedReconstructionLoss(ssim=0.3, gms=0.3, msgms=0.7, mse=0.0),
     ],
     ids=repr,
 )
-def test_a_mask_of_ones_changes_no_bit_of_other_metrics(each_backend, loss, sides):
-    assert_ones_change_no_bit(loss, (2, 3, *sides))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_mask_of_ones_changes_no_bit_of_other_metrics(each_backend, loss, sides, dtype):
+    assert_ones_change_no_bit(loss, (2, 3, *sides), dtype)
 
 
 def test_a_weight_beside_a_mask_of_ones(each_backend):
@@ -394,3 +397,27 @@ def test_masks_read_from_files_must_be_scaled(each_backend):
         AmplifiedSSIMLoss()(x, y, mask=255 * mask)
     found = AmplifiedSSIMLoss()(x, y, mask=mask)
     assert torch.equal(found, AmplifiedSSIMLoss()(x, y, mask=mask > 0))
+
+
+SOFT = torch.exp(-((torch.arange(64.0) - 20) ** 2) / 18)
+STEEP = torch.sigmoid(torch.linspace(-100, 100, 64)).expand(64, 64)
+HOLE = torch.ones(64, 64)
+HOLE[20:40, 10:40] = 0.0
+COLUMN = torch.zeros(64, 64)
+COLUMN[:, 30] = 1e-42
+MASKS = {"soft": torch.outer(SOFT, SOFT), "steep": STEEP, "hole": HOLE, "column": COLUMN}
+
+
+@pytest.mark.parametrize("options", [{}, {"sigma": 0.5, "window_size": 15}, {"window": "uniform"}])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_windows_that_see_next_to_nothing(each_backend, mask, options, dtype):
+    """Their sums are subnormal numbers, whose reciprocals are infinite."""
+    x, y = pair((2, 3, 64, 64), dtype=dtype)
+    loss = AmplifiedSSIMLoss(**options)
+    found = results(loss, x, y, mask=MASKS[mask][None, None])
+    assert all(each.isfinite().all() for each in found)
+    wanted = results(loss, x.double(), y.double(), mask=MASKS[mask][None, None].double())
+    if mask != "column":  # of which float32 sees nothing
+        for got, want in zip(found, wanted, strict=True):
+            torch.testing.assert_close(got.double(), want, rtol=1e-3, atol=1e-7)
