@@ -386,7 +386,7 @@ def check_reduction(
     if reduction not in existing[amplify_over]:
         of = "" if existing is REDUCTIONS else " of a loss over several scales"
         raise ValueError(
-            f"reduction={reduction!r}{of} does not exist for amplify_over={amplify_over!r}; "
+            f"reduction={reduction!r} does not exist for amplify_over={amplify_over!r}{of}; "
             f"choose from {', '.join(existing[amplify_over])}"
         )
 

@@ -48,8 +48,8 @@ def check_window(value: object, largest: int) -> Window:
         )
     if taps != taps[::-1]:
         raise ValueError(f"window must be symmetric, got {value!r}")
-    if taps[len(taps) // 2] == 0.0:  # a masked window might see nothing but count
-        raise ValueError(f"the middle tap of window must be positive, got {value!r}")
     if not 0.0 < math.fsum(taps) < math.inf:
         raise ValueError(f"window must have a positive, finite sum of taps, got {value!r}")
+    if taps[len(taps) // 2] == 0.0:  # a masked window might see nothing but count
+        raise ValueError(f"window must have a positive tap in the middle, got {value!r}")
     return tuple(normalized(taps))

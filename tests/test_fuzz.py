@@ -67,7 +67,9 @@ class Case(NamedTuple):
     weight: tuple[int, ...] | None
     weight_kind: str
     mask: tuple[int, ...] | None
+    mask_kind: str
     hidden: float
+    ranges: bool
     factor: float
     coefficients: dict[Metric, float]
     options: LossSpec
@@ -111,6 +113,17 @@ positive = st.sampled_from([1.0, 0.5, 3.0])
 
 
 @st.composite
+def windows(draw: Any) -> dict[str, Any]:
+    """A window's options: Gaussian, uniform, or taps of its own."""
+    size = draw(st.sampled_from(range(3, 16, 2)))
+    kind = draw(st.sampled_from(["gaussian"] * 4 + ["uniform", "taps"]))
+    if kind == "taps":
+        half = draw(st.lists(st.floats(0.0, 1.0), min_size=size // 2, max_size=size // 2))
+        return {"window": (*half, 1.0, *half[::-1]), "window_size": size}
+    return {"window": kind, "window_size": size}
+
+
+@st.composite
 def cases(draw: Any, dtype: torch.dtype) -> Case:
     metrics = draw(
         st.lists(st.sampled_from(COMBINED), min_size=1, max_size=len(COMBINED), unique=True)
@@ -119,7 +132,7 @@ def cases(draw: Any, dtype: torch.dtype) -> Case:
     options = LossSpec(
         # gradients grow as 1/R, and those of half types would overflow
         data_range=draw(st.sampled_from([1.0, 2.0, 255.0] if half else [1.0, 1e-3, 1.7, 255.0])),
-        window_size=draw(st.sampled_from(range(3, 16, 2))),
+        **draw(windows()),
         sigma=draw(st.floats(0.3, 6.0)),
         k1=draw(st.sampled_from([0.01, 0.01, 0.05])),
         k2=draw(st.sampled_from([0.03, 0.03, 0.1])),
@@ -150,7 +163,9 @@ def cases(draw: Any, dtype: torch.dtype) -> Case:
         weight=draw(broadcast) if draw(st.booleans()) else None,
         weight_kind=draw(st.sampled_from(["uniform", "mask", "zero"])),
         mask=draw(broadcast) if draw(st.sampled_from([True, False, False])) else None,
+        mask_kind=draw(st.sampled_from(["bool", "bool", "fractions", "tiny"])),
         hidden=draw(st.sampled_from([0.0, 0.1, 0.5, 0.97])),
+        ranges=draw(st.sampled_from([False, False, False, True])),
         factor=draw(st.sampled_from([1.0, -2.5, 0.3])),
         coefficients={metric: draw(positive) for metric in COMBINED if metric in metrics},
         options=options,
@@ -207,8 +222,12 @@ def tensors_of(
             weight = weight > (0.4 if case.weight_kind == "mask" else 2.0)
     mask = None
     if case.mask is not None:
-        mask = uniform(case.mask, generator) >= case.hidden
+        share = uniform(case.mask, generator)
+        mask = share >= case.hidden
         hidden = ~with_dims_of(mask, input).expand(input.shape)
+        if case.mask_kind != "bool":
+            least = 1e-30 if case.mask_kind == "tiny" else 0.1
+            mask = (least + share * (share > 0.6)).clamp(max=1.0) * mask
         input, target = (image.masked_fill(hidden, math.nan) for image in (input, target))
     return input, target, weight, mask
 
@@ -226,6 +245,9 @@ def results(
     """The loss and, for each image that requires grad, its gradient."""
     options: dict[str, Any] = {metric: case.coefficients.get(metric, 0.0) for metric in COMBINED}
     options |= {name: value for name, value in vars(case.options).items() if name in OPTIONS}
+    if case.ranges:
+        steps = torch.arange(case.shape[0], dtype=torch.float64)
+        options["data_range"] *= 1.0 + steps.to(pair[0].device) / 8.0
     loss = functional.amplified_reconstruction_loss(
         pair[0],
         pair[1],
@@ -298,9 +320,12 @@ def limit(
 
 
 def check(case: Case, dtype: torch.dtype, backend: str) -> None:
-    masked = case.options.replace(terms=tuple(map(Term, case.coefficients)), masked=True)
-    if backends.BACKENDS[backend].unsupported_reason(masked, torch.empty(0, dtype=dtype)):
+    spec = case.options.replace(terms=tuple(map(Term, case.coefficients)))
+    serves, nothing = backends.BACKENDS[backend].unsupported_reason, torch.empty(0, dtype=dtype)
+    if serves(spec.replace(masked=True), nothing):
         case = case._replace(mask=None)
+    if serves(spec.replace(range_per_image=True), nothing):
+        case = case._replace(ranges=False)
     input, target, weight, mask = tensors_of(case, dtype)
     exact = [image.double().requires_grad_() for image in (input, target)]
     loss, gradients = results(case, exact, weight, mask, "reference")

@@ -96,6 +96,7 @@ def test_uniform_window_of_torchmetrics(kernel_size):
         ({"window": (1.0, 2.0, 3.0)}, ValueError, r"symmetric, got \(1.0, 2.0, 3.0\)"),
         ({"window": (-1.0, 3.0, -1.0)}, ValueError, r"window\[0\].*-1.0"),
         ({"window": (0.0, 0.0, 0.0)}, ValueError, "positive, finite sum"),
+        ({"window": (1.0, 0.0, 1.0)}, ValueError, "positive tap in the middle"),
         ({"window": (1.0, float("nan"), 1.0)}, ValueError, r"window\[1\].*nan"),
         ({"window": 5}, TypeError, "sequence of taps, got 5"),
         ({"window": torch.ones(3)}, TypeError, r"shape \(3,\).*tolist"),
