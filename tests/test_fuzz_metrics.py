@@ -7,6 +7,7 @@ Runs 400 cases; LAMP_KERNELS_FUZZ_CASES sets their number as in tests/test_fuzz.
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
@@ -22,7 +23,7 @@ if missing := backends.BACKENDS["native"].unavailable_reason():
     pytest.skip(f"no kernels: {missing}", allow_module_level=True)
 
 CASES = os.environ.get("LAMP_KERNELS_FUZZ_CASES")
-LOSSES = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "gms": functional.amplified_gms_loss,
     "msgms": functional.amplified_msgms_loss,
     "cosine": functional.amplified_cosine_loss,
@@ -75,19 +76,14 @@ def cases(draw: Any) -> Case:
     if metric == "volumes":
         options["spatial_dims"] = 3
     side = st.integers(least, least + 20)
-    sides = (draw(side), draw(st.one_of(side, st.integers(least, max(least, 80)))))
+    sides: tuple[int, ...] = (draw(side), draw(st.one_of(side, st.integers(least, max(least, 80)))))
     if metric == "volumes":
         sides = (draw(st.integers(least, least + 6)), *sides)
     channels = draw(st.integers(2 if metric == "cosine" else 1, 4))  # of one channel, cos is +-1
     return Case(
         metric,
         seed=draw(st.integers(0, 2**32 - 1)),
-        # of one channel, the cosine is +-1 whatever the values
-        shape=(
-            draw(st.integers(1, 3)),
-            draw(st.integers(2 if metric == "cosine" else 1, 4)),
-            *sides,
-        ),
+        shape=(draw(st.integers(1, 3)), channels, *sides),
         apart=draw(st.sampled_from([0.1, 1e-3])),
         mask=None if metric == "volumes" else draw(st.sampled_from(MASKS)),  # no kernel has both
         weighted=draw(st.sampled_from([False, False, True])),
