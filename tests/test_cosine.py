@@ -278,7 +278,7 @@ def test_hidden_features_may_hold_anything(reduction, last, shape):
 @pytest.mark.parametrize("shape", [(2, 16, 8, 9), (3, 300, 70)], ids=str)
 @pytest.mark.parametrize("level", ["element", "image", "batch"])
 def test_a_mask_of_ones_changes_no_bit(level, shape):
-    """Where channels are adjacent, a mask may change the order in which positions are added."""
+    """Not promised for channels_last, where a mask changes the order of additions."""
     images = [v.detach().float().requires_grad_() for v in features(*shape)]
     for reduction in REDUCTIONS[level]:
         loss = AmplifiedCosineLoss(amplify_over=level, reduction=reduction)
