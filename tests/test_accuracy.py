@@ -125,7 +125,8 @@ def masks():
     return {
         "holes": random > 0.1,
         "half": random > 0.5,
-        "most": random > 0.97,
+        # Of a dozen such masks, the one with the largest errors: 2e-5.
+        "most": torch.rand(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(2)) > 0.97,
         "rectangle": (within.view(-1, 1) & within).view(1, 1, SIDE, SIDE),
         # Of every fourth row, dark in "stripes of four rows", windows see a pixel at their border.
         "specks": ((place % 4 > 0).view(-1, 1) | (place % 11 == 0)).view(1, 1, SIDE, SIDE),

@@ -408,16 +408,20 @@ COLUMN[:, 30] = 1e-42
 MASKS = {"soft": torch.outer(SOFT, SOFT), "steep": STEEP, "hole": HOLE, "column": COLUMN}
 
 
+@pytest.mark.beside_reference
 @pytest.mark.parametrize("options", [{}, {"sigma": 0.5, "window_size": 15}, {"window": "uniform"}])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_windows_that_see_next_to_nothing(each_backend, mask, options, dtype):
     """Their sums are subnormal numbers, whose reciprocals are infinite."""
     x, y = pair((2, 3, 64, 64), dtype=dtype)
-    loss = AmplifiedSSIMLoss(**options)
-    found = results(loss, x, y, mask=MASKS[mask][None, None])
+    hidden = MASKS[mask][None, None]
+    found = results(AmplifiedSSIMLoss(**options), x, y, mask=hidden)
     assert all(each.isfinite().all() for each in found)
-    wanted = results(loss, x.double(), y.double(), mask=MASKS[mask][None, None].double())
-    if mask != "column":  # of which float32 sees nothing
-        for got, want in zip(found, wanted, strict=True):
-            torch.testing.assert_close(got.double(), want, rtol=1e-3, atol=1e-7)
+    if mask == "column" and dtype == torch.float32:  # float64 sees something
+        return
+    exact = AmplifiedSSIMLoss(**options, backend="reference")
+    wanted = results(exact, x.double(), y.double(), mask=hidden.double())
+    limit = 1e-4 if dtype == torch.float32 else 1e-10
+    for got, want in zip(found, wanted, strict=True):
+        assert (got.double() - want).norm() <= limit * want.norm()

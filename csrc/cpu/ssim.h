@@ -26,7 +26,6 @@ class SsimTile {
   using Masked = MaskedWindow<T, radius>;
   static constexpr int kRows = Window::kRows;
   static constexpr int kRing = Window::kRing;
-  static constexpr int kAboutOne = Window::kAboutOne;
   static constexpr int kPlanes = 2 + gradients;  // h planes of the adjoint
   static constexpr int N = kLanes<T>;
 
