@@ -18,8 +18,11 @@ def images(*shape):
     return x.requires_grad_(), (1.0 - x.detach() + 0.03).requires_grad_()
 
 
-@pytest.mark.parametrize("dissimilarity", ["half", "full"])
-@pytest.mark.parametrize("padding", ["reflect", "valid", "zeros"])
+@pytest.mark.parametrize(
+    ("padding", "dissimilarity"),
+    # The border decides about windows, the other only about a factor.
+    [("reflect", "half"), ("reflect", "full"), ("valid", "half"), ("zeros", "full")],
+)
 @pytest.mark.parametrize(("level", "reduction"), CELLS)
 def test_ssim(level, reduction, padding, dissimilarity):
     def loss(x, y):

@@ -93,8 +93,12 @@ SUITE = (
 LEFT_OUT = (
     "tests/test_compile.py::test_a_whole_training_step_under_inductor",
     "tests/test_compile.py::test_inductor_compiles_the_reference_with_dynamic_sizes",
+    "tests/test_gradients.py::test_all_terms_with_weight",
+    "tests/test_gradients.py::test_power",
     "tests/test_gradients.py::test_ssim",
+    "tests/test_ops.py::test_opcheck_of_every_flag",
     "tests/test_ops.py::test_opcheck_of_every_layout",
+    "tests/test_ops.py::test_opcheck_of_weights_and_paddings",
     "tests/test_ops.py::test_fake_kernels_agree_in_shape_strides_and_dtype",
     "tests/triton/test_triton_operators.py::test_sums_over_images_and_the_batch",
 )
