@@ -54,7 +54,7 @@ CXX_FILES = $(or $(shell git ls-files '*.c' '*.cpp' '*.cu' '*.cuh' '*.h'),$(erro
 .DELETE_ON_ERROR:
 .PHONY: help setup build build-cuda train study study-full study-large study-publish test test-aarch64 thorough lint format fuzz mutate clean
 .PHONY: matrix wheel wheel-check wheel-cuda wheel-cuda-check sdist
-.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-bundle gpu-check gpu-report gpu-static triton-static prove
+.PHONY: anomalib bench bench-install bench-quick bench-operators bench-plots gpu-bundle gpu-check gpu-report gpu-static cuda-static triton-static prove
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -195,6 +195,9 @@ prove: $(READY) ## prove the barriers in the PTX of the CUDA SSIM kernels (minut
 
 gpu-static: $(READY) ## count registers and instructions of the compiled GPU kernels; writes docs/gpu_static.md
 	$(BIN)/python bench/gpu_static.py --out bench/static_analysis/figures.json --markdown docs/gpu_static.md
+
+cuda-static: $(READY) ## recount only the CUDA kernels; keeps the Triton kernels' figures
+	$(BIN)/python bench/gpu_static.py --cuda --out bench/static_analysis/figures.json --markdown docs/gpu_static.md
 
 triton-static: $(READY) ## recount only the Triton kernels; keeps the CUDA kernels' figures
 	$(BIN)/python bench/gpu_static.py --triton --out bench/static_analysis/figures.json --markdown docs/gpu_static.md

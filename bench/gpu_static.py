@@ -3,6 +3,7 @@
 python bench/gpu_static.py              # all variants and targets, 10 to 20 minutes
 python bench/gpu_static.py --quick      # float32, window 11: 2 minutes
 python bench/gpu_static.py --targets 90
+python bench/gpu_static.py --cuda       # update the CUDA kernels; keep the rest of --out
 python bench/gpu_static.py --triton     # update the Triton kernels; keep the rest of --out
 python bench/gpu_static.py --out bench/static_analysis/figures.json --markdown docs/gpu_static.md
 
@@ -33,7 +34,8 @@ def main() -> int:
         results = json.loads(arguments.from_json.read_text(encoding="utf-8"))
     else:
         results = {}
-        if arguments.triton and arguments.out is not None and arguments.out.exists():
+        one = arguments.cuda or arguments.triton
+        if one and arguments.out is not None and arguments.out.exists():
             results = json.loads(arguments.out.read_text(encoding="utf-8"))
         if not arguments.triton:
             try:
@@ -43,8 +45,9 @@ def main() -> int:
                 return 2
             if tools.cuobjdump is None:
                 print("cuobjdump was not found: no instructions are counted, no times predicted")
-            results = collect(tools, arguments.targets, arguments.quick, _say)
-        if arguments.triton or importlib.util.find_spec("triton") is not None:
+            results |= collect(tools, arguments.targets, arguments.quick, _say)
+        has_triton = importlib.util.find_spec("triton") is not None
+        if arguments.triton or (has_triton and not arguments.cuda):
             search_first(ROOT)  # an installed lamp_kernels may have different kernels
             from static_analysis import triton
 
@@ -86,7 +89,9 @@ def _rounded(value: Any) -> Any:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only float32 and window 11")
-    parser.add_argument("--triton", action="store_true", help="compile only the Triton kernels")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--cuda", action="store_true", help="compile only the CUDA kernels")
+    only.add_argument("--triton", action="store_true", help="compile only the Triton kernels")
     parser.add_argument(
         "--targets",
         type=int,

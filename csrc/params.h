@@ -92,7 +92,7 @@ struct Params {
   // Of the images' sizes, in the compute type, 0 where pixels are masked, or positions of GMS and
   // cosine; or null. The weight then includes it.
   ConstTensorView mask;
-  // One data_range per image, in the compute type; or null, and `scale` is that of all images.
+  // One data_range per image, in the compute type; or null, and all images share `scale`.
   const void* data_ranges;
   int64_t data_range_stride;
   // (N, T) in the compute type for T terms, or null: then all images share `shared_factors`, by
@@ -101,6 +101,13 @@ struct Params {
   double shared_factors[kMetrics];
   TensorView input_gradient, target_gradient;  // of the sum over n, t of factors * sums
   TensorView map;                              // factors[0, t] times A(L), summed over the terms
+
+  // 1 / data_range of one image. T: the compute type.
+  template <class T>
+  LAMP_HOST_DEVICE T scale_of(int64_t image) const {
+    if (!data_ranges) return T(scale);
+    return T(1) / static_cast<const T*>(data_ranges)[image * data_range_stride];
+  }
 
   LAMP_HOST_DEVICE bool ssim() const { return terms.has(Metric::ssim); }
   LAMP_HOST_DEVICE bool gms() const { return terms.has(Metric::gms); }

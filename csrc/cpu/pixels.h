@@ -19,7 +19,7 @@ struct Context {
   Context(const Params& params, const Tile& t)
       : p(params), tile(t), weight(params.weight.data ? params.weight : params.mask),
         columns(int(t.end_column - t.column)), formula(loss_formula<T>(params)),
-        scale(scale_of(params, t.image)) {
+        scale(params.scale_of<T>(t.image)) {
     const T* factors = (const T*)p.factors;
     if (factors && !p.map.data) factors += tile.image * p.terms.count();
     int k = 0;  // position
@@ -31,10 +31,6 @@ struct Context {
     }
   }
 
-  static T scale_of(const Params& p, int64_t image) {
-    if (!p.data_ranges) return T(p.scale);
-    return T(1) / static_cast<const T*>(p.data_ranges)[image * p.data_range_stride];
-  }
   void read(const ConstTensorView& s, int64_t row, int64_t column, int64_t count, T* to) const {
     read_row(s, tile.image, tile.channel, row, column, count, to);
   }

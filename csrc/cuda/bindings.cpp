@@ -53,8 +53,7 @@ struct Cuda {
   static bool has(const Tensor& t) { return t.is_cuda(); }
 
   static void run(Params& p, const Tensor& like, bool use_double, void* scaled_sums, Sums sums) {
-    STD_TORCH_CHECK(!p.mask.data && !p.data_ranges,
-                    "the CUDA kernels support neither a mask nor one data_range per image");
+    STD_TORCH_CHECK(!p.mask.data, "the CUDA kernels do not support a mask");
     STD_TORCH_CHECK(!p.gms(), "the CUDA kernels do not compute gms");
     const int32_t index = like.get_device_index();
     const torch::stable::accelerator::DeviceGuard guard(index);

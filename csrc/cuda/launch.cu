@@ -36,7 +36,7 @@ template <class T>
 void launch_pixels(const Params& p, double* partial, const Device& device, cudaStream_t stream) {
   const PixelTiling tiling(p);
   in_launches(p.batch * p.channels * tiling.per_plane, device, [&](int64_t first, int64_t count) {
-    const PixelArguments<T> a{p, tiling, first, T(p.scale), loss_formula<T>(p), partial};
+    const PixelArguments<T> a{p, tiling, first, loss_formula<T>(p), partial};
     LAMP_LAUNCH(pixel_kernel<T>, unsigned(count), kPixelThreads, kScratchBytes, stream, a);
     check(cudaGetLastError(), "launch of the pixel kernel");
   });

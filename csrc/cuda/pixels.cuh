@@ -12,7 +12,6 @@ struct PixelArguments {
   Params p;
   PixelTiling tiling;
   int64_t first_tile;  // of this launch
-  T scale;
   LossFormula<T> formula;
   double* partial;  // (tiles, terms); null: only add to the gradients
 };
@@ -26,6 +25,7 @@ __global__ void __launch_bounds__(kPixelThreads)
   const int64_t image = plane / a.tiling.channels, channel = plane % a.tiling.channels;
   const int64_t first = tile % a.tiling.per_plane * (kPixelThreads * kPixelsOfAThread);
   const Factors<T> factor(p, image);
+  const T scale = p.scale_of<T>(image);
   T sums[kMetrics] = {};  // by metric; indexed only by constants, so it stays in registers
 
   auto at = [&](const auto& s, int64_t row, int64_t column) {
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kPixelThreads)
     const T x = load<T>(p.input, at(p.input, row, column));
     const T y = load<T>(p.target, at(p.target, row, column));
     const T weight = p.weight.data ? load<T>(p.weight, at(p.weight, row, column)) : T(1);
-    const T d = (x - y) * a.scale;
+    const T d = (x - y) * scale;
     const PointwiseSum<T> sum =
         pointwise_terms(d, weight, a.formula, factor.of, [&](int m, T value) { sums[m] += value; });
     auto write = [&](const TensorView& s, T v) {
@@ -54,8 +54,8 @@ __global__ void __launch_bounds__(kPixelThreads)
       to = a.partial ? v : to + v;
     };
     if (p.map.data) write(p.map, sum.value);
-    if (p.input_gradient.data) write(p.input_gradient, sum.dloss_dd * a.scale);
-    if (p.target_gradient.data) write(p.target_gradient, -(sum.dloss_dd * a.scale));
+    if (p.input_gradient.data) write(p.input_gradient, sum.dloss_dd * scale);
+    if (p.target_gradient.data) write(p.target_gradient, -(sum.dloss_dd * scale));
   }
   if (!a.partial) return;
   double* const scratch = reinterpret_cast<double*>(shared);

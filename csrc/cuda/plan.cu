@@ -30,10 +30,10 @@ bool has_pairs(const Tensor& s, const Params& p) {
 struct Question {
   int64_t batch, channels, height, width;
   int radius, gradients;
-  bool use_double;   // compute in float64
-  bool dense_float;  // the images are float32 with a column stride of 1 ...
-  bool common;       // ... and no weight, pointwise term, map or uncommon A
-  bool pairs;        // pairs of columns may be loaded and stored as vectors
+  bool use_double;  // compute in float64
+  bool plain;       // float32 images with a column stride of 1 and one data_range ...
+  bool common;      // ... and no weight, pointwise term, map or uncommon A
+  bool pairs;       // pairs of columns may be loaded and stored as vectors
   Design design;
   Device device;
 
@@ -41,8 +41,8 @@ struct Question {
       : batch(p.batch), channels(p.channels), height(p.height), width(p.width), radius(p.radius),
         gradients(int(p.input_gradient.data != nullptr) + int(p.target_gradient.data != nullptr)),
         use_double(computes_double),
-        dense_float(is_dense_float(p.input) && is_dense_float(p.target)),
-        common(dense_float && !p.weight.data && !p.terms.pointwise() && !p.map.data &&
+        plain(is_dense_float(p.input) && is_dense_float(p.target) && !p.data_ranges),
+        common(plain && !p.weight.data && !p.terms.pointwise() && !p.map.data &&
                is_common(p.amplify)),
         pairs(p.width % 2 == 0 && has_pairs(p.input, p) && has_pairs(p.target, p) &&
               (gradients < 1 || has_pairs(p.input_gradient, p)) &&
@@ -109,7 +109,7 @@ Plan plan_two(const Params& p, const Question& q) {
   plan.planes_at_once = at_once;
   plan.gradients = &float_gradients(p.radius, gradients);
   plan.gradients_count = gradients;
-  plan.gradients_common = q.dense_float && (q.pairs || plan.gradients->resources.columns == 1);
+  plan.gradients_common = q.plain && (q.pairs || plan.gradients->resources.columns == 1);
   const Tilings tilings = best_tilings(p, losses, plan.gradients->resources, at_once, device);
   plan.tiling = tilings.losses;
   plan.gradients_tiling = tilings.gradients;

@@ -31,8 +31,8 @@
 namespace lamp_kernels::cuda {
 
 // `common`: the images have dtype T, a column stride of 1 and more than radius + 1 rows, a thread
-// can store the gradient of its columns as one vector, is_common(amplification), and there is no
-// weight, pointwise term or map.
+// can store the gradient of its columns as one vector, is_common(amplification), all images share
+// one data_range, and there is no weight, pointwise term or map.
 template <class T, int radius, int gradients, bool common>
 class SsimTile {
   static constexpr int kPlanes = gradients ? 2 + gradients : 0;  // of h: ss, dd, s + d, s - d
@@ -74,6 +74,7 @@ class SsimTile {
   const Params& p;
   const Tile tile;
   const Factors<T, common> factor;
+  const T scale;  // 1 / data_range
   const int thread = threadIdx.x;
   const int positions = blockDim.x * kColumns;
   const Axis grid_rows, grid_columns;  // of the loss's grid
@@ -129,8 +130,8 @@ class SsimTile {
 
   LAMP_DEVICE SsimTile(const SsimArguments<T>& arguments, unsigned char* shared)
       : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)), factor(p, tile.image),
-        grid_rows(grid_axis(p, p.height)), grid_columns(grid_axis(p, p.width)),
-        scratch(reinterpret_cast<double*>(shared)),
+        scale(scale_of<common>(a, tile)), grid_rows(grid_axis(p, p.height)),
+        grid_columns(grid_axis(p, p.width)), scratch(reinterpret_cast<double*>(shared)),
         ring(reinterpret_cast<PixelOf*>(scratch + kScratch)),
         h(reinterpret_cast<T*>(ring + kRingRows * row_length())), constants(a.constants),
         reader(p, tile, tile.row - kHalo - radius, tile.column - kHalo - radius),
@@ -145,7 +146,7 @@ class SsimTile {
       const int column = window_column(c), in_grid = grid_columns.at(column);
       counted[c] = in_grid == column && column >= tile.column && column < tile.end_column;
       own_factor[c] = in_grid < 0 ? T(0) : edge_columns.factor<T>(in_grid);
-      share[c] = a.scale * edge_columns.share<T>(pixel_column(c));
+      share[c] = scale * edge_columns.share<T>(pixel_column(c));
     }
     active = pixel_column(0) < tile.end_column;
     const int last = (tile.end_column - tile.column - 1) / kColumns;
@@ -160,7 +161,7 @@ class SsimTile {
     const int first = tile.row - kHalo;
     int v = first - radius, slot = 0;
     reader.template fetch<0>();
-    const Shifts<T> shifts = shifts_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
+    const Shifts<T> shifts = shifts_of<common>(p, tile, scale, reinterpret_cast<T*>(scratch));
     constants.shift_d = shifts.d;
     constants.shift_s = shifts.s;
     LAMP_UNROLL
@@ -202,7 +203,7 @@ class SsimTile {
   template <bool full>
   LAMP_DEVICE void step(int v, int slot) {
     PixelOf* const pixels = ring + slot * row_length();
-    reader.template deposit<0>(pixels, a.scale, constants.shift_d, constants.shift_s);
+    reader.template deposit<0>(pixels, scale, constants.shift_d, constants.shift_s);
     reader.template fetch<0>();  // before the barrier, else the compiler issues some loads late
     __syncthreads();
     const int row = v - radius;
@@ -289,7 +290,7 @@ class SsimTile {
     for (int c = 0; c < kColumns; ++c) {
       const int column = window_column(c);
       if (column >= tile.end_column) continue;
-      const T value = pixel_terms(a, tile, factor, row, column, sums).value;
+      const T value = pixel_terms(a, tile, factor, scale, row, column, sums).value;
       if (p.map.data) *element<T>(p.map, tile, row, column) += value;
     }
   }
@@ -305,7 +306,8 @@ class SsimTile {
       T dloss_dd = 0;
       if constexpr (!common) {
         if (p.terms.pointwise() && pixel_column(c) < tile.end_column)
-          dloss_dd = pixel_terms(a, tile, factor, row, pixel_column(c), sums).dloss_dd * a.scale;
+          dloss_dd =
+              pixel_terms(a, tile, factor, scale, row, pixel_column(c), sums).dloss_dd * scale;
       }
       grad_x.at[c] = (plane[2] + s_term + d_term) * (share[c] * row_share) + dloss_dd;
       if constexpr (gradients == 2)

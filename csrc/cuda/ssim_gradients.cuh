@@ -14,8 +14,8 @@
 
 namespace lamp_kernels::cuda {
 
-// `common`: the images have dtype T and a column stride of 1. If a thread has two columns, it can
-// also load images and store gradients as vectors of two.
+// `common`: the images have dtype T and a column stride of 1, and share one data_range. If a thread
+// has two columns, it can also load images and store gradients as vectors of two.
 template <class T, int radius, int gradients, bool common>
 class SsimGradients {
  public:
@@ -43,6 +43,7 @@ class SsimGradients {
   const Edges edge_rows;
   const int column;  // of the first of this thread's pixels
   const bool active;
+  const T scale;      // 1 / data_range
   T share[kColumns];  // of the adjoint, in units of the images
   SumsInRegisters<T, radius> adjoint_sums[kPlanes * kColumns];
 
@@ -79,7 +80,7 @@ class SsimGradients {
       : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)),
         grid_rows(grid_axis(p, p.height)), edge_rows(p, p.height),
         column(tile.column + kColumns * int(threadIdx.x)), active(column < tile.end_column),
-        length(blockDim.x * kColumns + 2 * radius),
+        scale(scale_of<common>(a, tile)), length(blockDim.x * kColumns + 2 * radius),
         row_bytes(
             int(round_up(blockDim.x * sizeof(Pixels) + length * (sizeof(Pair) + sizeof(Rest)) +
                              (2 * radius + 1) * sizeof(Shifts<T>),
@@ -127,7 +128,7 @@ class SsimGradients {
     }
     const Edges edge_columns(p, p.width);
     LAMP_UNROLL
-    for (int c = 0; c < kColumns; ++c) share[c] = a.scale * edge_columns.share<T>(column + c);
+    for (int c = 0; c < kColumns; ++c) share[c] = scale * edge_columns.share<T>(column + c);
     LAMP_UNROLL
     for (int k = 0; k < kPlanes * kColumns; ++k) {
       T* none = nullptr;
@@ -267,7 +268,7 @@ class SsimGradients {
   }
 
   LAMP_DEVICE void finish(int row, const Pixels& here, const T (*planes)[kPlanes]) {
-    const T row_share = edge_rows.share<T>(row), twice_scale = T(2) * a.scale;
+    const T row_share = edge_rows.share<T>(row), twice_scale = T(2) * scale;
     Values x_values, y_values;
     LAMP_UNROLL
     for (int c = 0; c < kColumns; ++c) {

@@ -15,8 +15,8 @@
 
 namespace lamp_kernels::cuda {
 
-// `common`: the images have dtype T and a column stride of 1, is_common(amplification), and there
-// is no weight, pointwise term or map.
+// `common`: the images have dtype T and a column stride of 1, is_common(amplification), all images
+// share one data_range, and there is no weight, pointwise term or map.
 template <class T, int radius, int gradients, bool common>
 class SsimLosses {
   using PixelRow = Pixel<T>*;
@@ -25,6 +25,7 @@ class SsimLosses {
   const Params& p;
   const Tile tile;
   const Factors<T, common> factor;
+  const T scale;        // 1 / data_range
   PixelRow row, other;  // rows of pixels: the next one to read, and the one to write after it
   double* scratch;
   SsimConstants<T> constants;
@@ -41,6 +42,7 @@ class SsimLosses {
  public:
   LAMP_DEVICE SsimLosses(const SsimArguments<T>& arguments, unsigned char* shared)
       : a(arguments), p(a.p), tile(a.tiling.tile(a.tiles, blockIdx.x)), factor(p, tile.image),
+        scale(scale_of<common>(a, tile)),
         row(reinterpret_cast<PixelRow>(reinterpret_cast<double*>(shared) + kScratch)),
         other(row + blockDim.x + 2 * radius), scratch(reinterpret_cast<double*>(shared)),
         constants(a.constants), reader(p, tile, first_row() - radius, tile.column - radius),
@@ -56,7 +58,7 @@ class SsimLosses {
     reader.template fetch<0>();
     reader.continue_run();
     reader.template fetch<1>();
-    const Shifts<T> shifts = shifts_of<common>(p, tile, a.scale, reinterpret_cast<T*>(scratch));
+    const Shifts<T> shifts = shifts_of<common>(p, tile, scale, reinterpret_cast<T*>(scratch));
     constants.shift_d = shifts.d;
     constants.shift_s = shifts.s;
     own_factor = counted ? factor.of[0] * Edges(p, p.width).factor<T>(column) : T(0);
@@ -114,7 +116,7 @@ class SsimLosses {
   }
   template <int buffer>
   LAMP_DEVICE Moments<T> push_row() {
-    reader.template deposit<buffer>(row, a.scale, constants.shift_d, constants.shift_s);
+    reader.template deposit<buffer>(row, scale, constants.shift_d, constants.shift_s);
     // Before the barrier, else the compiler issues some loads late.
     reader.template fetch<buffer>();
     __syncthreads();
@@ -164,7 +166,7 @@ class SsimLosses {
   LAMP_DEVICE void pointwise() {
     if (!p.terms.pointwise() || column >= tile.end_column) return;
     for (int row = tile.row; row < tile.end_row; ++row) {
-      const T value = pixel_terms(a, tile, factor, row, column, sums).value;
+      const T value = pixel_terms(a, tile, factor, scale, row, column, sums).value;
       if (gradients == 0 && p.map.data) *element<T>(p.map, tile, row, column) += value;
       if ((row - tile.row) % Sum<T>::kFlushEvery == Sum<T>::kFlushEvery - 1) {
         LAMP_UNROLL

@@ -13,8 +13,8 @@ struct SsimArguments {
   TileGrid tiling;
   TileRange tiles;  // of this launch
   T tap[kMaxRadius + 1];
-  int rows_to_follow;  // see below
-  T scale;
+  int rows_to_follow;          // see below
+  T scale;                     // if all images share it
   SsimConstants<T> constants;  // the kernel fills in the tile's shifts
   LossFormula<T> formula;
   bool common;      // whether the kernel may use its specialization for the common case
@@ -55,15 +55,22 @@ LAMP_DEVICE T* element(const TensorView& s, const Tile& tile, int row, int colum
          column * s.column;
 }
 
+// 1 / data_range of a tile's image. `common`: all images share it, so that the compiler reads it
+// from constant memory, as an operand, and keeps no register for it.
+template <bool common, class T>
+LAMP_DEVICE T scale_of(const SsimArguments<T>& a, const Tile& tile) {
+  return common ? a.scale : a.p.template scale_of<T>(tile.image);
+}
+
 // The pointwise terms of one pixel. Adds weight times A(L) to `sums`, by metric. Reads the pixels
 // again, because subtracting the shift has cost d some digits.
 template <class T, bool common>
 LAMP_DEVICE PointwiseSum<T> pixel_terms(const SsimArguments<T>& a, const Tile& tile,
-                                        const Factors<T, common>& factor, int row, int column,
-                                        Sum<T>* sums) {
+                                        const Factors<T, common>& factor, T scale, int row,
+                                        int column, Sum<T>* sums) {
   const T x = load_at<T>(a.p.input, tile, row, column);
   const T y = load_at<T>(a.p.target, tile, row, column);
-  return pointwise_terms((x - y) * a.scale, weight_at<T>(a.p, tile, row, column), a.formula,
+  return pointwise_terms((x - y) * scale, weight_at<T>(a.p, tile, row, column), a.formula,
                          factor.of, [&](int m, T value) { sums[m].partial += value; });
 }
 

@@ -70,8 +70,6 @@ class NativeBackend(KernelBackend):
         if device_type == "cuda":
             if spec.masked:
                 return "its CUDA kernels do not support a mask"
-            if spec.range_per_image:
-                return "its CUDA kernels do not support one data_range per image"
             if spec.has_gms:
                 return "its CUDA kernels do not compute GMS"
             if spec.has_cosine:

@@ -64,7 +64,9 @@ struct Case {
   Input input, target, weight, mask;
   int64_t weight_corner = 0, map_corner = 0;
   std::vector<T> factors;
-  bool shared = false;  // all images use the factors of the first
+  bool shared = false;    // all images use the factors of the first
+  std::vector<T> ranges;  // one data_range per image, `range_stride` apart; or empty
+  int64_t range_stride = 1;
   Output<T> input_gradient, target_gradient, map;
   bool with_sums = true;
   std::vector<T> scaled_sums;
@@ -96,6 +98,18 @@ struct Case {
     for (int k = 0; k <= radius; ++k) p.taps[k] = gaussian(k) / sum;
   }
 
+  // Lets each image have a data_range of its own.
+  void draw_ranges(Random& random) {
+    range_stride = 1 + random.below(2);
+    ranges.assign(size_t(shape.batch * range_stride), T(NAN));
+    for (int64_t n = 0; n < shape.batch; ++n)
+      ranges[size_t(n * range_stride)] = T(random.of<double>({1e-3, 0.5, 1, 2, 255}));
+    p.scale = NAN;  // not to be used
+  }
+  double scale_of(int64_t image) const {
+    return ranges.empty() ? p.scale : 1 / double(ranges[size_t(image * range_stride)]);
+  }
+
   void run(Kernels& kernels, int way = 0) {
     input_gradient.poison();
     target_gradient.poison();
@@ -108,6 +122,8 @@ struct Case {
     if (mask && !weight) p.weight = p.mask;
     p.factors = shared ? nullptr : factors.data();
     if (shared) std::copy_n(factors.begin(), p.terms.count(), p.shared_factors);
+    p.data_ranges = ranges.empty() ? nullptr : ranges.data();
+    p.data_range_stride = range_stride;
     p.input_gradient = input_gradient.sink();
     p.target_gradient = target_gradient.sink();
     p.map = map.sink(map_corner);
@@ -156,9 +172,12 @@ struct Case {
     return image;
   }
   textbook::Result expected() const {
+    std::vector<double> scales;
+    for (int64_t n = 0; n < shape.batch; ++n) scales.push_back(scale_of(n));
     return textbook::compute(p, values(input), values(target),
                              mask && !weight ? values(mask) : values(weight, weight_corner),
-                             values(mask), std::vector<double>(factors.begin(), factors.end()));
+                             values(mask), std::vector<double>(factors.begin(), factors.end()),
+                             scales);
   }
 };
 
@@ -373,11 +392,12 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
   Params& p = c.p;
   const Shape s = c.shape;
 
+  if (random.chance(0.3)) c.draw_ranges(random);
   const Dtype dtype =
       random.of<Dtype>({kDtype<T>, kDtype<T>, Dtype::float32, Dtype::float16, Dtype::bfloat16});
   Layout l = some_layout(s, random);
   c.target = Input(random.chance(0.2) ? kDtype<T> : dtype, some_layout(s, random), s);
-  if (random.chance(0.1)) l.batch = 0;
+  if (random.chance(0.1) && c.ranges.empty()) l.batch = 0;
   if (random.chance(0.05)) l.row = 0;
   c.input = Input(dtype, l, s);
   // In float32, images must be close enough to meet the promised accuracy; float64 has digits to
@@ -388,8 +408,8 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
       for (int64_t i = 0; i < s.height; ++i)
         for (int64_t j = 0; j < s.width; ++j) {
           const double y = 0.2 + 0.7 * random.uniform();
-          c.target.set(n, k, i, j, y / p.scale);
-          c.input.set(n, k, i, j, (y + apart * (2 * random.uniform() - 1)) / p.scale);
+          c.target.set(n, k, i, j, y / c.scale_of(n));
+          c.input.set(n, k, i, j, (y + apart * (2 * random.uniform() - 1)) / c.scale_of(n));
         }
   if (random.chance(0.1))
     c.input.set(random.below(s.batch), random.below(s.channels), random.below(s.height),
@@ -434,11 +454,11 @@ void complete_and_check(Case<T>& c, uint64_t seed, Random& random, Kernels& kern
   char name[300];
   std::snprintf(name, sizeof name,
                 "seed %llu: %s (%lld, %lld, %lld, %lld), terms %s, radius %d, border %d, "
-                "gradients %d, map %d, weight %d, mask %d, source %d%s",
+                "gradients %d, map %d, weight %d, mask %d, ranges %d, source %d%s",
                 (unsigned long long)seed, sizeof(T) == 4 ? "float" : "double", (long long)s.batch,
                 (long long)s.channels, (long long)s.height, (long long)s.width, terms.c_str(),
                 p.radius, int(p.border), wanted, bool(c.map), bool(c.weight), bool(c.mask),
-                int(dtype), varied.c_str());
+                !c.ranges.empty(), int(dtype), varied.c_str());
   c.name = name;
   c.run(kernels);
   // Errors grow as 1/(1 - L) near L = 1, which SSIM only reaches here if a = 1.

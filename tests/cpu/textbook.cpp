@@ -62,6 +62,7 @@ struct Plane {
   const Params& p;
   const double *x, *y, *weight, *mask;  // weight and mask may be null
   double *map, *dx, *dy;
+  double scale;  // 1 / data_range
 
   double weight_at(int64_t i) const { return weight ? weight[i] : 1; }
   double mask_at(int64_t i) const { return mask ? mask[i] : 1; }
@@ -71,10 +72,10 @@ struct Plane {
   void pointwise(Metric metric, double factor, double map_factor, double& sum) const {
     for (int64_t i = 0; i < p.height * p.width; ++i) {
       if (mask_at(i) == 0) continue;
-      const double d = (x[i] - y[i]) * p.scale;
+      const double d = (x[i] - y[i]) * scale;
       double slope, metric_slope;
       const double value = amplify(p, loss_of(p, metric, d, metric_slope), slope);
-      const double dloss_dd = factor * weight_at(i) * slope * metric_slope * p.scale;
+      const double dloss_dd = factor * weight_at(i) * slope * metric_slope * scale;
       sum += weight_at(i) * value;
       map[i] += map_factor * value;
       dx[i] += dloss_dd;
@@ -113,7 +114,7 @@ struct Plane {
           if (tap) gy[axis] += tap * Long(y[k]);
         }
       }
-    for (int axis = 0; axis < 2; ++axis) gx[axis] *= p.scale / 3, gy[axis] *= p.scale / 3;
+    for (int axis = 0; axis < 2; ++axis) gx[axis] *= scale / 3, gy[axis] *= scale / 3;
     const Long a = std::hypot(gx[0], gx[1]), b = std::hypot(gy[0], gy[1]);
     const Long c = p.metric_parameters[int(Metric::gms)];
     const Long above = 2 * a * b + c, below = a * a + b * b + c;
@@ -131,8 +132,8 @@ struct Plane {
         for (int axis = 0; axis < 2 && at[i][j] >= 0; ++axis) {
           const int tap = axis ? kPrewitt[j][i] : kPrewitt[i][j];
           if (!tap) continue;
-          dx[at[i][j]] += a == 0 ? 0 : double(by_a * gx[axis] / a * tap * p.scale / 3);
-          dy[at[i][j]] += b == 0 ? 0 : double(by_b * gy[axis] / b * tap * p.scale / 3);
+          dx[at[i][j]] += a == 0 ? 0 : double(by_a * gx[axis] / a * tap * scale / 3);
+          dy[at[i][j]] += b == 0 ? 0 : double(by_b * gy[axis] / b * tap * scale / 3);
         }
   }
 
@@ -152,8 +153,8 @@ struct Plane {
         const int64_t x_at = seen_at(p, column + j - r, p.width);
         const int64_t k = at[i][j] = y_at < 0 || x_at < 0 ? -1 : y_at * p.width + x_at;
         const double m = mask ? (k < 0 ? 0 : mask[k]) : 1;
-        d[i][j] = k < 0 || m == 0 ? 0 : (x[k] - y[k]) * p.scale;
-        s[i][j] = k < 0 || m == 0 ? 0 : (x[k] + y[k]) * p.scale;
+        d[i][j] = k < 0 || m == 0 ? 0 : (x[k] - y[k]) * scale;
+        s[i][j] = k < 0 || m == 0 ? 0 : (x[k] + y[k]) * scale;
         tap[i][j] = p.taps[std::abs(i - r)] * p.taps[std::abs(j - r)] * m;
         seen += tap[i][j];
       }
@@ -189,8 +190,8 @@ struct Plane {
         if (at[i][j] < 0 || mask_at(at[i][j]) == 0) continue;
         const double dloss_dd = tap[i][j] * (by_mean_d + 2 * (d[i][j] - mean_d) * by_var_d);
         const double by_s = tap[i][j] * (by_mean_s + 2 * (s[i][j] - mean_s) * by_var_s);
-        dx[at[i][j]] += (by_s + dloss_dd) * p.scale;
-        dy[at[i][j]] += (by_s - dloss_dd) * p.scale;
+        dx[at[i][j]] += (by_s + dloss_dd) * scale;
+        dy[at[i][j]] += (by_s - dloss_dd) * scale;
       }
   }
 };
@@ -198,7 +199,8 @@ struct Plane {
 }  // namespace
 
 Result compute(const Params& p, const Image& input, const Image& target, const Image& weight,
-               const Image& mask, const std::vector<double>& factors) {
+               const Image& mask, const std::vector<double>& factors,
+               const std::vector<double>& scales) {
   const int terms = p.terms.count();
   const int64_t size = p.height * p.width;
   const bool whole =
@@ -217,7 +219,8 @@ Result compute(const Params& p, const Image& input, const Image& target, const I
                     mask.empty() ? nullptr : &mask[at],
                     &r.map[at],
                     &r.input_gradient[at],
-                    &r.target_gradient[at]};
+                    &r.target_gradient[at],
+                    scales[image]};
     const double* factor = &factors[image * terms];
     double* sum = &r.scaled_sums[image * terms];
     int t = 0;

@@ -88,6 +88,23 @@ def test_the_map_and_its_gradient(kernels, padding):
     assert_near(found, exact(x, y, **options), 1e-4 if padding == "zeros" else 1e-5)
 
 
+@pytest.mark.parametrize("ssim", [0.5, 0.0], ids=["with SSIM", "pointwise"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_one_data_range_per_image(kernels, dtype, ssim):
+    ranges = torch.tensor([0.5, 2.0, 255.0, 1.0], dtype=dtype, device="cuda")
+    options = {"ssim": ssim, "l1": 0.5, "reduction": "image"}
+    x, y = (image * ranges.view(4, 1, 1, 1) for image in pair((4, 2, 61, 83), dtype))
+    loss_function = AmplifiedReconstructionLoss(**options, backend=kernels)
+    # Every second number of another tensor: the kernels read them by their stride.
+    strided = ranges.repeat_interleave(2)[::2]
+    found = results(lambda *images: loss_function(*images, data_range=strided), x, y)
+    wanted = exact(x, y, **options, data_range=ranges.double())
+    assert_near(found[:1], wanted[:1], LIMITS[dtype])
+    for gradient, expected in zip(found[1:], wanted[1:], strict=True):
+        for image in range(4):
+            assert_near([gradient[image]], [expected[image]], LIMITS[dtype])
+
+
 @pytest.mark.parametrize("dtype", LIMITS, ids=str)
 def test_twenty_runs_are_bitwise_equal(kernels, dtype):
     for shape in ((1, 1, 600, 700), (32, 8, 28, 28), (2, 3, 129, 257)):

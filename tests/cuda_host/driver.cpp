@@ -344,6 +344,12 @@ void nearly_common(int radius, CudaKernels& kernels) {
     use_power(c.p);
     run_and_check(c, "with power", kernels);
   }
+  for (const int gradients : {1, 2}) {
+    Case<float> c = ssim_alone(++seed, radius, gradients, kReflect, s, {l, l, l});
+    c.ranges = {0.75f, 1.5f};
+    c.p.scale = NAN;  // not to be used
+    run_and_check(c, "with a range per image", kernels);
+  }
   for (const int gradients : {0, 1}) {
     Case<float> c = ssim_alone(++seed, radius, gradients, kReflect, s, {l, l, l});
     Random random(seed);
