@@ -62,12 +62,13 @@ help: ## list the targets
 setup: $(LIBRARY) ## create .venv (torch from TORCH_INDEX=<url> if given) and build the native kernels
 build: $(LIBRARY) ## build the native kernels in place, incrementally; VERBOSE=1 prints the commands
 
-# torch is installed first and alone, so that no other package determines its build.
+# torch is installed first and alone, so that no other package determines its build. Python compiles
+# what is imported at the first import; pip would compile everything, for a minute.
 $(READY): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python must be >= 3.10, $(PYTHON) is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(TORCH_FROM) "$$(grep '^torch==' requirements-dev.txt)"
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-compile $(TORCH_FROM) "$$(grep '^torch==' requirements-dev.txt)"
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements-dev.txt
 	$(NO_KERNELS) $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
@@ -238,7 +239,7 @@ wheel-cuda-check: $(if $(wildcard dist/cuda/*.whl),,wheel-cuda) ## do the same w
 define install_and_check
 rm -rf $(CHECK)
 $(PYTHON) -m venv $(CHECK)
-$(CHECK)/bin/python -m pip install --quiet $(TORCH_FROM) torch==$(TORCH)
+$(CHECK)/bin/python -m pip install --quiet --no-compile $(TORCH_FROM) torch==$(TORCH)
 $(CHECK)/bin/python -m pip install --quiet --no-deps $(1)
 cd / && "$(CURDIR)/$(CHECK)/bin/python" -W ignore -m lamp_kernels | tee "$(CURDIR)/$(CHECK)/report"
 grep -q 'losses of cpu tensors are computed by: native' $(CHECK)/report

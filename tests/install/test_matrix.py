@@ -58,16 +58,27 @@ def test_sources_are_copied_without_built_files(matrix, tmp_path):
     assert [name for name in copied if name.endswith(".so")] == []
 
 
-def test_a_reduced_library_has_the_kernels_of_one_window(matrix, tmp_path):
+def test_the_bindings_are_all_files_that_include_pytorchs_headers(matrix):
+    ours = {*matrix["CPU_BINDINGS"], matrix["CUDA_BINDINGS"]}
+    including = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "csrc").rglob("*.c*")
+        if re.search(r'#include ("(\.\./)?operators\.h"|<torch/)', path.read_text())
+    }
+    assert including == ours
+
+
+def test_bindings_that_do_not_compile_end_the_row(matrix, tmp_path):
+    if not shutil.which("g++"):
+        pytest.skip("g++ is not installed")
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
-    matrix["reduce_kernels"](tmp_path)
-    kept = re.findall(
-        r"case (\d): return run_\w+<T, \1,", (tmp_path / "csrc/cpu/kernel.h").read_text()
-    )
-    assert kept == ["0", "5", "5"]  # pointwise losses, images, volumes
-    for name, reduced in (("avx512", True), ("avx2", True), ("baseline", False)):
-        source = (tmp_path / f"csrc/cpu/kernel_{name}.cpp").read_text()
-        assert ("abort" in source) == reduced
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    broken = tmp_path / "csrc" / "broken.cpp"
+    broken.write_text('#include "operators.h"\nTensor t = torch::stable::no_such_function();\n')
+    run = matrix["Runner"](tmp_path / "log.txt")
+    with pytest.raises(matrix["StepError"], match="bindings"):
+        matrix["compile_bindings"](["csrc/broken.cpp"], tmp_path, sys.executable, run)
+    assert "no_such_function" in run.log.read_text()
 
 
 def test_a_missing_library_is_an_error(tmp_path):

@@ -449,7 +449,16 @@ class Crash(BaseException):
 
 
 @pytest.mark.usefixtures("without_report")
-@pytest.mark.parametrize("end", [Crash(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize(
+    "end",
+    [
+        Crash(),
+        pytest.param(
+            OSError(errno.ENOSPC, "No space left on device"),
+            marks=pytest.mark.thorough("another end of the same writes"),
+        ),
+    ],
+)
 def test_a_failure_of_any_write_changes_no_number(options, tmp_path, monkeypatch, capsys, end):
     options += ["--compare", "mse,amplified-ssim"]
     assert cli.main(options) == 0
