@@ -108,8 +108,9 @@ test: $(LIBRARY) ## run the test suite
 
 # What `make test` skips with this reason: more of the same, for targets and options beside those that
 # it tests.
-thorough: ## run the test suite with the variants that `make test` leaves out for their time
+thorough: ## run the test suite with the variants that `make test` leaves out for their time, and all of test-aarch64
 	LAMP_KERNELS_THOROUGH=1 $(MAKE) test
+	$(MAKE) test-aarch64
 
 # Works with any Python >= 3.10; the program lists its other requirements.
 test-aarch64: ## cross-compile the CPU kernels for aarch64 and test them in QEMU; skipped if either is missing

@@ -233,7 +233,7 @@ def ssim(input, target, weight):
 
 
 EXPORTED = [*DYNAMIC, score, ssim]
-# Dynamo, which only strict export uses, is tested above for every function; tracing takes seconds.
+# Dynamo, which only strict export uses, is tested above; tracing takes seconds.
 STRICT = [MS_SSIM, score]
 
 

@@ -21,7 +21,14 @@ def images(*shape):
 @pytest.mark.parametrize(
     ("padding", "dissimilarity"),
     # The border decides about windows, the other only about a factor.
-    [("reflect", "half"), ("reflect", "full"), ("valid", "half"), ("zeros", "full")],
+    [
+        ("reflect", "half"),
+        ("reflect", "full"),
+        ("valid", "half"),
+        ("zeros", "full"),
+        pytest.param("valid", "full", marks=pytest.mark.thorough("another pair")),
+        pytest.param("zeros", "half", marks=pytest.mark.thorough("another pair")),
+    ],
 )
 @pytest.mark.parametrize(("level", "reduction"), CELLS)
 def test_ssim(level, reduction, padding, dissimilarity):

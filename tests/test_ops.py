@@ -61,11 +61,21 @@ def factors_of(x, y, metrics=("ssim",), mean_over=None):
     return (torch.rand(x.shape[0], len(metrics), dtype=dtype), (), "nothing")
 
 
-def losses_of(x, y, weight=None, metrics=("ssim",), sums="images", mean_over=None, **others):
+def losses_of(
+    x,
+    y,
+    weight=None,
+    metrics=("ssim",),
+    sums="images",
+    mean_over=None,
+    mask=None,
+    ranges=None,
+    **others,
+):
     """The arguments of `image_losses`, requesting gradients of the tensors that require grad."""
     wanted = (False, False) if sums == "terms" else (x.requires_grad, y.requires_grad)
     factors = factors_of(x, y, metrics, mean_over)
-    return (x, y, weight, None, None, *factors, sums, *wanted, *options(metrics, **others))
+    return (x, y, weight, mask, ranges, *factors, sums, *wanted, *options(metrics, **others))
 
 
 # What the operator sums over, and which kinds of factors that allows.
@@ -75,10 +85,10 @@ SUMS = [
 ]
 
 
-def map_of(x, y, metrics=("ssim",), **others):
+def map_of(x, y, metrics=("ssim",), mask=None, ranges=None, **others):
     """The arguments of `loss_map`."""
     coefficients = torch.rand(len(metrics), dtype=compute_dtype(x.dtype, y.dtype))
-    return (x, y, None, None, coefficients, *options(metrics, **others))
+    return (x, y, mask, ranges, coefficients, *options(metrics, **others))
 
 
 # ---- Layouts ------------------------------------------------------------------------------------
@@ -160,6 +170,16 @@ def test_opcheck_of_weights_and_paddings(shape, padding):
     x, y = images((2, 3, 6, 7), grad=(True, False))
     torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y, torch.rand(shape), padding=padding))
     torch.library.opcheck(LOSS_MAP, map_of(x, y, padding=padding))
+
+
+@pytest.mark.parametrize("ranges", [None, torch.tensor([0.5, 2.0])], ids=["one range", "ranges"])
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "whole"])
+def test_opcheck_of_masks_and_ranges(masked, ranges):
+    x, y = images((2, 3, 6, 7), grad=(True, True))
+    mask = (torch.rand(2, 1, 6, 7) > 0.3).float() if masked else None
+    optional = {"metrics": COMBINED, "mask": mask, "ranges": ranges}
+    torch.library.opcheck(IMAGE_LOSSES, losses_of(x, y, mask, **optional))
+    torch.library.opcheck(LOSS_MAP, map_of(x, y, **optional))
 
 
 def test_opcheck_of_block_double_backward():

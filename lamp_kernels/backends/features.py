@@ -9,6 +9,18 @@ import sys
 from lamp_kernels.backends import BACKENDS
 from lamp_kernels.spec import ALONE, METRICS, SCALE_WEIGHTS, LossSpec, Term
 
+RANGES = "range_per_image"
+LOSSES = {
+    "SSIM": LossSpec(),
+    "MS-SSIM": LossSpec(scale_weights=SCALE_WEIGHTS),
+    "mse, l1, charbonnier": LossSpec(
+        tuple(Term(metric) for metric in ("mse", "l1", "charbonnier"))
+    ),
+    "gms": LossSpec((Term("gms"),)),
+    "msgms": LossSpec((Term("msgms"),)),
+    "cosine": LossSpec((Term("cosine"),)),
+    "SSIM of volumes": LossSpec(spatial_dims=3),
+}
 FEATURES: dict[str, LossSpec] = {
     "SSIM, windows of 3 to 15 pixels": LossSpec(),
     "SSIM, windows of 17 to 31 pixels": LossSpec(window_size=31),
@@ -16,10 +28,14 @@ FEATURES: dict[str, LossSpec] = {
     "taps of one's own": LossSpec(window=(0.25, 0.5, 0.25), window_size=3),
     "MS-SSIM": LossSpec(scale_weights=SCALE_WEIGHTS),
     **{metric: LossSpec((Term(metric),)) for metric in (*METRICS[1:], *ALONE)},
-    "mask": LossSpec(masked=True),
-    "mask of volumes": LossSpec(masked=True, spatial_dims=3),
-    "one `data_range` per image": LossSpec(range_per_image=True),
     "SSIM of volumes": LossSpec(spatial_dims=3),
+    "SSIM of volumes, windows of 17 to 31 pixels": LossSpec(window_size=31, spatial_dims=3),
+    **{
+        f"{feature}, {loss}": spec.replace(**{option: True})
+        for feature, option in (("mask", "masked"), ("one `data_range` per image", RANGES))
+        for loss, spec in LOSSES.items()
+        if not (option == RANGES and loss == "cosine")  # which has no range
+    },
 }
 COLUMNS = [("native", "cpu"), ("native", "cuda"), ("triton", "cuda"), ("reference", "any device")]
 

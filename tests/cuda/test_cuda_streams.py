@@ -59,12 +59,14 @@ def test_the_host_does_not_wait(kernels, module, options, weighted):
     loss_function = module(**options, backend=kernels)
     weight = weight_of(weighted)
     images = as_leaves(*pair(SHAPE))
+    ranges = torch.ones(SHAPE[0], device="cuda")
 
     def calls():
         loss = loss_function(*images, *weight)
         torch.autograd.grad(loss.sum(), images)
         with torch.no_grad():
             loss_function(*images, *weight)
+            loss_function(*images, *weight, data_range=ranges)
 
     calls()  # loads or compiles each kernel, and fills the allocator's cache
     done = torch.cuda.Event()

@@ -97,7 +97,6 @@ LEFT_OUT = (
     "tests/test_gradients.py::test_power",
     "tests/test_gradients.py::test_ssim",
     "tests/test_ops.py::test_data_parallel_training",
-    "tests/test_ops.py::test_in_workers_of_a_data_loader",
     "tests/test_ops.py::test_opcheck_of_every_flag",
     "tests/test_ops.py::test_opcheck_of_every_layout",
     "tests/test_ops.py::test_opcheck_of_weights_and_paddings",
