@@ -1,4 +1,4 @@
-"""Losses beyond plain SSIM of images: masks, GMS, MSGMS and volumes, beside peers where any exist.
+"""Losses beyond plain SSIM of images: masks, GMS, MSGMS, cosine, volumes; beside peers if any.
 
 Each feature has a shape of its own and is timed like the shapes of plain SSIM. Contestants of one
 feature compute the same loss unless their name says otherwise.
@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamp_kernels import AmplifiedGMSLoss, AmplifiedMSGMSLoss, AmplifiedSSIMLoss
+from lamp_kernels import (
+    AmplifiedCosineLoss,
+    AmplifiedGMSLoss,
+    AmplifiedMSGMSLoss,
+    AmplifiedSSIMLoss,
+)
 from suite.cases import MAIN_SHAPE, Size, shape_name
 from suite.contestants import (
     MSSSIM,
@@ -31,6 +36,7 @@ FAST = "lamp_kernels"  # the backend that "auto" chooses: native where it serves
 MONAI = "monai"
 PIQ_ONE_SCALE = "piq MS-GMSD of one scale"
 PIQ = "piq MS-GMSD"
+COSINE = "torch, 1 - cosine_similarity"
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,10 @@ def _msssim_3d() -> Loss:
     return lambda input, target: 1.0 - ssim(input, target)
 
 
+def _cosine(input: Tensor, target: Tensor) -> Tensor:
+    return (1.0 - torch.nn.functional.cosine_similarity(input, target)).mean()
+
+
 def _monai(spatial_dims: int) -> Callable[[], Loss]:
     def make() -> Loss:
         from monai.losses import SSIMLoss
@@ -205,6 +215,7 @@ FEATURES = (
         _SMALL,
         (
             _ours(NATIVE, AmplifiedGMSLoss, backend="native"),
+            _ours(f"{NATIVE}, every tenth pixel hidden", AmplifiedGMSLoss, mask=holes),
             _ours(REFERENCE, AmplifiedGMSLoss, backend="reference"),
             Contestant(PIQ_ONE_SCALE, "piq", "zeros", torch_setup(_piq([1.0])), _piq_exact(1)),
         ),
@@ -215,8 +226,19 @@ FEATURES = (
         _SMALL,
         (
             _ours(NATIVE, AmplifiedMSGMSLoss, backend="native"),
+            _ours(f"{NATIVE}, every tenth pixel hidden", AmplifiedMSGMSLoss, mask=holes),
             _ours(REFERENCE, AmplifiedMSGMSLoss, backend="reference"),
             Contestant(PIQ, "piq", "zeros", torch_setup(_piq([1.0] * 4)), _piq_exact(4)),
+        ),
+    ),
+    Feature(
+        "cosine",
+        (8, 64, 64, 64),  # features of a layer of ResNet-18
+        (2, 16, 8, 8),
+        (
+            _ours(NATIVE, AmplifiedCosineLoss, backend="native"),
+            _ours(REFERENCE, AmplifiedCosineLoss, backend="reference"),
+            Contestant(COSINE, "torch", "-", torch_setup(lambda: _cosine), _cosine),
         ),
     ),
     Feature(

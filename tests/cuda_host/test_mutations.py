@@ -29,6 +29,14 @@ TOOLS = {
     "sums": ([], ["--only", "sums", "--ways", "2", "--stop", "1"], ""),  # or it crashes
 }
 
+SLOW = ("alignment",)  # a build of its own, to run every shape
+
+
+def marked(value, tool, marks, **named):
+    """A parameter that is also left to `make thorough` if its tool is one of SLOW."""
+    slow = [pytest.mark.thorough("the emulation checks the alignment of copies, too")]
+    return pytest.param(value, marks=marks or slow * (tool in SLOW), **named)
+
 
 def flags_of(tool):
     """No optimization: half the compile time, and the run time is short anyway."""
@@ -58,7 +66,7 @@ def outcome(folder, cuda_flags, tool):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", [marked(tool, tool, []) for tool in TOOLS])
 def test_unchanged_sources_pass(copy_for, tmp_path, cuda_flags, tool):
     folder = tmp_path / "copy"
     copy_for(tool, folder)
@@ -79,7 +87,7 @@ def cases():
     for mutation in MUTATIONS:
         marks = [pytest.mark.thorough("another mutation")] if mutation["by"] in tested else []
         tested.add(mutation["by"])
-        yield pytest.param(mutation, marks=marks, id=mutation["name"].replace(" ", "-"))
+        yield marked(mutation, mutation["by"], marks, id=mutation["name"].replace(" ", "-"))
 
 
 @pytest.mark.timeout(600)

@@ -138,10 +138,16 @@ OTHER_SCORING = [
     Scoring(metric="l1", smooth_sigma=1.0, pooling="mean"),
     Scoring(metric="msgms", mean_filter=21, pooling="topk", topk=7),
 ]
+WAYS = [
+    # Tracing four scales takes ten seconds in each format.
+    pytest.param(kind, scoring, marks=[pytest.mark.thorough("MSGMS in another format")] * slow)
+    for kind in FORMATS
+    for scoring in OTHER_SCORING
+    for slow in (kind == "torch" and scoring.metric == "msgms",)
+]
 
 
-@pytest.mark.parametrize("scoring", OTHER_SCORING, ids=lambda scoring: scoring.pooling)
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(("kind", "scoring"), WAYS, ids=lambda way: getattr(way, "pooling", way))
 def test_every_way_of_scoring_can_be_exported(kind, scoring, detector, trained_run, tmp_path):
     needed(kind)
     other = replace(detector, scoring=scoring)
