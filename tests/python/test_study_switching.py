@@ -23,7 +23,7 @@ from uad.study.switching import (
 )
 
 RESULTS = Path(__file__).resolve().parents[2] / "python" / "results" / "study.jsonl"
-LARGE = [RESULTS.with_stem(name) for name in ("mnist", "inpainting", "gradients")]
+LARGE = [RESULTS.with_stem(name) for name in ("mnist", "inpainting", "gradients", "long")]
 BLACK = {"mse": 0.2, "l1": 0.3, "ssim": 0.4}
 
 
