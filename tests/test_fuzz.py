@@ -300,8 +300,9 @@ def limit(
     The promise is 1e-5, and 1e-6/(1 - L) as L approaches 1. A narrow Gaussian sees little beyond
     its center: its variances are small relative to the pixel values and lose a digit. In the GPU
     kernels they lose somewhat more where tones meet, if sigma is below a tenth of the window
-    (README, Accuracy). So do windows of which a mask hides nearly all. float64 has 9 more digits
-    than float32, some of which the reference loses as well.
+    (README, Accuracy). So do windows of which a mask hides nearly all; where it leaves one pixel,
+    the gradient vanishes as T = 1 - SSIM approaches 1. float64 has 9 more digits than float32, some
+    of which the reference loses as well.
     """
     steepness = 1.0
     if case.options.amplification == "log":
@@ -316,6 +317,12 @@ def limit(
         elif sigma < 1.0:
             rounding = 1e-4
         rounding *= narrow
+        if mask is not None:
+            dissimilarity = case._replace(
+                coefficients={"ssim": 1.0}, options=case.options.replace(eps=1e-6)
+            )
+            greatest = greatest_loss(dissimilarity, input, target, mask) / case.options.ssim_scale
+            rounding = max(rounding, 1e-6 / max(1.0 - greatest, 1e-4))
     return max(rounding, 1e-6 * steepness)
 
 
