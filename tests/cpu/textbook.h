@@ -20,8 +20,8 @@ struct Result {
 
 // Uses only the shape and the options of `p`, not its pointers; the data are separate arguments.
 // weight: at image size, or empty for a weight of 1. mask: at image size, or empty for none; the
-// weight includes it. factors: (N, T). scales: 1 / data_range of each image. The map
-// is 0 where the mask is.
+// weight includes it. factors: (N, T). scales: 1 / data_range of each image. The map is 0
+// where the mask is.
 Result compute(const lamp_kernels::Params& p, const Image& input, const Image& target,
                const Image& weight, const Image& mask, const std::vector<double>& factors,
                const std::vector<double>& scales);
