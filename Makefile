@@ -63,7 +63,7 @@ setup: $(LIBRARY) ## create .venv (torch from TORCH_INDEX=<url> if given) and bu
 build: $(LIBRARY) ## build the native kernels in place, incrementally; VERBOSE=1 prints the commands
 
 # torch is installed first and alone, so that no other package determines its build. Python compiles
-# what is imported at the first import; pip would compile everything, for a minute.
+# what is imported at the first import; pip would compile everything.
 $(READY): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python must be >= 3.10, $(PYTHON) is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
