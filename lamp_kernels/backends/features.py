@@ -10,7 +10,7 @@ from lamp_kernels.backends import BACKENDS
 from lamp_kernels.spec import ALONE, METRICS, SCALE_WEIGHTS, LossSpec, Term
 
 # Windows have 3 to 15 pixels, unless a feature says otherwise.
-LOSSES = {
+LOSSES: dict[str, LossSpec] = {
     "SSIM": LossSpec(),
     "MS-SSIM": LossSpec(scale_weights=SCALE_WEIGHTS),
     **{metric: LossSpec((Term(metric),)) for metric in (*METRICS[1:], *ALONE)},
